@@ -162,7 +162,7 @@ class AsyncJobs:
         return await self._connection.send(calls.post_job(submission.request(digests), submission.key))
 
 
-async def _upload(connection: AsyncConnection, submission: Submission, *, progress: bool | None) -> dict[str, str]:
+async def _upload(connection: AsyncConnection, submission: Submission, *, progress: bool | None) -> list[str]:
     slots = asyncio.Semaphore(PARALLEL)
     with Bar("uploading", submission.total_bytes, show=progress, in_bytes=True) as bar:
         tracker = Tracker(bar)
@@ -176,7 +176,7 @@ async def _upload(connection: AsyncConnection, submission: Submission, *, progre
                     await connection.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes))
                 return digest
 
-        tasks = [asyncio.ensure_future(upload_one(weight)) for weight in submission.weights]
+        tasks = [asyncio.ensure_future(upload_one(weight)) for weight in submission.uploads]
         try:
             digests = await asyncio.gather(*tasks)
         finally:
@@ -184,4 +184,4 @@ async def _upload(connection: AsyncConnection, submission: Submission, *, progre
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    return {weight.name: digest for weight, digest in zip(submission.weights, digests, strict=True)}
+    return list(digests)

@@ -36,7 +36,7 @@ def select(weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, ex
     Raises:
         InputError: If a name or glob meets nothing, a spelled-out weight cannot be masked, or nothing is left.
     """
-    wanted, unwanted = _listed(layers), _listed(exclude)
+    wanted, unwanted = listed(layers), listed(exclude)
     names = {weight.name for weight in weights}
     _check_met(wanted, names)
     chosen: list[Weight] = []
@@ -71,7 +71,8 @@ def reason_against(weight: Weight, pattern: Pattern, *, explicit: bool = False) 
     return None
 
 
-def _listed(globs: Globs) -> list[str]:
+def listed(globs: Globs) -> list[str]:
+    """Give names or globs as a list."""
     if globs is None:
         return []
     return [globs] if isinstance(globs, str) else list(globs)

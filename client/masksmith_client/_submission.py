@@ -12,11 +12,20 @@ from typing import Any, Literal, TypedDict, get_args
 from pydantic import ValidationError
 
 from masksmith.patterns import Pattern, PatternError, parse
-from masksmith_protocol.documents import MasksOptions, MasksRequest, Scores, Skipped, SolverName, TensorInput
+from masksmith_protocol.documents import (
+    MasksOptions,
+    MasksRequest,
+    Skipped,
+    SolverName,
+    StatisticInput,
+    TensorInput,
+)
+from masksmith_protocol.scores import parse_scores
 
+from ._calibration import Calibration, Statistic
 from ._errors import InputError
 from ._files import read_path
-from ._selection import select
+from ._selection import listed, select
 from ._tensors import read_mapping
 from ._weights import KEY, Restore, Weight
 
@@ -28,7 +37,10 @@ class SubmitOptions(TypedDict, total=False):
 
     Attributes:
         solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
-        scores: `magnitude` of the weights, or `given`: the tensors are non-negative scores already.
+        scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
+            calibration; or `given`: the tensors are non-negative scores already. Options follow: `"ria power=0.7"`.
+        calibration: What `ms.calibrate` gathered, or the path where it was saved, or a mapping of names to what the
+            scores are made from; with `given` scores, the scores.
         axis: Dimension that plain N:M groups run along: `in` or `out`.
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
@@ -37,7 +49,8 @@ class SubmitOptions(TypedDict, total=False):
     """
 
     solver: SolverName
-    scores: Scores
+    scores: str
+    calibration: object
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
     layers: str | Sequence[str] | None
@@ -52,22 +65,37 @@ class Submission:
     weights: list[Weight]
     skipped: list[Skipped]
     options: MasksOptions
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def uploads(self) -> list[Weight]:
+        """All that travels: the weights, and what their scores are made from."""
+        return [*self.weights, *(statistic.tensor for statistic in self.statistics.values())]
 
     @property
     def total_bytes(self) -> int:
         """Bytes to send if the service has none of it."""
-        return sum(weight.file_bytes for weight in self.weights)
+        return sum(tensor.file_bytes for tensor in self.uploads)
 
     @property
     def restore(self) -> dict[str, Restore]:
         """How each mask becomes what its weight was."""
         return {weight.name: weight.restore for weight in self.weights}
 
-    def request(self, digests: Mapping[str, str]) -> MasksRequest:
-        """Give the job document for weights sent under these digests."""
-        inputs = [TensorInput(name=weight.name, digest=digests[weight.name], key=KEY) for weight in self.weights]
+    def request(self, digests: Sequence[str]) -> MasksRequest:
+        """Give the job document for `uploads` sent under these digests."""
+        beside = dict(zip(self.statistics, digests[len(self.weights) :], strict=True))
+        inputs = [
+            TensorInput(name=weight.name, digest=digest, key=KEY, statistic=self._statistic(weight.name, beside))
+            for weight, digest in zip(self.weights, digests, strict=False)
+        ]
         return MasksRequest(tensors=inputs, **self.options.model_dump())
+
+    def _statistic(self, name: str, digests: Mapping[str, str]) -> StatisticInput | None:
+        if name not in digests:
+            return None
+        return StatisticInput.model_validate({"kind": self.statistics[name].kind, "digest": digests[name], "key": KEY})
 
 
 def prepare(
@@ -76,6 +104,7 @@ def prepare(
     *,
     layers: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    calibration: object = None,
     **options: Any,
 ) -> Submission:
     """Read, choose and check.
@@ -86,6 +115,7 @@ def prepare(
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         layers: See `SubmitOptions`, as for all others.
         exclude: See `SubmitOptions`.
+        calibration: See `SubmitOptions`.
         options: See `SubmitOptions`.
 
     Raises:
@@ -93,11 +123,16 @@ def prepare(
     """
     checked = masks_options(pattern, **options)
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
-    selection = select(read_weights(weights), parsed, layers, exclude)
+    model = read_weights(weights)
+    calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model})
+    selection = select(model, parsed, layers, exclude)
     for weight in selection.chosen:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
-    return Submission(selection.chosen, selection.skipped, checked)
+    statistics, bare = calibrated.choose(selection.chosen, listed(layers))
+    left_out = {skipped.name for skipped in bare}
+    chosen = [weight for weight in selection.chosen if weight.name not in left_out]
+    return Submission(chosen, [*selection.skipped, *bare], checked, statistics)
 
 
 def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
@@ -107,7 +142,7 @@ def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
         InputError: Naming the value at fault.
         TypeError: For an option that does not exist.
     """
-    unknown = options.keys() - MasksOptions.model_fields.keys() - {"pattern"}
+    unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
     if not isinstance(pattern, str):
@@ -153,4 +188,6 @@ def _first(error: ValidationError, options: Mapping[str, Any]) -> str:
     name = str(fault["loc"][0])
     if name == "solver":
         return f"solver={options[name]!r} is none of {', '.join(get_args(SolverName))}"
+    if fault["type"] == "value_error":
+        return f"{name}: {fault['ctx']['error']}"
     return f"{name}={options.get(name)!r}: {fault['msg'].lower()}"

@@ -47,16 +47,16 @@ class Tracker:
             yield bytes(piece)
 
 
-def upload(connection: Connection, submission: Submission, *, progress: bool | None) -> dict[str, str]:
-    """Bring a submission's weights to the service; gives the digest of each by name."""
+def upload(connection: Connection, submission: Submission, *, progress: bool | None) -> list[str]:
+    """Bring a submission's uploads to the service; gives the digest of each."""
     with Bar("uploading", submission.total_bytes, show=progress, in_bytes=True) as bar:
         tracker = Tracker(bar)
         pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="masksmith-upload")
         try:
-            futures = [pool.submit(_upload_one, connection, weight, tracker) for weight in submission.weights]
+            futures = [pool.submit(_upload_one, connection, weight, tracker) for weight in submission.uploads]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             _raise_first(done)
-            return {weight.name: future.result() for weight, future in zip(submission.weights, futures, strict=True)}
+            return [future.result() for future in futures]
         finally:
             tracker.stopped.set()
             pool.shutdown(cancel_futures=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .errors import TensorError
+from .scores import canonical_scores
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
 
@@ -20,7 +21,11 @@ def _no_metadata(name: str) -> str:
 
 
 TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_no_metadata)]
-Scores = Literal["magnitude", "given"]
+Scores = Annotated[
+    str,
+    Field(max_length=100, examples=["wanda", "ria power=0.7"], description="A method and its options."),
+    AfterValidator(canonical_scores),
+]
 SolverName = Literal["auto", "exact", "min-cost-flow", "greedy", "sinkhorn", "enumerate", "top-k"]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
@@ -40,6 +45,16 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
+class StatisticInput(BaseModel):
+    """What a weight's scores are made from: the tensor `key` of an uploaded file, which holds its `kind`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["activations", "gradient", "gradient_rms", "gram", "inverse_diagonal", "norms", "scores"]
+    digest: Digest
+    key: TensorName
+
+
 class TensorInput(BaseModel):
     """One weight: `key` names it inside the uploaded file, `name` in the results."""
 
@@ -48,6 +63,7 @@ class TensorInput(BaseModel):
     name: TensorName
     digest: Digest
     key: TensorName
+    statistic: StatisticInput | None = None
 
 
 class MasksOptions(BaseModel):
@@ -59,6 +75,8 @@ class MasksOptions(BaseModel):
     axis: Literal["in", "out"] = "in"
     ragged: Literal["pad", "dense", "error"] = "pad"
     scores: Scores = "magnitude"
+    calibration: Digest | None = None
+    """Upload that holds `NAME/norms` and so on (or scores under `NAME`), unless the tensors say where theirs are."""
     solver: SolverName = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 

@@ -17,6 +17,7 @@ class Code(StrEnum):
     INVALID_PATTERN = "invalid_pattern"
     INVALID_SAFETENSORS = "invalid_safetensors"
     INVALID_SCORES = "invalid_scores"
+    INVALID_CALIBRATION = "invalid_calibration"
     INVALID_DIGEST = "invalid_digest"
     UNKNOWN_DTYPE = "unknown_dtype"
     UNKNOWN_SOLVER = "unknown_solver"

@@ -19,13 +19,17 @@ WHOLE_BYTES = 2**28
 
 
 class PlannedTensor(BaseModel):
-    """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file."""
+    """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
+
+    `statistic` is what its scores are made from, called by its kind.
+    """
 
     name: str
     digest: str
     dtype: str
     shape: list[int]
     start: int
+    statistic: PlannedTensor | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -77,7 +81,7 @@ def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solve
     return digest_document(
         {
             "format": 1,
-            "tensor": tensor.model_dump(exclude={"name"}),
+            "tensor": tensor.model_dump(exclude={"name"}, exclude_none=True),
             "rows": [shard.first, shard.last],
             "options": options.model_dump(include={"pattern", "axis", "ragged", "scores", "time_limit_s"}),
             "solver": [solver, solver_version],

@@ -174,3 +174,8 @@ def result_name(key: str) -> str:
 def result_report_name(key: str) -> str:
     """Name of the report beside a shard's packed mask; written last, so its presence proves the mask's."""
     return f"masks/{key[:2]}/{key}.json"
+
+
+def statistic_name(key: str) -> str:
+    """Name of what was worked out once for all shards of a tensor."""
+    return f"statistics/{key[:2]}/{key}"

@@ -15,6 +15,8 @@ from masksmith_protocol.records import Plan
 from masksmith_protocol.shards import PlannedTensor
 from masksmith_protocol.store import BlobStore, upload_name
 
+from .calibration import Statistics
+
 
 def parse_pattern(options: MasksOptions) -> Pattern:
     """Read the pattern of a request.
@@ -32,14 +34,15 @@ def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_
     """Locate the tensors that a job document names; each of them must fit.
 
     Raises:
-        RequestError: If the pattern is none, or a tensor is missing, named twice, or does not fit.
+        RequestError: If the pattern is none, or a tensor is missing, named twice, not calibrated, or does not fit.
     """
     pattern = parse_pattern(request)
     if len(request.tensors) > max_tensors:
         detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
         raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
     _refuse_duplicates(request.tensors)
-    headers = _Headers(store, max_header_bytes)
+    headers = Headers(store, max_header_bytes)
+    statistics = Statistics(request, headers.of)
     planned = []
     for wanted in request.tensors:
         entry = headers.of(wanted.digest).tensors.get(wanted.key)
@@ -49,27 +52,38 @@ def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_
         reason = misfit(entry, pattern)
         if reason is not None:
             raise _does_not_fit(wanted.name, reason)
-        planned.append(_locate(wanted.name, wanted.digest, entry))
+        statistic = statistics.find(wanted.name, entry, wanted.statistic)
+        planned.append(_locate(wanted.name, wanted.digest, entry, statistic))
     return Plan(options=_options(request), tensors=planned)
 
 
 def plan_file(
-    options: MasksOptions, digest: str, header: Header, layers: Iterable[str], exclude: Iterable[str]
+    options: MasksOptions,
+    digest: str,
+    header: Header,
+    layers: Iterable[str],
+    exclude: Iterable[str],
+    headers: Headers,
 ) -> Plan:
     """Choose the tensors of one file: those that `layers` (globs) names, or else every float weight that fits.
 
     Raises:
-        RequestError: If the pattern is none, a tensor named literally does not fit, or nothing is left.
+        RequestError: If the pattern is none, a tensor named literally does not fit or is not calibrated, the
+            calibration is another model's, or nothing is left.
     """
     pattern, wanted, unwanted = parse_pattern(options), list(layers), list(exclude)
     _refuse_missing(header, wanted)
+    statistics = Statistics(options, headers.of)
+    statistics.check_names(header.tensors)
     planned, skipped = [], []
     for name, entry in header.tensors.items():
+        explicit = name in wanted and name not in unwanted
         reason = _skip_reason(entry, pattern, wanted, unwanted)
-        if reason is None:
-            planned.append(_locate(name, digest, entry))
-        elif name in wanted and name not in unwanted:
+        if reason is not None and explicit:
             raise _does_not_fit(name, reason)
+        reason = reason or (None if explicit else statistics.missing(name))
+        if reason is None:
+            planned.append(_locate(name, digest, entry, statistics.find(name, entry)))
         else:
             skipped.append(Skipped(name=name, reason=reason))
     if not planned:
@@ -116,8 +130,11 @@ def _refuse_duplicates(tensors: list[TensorInput]) -> None:
         seen.add(tensor.name)
 
 
-def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:
-    return PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+def _locate(name: str, digest: str, entry: TensorEntry, statistic: PlannedTensor | None) -> PlannedTensor:
+    shape = list(entry.shape)
+    return PlannedTensor(
+        name=name, digest=digest, dtype=entry.dtype, shape=shape, start=entry.start, statistic=statistic
+    )
 
 
 def _options(options: MasksOptions) -> MasksOptions:
@@ -129,7 +146,7 @@ def _does_not_fit(name: str, reason: str) -> RequestError:
     return RequestError(422, Code.TENSOR_DOES_NOT_FIT, f"tensor {name!r}: {reason}", tensor=name)
 
 
-class _Headers:
+class Headers:
     """Reads the headers of uploads, each once a request."""
 
     def __init__(self, store: BlobStore, limit: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import redis
 from obstore.exceptions import BaseError as StoreError
 
@@ -18,13 +19,13 @@ from masksmith.solvers import by_name
 from masksmith_protocol import masks
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.dtypes import to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.records import JobRecords, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
-from masksmith_protocol.store import BlobStore, result_name, result_report_name, upload_name
+from masksmith_protocol.store import BlobStore, result_name, result_report_name
 
 from .keeper import Keeper, StoppedError
+from .scoring import Scoring
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +101,17 @@ class Runner:
         self, tensor: PlannedTensor, shard: Shard, options: MasksOptions, key: str, check: Callable[[], None]
     ) -> ShardReport:
         try:
-            solution = _solve_rows(self._read(tensor, shard), options, check)
+            scores = Scoring(self.store, tensor, options.scores, check).rows(shard.first, shard.last)
+        except ms.ScoresError as error:
+            return _failure(Code.INVALID_CALIBRATION, tensor, error.reason, _shifted(error.index, 0))
+        except FileNotFoundError:
+            return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its upload is gone; send it again", None)
+        try:
+            solution = _solve_rows(scores, options, check)
         except ms.ScoresError as error:
             return _failure(Code.INVALID_SCORES, tensor, error.reason, _shifted(error.index, shard.first))
         except (ms.PatternError, ms.SolverError, ms.InfeasibleError) as error:
             return _failure(Code.SOLVER_REFUSED, tensor, str(error), None)
-        except FileNotFoundError:
-            return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its upload is gone; send it again", None)
         if not math.isfinite(solution.total_score):
             return _failure(Code.INVALID_SCORES, tensor, "its scores add up to more than float64 holds", None)
         if solution.status is ms.Status.TIME_LIMIT:
@@ -117,11 +122,6 @@ class Runner:
         if solution.status is not ms.Status.TIME_LIMIT:
             self.store.put(result_report_name(key), report.model_dump_json().encode())
         return report
-
-    def _read(self, tensor: PlannedTensor, shard: Shard) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-        first, last = (tensor.start + row * tensor.row_bytes for row in (shard.first, shard.last))
-        data = self.store.get_range(upload_name(tensor.digest), first, last)
-        return to_numpy(data, tensor.dtype, (shard.last - shard.first, *tensor.shape[1:]))
 
     def _report(self, solution: ms.Solution, key: str) -> ShardReport:
         return ShardReport(
@@ -139,12 +139,10 @@ class Runner:
         )
 
 
-def _solve_rows(
-    rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]], options: MasksOptions, check: Callable[[], None]
-) -> ms.Solution:
+def _solve_rows(scores: npt.NDArray[np.generic], options: MasksOptions, check: Callable[[], None]) -> ms.Solution:
     # One thread: shards are the parallelism, and a pool child may have no children of its own.
     return ms.solve(
-        rows if options.scores == "given" else ms.magnitude(rows),
+        scores,
         ms.parse(options.pattern, axis=options.axis, ragged=options.ragged),
         options.solver,
         time_limit_s=options.time_limit_s,

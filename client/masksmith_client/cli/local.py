@@ -19,6 +19,7 @@ from masksmith_protocol.documents import JobState, TensorReport
 from masksmith_protocol.dtypes import to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.masks import MaskInfo, file_header, pack
+from masksmith_protocol.scores import parse_scores
 
 from .report import Report
 
@@ -67,6 +68,7 @@ class _Search:
     def __init__(self, submission: Submission, pattern: Pattern) -> None:
         self._library = library()
         self._options = submission.options
+        self._statistics = submission.statistics
         self._pattern = pattern
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
@@ -93,8 +95,11 @@ class _Search:
         return found
 
     def _scores(self, weight: Weight) -> Any:
-        array = to_numpy(b"".join(weight.read()), weight.dtype, weight.shape)
-        return self._library.magnitude(array) if self._options.scores == "magnitude" else array
+        from masksmith.scores import by_name
+
+        statistic, method = self._statistics.get(weight.name), parse_scores(self._options.scores)
+        given, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
+        return by_name(method.name, _array(weight), given, kind, name=weight.name, **method.options)
 
     def _keep(self, weight: Weight, solution: Any) -> None:
         options = self._options
@@ -125,6 +130,10 @@ class _Search:
         self.reports[weight.name] = TensorReport(
             name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=fault
         )
+
+
+def _array(tensor: Weight) -> npt.NDArray[Any]:
+    return to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape)
 
 
 def _batches(weights: list[Weight]) -> Iterator[list[Weight]]:

@@ -28,8 +28,12 @@ def solve(
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     solver: Annotated[SolverName, typer.Option("--solver", "-s")] = "auto",
     scores: Annotated[
-        Literal["magnitude", "given"], typer.Option(help="Score of a weight: its magnitude, or the file holds scores.")
+        str,
+        typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp."),
     ] = "magnitude",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What ms.calibrate saved; with 'given', the scores.")
+    ] = None,
     layers: Annotated[
         list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these; repeatable.")
     ] = None,
@@ -48,6 +52,7 @@ def solve(
     options = SubmitOptions(
         solver=solver,
         scores=scores,
+        calibration=calibration,
         axis=axis,
         ragged=ragged,
         layers=layers,

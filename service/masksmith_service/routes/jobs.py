@@ -74,7 +74,8 @@ async def create_masks(
     digest, header = inspector.digest, inspector.header
 
     def create() -> str:
-        plan = planning.plan_file(options, digest, header, options.layers, options.exclude)
+        headers = planning.Headers(state.store, state.settings.max_header_bytes)
+        plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers)
         return _submit(state, plan, pattern, key)
 
     return await _accepted(state, await anyio.to_thread.run_sync(create), prefer, response)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,15 @@ class LayerStatistics:
 
 TENSORS = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
 
-SCORES: Mapping[str, tuple[str, Callable[..., Any]]] = {
-    "wanda": ("norms", lambda weight, given, **options: scores.wanda(weight, given, **options)),
-    "ria": ("norms", lambda weight, given, **options: scores.ria(weight, given, **options)),
-    "sparsegpt": ("gram", lambda weight, given, **options: scores.sparsegpt(weight, gram=given, **options)),
-    "taylor": ("gradient_rms", lambda weight, given, **options: scores.taylor(weight, given, **options)),
-    "sipp": ("activations", lambda weight, given, **options: scores.sipp(weight, given, **options)),
-    "pfp": ("activations", lambda weight, given, **options: scores.pfp(weight, given, **options)),
+NEEDS: Mapping[str, str] = {
+    "wanda": "norms",
+    "ria": "norms",
+    "sparsegpt": "gram",
+    "taylor": "gradient_rms",
+    "sipp": "activations",
+    "pfp": "activations",
 }
+"""What each score is made from."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
@@ -87,16 +88,16 @@ class Calibration(Mapping[str, LayerStatistics]):
             ScoresError: If the kind is unknown, the layer was not calibrated, or not for this score; or as the score
                 does.
         """
-        if kind not in SCORES:
-            raise ScoresError(f"{kind!r} is none of the scores {', '.join(SCORES)}", name=name)
+        if kind not in NEEDS:
+            raise ScoresError(f"{kind!r} is none of the scores {', '.join(NEEDS)}", name=name)
         if name not in self:
             reason = self.skipped.get(name, f"the calibration has {', '.join(list(self)[:4]) or 'no layer at all'}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
-        wanted, score = SCORES[kind]
+        wanted = NEEDS[kind]
         given = getattr(self[name], wanted)
         if given is None:
             raise ScoresError(f"{kind} needs {wanted}, which were not gathered; see gather= of calibrate", name=name)
-        return score(weight, given, name=name, **options)
+        return scores.by_name(kind, weight, given, wanted, name=name, **options)
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file: `NAME/norms` and so on, nothing that needs unpickling."""

@@ -55,9 +55,18 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     size = abs(as_floats(weight))
     shape = check_weight(size, name)
     in_row = size.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
-    in_column = size.sum(0)[None] if column_sums is None else per_input(column_sums, size, "column_sums", name)
+    in_column = per_input(_sums(size) if column_sums is None else column_sums, size, "column_sums", name)
     shares = _share(size, in_row) + _share(size, in_column)
     return shares if norms is None else shares * per_input(norms, size, "norms", name) ** power
+
+
+def column_sums(weight: Any) -> Any:
+    """Add up `|w|` over all outputs, in float64: `[in, *kernel]`; sums of a few rows each add up to those of all."""
+    return _sums(abs(as_floats(weight)))
+
+
+def _sums(size: Any) -> Any:
+    return size.double().sum(0) if is_torch(size) else size.sum(0, dtype=np.float64)
 
 
 def _share(size: Any, total: Any) -> Any:

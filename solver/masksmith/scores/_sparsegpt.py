@@ -50,7 +50,8 @@ def sparsegpt(
         raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
     weight = as_floats(weight)
     if gram is not None:
-        inverse_diagonal = _inverse_diagonal(gram, weight, damping, form, name)
+        _check_inputs(gram, weight, name)
+        inverse_diagonal = _inverse_diagonal(gram, damping, form, name)
     elif form == "sequential":
         raise ScoresError("form='sequential' wants gram=, not inverse_diagonal=", name=name)
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
@@ -59,17 +60,37 @@ def sparsegpt(
     return weight**2 / divisor
 
 
-def _inverse_diagonal(gram: Any, weight: Any, damping: float, form: str, name: str | None) -> Doubles:
-    matrix: Doubles = np.array(gram.detach().cpu().double().numpy() if is_torch(gram) else gram, np.float64)
+def inverse_diagonal(
+    gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
+) -> Doubles:
+    """Give what `sparsegpt` divides by, `[in]`: once for all rows, for a weight that is scored a few at a time.
+
+    Args:
+        gram: `X^T X` of the inputs, `[in, in]`.
+        damping: As in `sparsegpt`.
+        form: As in `sparsegpt`.
+        name: What messages call the weight.
+
+    Raises:
+        ScoresError: If the damped Gram matrix is no positive definite one.
+    """
+    return _inverse_diagonal(gram, damping, form, name)
+
+
+def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
     inputs = shape_of(flat_inputs(weight, name))[1]
-    if matrix.shape != (inputs, inputs):
+    if shape_of(gram) != (inputs, inputs):
         raise ScoresError(
-            f"gram has shape {list(matrix.shape)}, the weight {list(shape_of(weight))} needs {[inputs, inputs]}",
+            f"gram has shape {list(shape_of(gram))}, the weight {list(shape_of(weight))} needs {[inputs, inputs]}",
             name=name,
         )
+
+
+def _inverse_diagonal(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
+    matrix: Doubles = np.array(gram.detach().cpu().double().numpy() if is_torch(gram) else gram, np.float64)
     if not (np.isfinite(matrix).all() and 0 <= damping < float("inf")):
         raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative", name=name)
-    matrix.flat[:: inputs + 1] += damping * matrix.diagonal().mean()
+    matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()
     try:
         lower = np.linalg.cholesky(matrix)
         inverse = np.linalg.inv(lower)

@@ -1,0 +1,110 @@
+"""What scores are made from beside the weights: calibration files, calibrations in memory, or scores of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from masksmith_protocol.documents import Skipped
+from masksmith_protocol.dtypes import FLOAT_DTYPES
+from masksmith_protocol.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
+
+from ._errors import InputError
+from ._files import read_path
+from ._tensors import read_mapping
+from ._weights import Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """What a weight's scores are made from, ready to travel, and of what kind it is."""
+
+    kind: str
+    tensor: Weight
+
+
+class Calibration:
+    """Statistics of a model's layers.
+
+    Args:
+        source: A path of a calibration file, or a mapping of names to what `ms.calibrate` gathers, or to arrays: each
+            weight's statistic itself.
+        method: The scores that are made from it.
+        names: All weights of the model.
+
+    Raises:
+        InputError: If the scores take none or need one, or it is not this model's.
+    """
+
+    def __init__(self, source: object, method: ScoreMethod, names: Collection[str]) -> None:
+        self._method = method
+        if source is None:
+            if not method.is_optional:
+                raise InputError(f"{method} scores need a calibration: what ms.calibrate saved, or {method.kinds[0]}")
+        elif not method.kinds:
+            raise InputError(f"scores {str(method)!r} are made from the weights alone: leave the calibration out")
+        self._given = source is not None
+        self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read(source, method)}
+        for key in self._tensors:
+            name, _, kind = key.rpartition("/")
+            layer = name if kind in KINDS and name else key
+            if layer not in names:
+                raise InputError(f"the calibration is for a layer {layer!r}, which the model does not have")
+
+    def choose(self, weights: list[Weight], named: Collection[str]) -> tuple[dict[str, Statistic], list[Skipped]]:
+        """Find each weight's statistic; weights without one are skipped, unless they were named.
+
+        Raises:
+            InputError: If one does not fit its weight, or a named weight or all of them have none.
+        """
+        found: dict[str, Statistic] = {}
+        skipped: list[Skipped] = []
+        for weight in weights if self._given else ():
+            statistic = self._find(weight)
+            if statistic is not None:
+                found[weight.name] = statistic
+            elif weight.name in named or len(weights) == 1:
+                raise InputError(f"{weight.name!r} is {self._reason(weight.name)}")
+            else:
+                skipped.append(Skipped(name=weight.name, reason=self._reason(weight.name)))
+        if skipped and not found:
+            raise InputError(
+                f"none of {len(weights)} weight(s) is calibrated; {skipped[0].name!r}: {skipped[0].reason}"
+            )
+        return found, skipped
+
+    def _find(self, weight: Weight) -> Statistic | None:
+        for kind in self._method.kinds:
+            tensor = self._tensors.get(statistic_key(weight.name, kind))
+            if tensor is None:
+                continue
+            fault = tensor.trouble or statistic_misfit(kind, tensor.shape, weight.shape)
+            if tensor.dtype not in FLOAT_DTYPES:
+                fault = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
+            if fault is not None:
+                raise InputError(f"{weight.name!r}: {fault}")
+            return Statistic(kind, replace(tensor, name=f"{weight.name}/{kind}"))
+        return None
+
+    def _reason(self, name: str) -> str:
+        return f"not calibrated: the calibration holds no {statistic_key(name, self._method.kinds[-1])!r}"
+
+
+def _read(source: object, method: ScoreMethod) -> list[Weight]:
+    if isinstance(source, (str, os.PathLike)):
+        return read_path(Path(source))
+    if not isinstance(source, Mapping):
+        raise InputError(f"calibration is a path or a mapping of names, got a {type(source).__name__}")
+    return [tensor for name, value in source.items() for tensor in _of_layer(name, value, method)]
+
+
+def _of_layer(name: Any, value: Any, method: ScoreMethod) -> list[Weight]:
+    if hasattr(value, "samples"):
+        held = {kind: getattr(value, kind, None) for kind in KINDS}
+        tensors = read_mapping({name: tensor for name, tensor in held.items() if tensor is not None})
+        return [replace(tensor, name=statistic_key(name, tensor.name)) for tensor in tensors]
+    [tensor] = read_mapping({name: value})
+    return [replace(tensor, name=statistic_key(name, method.kinds[0]))]

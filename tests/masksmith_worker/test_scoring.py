@@ -1,0 +1,137 @@
+"""Scores made shard by shard are the library's scores of the whole tensor, from no more bytes than they need."""
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from blake3 import blake3
+
+import masksmith as ms
+from masksmith_protocol.headers import header_length, parse_header
+from masksmith_protocol.shards import PlannedTensor
+from masksmith_protocol.store import BlobStore, upload_name
+from masksmith_worker import scoring
+from masksmith_worker.scoring import Scoring
+
+RNG = np.random.default_rng(5)
+WEIGHT = RNG.standard_normal((24, 12)).astype(np.float32)
+CONV = RNG.standard_normal((12, 4, 3, 1)).astype(np.float32)
+INPUTS = RNG.standard_normal((50, 12)).astype(np.float32)
+NORMS, GRAM = np.linalg.norm(INPUTS, axis=0).astype(np.float64), (INPUTS.T @ INPUTS).astype(np.float64)
+GRADIENT = RNG.standard_normal(WEIGHT.shape).astype(np.float32)
+
+
+@pytest.fixture
+def plan(store):
+    """Store a weight, and what its scores are made from; gives the located tensor."""
+
+    def located(name, array):
+        data = safetensors.numpy.save({"pad": np.zeros(3, np.float32), name: np.ascontiguousarray(array)})
+        digest = blake3(data).hexdigest()
+        store.put(upload_name(digest), data)
+        entry = parse_header(data[8 : 8 + header_length(data)]).tensors[name]
+        return PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+
+    def plan(weight, kind=None, statistic=None):
+        tensor = located("w", weight)
+        return tensor if kind is None else tensor.model_copy(update={"statistic": located(kind, statistic)})
+
+    return plan
+
+
+def by_shards(store, tensor, text, step):
+    rows = range(0, tensor.shape[0], step)
+    parts = [
+        Scoring(store, tensor, text, lambda: None).rows(first, min(first + step, tensor.shape[0])) for first in rows
+    ]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("step", [5, 24])
+@pytest.mark.parametrize(
+    ("text", "kind", "statistic", "expected"),
+    [
+        ("magnitude power=2", None, None, lambda w: ms.magnitude(w, 2)),
+        ("given", "scores", abs(GRADIENT), lambda w: abs(GRADIENT)),
+        ("wanda", "norms", NORMS, lambda w: ms.wanda(w, NORMS)),
+        ("ria", "norms", NORMS, lambda w: ms.ria(w, NORMS)),
+        ("ria power=0", None, None, lambda w: ms.ria(w, power=0)),
+        ("sparsegpt", "gram", GRAM, lambda w: ms.sparsegpt(w, gram=GRAM)),
+        (
+            "sparsegpt form=sequential damping=0.1",
+            "gram",
+            GRAM,
+            lambda w: ms.sparsegpt(w, gram=GRAM, form="sequential", damping=0.1),
+        ),
+        ("sparsegpt", "inverse_diagonal", NORMS, lambda w: ms.sparsegpt(w, inverse_diagonal=NORMS)),
+        ("taylor", "gradient", GRADIENT, lambda w: ms.taylor(w, GRADIENT)),
+        ("taylor group=out", "gradient", GRADIENT, lambda w: ms.taylor(w, GRADIENT, "out")),
+        ("taylor group=in", "gradient_rms", GRADIENT, lambda w: ms.taylor(w, GRADIENT, "in")),
+        ("taylor group=7x5 joint=true", "gradient", GRADIENT, lambda w: ms.taylor(w, GRADIENT, (7, 5), joint=True)),
+        ("sipp", "activations", INPUTS, lambda w: ms.sipp(w, INPUTS)),
+        ("sipp reduce=max", "activations", INPUTS, lambda w: ms.sipp(w, INPUTS, reduce="max")),
+        ("pfp", "activations", INPUTS, lambda w: ms.pfp(w, INPUTS)),
+    ],
+)
+def test_shards_have_the_librarys_scores(store, plan, monkeypatch, text, kind, statistic, expected, step):
+    monkeypatch.setattr(scoring, "SLICE_ENTRIES", 70)
+    found = by_shards(store, plan(WEIGHT, kind, statistic), text, step)
+    np.testing.assert_allclose(found, expected(WEIGHT), rtol=2e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "statistic", "expected"),
+    [
+        ("wanda", "norms", NORMS, lambda w: ms.wanda(w, NORMS)),
+        ("wanda", "norms", NORMS[:4], lambda w: ms.wanda(w, NORMS[:4])),
+        ("ria", "norms", NORMS.reshape(4, 3, 1), lambda w: ms.ria(w, NORMS)),
+        ("pfp", "activations", INPUTS, lambda w: ms.pfp(w, INPUTS)),
+        ("sparsegpt", "gram", GRAM, lambda w: ms.sparsegpt(w, gram=GRAM)),
+    ],
+)
+def test_convolutions_too(store, plan, text, kind, statistic, expected):
+    found = by_shards(store, plan(CONV, kind, statistic), text, 5)
+    np.testing.assert_allclose(found, expected(CONV), rtol=2e-6)
+
+
+class Counting(BlobStore):
+    """Counts the bytes that are read from uploads."""
+
+    read = 0
+
+    def get_range(self, name, start, stop):
+        self.read += stop - start
+        return super().get_range(name, start, stop)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "statistic", "most"),
+    [
+        ("taylor", "gradient", GRADIENT, 2 * 4 * 12 * 4),
+        ("wanda", "norms", NORMS, 4 * 12 * 4 + NORMS.nbytes),
+        ("given", "scores", abs(GRADIENT), 4 * 12 * 4),
+    ],
+)
+def test_a_shard_reads_no_more_than_it_needs(store, plan, text, kind, statistic, most):
+    counting = Counting(store.url)
+    tensor = plan(WEIGHT, kind, statistic)
+    Scoring(counting, tensor, text, lambda: None).rows(8, 12)
+    assert counting.read == most
+
+
+def test_what_all_shards_share_is_worked_out_once(store, plan):
+    tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
+    first = Scoring(counting, tensor, "sparsegpt", lambda: None).rows(0, 12)
+    before = counting.read
+    again = Scoring(counting, tensor, "sparsegpt", lambda: None).rows(0, 12)
+    assert (again == first).all()
+    assert counting.read - before == 12 * 12 * 4
+    other = Scoring(counting, tensor, "sparsegpt damping=0.5", lambda: None).rows(0, 12)
+    assert not np.allclose(other, first)
+
+
+def test_a_bad_statistic_is_named(runner, plan):
+    bad = NORMS.copy()
+    bad[3] = np.nan
+    with pytest.raises(ms.ScoresError, match="norms holds nan"):
+        Scoring(runner.store, plan(WEIGHT, "norms", bad), "wanda", lambda: None).rows(0, 4)
