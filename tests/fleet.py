@@ -1,0 +1,186 @@
+"""Services and workers on one durable broker, each of which a test may kill, stop and start again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import redis
+from broker import Valkey
+from processes import SLOW_PATTERN, environment, free_port, poll, pool_of, run
+
+from masksmith_client import Client
+
+TENSORS = 40
+
+
+class Seat:
+    """A place for one process, taken anew after each death."""
+
+    def __init__(self, module, name, log, given):
+        self.name, self.log = name, log
+        self._module, self._given = module, given
+        self._count = 0
+        self.process = None
+
+    def start(self):
+        self._count += 1
+        self.title = f"{self.name}-{self._count}"
+        self.process = run(self._module, self.log, self._given | {"MASKSMITH_WORKER_NAME": self.title})
+
+    @property
+    def runs(self):
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """Ask it to end, as a supervisor would; gives whether it did so in order."""
+        self.process.terminate()
+        # The web server ends its own work first, and then by the signal it was sent.
+        return self.process.wait(30) in (0, -signal.SIGTERM)
+
+
+class Fleet:
+    """A whole installation.
+
+    Args:
+        folder: Where store and logs go.
+        services: How many.
+        workers: How many, each with one slot.
+        broker_folder: Where the broker's log goes; by itself unless given.
+        broker_given: Environment of the broker.
+        given: Settings of services and workers.
+    """
+
+    def __init__(self, folder, services=1, workers=1, broker_folder=None, broker_given=None, **given):
+        self.folder, self.store = folder, folder / "store"
+        # pytest's own folders are too deep for the path of a unix socket.
+        self._broker_folder = broker_folder or Path(tempfile.mkdtemp(prefix="ms-"))
+        self._broker_folder.mkdir(exist_ok=True)
+        self.broker = Valkey(self._broker_folder, durable=True, given=broker_given)
+        self.redis = redis.Redis.from_url(self.broker.url, decode_responses=True, socket_timeout=10)
+        self._given = environment(
+            MASKSMITH_REDIS_URL=self.broker.url,
+            MASKSMITH_STORE_URL=str(self.store),
+            MASKSMITH_WORKER_SLOTS="1",
+            **given,
+        )
+        self.services = [self._service(number) for number in range(services)]
+        self.workers = [
+            Seat("masksmith_worker", f"worker{number}", folder / f"worker{number}.log", self._given)
+            for number in range(workers)
+        ]
+
+    def _service(self, number):
+        port = free_port()
+        name = f"service{number}"
+        seat = Seat("masksmith_service", name, self.folder / f"{name}.log", self._given | {"MASKSMITH_PORT": str(port)})
+        seat.url = f"http://127.0.0.1:{port}"
+        return seat
+
+    def __enter__(self):
+        self.broker.start()
+        for seat in [*self.services, *self.workers]:
+            seat.start()
+        try:
+            self.await_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for seat in [*self.services, *self.workers]:
+            if seat.runs:
+                seat.process.terminate()
+        for seat in [*self.services, *self.workers]:
+            if seat.process is not None:
+                seat.process.wait(30)
+        self.redis.close()
+        self.broker.stop()
+        shutil.rmtree(self._broker_folder)
+
+    @property
+    def url(self):
+        return self.services[0].url
+
+    @property
+    def logs(self):
+        return [seat.log for seat in [*self.services, *self.workers]]
+
+    def await_all(self):
+        """Wait until every process is there and works."""
+        poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)), 120)
+
+    def serves(self, service):
+        assert service.runs, f"{service.name} ended"
+        try:
+            return httpx2.get(f"{service.url}/readyz", timeout=5).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def works(self, worker):
+        assert worker.runs, f"{worker.name} ended"
+        return bool(self.redis.exists(f"masksmith:worker:{worker.title}")) and bool(pool_of(worker.process.pid))
+
+    def kill_broker(self):
+        """Kill the broker and start it on what its log holds."""
+        self.broker.stop()
+        self.broker.start()
+
+    def kill_child(self, worker):
+        """Kill the process in which a worker solves."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pool_of(worker.process.pid)[0], signal.SIGKILL)
+
+    def done(self, job):
+        """Shards struck off, read where the truth is."""
+        return int(self.redis.hget(f"masksmith:job:{job}", "done"))
+
+    def held(self, job):
+        """Shards that somebody has taken."""
+        return {key.rpartition(":")[2] for key in self.redis.keys(f"masksmith:job:{job}:lease:*")}
+
+    def pending(self, job):
+        return self.redis.smembers(f"masksmith:job:{job}:pending")
+
+    def await_done(self, job, count):
+        poll(lambda: self.done(job) >= count, 60)
+
+    def forget_results(self):
+        """Delete every mask found so far, so that the next job has to find its own."""
+        shutil.rmtree(self.store / "masks", ignore_errors=True)
+
+    def client(self, service=0):
+        return Client(self.services[service].url)
+
+
+def submit(client, weights):
+    """A job that takes seconds: the slow solver on a slow pattern."""
+    return client.jobs.submit(weights, SLOW_PATTERN, solver="min-cost-flow")
+
+
+def forty(seed, rows=256, columns=1024):
+    """Weights of forty layers, four shards each."""
+    rng = np.random.default_rng(seed)
+    return {f"layer{number:02}": rng.standard_normal((rows, columns), dtype=np.float32) for number in range(TENSORS)}
+
+
+def bits(job):
+    """Every bit of a job's masks, once it is over; waits for it."""
+    job.wait(120)
+    return {name: mask.tobytes() for name, mask in job.masks().items()}
+
+
+def seconds_until(condition, timeout_s=60.0):
+    begun = time.monotonic()
+    poll(condition, timeout_s)
+    return time.monotonic() - begun

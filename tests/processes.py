@@ -1,0 +1,68 @@
+"""Real processes for suites that start, watch and kill them."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Small shards and short leases, so that a job which takes seconds is long enough to be killed in the middle.
+QUICK = {"MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18)}
+SLOW_PATTERN = "transposable 32:64"
+
+
+def environment(**given):
+    """Our own environment with nothing about masksmith but what is given."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
+    return ours | QUICK | given
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def poll(condition, timeout_s=40.0):
+    """Wait until a condition holds; gives what it gave."""
+    until = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.02)
+    return found
+
+
+def children_of(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def pool_of(worker):
+    """The processes of a worker that solve."""
+    return [pid for pid in children_of(worker) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def run(module, log, given):
+    """Start `python -m module` with its output in a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen([sys.executable, "-P", "-m", module], env=given, stdout=file, stderr=subprocess.STDOUT)
+
+
+def tails(paths, lines=40):
+    """The ends of logs, for the report of a failure."""
+    return [(path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:])) for path in paths]
