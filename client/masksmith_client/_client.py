@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -18,6 +19,16 @@ from ._masks import Masks
 from ._retry import RetryPolicy
 from ._settings import settings
 from ._submission import SubmitOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a client was made with: enough to make it anew in another process."""
+
+    url: str
+    token: str | None = field(repr=False)
+    timeout_s: float | None
+    retry: RetryPolicy
 
 
 class Client:
@@ -47,8 +58,10 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         found = settings(url, token)
+        policy = retry or RetryPolicy()
         self.url = found.url
-        self._connection = Connection(found, retry or RetryPolicy(), timeouts(timeout_s), transport)
+        self.given = None if transport is not None else Given(found.url, found.token, timeout_s, policy)
+        self._connection = Connection(found, policy, timeouts(timeout_s), transport)
         self.jobs = Jobs(self._connection)
 
     def solve(

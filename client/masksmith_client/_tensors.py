@@ -22,7 +22,7 @@ SAFETENSORS_DTYPES: Mapping[str, str] = {
 
 
 def read_mapping(weights: Mapping[str, Any]) -> list[Weight]:
-    """Read a dict of tensors, such as a state dict; what is no tensor in it is refused.
+    """Read a dict of tensors, such as a state dict; what is no tensor in it, nor made ready to travel, is refused.
 
     Raises:
         InputError: If a name is no text or a value is no tensor.
@@ -38,6 +38,8 @@ def is_torch(value: Any) -> bool:
 def _weight(name: Any, value: Any) -> Weight:
     if not isinstance(name, str) or not name:
         raise InputError(f"names of weights are non-empty text, got {name!r}")
+    if isinstance(value, Weight):
+        return value
     if is_torch(value):
         return _torch_weight(name, value)
     if not isinstance(value, np.ndarray):

@@ -91,9 +91,18 @@ def test_loky_runs_panels_and_nothing_else():
     assert importers("loky") == {"solver/masksmith/_engine.py"}
 
 
-@pytest.mark.parametrize("library", ["torch", "ortools"])
-def test_heavy_libraries_stay_in_the_solver(library):
-    assert {path.partition("/")[0] for path in importers(library)} == {"solver"}
+def test_ortools_stays_in_the_solver():
+    assert {path.partition("/")[0] for path in importers("ortools")} == {"solver"}
+
+
+def test_torch_stays_in_the_solver_and_in_training_loops():
+    elsewhere = {path for path in importers("torch") if not path.startswith("solver/")}
+    assert elsewhere
+    assert all(path.startswith("client/masksmith_client/training/") for path in elsewhere)
+
+
+def test_the_process_that_asks_for_masks_loads_no_torch():
+    assert not {"torch", "numba", "ortools", "loky"} & loaded_by("masksmith_client.training.asking.__main__")
 
 
 def test_the_certificate_shares_no_code_with_solvers():

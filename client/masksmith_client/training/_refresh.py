@@ -1,0 +1,58 @@
+"""When masks are refreshed, and whether the loop waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from masksmith_client._errors import InputError
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """When masks are asked for, and who does the asking.
+
+    Attributes:
+        every: Steps between two askings, at least 1.
+        begin: First step at which masks are asked for.
+        until: Step from which on they are not: the last masks stay. None: to the end.
+        wait: Whether `step` waits for the answer and applies it at once. Training is reproducible then, but waits.
+        timeout_s: Seconds after which an answer is given up; the next asking starts afresh.
+        cores: Processors that the asking process may use; those of the training process unless given.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    every: int = 100
+    begin: int = 0
+    until: int | None = None
+    wait: bool = False
+    timeout_s: float = 300.0
+    cores: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("begin", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"refresh: {name}={value!r} must be a whole number of at least {least}")
+        if self.until is not None and self.until < self.begin:
+            raise InputError(f"refresh: until={self.until} lies before begin={self.begin}")
+        if not self.timeout_s > 0:
+            raise InputError(f"refresh: timeout_s={self.timeout_s} must be positive")
+
+    def is_due(self, step: int) -> bool:
+        """Whether masks are to be asked for after this many optimizer steps."""
+        over = self.until is not None and step >= self.until
+        return step >= self.begin and step % self.every == 0 and not over
+
+
+def as_refresh(given: int | Refresh | None) -> Refresh | None:
+    """Read what `Sparsifier(refresh=...)` takes: steps, a `Refresh`, or None for masks that are found once.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if given is None or isinstance(given, Refresh):
+        return given
+    return Refresh(every=given)

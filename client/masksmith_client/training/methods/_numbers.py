@@ -1,0 +1,19 @@
+"""Checks of the numbers that methods take."""
+
+from __future__ import annotations
+
+import math
+
+from masksmith_client._errors import InputError
+
+
+def not_negative(name: str, value: float) -> None:
+    """Raise `InputError` unless `value` is finite and at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{name}={value!r} must be a finite number of at least 0")
+
+
+def share(name: str, value: float) -> None:
+    """Raise `InputError` unless `value` lies in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InputError(f"{name}={value!r} must lie in (0, 1]")

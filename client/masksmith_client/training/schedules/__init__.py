@@ -1,0 +1,1 @@
+"""Schedules: which pattern counts at which step."""

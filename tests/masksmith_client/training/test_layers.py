@@ -1,0 +1,108 @@
+"""Which layers are masked, and what is refused by name."""
+
+import pytest
+import torch
+from training_loop import WAITING, perceptron, train
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.training import Sparsifier
+
+PATTERN = "transposable 2:4"
+
+
+def names(sparsifier):
+    return [layer.name for layer in sparsifier.report().layers]
+
+
+def test_all_but_the_first_and_the_last_layer_are_masked(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=None)
+    assert names(sparsifier) == ["2.weight", "4.weight"]
+    assert sparsifier.report().skipped.keys() == {"0.weight", "6.weight"}
+
+
+@pytest.mark.parametrize(("globs", "chosen"), [("2", ["2.weight"]), (["[04].weight"], ["0.weight", "4.weight"])])
+def test_layers_are_named_as_modules_or_weights(model, globs, chosen):
+    assert names(Sparsifier(model, PATTERN, ms.solve, None, layers=globs)) == chosen
+
+
+def test_what_is_excluded_stays_dense(model):
+    assert names(Sparsifier(model, PATTERN, ms.solve, None, exclude="2")) == ["4.weight"]
+
+
+def test_convolutions_are_masked_channel_last():
+    convolutions = [torch.nn.Conv2d(8, 8, 3) for _ in range(3)]
+    model = torch.nn.Sequential(*convolutions)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, refresh=None)
+    [mask] = sparsifier.masks.values()
+    assert ms.verify(mask, "2:4")
+    assert torch.equal(mask, ms.solve(ms.magnitude(convolutions[1].weight), "2:4").mask & (model[1].weight != 0))
+
+
+def test_a_shared_weight_has_one_mask():
+    model = perceptron()
+    model[4].weight = model[2].weight
+    with Sparsifier(model, PATTERN, ms.solve, refresh=WAITING) as sparsifier:
+        train(model, torch.optim.SGD(model.parameters(), 0.1), sparsifier, 6)
+        assert names(sparsifier) == ["2.weight"]
+        assert torch.equal(model[2].weight, model[4].weight)
+        sparsifier.bake()
+    assert model[2].weight is model[4].weight
+    assert ms.verify(model[2].weight != 0, PATTERN)
+
+
+def test_masks_that_sit_on_layers_already_are_not_covered(model):
+    Sparsifier(model, PATTERN, ms.solve, refresh=None)
+    with pytest.raises(InputError, match="'2' is parametrized already"):
+        Sparsifier(model, PATTERN, ms.solve, refresh=None)
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(InputError, match="no linear or convolution layer"):
+        Sparsifier(torch.nn.Sequential(torch.nn.ReLU()), PATTERN, ms.solve)
+
+
+def test_a_model_of_two_layers_is_told_to_name_them():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    with pytest.raises(InputError, match=r"'0.weight': the first layer stays dense.*layers="):
+        Sparsifier(model, PATTERN, ms.solve)
+
+
+def test_a_glob_that_meets_nothing_is_refused(model):
+    with pytest.raises(InputError, match=r"'encoder.\*'; there are 0.weight, 2.weight"):
+        Sparsifier(model, PATTERN, ms.solve, layers="encoder.*")
+
+
+def test_a_pattern_that_fits_no_layer_is_refused(model):
+    pattern = ms.parse("transposable 8:24", ragged="error")
+    with pytest.raises(InputError, match=r"no layer is left.*'2.weight'.*24x24 do not cover a 32x32"):
+        Sparsifier(model, pattern, ms.solve, exclude=["0", "6"])
+    with pytest.raises(InputError, match=r"'2.weight' cannot be masked: .*do not cover"):
+        Sparsifier(model, pattern, ms.solve, layers=["2"])
+
+
+def test_something_that_finds_no_masks_is_refused(model):
+    with pytest.raises(InputError, match="masks='http://x' is neither a Client nor a function"):
+        Sparsifier(model, PATTERN, "http://x")
+
+
+def test_weights_that_are_no_numbers_are_refused_and_the_model_stays_as_it_was(model):
+    model[4].weight.data[3, 5] = torch.nan
+    before = sorted(model.state_dict())
+    with pytest.raises(InputError, match=r"'4.weight' has no mask: .*NaN at \[3, 5\]"):
+        Sparsifier(model, PATTERN, ms.solve)
+    assert sorted(model.state_dict()) == before
+
+
+def test_a_layer_that_changed_shape_is_named(model, optimizer):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    model[2].parametrizations.weight.original.data = torch.zeros(16, 16)
+    with pytest.raises(InputError, match=r"'2.weight' changed shape from \[32, 32\] to \[16, 16\]"):
+        sparsifier.refresh_now()
+
+
+def test_a_layer_that_was_replaced_is_named(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    model[4] = torch.nn.Linear(32, 32)
+    with pytest.raises(InputError, match="layer '4' is not the one that was masked"):
+        sparsifier.refresh_now()
