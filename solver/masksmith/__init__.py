@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         InfeasibleError as InfeasibleError,
         ScoresError as ScoresError,
         SolverError as SolverError,
+        UpdateError as UpdateError,
         VerificationError as VerificationError,
     )
     from ._solution import Solution as Solution, Status as Status
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .solvers._min_cost_flow import MinCostFlow as MinCostFlow
     from .solvers._sinkhorn import Sinkhorn as Sinkhorn
     from .solvers._top_k import TopK as TopK
+    from .updates import AdmmUpdate as AdmmUpdate, Update as Update, admm as admm, reconstruct as reconstruct
 
 __version__ = "0.1.0"
 
@@ -65,6 +67,7 @@ _HOMES = {
     "InfeasibleError": "_errors",
     "ScoresError": "_errors",
     "SolverError": "_errors",
+    "UpdateError": "_errors",
     "VerificationError": "_errors",
     "magnitude": "scores",
     "pfp": "scores",
@@ -97,6 +100,10 @@ _HOMES = {
     "MinCostFlow": "solvers._min_cost_flow",
     "Sinkhorn": "solvers._sinkhorn",
     "TopK": "solvers._top_k",
+    "AdmmUpdate": "updates",
+    "Update": "updates",
+    "admm": "updates",
+    "reconstruct": "updates",
 }
 
 __all__ = [

@@ -5,6 +5,7 @@ MasksmithError
 ├── ScoresError(ValueError)       a score is NaN, infinite, negative, or the tensor is empty
 ├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
 ├── SolverError(ValueError)       the solver cannot do what is asked of it
+├── UpdateError(ValueError)       weight, mask and Gram matrix do not fit, or determine no update
 └── VerificationError             a solver returned a mask outside the pattern: a bug, never a user's fault
 """
 
@@ -48,6 +49,19 @@ class InfeasibleError(MasksmithError, ValueError):
 
 class SolverError(MasksmithError, ValueError):
     """The solver does not support this pattern or option; the message says which one does."""
+
+
+class UpdateError(MasksmithError, ValueError):
+    """A weight cannot be updated; the message names the tensor and what is at fault.
+
+    Attributes:
+        reason: What is wrong.
+    """
+
+    def __init__(self, reason: str, name: str | None = None) -> None:
+        super().__init__(reason if name is None else f"tensor {name!r}: {reason}")
+        self.reason = reason
+        self.name = name
 
 
 class VerificationError(MasksmithError):

@@ -1,0 +1,93 @@
+"""What an update returns: the weights, and what they cost the layer's output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from masksmith._solution import Solution
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """Weights on a mask, and the squared error of the layer's output on the calibration data.
+
+    The error of weights `V` in place of `W` is `||X V^T - X W^T||^2 = trace((V - W) X^T X (V - W)^T)`, in float64.
+
+    Attributes:
+        weight: The updated weights, 0 where the mask drops; shape, dtype, library and device of the weight.
+        mask: Bool, True = kept.
+        error: Squared error of the output with the updated weights.
+        masked_error: The same with the weights merely masked; never less than `error`.
+        energy: `||X W^T||^2`, the square of the output itself.
+        stats: What ran: method, damping, factorisations, rows that rounding left as they were, seconds.
+    """
+
+    weight: Any
+    mask: Any
+    error: float
+    masked_error: float
+    energy: float
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def relative_error(self) -> float:
+        """`error / energy`, 0 when both are 0."""
+        return _ratio(self.error, self.energy, 0.0)
+
+    @property
+    def gain(self) -> float:
+        """`masked_error / error`, at least 1: how many times smaller the update makes the error."""
+        return _ratio(self.masked_error, self.error, 1.0)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.stats.get('method')}, relative_error={self.relative_error:.4g}, "
+            f"gain={self.gain:.4g})"
+        )
+
+
+@dataclass(frozen=True)
+class AdmmStep:
+    """One round of ADMM.
+
+    Attributes:
+        penalty: What a distance between the free weights and their masked copy cost in this round.
+        flips: Entries of the mask that differ from the round before.
+        distance: Norm of free weights minus masked copy, as a share of the weights' own norm.
+        gap: The solution's gap: 0.0 proves that the mask is the best for the round's scores.
+    """
+
+    penalty: float
+    flips: int
+    distance: float
+    gap: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdmmUpdate(Update):
+    """What ADMM found: weights, mask, and how it came to them.
+
+    Attributes:
+        solution: The mask with its proof, for the scores of the round that made it.
+        history: All rounds.
+        solves: Masks solved for, the first one included.
+        start_error: Squared error of the output with the first mask's weights reconstructed; never less than `error`.
+    """
+
+    solution: Solution = field(kw_only=True)
+    history: Sequence[AdmmStep] = field(kw_only=True)
+    start_error: float = field(kw_only=True)
+
+    @property
+    def solves(self) -> int:
+        """Masks solved for, the first one included if it was solved for here."""
+        return int(self.stats["solves"])
+
+
+def _ratio(above: float, below: float, neither: float) -> float:
+    if below == 0:
+        return neither if above == 0 else math.inf
+    return above / below

@@ -1,0 +1,134 @@
+"""ADMM: an allowed mask with its proof, weights no worse than the first mask's, and rounds that are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+
+PATTERNS = [
+    "2:4", "transposable 2:4", "transposable <=2:4", "double 2:4", "transposable 4:8 x 2:4",
+    "50%", "block 4x4 50%", "16:2:8", "channels out 50%",
+]  # fmt: skip
+
+
+def layer(rows=32, inputs=48, seed=0, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    mixing = rng.standard_normal((inputs, inputs)) * np.exp(-np.arange(inputs) / 16)[:, None]
+    seen = rng.standard_normal((400, inputs)) @ mixing
+    return rng.standard_normal((rows, inputs)).astype(dtype), seen.T @ seen
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_pattern_gets_weights_a_mask_and_its_proof(pattern):
+    weight, gram = layer()
+    update = ms.admm(weight, gram, pattern)
+    assert ms.verify(update.mask, pattern)
+    assert not update.weight[~update.mask].any()
+    assert update.solution.mask is update.mask
+    assert (update.solution.gap == 0.0) == (update.solution.status is ms.Status.OPTIMAL)
+    assert update.solves == len(update.history) + 1
+    assert update.error <= update.start_error
+    assert update.error <= update.masked_error
+    difference = update.weight.astype(float) - weight
+    assert update.error == pytest.approx(np.sum((difference @ gram) * difference), rel=1e-6)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8", "50%"])
+def test_correlated_inputs_reward_the_search(pattern):
+    weight, gram = layer(rows=64, inputs=64)
+    update = ms.admm(weight, gram, pattern)
+    assert update.stats["returned"] == "last"
+    assert update.error < 0.95 * update.start_error
+    assert update.stats["settled"]
+
+
+def test_it_comes_near_the_best_mask_of_a_tiny_layer():
+    """One row of 2:4 over 8 inputs has 36 masks: all are tried."""
+    ratios = []
+    for seed in range(6):
+        weight, gram = layer(1, 8, seed, np.float64)
+        pairs = [(a, b) for a in range(4) for b in range(a)]
+        masks = []
+        for left in pairs:
+            for right in pairs:
+                mask = np.zeros((1, 8), bool)
+                mask[0, [*left, *(4 + k for k in right)]] = True
+                masks.append(mask)
+        best = min(ms.reconstruct(weight, mask, gram).error for mask in masks)
+        ratios.append(ms.admm(weight, gram, "2:4").error / best)
+    assert min(ratios) >= 1 - 1e-9
+    assert np.median(ratios) < 1.5
+
+
+def test_independent_inputs_leave_nothing_to_gain():
+    weight, _ = layer()
+    update = ms.admm(weight, np.eye(48), "2:4")
+    best = ms.solve(ms.magnitude(weight, 2), "2:4")
+    np.testing.assert_array_equal(update.mask, best.mask)
+    np.testing.assert_array_equal(update.weight, weight * best.mask)
+
+
+def test_a_given_start_is_never_made_worse():
+    weight, gram = layer()
+    start = ms.solve(ms.magnitude(weight), "transposable 2:4", keep_duals=True)
+    update = ms.admm(weight, gram, "transposable 2:4", start=start, max_rounds=1)
+    assert update.start_error == ms.reconstruct(weight, start.mask, gram).error
+    assert update.error <= update.start_error
+    assert update.solves == 1
+
+
+def test_the_same_input_gives_the_same_answer():
+    weight, gram = layer()
+    first, second = (ms.admm(weight, gram, "transposable 4:8") for _ in range(2))
+    np.testing.assert_array_equal(first.weight, second.weight)
+    assert first.history == second.history
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e15])
+def test_units_do_not_matter(size):
+    weight, gram = layer(dtype=np.float64)
+    plain, scaled = ms.admm(weight, gram, "2:4"), ms.admm(weight * size, gram / size, "2:4")
+    np.testing.assert_array_equal(plain.mask, scaled.mask)
+    np.testing.assert_allclose(scaled.weight / size, plain.weight, rtol=1e-6, atol=1e-9)
+
+
+def test_torch_and_convolutions():
+    convolution = torch.nn.Conv2d(8, 16, 3)
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 8, 10, 10), dtype=np.float32))
+    gram = ms.calibrate(convolution, [images], gather=("gram",))["weight"].gram
+    update = ms.admm(convolution.weight, gram, "2:4")
+    assert isinstance(update.weight, torch.Tensor)
+    assert update.weight.shape == convolution.weight.shape
+    assert ms.verify(update.mask, "2:4")
+    assert update.error < update.masked_error
+
+
+def test_progress_counts_rounds_and_may_stop():
+    weight, gram = layer()
+    seen = []
+    update = ms.admm(weight, gram, "2:4", max_rounds=4, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(k + 1, 4) for k in range(len(update.history))]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ms.admm(weight, gram, "2:4", on_progress=stop)
+
+
+def test_what_cannot_be_used_is_refused_by_name():
+    weight, gram = layer()
+    with pytest.raises(ms.UpdateError, match=r"'a': penalty=0.0 and max_rounds=300 must be positive"):
+        ms.admm(weight, gram, "2:4", penalty=0.0, name="a")
+    with pytest.raises(ms.UpdateError, match=r"'a': penalty=0.03 and max_rounds=0 must be positive"):
+        ms.admm(weight, gram, "2:4", max_rounds=0, name="a")
+    dead = gram.copy()
+    dead[3], dead[:, 3] = 0, 0
+    with pytest.raises(ms.UpdateError, match=r"'a': gram holds 0 at \[3, 3\]: that input never moved"):
+        ms.admm(weight, dead, "2:4", damping=0.0, name="a")
+    assert ms.admm(weight, dead, "2:4").error > 0
+    with pytest.raises(ms.PatternError):
+        ms.admm(weight, gram, "transposable 5:4")
