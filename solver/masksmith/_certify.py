@@ -8,6 +8,8 @@ import numpy as np
 
 from ._panels import Bools, Duals, Panel, PanelAnswer
 from .kernels._certificate import certify
+from .kernels._certificate_lanes import WIDTH, lanes_for, slot_of
+from .kernels._jit import COMPILED
 from .kernels._row_certificate import certify_rows
 
 NO_FORCED = np.zeros((0, 0), np.int8)
@@ -47,14 +49,19 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: Certificate) -
 
 
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: Certificate) -> None:
-    mask = np.ascontiguousarray(answer.mask)
-    rows = max(1, mask.shape[0])
-    words = mask.view(np.uint32) if panel.tile.cols % 4 == 0 else np.zeros((rows, 1), np.uint32)
-    certify(
-        panel.scores, mask, words, NO_FORCED if panel.forced is None else panel.forced,
-        answer.row_duals, answer.col_duals, panel.tile.row_keep, panel.tile.col_keep, panel.tile.at_most,
-        certificate.objective, certificate.violation, certificate.legal,
-    )  # fmt: skip
+    tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
+    u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
+    tiles, rest = np.arange(panel.down * panel.across), panel.down * panel.across
+    certificate.violation[:], certificate.legal[:] = 0.0, True
+    if COMPILED:
+        slot, floor = slot_of(tile.cols), 0.0 if tile.at_most else -np.inf
+        check = lanes_for(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
+        rest = check(scores, mask, u, v, tile.row_keep, tile.col_keep, floor, certificate.objective, tiles)
+    if rest:
+        certify(
+            scores, mask, NO_FORCED if panel.forced is None else panel.forced, u, v, tile.row_keep, tile.col_keep,
+            tile.at_most, tiles[:rest], certificate.objective, certificate.violation, certificate.legal,
+        )  # fmt: skip
 
 
 def _bound_by_total(panel: Panel, certificate: Certificate) -> None:

@@ -105,13 +105,11 @@ def test_the_process_that_asks_for_masks_loads_no_torch():
     assert not {"torch", "numba", "ortools", "loky"} & loaded_by("masksmith_client.training.asking.__main__")
 
 
-def test_the_certificate_shares_no_code_with_solvers():
-    body = tree(ROOT / "solver/masksmith/kernels/_certificate.py").body
-    relative = {node.module for node in body if isinstance(node, ast.ImportFrom) and node.level}
-    assert relative == {"_jit"}
-    assert {name for name in imported(ROOT / "solver/masksmith/kernels/_certificate.py") if "masksmith" in name} == {
-        "masksmith._panels"
-    }
+@pytest.mark.parametrize("kernel", ["_certificate", "_certificate_lanes", "_row_certificate"])
+def test_the_certificate_shares_no_code_with_solvers(kernel):
+    path = ROOT / f"solver/masksmith/kernels/{kernel}.py"
+    assert {node.module for node in tree(path).body if isinstance(node, ast.ImportFrom) and node.level} == {"_jit"}
+    assert {name for name in imported(path) if "masksmith" in name} == {"masksmith._panels"}
 
 
 def test_only_settings_read_the_environment():

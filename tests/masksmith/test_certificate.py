@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from masksmith._certify import Certificate, certify_panel
+from masksmith._certify import NO_FORCED, Certificate, certify_panel
 from masksmith._panels import DROP, KEEP, Panel, PanelAnswer
+from masksmith.kernels._certificate import certify
 from masksmith.patterns import TileSpec
+from masksmith.solvers._exact import Exact
 
 
 def exact_violation(panel: Panel, answer: PanelAnswer, i: int, j: int) -> Fraction:
@@ -74,6 +76,49 @@ def test_violation_is_never_too_small_and_exactly_zero_when_it_is(tile: TileSpec
         check(*random_case(seed, spec, forced=forced))
 
 
+@pytest.mark.parametrize("size", [(4, 2), (8, 3), (16, 8), (32, 16), (64, 32), (6, 2), (33, 16)], ids=str)
+@pytest.mark.parametrize("at_most", [False, True])
+def test_wide_panels_are_certified_likewise(size: tuple[int, int], at_most: bool) -> None:
+    m, n = size
+    check(*random_case(m, TileSpec(m, m, n, n, at_most), 1, 17 if m < 32 else 5))
+
+
+@pytest.mark.parametrize(
+    "tile", [*TILES, TileSpec(4, 64, 16, 1), TileSpec(3, 6, 2, 1), TileSpec(32, 32, 16, 16)], ids=str
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("across", [1, 2, 3, 16, 17])
+def test_the_fast_pass_says_what_the_slow_one_says(tile: TileSpec, dtype: type, across: int) -> None:
+    rng = np.random.default_rng(across)
+    scores = rng.integers(0, 9, (3 * tile.rows, across * tile.cols)).astype(np.float32)
+    answer, panel = Exact()(Panel(scores, tile)), Panel(scores.astype(dtype), tile)
+    fast, slow = certify_panel(panel, answer), certify_panel(panel, answer)
+    everything = np.arange(3 * across)
+    certify(
+        panel.scores, answer.mask, NO_FORCED, answer.row_duals, answer.col_duals, tile.row_keep, tile.col_keep,
+        tile.at_most, everything, slow.objective, slow.violation, slow.legal,
+    )  # fmt: skip
+    assert fast.objective.tobytes() == slow.objective.tobytes()
+    assert (fast.violation == 0.0).all()
+    assert (slow.violation == 0.0).all()
+    assert fast.legal.all()
+    assert slow.legal.all()
+
+
+@pytest.mark.parametrize("spot", [(0, 0), (3, 67), (7, 131), (5, 135)])
+@pytest.mark.parametrize("move", [-1, 1])
+def test_the_fast_pass_sees_one_score_that_is_off_by_its_last_bit(spot: tuple[int, int], move: int) -> None:
+    # Prices are u + v = 3 everywhere: kept entries may not lie below, dropped ones not above.
+    tile = TileSpec(8, 8, 4, 4)
+    i, j = np.indices((8, 136))
+    mask, scores = (i + j) % 2 == 0, np.full((8, 136), 3.0)
+    answer = PanelAnswer(mask, np.full((1, 17, 8), 1.0), np.full((1, 17, 8), 2.0))
+    scores[spot] = np.nextafter(3.0, np.inf * move)
+    found = certify_panel(Panel(scores, tile), answer).violation[0]
+    wrong = (move < 0) == mask[spot]
+    assert np.flatnonzero(found).tolist() == ([spot[1] // 8] if wrong else [])
+
+
 @pytest.mark.parametrize("cols", [1, 3, 4, 8, 16, 33])
 @pytest.mark.parametrize("at_most", [False, True])
 @pytest.mark.parametrize("forced", [False, True])
@@ -113,9 +158,10 @@ def test_rounding_of_the_sum_of_duals_cannot_hide_a_violation() -> None:
     below = PanelAnswer(np.array([[True, False]]), np.array([[[1.0]]]), np.array([[[0.0, 0.0]]]))
     assert certify_panel(Panel(scores, TileSpec(1, 2, 1, 0)), below).violation[0, 0] == 0.0
     exact = TileSpec(2, 2, 1, 1)
-    scores = np.array([[2.0, 1.0], [0.0, 2.0]])
-    duals = PanelAnswer(np.eye(2, dtype=bool), np.array([[[1.0, 1.0]]]), np.array([[[0.5, -(2.0**-60)]]]))
-    assert certify_panel(Panel(scores, exact), duals).violation[0, 0] >= 2.0**-60
+    scores = np.tile([[2.0, 1.0], [0.0, 2.0]], (1, 40))
+    u, v = np.tile([1.0, 1.0], (1, 40, 1)), np.tile([0.5, -(2.0**-60)], (1, 40, 1))
+    answer = PanelAnswer(np.tile(np.eye(2, dtype=bool), (1, 40)), u, v)
+    assert (certify_panel(Panel(scores, exact), answer).violation >= 2.0**-60).all()
     assert tile.at_most
 
 
