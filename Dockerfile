@@ -20,7 +20,7 @@ COPY worker worker
 COPY client client
 
 FROM build AS build-service
-RUN pip install -c constraints.txt '.[service]'
+RUN pip install -c constraints.txt '.[service,cli]'
 
 FROM build AS build-worker
 RUN pip install -c constraints.txt '.[worker]'

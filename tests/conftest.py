@@ -1,5 +1,6 @@
 """What several suites share: a real Valkey server on a unix socket, emptied before each test."""
 
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from broker import Valkey
 
 from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import BlobStore
+
+# The name by which starlette's test client calls the application.
+os.environ.setdefault("MASKSMITH_ALLOWED_HOSTS", "testserver")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Info:
         url: Where it was asked.
         ready: Whether it can take and do jobs now.
         trouble: What stops it, where it is not ready.
-        workers: The workers that live.
+        workers: The workers that live; none where only an admin's key sees them.
         patterns, solvers: What it says about its patterns and solvers.
     """
 

@@ -64,10 +64,19 @@ class Lease(BaseModel):
     attempt: int
 
 
+class FullError(Exception):
+    """There are as many live jobs as there may be: of the `owner`, or else of all."""
+
+    def __init__(self, limit: int, *, owner: bool) -> None:
+        super().__init__(f"{limit} jobs are queued or running")
+        self.limit, self.owner = limit, owner
+
+
 class JobRecord(BaseModel):
-    """Everything the service keeps about a job."""
+    """Everything the service keeps about a job; `owner` is the key that made it, if any was needed."""
 
     id: str
+    owner: str = ""
     kind: str
     state: JobState
     plan: Plan
@@ -99,12 +108,32 @@ class JobRecords:
         self._stranded = self.redis.register_script(scripts.STRANDED)
 
     def create(
-        self, plan: Plan, shards: Sequence[Shard], idempotency_key: str = "", fingerprint: str = ""
+        self,
+        plan: Plan,
+        shards: Sequence[Shard],
+        idempotency_key: str = "",
+        fingerprint: str = "",
+        *,
+        owner: str = "",
+        most: int | None = None,
+        most_of_owner: int | None = None,
     ) -> tuple[str, bool] | None:
         """Write a job with all its shards pending.
 
+        Args:
+            plan: What is to be done.
+            shards: Its parts.
+            idempotency_key: The same key of the same owner gives the same job, for a day, however full it is.
+            fingerprint: What must then be the same, too.
+            owner: Key that the job belongs to.
+            most: Live jobs that there may be.
+            most_of_owner: Live jobs that the owner may have.
+
         Returns:
             The job's id and whether it is new, or None when the idempotency key belongs to another request.
+
+        Raises:
+            FullError: If there are too many live jobs.
         """
         new = f"{int(datetime.now(UTC).timestamp() * 1000):0{STAMP_DIGITS}x}{secrets.token_hex(8)}"
         fields = {
@@ -114,8 +143,20 @@ class JobRecords:
             "solver": plan.options.solver,
         }
         texts = [shard.model_dump_json() for shard in shards]
-        held = self._create(args=[new, json.dumps(fields), json.dumps(texts), idempotency_key, fingerprint])
-        return (str(held), held == new) if held else None
+        limits = [-1 if limit is None else limit for limit in (most, most_of_owner)]
+        args: list[str | int] = [
+            new,
+            json.dumps(fields),
+            json.dumps(texts),
+            idempotency_key,
+            fingerprint,
+            owner,
+            *limits,
+        ]
+        held = str(self._create(args=args))
+        if held in ("full", "quota"):
+            raise FullError(limits[held == "quota"], owner=held == "quota")
+        return None if held == "conflict" else (held, held == new)
 
     def read(self, job: str) -> JobRecord | None:
         """Read a job, or None when there is none."""
@@ -129,10 +170,16 @@ class JobRecords:
         found = cast("str | None", self.redis.hget(job_key(job), "state"))
         return JobState(found) if found else None
 
-    def summaries(self, after: str | None, limit: int) -> list[dict[str, Any]]:
-        """Read the headers of up to `limit` jobs, newest first, older than job `after`."""
-        start = 0 if after is None else self._place(after)
-        ids = cast("list[str]", self.redis.zrevrange(JOBS, start, start + limit - 1))
+    def owner(self, job: str) -> str | None:
+        """Read whose job it is, or None when there is none."""
+        state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
+        return None if state is None else owner or ""
+
+    def summaries(self, after: str | None, limit: int, owner: str | None = None) -> list[dict[str, Any]]:
+        """Read the headers of up to `limit` jobs, newest first, older than job `after`; all, or those of one owner."""
+        index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
+        start = 0 if after is None else self._place(index, after)
+        ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
         names = ["kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
         pipe = self.redis.pipeline(transaction=False)
         for job in ids:
@@ -140,14 +187,14 @@ class JobRecords:
         rows = zip(ids, pipe.execute(), strict=True)
         return [dict(zip(names, row, strict=True), id=job) for job, row in rows if row[0] is not None]
 
-    def _place(self, after: str) -> int:
+    def _place(self, index: str, after: str) -> int:
         """Count the jobs down to and including `after`; a deleted one's id tells when it was made, to about 0.1 s."""
-        rank = cast("int | None", self.redis.zrevrank(JOBS, after))
+        rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
         stamp = after[:STAMP_DIGITS]
         made = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
-        return int(self.redis.zcount(JOBS, made, "+inf"))
+        return int(self.redis.zcount(index, made, "+inf"))
 
     def live_count(self) -> int:
         """Number of jobs that are queued or running."""

@@ -3,7 +3,8 @@
 Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
 `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index -> report),
 `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation, `masksmith:live`
-holds those that are not terminal, `masksmith:horizon` is the latest time at which a shard was enqueued that has been
+holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
+where no keys are asked for. `masksmith:horizon` is the latest time at which a shard was enqueued that has been
 taken since. Times are the server's own, so no other clock matters.
 """
 
@@ -17,10 +18,14 @@ local function live(job)
   local state = redis.call('HGET', job, 'state')
   return state == 'queued' or state == 'running'
 end
+local function owned(job, what)
+  return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. what
+end
 local function close(job, id, state)
   redis.call('HSET', job, 'state', state, 'finished_at', stamp())
   redis.call('DEL', job .. ':queued', job .. ':attempts')
   redis.call('SREM', 'masksmith:live', id)
+  redis.call('SREM', owned(job, 'live'), id)
   event(job, 'state', cjson.encode({state = state}))
 end
 local function progress(job)
@@ -36,23 +41,31 @@ local function settle(job, id)
 end
 """
 
-# ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint.
-# Answers the id that holds: the new one, or the one that the same idempotency key made before; '' for a conflict.
+# ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner, most live jobs of
+# all and of the owner, each -1 where there is no limit.
+# Answers the id that holds: the new one, or the one that the same idempotency key made before; else why there is none:
+# `conflict` of idempotency keys, or `full` or `quota` for the limits.
 # A creation that is sent twice, because its answer was lost, changes nothing the second time.
 CREATE = (
     _PRELUDE
     + """
-local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
+local id, job, owner = ARGV[1], 'masksmith:job:' .. ARGV[1], 'masksmith:owner:' .. ARGV[6]
+local key = 'masksmith:idempotency:' .. ARGV[6] .. ':' .. ARGV[4]
 if ARGV[4] ~= '' then
-  local key = 'masksmith:idempotency:' .. ARGV[4]
   local before = redis.call('HMGET', key, 'id', 'fingerprint')
   if before[1] and redis.call('EXISTS', 'masksmith:job:' .. before[1]) == 1 then
-    return before[2] == ARGV[5] and before[1] or ''
+    return before[2] == ARGV[5] and before[1] or 'conflict'
   end
+end
+if redis.call('EXISTS', job) == 1 then return id end
+local function reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
+if reached('masksmith:live', ARGV[7]) then return 'full' end
+if reached(owner .. ':live', ARGV[8]) then return 'quota' end
+if ARGV[4] ~= '' then
   redis.call('HSET', key, 'id', id, 'fingerprint', ARGV[5])
   redis.call('EXPIRE', key, 86400)
 end
-if redis.call('EXISTS', job) == 1 then return id end
+redis.call('HSET', job, 'owner', ARGV[6])
 for name, value in pairs(cjson.decode(ARGV[2])) do redis.call('HSET', job, name, value) end
 local shards = cjson.decode(ARGV[3])
 local at = stamp()
@@ -63,7 +76,9 @@ for i, shard in ipairs(shards) do
   redis.call('HSET', job .. ':queued', i - 1, at)
 end
 redis.call('ZADD', 'masksmith:jobs', at, id)
+redis.call('ZADD', owner .. ':jobs', at, id)
 redis.call('SADD', 'masksmith:live', id)
+redis.call('SADD', owner .. ':live', id)
 event(job, 'state', '{"state":"queued"}')
 return id
 """
@@ -165,7 +180,9 @@ DELETE = (
 local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
 if redis.call('EXISTS', job) == 0 then return 0 end
 redis.call('SREM', 'masksmith:live', id)
+redis.call('SREM', owned(job, 'live'), id)
 redis.call('ZREM', 'masksmith:jobs', id)
+redis.call('ZREM', owned(job, 'jobs'), id)
 for _, part in ipairs({':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
   redis.call('DEL', job .. part)
 end

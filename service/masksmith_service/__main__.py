@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from threading import Event
 from types import FrameType
 
+import redis
 import uvicorn
 
-from .app import configure_logging, create_app
+from masksmith_protocol import logs
+from masksmith_protocol.keys import Keys
+from masksmith_protocol.records import JobRecords
+
+from .app import create_app
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -29,7 +37,14 @@ class _Server(uvicorn.Server):
 def main() -> int:
     """Listen until told to stop; followers are let go at once, other requests get 20 s to end."""
     settings, closing = Settings(), Event()
-    configure_logging(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
+    if _lets_anybody_in(settings):
+        log.error(
+            "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
+            "MASKSMITH_INSECURE=true to let everybody in who can reach it",
+            settings.host,
+        )
+        return 2
     config = uvicorn.Config(
         create_app(settings, closing),
         host=settings.host,
@@ -44,6 +59,19 @@ def main() -> int:
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     return 0 if server.started else 3
+
+
+def _lets_anybody_in(settings: Settings) -> bool:
+    if settings.insecure or settings.is_local:
+        return False
+    records = JobRecords(settings.redis_url)
+    try:
+        return not Keys(records.redis).any_made()
+    except redis.RedisError:
+        # Nobody gets in before it answers: every request looks for its key there.
+        return False
+    finally:
+        records.redis.close()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from threading import Event
@@ -13,8 +12,10 @@ from fastapi import FastAPI
 from masksmith_protocol.sweeper import Sweeper
 
 from . import errors
+from .gate import Gate
+from .journal import Journal
 from .limits import DocumentLimit
-from .routes import discovery, jobs, tensors
+from .routes import discovery, jobs, keys, session, tensors
 from .settings import Settings
 from .state import connect
 
@@ -52,12 +53,10 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         redoc_url=None,
     )
     app.add_middleware(DocumentLimit, limit=settings.max_document_bytes)
+    app.add_middleware(Gate, settings=settings)
+    # The outermost: what the others refuse has an id too.
+    app.add_middleware(Journal)
     errors.install(app)
-    for module in (tensors, jobs, discovery):
+    for module in (tensors, jobs, session, keys, discovery):
         app.include_router(module.router)
     return app
-
-
-def configure_logging(level: str) -> None:
-    """Send the service's log to standard error."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
 from starlette.exceptions import HTTPException
 
+from masksmith_protocol import logs
 from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Code, Problem, RequestError
 
 log = logging.getLogger(__name__)
@@ -26,17 +27,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(redis.RedisError, _broker_error)
     app.add_exception_handler(StoreError, _store_error)
-    app.add_exception_handler(Exception, _bug)
 
 
 def respond(request: Request, error: RequestError) -> JSONResponse:
     """Render an error as a problem document."""
     problem = error.problem(instance=request.url.path)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return _render(problem, headers)
 
 
+def broker_away(error: Exception) -> RequestError:
+    """Say that Redis does not answer."""
+    log.warning("broker unavailable: %s", error)
+    detail = "the broker (Redis) does not answer; try again shortly"
+    return RequestError(503, Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+
+
 def _render(problem: Problem, headers: dict[str, str]) -> JSONResponse:
+    request_id = logs.noted("request")
+    if request_id is not None:
+        problem = problem.model_copy(update={"request_id": request_id})
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
@@ -77,9 +89,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _broker_error(request: Request, error: Exception) -> JSONResponse:
-    log.warning("broker unavailable: %s", error)
-    detail = "the broker (Redis) does not answer; try again shortly"
-    return respond(request, RequestError(503, Code.BROKER_UNAVAILABLE, detail, retry_after_s=2))
+    return respond(request, broker_away(error))
 
 
 async def _store_error(request: Request, error: Exception) -> JSONResponse:
@@ -88,6 +98,7 @@ async def _store_error(request: Request, error: Exception) -> JSONResponse:
     return respond(request, RequestError(503, Code.STORE_UNAVAILABLE, detail, retry_after_s=5))
 
 
-async def _bug(request: Request, error: Exception) -> JSONResponse:
+def bug(request: Request, error: Exception) -> JSONResponse:
+    """Say that something happened which should not, and log what."""
     log.exception("unexpected error", exc_info=error)
     return respond(request, RequestError(500, Code.INTERNAL, "an unexpected error; the service's log has the details"))

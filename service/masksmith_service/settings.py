@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from masksmith_protocol.addresses import is_loopback
+from masksmith_protocol.logs import LogFormat
 from masksmith_protocol.shards import SHARD_BYTES
 
 
@@ -39,8 +41,32 @@ class Settings(BaseSettings):
     """Bytes of weights that one task works on."""
     sweep_s: float = Field(default=3.0, gt=0)
     """Seconds between looks for stranded shards."""
+    insecure: bool = False
+    """Ask nobody for a key, wherever the service listens."""
+    allowed_hosts: str = ""
+    """Names that the service answers to beside its addresses, separated by commas; `*` allows all."""
+    session_s: float = Field(default=43_200.0, ge=60)
+    """Seconds that a browser stays logged in."""
+    key_stored_bytes: int = Field(default=256 * 2**30, ge=0)
+    """Bytes that a key may keep here, uploads and results, unless it has a quota of its own."""
+    key_live_jobs: int = Field(default=200, ge=0)
+    """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
+    key_requests_s: float = Field(default=100.0, gt=0)
+    """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+    log_format: LogFormat = "text"
+    """`text` or `json`: how a line of the log is written."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can reach the service."""
+        return is_loopback(self.host)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names of `allowed_hosts`."""
+        return frozenset(name for name in map(str.strip, self.allowed_hosts.lower().split(",")) if name)
 
     @property
     def store_path(self) -> str:

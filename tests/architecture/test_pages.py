@@ -20,6 +20,7 @@ from masksmith_service.app import create_app
 
 START = ROOT / "docs" / "start.md"
 HTTP = ROOT / "docs" / "http.md"
+SECURITY = ROOT / "docs" / "security.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 COMPUTED = {"worker_name": "`worker-HOST-PID`", "worker_slots": "all cores"}
 MARK = "@@masksmith@@"
@@ -118,6 +119,13 @@ def test_every_call_has_an_example():
     for path, methods in schema["paths"].items():
         for method in methods:
             assert f"`{method.upper()} {path}" in text, f"{method.upper()} {path}"
+
+
+def test_promises_name_tests_that_exist():
+    for promises in tables(SECURITY, "promise"):
+        for _, test in promises:
+            path, _, name = test.strip("`").partition("::")
+            assert f"\ndef {name}(" in (ROOT / path).read_text(), test
 
 
 def test_every_command_is_described():

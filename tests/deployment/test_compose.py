@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -66,6 +67,14 @@ class Machine:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
         return mine | {name: rewritten.get(value, value) for name, value in given.items()}
 
+    def make_key(self, *arguments):
+        """Run `masksmith keys create` in the service's environment, as `docker compose run` does; gives the token."""
+        command = [str(Path(sys.executable).with_name("masksmith")), "keys", "create", *arguments]
+        done = subprocess.run(
+            command, env=self.environment("service"), cwd=self.folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
     def command(self, service):
         if service == "redis":
             place = ["--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(self.folder / "redis")]
@@ -97,6 +106,15 @@ class Machine:
         with urllib.request.urlopen(request, timeout=90) as answer:
             return answer.read()
 
+    def await_redis(self, limit_s=30.0):
+        end = time.monotonic() + limit_s
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.redis_port), 1).close()
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+
     def await_answer(self, path, limit_s=300.0):
         end = time.monotonic() + limit_s
         while True:
@@ -113,19 +131,47 @@ def test_the_composed_commands_solve_a_job(tmp_path):
     machine = Machine(tmp_path)
     weight = np.random.default_rng(7).standard_normal((40, 48), np.float32)
     with ExitStack() as stack:
-        for service in ("redis", "service", "worker"):
+        stack.enter_context(machine.running("redis"))
+        machine.await_redis()
+        token = machine.make_key("ops", "--role", "admin")
+        for service in ("service", "worker"):
             stack.enter_context(machine.running(service))
         machine.await_answer("/healthz")
         machine.await_answer("/readyz")
         body = save({"weight": weight})
-        job = json.loads(machine.call("/v1/masks?pattern=transposable%208:16", body, Prefer="wait=60"))
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            machine.call("/v1/masks?pattern=transposable%208:16", body)
+        bearer = {"Authorization": f"Bearer {token}"}
+        job = json.loads(machine.call("/v1/masks?pattern=transposable%208:16", body, Prefer="wait=60", **bearer))
         assert job["state"] == "succeeded", job
         assert job["tensors"][0]["status"] == "optimal"
-        packed = load(machine.call(f"/v1/jobs/{job['id']}/masks"))["weight"]
+        packed = load(machine.call(f"/v1/jobs/{job['id']}/masks", **bearer))["weight"]
     mask = unpack(packed, weight.shape)
     assert ms.verify(mask, "transposable 8:16")
     assert np.abs(weight)[mask].sum(dtype=np.float64) == pytest.approx(job["tensors"][0]["objective"])
     assert (tmp_path / "redis" / "appendonlydir").is_dir()
+
+
+def test_a_service_for_all_refuses_to_start_without_a_key(tmp_path):
+    machine = Machine(tmp_path)
+    # As in the container: what listens there is reached through a published port.
+    environment = machine.environment("service") | {
+        "MASKSMITH_HOST": SERVICES["service"]["environment"]["MASKSMITH_HOST"]
+    }
+    with machine.running("redis"):
+        machine.await_redis()
+        done = subprocess.run(
+            machine.command("service"),
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "masksmith keys create NAME --role admin" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_health_check_runs():
@@ -149,7 +195,10 @@ def test_targets_and_extras_exist(service):
     build = SERVICES[service]["build"]
     target = build["target"]
     assert STAGES[target] == "runtime"
-    extra = re.search(r"pip install -c constraints\.txt '\.\[(\w+)\]'", stage(f"build-{target}"))[1]
+    extra, *others = re.search(r"pip install -c constraints\.txt '\.\[([\w,]+)\]'", stage(f"build-{target}"))[1].split(
+        ","
+    )
+    assert others == (["cli"] if service == "service" else [])
     assert f"COPY --from=build-{target} " in stage(target)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra == target

@@ -88,8 +88,8 @@ def test_a_job_that_was_recorded_but_not_enqueued_is_enqueued_later(fragile, fra
     records = JobRecords(fragile_valkey.url)
     create = JobRecords.create
 
-    def create_and_fail(*args):
-        made = create(*args)
+    def create_and_fail(*args, **options):
+        made = create(*args, **options)
         fragile_valkey.stop()
         return made
 

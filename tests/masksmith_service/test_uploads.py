@@ -168,10 +168,15 @@ async def _send(app, path, method, messages, query=b""):
 
 @pytest.mark.parametrize("before", [3, 60, 100_000 - 1])
 @pytest.mark.parametrize(("path", "method"), [("/v1/masks", "POST"), ("/v1/tensors/" + "0" * 64, "PUT")])
-def test_an_upload_that_the_client_cuts_leaves_nothing(client, app, save, on_disk, path, method, before):
+def test_an_upload_that_the_client_cuts_leaves_nothing(app, save, on_disk, path, method, before):
     data = save({"a": np.zeros(24_000, np.float32)})[:before]
     messages = [{"type": "http.request", "body": data, "more_body": True}, {"type": "http.disconnect"}]
-    asyncio.run(_send(app, path, method, messages, b"pattern=2:4"))
+
+    async def cut():
+        async with app.router.lifespan_context(app):
+            await _send(app, path, method, messages, b"pattern=2:4")
+
+    asyncio.run(cut())
     assert on_disk.files() == []
 
 
@@ -184,14 +189,14 @@ def test_an_upload_that_is_canceled_leaves_nothing(settings, save, on_disk, path
         arrived = asyncio.Event()
         pieces = [{"type": "http.request", "body": data[k : k + 2**20], "more_body": True}
                   for k in range(0, 30 * 2**20, 2**20)]  # fmt: skip
-        task = asyncio.create_task(_send(app, path, method, [*pieces, arrived], b"pattern=2:4"))
-        await asyncio.wait_for(arrived.wait(), 20)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async with app.router.lifespan_context(app):
+            task = asyncio.create_task(_send(app, path, method, [*pieces, arrived], b"pattern=2:4"))
+            await asyncio.wait_for(arrived.wait(), 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
-    with TestClient(app):
-        asyncio.run(cancel())
+    asyncio.run(cancel())
     assert on_disk.files() == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
+from masksmith_protocol import logs
 from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE, SHARD_TASK, broker_url, transport_options
 
 from .settings import Settings
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Celery:
 
 def configure_logging(settings: Settings) -> None:
     """Send this process's log to standard error."""
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
 
 
 def own_queue(settings: Settings) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from masksmith_protocol.logs import LogFormat
+
 
 class Settings(BaseSettings):
     """What a worker needs to know."""
@@ -35,6 +37,8 @@ class Settings(BaseSettings):
     """Seconds after which a shard's process is killed."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+    log_format: LogFormat = "text"
+    """`text` or `json`: how a line of the log is written."""
 
     @property
     def store_path(self) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from celery.signals import worker_process_init
 
 import masksmith as ms
+from masksmith_protocol import logs
 from masksmith_protocol.queues import SHARD_TASK
 from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import BlobStore
@@ -40,7 +41,8 @@ def runner() -> Runner:
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard(job: str, shard: int) -> None:
     """Solve one shard of a job; what became of it stands in the job's record."""
-    log.info("shard %s/%d: %s", job, shard, runner().run(job, shard))
+    with logs.about(job=job, shard=shard):
+        log.info("%s", runner().run(job, shard))
 
 
 def _die() -> None:

@@ -13,6 +13,17 @@ LOCK, FORMAT = "lock", "format"
 LARGE_LOG_BYTES = 16 * 2**20
 
 
+class InUseError(InputError):
+    """Another process works in the directory."""
+
+    def __init__(self, path: Path, who: str) -> None:
+        super().__init__(
+            f"{path} is in use by another 'masksmith up'{f' ({who})' if who else ''}; stop it, or choose "
+            f"another directory with --data"
+        )
+        self.path = path
+
+
 class DataDirectory:
     """A directory that this process alone works in, until it exits or `release` is called.
 
@@ -73,10 +84,7 @@ class DataDirectory:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.pread(self.lock, 500, 0).decode(errors="replace").strip()
-            raise InputError(
-                f"{self.path} is in use by another 'masksmith up'{f' ({who})' if who else ''}; stop it, or choose "
-                f"another directory with --data"
-            ) from None
+            raise InUseError(self.path, who) from None
 
     def _check_format(self) -> None:
         stamp = self.path / FORMAT

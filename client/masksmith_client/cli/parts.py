@@ -22,12 +22,21 @@ StoreOption = Annotated[
     str | None, typer.Option("--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).")
 ]
 
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Ask nobody for a key, wherever the service listens (MASKSMITH_INSECURE).")
+]
+LogFormatOption = Annotated[
+    str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
+]
+
 
 def service(
     host: Annotated[str | None, typer.Option(help="MASKSMITH_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="MASKSMITH_PORT", min=1, max=65535)] = None,
     redis_url: RedisOption = None,
     store_url: StoreOption = None,
+    insecure: InsecureOption = False,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run the HTTP service alone, against a Redis server of yours."""
     _become(
@@ -36,6 +45,8 @@ def service(
         MASKSMITH_PORT=None if port is None else str(port),
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
+        MASKSMITH_INSECURE="true" if insecure else None,
+        MASKSMITH_LOG_FORMAT=check_log_format(log_format),
     )
 
 
@@ -45,6 +56,7 @@ def worker(
     slots: Annotated[int | None, typer.Option(help="Shards at once (MASKSMITH_WORKER_SLOTS)", min=1)] = None,
     redis_url: RedisOption = None,
     store_url: StoreOption = None,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run a worker alone, against a Redis server of yours."""
     _become(
@@ -54,7 +66,19 @@ def worker(
         MASKSMITH_WORKER_SLOTS=None if slots is None else str(slots),
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
+        MASKSMITH_LOG_FORMAT=check_log_format(log_format),
     )
+
+
+def check_log_format(log_format: str | None) -> str | None:
+    """Check an option before it becomes a setting.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if log_format not in (None, "text", "json"):
+        raise InputError(f"--log-format {log_format!r}: text or json")
+    return log_format
 
 
 def check_installed(part: str) -> None:

@@ -17,6 +17,16 @@ def store_url() -> str | None:
     return os.environ.get("MASKSMITH_STORE_URL") or None
 
 
+def is_insecure() -> bool:
+    """Whether the service is to ask nobody for a key."""
+    return os.environ.get("MASKSMITH_INSECURE", "").lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def be_told(**given: str | None) -> None:
+    """Let options stand for environment variables of the same meaning; those that were not given change nothing."""
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+
+
 def data_home() -> Path:
     """Where `masksmith up` keeps its data unless told."""
     base = os.environ.get("XDG_DATA_HOME")

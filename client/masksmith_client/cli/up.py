@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from masksmith_client._calls import refusal
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 
-from . import parts, settings, valkey
+from . import keys, parts, settings, valkey
 from .console import emit_line, note
 from .data import DataDirectory
 from .processes import Part
 from .supervision import PartFailedError, Supervisor
 
-# Together below 30 s, the longest that Ctrl-C may take.
-SERVICE_GRACE_S, WORKER_GRACE_S, VALKEY_GRACE_S = 8.0, 13.0, 6.0
+# Together with the server's, below 30 s, the longest that Ctrl-C may take.
+SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
 SLOW_START_S = 4.0
 
 
@@ -64,9 +63,14 @@ def up(
         int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; all unless given.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
+    insecure: parts.InsecureOption = False,
+    log_format: parts.LogFormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
 ) -> None:
     """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
+    settings.be_told(
+        MASKSMITH_INSECURE="true" if insecure else None, MASKSMITH_LOG_FORMAT=parts.check_log_format(log_format)
+    )
     for part in ("service", "worker"):
         parts.check_installed(part)
     if gpus > settings.visible_gpus():
@@ -108,12 +112,13 @@ def _start(plan: Plan, supervisor: Supervisor, place: valkey.SocketPlace) -> Non
     redis_url = settings.redis_url()
     if redis_url is None:
         redis_url = valkey.url(place.path)
-        supervisor.start(_valkey(plan, place.path))
+        supervisor.start(valkey.part(plan.data, place.path))
         while not (supervisor.stopping or valkey.answers(place.path)):
             supervisor.check()
             time.sleep(0.02)
     if supervisor.stopping:
         return
+    keys.refuse_strangers(plan.host, redis_url)
     shared = {
         "MASKSMITH_REDIS_URL": redis_url,
         "MASKSMITH_STORE_URL": settings.store_url() or str(plan.data.store),
@@ -162,19 +167,6 @@ def _greet(plan: Plan, *, as_json: bool) -> None:
     if plan.url != "http://127.0.0.1:8000":
         note(f"  clients  export MASKSMITH_URL={plan.url}")
     note("Ctrl-C stops everything; nothing is lost.")
-
-
-def _valkey(plan: Plan, socket_path: Path) -> Part:
-    # It inherits the lock: should we be killed, nobody starts a second server on its files before it has gone.
-    return Part(
-        "valkey",
-        valkey.command(valkey.find_binary(), plan.data.redis, socket_path),
-        settings.child_environment({}),
-        plan.data.log("valkey"),
-        VALKEY_GRACE_S,
-        death_signal=signal.SIGTERM,
-        keep_open=(plan.data.lock,),
-    )
 
 
 def _worker(plan: Plan, name: str, shared: dict[str, str]) -> Part:

@@ -6,12 +6,18 @@ import importlib.util
 import platform
 import re
 import shutil
+import signal
 import socket
 import tempfile
 from pathlib import Path
 
 from masksmith_client._errors import InputError
 
+from . import settings
+from .data import DataDirectory
+from .processes import Part
+
+GRACE_S = 6.0
 # Linux takes 107 bytes, macOS 103.
 LONGEST_SOCKET_PATH = 100
 SOCKET = "valkey.sock"
@@ -53,6 +59,22 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
         "aof-load-truncated": "yes",
     }
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def part(data: DataDirectory, socket_path: Path) -> Part:
+    """Give the server of a data directory as a part.
+
+    It inherits the directory's lock: should we be killed, nobody starts a second server on its files before it is gone.
+    """
+    return Part(
+        "valkey",
+        command(find_binary(), data.redis, socket_path),
+        settings.child_environment({}),
+        data.log("valkey"),
+        GRACE_S,
+        death_signal=signal.SIGTERM,
+        keep_open=(data.lock,),
+    )
 
 
 def url(socket_path: Path) -> str:

@@ -9,6 +9,7 @@ from masksmith_protocol import DATA_FORMAT, WIRE_VERSION
 from masksmith_protocol.documents import WorkerInfo
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.store import upload_name
+from masksmith_service.callers import AdminDep
 from masksmith_service.state import StateDep
 
 router = APIRouter(tags=["discovery"])
@@ -96,8 +97,8 @@ def kernels() -> list[str]:
 
 
 @router.get("/v1/workers")
-def workers(state: StateDep) -> list[WorkerInfo]:
-    """List the workers that are alive."""
+def workers(state: StateDep, caller: AdminDep) -> list[WorkerInfo]:
+    """List the workers that are alive, for an admin."""
     return state.records.workers()
 
 

@@ -14,12 +14,14 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
 
 from masksmith.patterns import Pattern
+from masksmith_protocol import logs
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import JobRecord, Plan
+from masksmith_protocol.records import FullError, JobRecord, Plan
 from masksmith_protocol.shards import cut
 from masksmith_service import events, planning
+from masksmith_service.callers import Caller, CallerDep
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
 from masksmith_service.uploads import receive
@@ -32,6 +34,18 @@ IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_lengt
 Prefer = Annotated[str | None, Header(max_length=200)]
 
 
+def _visible(job: str, state: StateDep, caller: CallerDep) -> str:
+    """Another key's job is as good as none."""
+    owner = state.records.owner(job) if len(job) <= 64 else None
+    if owner is None or not caller.sees(owner):
+        raise _unknown(job)
+    logs.note(job=job)
+    return job
+
+
+JobId = Annotated[str, Depends(_visible)]
+
+
 class FileOptions(MasksOptions):
     """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
 
@@ -41,14 +55,19 @@ class FileOptions(MasksOptions):
 
 @router.post("/jobs", status_code=202)
 async def create_job(
-    document: MasksRequest, response: Response, state: StateDep, key: IdempotencyKey = None, prefer: Prefer = None
+    document: MasksRequest,
+    response: Response,
+    state: StateDep,
+    caller: CallerDep,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
 ) -> Job:
     """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
 
     def create() -> str:
         limits = state.settings
         plan = planning.plan_request(document, state.store, limits.max_tensors, limits.max_header_bytes)
-        return _submit(state, plan, planning.parse_pattern(document), key)
+        return _submit(state, caller, plan, planning.parse_pattern(document), key)
 
     job = await anyio.to_thread.run_sync(create)
     return await _accepted(state, job, prefer, response)
@@ -59,6 +78,7 @@ async def create_masks(
     request: Request,
     response: Response,
     state: StateDep,
+    caller: CallerDep,
     options: Annotated[FileOptions, Query()],
     key: IdempotencyKey = None,
     prefer: Prefer = None,
@@ -76,7 +96,7 @@ async def create_masks(
     def create() -> str:
         headers = planning.Headers(state.store, state.settings.max_header_bytes)
         plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers)
-        return _submit(state, plan, pattern, key)
+        return _submit(state, caller, plan, pattern, key)
 
     return await _accepted(state, await anyio.to_thread.run_sync(create), prefer, response)
 
@@ -84,28 +104,24 @@ async def create_masks(
 @router.get("/jobs")
 def list_jobs(
     state: StateDep,
+    caller: CallerDep,
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> JobPage:
-    """List jobs, newest first."""
-    rows = state.records.summaries(after, limit)
+    """List jobs, newest first: the key's own, or all for an admin."""
+    rows = state.records.summaries(after, limit, None if caller.is_admin else caller.key)
     return JobPage(jobs=[summary_view(row) for row in rows], next=str(rows[-1]["id"]) if len(rows) == limit else None)
 
 
 @router.get("/jobs/{job}")
-def get_job(job: str, state: StateDep) -> Job:
+def get_job(job: JobId, state: StateDep) -> Job:
     """Give a job with its progress and what is known about each tensor."""
     return _view(state, job)
 
 
-def _existing(job: str, state: StateDep) -> str:
-    _read(state, job)
-    return job
-
-
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
 async def follow_job(
-    job: Annotated[str, Depends(_existing)],
+    job: JobId,
     state: StateDep,
     last: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -115,7 +131,7 @@ async def follow_job(
 
 
 @router.get("/jobs/{job}/masks")
-def get_masks(job: str, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
+def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
     record = _read(state, job)
     if not record.state.is_terminal:
@@ -131,7 +147,7 @@ def get_masks(job: str, state: StateDep, format: Annotated[str, Query(pattern="^
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel_job(job: str, state: StateDep) -> Job:
+def cancel_job(job: JobId, state: StateDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
     if not state.records.cancel(job):
         raise _unknown(job)
@@ -139,31 +155,47 @@ def cancel_job(job: str, state: StateDep) -> Job:
 
 
 @router.delete("/jobs/{job}", status_code=204)
-def delete_job(job: str, state: StateDep) -> None:
+def delete_job(job: JobId, state: StateDep) -> None:
     """Cancel a job if it is live, and forget it."""
     if not state.records.delete(job):
         raise _unknown(job)
 
 
-def _submit(state: State, plan: Plan, pattern: Pattern, key: str | None) -> str:
+def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str | None) -> str:
     """Write the record, then enqueue its shards; the sweeper enqueues what a crash in between leaves out."""
-    limit = state.settings.max_live_jobs
-    if state.records.live_count() >= limit:
-        detail = f"{limit} jobs are queued or running (max_live_jobs); try again when some have ended"
-        raise RequestError(503, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=limit)
     shards = cut(plan.tensors, pattern, state.settings.shard_bytes)
     fingerprint = digest_document(plan.model_dump(mode="json")) if key else ""
-    made = state.records.create(plan, shards, key or "", fingerprint)
+    try:
+        made = state.records.create(
+            plan,
+            shards,
+            key or "",
+            fingerprint,
+            owner=caller.key,
+            most=state.settings.max_live_jobs,
+            most_of_owner=caller.quotas.live_jobs,
+        )
+    except FullError as error:
+        raise _full(error, caller) from None
     if made is None:
         detail = f"Idempotency-Key {key!r} came with another request before; use a new one"
         raise RequestError(409, Code.IDEMPOTENCY_CONFLICT, detail)
     job, new = made
+    logs.note(job=job)
     if new:
         try:
             state.queue.enqueue_all(job, len(shards))
         except redis.RedisError as error:
             log.warning("job %s is recorded but not enqueued; the sweeper will do it: %s", job, error)
     return job
+
+
+def _full(error: FullError, caller: Caller) -> RequestError:
+    if error.owner:
+        detail = f"key {caller.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
+        return RequestError(429, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
+    detail = f"{error.limit} jobs are queued or running (max_live_jobs); try again when some have ended"
+    return RequestError(503, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
 
 
 async def _accepted(state: State, job: str, prefer: str | None, response: Response) -> Job:
@@ -189,7 +221,7 @@ def _view(state: State, job: str) -> Job:
 
 
 def _read(state: State, job: str) -> JobRecord:
-    record = state.records.read(job) if len(job) <= 64 else None
+    record = state.records.read(job)
     if record is None:
         raise _unknown(job)
     return record

@@ -1,0 +1,130 @@
+"""`masksmith keys`, against real servers: one that it starts for a moment, one of a running `up`, one that is named."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from masksmith_client import Client, Unauthorized
+from masksmith_client.cli.app import run
+from masksmith_protocol.keys import Keys, Role
+
+MASKSMITH = str(Path(sys.executable).parent / "masksmith")
+
+
+@pytest.fixture
+def named(valkey, records, monkeypatch):
+    """A server that the environment names."""
+    monkeypatch.setenv("MASKSMITH_REDIS_URL", valkey.url)
+    return Keys(records.redis)
+
+
+def told(capsys, *arguments):
+    assert run(["keys", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_keys_of_a_server_that_is_named(named, capsys):
+    made = told(capsys, "create", "ann", "--stored-bytes", "2G", "--live-jobs", "3", "--requests-s", "0.5")
+    assert (made["name"], made["role"], made["stored_bytes"], made["live_jobs"]) == ("ann", "user", 2**31, 3)
+    assert told(capsys, "list")[0]["id"] == made["id"]
+    assert run(["keys", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "ann" in shown
+    assert made["token"] not in shown
+    assert told(capsys, "revoke", made["id"]) == {"id": made["id"], "revoked": True}
+    assert named.get(made["id"]).revoked_at is not None
+
+
+def test_the_token_alone_is_on_stdout(named, capsys):
+    assert run(["keys", "create", "ops", "--role", "admin"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("msk_")
+    assert out.count("\n") == 1
+    assert out.strip() not in err
+    assert named.all()[0].role is Role.ADMIN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["create", "ann", "--role", "root"], ["'root'", "user or admin"]),
+        (["create", "a\nb"], ["name"]),
+        (["create", "ann", "--stored-bytes", "much"], ["'much'", "500G"]),
+        (["create", "ann", "--stored-bytes", "-1"], ["'-1'"]),
+        (["create", "ann", "--requests-s", "0"], ["0"]),
+        (["revoke", "nobody"], ["'nobody'", "keys list"]),
+        (["list", "--data", "x", "--redis-url", "redis://y"], ["give one"]),
+        (["list", "--redis-url", "ftp://x"], ["--redis-url"]),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_two(named, capsys, arguments, words):
+    assert run(["keys", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
+    assert named.all() == []
+
+
+def test_a_server_that_is_away_is_said(capsys, tmp_path):
+    assert run(["keys", "list", "--redis-url", f"unix://{tmp_path}/none.sock"]) == 1
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_strangers_are_kept_out_of_an_up_without_keys(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    assert run(["up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "data")]) == 2
+    error = capsys.readouterr().err
+    assert "masksmith keys create" in error
+    assert "--insecure" in error
+
+
+class Up:
+    def __init__(self, data, *options):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
+        self._process = subprocess.Popen(
+            [MASKSMITH, "up", "--port", "0", "--workers", "1", "--data", data, "--json", *options],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=clean,
+        )  # fmt: skip
+        self.url = json.loads(self._process.stdout.readline())["url"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+def test_keys_of_an_up_whether_it_runs_or_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    data = tmp_path / "data"
+    place = ("--data", str(data))
+    ops = told(capsys, "create", "ops", "--role", "admin", *place)
+    with Up(data, "--log-format", "json") as up:
+        ann = told(capsys, "create", "ann", *place)
+        assert [key["name"] for key in told(capsys, "list", *place)] == ["ops", "ann"]
+        with Client(up.url) as nobody, pytest.raises(Unauthorized, match="MASKSMITH_TOKEN"):
+            list(nobody.jobs.list())
+        with Client(up.url, token=ann["token"]) as client:
+            assert list(client.jobs.list()) == []
+            assert (client.info().ready, client.info().workers) == (True, [])
+        with Client(up.url, token=ops["token"]) as client:
+            assert len(client.info().workers) == 1
+        told(capsys, "revoke", ann["id"], *place)
+        bearer = {"Authorization": f"Bearer {ann['token']}"}
+        assert httpx2.post(f"{up.url}/v1/jobs/x/cancel", headers=bearer).status_code == 401
+    assert [key["revoked_at"] is None for key in told(capsys, "list", *place)] == [True, False]
+    lines = [json.loads(line) for line in (data / "logs" / "service.log").read_text().splitlines()]
+    (refused,) = [line for line in lines if line["logger"] == "masksmith_service.audit"]
+    assert (refused["message"], refused["status"]) == ("POST /v1/jobs/x/cancel", 401)
+    kept = b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+    for made in (ops, ann):
+        assert made["id"].encode() in kept
+        assert made["token"][15:].encode() not in kept

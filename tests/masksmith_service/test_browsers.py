@@ -1,0 +1,71 @@
+"""Pages of others, which a browser lets talk to us."""
+
+import socket
+
+import pytest
+from starlette.testclient import TestClient
+
+from masksmith_service.app import create_app
+
+
+@pytest.fixture
+def ask(settings):
+    """Ask a service that has no other names than those given."""
+    clients = []
+
+    def ask(method, host, allowed="", **headers):
+        client = TestClient(create_app(settings.model_copy(update={"allowed_hosts": allowed})))
+        clients.append(client)
+        client.__enter__()
+        return client.request(method, "/v1/jobs", headers={"Host": host} | headers)
+
+    yield ask
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", "192.168.0.7", "x.localhost:80",
+     socket.gethostname()],
+)  # fmt: skip
+def test_our_own_names_are_answered(ask, host):
+    assert ask("GET", host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "a:b:c"],
+)
+def test_other_names_are_refused(ask, host):
+    response = ask("GET", host)
+    assert (response.status_code, response.json()["code"]) == (421, "host_not_allowed")
+    assert "MASKSMITH_ALLOWED_HOSTS" in response.json()["detail"]
+
+
+def test_names_that_were_given_are_answered(ask):
+    assert ask("GET", "gpu-box.lan:8000", "other, GPU-box.lan").status_code == 200
+    assert ask("GET", "anything", "*").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9000"}, {"Origin": "http://[::"},
+     {"Sec-Fetch-Site": "cross-site"}],
+    ids=["elsewhere", "null", "another port", "malformed", "no origin"],
+)  # fmt: skip
+def test_pages_of_others_change_nothing(ask, headers):
+    response = ask("POST", "127.0.0.1:8000", **headers)
+    assert (response.status_code, response.json()["code"]) == (403, "foreign_origin")
+    assert ask("GET", "127.0.0.1:8000", **headers).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://127.0.0.1:8000"}, {}, {"Sec-Fetch-Site": "same-origin"}])
+def test_our_own_page_and_programs_may(ask, headers):
+    assert ask("POST", "127.0.0.1:8000", **headers).json()["code"] == "invalid_document"
+
+
+def test_a_page_behind_a_proxy_may_once_its_host_is_given(ask):
+    assert (
+        ask("POST", "127.0.0.1", "masks.example", Origin="https://masks.example").json()["code"] == "invalid_document"
+    )

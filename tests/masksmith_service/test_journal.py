@@ -1,0 +1,120 @@
+"""Ids of requests, lines of the log, and what must not be in them."""
+
+import io
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+from masksmith_protocol import logs
+from masksmith_protocol.keys import Keys
+from masksmith_service.callers import COOKIE
+
+
+@pytest.fixture(params=["json", "text"])
+def lines(request, monkeypatch):
+    """What the log holds; everything is logged."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers.clear()
+    errors = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", errors)
+        logs.configure("DEBUG", request.param)
+    yield errors.getvalue
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+@pytest.fixture
+def audited(caplog):
+    """The audit's lines as method and path, with their fields and what they are about."""
+    caplog.set_level(logging.INFO, "masksmith_service.audit")
+
+    def audited():
+        return [
+            (record.getMessage(), record.fields)
+            for record in caplog.records
+            if record.name == "masksmith_service.audit"
+        ]
+
+    return audited
+
+
+def test_a_request_has_an_id_everywhere(client):
+    response = client.get("/v1/jobs/nope", headers={"X-Request-Id": "my-id.1"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "my-id.1"
+    one, other = (client.get("/healthz").headers["x-request-id"] for _ in range(2))
+    assert one != other
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "<script>", "a\tb", "é".encode()])
+def test_an_id_that_could_confuse_a_log_is_replaced(client, bad):
+    found = client.get("/healthz", headers={"X-Request-Id": bad}).headers["x-request-id"]
+    assert found != bad
+    assert len(found) == 32
+
+
+def test_a_bug_has_an_id_too(app, client, monkeypatch):
+    monkeypatch.setattr(type(app.state.masksmith.records), "summaries", lambda *_: 1 / 0)
+    response = client.get("/v1/jobs", headers={"X-Request-Id": "abc"})
+    assert (response.status_code, response.json()["code"]) == (500, "internal")
+    assert response.json()["request_id"] == response.headers["x-request-id"] == "abc"
+
+
+def test_every_write_leaves_a_line(client, audited, good, submit):
+    job = submit()["id"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    client.delete(f"/v1/jobs/{job}")
+    client.put("/v1/tensors/abc", content=good)
+    client.get("/v1/jobs")
+    client.head("/v1/tensors/abc")
+    assert [(text, fields["status"]) for text, fields in audited()] == [
+        ("POST /v1/masks", 202), (f"POST /v1/jobs/{job}/cancel", 200), (f"DELETE /v1/jobs/{job}", 204),
+        ("PUT /v1/tensors/abc", 400),
+    ]  # fmt: skip
+
+
+def test_a_line_names_request_job_and_key(client, lines, good, records):
+    info, token = Keys(records.redis).create("ann")
+    headers = {"Authorization": f"Bearer {token}", "X-Request-Id": "r-1"}
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=headers).json()["id"]
+    (line,) = [line for line in lines().splitlines() if "POST /v1/masks" in line]
+    if line.startswith("{"):
+        found = json.loads(line)
+        assert (found["request"], found["job"], found["key"], found["status"]) == ("r-1", job, info.id, 202)
+        assert (found["level"], found["logger"]) == ("INFO", "masksmith_service.audit")
+    else:
+        for word in ("request=r-1", f"job={job}", f"key={info.id}", "status=202"):
+            assert word in line
+
+
+def test_no_line_is_broken_by_what_a_request_holds(client, lines):
+    client.delete("/v1/jobs/a%0Aforged%20line", headers={"X-Request-Id": "r"})
+    assert not [line for line in lines().splitlines() if line.startswith("forged")]
+
+
+def test_neither_secrets_nor_tensors_are_logged(app, client, lines, save, records, monkeypatch):
+    token = Keys(records.redis).create("ann")[1]
+    secret, canary = token[15:], b"CANARY-CANARY-CANARY-CANARY-1234"
+    weight = np.frombuffer(canary * 8, np.uint8).reshape(16, 16)
+    data = save({"w": weight.astype(np.float32), "x": weight})
+    headers = {"Authorization": f"Bearer {token}"}
+    client.post("/v1/session", json={"token": token})
+    cookie = client.cookies[COOKIE]
+    client.post("/v1/session", data={"token": token[:-1]})
+    client.post("/v1/session", content=token.encode(), headers={"Content-Type": "application/json"})
+    client.post("/v1/keys", json={"name": token}, headers=headers)
+    client.post("/v1/masks", params={"pattern": "2:4"}, content=data, headers=headers)
+    client.post("/v1/masks", params={"pattern": "2:4"}, content=data[:-1], headers=headers)
+    client.put("/v1/tensors/" + "0" * 64, content=data, headers=headers)
+    client.post("/v1/jobs", content=canary, headers=headers)
+    monkeypatch.setattr(type(app.state.masksmith.records), "create", lambda *_, **__: 1 / 0)
+    client.post("/v1/masks", params={"pattern": "2:4"}, content=data, headers=headers)
+    found = lines()
+    assert "ZeroDivisionError" in found
+    assert found.count("POST /v1/session") == 3
+    for hidden in (secret, cookie, "CANARY"):
+        assert hidden not in found
