@@ -74,6 +74,12 @@ def test_only_the_worker_pays_for_the_solver(module):
     assert not [name for name in loaded if name.startswith(("masksmith.solvers", "masksmith.kernels", "masksmith._"))]
 
 
+def test_kernels_are_declared_without_loading_what_runs_them():
+    code = "import sys; from masksmith.benchmark import own_kernels, plan, Report; own_kernels(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numba", "ortools", "scipy", "masksmith._solve"} & set(done.stdout.split())
+
+
 def test_the_library_knows_nothing_of_the_network():
     loaded = loaded_by("masksmith._solve")
     assert not {"pydantic", "fastapi", "celery", "redis", "httpx2", "obstore", "masksmith_protocol"} & loaded

@@ -1,0 +1,102 @@
+"""What is measured: layers, and cases, which are one product each. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from masksmith.patterns import Pattern, parse
+
+Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+Purpose = Literal["asked", "curve"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight `[rows, cols]`, which a model has `count` times.
+
+    Attributes:
+        name: Its name, or that of the first of its kind.
+        rows: Outputs.
+        cols: Inputs.
+        count: How many layers of this shape the model has.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    count: int = 1
+
+    @property
+    def shape(self) -> str:
+        """The shape as people write it."""
+        return f"{self.rows}x{self.cols}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product: `X W^T` (forward, X is `[batch, cols]`) or `dY W` (backward, dY is `[batch, rows]`).
+
+    Attributes:
+        layer: The weight.
+        batch: Rows of the activations.
+        dtype: Of weight and activations.
+        pattern: The mask's.
+        direction: Which product.
+        purpose: `asked` for, or a point of a `curve` that leads to a break-even.
+        kernels: The kernels to measure, dense first.
+    """
+
+    layer: Layer
+    batch: int
+    dtype: str
+    pattern: str
+    direction: Direction
+    purpose: Purpose = "asked"
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> Pattern:
+        """The pattern, read."""
+        return _parsed(self.pattern)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns of A, where the product is `X A^T`: W forward, W^T backward."""
+        rows, cols = self.layer.rows, self.layer.cols
+        return (rows, cols) if self.direction == "forward" else (cols, rows)
+
+    def __str__(self) -> str:
+        return f"{self.layer.shape}, {self.pattern}, batch {self.batch}, {self.dtype}, {self.direction}"
+
+
+_parsed = lru_cache(maxsize=1024)(parse)
+
+
+def group(shapes: Iterable[tuple[str, int, int]]) -> list[Layer]:
+    """Join layers of the same shape, which are measured once; the first one gives its name."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name, rows, cols in shapes:
+        found.setdefault((rows, cols), []).append(name)
+    return [Layer(names[0], rows, cols, len(names)) for (rows, cols), names in found.items()]
+
+
+def read_shapes(texts: Sequence[str]) -> list[Layer]:
+    """Read shapes such as `4096x4096` (out x in), `4096x11008*32` for one that comes 32 times.
+
+    Raises:
+        ValueError: If a text is no shape.
+    """
+    layers = []
+    for text in texts:
+        size, _, count = text.replace(" ", "").lower().partition("*")
+        rows, _, cols = size.partition("x")
+        numbers = (rows, cols, count or "1")
+        if not all(part.isdecimal() and len(part) < 7 and int(part) > 0 for part in numbers):
+            raise ValueError(f"{text!r} is no shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers")
+        layers.append(Layer(size, int(rows), int(cols), int(count or 1)))
+    return layers

@@ -1,0 +1,72 @@
+"""What a GPU says of its state while it is measured, through NVML: clocks, temperature, power, throttling."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+SLOWDOWNS = {
+    "SwPowerCap": "power cap",
+    "HwSlowdown": "hardware slowdown",
+    "SwThermalSlowdown": "software thermal slowdown",
+    "HwThermalSlowdown": "hardware thermal slowdown",
+    "HwPowerBrakeSlowdown": "power brake",
+}
+"""NVML's reasons that make timings doubtful; an idle GPU and clocks that were set on purpose are none of them."""
+
+
+class Gauges:
+    """Reads a GPU's gauges; on a CPU there are none.
+
+    Args:
+        device: `cpu`, or a CUDA device.
+        uuid: The GPU's, by which NVML knows it, since CUDA may count devices otherwise.
+        nvml: NVML's binding; tests give another.
+    """
+
+    def __init__(self, device: str, uuid: str = "", nvml: Any = None) -> None:
+        self.missing: str | None = None
+        self._nvml, self._handle = nvml, None
+        if device.partition(":")[0] != "cuda":
+            return
+        if nvml is None and find_spec("pynvml") is None:
+            self.missing = "clocks unknown: pip install 'masksmith[bench]'"
+            return
+        self._nvml = nvml or import_module("pynvml")
+        try:
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
+        except self._nvml.NVMLError as error:
+            self.missing = f"clocks unknown: {error}"
+
+    def read(self) -> dict[str, Any]:
+        """Give the gauges as they are now; empty where there are none."""
+        if self._handle is None:
+            return {} if self.missing is None else {"missing": self.missing}
+        nvml, handle = self._nvml, self._handle
+        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+        return {
+            "sm_clock_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
+            "driver": _text(nvml.nvmlSystemGetDriverVersion()),
+            "throttled": [word for name, word in SLOWDOWNS.items() if reasons & _reason(nvml, name)],
+        }
+
+
+def conditions(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Join the gauges read before and after a case; it was throttled if it was at either end."""
+    if not after:
+        return {}
+    throttled = sorted({*before.get("throttled", ()), *after.get("throttled", ())})
+    return after | {"sm_clock_mhz_before": before.get("sm_clock_mhz"), "throttled": throttled}
+
+
+def _reason(nvml: Any, name: str) -> int:
+    return int(getattr(nvml, f"nvmlClocksThrottleReason{name}", 0))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,109 @@
+"""The answers, worked out from times that are known."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from masksmith.benchmark import Case, CaseResult, Layer, Measurement, Report, Timing
+from masksmith.benchmark._answers import crossing
+
+SMALL, LARGE = Layer("small", 64, 64, 10), Layer("large", 256, 64, 1)
+
+
+def timed(kernel, seconds, dense_s):
+    timing = Timing(seconds, seconds * 0.9, seconds * 1.1, 5)
+    return Measurement(kernel, "measured", eager=timing, speedup=dense_s / seconds, eager_speedup=dense_s / seconds)
+
+
+def result(layer, pattern, density, times, purpose="asked", batch=32):
+    case = Case(layer, batch, "float32", pattern, "forward", purpose, tuple(times))
+    return CaseResult(case, density, [timed(name, s, times["dense"]) for name, s in times.items()])
+
+
+def test_break_even_lies_where_the_line_between_two_points_crosses_dense():
+    # Time is 0.2 + 2 * density, dense takes 1: both meet at 40 %.
+    assert crossing({d: 0.2 + 2 * d for d in (0.5, 0.25, 0.1)}) == pytest.approx(0.4)
+    assert crossing({0.5: 3.0, 0.25: 2.0}) is None
+    assert crossing({0.5: 0.3, 0.25: 0.2}) is None
+
+
+def test_bounds_where_nothing_crosses():
+    slow = [result(SMALL, f"{d}%", d / 100, {"dense": 1.0, "csr": 2.0}) for d in (50, 10)]
+    fast = [result(LARGE, f"{d}%", d / 100, {"dense": 1.0, "csr": 0.5}) for d in (50, 10)]
+    assert {one.layer.name: str(one) for one in Report(slow + fast).break_evens} == {
+        "small": "below 10.0%",
+        "large": "above 50%",
+    }
+
+
+def test_points_of_a_curve_lead_to_break_evens_and_to_nothing_else():
+    points = [
+        result(SMALL, "50%", 0.5, {"dense": 1.0, "csr": 2.0}, "curve"),
+        result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5}),
+    ]
+    report = Report(points)
+    [found] = report.break_evens
+    assert found.density == pytest.approx(0.1 + 0.4 / 3)
+    assert [one.case.pattern for one in report.winners] == ["10%"]
+    assert [one.pattern for one in report.estimates] == ["10%"]
+
+
+def test_a_model_takes_the_best_kernel_for_each_shape_and_dense_where_none_beats_it():
+    report = Report(
+        [
+            result(SMALL, "2:16", 0.125, {"dense": 1.0, "csr": 2.0, "nm-gather": 1.25}),
+            result(LARGE, "2:16", 0.125, {"dense": 10.0, "csr": 4.0, "nm-gather": 5.0}),
+        ]
+    )
+    [estimate] = report.estimates
+    assert estimate.dense_s == 20.0
+    assert estimate.best_s == pytest.approx(14.0)
+    assert estimate.kernels == {"64x64": "dense", "256x64": "csr"}
+    assert estimate.by_kernel == {"csr": pytest.approx(24.0), "nm-gather": pytest.approx(17.5)}
+    assert report.conclusions() == [
+        "2:16, batch 32, float32, forward: 1.43x faster than dense over all layers, with csr."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (2.0, "nothing beats dense; the best sparse kernel, csr, reaches 0.50x."),
+        (1.01, "nothing beats dense by more than noise; csr is as fast, at 0.99x."),
+        (0.99, "nothing beats dense by more than noise; csr is as fast, at 1.01x."),
+    ],
+)
+def test_it_says_in_words_when_nothing_beats_dense(seconds, words):
+    [line] = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "csr": seconds})]).conclusions()
+    assert line == f"2:4, batch 32, float32, forward: {words}"
+
+
+def test_a_pattern_that_no_kernel_takes_is_said_to_have_none():
+    [line] = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "dense-zeros": 0.9})]).conclusions()
+    assert line.endswith("no sparse kernel takes this pattern here; stay with dense.")
+
+
+def test_reports_survive_json_and_say_the_same():
+    failed = CaseResult(Case(SMALL, 1, "float32", "2:4", "forward"), 0.5, [], error="OutOfMemoryError: too large")
+    report = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "csr": 2.0}), failed], {"seed": 3})
+    again = Report.read(json.loads(report.to_json()))
+    assert again == report
+    assert again.document() == report.document()
+    assert again.failures == ["64x64, 2:4, batch 1, float32, forward: OutOfMemoryError: too large"]
+    with pytest.raises(ValueError, match="no benchmark report"):
+        Report.read({"format": 99})
+
+
+def test_csv_has_a_line_for_every_kernel_and_for_every_case_that_failed():
+    failed = CaseResult(Case(LARGE, 1, "float32", "2:4", "forward"), 0.5, [], error="broke")
+    report = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "csr": 2.0}), failed])
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert [(row["layer"], row["kernel"], row["outcome"]) for row in rows] == [
+        ("small", "dense", "measured"),
+        ("small", "csr", "measured"),
+        ("large", "", "failed"),
+    ]
+    assert float(rows[1]["speedup"]) == 0.5
+    assert rows[2]["reason"] == "broke"

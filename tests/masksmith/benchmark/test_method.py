@@ -1,0 +1,142 @@
+"""Measuring for real, on small shapes: wrong numbers are never timed, and one kernel's fault is its own."""
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
+from masksmith.benchmark._method import speedup, summary
+from masksmith.benchmark._operands import truth
+
+
+class Own:
+    """A kernel made of a function of the operand."""
+
+    def __init__(self, name, make, obstacle=None):
+        self.declaration = Declaration(name, "for a test", {"cpu": Support({"float32": (1, 1)})})
+        self._make, self._obstacle = make, obstacle
+
+    def obstacle(self, device):
+        return self._obstacle
+
+    def pack(self, operand):
+        return Packed({"product": self._make(operand)}, 1)
+
+
+def measured(*kernels, **options):
+    registry = {"dense": own_kernels()["dense"]} | {kernel.declaration.name: kernel for kernel in kernels}
+    given = {"batches": [4], "rounds": 3, "curves": False} | options
+    return benchmark("32x64", "2:4", registry=registry, **given).results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_every_kernel_of_this_machine_gives_right_numbers(dtype, direction):
+    patterns = ["2:4", "transposable 2:4", "<=2:4", "block 16x16 50%", "10%", "double 2:4"]
+    shape, options = "64x96", {"dtypes": [dtype], "directions": [direction], "rounds": 2, "curves": False}
+    report = benchmark(shape, patterns, batches=[1, 40], **options)
+    assert not report.failures
+    assert not report.skipped
+    kernels = {one.kernel for result in report.results for one in result.measured}
+    sparse = {"csr", "bsr", "scipy-csr", "nm-gather"} if dtype in ("float32", "float64") else set()
+    assert kernels == {"dense", "dense-zeros"} | sparse
+    for result in report.results:
+        for one in result.measured:
+            assert one.error <= 1.0
+            assert one.eager.p20_s <= one.eager.median_s <= one.eager.p80_s
+            assert one.pack_s > 0
+            assert one.graph is None
+
+
+def test_a_kernel_that_ignores_the_mask_is_found_out_before_it_is_timed():
+    [result] = measured(Own("cheat", lambda operand: lambda x: x @ operand.unmasked.t()))
+    cheat = next(one for one in result.measurements if one.kernel == "cheat")
+    assert cheat.outcome == "failed"
+    assert "wrong numbers" in cheat.reason
+    assert cheat.eager is None
+    assert result.of("dense") is not None
+
+
+def test_less_than_the_last_bits_of_half_precision_is_found_too():
+    def sloppy(operand):
+        return lambda x: (x.bfloat16() @ operand.matrix.bfloat16().t()).float()
+
+    [result] = measured(Own("sloppy", sloppy))
+    assert [one.outcome for one in result.measurements] == ["measured", "failed"]
+
+
+def test_a_kernel_that_raises_does_not_stop_the_others():
+    def bad(operand):
+        raise RuntimeError("no luck today")
+
+    results = measured(Own("a-bad", bad), Own("good", lambda operand: lambda x: x @ operand.matrix.t()), batches=[1, 2])
+    for result in results:
+        dense, failed, good = result.measurements
+        assert (dense.outcome, failed.outcome, good.outcome) == ("measured", "failed", "measured")
+        assert failed.reason == "RuntimeError: no luck today"
+        assert good.speedup > 0
+
+
+def test_a_product_of_the_wrong_shape_or_with_nan_is_wrong():
+    turned = Own("turned", lambda operand: lambda x: (x @ operand.matrix.t()).t())
+    empty = Own("void", lambda operand: lambda x: torch.full((4, 32), float("nan")))
+    [result] = measured(turned, empty)
+    assert [one.outcome for one in result.measurements] == ["measured", "failed", "failed"]
+
+
+def test_what_cannot_run_says_why():
+    [result] = measured(Own("absent", None, obstacle="it needs a quantum computer"))
+    absent = result.measurements[1]
+    assert (absent.outcome, absent.reason) == ("skipped", "it needs a quantum computer")
+
+
+def test_given_masks_are_used():
+    weight = np.ones((32, 64))
+    mask = np.zeros((32, 64), bool)
+    mask[:, ::4] = mask[:, 1::4] = True
+    assert ms.verify(mask, "2:4")
+    seen = []
+
+    def look(operand):
+        seen.append(operand.matrix.numpy() != 0)
+        return lambda x: x @ operand.matrix.t()
+
+    measured(Own("look", look), masks={"32x64": mask})
+    assert weight.shape == mask.shape
+    assert np.array_equal(seen[0], mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(np.ones((32, 64), bool), "does not match its pattern: 512 of 512 tiles"), (np.ones((2, 2), bool), "has shape")],
+)
+def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
+    ran = []
+    with pytest.raises(BenchmarkError, match=words) as caught:
+        benchmark([Layer("encoder.q", 32, 64)], "2:4", masks={"encoder.q": mask}, on_case=lambda *_: ran.append(1))
+    assert caught.value.fault == "invalid_mask"
+    assert "'encoder.q'" in str(caught.value)
+    assert not ran
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:1", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(BenchmarkError, match=f"device '{device}'"):
+        benchmark("32x64", "2:4", dtypes=["float16"], device=device)
+
+
+def test_ratios_are_taken_within_rounds():
+    # A machine that is ten times slower in the second round tells nothing about the kernels.
+    seconds = {"dense": [1.0, 10.0, 1.0], "fast": [0.5, 5.0, 0.5]}
+    assert speedup(seconds, "fast") == 2.0
+    assert speedup({"fast": [1.0]}, "fast") is None
+    assert summary([1.0, 2.0, 3.0, 4.0, 11.0]).median_s == 3.0
+
+
+def test_the_allowance_is_what_rounding_explains():
+    matrix, x = torch.randn(8, 1000), torch.randn(4, 1000)
+    right = truth(matrix, x, "float32")
+    assert right.error(x @ matrix.t()) <= 1.0
+    assert right.error(right.product.float()) < 0.1
+    assert right.error((x @ matrix.t()) * (1 + 1e-3)) > 1.0

@@ -1,0 +1,64 @@
+"""Kernels of other packages come in through entry points; broken ones say so and harm nobody."""
+
+import sys
+
+import pytest
+
+from masksmith.benchmark import BenchmarkError, all_kernels, benchmark, own_kernels
+from masksmith.benchmark._registry import check_runnable
+
+SOURCE = """
+from masksmith.benchmark import Declaration, Packed, Support
+
+class Twice:
+    declaration = Declaration("twice", "dense, twice over", {"cpu": Support({"float32": (1, 1)})})
+
+    def obstacle(self, device):
+        return None
+
+    def pack(self, operand):
+        def run(x):
+            x @ operand.matrix.t()
+            return x @ operand.matrix.t()
+        return Packed({"product": run}, operand.matrix.nbytes)
+
+class Impostor(Twice):
+    declaration = Declaration("csr", "not the real one", {})
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Install a distribution that offers four kernels: a good one, one whose name is taken, and two broken ones."""
+    (tmp_path / "strange_kernels.py").write_text(SOURCE)
+    info = tmp_path / "strange_kernels-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-kernels\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[masksmith.kernels]\ntwice = strange_kernels:Twice\ntaken = strange_kernels:Impostor\n"
+        "gone = strange_kernels:Gone\nnone = strange_kernels:SOURCE_OF_NOTHING\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("strange_kernels", None)
+
+
+@pytest.mark.usefixtures("package")
+def test_a_kernel_of_another_package_is_measured_like_ours():
+    report = benchmark("16x16", "2:4", batches=[2], kernels=["twice"], rounds=2, curves=False)
+    [result] = report.results
+    assert [one.kernel for one in result.measured] == ["dense", "twice"]
+
+
+@pytest.mark.usefixtures("package")
+def test_broken_packages_are_kernels_that_say_why_they_cannot_run(caplog):
+    kernels = all_kernels()
+    assert "cannot be loaded" in kernels["gone"].obstacle("cpu")
+    assert "AttributeError" in kernels["none"].obstacle("cpu")
+    assert "offers a kernel 'csr', which is taken" in caplog.text
+    assert set(own_kernels()) <= set(kernels)
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_when_named():
+    with pytest.raises(BenchmarkError, match="'semi-structured-cusparselt' cannot run on cuda here: there is no CUDA"):
+        check_runnable(["semi-structured-cusparselt"], own_kernels(), "cuda")
