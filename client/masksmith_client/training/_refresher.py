@@ -44,7 +44,8 @@ class Refresher:
 
     Attributes:
         pending: The question under way.
-        outages: Times that answers stayed out.
+        late: Times that masks were due while the ones before were still awaited; those refreshes are left out.
+        outages: Times that masks could not be had.
         trouble: Why, while it lasts.
         failing: Layers that got no mask the last time, with the reason.
     """
@@ -66,7 +67,7 @@ class Refresher:
         self._snapshots = Snapshots(self.memory)
         self._asker: Asker | None = start(masks, self.memory, refresh) if self._world.asks else None
         self.pending: Pending | None = None
-        self.outages = 0
+        self.late = self.outages = 0
         self.trouble: str | None = None
         self.failing: dict[str, str] = {}
 
@@ -117,9 +118,14 @@ class Refresher:
         return pending
 
     def overdue(self) -> None:
-        """Say that masks are due again while the last ones are still awaited."""
+        """Say, the first time, that masks are due again while the last ones are still awaited."""
         assert self.pending is not None
-        self._say(f"no answer yet for the weights of step {self.pending.step}")
+        if self.late == 0:
+            log.warning(
+                "no masks yet for the weights of step %d, and the next are due; training goes on with the last ones",
+                self.pending.step,
+            )
+        self.late += 1
 
     def close(self) -> None:
         """Stop asking."""

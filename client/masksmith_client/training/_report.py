@@ -75,7 +75,8 @@ class TrainingReport:
         layers: The masked layers.
         skipped: Layers left dense, with the reason.
         refreshes: All refreshes, the first masks included.
-        outages: Times that masks were asked for in vain.
+        late: Refreshes left out because the masks before them were still awaited.
+        outages: Times that masks could not be had, each lasting until they could again.
         trouble: What was wrong the last time, while it lasts.
     """
 
@@ -86,6 +87,7 @@ class TrainingReport:
     layers: list[LayerReport]
     skipped: Mapping[str, str] = field(default_factory=dict)
     refreshes: list[RefreshRecord] = field(default_factory=list)
+    late: int = 0
     outages: int = 0
     trouble: str | None = None
 

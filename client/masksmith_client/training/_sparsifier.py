@@ -167,6 +167,7 @@ class Sparsifier:
             layers=[self._layer_report(layer) for layer in self._layers],
             skipped=dict(self._skipped),
             refreshes=list(self._records),
+            late=self._refresher.late,
             outages=self._refresher.outages,
             trouble=self._refresher.trouble,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pydantic import BaseModel
 
@@ -11,6 +11,9 @@ from masksmith_client._retry import RetryPolicy
 
 from ._memory import Slot
 from ._sources import Function, Service, Source
+
+OUTAGE_S = 10.0
+"""Longest wait for a service that is out of reach: later, masks are better asked for anew, for newer weights."""
 
 
 class Recipe(BaseModel):
@@ -27,7 +30,8 @@ class Recipe(BaseModel):
         given = client.given
         if given is None:
             return None
-        return cls(url=given.url, token=given.token, timeout_s=given.timeout_s, retry=asdict(given.retry))
+        retry = replace(given.retry, outage_s=min(given.retry.outage_s, OUTAGE_S))
+        return cls(url=given.url, token=given.token, timeout_s=given.timeout_s, retry=asdict(retry))
 
     def source(self) -> Source:
         """Make the source."""

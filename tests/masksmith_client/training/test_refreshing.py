@@ -1,0 +1,245 @@
+"""Masks arrive beside the loop: who asks, what is sent, what is recorded, what happens when nobody answers."""
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+
+import httpx2
+import pytest
+import torch
+from training_loop import WAITING, loss_of, obeys, perceptron, train
+
+import masksmith as ms
+from masksmith_client import ClientError, InputError
+from masksmith_client.training import SRSTE, Fixed, Refresh, Sparsifier, StraightThrough
+
+PATTERN = "transposable 2:4"
+
+
+def step_until(sparsifier, condition, timeout_s=30.0):
+    """Take steps without training until something holds."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "it took too long"
+        sparsifier.step()
+        time.sleep(0.005)
+
+
+def refreshed(sparsifier, count):
+    return lambda: len(sparsifier.report().refreshes) >= count
+
+
+class Gate:
+    """`masksmith.solve` behind a gate that can be shut or broken."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+        self.broken = False
+        self.calls = 0
+
+    def __call__(self, scores, pattern):
+        self.calls += 1
+        assert self.open.wait(30)
+        if self.broken:
+            raise ConnectionError("the line is cut")
+        return ms.solve(scores, pattern)
+
+
+def test_the_process_that_asks_finds_the_masks_that_waiting_finds(model, optimizer):
+    with Sparsifier(model, PATTERN, ms.solve, refresh=5) as sparsifier:
+        assert sparsifier.report().asking == "a process"
+        train(model, optimizer, sparsifier, 5)
+        asked_for = {name: model.get_parameter(where).detach().clone() for name, where in dense_names().items()}
+        step_until(sparsifier, refreshed(sparsifier, 2))
+        record = sparsifier.report().refreshes[1]
+        assert (record.asked_at, record.optimal, record.failed) == (5, True, 0)
+        assert record.applied_at > 5
+        for name, mask in sparsifier.masks.items():
+            assert torch.equal(mask, ms.solve(ms.magnitude(asked_for[name]), PATTERN).mask)
+
+
+def dense_names():
+    return {f"{place}.weight": f"{place}.parametrizations.weight.original" for place in (2, 4)}
+
+
+def test_a_process_that_was_killed_is_replaced(model, optimizer, caplog):
+    with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
+        before, pid = sparsifier.masks, sparsifier._refresher._asker.pid
+        os.kill(pid, signal.SIGSTOP)
+        train(model, optimizer, sparsifier, 50)
+        os.kill(pid, signal.SIGKILL)
+        step_until(sparsifier, lambda: sparsifier.report().trouble)
+        assert "exit code -9" in sparsifier.report().trouble
+        assert all(torch.equal(mask, before[name]) for name, mask in sparsifier.masks.items())
+        step_until(sparsifier, refreshed(sparsifier, 2))
+        assert sparsifier.report().trouble is None
+    told = [record.message for record in caplog.records if "masks are" in record.message]
+    assert len(told) == 2
+    assert told[1] == "masks are refreshed again"
+
+
+def test_the_process_ends_with_the_sparsifier(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=5)
+    pid = sparsifier._refresher._asker.pid
+    sparsifier.bake()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_loop_never_waits_and_says_once_that_masks_stay_out(model, optimizer, caplog):
+    gate = Gate()
+    sparsifier = Sparsifier(model, PATTERN, gate, refresh=2)
+    assert sparsifier.report().asking == "a thread"
+    before = sparsifier.masks
+    gate.open.clear()
+    train(model, optimizer, sparsifier, 20)
+    assert all(torch.equal(mask, before[name]) for name, mask in sparsifier.masks.items())
+    assert gate.calls == 3, "one layer after the other, and one question at a time"
+    assert sparsifier.report().late == 9
+    gate.open.set()
+    step_until(sparsifier, refreshed(sparsifier, 3))
+    [said] = [record.message for record in caplog.records]
+    assert said.startswith("no masks yet for the weights of step 2, and the next are due; training goes on")
+    assert sparsifier.report().refreshes[1].asked_at == 2
+    assert sparsifier.report().outages == 0
+
+
+def test_a_source_that_breaks_leaves_the_masks_and_recovers(model, optimizer, caplog):
+    caplog.set_level(logging.WARNING)
+    gate = Gate()
+    sparsifier = Sparsifier(model, PATTERN, gate, refresh=1)
+    before, gate.broken = sparsifier.masks, True
+    train(model, optimizer, sparsifier, 10, lambda step: time.sleep(0.01))
+    step_until(sparsifier, lambda: sparsifier.report().trouble)
+    assert all(torch.equal(mask, before[name]) for name, mask in sparsifier.masks.items())
+    assert sparsifier.report().trouble == "ConnectionError: the line is cut"
+    gate.broken = False
+    step_until(sparsifier, refreshed(sparsifier, 2))
+    told = [record.message for record in caplog.records if record.name.endswith("training") and not record.exc_info]
+    assert [message.partition(":")[0] for message in told] == [
+        "masks are not being refreshed",
+        "masks are refreshed again",
+    ]
+
+
+def test_unchanged_layers_are_not_sent(client, service, model):
+    with Sparsifier(model, PATTERN, client, Refresh(1, wait=True), StraightThrough()) as sparsifier:
+        assert service.count("PUT", "/v1/tensors") == 2
+        sparsifier.step()
+        assert service.count("POST", "/v1/jobs") == 1
+        model[2].parametrizations.weight.original.data.mul_(1.1)
+        sparsifier.step()
+        assert service.count("POST", "/v1/jobs") == 2
+        assert service.count("PUT", "/v1/tensors") == 3
+        records = sparsifier.report().refreshes
+        assert [(record.sent, record.unchanged) for record in records] == [(2, 0), (0, 2), (1, 1)]
+        assert service.jobs == {}, "answered jobs are forgotten"
+
+
+def test_a_layer_without_mask_keeps_its_last_one(client, service, model, caplog):
+    with Sparsifier(model, PATTERN, client, Refresh(1, wait=True), StraightThrough()) as sparsifier:
+        before = sparsifier.masks
+        service.bad_tensors.add("4.weight")
+        for factor in (1.1, 1.2):
+            for place in (2, 4):
+                model[place].parametrizations.weight.original.data.mul_(factor)
+            sparsifier.step()
+        assert torch.equal(sparsifier.masks["4.weight"], before["4.weight"])
+        assert [record.failed for record in sparsifier.report().refreshes] == [0, 1, 1]
+        assert len(caplog.records) == 1
+        assert "layer '4.weight' keeps its last mask" in caplog.records[0].message
+
+
+def test_nobody_at_the_address_is_an_error_at_the_start(client, service, model):
+    def refused(request):
+        raise httpx2.ConnectError("connection refused")
+
+    service.fail("GET", "/healthz", *[refused] * 9)
+    with pytest.raises(ClientError, match="no masks for step 0: no masksmith service answers"):
+        Sparsifier(model, PATTERN, client)
+    assert "parametrizations" not in " ".join(model.state_dict())
+
+
+def test_flips_are_counted_and_hysteresis_spares_them():
+    flips = {}
+    for hysteresis in (0.0, 0.02, 10.0):
+        model = perceptron()
+        sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, StraightThrough(), hysteresis=hysteresis)
+        seen = [sparsifier.masks]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        for _ in range(5):
+            train(model, optimizer, sparsifier, 4)
+            seen.append(sparsifier.masks)
+        records = sparsifier.report().refreshes
+        for (before, after), record in zip(itertools.pairwise(seen), records[1:], strict=True):
+            sad = sum(int((after[name] ^ before[name]).sum()) for name in after)
+            assert (record.sad, record.flip_rate) == (sad, sad / 2048)
+        flips[hysteresis] = sum(record.sad for record in records)
+        assert all(record.optimal for record in records)
+    assert flips[0.0] > flips[0.02] > flips[10.0] == 0
+
+
+def test_masks_are_found_once_without_refresh(model, optimizer):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=None, method=Fixed())
+    before = sparsifier.masks
+    train(model, optimizer, sparsifier, 120)
+    assert all(torch.equal(mask, before[name]) for name, mask in sparsifier.masks.items())
+    assert len(sparsifier.report().refreshes) == 1
+
+
+def test_refreshes_begin_and_end_when_told(model, optimizer):
+    refresh = Refresh(every=2, begin=4, until=9, wait=True)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh)
+    train(model, optimizer, sparsifier, 14)
+    assert [record.asked_at for record in sparsifier.report().refreshes] == [0, 4, 6, 8]
+
+
+def test_scores_may_be_ones_own(model):
+    def signed(name, weight):
+        return weight.clamp_min(0)
+
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, SRSTE(), scores=signed)
+    weight = model[2].parametrizations.weight.original.detach()
+    assert torch.equal(sparsifier.masks["2.weight"], ms.solve(weight.clamp_min(0), PATTERN).mask)
+    with pytest.raises(InputError, match=r"scores of '2.weight' have shape \[32\], not \[32, 32\]"):
+        Sparsifier(perceptron(), PATTERN, ms.solve, WAITING, scores=lambda name, weight: weight.sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_every_float_dtype_are_masked(dtype):
+    model = perceptron().to(dtype)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, hysteresis=0.01)
+    assert obeys(sparsifier, PATTERN)
+    model(torch.randn(2, 8, dtype=dtype)).sum().backward()
+    sparsifier.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Refresh(every=0), "refresh: every=0 must be a whole number of at least 1"),
+        (lambda: Refresh(begin=5, until=4), "until=4 lies before begin=5"),
+        (lambda: Refresh(timeout_s=0), "timeout_s=0 must be positive"),
+        (lambda: Sparsifier(perceptron(), PATTERN, ms.solve, refresh=2.5), "every=2.5"),
+        (lambda: Sparsifier(perceptron(), PATTERN, ms.solve, hysteresis=-1), "hysteresis=-1"),
+        (lambda: Sparsifier(perceptron(), "9:4", ms.solve), "9:4: n counts the kept entries"),
+        (lambda: Sparsifier(perceptron(), PATTERN, lambda scores, pattern: scores), "expected bool of"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, message):
+    with pytest.raises(ClientError, match=message):
+        make()
+
+
+def test_the_report_reads_well(model, optimizer):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    train(model, optimizer, sparsifier, 4)
+    text = str(sparsifier.report())
+    assert text.startswith("transposable 2:4, SRSTE, step 4: 2 masked layer(s)")
+    assert "asked after step 4, applied after step 4" in text
+    assert sparsifier.report().as_dict()["layers"][0]["gap"] == 0.0
+    assert loss_of(model).item() > 0
