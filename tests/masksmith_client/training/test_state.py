@@ -1,0 +1,122 @@
+"""Checkpoints: a run that was interrupted ends as if it had not been."""
+
+import io
+
+import pytest
+import torch
+from training_loop import WAITING, perceptron, train
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.training import SRSTE, Refresh, Sparsifier, StraightThrough
+
+PATTERN = "transposable 2:4"
+
+
+def begin(seed=0, pattern=PATTERN, method=None, **options):
+    model = perceptron(seed=seed)
+    sparsifier = Sparsifier(model, pattern, ms.solve, WAITING, method or SRSTE(), **options)
+    return model, torch.optim.Adam(model.parameters(), 5e-3), sparsifier
+
+
+def through_a_file(state):
+    """As `torch.save` writes it, and as it is read without unpickling."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been():
+    model, optimizer, sparsifier = begin()
+    train(model, optimizer, sparsifier, 7)
+    saved = through_a_file([thing.state_dict() for thing in (model, optimizer, sparsifier)])
+    train(model, optimizer, sparsifier, 9)
+
+    again = begin(seed=1)
+    for thing, state in zip(again, saved, strict=True):
+        thing.load_state_dict(state)
+    assert again[2].report().step == 7
+    train(*again, 9)
+    assert sparsifier.report().layers == again[2].report().layers
+    assert [r.sad for r in sparsifier.report().refreshes] == [r.sad for r in again[2].report().refreshes]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again[0].state_dict()[name]), name
+
+
+def test_masks_are_kept_as_bits_in_safetensors(tmp_path):
+    model, optimizer, sparsifier = begin()
+    train(model, optimizer, sparsifier, 5)
+    sparsifier.save(tmp_path / "masks.safetensors")
+    _, _, other = begin(seed=1)
+    other.load(tmp_path / "masks.safetensors")
+    assert all(torch.equal(mask, sparsifier.masks[name]) for name, mask in other.masks.items())
+    assert other.report().refreshes == sparsifier.report().refreshes
+    assert sum(mask["bits"].numel() for mask in sparsifier.state_dict()["masks"].values()) == 2 * 32 * 32 // 8
+
+
+def test_an_answer_under_way_is_dropped():
+    def begin_in_a_thread(seed):
+        model = perceptron(seed=seed)
+        refresh = Refresh(every=2, begin=2, until=3)
+        sparsifier = Sparsifier(model, PATTERN, lambda *given: ms.solve(*given), refresh, StraightThrough())
+        train(model, torch.optim.SGD(model.parameters(), 0.1), sparsifier, 2)
+        assert sparsifier._refresher.pending.step == 2
+        return sparsifier
+
+    def settle(sparsifier):
+        while sparsifier._refresher.pending is not None:
+            sparsifier.step()
+        return sparsifier.masks, sparsifier.report().refreshes
+
+    first, second = begin_in_a_thread(seed=0), begin_in_a_thread(seed=1)
+    masks, records = settle(first)
+    assert len(records) == 2
+    second.load_state_dict(first.state_dict())
+    found, known = settle(second)
+    assert known == records
+    assert all(torch.equal(mask, masks[name]) for name, mask in found.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pattern": "transposable 4:8"}, "the checkpoint's pattern is 'transposable 2:4', this .* 'transposable 4:8'"),
+        ({"method": StraightThrough()}, "the checkpoint's method is 'SRSTE', this sparsifier's is 'StraightThrough'"),
+        ({"layers": "2"}, "this sparsifier does not mask '4.weight'"),
+        ({"layers": ["2", "4", "0"]}, "the checkpoint has no mask of '0.weight'"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(changed, message):
+    _, _, sparsifier = begin()
+    _, _, other = begin(**changed)
+    before = other.masks
+    with pytest.raises(InputError, match=message):
+        other.load_state_dict(sparsifier.state_dict())
+    assert all(torch.equal(mask, before[name]) for name, mask in other.masks.items())
+
+
+def test_a_checkpoint_of_other_shapes_is_refused():
+    _, _, sparsifier = begin()
+    model = perceptron(width=16)
+    other = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    with pytest.raises(InputError, match=r"'2.weight' has shape \[32, 32\] in the checkpoint, here \[16, 16\]"):
+        other.load_state_dict(sparsifier.state_dict())
+
+
+def test_a_file_that_is_something_else_is_refused(tmp_path):
+    _, _, sparsifier = begin()
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match=r"notes.txt is no sparsifier's state"):
+        sparsifier.load(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="format is None"):
+        sparsifier.load_state_dict({})
+
+
+def test_nothing_goes_on_after_baking():
+    _, _, sparsifier = begin()
+    sparsifier.bake()
+    for act in (sparsifier.step, sparsifier.bake, sparsifier.refresh_now):
+        with pytest.raises(InputError, match="baked into the weights"):
+            act()
+    assert len(sparsifier.report().layers) == 2

@@ -1,0 +1,71 @@
+"""Two processes train together: the first asks, both apply the same masks at the same step."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import masksmith as ms
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from training_loop import loss_of, perceptron
+import masksmith as ms
+from masksmith_client.training import Refresh, Sparsifier, StraightThrough
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+calls = []
+def solve(scores, pattern):
+    calls.append(pattern)
+    if len(calls) == 5:
+        raise ConnectionError("gone")
+    return ms.solve(scores, pattern)
+
+model = perceptron()
+sparsifier = Sparsifier(model, "transposable 2:4", solve, Refresh(every=3), StraightThrough())
+parallel = DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+applied = []
+for step in range(40):
+    optimizer.zero_grad()
+    loss_of(parallel, seed=10 * step + rank).backward()
+    optimizer.step()
+    sparsifier.step()
+    applied.append(len(sparsifier.report().refreshes))
+report = sparsifier.report()
+torch.save(
+    {"weights": model.state_dict(), "masks": sparsifier.masks, "applied": applied, "calls": len(calls),
+     "outages": report.outages, "optimal": [record.optimal for record in report.refreshes]},
+    f"{folder}/{rank}.pt",
+)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_the_first_process_asks_and_all_apply_the_same_masks(tmp_path):
+    tests = str(Path(__file__).parents[2])
+    script = f"import sys; sys.path.insert(0, {tests!r})\n{RANK}"
+    command = [sys.executable, "-c", script]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(said)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["calls"] >= 8
+    assert second["calls"] == 0
+    assert first["applied"] == second["applied"]
+    assert first["applied"][-1] >= 4
+    assert first["outages"] == second["outages"] == 1
+    assert first["optimal"] == second["optimal"]
+    assert all(first["optimal"])
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+    for name, mask in first["masks"].items():
+        assert torch.equal(mask, second["masks"][name])
+        assert ms.verify(mask, "transposable 2:4")
