@@ -1,4 +1,4 @@
-"""One answer to everything that goes wrong: an RFC 9457 problem document."""
+"""One answer to everything that goes wrong: an RFC 9457 problem document, or a page for those who asked for one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import redis
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from masksmith_protocol import logs
 from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Code, Problem, RequestError
+
+from .pages.rendering import render
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +31,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StoreError, _store_error)
 
 
-def respond(request: Request, error: RequestError) -> JSONResponse:
+def respond(request: Request, error: RequestError) -> Response:
     """Render an error as a problem document."""
     problem = error.problem(instance=request.url.path)
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _render(problem, headers)
+    return _render(request, problem, headers)
 
 
 def broker_away(error: Exception) -> RequestError:
@@ -45,20 +47,24 @@ def broker_away(error: Exception) -> RequestError:
     return RequestError(503, Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
 
 
-def _render(problem: Problem, headers: dict[str, str]) -> JSONResponse:
+def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
     request_id = logs.noted("request")
     if request_id is not None:
         problem = problem.model_copy(update={"request_id": request_id})
+    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
+        page = render("login.html" if problem.status == 401 else "fault.html", problem.status, problem=problem)
+        page.headers.update(headers)
+        return page
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-async def _request_error(request: Request, error: Exception) -> JSONResponse:
+async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return respond(request, error)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()[:20]
     faults = [{"at": _place(fault), "message": fault["msg"] + _value(fault)} for fault in found]
@@ -81,24 +87,25 @@ def _value(fault: dict[str, Any]) -> str:
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _render(RequestError(error.status_code, code, detail).problem(request.url.path), dict(error.headers or {}))
+    problem = RequestError(error.status_code, code, detail).problem(request.url.path)
+    return _render(request, problem, dict(error.headers or {}))
 
 
-async def _broker_error(request: Request, error: Exception) -> JSONResponse:
+async def _broker_error(request: Request, error: Exception) -> Response:
     return respond(request, broker_away(error))
 
 
-async def _store_error(request: Request, error: Exception) -> JSONResponse:
+async def _store_error(request: Request, error: Exception) -> Response:
     log.error("store unavailable: %s", error)
     detail = "the blob store does not answer or is full; nothing was written"
     return respond(request, RequestError(503, Code.STORE_UNAVAILABLE, detail, retry_after_s=5))
 
 
-def bug(request: Request, error: Exception) -> JSONResponse:
+def bug(request: Request, error: Exception) -> Response:
     """Say that something happened which should not, and log what."""
     log.exception("unexpected error", exc_info=error)
     return respond(request, RequestError(500, Code.INTERNAL, "an unexpected error; the service's log has the details"))

@@ -161,6 +161,7 @@ def _greet(plan: Plan, *, as_json: bool) -> None:
         return
     devices = ", ".join(f"{device} ({slots} slot{'s' * (slots > 1)})" for device, slots in plan.workers.values())
     note(f"ready at {plan.url}")
+    note(f"  page     {plan.url}/")
     note(f"  workers  {devices}")
     note(f"  data     {plan.data.path}")
     note(f"  logs     {plan.data.logs}")

@@ -133,7 +133,7 @@ async def follow_job(
 @router.get("/jobs/{job}/masks")
 def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
-    record = _read(state, job)
+    record = read_job(state, job)
     if not record.state.is_terminal:
         detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
         raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
@@ -217,10 +217,15 @@ def _wait_s(prefer: str | None, most: float) -> float | None:
 
 
 def _view(state: State, job: str) -> Job:
-    return job_view(_read(state, job), state.records.shards(job), state.records.reports(job))
+    return job_view(read_job(state, job), state.records.shards(job), state.records.reports(job))
 
 
-def _read(state: State, job: str) -> JobRecord:
+def read_job(state: State, job: str) -> JobRecord:
+    """Read a job's record.
+
+    Raises:
+        RequestError: If there is no such job.
+    """
     record = state.records.read(job)
     if record is None:
         raise _unknown(job)

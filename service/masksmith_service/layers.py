@@ -1,0 +1,134 @@
+"""Layers: one tensor of a job with its mask, read from the store a few rows at a time, never as a whole."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith.patterns import TilePattern, matrix_shape, parse
+from masksmith_protocol import masks
+from masksmith_protocol.documents import MasksOptions
+from masksmith_protocol.dtypes import ITEM_BYTES, to_numpy
+from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.records import JobRecord, ShardReport
+from masksmith_protocol.shards import PlannedTensor, Shard
+from masksmith_protocol.store import BlobStore, result_name, upload_name
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Entry = TypeVar("Entry", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor whose mask is complete, seen as the matrix `[out, kernel * in]` that the solver saw.
+
+    Attributes:
+        tensor: Where the weight's bytes are.
+        options: How the mask was found.
+        firsts: First row of each part of the mask, ascending.
+        parts: Name of each part in the store.
+    """
+
+    tensor: PlannedTensor
+    options: MasksOptions
+    firsts: Sequence[int]
+    parts: Sequence[str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix."""
+        return matrix_shape(tuple(self.tensor.shape))
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of the pattern's pieces, as they lie in the matrix."""
+        pattern = parse(self.options.pattern, axis=self.options.axis, ragged=self.options.ragged)
+        grid = pattern.grid(tuple(self.tensor.shape))
+        if isinstance(pattern, TilePattern) and pattern.axis == "out":
+            return grid.tile_cols, grid.tile_rows
+        return grid.tile_rows, grid.tile_cols
+
+    def kept(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
+        """Read the mask at some rows, ascending, and the columns `first` to `last`.
+
+        Raises:
+            RequestError: If a part is no longer in the store.
+        """
+        pitch = math.prod(self.tensor.shape[1:-1]) * masks.packed_width(tuple(self.tensor.shape))
+        start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, pitch)
+        pieces = []
+        for part, mine in self._by_part(rows):
+            places = [(row - self.firsts[part]) * pitch + start for row in mine]
+            pieces += _ranges(store, self.parts[part], places, stop - start)
+        packed = np.frombuffer(b"".join(pieces), np.uint8)
+        if self._is_flat:
+            bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
+            return bits[:, first - 8 * start : last - 8 * start].view(np.bool_)
+        return _flatten(masks.unpack(packed, (len(rows), *self.tensor.shape[1:])))[:, first:last]
+
+    def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
+        """Read the weight's magnitudes, or the scores given, at some rows and the columns `first` to `last`.
+
+        Raises:
+            RequestError: If the upload is no longer in the store.
+        """
+        item, pitch = ITEM_BYTES[self.tensor.dtype], self.tensor.row_bytes
+        start, stop = (first * item, last * item) if self._is_flat else (0, pitch)
+        places = [self.tensor.start + row * pitch + start for row in rows]
+        data = b"".join(_ranges(store, upload_name(self.tensor.digest), places, stop - start))
+        if self._is_flat:
+            values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
+        else:
+            whole = to_numpy(data, self.tensor.dtype, (len(rows), *self.tensor.shape[1:]))
+            values = _flatten(whole)[:, first:last]
+        return np.abs(values.astype(np.float32))
+
+    @property
+    def _is_flat(self) -> bool:
+        return len(self.tensor.shape) == 2
+
+    def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
+        found: list[tuple[int, list[int]]] = []
+        for row in rows:
+            part = bisect_right(self.firsts, row) - 1
+            if not found or found[-1][0] != part:
+                found.append((part, []))
+            found[-1][1].append(row)
+        return found
+
+
+def find_layer(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport], name: str) -> Layer:
+    """Find a tensor of a job whose mask is complete.
+
+    Raises:
+        RequestError: If the job has no such tensor, or no mask of it (yet).
+    """
+    number = next((place for place, tensor in enumerate(record.plan.tensors) if tensor.name == name), None)
+    if number is None:
+        raise RequestError(404, Code.UNKNOWN_TENSOR, f"job {record.id} has no tensor {name[:200]!r}", tensor=name[:200])
+    mine = sorted((shard.first, index) for index, shard in shards.items() if shard.tensor == number)
+    results = [reports[index].result if index in reports else None for _, index in mine]
+    if None in results:
+        detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
+        raise RequestError(404, Code.RESULT_NOT_FOUND, detail, tensor=name)
+    names = [result_name(str(result)) for result in results]
+    return Layer(record.plan.tensors[number], record.plan.options, [first for first, _ in mine], names)
+
+
+def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
+    return np.moveaxis(rows, 1, -1).reshape(len(rows), -1)
+
+
+def _ranges(store: BlobStore, name: str, places: list[int], length: int) -> list[bytes]:
+    try:
+        return store.get_ranges(name, places, length)
+    except FileNotFoundError:
+        detail = "the masks or weights of this job have expired; submit it again"
+        raise RequestError(404, Code.RESULT_NOT_FOUND, detail) from None

@@ -1,0 +1,96 @@
+"""Rendering: templates, how numbers are written, and what browsers may do with a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+DASH = "\N{EN DASH}"
+
+
+def render(template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """Render a page; nothing on it may come from elsewhere, and no script may stand in it."""
+    return HTMLResponse(_environment.get_template(template).render(context), status, SECURITY)
+
+
+def share(value: float | None) -> str:
+    """Write a share as a percentage."""
+    return DASH if value is None else f"{100 * value:.2f} %"
+
+
+def gap(value: float | None) -> str:
+    """Write a gap: 0 only where it is."""
+    return DASH if value is None else "0" if value == 0 else f"{value:.1e}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a duration."""
+    if value is None:
+        return DASH
+    if value < 0.9995:
+        return f"{1000 * value:.0f} ms" if value >= 0.001 else "< 1 ms"
+    if value < 99.5:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(value: float | None) -> str:
+    """Write a number of bytes."""
+    if value is None:
+        return DASH
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def number(value: float) -> str:
+    """Write a whole number in groups of three."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def shape(lengths: Sequence[int]) -> str:
+    """Write a shape."""
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, lengths))
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """Say how long ago something was."""
+    past = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if past >= length:
+            return f"{past // length:.0f} {unit} ago"
+    return "just now" if past < 5 else f"{past:.0f} s ago"
+
+
+def utc(moment: datetime) -> str:
+    """Write a moment to the second."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+_environment = Environment(
+    loader=PackageLoader(__package__, "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters |= {
+    function.__name__: function for function in (share, gap, seconds, size, number, shape, ago, utc)
+}

@@ -1,0 +1,123 @@
+"""The pages' addresses."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from masksmith.patterns import PatternError
+from masksmith_protocol.documents import JobState
+from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE
+from masksmith_service.callers import CallerDep
+from masksmith_service.layers import find_layer
+from masksmith_service.routes.discovery import SOLVERS
+from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job
+from masksmith_service.state import StateDep
+
+from .choices import described, offered
+from .listing import find_jobs, list_layers, total
+from .rendering import render
+
+router = APIRouter(include_in_schema=False)
+Text = Annotated[str, Query(max_length=512)]
+
+
+def statics() -> StaticFiles:
+    """Serve the pages' own style, scripts and pictures."""
+    return StaticFiles(directory=str(files(__package__) / "static"))
+
+
+@router.get("/")
+def show_home() -> HTMLResponse:
+    """Show the form that starts a job."""
+    return render("home.html", choices=offered(), solvers=SOLVERS)
+
+
+@router.get("/login")
+def show_login() -> HTMLResponse:
+    """Show the form that takes a key."""
+    return render("login.html", problem=None)
+
+
+@router.get("/pattern")
+def show_pattern(
+    pattern: Annotated[str, Query(max_length=100)],
+    axis: Literal["in", "out"] = "in",
+    ragged: Literal["pad", "dense", "error"] = "pad",
+) -> HTMLResponse:
+    """Show what a pattern allows, or why it is none."""
+    try:
+        return render("preview.html", choice=described(pattern, axis, ragged), error=None)
+    except PatternError as error:
+        return render("preview.html", choice=None, error=str(error))
+
+
+@router.get("/jobs")
+def show_jobs(
+    state: StateDep,
+    caller: CallerDep,
+    q: Text = "",
+    only: Literal["", "live", "queued", "running", "succeeded", "failed", "canceled"] = "",
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> HTMLResponse:
+    """List jobs, workers and queues."""
+    found = find_jobs(state.records, None if caller.is_admin else caller.key, q, only, after)
+    onward = urlencode({"q": q, "only": only, "after": found.next}) if found.next else None
+    # How busy the others are is for admins to know.
+    queues = {name: state.records.queue_length(name) for name in (CPU_QUEUE, GPU_QUEUE)} if caller.is_admin else {}
+    workers = state.records.workers() if caller.is_admin else None
+    return render(
+        "jobs.html", jobs=found.jobs, onward=onward, q=q, only=only, after=after, workers=workers, queues=queues,
+        live=state.records.live_count(), states=["live", *JobState],
+    )  # fmt: skip
+
+
+@router.get("/jobs/{job}")
+def show_job(
+    job: JobId,
+    state: StateDep,
+    q: Text = "",
+    sort: Annotated[str, Query(max_length=20)] = "",
+    desc: bool = False,
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> HTMLResponse:
+    """Show a job and its layers."""
+    found = get_job(job, state)
+    layers = list_layers(found, q, sort, page, descending=desc)
+    return render("job.html", job=found, layers=layers, totals=total(found), q=q, query=_queries(q, sort, desc=desc))
+
+
+def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
+    """The query that sorts by each column: a second time turns the order around."""
+    columns = ("name", "shape", "retained", "gap", "kept", "status", "time")
+    return {
+        column: "?" + urlencode({"q": q, "sort": column} | ({"desc": "1"} if sort == column and not desc else {}))
+        for column in columns
+    }
+
+
+@router.post("/jobs/{job}/cancel")
+def cancel_from_page(job: JobId, state: StateDep) -> Response:
+    """Cancel a job, and show it."""
+    cancel_job(job, state)
+    return RedirectResponse(f"/jobs/{job}", status_code=303)
+
+
+@router.get("/jobs/{job}/layer")
+def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
+    """Show a layer's mask."""
+    record = read_job(state, job)
+    found = find_layer(record, state.records.shards(job), state.records.reports(job), tensor)
+    document = get_job(job, state)
+    names = [each.name for each in document.tensors if each.status is not None]
+    place = names.index(tensor)
+    report = next(each for each in document.tensors if each.name == tensor)
+    return render(
+        "layer.html", job=document, report=report, shape=found.shape, tile=found.tile,
+        before=names[place - 1] if place else None, after=names[place + 1] if place + 1 < len(names) else None,
+    )  # fmt: skip

@@ -1,0 +1,46 @@
+// A layer's page: its mask, and how full its rows and columns are.
+import { Picture } from "./picture.js";
+import { steer } from "./steering.js";
+
+/** Draw shares along an axis, as bars of as many neighbours as fit a pixel: the mean, with least and most behind it. */
+function drawFill(canvas, label, counts, length) {
+  const box = canvas.getBoundingClientRect();
+  const density = devicePixelRatio || 1;
+  canvas.width = Math.round(box.width * density);
+  canvas.height = Math.round(box.height * density);
+  const brush = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const bars = Math.min(counts.length, canvas.width);
+  const width = canvas.width / bars;
+  let [least, most, sum] = [Infinity, -Infinity, 0];
+  for (let bar = 0; bar < bars; bar++) {
+    const part = counts.subarray(Math.floor((bar * counts.length) / bars), Math.floor(((bar + 1) * counts.length) / bars));
+    const shares = [Math.min(...part), part.reduce((a, b) => a + b, 0) / part.length, Math.max(...part)].map((count) => count / length);
+    least = Math.min(least, shares[0]);
+    most = Math.max(most, shares[2]);
+    sum += shares[1];
+    const draw = (share, name) => {
+      brush.fillStyle = style.getPropertyValue(name);
+      brush.fillRect(Math.floor(bar * width), canvas.height * (1 - share), Math.ceil(width), canvas.height * share);
+    };
+    draw(shares[2], "--mask-low");
+    draw(shares[1], "--kept");
+  }
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  label.textContent = least === most ? `all ${percent(least)}` : `${percent(least)} to ${percent(most)}, mean ${percent(sum / bars)}`;
+}
+
+const picture = new Picture(document.querySelector(".viewer"));
+try {
+  const profile = await picture.open();
+  steer(picture);
+  const fills = () => {
+    drawFill(document.getElementById("rows"), document.getElementById("row-fill"), profile.row_kept.data, picture.cols);
+    drawFill(document.getElementById("cols"), document.getElementById("col-fill"), profile.col_kept.data, picture.rows);
+  };
+  fills();
+  document.addEventListener("theme", fills);
+  addEventListener("resize", fills);
+} catch (error) {
+  picture.say(error.message);
+}

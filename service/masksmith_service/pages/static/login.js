@@ -1,0 +1,39 @@
+// Signs a browser in and out: the key goes to the service once, which gives a cookie that no script can read.
+import { sayProblem } from "./wire.js";
+
+const at = (id) => document.getElementById(id);
+const ADDRESS = "/v1/session";
+
+function fail(message) {
+  at("login-error").textContent = message;
+  at("login-error").hidden = false;
+  at("token").select();
+}
+
+async function show() {
+  const response = await fetch(ADDRESS);
+  const known = response.ok ? await response.json() : null;
+  at("login").hidden = known !== null;
+  at("leave").hidden = !known?.key;
+  if (known) at("who").textContent = known.key ? `Signed in as ${known.name} (${known.role}).` : "No key is needed here.";
+  else at("who").textContent = "This service asks for a key.";
+}
+
+at("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    const body = JSON.stringify({ token: at("token").value.trim() });
+    const response = await fetch(ADDRESS, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    if (!response.ok) fail(sayProblem(await response.text(), response.status));
+    else if (location.pathname === "/login") location.assign("/");
+    else location.reload();
+  } catch {
+    fail(sayProblem(""));
+  }
+});
+at("leave").addEventListener("click", async () => {
+  await fetch(ADDRESS, { method: "DELETE" });
+  location.assign("/login");
+});
+if (location.pathname === "/login") show();
+else at("token").focus();

@@ -1,0 +1,281 @@
+// A mask as a picture: windows are fetched as they come into view, drawn at their own scale, kept while they are near.
+import { fetchTensors } from "./wire.js";
+
+const CELLS = 256;
+const HELD = 96;
+const MAX_SCALE = 48;
+const LINES_FROM = 5;
+
+const colour = (name) => {
+  const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  return [1, 3, 5].map((place) => parseInt(text.slice(place, place + 2), 16));
+};
+const mix = (low, high, share) => low.map((value, place) => value + (high[place] - value) * share);
+
+/** The colours of the theme, read anew when it changes. */
+function palette() {
+  const [none, low, high, dropped] = ["--mask-none", "--mask-low", "--mask-high", "--mask-dropped"].map(colour);
+  const grid = getComputedStyle(document.documentElement).getPropertyValue("--mask-grid").trim();
+  return { none, low, high, dropped, grid, cursor: `rgb(${colour("--ember")})` };
+}
+
+export class Picture {
+  /** @param {HTMLElement} section  the viewer, whose data name job, tensor and sizes */
+  constructor(section) {
+    const data = section.dataset;
+    this.section = section;
+    this.address = `/v1/jobs/${data.job}/`;
+    this.tensor = data.tensor;
+    this.rows = Number(data.rows);
+    this.cols = Number(data.cols);
+    this.tile = [Number(data.tileRows), Number(data.tileCols)];
+    this.canvas = section.querySelector(".picture");
+    this.readout = section.querySelector(".readout");
+    this.windows = new Map();
+    this.top = 1;
+    this.shows = { dropped: false, grid: true };
+    this.cursor = null;
+    this.follower = null;
+    this.colours = palette();
+    this.canvas.picture = this;
+  }
+
+  /** Fetch the frame, then show the whole layer. */
+  async open() {
+    const profile = await fetchTensors(`${this.address}profile?${new URLSearchParams({ tensor: this.tensor })}`);
+    this.top = profile.quantiles.data[99] || profile.quantiles.data[100] || 1;
+    this.resize();
+    this.fit();
+    this.drawRamp();
+    return profile;
+  }
+
+  resize() {
+    const box = this.canvas.getBoundingClientRect();
+    this.density = devicePixelRatio || 1;
+    this.width = box.width;
+    this.height = box.height;
+    this.canvas.width = Math.round(box.width * this.density);
+    this.canvas.height = Math.round(box.height * this.density);
+  }
+
+  get fitting() {
+    return Math.min(this.width / this.cols, this.height / this.rows, MAX_SCALE);
+  }
+
+  fit() {
+    this.scale = this.fitting;
+    this.row = (this.rows - this.height / this.scale) / 2;
+    this.col = (this.cols - this.width / this.scale) / 2;
+    this.changed();
+  }
+
+  /** Show about one tile, the one under the cursor or the first. */
+  zoomToTile() {
+    const [high, wide] = this.tile.map((length, axis) => Math.min(length, axis ? this.cols : this.rows, 64));
+    const [row, col] = this.cursor ?? [0, 0];
+    this.scale = Math.min(MAX_SCALE, 0.8 * Math.min(this.width / wide, this.height / high));
+    this.row = Math.floor(row / high) * high + high / 2 - this.height / this.scale / 2;
+    this.col = Math.floor(col / wide) * wide + wide / 2 - this.width / this.scale / 2;
+    this.changed();
+  }
+
+  /** Zoom about a point of the canvas. */
+  zoom(factor, x = this.width / 2, y = this.height / 2) {
+    const next = Math.min(MAX_SCALE, Math.max(this.fitting / 2, this.scale * factor));
+    this.row += y / this.scale - y / next;
+    this.col += x / this.scale - x / next;
+    this.scale = next;
+    this.changed();
+  }
+
+  pan(right, down) {
+    this.col += right / this.scale;
+    this.row += down / this.scale;
+    this.changed();
+  }
+
+  /** Move to where another picture is. */
+  follow(other) {
+    this.scale = other.scale;
+    this.row = other.row;
+    this.col = other.col;
+    this.cursor = other.cursor;
+    this.draw();
+  }
+
+  changed() {
+    // What is smaller than the view stays in its middle; the rest may go a little beyond its edges.
+    const margin = 24 / this.scale;
+    const clamp = (value, length, seen) =>
+      length + 2 * margin <= seen ? (length - seen) / 2 : Math.max(-margin, Math.min(length - seen + margin, value));
+    this.row = clamp(this.row, this.rows, this.height / this.scale);
+    this.col = clamp(this.col, this.cols, this.width / this.scale);
+    this.draw();
+    this.follower?.follow(this);
+  }
+
+  /** Entries a cell: a power of two, so that zooming meets the same windows again. */
+  get step() {
+    return 2 ** Math.max(0, Math.floor(Math.log2(1 / this.scale) + 0.01));
+  }
+
+  /** The windows in view: [key, row, col]. */
+  inView() {
+    const side = CELLS * this.step;
+    const found = [];
+    const last = [Math.min(this.rows, this.row + this.height / this.scale), Math.min(this.cols, this.col + this.width / this.scale)];
+    for (let row = Math.max(0, Math.floor(this.row / side) * side); row < last[0]; row += side)
+      for (let col = Math.max(0, Math.floor(this.col / side) * side); col < last[1]; col += side) found.push([`${this.step}/${row}/${col}`, row, col]);
+    return found;
+  }
+
+  load(key, row, col) {
+    const step = this.step;
+    const query = new URLSearchParams({ tensor: this.tensor, row, col, rows: CELLS, cols: CELLS, step });
+    const entry = { row, col, step, ready: false };
+    this.windows.set(key, entry);
+    fetchTensors(`${this.address}window?${query}`).then(
+      (planes) => { Object.assign(entry, planes, { ready: true }); this.paint(entry); this.draw(); },
+      (error) => { entry.failed = true; this.say(error.message); },
+    );
+    for (const old of this.windows.keys()) {
+      if (this.windows.size <= HELD) break;
+      this.windows.delete(old);
+    }
+    return entry;
+  }
+
+  /** Turn a window's numbers into pixels. */
+  paint(entry) {
+    const [height, width] = entry.kept.shape;
+    const { none, low, high, dropped } = this.colours;
+    const image = new ImageData(width, height);
+    for (let place = 0; place < width * height; place++) {
+      const share = entry.kept.data[place];
+      const shade = Math.sqrt(Math.min(1, entry.kept_scores.data[place] / this.top));
+      const mean = entry.scores.data[place];
+      const rest = share < 1 ? Math.max(0, (mean - share * entry.kept_scores.data[place]) / (1 - share)) : 0;
+      const ground = this.shows.dropped ? mix(none, dropped, Math.sqrt(Math.min(1, rest / this.top))) : none;
+      const seen = mix(ground, mix(low, high, shade), share);
+      image.data.set([...seen, 255], 4 * place);
+    }
+    entry.canvas = new OffscreenCanvas(width, height);
+    entry.canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  repaint() {
+    this.colours = palette();
+    for (const entry of this.windows.values()) if (entry.ready) this.paint(entry);
+    this.drawRamp();
+    this.draw();
+  }
+
+  draw() {
+    if (this.drawing) return;
+    this.drawing = requestAnimationFrame(() => { this.drawing = null; this.drawNow(); });
+  }
+
+  drawNow() {
+    const brush = this.canvas.getContext("2d");
+    brush.setTransform(this.density, 0, 0, this.density, 0, 0);
+    brush.clearRect(0, 0, this.width, this.height);
+    brush.imageSmoothingEnabled = false;
+    const wanted = this.inView();
+    const shown = wanted.map(([key, row, col]) => this.windows.get(key) ?? this.load(key, row, col));
+    const finished = shown.every((entry) => entry.ready);
+    // Coarser or finer windows stand in until the right ones are here.
+    if (!finished) for (const entry of this.windows.values()) if (entry.ready && entry.step !== this.step) this.place(brush, entry);
+    for (const entry of shown) if (entry.ready) this.place(brush, entry);
+    if (this.shows.grid) this.drawGrid(brush);
+    this.drawCursor(brush);
+    this.section.dataset.ready = String(finished);
+  }
+
+  place(brush, entry) {
+    const [height, width] = entry.kept.shape;
+    const unit = entry.step * this.scale;
+    const x = (entry.col - this.col) * this.scale;
+    const y = (entry.row - this.row) * this.scale;
+    // The last cells may reach beyond the layer.
+    const wide = Math.min(width * unit, (this.cols - entry.col) * this.scale);
+    const high = Math.min(height * unit, (this.rows - entry.row) * this.scale);
+    brush.drawImage(entry.canvas, 0, 0, wide / unit, high / unit, x, y, wide, high);
+  }
+
+  drawGrid(brush) {
+    const [high, wide] = this.tile;
+    const edge = { x: -this.col * this.scale, y: -this.row * this.scale, w: this.cols * this.scale, h: this.rows * this.scale };
+    brush.strokeStyle = this.colours.grid;
+    brush.lineWidth = this.scale > 6 ? 2 : 1;
+    brush.beginPath();
+    const first = (place, length) => Math.max(0, Math.floor(place / length)) * length;
+    if (high * this.scale >= LINES_FROM)
+      for (let row = first(this.row, high); row <= Math.min(this.rows, this.row + this.height / this.scale); row += high) {
+        const y = Math.round((row - this.row) * this.scale) + 0.5;
+        brush.moveTo(Math.max(0, edge.x), y);
+        brush.lineTo(Math.min(this.width, edge.x + edge.w), y);
+      }
+    if (wide * this.scale >= LINES_FROM)
+      for (let col = first(this.col, wide); col <= Math.min(this.cols, this.col + this.width / this.scale); col += wide) {
+        const x = Math.round((col - this.col) * this.scale) + 0.5;
+        brush.moveTo(x, Math.max(0, edge.y));
+        brush.lineTo(x, Math.min(this.height, edge.y + edge.h));
+      }
+    brush.stroke();
+    brush.strokeRect(Math.round(edge.x) + 0.5, Math.round(edge.y) + 0.5, Math.round(edge.w), Math.round(edge.h));
+  }
+
+  drawCursor(brush) {
+    if (!this.cursor) return;
+    const side = Math.max(5, this.scale);
+    brush.strokeStyle = this.colours.cursor;
+    brush.lineWidth = 2;
+    brush.strokeRect((this.cursor[1] - this.col) * this.scale + (this.scale - side) / 2, (this.cursor[0] - this.row) * this.scale + (this.scale - side) / 2, side, side);
+  }
+
+  drawRamp() {
+    const ramp = this.section.querySelector(".ramp");
+    if (!ramp) return;
+    const brush = ramp.getContext("2d");
+    for (let x = 0; x < ramp.width; x++) {
+      brush.fillStyle = `rgb(${mix(this.colours.low, this.colours.high, Math.sqrt(x / ramp.width)).map(Math.round)})`;
+      brush.fillRect(x, 0, 1, ramp.height);
+    }
+    this.section.querySelector(".top").textContent = `${this.top.toPrecision(2)} score of a kept weight`;
+  }
+
+  /** The entry at a point of the canvas, or null. */
+  entryAt(x, y) {
+    const row = Math.floor(this.row + y / this.scale);
+    const col = Math.floor(this.col + x / this.scale);
+    return row >= 0 && col >= 0 && row < this.rows && col < this.cols ? [row, col] : null;
+  }
+
+  /** What is known about an entry: {kept, score, step}, or null while it is on its way. */
+  lookUp([row, col]) {
+    const side = CELLS * this.step;
+    const entry = this.windows.get(`${this.step}/${Math.floor(row / side) * side}/${Math.floor(col / side) * side}`);
+    if (!entry?.ready) return null;
+    const place = Math.floor((row - entry.row) / entry.step) * entry.kept.shape[1] + Math.floor((col - entry.col) / entry.step);
+    return { kept: entry.kept.data[place], score: entry.scores.data[place], step: entry.step };
+  }
+
+  point(cursor) {
+    this.cursor = cursor;
+    if (cursor) {
+      const found = this.lookUp(cursor);
+      const [row, col] = cursor;
+      const tile = `tile ${Math.floor(row / this.tile[0])}, ${Math.floor(col / this.tile[1])}`;
+      const what = !found ? "…" : found.step === 1 ? `${found.kept ? "kept" : "dropped"}, score ${found.score.toPrecision(4)}`
+        : `${(100 * found.kept).toFixed(0)} % kept of ${found.step} × ${found.step} entries, mean score ${found.score.toPrecision(4)}`;
+      this.say(`row ${row}, column ${col} · ${what} · ${tile}`);
+    }
+    this.draw();
+    if (this.follower) { this.follower.cursor = cursor; this.follower.point(cursor); }
+  }
+
+  say(text) {
+    this.readout.textContent = text;
+  }
+}

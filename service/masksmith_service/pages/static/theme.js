@@ -1,0 +1,26 @@
+// Dark, light, or as the system says; set before the page is painted.
+(() => {
+  const root = document.documentElement;
+  const order = ["auto", "light", "dark"];
+  const read = () => {
+    try { return localStorage.getItem("theme") ?? "auto"; } catch { return "auto"; }
+  };
+  const apply = (theme) => {
+    if (theme === "auto") delete root.dataset.theme;
+    else root.dataset.theme = theme;
+  };
+  apply(read());
+  document.addEventListener("DOMContentLoaded", () => {
+    const button = document.getElementById("theme");
+    button.hidden = false;
+    button.firstElementChild.textContent = read();
+    button.addEventListener("click", () => {
+      const next = order[(order.indexOf(read()) + 1) % order.length];
+      try { localStorage.setItem("theme", next); } catch { /* for this page alone, then */ }
+      apply(next);
+      button.firstElementChild.textContent = next;
+      document.dispatchEvent(new Event("theme"));
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));
+  });
+})();

@@ -1,0 +1,341 @@
+import base64
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+import masksmith as ms
+from masksmith_protocol.keys import Keys as ServiceKeys
+
+PATTERN = "transposable 8:16"
+
+
+@pytest.fixture
+def file(tmp_path, layers):
+    """The four real layers and a bias, as a file to upload."""
+    path = tmp_path / "layers.safetensors"
+    path.write_bytes(safetensors.numpy.save(layers | {"bias": np.ones(8, np.float32)}))
+    return path
+
+
+@pytest.fixture
+def solved(client, layers):
+    """A job that is done."""
+    return client.solve(layers, PATTERN).job
+
+
+def name_of(layers, word):
+    return next(name for name in layers if word in name)
+
+
+def test_upload_watch_open_download(browser, file, layers, tmp_path):
+    browser.open("/")
+    browser.find("#file").send_keys(str(file))
+    browser.until(lambda: browser.text("#chosen").startswith("4 of 5 tensors"))
+    browser.find("#layers").send_keys("*.attention.*")
+    browser.until(lambda: browser.text("#chosen").startswith("2 of 5 tensors"))
+    browser.find("#exclude").send_keys("*.query.*")
+    browser.until(lambda: browser.text("#chosen").startswith("1 of 5 tensors"))
+    browser.find("#exclude").clear()
+    browser.find("#exclude").send_keys("*.nothing")
+    browser.find("input[value='transposable 2:4']").find_element("xpath", "..").click()
+    assert browser.find("#pattern").get_attribute("value") == "transposable 2:4"
+    browser.until(lambda: "transposable 2:4" in browser.text("#preview"))
+    browser.find("#go").click()
+    browser.until(lambda: "/jobs/" in browser.driver.current_url)
+    browser.until(lambda: "succeeded" in browser.text("h1"))
+    browser.until(lambda: browser.text("#counted") == "6 of 6 shards")
+    assert browser.text(".figures dd") == "2/2"
+    assert len(browser.all("#layers tbody tr")) == 2
+    assert "3 tensors were left as they are" in browser.text("details.skipped")
+    browser.find("a[download][href$=bool]").click()
+    job = browser.driver.current_url.rpartition("/")[2]
+    masks = safetensors.numpy.load_file(browser.downloaded(tmp_path, f"masks-{job}.safetensors"))
+    assert set(masks) == {name for name in layers if "attention" in name}
+    for name, mask in masks.items():
+        assert (mask == ms.solve(ms.magnitude(layers[name]), "transposable 2:4").mask).all()
+
+
+def test_a_job_is_watched_live_and_canceled(browser, running):
+    browser.open(f"/jobs/{running.id}")
+    done = int(browser.text("#counted").split()[0])
+    browser.until(lambda: int(browser.text("#counted").split()[0]) > done)
+    assert browser.find("#head progress").get_attribute("value") != "0"
+    browser.find("form[action$='/cancel'] button").click()
+    browser.until(lambda: "canceled" in browser.text("h1"))
+    assert running.refresh().state == "canceled"
+    assert not browser.all("form[action$='/cancel']")
+
+
+def test_the_end_of_a_job_is_seen_without_a_touch(browser, client, layers):
+    job = client.jobs.submit(layers, "transposable 31:64", solver="min-cost-flow")
+    browser.open(f"/jobs/{job.id}")
+    browser.until(lambda: "succeeded" in browser.text("h1"), 60)
+    browser.until(lambda: len(browser.all("#layers .badge.optimal")) == 4)
+    assert browser.text("#spoken") == "The job is succeeded"
+    assert "succeeded" in browser.driver.title
+
+
+def test_an_error_stands_beside_its_layer(browser, client, layers):
+    broken = {name: weight.copy() for name, weight in layers.items()}
+    bad = name_of(layers, "intermediate")
+    broken[bad][1234, 56] = np.nan
+    job = client.jobs.submit(broken, PATTERN)
+    browser.open(f"/jobs/{job.id}")
+    browser.until(lambda: "failed" in browser.text("h1"))
+    row = browser.text("tr.failed")
+    assert bad in row
+    assert "NaN at [1234, 56]" in row
+    assert "invalid_scores" in row
+    assert len(browser.all("#layers .badge.optimal")) == 3
+    assert browser.find("a[download]").is_displayed()
+
+
+def test_files_that_are_none_are_refused_before_they_are_sent(browser, tmp_path):
+    junk = tmp_path / "junk.safetensors"
+    junk.write_bytes(b"\xff" * 1000)
+    browser.open("/")
+    browser.find("#go").click()
+    assert "Choose a .safetensors file" in browser.text("#file-error")
+    browser.find("#file").send_keys(str(junk))
+    browser.until(lambda: "junk.safetensors: This is no safetensors file" in browser.text("#file-error"))
+
+
+def test_what_the_service_refuses_is_said(browser, file):
+    browser.open("/")
+    browser.find("#file").send_keys(str(file))
+    pattern = browser.find("#pattern")
+    pattern.clear()
+    pattern.send_keys("17:16")
+    browser.until(lambda: "n counts the kept entries" in browser.text("#preview"))
+    browser.until(lambda: browser.all("#contents:not([hidden])"))
+    browser.find("#go").click()
+    browser.until(lambda: "invalid_pattern" in browser.text("#start-error"))
+    assert browser.find("#go").is_enabled()
+    # The refusal itself is logged by the browser as a failed request.
+    assert [message for message in browser.complaints() if "422" not in message] == []
+
+
+def test_fill_and_pattern_agree(browser):
+    browser.open("/")
+    pattern = browser.find("#pattern")
+    browser.run(
+        "const fill = document.getElementById('fill'); fill.value = 'most'; fill.dispatchEvent(new Event('change'))"
+    )
+    assert pattern.get_attribute("value") == "transposable <=8:16"
+    assert browser.find("[name=choice]:checked").get_attribute("value") == "transposable <=8:16"
+    pattern.clear()
+    pattern.send_keys("3:8")
+    assert browser.find("#fill").get_attribute("value") == "exact"
+    assert not browser.all("[name=choice]:checked")
+    browser.until(lambda: "37.50" in browser.text("#preview"))
+
+
+def drawn(browser):
+    """The canvas as it is, rows x columns x red, green, blue."""
+    script = """const canvas = document.querySelector('.picture');
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.height, canvas.width, btoa(Array.from(data, byte => String.fromCharCode(byte)).join(''))]"""
+    height, width, text = browser.run(script)
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def ready(browser):
+    browser.until(lambda: browser.all(".viewer[data-ready=true]"))
+    # One frame more, for what is drawn when the last window has come.
+    browser.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def test_the_picture_is_the_mask(browser, solved, layers):
+    name = name_of(layers, "query")
+    mask = ms.solve(ms.magnitude(layers[name]), PATTERN).mask
+    browser.open(f"/jobs/{solved.id}")
+    browser.find("#layers tbody a[href*='query']").click()
+    ready(browser)
+    browser.find("[data-do=grid]").click()
+    browser.find("[data-do=tile]").click()
+    ready(browser)
+    row0, col0, scale = browser.run(
+        "const p = document.querySelector('.picture').picture; return [p.row, p.col, p.scale]"
+    )
+    none = browser.run("return document.querySelector('.picture').picture.colours.none")
+    middles = [((np.arange(16) + 0.5 - first) * scale).astype(int) for first in (row0, col0)]
+    seen = (drawn(browser)[np.ix_(*middles)] != none).any(axis=-1)
+    assert (seen == mask[:16, :16]).all()
+    assert "all 50.0 %" in browser.text("#row-fill")
+    assert "all 50.0 %" in browser.text("#col-fill")
+
+
+def test_the_picture_obeys_the_keys_and_tells_what_it_shows(browser, solved, layers):
+    name = name_of(layers, "query")
+    mask = ms.solve(ms.magnitude(layers[name]), PATTERN).mask
+    browser.open(f"/jobs/{solved.id}/layer?tensor={name}")
+    ready(browser)
+    canvas = browser.find(".picture")
+    whole = browser.run("return document.querySelector('.picture').picture.scale")
+    canvas.send_keys("+" * 4)
+    assert browser.run("return document.querySelector('.picture').picture.scale") > 4 * whole
+    ready(browser)
+    canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    row, col = browser.run("return document.querySelector('.picture').picture.cursor")
+    said = browser.text(".readout")
+    assert said.startswith(f"row {row}, column {col} · {'kept' if mask[row, col] else 'dropped'}, score ")
+    assert float(said.split("score ")[1].split()[0]) == pytest.approx(abs(layers[name][row, col]), rel=1e-3)
+    before = browser.run("return document.querySelector('.picture').picture.col")
+    canvas.send_keys(Keys.SHIFT + Keys.ARROW_RIGHT)
+    assert browser.run("return document.querySelector('.picture').picture.col") > before
+    canvas.send_keys("0")
+    assert browser.run("return document.querySelector('.picture').picture.scale") == pytest.approx(whole)
+
+
+def test_layers_are_sorted_and_searched_in_place(browser, solved):
+    browser.open(f"/jobs/{solved.id}")
+    browser.find("#by-retained").click()
+    browser.until(lambda: browser.all("th[aria-sort=ascending] #by-retained"))
+    shares = [float(cell.text.split()[0]) for cell in browser.all("#layers tbody td:nth-of-type(2)")]
+    assert shares == sorted(shares)
+    assert browser.run("return document.activeElement.id") == "by-retained"
+    browser.find("#by-retained").click()
+    browser.until(lambda: browser.all("th[aria-sort=descending] #by-retained"))
+    field = browser.find("[name=q]")
+    field.send_keys("query", Keys.ENTER)
+    browser.until(lambda: len(browser.all("#layers tbody tr")) == 1)
+    browser.driver.back()
+    browser.until(lambda: len(browser.all("#layers tbody tr")) == 4)
+
+
+def test_jobs_are_searched_and_canceled_from_the_list(browser, running):
+    browser.open("/jobs")
+    assert "slots" in browser.text(".workers")
+    field = browser.find("[name=q]")
+    field.send_keys(running.id, Keys.ENTER)
+    browser.until(lambda: len(browser.all("#list tbody tr")) == 1)
+    browser.find("#list form button").click()
+    browser.until(lambda: "canceled" in browser.text("h1"))
+
+
+def test_everything_can_be_done_with_the_keyboard(browser, file):
+    browser.open("/")
+
+    def press(*keys):
+        ActionChains(browser.driver).send_keys(*keys).perform()
+
+    def focused():
+        return browser.run("const e = document.activeElement; return e.id || e.className || e.value")
+
+    press(Keys.TAB)
+    assert focused() == "skip"
+    press(Keys.ENTER)
+    assert focused() == "main"
+    press(Keys.TAB)
+    assert focused() == "file"
+    browser.find("#file").send_keys(str(file))
+    browser.until(lambda: browser.text("#chosen"))
+    while focused() != "transposable 8:16":
+        press(Keys.TAB)
+    press(Keys.ARROW_LEFT)
+    assert browser.find("#pattern").get_attribute("value") == "transposable 2:4"
+    while focused() != "go":
+        press(Keys.TAB)
+    press(Keys.ENTER)
+    browser.until(lambda: "succeeded" in browser.text("h1"))
+    while "layer?tensor" not in (browser.run("return document.activeElement.href") or ""):
+        press(Keys.TAB)
+    press(Keys.ENTER)
+    ready(browser)
+    while focused() != "picture":
+        press(Keys.TAB)
+    press(Keys.ARROW_RIGHT)
+    assert browser.text(".readout").startswith("row ")
+
+
+@pytest.fixture
+def token(stack):
+    """A key, which makes the installation ask for one; forgotten afterwards."""
+    before = set(stack.valkey_client.keys("masksmith:*"))
+    yield ServiceKeys(stack.valkey_client).create("ann")[1]
+    made = set(stack.valkey_client.keys("masksmith:key*")) | set(stack.valkey_client.keys("masksmith:session*"))
+    stack.valkey_client.delete(*(made - before))
+
+
+def test_signing_in_and_out(browser, token, file):
+    browser.open("/")
+    browser.find("#token").send_keys("msk_wrong", Keys.ENTER)
+    browser.until(lambda: "unknown or was revoked" in browser.text("#login-error"))
+    browser.find("#token").clear()
+    browser.find("#token").send_keys(token, Keys.ENTER)
+    browser.find("#file").send_keys(str(file))
+    browser.until(lambda: browser.text("#chosen"))
+    browser.find("#go").click()
+    browser.until(lambda: "succeeded" in browser.text("h1"))
+    assert browser.run("return document.cookie") == ""
+    browser.open("/login")
+    browser.until(lambda: browser.text("#who") == "Signed in as ann (user).")
+    browser.find("#leave").click()
+    browser.until(lambda: browser.text("#who") == "This service asks for a key.")
+    # The refusals are logged by the browser as failed requests.
+    assert [message for message in browser.complaints() if "401" not in message] == []
+
+
+def test_every_control_has_a_name(browser, solved):
+    script = """return [...document.querySelectorAll('input:not([type=hidden]), select, button, a, canvas, progress')]
+        .filter(e => !(e.ariaLabel || e.labels?.length || e.innerText?.trim() || e.getAttribute('aria-labelledby')))
+        .map(e => e.outerHTML)"""
+    for path in (
+        "/",
+        "/jobs",
+        f"/jobs/{solved.id}",
+        f"/jobs/{solved.id}/layer?tensor={solved.document.tensors[0].name}",
+    ):
+        browser.open(path)
+        assert [found for found in browser.run(script) if "ramp" not in found] == []
+        assert len(browser.all("h1")) == 1
+
+
+def luminance(colour):
+    values = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+COLOURS = """const seen = new Map();
+for (const e of document.querySelectorAll('main *, header *')) {
+  if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || !e.offsetParent) continue;
+  let under = e;
+  while (under && getComputedStyle(under).backgroundColor === 'rgba(0, 0, 0, 0)') under = under.parentElement;
+  const pair = [getComputedStyle(e).color, getComputedStyle(under ?? document.body).backgroundColor];
+  seen.set(pair.join(), pair);
+}
+return [...seen.values()]"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_is_readable_in_dark_and_light(browser, solved, dark):
+    browser.resize((1280, 900), dark=dark)
+    for path in ("/", "/jobs", f"/jobs/{solved.id}"):
+        browser.open(path)
+        assert (luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.1) == dark
+        for text, ground in browser.run(COLOURS):
+            lights = sorted((luminance(text), luminance(ground)))
+            assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5, (path, text, ground)
+
+
+def test_the_theme_can_be_chosen_and_stays(browser):
+    browser.open("/")
+    button = browser.find("#theme")
+    button.click()
+    button.click()
+    assert button.text == "Theme: dark"
+    assert luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.1
+    browser.open("/jobs")
+    assert luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.1
+
+
+def test_nothing_sticks_out_of_a_phone(browser, solved):
+    browser.resize((390, 844))
+    name = solved.document.tensors[0].name
+    for path in ("/", "/jobs", f"/jobs/{solved.id}", f"/jobs/{solved.id}/layer?tensor={name}"):
+        browser.open(path)
+        assert browser.run("return document.documentElement.scrollWidth") <= 390, path

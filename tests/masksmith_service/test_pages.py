@@ -1,0 +1,260 @@
+import re
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+import masksmith as ms
+from masksmith_protocol.documents import Job, WorkerInfo
+from masksmith_protocol.errors import TensorError
+from masksmith_protocol.keys import Keys, Role
+from masksmith_protocol.records import ShardReport
+from masksmith_service.pages import choices, listing, rendering, tiles
+from masksmith_service.routes.discovery import PATTERNS
+
+PAGES = files("masksmith_service.pages")
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+WRITTEN = [choice.text for choice in choices.offered()] + [pattern.example for pattern in PATTERNS]
+MORE = ["1:4", "transposable 16:32", "transposable <=1:4", "transposable 4:8 x 2:4", "<=3:8", "transposable 32:64"]
+
+
+@pytest.mark.parametrize("text", sorted({*WRITTEN, *MORE}))
+def test_what_is_drawn_is_allowed(text):
+    drawing = choices.described(text).drawing
+    mask = np.array(drawing.mask)
+    assert mask.any()
+    if "block" in text:
+        # Drawn with blocks of 4 x 4, whatever their size.
+        text = re.sub(r"\d+x\d+", "4x4", text)
+    elif text == "64:2:8":
+        text = "16:2:8"
+    verdict = ms.verify(mask, text)
+    assert verdict.ok, verdict
+    assert drawing.kept.count("M") == mask.sum()
+
+
+def test_along_out_the_drawing_stands():
+    mask = np.array(choices.described("1:4", axis="out").drawing.mask)
+    assert ms.verify(mask, ms.NM(1, 4, axis="out")).ok
+
+
+def test_a_kind_of_pattern_that_nobody_can_draw_is_not_drawn():
+    class Odd:
+        axis, ragged, density, shard_rows = "in", "pad", 0.5, None
+
+    assert tiles.draw(Odd()) is None
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/pattern?pattern=2:4", "/jobs/{job}"])
+def test_pages_allow_nothing_from_elsewhere(client, submit, path):
+    response = client.get(path.format(job=submit()["id"]), headers=HTML)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_no_file_of_the_pages_breaks_the_policy():
+    for folder in ("templates", "static"):
+        for file in (PAGES / folder).iterdir():
+            text = file.read_text()
+            outside = set(re.findall(r"https?://[\w./]+", text)) - {"http://www.w3.org/2000/svg"}
+            assert not outside, file.name
+            assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=\"|\sstyle=|javascript:", text), file.name
+            assert "innerHTML" not in text
+            assert "|safe" not in re.sub(r"\s", "", text)
+
+
+def test_what_pages_name_exists(client, submit):
+    seen = set()
+    for path in ("/", "/jobs", f"/jobs/{submit()['id']}"):
+        text = client.get(path, headers=HTML).text
+        seen |= set(re.findall(r'(?:href|src)="(/[^"]*)"', text))
+    seen |= {
+        f"/static/{name}"
+        for file in (PAGES / "static").iterdir()
+        for name in re.findall(r'from "\./(.*?)"', file.read_text())
+    }
+    assert "/static/masksmith.css" in seen
+    for path in seen:
+        assert client.get(path, headers=HTML).status_code == 200, path
+
+
+def test_hostile_names_stay_text(client, save):
+    name = "<img src=x onerror=alert(1)>\"'{{7*7}}"
+    data = save({name: np.ones((8, 8), np.float32), "<b>bias": np.ones(3, np.float32)})
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()["id"]
+    text = client.get(f"/jobs/{job}", params={"q": '"><script>'}, headers=HTML).text
+    assert "<script>" not in text
+    text = client.get(f"/jobs/{job}", headers=HTML).text
+    assert "<img src=x" not in text
+    assert "<b>bias" not in text
+    assert "{{7*7}}" in text
+
+
+def test_people_get_pages_and_programs_get_documents(client):
+    page = client.get("/jobs/nope", headers=HTML)
+    assert page.status_code == 404
+    assert "there is no job" in page.text
+    assert "Content-Security-Policy" in page.headers
+    assert client.get("/jobs/nope").json()["code"] == "job_not_found"
+    assert client.get("/v1/jobs/nope", headers=HTML).json()["code"] == "job_not_found"
+    assert client.get("/nowhere", headers=HTML).text.startswith("<!doctype html>")
+
+
+def test_patterns_are_explained_or_refused(client):
+    good = client.get("/pattern", params={"pattern": "transposable  8:16"}).text
+    assert "transposable 8:16" in good
+    assert "50.00 %" in good
+    assert "n counts the kept entries" in client.get("/pattern", params={"pattern": "17:16"}).text
+    assert "none of" not in good
+
+
+def test_jobs_are_found_and_filtered(client, records, good):
+    for pattern in ("2:4", "4:8", "transposable 2:4"):
+        client.post("/v1/masks", params={"pattern": pattern}, content=good)
+    jobs = client.get("/v1/jobs").json()["jobs"]
+    records.cancel(jobs[0]["id"])
+
+    def shown(**query):
+        text = client.get("/jobs", params=query, headers=HTML).text
+        return [job["pattern"] for job in jobs if f'href="/jobs/{job["id"]}"' in text]
+
+    assert shown() == ["transposable 2:4", "4:8", "2:4"]
+    assert shown(q="2:4") == ["transposable 2:4", "2:4"]
+    assert shown(q="TRANSP") == ["transposable 2:4"]
+    assert shown(only="live") == ["4:8", "2:4"]
+    assert shown(only="canceled", q="2:4") == ["transposable 2:4"]
+    assert shown(q=jobs[1]["id"]) == ["4:8"]
+    assert "No such job" in client.get("/jobs", params={"q": "zzz"}, headers=HTML).text
+
+
+def test_a_search_goes_on_where_it_stopped(records, client, good, monkeypatch):
+    for _ in range(5):
+        client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
+    monkeypatch.setattr(listing, "AT_ONCE", 2)
+    monkeypatch.setattr(listing, "SCANNED", 4)
+    monkeypatch.setattr(listing, "PAGE", 3)
+    first = listing.find_jobs(records, None, "2:4", "", None)
+    rest = listing.find_jobs(records, None, "2:4", "", first.next)
+    assert [len(first.jobs), len(rest.jobs), rest.next] == [3, 2, None]
+    nothing = listing.find_jobs(records, None, "zzz", "", None)
+    assert (nothing.jobs, nothing.next) == ([], client.get("/v1/jobs").json()["jobs"][3]["id"])
+
+
+def test_the_installation_is_shown(client, records, submit):
+    assert "No worker is alive" in client.get("/jobs", headers=HTML).text
+    worker = {"name": "anvil", "device": "cpu", "device_name": "x", "slots": 2, "queues": [], "version": "1"}
+    records.announce_worker(WorkerInfo(**worker, started_at="2026-01-01T00:00:00Z"))
+    submit()
+    text = client.get("/jobs", headers=HTML).text
+    assert "anvil" in text
+    assert re.search(r'<span class="figure">1</span>\s*<span class="muted">shards waiting', text)
+
+
+def test_keys_see_their_own_on_pages_too(client, records, good):
+    keys = Keys(records.redis)
+    ann, bob, admin = (
+        {"Authorization": f"Bearer {keys.create(name, role)[1]}"}
+        for name, role in [("ann", Role.USER), ("bob", Role.USER), ("eve", Role.ADMIN)]
+    )
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=ann).json()["id"]
+    for headers, sees in [(ann, True), (bob, False), (admin, True)]:
+        listed = client.get("/jobs", headers=headers | HTML).text
+        assert (f"/jobs/{job}" in listed) == sees
+        assert ("No worker is alive" in listed) == (headers is admin)
+        for path in (f"/jobs/{job}", f"/jobs/{job}/layer?tensor=layer.weight"):
+            assert ("there is no job" in client.get(path, headers=headers | HTML).text) == (not sees)
+        for path in ("window", "profile"):
+            response = client.get(f"/v1/jobs/{job}/{path}", params={"tensor": "layer.weight"}, headers=headers)
+            assert response.json()["code"] == ("result_not_found" if sees else "job_not_found")
+    assert client.post(f"/jobs/{job}/cancel", headers=bob).status_code == 404
+    assert client.get(f"/v1/jobs/{job}", headers=ann).json()["state"] == "queued"
+
+
+def test_without_a_key_pages_ask_for_one(client, records):
+    Keys(records.redis).create("ann")
+    for path in ("/", "/jobs", "/jobs/x"):
+        page = client.get(path, headers=HTML)
+        assert page.status_code == 401
+        assert '<form id="login"' in page.text
+    assert client.get("/login", headers=HTML).status_code == 200
+    assert client.get("/static/masksmith.css").status_code == 200
+
+
+def test_a_job_is_canceled_without_a_script(client, submit):
+    job = submit()["id"]
+    response = client.post(f"/jobs/{job}/cancel", follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, f"/jobs/{job}")
+    assert client.get(f"/v1/jobs/{job}").json()["state"] == "canceled"
+
+
+def test_a_layers_error_is_shown_beside_it(client, records, submit):
+    job = submit()["id"]
+    lease = records.take(job, 0, lease_s=30, attempts=3)
+    error = TensorError(code="invalid_scores", message="tensor 'layer.weight': NaN at [3, 4]", index=[3, 4])
+    records.strike(lease, ShardReport(error=error))
+    text = client.get(f"/jobs/{job}", headers=HTML).text
+    assert "NaN at [3, 4]" in text
+    assert "<code>invalid_scores</code>" in text
+    assert 'badge failed">failed' in text
+
+
+def job_of(*rows):
+    tensors = [
+        {"name": name, "state": "succeeded", "shape": [10, size], "status": "optimal", "objective": 0.5 * size,
+         "upper_bound": 0.5 * size + gap, "gap": gap, "retained": 0.5, "density": 0.5, "solve_s": size / 10}
+        if gap is not None else {"name": name, "state": "queued", "shape": [10, size]}
+        for name, size, gap in rows
+    ]  # fmt: skip
+    return Job.model_validate(
+        {"id": "j", "state": "running", "pattern": "2:4", "solver": "auto", "created_at": "2026-01-01T00:00:00Z",
+         "progress": {"done": 1, "total": 2}, "tensors": tensors}
+    )  # fmt: skip
+
+
+def test_layers_are_sorted_with_the_unknown_last():
+    job = job_of(("b", 4, 0.2), ("a", 8, None), ("c", 2, 0.1))
+
+    def names(sort, **options):
+        return [row.name for row in listing.list_layers(job, "", sort, 1, descending=False, **options).rows]
+
+    assert names("") == ["b", "a", "c"]
+    assert names("name") == ["a", "b", "c"]
+    assert names("gap") == ["c", "b", "a"]
+    assert names("shape") == ["c", "b", "a"]
+    assert [row.name for row in listing.list_layers(job, "", "gap", 1, descending=True).rows] == ["b", "c", "a"]
+    assert [row.name for row in listing.list_layers(job, "C", "", 1, descending=False).rows] == ["c"]
+
+
+def test_many_layers_come_in_pages(monkeypatch):
+    monkeypatch.setattr(listing, "LAYERS", 2)
+    job = job_of(*((f"l{number}", 1, 0.0) for number in range(5)))
+    last = listing.list_layers(job, "", "", 9, descending=False)
+    assert (last.page, last.pages, last.found, [row.name for row in last.rows]) == (3, 3, 5, ["l4"])
+
+
+def test_totals_add_up():
+    totals = listing.total(job_of(("a", 4, 0.0), ("b", 8, 1.0), ("c", 8, None)))
+    assert (totals.weights, totals.solved, totals.optimal) == (120, 2, 2)
+    assert totals.retained == pytest.approx(0.5)
+    assert totals.gap == pytest.approx(1 / 7)
+    empty = listing.total(job_of(("c", 8, None)))
+    assert (empty.retained, empty.gap, empty.weights) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (rendering.share(0.76904), "76.90 %"), (rendering.share(None), "\N{EN DASH}"), (rendering.gap(0.0), "0"),
+        (rendering.gap(3e-12), "3.0e-12"), (rendering.seconds(0.0004), "< 1 ms"), (rendering.seconds(0.25), "250 ms"),
+        (rendering.seconds(0.9999), "1.0 s"), (rendering.seconds(99.9), "1 min 40 s"),
+        (rendering.seconds(3599.9), "1 h 0 min"), (rendering.size(1023), "1023 B"), (rendering.size(2**20), "1.0 MiB"),
+        (rendering.size(1.5 * 2**50), "1536.0 TiB"), (rendering.number(10616832), "10\u202f616\u202f832"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_for_people(written, text):
+    assert written == text

@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from blake3 import blake3
+from starlette.testclient import TestClient
+
+import masksmith as ms
+from masksmith_protocol.store import BlobStore, upload_name
+from masksmith_service import windows
+from masksmith_service.app import create_app
+from masksmith_worker.runner import Runner
+
+RNG = np.random.default_rng(11)
+FLAT = RNG.standard_normal((75, 101), dtype=np.float32)
+CONVOLUTION = RNG.standard_normal((24, 10, 3, 3), dtype=np.float32)
+
+
+@pytest.fixture
+def client(settings):
+    # Shards of a few rows, so that every picture is pieced together.
+    small = settings.model_copy(update={"shard_bytes": 4096, "max_body_bytes": 2**24})
+    with TestClient(create_app(small), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def solve(client, settings, records):
+    """Have a file's masks found by a runner in this process; gives the job's id."""
+
+    def solve(tensors, **options):
+        data = safetensors.torch.save({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
+        response = client.post("/v1/masks", params=options, content=data)
+        assert response.status_code == 202, response.text
+        runner = Runner(records, BlobStore(settings.store_path))
+        job = response.json()["id"]
+        for index in records.shards(job):
+            runner.run(job, index)
+        return job
+
+    return solve
+
+
+@pytest.fixture
+def window(client):
+    def window(job, tensor="w", **query):
+        response = client.get(f"/v1/jobs/{job}/window", params={"tensor": tensor, **query})
+        assert response.status_code == 200, response.text
+        return safetensors.numpy.load(response.content)
+
+    return window
+
+
+def as_matrix(weight):
+    return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+
+
+CASES = [
+    (FLAT, {"pattern": "transposable 8:16"}),
+    (FLAT, {"pattern": "2:4", "axis": "out"}),
+    (FLAT, {"pattern": "30%"}),
+    (CONVOLUTION, {"pattern": "2:4"}),
+    (torch.from_numpy(FLAT).bfloat16(), {"pattern": "transposable <=3:8"}),
+    (np.abs(FLAT).astype(np.float64), {"pattern": "4:8", "scores": "given"}),
+]
+
+
+@pytest.mark.parametrize(("weight", "options"), CASES)
+def test_a_window_shows_mask_and_scores_as_they_are(solve, window, weight, options):
+    job = solve({"w": weight}, **options)
+    pattern = ms.parse(options["pattern"], axis=options.get("axis", "in"))
+    numbers = weight.float().numpy() if isinstance(weight, torch.Tensor) else weight
+    scores = np.abs(numbers)
+    mask = as_matrix(ms.solve(scores, pattern).mask).astype(np.float32)
+    magnitude = as_matrix(scores).astype(np.float32)
+    for row, col, rows, cols in [(0, 0, 64, 64), (3, 5, 9, 31), (20, 77, 60, 60)]:
+        found = window(job, row=row, col=col, rows=rows, cols=cols)
+        part = np.s_[row : row + rows, col : col + cols]
+        assert (found["kept"] == mask[part]).all()
+        assert (found["scores"] == magnitude[part]).all()
+        assert (found["kept_scores"] == (magnitude * mask)[part]).all()
+
+
+@pytest.mark.parametrize("step", [2, 7, 64, 1000])
+def test_a_far_view_is_the_mean_of_its_cells(solve, window, step):
+    job = solve({"w": FLAT}, pattern="30%")
+    mask, scores = ms.solve(np.abs(FLAT), "30%").mask, np.abs(FLAT)
+    found = window(job, row=2, col=1, step=step)
+    assert found["kept"].shape == (-(-73 // step), -(-100 // step))
+    for (row, col), share in np.ndenumerate(found["kept"]):
+        part = np.s_[2 + row * step : 2 + (row + 1) * step, 1 + col * step : 1 + (col + 1) * step]
+        assert share == pytest.approx(mask[part].mean(), abs=1e-6)
+        assert found["scores"][row, col] == pytest.approx(scores[part].mean(), rel=1e-5)
+        kept = scores[part][mask[part]]
+        assert found["kept_scores"][row, col] == pytest.approx(kept.mean() if kept.size else 0, rel=1e-5)
+
+
+def test_a_large_view_samples_rows_and_says_so(client, solve, window, monkeypatch):
+    job = solve({"w": FLAT}, pattern="30%")
+    monkeypatch.setattr(windows, "SAMPLED_ENTRIES", 4 * 5 * 20 * 3)
+    monkeypatch.setattr(windows, "BAND_BYTES", 4 * 101 * 6)
+    mask = ms.solve(np.abs(FLAT), "30%").mask
+    found = window(job, rows=4, cols=6, step=20)
+    for (row, col), share in np.ndenumerate(found["kept"]):
+        first, length = 20 * row, min(20, 75 - 20 * row)
+        rows = [first + length * number // 2 for number in range(2)]
+        assert share == pytest.approx(mask[rows, 20 * col : 20 * col + 20].mean(), abs=1e-6)
+    response = client.get(f"/v1/jobs/{job}/window", params={"tensor": "w", "rows": 4, "cols": 6, "step": 20})
+    text = response.content[8 : 8 + int.from_bytes(response.content[:8], "little")]
+    assert b'"sampled":"2"' in text
+
+
+def test_bounds_do_not_grow_with_the_layer(solve, window, monkeypatch):
+    job = solve({"w": FLAT}, pattern="2:4")
+    read = []
+    ranges = BlobStore.get_ranges
+
+    def counted(self, name, starts, length):
+        read.append(len(starts) * length)
+        return ranges(self, name, starts, length)
+
+    monkeypatch.setattr(BlobStore, "get_ranges", counted)
+    monkeypatch.setattr(windows, "BAND_BYTES", 1000)
+    whole = window(job, rows=75, cols=101)
+    assert max(read) <= 1000
+    assert (whole["kept"] == ms.solve(np.abs(FLAT), "2:4").mask).all()
+
+
+def test_the_profile_counts_rows_and_columns(client, solve):
+    job = solve({"w": FLAT}, pattern="30%")
+    response = client.get(f"/v1/jobs/{job}/profile", params={"tensor": "w"})
+    found = safetensors.numpy.load(response.content)
+    mask = ms.solve(np.abs(FLAT), "30%").mask
+    assert (found["row_kept"] == mask.sum(axis=1)).all()
+    assert (found["col_kept"] == mask.sum(axis=0)).all()
+    rows = [number * 75 // 64 for number in range(64)]
+    wanted = np.quantile(np.abs(FLAT[rows]), np.linspace(0, 1, 101))
+    assert found["quantiles"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "läufer", "what?&#", "w w"])
+def test_any_name_will_do(solve, window, name):
+    job = solve({name: FLAT}, pattern="2:4")
+    assert window(job, tensor=name)["kept"].shape == (75, 101)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"row": 75}, {"col": 101}, {"rows": 0}, {"cols": 1025}, {"rows": 1024, "cols": 1024}, {"step": 0}, {"row": -1}],
+)
+def test_windows_that_are_none_are_refused(client, solve, query):
+    job = solve({"w": FLAT}, pattern="2:4")
+    response = client.get(f"/v1/jobs/{job}/window", params={"tensor": "w"} | query)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_document")
+
+
+def test_what_is_not_there_is_named(client, solve, submit, settings):
+    waiting = submit()["id"]
+    for query, status, code, word in [
+        ({"tensor": "layer.weight"}, 404, "result_not_found", "layer.weight"),
+        ({"tensor": "nope"}, 404, "unknown_tensor", "nope"),
+    ]:
+        response = client.get(f"/v1/jobs/{waiting}/window", params=query)
+        assert (response.status_code, response.json()["code"]) == (status, code)
+        assert word in response.json()["detail"]
+    assert client.get("/v1/jobs/nope/profile", params={"tensor": "w"}).json()["code"] == "job_not_found"
+    job = solve({"w": FLAT}, pattern="2:4")
+    data = safetensors.torch.save({"w": torch.as_tensor(FLAT)})
+    BlobStore(settings.store_path).delete(upload_name(blake3(data).hexdigest()))
+    response = client.get(f"/v1/jobs/{job}/window", params={"tensor": "w"})
+    assert (response.status_code, response.json()["code"]) == (404, "result_not_found")
+    assert "expired" in response.json()["detail"]
