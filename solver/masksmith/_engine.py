@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from loky import get_reusable_executor
@@ -72,7 +73,8 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
         answer, seconds = None, 0.0
         if panel is not None:
             with _naming(layer, span):
-                answer, seconds = pool.submit(_timed, _choose(layer, solver, deadline), panel).result()
+                sent = replace(panel, room=None)
+                answer, seconds = pool.submit(_timed, _choose(layer, solver, deadline), sent).result()
         layer.write(span, rows, panel, answer, seconds)
         return item
 

@@ -90,10 +90,14 @@ class Layer:
         return self._keep is not None or self._drop is not None
 
     def spans(self) -> Iterator[Span]:
-        """Cut the layer into panels of about `PANEL_ENTRIES` entries, at least one row of tiles each."""
-        rows = self.tile.rows
-        total = -(-self.grid.rows // rows)
-        step = max(1, PANEL_ENTRIES // (rows * max(1, self.grid.cols)))
+        """Cut the layer into equal panels of about `PANEL_ENTRIES` entries, at least one row of tiles each.
+
+        They come in pairs, so that two threads end at the same time.
+        """
+        total = -(-self.grid.rows // self.tile.rows)
+        pairs = -(-self.grid.rows * self.grid.cols // (2 * PANEL_ENTRIES))
+        alone = 2 * self.grid.rows * self.grid.cols <= PANEL_ENTRIES
+        step = -(-total // (1 if alone else 2 * pairs))
         for first in range(0, total, step):
             yield Span(first, min(first + step, total))
 
@@ -118,7 +122,8 @@ class Layer:
         if isinstance(self.extras.warm_start, Solution) and self.extras.warm_start.duals is not None:
             u, v = self.extras.warm_start.duals
             duals = (u[span.first : span.last], v[span.first : span.last])
-        return rows, Panel(scores, self.tile, self._forced(span, whole), start, duals)
+        room = self.sink.room(span.first * self.tile.rows, *scores.shape) if scores.shape == rows.shape else None
+        return rows, Panel(scores, self.tile, self._forced(span, whole), start, duals, room)
 
     def write(
         self, span: Span, rows: Matrix, panel: Panel | None, answer: PanelAnswer | None, seconds: float = 0.0
@@ -144,7 +149,8 @@ class Layer:
                 self.duals[0][here], self.duals[1][here] = answer.row_duals, answer.col_duals
         self._tallies[span.first] = self._tally(span, rows, mask, height, width, objective)
         self._seconds[span.first] = seconds
-        self.sink.write(span.first * self.tile.rows, mask)
+        if panel is None or mask is not panel.room:
+            self.sink.write(span.first * self.tile.rows, mask)
 
     def total(self) -> Tally:
         """Add up all panels, in an order that does not depend on threads."""

@@ -31,6 +31,7 @@ class Panel:
         forced: Per entry `KEEP`, `FREE` or `DROP`; None when every entry is free.
         start: Mask to start from, or None.
         start_duals: Row and column duals to start from (shapes as in `PanelAnswer`), or None.
+        room: Where a solver may put its mask, so that it need not be copied there; as scores, not initialised.
     """
 
     scores: Matrix
@@ -38,6 +39,7 @@ class Panel:
     forced: Forced | None = None
     start: Bools | None = None
     start_duals: tuple[Duals, Duals] | None = None
+    room: Bools | None = None
 
     @property
     def down(self) -> int:

@@ -75,6 +75,11 @@ class Sink:
         self.mask: Bools = np.empty(shape, np.bool_)
         self._axis = axis
 
+    def room(self, first: int, height: int, width: int) -> Bools | None:
+        """Give the place of matrix rows where it is such a matrix itself; what is put there need not be written."""
+        part = self.mask[first : first + height]
+        return part if self._axis == "in" and part.shape == (height, width) else None
+
     def write(self, first: int, rows: Bools) -> None:
         """Write matrix rows, starting at `first`, in the orientation that `Source` read them."""
         if self._axis == "out":

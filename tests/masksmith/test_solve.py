@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import masksmith as ms
+from masksmith import _layer
 
 T816 = "transposable 8:16"
 
@@ -90,6 +91,44 @@ def test_the_answer_does_not_depend_on_threads_or_company() -> None:
         np.testing.assert_array_equal(alone.mask, many[name].mask)
         assert alone.objective == many[name].objective
         assert alone.total_score == many[name].total_score
+
+
+@pytest.mark.parametrize("rule", [T816, "transposable <=2:4", "transposable 3:7", ms.NM(2, 4, axis="out")], ids=str)
+def test_the_answer_does_not_depend_on_panels(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.round(4 * np.abs(gaussian(200, 130)))
+    whole = ms.solve(scores, rule, threads=1)
+    for entries in (1, 5000, 9000):
+        monkeypatch.setattr(_layer, "PANEL_ENTRIES", entries)
+        pieces = ms.solve(scores, rule, threads=2)
+        np.testing.assert_array_equal(pieces.mask, whole.mask)
+        assert pieces.tile_objectives.tobytes() == whole.tile_objectives.tobytes()
+
+
+def test_panels_come_in_pairs_and_cover_the_layer() -> None:
+    for rows in (16, 256, 512, 768, 4000):
+        layer = _layer.Layer(np.zeros((rows, 1024), np.float32), ms.parse(T816), _layer.Extras())
+        spans = list(layer.spans())
+        assert [span.first for span in spans[1:]] == [span.last for span in spans[:-1]]
+        assert spans[0].first == 0
+        assert spans[-1].last == rows // 16
+        assert len(spans) == 1 or len(spans) % 2 == 0
+        assert len({span.last - span.first for span in spans[:-1]}) <= 1
+        assert (spans[0].last - 1) * 16 * 1024 <= _layer.PANEL_ENTRIES
+
+
+def test_a_mask_is_made_where_it_stays() -> None:
+    layer = _layer.Layer(np.abs(gaussian(32, 32)), ms.parse(T816), _layer.Extras())
+    span = next(layer.spans())
+    rows, panel = layer.read(span)
+    assert panel is not None
+    answer = ms.Exact()(panel)
+    assert np.shares_memory(answer.mask, layer.sink.mask)
+    layer.write(span, rows, panel, answer)
+    assert ms.verify(layer.sink.mask, T816)
+    ragged = _layer.Layer(np.abs(gaussian(30, 30)), ms.parse(T816), _layer.Extras())
+    padded = ragged.read(next(ragged.spans()))[1]
+    assert padded is not None
+    assert padded.room is None
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,20 @@ def scan(scores: Matrix) -> tuple[int, float]:
         Row-major position of the first NaN, infinite or negative score (-1 when there is none), and the sum of all
         scores in float64 (meaningless when one is bad).
     """
-    rows, cols = scores.shape
-    sums, total = np.empty(STRIP), 0.0
-    for left in range(0, cols, STRIP):
-        width = min(STRIP, cols - left)
-        sums[:width] = 0.0
-        good = 0
-        for i in range(rows):
-            row = scores[i, left : left + width]
-            for j in range(width):
-                sums[j] += np.float64(row[j])
-                good += np.int64((row[j] >= 0.0) & (row[j] < np.inf))
-        if good < rows * width:
-            return _first_bad(scores), total
-        for j in range(width):
-            total += sums[j]
+    values, sums, total, good = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
+    whole = len(values) // STRIP * STRIP
+    for begin in range(0, whole, STRIP):
+        strip = values[begin : begin + STRIP]
+        for j in range(STRIP):
+            sums[j] += np.float64(strip[j])
+            good += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
+    for value in values[whole:]:
+        total += np.float64(value)
+        good += np.int64((value >= 0.0) & (value < np.inf))
+    if good < len(values):
+        return _first_bad(scores), total
+    for j in range(STRIP):
+        total += sums[j]
     return -1, total
 
 

@@ -149,7 +149,7 @@ def _shift(u: Lanes, v: Lanes, rows: int, cols: int) -> int:
 
 @cache
 def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int, tall: int) -> Callable[..., Any]:
-    """Make the kernel of one wave.
+    """Make the kernel that runs waves.
 
     Args:
         row_size: Network for rows, over the columns of a tile.
@@ -162,12 +162,23 @@ def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int
 
     @jit
     def run(
-        scores: Matrix, budget: Budget, sweeps: int, warm: bool, limited: bool, order: Order, count: int, mask: Bools,
+        scores: Matrix, budget: Budget, waves: Order, warm: bool, limited: bool, order: Order, count: int, mask: Bools,
         row_duals: Duals, col_duals: Duals,
     ) -> int:  # fmt: skip
-        """Run `sweeps` on the first `count` tiles of `order`; leave those not solved at its front, give their number.
+        """Solve the first `count` tiles of `order` as far as sweeps do; leave the others at its front, count them.
 
-        With `limited` no price falls below 0; without it counts are exact, and at-most budgets shift prices afterwards.
+        Args:
+            scores: `[down * rows, across * cols]`.
+            budget: Size and budgets of its tiles.
+            waves: Sweeps of each wave; it takes the tiles that the one before did not solve, where that left them.
+            warm: Whether the first one starts from given duals.
+            limited: Whether no price may fall below 0 in the first one; in the later ones that is for budgets that are
+                limits. Else counts are exact, and at-most budgets shift prices afterwards.
+            order: Indices `tile row * across + tile column`.
+            count: How many of them.
+            mask: As scores; out.
+            row_duals: `[down * across, rows]`, start and answer.
+            col_duals: `[down * across, cols]`, start and answer.
         """
         rows, cols = budget.rows, budget.cols
         raw = np.empty(rows * row_size * LANES, scores.dtype)
@@ -175,35 +186,39 @@ def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int
         x[:] = PAD
         u, v = aligned(col_size * LANES), aligned(row_size * LANES)
         row_floor, col_floor = aligned(col_size * LANES), aligned(row_size * LANES)
-        row_floor[:] = col_floor[:] = 0 if limited else NO_FLOOR
         peak, unit = np.empty(LANES, scores.dtype), np.empty(LANES)
         scale, rescale = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
-        starts = new_starts()
-        left = 0
-        for first in range(0, count, LANES):
-            locate(starts, order, first, count, scores, mask, rows, cols)
-            peak[:] = 0
-            gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
-            fits = scales(peak, scale, rescale, unit)
-            quantise(raw, scale, rescale, x, rows, cols, row_size)
-            v[:] = 0
-            if warm:
-                for lane in range(LANES):
-                    _read_prices(col_duals, starts.tile[lane], lane, unit[lane], limited, v)
-            for sweep in range(sweeps):
-                relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
+        starts, left = new_starts(), count
+        for sweeps in waves:
+            row_floor[:] = col_floor[:] = 0 if limited else NO_FLOOR
+            count, left = left, 0
+            for first in range(0, count, LANES):
+                locate(starts, order, first, count, scores, mask, rows, cols)
+                peak[:] = 0
+                gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
+                fits = scales(peak, scale, rescale, unit)
+                quantise(raw, scale, rescale, x, rows, cols, row_size)
+                v[:] = 0
+                if warm:
+                    for lane in range(LANES):
+                        _read_prices(col_duals, starts.tile[lane], lane, unit[lane], limited, v)
+                for sweep in range(sweeps):
+                    relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
+                    middle(
+                        x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), shelf, row_size, row_half
+                    )
+                    middle(x, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, shelf, col_size, col_half)
                 middle(x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), shelf, row_size, row_half)
-                middle(x, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, shelf, col_size, col_half)
-            middle(x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), shelf, row_size, row_half)
-            fits &= fitting(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
-            if limited:
-                fits &= fitting(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
-            elif budget.at_most:
-                fits &= _shift(u, v, rows, cols)
-            scatter_mask(x, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
-            scatter_prices(u, unit, row_duals, starts.rows, rows, tall)
-            scatter_prices(v, unit, col_duals, starts.cols, cols, wide)
-            left = keep_rest(order, first, count, fits, left)
+                fits &= fitting(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
+                if limited:
+                    fits &= fitting(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
+                elif budget.at_most:
+                    fits &= _shift(u, v, rows, cols)
+                scatter_mask(x, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
+                scatter_prices(u, unit, row_duals, starts.rows, rows, tall)
+                scatter_prices(v, unit, col_duals, starts.cols, cols, wide)
+                left = keep_rest(order, first, count, fits, left)
+            warm, limited = True, budget.at_most
         return left
 
     return run

@@ -66,11 +66,13 @@ class Exact:
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        mask = np.empty(panel.scores.shape, np.bool_)
+        mask = np.empty(panel.scores.shape, np.bool_) if panel.room is None else panel.room
         row_duals, col_duals = _start(panel)
         answer = PanelAnswer(mask, row_duals, col_duals)
         ready = np.zeros(panel.down * panel.across, np.uint8)
         rest, budget = _sweep(panel, answer, ready), budget_of(panel.tile)
+        if not rest.size:
+            return answer
         forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
         impossible, unproved = solve_panel(panel.scores, forced, budget, rest, ready, mask, row_duals, col_duals)
         if impossible >= 0:
@@ -93,13 +95,12 @@ def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     run = wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall)
     if forced.size:
         # They cannot end here, but prices for free entries are a good start for them.
-        run(panel.scores, budget, 8, warm, limited, forced.copy(), forced.size, answer.mask, *duals)
+        run(panel.scores, budget, np.array([8]), warm, limited, forced.copy(), forced.size, answer.mask, *duals)
     waves = (LIMITED_WAVES if tile.at_most else WAVES)[size]
-    for sweeps in (WARM_SWEEPS, *waves) if warm else waves:
-        left = run(panel.scores, budget, sweeps, warm, limited, order, left, answer.mask, *duals)
-        warm, limited = True, tile.at_most
-        if not left:
-            return forced
+    plan = np.array((WARM_SWEEPS, *waves) if warm else waves)
+    left = run(panel.scores, budget, plan, warm, limited, order, left, answer.mask, *duals)
+    if not left:
+        return forced
     run = tie_wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
     for sweeps, rounds, zoom, bits, limited in (LIMITED_TIE_WAVES if tile.at_most else TIE_WAVES)[size]:
         noise = noise_of(budget, shape.row_size, bits)
