@@ -17,7 +17,7 @@ from .documents import JobState, MasksOptions, Skipped, WorkerInfo
 from .errors import TensorError
 from .shards import PlannedTensor, Shard
 
-JOBS, LIVE, SWEEPER = "masksmith:jobs", "masksmith:live", "masksmith:sweeper"
+JOBS, LIVE = "masksmith:jobs", "masksmith:live"
 WORKER_PREFIX = "masksmith:worker:"
 WORKER_SILENCE_S = 15
 STRANDED_AT_ONCE = 1000
@@ -106,6 +106,7 @@ class JobRecords:
         self._cancel = self.redis.register_script(scripts.CANCEL)
         self._delete = self.redis.register_script(scripts.DELETE)
         self._stranded = self.redis.register_script(scripts.STRANDED)
+        self._claim_sweep = self.redis.register_script(scripts.CLAIM_SWEEP)
 
     def create(
         self,
@@ -270,7 +271,7 @@ class JobRecords:
 
     def claim_sweep(self, period_s: float) -> bool:
         """Whether this process may sweep now; at most one does per period."""
-        return bool(self.redis.set(SWEEPER, "1", nx=True, px=int(period_s * 1000)))
+        return bool(self._claim_sweep(args=[int(period_s * 1000)]))
 
     def queue_length(self, queue: str) -> int:
         """Messages waiting in a broker queue."""

@@ -4,8 +4,9 @@ Keys of job J, all below `masksmith:job:J`: the hash itself (document and state)
 `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index -> report),
 `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation, `masksmith:live`
 holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
-where no keys are asked for. `masksmith:horizon` is the latest time at which a shard was enqueued that has been
-taken since. Times are the server's own, so no other clock matters.
+where no keys are asked for. `masksmith:horizon` is the latest time at which a shard was enqueued that has been taken
+since, `masksmith:lease-ms` the longest lease. Times are the server's own, so no other clock matters; should that one
+be set back, what it left in the future is brought back to now.
 """
 
 _PRELUDE = """
@@ -109,6 +110,9 @@ if attempt > tonumber(ARGV[4]) then
 end
 local token = tostring(redis.call('INCR', 'masksmith:fence'))
 redis.call('SET', lease, token, 'PX', ARGV[3])
+if tonumber(ARGV[3]) > tonumber(redis.call('GET', 'masksmith:lease-ms') or 0) then
+  redis.call('SET', 'masksmith:lease-ms', ARGV[3])
+end
 if redis.call('HGET', job, 'state') == 'queued' then
   redis.call('HSET', job, 'state', 'running', 'started_at', stamp())
   event(job, 'state', '{"state":"running"}')
@@ -199,18 +203,34 @@ STRANDED = (
     + """
 local job = 'masksmith:job:' .. ARGV[1]
 if not live(job) then return {} end
-local before = (ARGV[3] == '1' and tonumber(redis.call('GET', 'masksmith:horizon') or 0) or now()) - tonumber(ARGV[2])
+local at = now()
+local horizon = tonumber(redis.call('GET', 'masksmith:horizon') or 0)
+if horizon > at then
+  horizon = at
+  redis.call('SET', 'masksmith:horizon', string.format('%.6f', at))
+end
+local longest = tonumber(redis.call('GET', 'masksmith:lease-ms') or 0)
+local before = (ARGV[3] == '1' and horizon or at) - tonumber(ARGV[2])
 local found = {}
 for _, shard in ipairs(redis.call('SMEMBERS', job .. ':pending')) do
   if #found >= tonumber(ARGV[4]) then break end
-  if redis.call('EXISTS', job .. ':lease:' .. shard) == 0 then
-    local queued = redis.call('HGET', job .. ':queued', shard)
-    if not queued or tonumber(queued) < before then
-      redis.call('HSET', job .. ':queued', shard, stamp())
-      found[#found + 1] = shard
-    end
+  local lease = job .. ':lease:' .. shard
+  local left = redis.call('PTTL', lease)
+  if left > longest then redis.call('PEXPIRE', lease, longest) end
+  if left == -2 then
+    local queued = tonumber(redis.call('HGET', job .. ':queued', shard) or 0)
+    if queued < before or queued > at then redis.call('HSET', job .. ':queued', shard, stamp()) end
+    if queued < before then found[#found + 1] = shard end
   end
 end
 return found
 """
 )
+
+# ARGV: period in ms. Answers 1 for the first that asks in a period; one that would end later began before the clock
+# was set back.
+CLAIM_SWEEP = """
+local key, period = 'masksmith:sweeper', tonumber(ARGV[1])
+if redis.call('PTTL', key) > period then redis.call('DEL', key) end
+return redis.call('SET', key, '1', 'NX', 'PX', period) and 1 or 0
+"""
