@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.patterns import Pattern, PatternError, parse
+from masksmith.patterns import Budget, Pattern, PatternError, parse, unshared
 from masksmith_protocol.documents import (
     MasksOptions,
     MasksRequest,
@@ -41,6 +41,9 @@ class SubmitOptions(TypedDict, total=False):
             calibration; or `given`: the tensors are non-negative scores already. Options follow: `"ria power=0.7"`.
         calibration: What `ms.calibrate` gathered, or the path where it was saved, or a mapping of names to what the
             scores are made from; with `given` scores, the scores.
+        budget: Share kept of all weights together, such as `"50%"` or a `Budget` with its floors; it is shared out over
+            the weights so that the most score is kept. Of n:m patterns every weight gets an n of its own.
+        floors: Least shares of the weights whose names a glob meets: `["*.query*=25%"]`.
         axis: Dimension that plain N:M groups run along: `in` or `out`.
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
@@ -51,6 +54,8 @@ class SubmitOptions(TypedDict, total=False):
     solver: SolverName
     scores: str
     calibration: object
+    budget: str | Budget | None
+    floors: Sequence[str]
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
     layers: str | Sequence[str] | None
@@ -125,13 +130,15 @@ def prepare(
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
     model = read_weights(weights)
     calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model})
-    selection = select(model, parsed, layers, exclude)
+    budget = parse_budget(checked)
+    selection = select(model, unshared(parsed) if budget else parsed, layers, exclude)
     for weight in selection.chosen:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
     statistics, bare = calibrated.choose(selection.chosen, listed(layers))
     left_out = {skipped.name for skipped in bare}
     chosen = [weight for weight in selection.chosen if weight.name not in left_out]
+    _check_budget(budget, chosen, parsed)
     return Submission(chosen, [*selection.skipped, *bare], checked, statistics)
 
 
@@ -147,6 +154,8 @@ def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
     if not isinstance(pattern, str):
         options = {"axis": pattern.axis, "ragged": pattern.ragged} | options
+    if isinstance(options.get("budget"), Budget):
+        options |= options["budget"].texts()
     try:
         checked = MasksOptions(pattern=str(pattern), **options)
     except ValidationError as error:
@@ -164,6 +173,28 @@ def parse_pattern(
     """
     try:
         return parse(text, axis=axis, ragged=ragged)
+    except PatternError as error:
+        raise InputError(str(error)) from None
+
+
+def parse_budget(options: MasksOptions) -> Budget | None:
+    """Read the budget of a job, if it has one.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if options.budget is None and options.floors:
+        raise InputError(f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors")
+    try:
+        return None if options.budget is None else Budget.parse(options.budget, options.floors)
+    except PatternError as error:
+        raise InputError(str(error)) from None
+
+
+def _check_budget(budget: Budget | None, weights: Sequence[Weight], pattern: Pattern) -> None:
+    try:
+        if budget is not None:
+            budget.check({weight.name: weight.shape for weight in weights}, pattern)
     except PatternError as error:
         raise InputError(str(error)) from None
 

@@ -77,6 +77,12 @@ class MasksOptions(BaseModel):
     scores: Scores = "magnitude"
     calibration: Digest | None = None
     """Upload that holds `NAME/norms` and so on (or scores under `NAME`), unless the tensors say where theirs are."""
+    budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
+    """Share kept of all tensors together, shared out over them to keep the most score."""
+    floors: Annotated[
+        list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000)
+    ] = []
+    """Least shares of the tensors whose names a glob meets."""
     solver: SolverName = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
@@ -108,6 +114,8 @@ class TensorReport(BaseModel):
     name: str
     state: JobState
     shape: list[int]
+    pattern: str | None = None
+    """Its own pattern, where a budget gave each tensor one."""
     status: SolveStatus | None = None
     objective: float | None = None
     upper_bound: float | None = None
@@ -130,6 +138,10 @@ class Job(BaseModel):
     axis: str = "in"
     ragged: str = "pad"
     scores: str = "magnitude"
+    budget: str | None = None
+    floors: list[str] = []
+    budget_gap: float | None = None
+    """How much more score another way to share the budget out could keep at most, as a share of the bound."""
     solver: str
     created_at: datetime
     started_at: datetime | None = None

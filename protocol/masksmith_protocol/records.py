@@ -36,12 +36,15 @@ class ShardReport(BaseModel):
     """What a worker says of a finished shard; sums are over the shard's entries, in float64.
 
     `kept_score` is the sum of the scores kept; it differs from `objective` where a pattern maximises something else
-    (blocks by another norm than l1), and is None in results of older workers, where it does not.
+    (blocks by another norm than l1), and is None in results of older workers, where it does not. `pattern` is what a
+    budget gave the tensor, `budget_gap` what the sharing out may have lost.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     result: str | None = None
+    pattern: str | None = None
+    budget_gap: float | None = None
     status: str | None = None
     objective: float = 0.0
     upper_bound: float = 0.0

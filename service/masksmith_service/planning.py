@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from masksmith.patterns import Pattern, PatternError, parse
+from masksmith.patterns import Budget, Pattern, PatternError, parse, unshared
 from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
 from masksmith_protocol.errors import Code, RequestError
@@ -30,13 +30,27 @@ def parse_pattern(options: MasksOptions) -> Pattern:
         raise RequestError(422, Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
 
 
+def parse_budget(options: MasksOptions) -> Budget | None:
+    """Read the budget of a request.
+
+    Raises:
+        RequestError: If it is none, or there are floors without one.
+    """
+    if options.budget is None and options.floors:
+        raise _bad_budget(f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors", options)
+    try:
+        return None if options.budget is None else Budget.parse(options.budget, options.floors)
+    except PatternError as error:
+        raise _bad_budget(str(error), options) from None
+
+
 def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_header_bytes: int) -> Plan:
     """Locate the tensors that a job document names; each of them must fit.
 
     Raises:
         RequestError: If the pattern is none, or a tensor is missing, named twice, not calibrated, or does not fit.
     """
-    pattern = parse_pattern(request)
+    pattern = _fitting(request)
     if len(request.tensors) > max_tensors:
         detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
         raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
@@ -54,6 +68,7 @@ def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_
             raise _does_not_fit(wanted.name, reason)
         statistic = statistics.find(wanted.name, entry, wanted.statistic)
         planned.append(_locate(wanted.name, wanted.digest, entry, statistic))
+    _check_budget(request, planned)
     return Plan(options=_options(request), tensors=planned)
 
 
@@ -71,7 +86,7 @@ def plan_file(
         RequestError: If the pattern is none, a tensor named literally does not fit or is not calibrated, the
             calibration is another model's, or nothing is left.
     """
-    pattern, wanted, unwanted = parse_pattern(options), list(layers), list(exclude)
+    pattern, wanted, unwanted = _fitting(options), list(layers), list(exclude)
     _refuse_missing(header, wanted)
     statistics = Statistics(options, headers.of)
     statistics.check_names(header.tensors)
@@ -90,6 +105,7 @@ def plan_file(
         detail = f"none of the file's {len(header.tensors)} tensor(s) can be masked with {options.pattern!r}"
         reasons = [skip.model_dump() for skip in skipped[:20]]
         raise RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=reasons)
+    _check_budget(options, planned)
     return Plan(options=_options(options), tensors=planned, skipped=skipped)
 
 
@@ -135,6 +151,26 @@ def _locate(name: str, digest: str, entry: TensorEntry, statistic: PlannedTensor
     return PlannedTensor(
         name=name, digest=digest, dtype=entry.dtype, shape=shape, start=entry.start, statistic=statistic
     )
+
+
+def _fitting(options: MasksOptions) -> Pattern:
+    """Give the pattern that tensors must fit: under a budget no share of one tensor rounds to nothing."""
+    pattern = parse_pattern(options)
+    return pattern if parse_budget(options) is None else unshared(pattern)
+
+
+def _check_budget(options: MasksOptions, tensors: list[PlannedTensor]) -> None:
+    budget = parse_budget(options)
+    if budget is None:
+        return
+    try:
+        budget.check({tensor.name: tuple(tensor.shape) for tensor in tensors}, parse_pattern(options))
+    except PatternError as error:
+        raise _bad_budget(str(error), options) from None
+
+
+def _bad_budget(detail: str, options: MasksOptions) -> RequestError:
+    return RequestError(422, Code.INVALID_BUDGET, detail, budget=options.budget, floors=options.floors)
 
 
 def _options(options: MasksOptions) -> MasksOptions:

@@ -37,9 +37,8 @@ class MasksFile:
             results = [reports[index].result for index in mine if index in reports]
             if len(results) < len(mine) or None in results:
                 continue
-            infos[tensor.name] = MaskInfo(
-                shape=tensor.shape, pattern=options.pattern, ragged=options.ragged, axis=options.axis
-            )
+            pattern = reports[mine[0]].pattern or options.pattern
+            infos[tensor.name] = MaskInfo(shape=tensor.shape, pattern=pattern, ragged=options.ragged, axis=options.axis)
             for index, result in zip(mine, results, strict=True):
                 rows = shards[index].last - shards[index].first
                 self._parts.append((result_name(str(result)), (rows, *tensor.shape[1:])))

@@ -25,6 +25,9 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
         axis=options.axis,
         ragged=options.ragged,
         scores=options.scores,
+        budget=options.budget,
+        floors=options.floors,
+        budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
         solver=options.solver,
         created_at=record.created_at,
         started_at=record.started_at,
@@ -54,6 +57,7 @@ def tensor_view(tensor: PlannedTensor, parts: Sequence[ShardReport | None], job:
     status = next((word for word in _WORST if any(part.status == word for part in done)), None)
     return report.model_copy(
         update={
+            "pattern": done[0].pattern,
             "status": status,
             "objective": objective,
             "upper_bound": bound,

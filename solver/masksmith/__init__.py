@@ -15,6 +15,7 @@ from .patterns import (
     NM as NM,
     VNM as VNM,
     Block as Block,
+    Budget as Budget,
     Channels as Channels,
     DoublePruned as DoublePruned,
     Pattern as Pattern,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ._solve import solve as solve, solve_many as solve_many
     from ._verify import Verdict as Verdict, verify as verify
     from ._warmup import warm_up as warm_up
+    from .allocation import Allocation as Allocation, allocate as allocate
     from .calibration import Calibration as Calibration, calibrate as calibrate
     from .measures import diversity as diversity, report as report
     from .patterns._errors import MasksmithError as MasksmithError
@@ -83,6 +85,8 @@ _HOMES = {
     "diversity": "measures",
     "Permutation": "permutation",
     "permute": "permutation",
+    "Allocation": "allocation",
+    "allocate": "allocation",
     "Calibration": "calibration",
     "calibrate": "calibration",
     "Solution": "_solution",
@@ -109,6 +113,7 @@ _HOMES = {
 __all__ = [
     "NM",
     "Block",
+    "Budget",
     "Channels",
     "DoublePruned",
     "Pattern",

@@ -13,8 +13,8 @@ from ._engine import available_cores, run
 from ._errors import SolverError
 from ._layer import Extras, Layer, Span
 from ._solution import Solution, Status
-from ._tensors import Source, like
-from .patterns import Block, Pattern, TilePattern, parse
+from ._tensors import Source, are_equal, like, sample
+from .patterns import Block, Pattern, PatternError, TilePattern, parse
 from .plans import Ask, plan_for
 from .solvers import by_name
 from .solvers._auto import Auto
@@ -78,7 +78,7 @@ def solve(
 
 def solve_many(
     scores: Mapping[str, Any],
-    pattern: Pattern | str,
+    pattern: Pattern | str | Mapping[str, Pattern | str],
     solver: Solver | str | None = None,
     *,
     warm_start: Mapping[str, Solution | Any] | None = None,
@@ -88,11 +88,13 @@ def solve_many(
     keep_duals: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Solution]:
-    """Solve many tensors under one pattern, the tiles of all of them side by side.
+    """Solve many tensors, the tiles of all of them side by side.
+
+    A tensor that comes under several names, as tied weights do, is solved once; all its names get the one solution.
 
     Args:
         scores: Tensors by name.
-        pattern: What is allowed in each.
+        pattern: What is allowed in each; or a pattern for each name, as `allocate` gives.
         solver: How; the best one for pattern and size unless given.
         warm_start: Earlier solutions or masks by name; tensors without one start afresh.
         hysteresis: Bonus, in score units, for entries of the warm starts.
@@ -104,22 +106,60 @@ def solve_many(
     Raises:
         As `solve` does, at the first tensor that is at fault, naming it.
     """
-    rule, chosen, starts = _pattern(pattern), _solver(solver), warm_start or {}
-    if not isinstance(rule, TilePattern):
-        extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
-        return _solve_whole(scores, rule, chosen, extras, time_limit_s, threads, on_progress)
-    chosen = chosen.select(rule).solver if isinstance(chosen, Auto) else chosen
-    layers = {
-        name: Layer(
-            tensor,
-            rule,
-            Extras(None, None, starts.get(name), _checked(hysteresis, starts.get(name, ())), keep_duals),
-            name,
-        )
-        for name, tensor in scores.items()
+    chosen, starts = _solver(solver), warm_start or {}
+    rules = _rules(scores, pattern)
+    first = _first_names(scores, rules, starts)
+    layers: dict[str, Layer] = {}
+    whole: dict[Pattern, dict[str, Any]] = {}
+    for name, rule in rules.items():
+        if first[name] != name:
+            continue
+        if not isinstance(rule, TilePattern):
+            whole.setdefault(rule, {})[name] = scores[name]
+            continue
+        bonus = _checked(hysteresis, starts.get(name, ()))
+        layers[name] = Layer(scores[name], rule, Extras(None, None, starts.get(name), bonus, keep_duals), name)
+    found = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
+    extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
+    for rule, tensors in whole.items():
+        found |= _solve_whole(tensors, rule, chosen, extras, time_limit_s, threads, on_progress)
+    return {name: found[first[name]] for name in scores}
+
+
+def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
+    if not isinstance(pattern, Mapping):
+        return dict.fromkeys(scores, _pattern(pattern))
+    missing = [name for name in scores if name not in pattern]
+    if missing:
+        raise PatternError(f"there is no pattern for {missing[0]!r}")
+    return {name: _pattern(pattern[name]) for name in scores}
+
+
+def _first_names(scores: Mapping[str, Any], rules: Mapping[str, Pattern], starts: Mapping[str, Any]) -> dict[str, str]:
+    """Name for each tensor the first one with the same scores, pattern and start."""
+    firsts: dict[Any, list[str]] = {}
+    found: dict[str, str] = {}
+    for name, tensor in scores.items():
+        alike = firsts.setdefault((sample(tensor), rules[name], id(starts.get(name))), [])
+        found[name] = next((first for first in alike if are_equal(scores[first], tensor)), name)
+        if found[name] == name:
+            alike.append(name)
+    return found
+
+
+def _solve_tiles(
+    layers: dict[str, Layer], solver: Solver, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
+) -> dict[str, Solution]:
+    """Solve layers of tiles; `auto` chooses by the pattern, so layers of a kind go together."""
+    chosen = {
+        name: solver.select(layer.pattern).solver if isinstance(solver, Auto) else solver
+        for name, layer in layers.items()
     }
-    _run(list(layers.values()), chosen, time_limit_s, threads, on_progress)
-    return {name: _conclude(layer, chosen, threads) for name, layer in layers.items()}
+    deadline = math.inf if limit_s is None else time.monotonic() + limit_s
+    for each in dict.fromkeys(chosen.values()):
+        alike = [layer for name, layer in layers.items() if chosen[name] == each]
+        _run(alike, each, max(0.0, deadline - time.monotonic()), threads, on_progress)
+    return {name: _conclude(layer, chosen[name], threads) for name, layer in layers.items()}
 
 
 def _solve_whole(

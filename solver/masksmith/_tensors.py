@@ -19,6 +19,22 @@ def is_torch(tensor: object) -> bool:
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
+def sample(tensor: Any) -> object:
+    """Give dtype, shape and a few entries: equal wherever the tensors are."""
+    shape = tuple(int(length) for length in tensor.shape)
+    entries = [tuple(place % length for length in shape) for place in range(8)] if math.prod(shape) else []
+    return type(tensor), str(tensor.dtype), shape, tuple(float(tensor[entry]) for entry in entries if entry)
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """Whether two tensors of one dtype and shape hold the same, as tied weights do; the same object always does."""
+    if one is other:
+        return True
+    if is_torch(one):
+        return bool(one.device == other.device and one.equal(other))
+    return bool(np.array_equal(one, other))
+
+
 class Source:
     """Reads a weight or its scores as the rows of a float32 or float64 matrix.
 

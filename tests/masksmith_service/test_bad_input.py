@@ -184,3 +184,23 @@ def test_no_such_page_and_no_such_method(client, check_problem):
 )  # fmt: skip
 def test_bad_pages(client, check_problem, path, words):
     check_problem(client.get(path), 422, "invalid_document", *words)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "asked", "words"),
+    [
+        ("50%", {"budget": "half"}, ["'half' is no share"]),
+        ("50%", {"budget": "30%"}, ["50% contradicts the budget 30%"]),
+        ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' meets no layer"]),
+        ("50%", {"budget": "50%", "floors": ["w=80%"]}, ["ask for 52"]),
+        ("50%", {"budget": "50%", "floors": ["w"]}, ["GLOB=SHARE%"]),
+        ("50%", {"floors": ["w=10%"]}, ["without a budget"]),
+        ("0.1%", {"budget": "0.1%"}, ["rounds to none"]),
+        ("2:4", {"budget": "10%"}, ["ask for 16"]),
+        ("channels 50%", {"budget": "50%"}, ["nothing else"]),
+    ],
+)
+def test_budgets_that_cannot_be_met(client, put, save, check_problem, pattern, asked, words):
+    data = save({"w": EYE})
+    check_problem(masks(client, data, pattern=pattern, **asked), 422, "invalid_budget", *words)
+    check_problem(job(client, put(data), pattern=pattern, **asked), 422, "invalid_budget", *words)

@@ -24,6 +24,7 @@ from masksmith_protocol.records import JobRecords, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
 from masksmith_protocol.store import BlobStore, result_name, result_report_name
 
+from .budgets import Budgets
 from .keeper import Keeper, StoppedError
 from .scoring import Scoring
 
@@ -84,6 +85,19 @@ class Runner:
         if record is None or shard is None:
             raise StoppedError
         tensor, options = record.plan.tensors[shard.tensor], record.plan.options
+        if options.budget is None:
+            return self._solve_alone(tensor, shard, options, check)
+        try:
+            shared = Budgets(self.store, record.plan, lambda: self.records.shards(job), check).share_out(index)
+        except (ms.MasksmithError, FileNotFoundError) as error:
+            return _failure(Code.INVALID_BUDGET, tensor, f"the budget cannot be shared out: {error}", None)
+        own = shared.patterns[tensor.name]
+        report = self._solve_alone(tensor, shard, options.model_copy(update={"pattern": own}), check)
+        return report.model_copy(update={"pattern": own, "budget_gap": shared.gap})
+
+    def _solve_alone(
+        self, tensor: PlannedTensor, shard: Shard, options: MasksOptions, check: Callable[[], None]
+    ) -> ShardReport:
         solver = by_name(options.solver)
         key = result_key(tensor, shard, options, solver.name, solver.version)
         return self._remembered(key) or self._solve_anew(tensor, shard, options, key, check)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
-from masksmith_client._submission import Submission, parse_pattern
+from masksmith_client._submission import Submission, parse_budget, parse_pattern
 from masksmith_client._weights import BoolMask, Weight
 from masksmith_protocol.documents import JobState, TensorReport
 from masksmith_protocol.dtypes import to_numpy
@@ -46,6 +46,7 @@ def solve_locally(submission: Submission, output: Path, began: float) -> Report:
     """Solve, write the masks file and report."""
     options = submission.options
     search = _Search(submission, parse_pattern(options.pattern, options.axis, options.ragged))
+    search.share_out()
     with Bar("solving", sum(weight.data_bytes for weight in submission.weights), show=None, in_bytes=True) as bar:
         for batch in _batches(submission.weights):
             search.solve(batch)
@@ -55,7 +56,9 @@ def solve_locally(submission: Submission, output: Path, began: float) -> Report:
         _write(output, search.infos, search.packed)
     wall_s = time.monotonic() - began
     reports = [search.reports[weight.name] for weight in submission.weights]
-    return Report(options.pattern, options.solver, reports, submission.skipped, str(output) if saved else None, wall_s)
+    target = str(output) if saved else None
+    shared = (options.budget, search.budget_gap)
+    return Report(options.pattern, options.solver, reports, submission.skipped, target, wall_s, None, *shared)
 
 
 def verdict(mask: BoolMask, pattern: Pattern) -> str | None:
@@ -69,10 +72,27 @@ class _Search:
         self._library = library()
         self._options = submission.options
         self._statistics = submission.statistics
-        self._pattern = pattern
+        self._patterns: Mapping[str, Pattern] = {weight.name: pattern for weight in submission.weights}
+        self.weights = submission.weights
+        self._budget = parse_budget(submission.options)
+        self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
         self.packed: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def share_out(self) -> None:
+        """Give every weight its own pattern, if there is a budget.
+
+        Raises:
+            InputError: If a score is bad; nothing can be shared out then.
+        """
+        if self._budget is None:
+            return
+        try:
+            found = self._library.allocate(_Scored(self), next(iter(self._patterns.values())), self._budget)
+        except self._library.MasksmithError as error:
+            raise InputError(f"the budget cannot be shared out: {error}") from None
+        self._patterns, self.budget_gap = found.patterns, found.gap
 
     def solve(self, batch: list[Weight]) -> None:
         try:
@@ -89,12 +109,12 @@ class _Search:
                 self._keep(weight, solutions[weight.name])
 
     def _solutions(self, batch: list[Weight]) -> Mapping[str, Any]:
-        scores = {weight.name: self._scores(weight) for weight in batch}
+        scores = {weight.name: self.scores(weight) for weight in batch}
         options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
-        found: Mapping[str, Any] = self._library.solve_many(scores, self._pattern, self._options.solver, **options)
+        found: Mapping[str, Any] = self._library.solve_many(scores, self._patterns, self._options.solver, **options)
         return found
 
-    def _scores(self, weight: Weight) -> Any:
+    def scores(self, weight: Weight) -> Any:
         from masksmith.scores import by_name
 
         statistic, method = self._statistics.get(weight.name), parse_scores(self._options.scores)
@@ -106,12 +126,13 @@ class _Search:
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed[weight.name] = pack(mask)
         self.infos[weight.name] = MaskInfo(
-            shape=list(weight.shape), pattern=options.pattern, ragged=options.ragged, axis=options.axis
+            shape=list(weight.shape), pattern=str(solution.pattern), ragged=options.ragged, axis=options.axis
         )
         self.reports[weight.name] = TensorReport(
             name=weight.name,
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
+            pattern=None if self._budget is None else str(solution.pattern),
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
             objective=float(solution.objective),
             upper_bound=float(solution.upper_bound),
@@ -130,6 +151,23 @@ class _Search:
         self.reports[weight.name] = TensorReport(
             name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=fault
         )
+
+
+class _Scored(Mapping[str, Any]):
+    """Scores of all weights, made anew at every look-up: no two are held at a time."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self._weights = {weight.name: weight for weight in search.weights}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._search.scores(self._weights[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
 
 
 def _array(tensor: Weight) -> npt.NDArray[Any]:

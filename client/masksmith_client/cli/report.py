@@ -35,6 +35,8 @@ class Report:
     output: str | None
     wall_s: float
     job: str | None = None
+    budget: str | None = None
+    budget_gap: float | None = None
 
     @property
     def failures(self) -> list[TensorReport]:
@@ -67,6 +69,8 @@ class Report:
             "job": self.job,
             "pattern": self.pattern,
             "solver": self.solver,
+            "budget": self.budget,
+            "budget_gap": self.budget_gap,
             "output": self.output,
             "tensors": [report.model_dump(mode="json") for report in self.tensors],
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
@@ -78,9 +82,9 @@ class Report:
         if as_json:
             return emit(self.document())
         show_table(
-            ("tensor", "status", "shape", "kept", "retained", "gap", "time"),
-            [_row(report) for report in self.tensors],
-            left=2,
+            ("tensor", *(["pattern"] * self._has_own_patterns), "status", "shape", "kept", "retained", "gap", "time"),
+            [_row(report, own=self._has_own_patterns) for report in self.tensors],
+            left=2 + self._has_own_patterns,
         )
         for report in self.failures:
             assert report.error is not None
@@ -91,18 +95,25 @@ class Report:
         print(self._summary())
         return None
 
+    @property
+    def _has_own_patterns(self) -> bool:
+        return any(report.pattern for report in self.tensors)
+
     def _summary(self) -> str:
         total = self.total
         line = (
             f"{total.tensors} tensor(s), {self.pattern}: {percent(total.density)} of entries keep "
             f"{percent(total.retained)} of the score, gap {gap_text(total.gap)}, {seconds(total.seconds)}"
         )
+        if self.budget is not None:
+            line += f" (budget {self.budget} shared out with gap {gap_text(self.budget_gap)})"
         return line + (f" -> {self.output}" if self.output else "")
 
 
-def _row(report: TensorReport) -> tuple[str, ...]:
+def _row(report: TensorReport, *, own: bool) -> tuple[str, ...]:
     return (
         report.name,
+        *([report.pattern or "-"] * own),
         report.status or report.state.value,
         "x".join(map(str, report.shape)),
         percent(report.density),

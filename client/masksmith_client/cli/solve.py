@@ -34,6 +34,12 @@ def solve(
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What ms.calibrate saved; with 'given', the scores.")
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="SHARE%", help="Kept of all weights together, shared out over them.")
+    ] = None,
+    floors: Annotated[
+        list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Least share of these; repeatable.")
+    ] = None,
     layers: Annotated[
         list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these; repeatable.")
     ] = None,
@@ -53,6 +59,8 @@ def solve(
         solver=solver,
         scores=scores,
         calibration=calibration,
+        budget=budget,
+        floors=floors or [],
         axis=axis,
         ragged=ragged,
         layers=layers,
@@ -89,7 +97,8 @@ def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | Non
 def remote_report(job: JobView, output: str | None, wall_s: float) -> Report:
     """Report on a service's job."""
     document = job.document
-    return Report(document.pattern, document.solver, document.tensors, job.skipped, output, wall_s, job.id)
+    shared = (document.budget, document.budget_gap)
+    return Report(document.pattern, document.solver, document.tensors, job.skipped, output, wall_s, job.id, *shared)
 
 
 def _save(job: Job, output: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from ._counts import MaskCounts as MaskCounts, count as count
 from ._diversity import Diversity as Diversity, diversity as diversity
-from ._fill import capacity as capacity, fill as fill
+from ._fill import fill as fill
 from ._report import EFFICIENCY as EFFICIENCY, Report as Report, report as report
 from ._spectrum import Spectrum as Spectrum, spectrum as spectrum
 from ._stability import Change as Change, change as change
@@ -15,7 +15,6 @@ __all__ = [
     "MaskCounts",
     "Report",
     "Spectrum",
-    "capacity",
     "change",
     "count",
     "diversity",

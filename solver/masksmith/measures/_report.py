@@ -8,11 +8,10 @@ from typing import Any
 
 from masksmith._errors import ScoresError
 from masksmith._solution import Solution
-from masksmith.patterns import NM
+from masksmith.patterns import NM, capacity
 
 from ._counts import count
 from ._diversity import Diversity, diversity
-from ._fill import capacity
 from ._spectrum import Spectrum, spectrum as singular_values
 from ._stability import Change, change
 from ._storage import storage

@@ -1,6 +1,8 @@
 """Patterns: which masks are allowed. Standard library only, so that every process can read them."""
 
 from ._block import Balance as Balance, Block as Block, Norm as Norm
+from ._budget import Budget as Budget, unshared as unshared
+from ._capacity import capacity as capacity
 from ._channels import Channels as Channels
 from ._double import DoublePruned as DoublePruned
 from ._errors import PatternError as PatternError
@@ -23,6 +25,7 @@ __all__ = [
     "Axis",
     "Balance",
     "Block",
+    "Budget",
     "Channels",
     "DoublePruned",
     "Fill",
@@ -34,6 +37,8 @@ __all__ = [
     "TilePattern",
     "TileSpec",
     "Unstructured",
+    "capacity",
     "matrix_shape",
     "parse",
+    "unshared",
 ]

@@ -49,6 +49,26 @@ def solve_blocks(scores: Any, pattern: Block, ask: Ask) -> Solution:
     return conclude(reader, pattern, outcome, ask, begun)
 
 
+def block_worths(scores: Any, pattern: Block, nested: Solution | None, name: str | None) -> Duals:
+    """Give the worth of every block, `[block rows, block columns]`: what `solve_blocks` maximises a sum of.
+
+    Args:
+        scores: The tensor, or whole rows of blocks of it.
+        pattern: What a block is.
+        nested: The solution of its nested pattern.
+        name: What messages call the tensor.
+
+    Raises:
+        ScoresError: If a score is bad, or a norm overflows.
+    """
+    reader = Reader(scores, Ask(name), pattern.rows)
+    grid, inside = pattern.grid(reader.source.shape), _Inside(nested)
+    worth = np.concatenate([_worth(inside.scores(*panel), pattern, grid) for panel in reader.checked()])
+    if not np.isfinite(worth).all():
+        raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
+    return worth
+
+
 class _Inside:
     """The mask of the nested pattern over the whole tensor; without one, everything is kept inside blocks.
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith import measures
-from masksmith.patterns import NM
+from masksmith.patterns import NM, capacity
 
 RNG = np.random.default_rng(3)
 
@@ -34,7 +34,7 @@ def test_the_capacity_is_what_some_mask_really_keeps(pattern, ragged, fill, shap
     rule = ms.parse(pattern)
     rule = NM(rule.n, rule.m, rule.transposable, fill, rule.n_out, rule.m_out, ragged=ragged)
     full = ms.solve(np.ones(shape, np.float32), rule)
-    assert full.kept == measures.capacity(rule, shape)
+    assert full.kept == capacity(rule, shape)
     assert measures.fill(full.mask, rule) == 1.0
 
 
@@ -54,7 +54,7 @@ def test_patterns_without_tiles_are_measured_by_their_density():
         def grid(self, shape):
             return ms.NM(1, 1).grid(shape)
 
-    assert measures.capacity(Half(), (6, 8)) == 24
+    assert capacity(Half(), (6, 8)) == 24
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (5, 3, 2, 2)])

@@ -1,0 +1,89 @@
+"""Budgets of jobs: shards share the measuring, and every tensor gets the pattern that the library gives it."""
+
+import numpy as np
+import pytest
+
+import masksmith as ms
+from masksmith_protocol.documents import JobState
+from masksmith_protocol.masks import unpack
+from masksmith_protocol.store import result_name
+from masksmith_service.results import MasksFile
+from masksmith_service.views import job_view
+from masksmith_worker import budgets
+
+RNG = np.random.default_rng(9)
+LAYERS = {
+    "large": (RNG.standard_normal((32, 24)) * 2).astype(np.float32),
+    "plain": RNG.standard_normal((20, 24)).astype(np.float32),
+    "small": (RNG.standard_normal((8, 8)) / 2).astype(np.float32),
+}
+
+
+def run_all(runner, job):
+    return [runner.run(job, shard) for shard in runner.records.shards(job)]
+
+
+def mask_of(runner, job, tensor):
+    reports, shape = runner.records.reports(job), runner.records.read(job).plan.tensors[tensor].shape
+    mine = [index for index, shard in runner.records.shards(job).items() if shard.tensor == tensor]
+    packed = b"".join(runner.store.get(result_name(reports[index].result)) for index in mine)
+    return unpack(np.frombuffer(packed, np.uint8), shape)
+
+
+def view(runner, job):
+    records = runner.records
+    return job_view(records.read(job), records.shards(job), records.reports(job))
+
+
+@pytest.mark.parametrize("pattern", ["40%", "block 4x8 40%", "2:4", "transposable 2:4", "8:16"])
+def test_every_tensor_gets_the_librarys_pattern_and_mask(runner, submit, pattern):
+    budget = ms.Budget("40%", {"small": "25%"})
+    job = submit(LAYERS, pattern, budget="40%", floors=["small=25%"], shard_bytes=24 * 4 * 8)
+    assert set(run_all(runner, job)) == {"struck"}
+    expected = ms.allocate({name: abs(layer) for name, layer in LAYERS.items()}, pattern, budget)
+    document = view(runner, job)
+    assert {tensor.name: tensor.pattern for tensor in document.tensors} == {
+        name: str(rule) for name, rule in expected.patterns.items()
+    }
+    assert (document.budget, document.floors, document.budget_gap) == ("40%", ["small=25%"], 0.0)
+    solutions = ms.solve_many({name: abs(layer) for name, layer in LAYERS.items()}, expected.patterns)
+    for number, name in enumerate(sorted(LAYERS)):
+        assert (mask_of(runner, job, number) == solutions[name].mask).all()
+    records = runner.records
+    file = MasksFile(records.read(job), records.shards(job), records.reports(job), as_bool=False)
+    assert str(expected.patterns["large"]) in file._header[8:].decode()
+
+
+def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeypatch):
+    seen = []
+    measure = budgets.measure_from
+    monkeypatch.setattr(budgets, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
+    job = submit(LAYERS, "2:4", budget="50%", shard_bytes=24 * 4 * 8)
+    shards = runner.records.shards(job)
+    assert runner.run(job, len(shards) - 1) == "struck"
+    assert len(seen) == len(set(seen)) == len(shards) > 5
+    assert seen[0] == ("small", shards[len(shards) - 1].first)
+    assert runner.run(job, 0) == "struck"
+    assert len(seen) == len(shards)
+
+
+def test_a_bad_score_spoils_the_sharing_out_and_is_named_everywhere(runner, submit):
+    bad = LAYERS | {"plain": LAYERS["plain"].copy()}
+    bad["plain"][9, 2] = np.inf
+    job = submit(bad, "50%", budget="50%")
+    run_all(runner, job)
+    assert runner.records.state(job) is JobState.FAILED
+    for tensor in view(runner, job).tensors:
+        assert tensor.error.code == "invalid_budget"
+        assert "tensor 'plain': infinity at [9, 2]" in tensor.error.message
+
+
+def test_scores_may_come_from_data(runner, submit):
+    job = submit(
+        {name: abs(layer).astype(np.float64) for name, layer in LAYERS.items()}, "30%", budget="30%", scores="given"
+    )
+    assert set(run_all(runner, job)) == {"struck"}
+    expected = ms.allocate({name: abs(layer).astype(np.float64) for name, layer in LAYERS.items()}, "30%", "30%")
+    assert {tensor.name: tensor.pattern for tensor in view(runner, job).tensors} == {
+        name: str(rule) for name, rule in expected.patterns.items()
+    }
