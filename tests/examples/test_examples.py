@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
 
 import masksmith as ms
@@ -43,3 +45,20 @@ def test_a_checkpoint_is_pruned(tmp_path: Path) -> None:
     assert ms.verify(pruned["layer.weight"] != 0, "transposable 8:16")
     np.testing.assert_array_equal(pruned["layer.bias"], weights["layer.bias"])
     np.testing.assert_array_equal(pruned["embedding.weight"], weights["embedding.weight"])
+
+
+def test_a_transformer_is_trained_while_a_service_refreshes_its_masks(tmp_path: Path) -> None:
+    printed = run("train_with_service.py", "--steps", "45")
+    assert "every mask proved optimal, by two solvers" in printed
+    assert "16 masked layer(s)" in printed
+    assert int(re.search(r"(\d+) refresh\(es\)", printed)[1]) >= 3
+
+
+@pytest.mark.slow
+def test_the_cost_of_refreshes_is_written_down(tmp_path: Path) -> None:
+    # How large it is on a busy machine is not this test's business, so the exit code is not looked at.
+    page = tmp_path / "refresh.md"
+    command = [sys.executable, str(EXAMPLES / "train_with_service.py"), "--measure", "1", "--out", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "every mask proved optimal, by two solvers" in done.stdout, done.stderr
+    assert re.search(r"median of 1 pairs \| [+-][\d.]+% \|", page.read_text())

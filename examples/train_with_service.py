@@ -1,0 +1,258 @@
+"""Train a small transformer while a masksmith service refreshes its masks beside the loop.
+
+    python examples/train_with_service.py
+    python examples/train_with_service.py --measure 60 --out docs/benchmarks/refresh.md
+
+Starts `masksmith up`, trains on the text of Python's own library under transposable 8:16 masks that are refreshed every
+20 steps, and ends by proving the last masks optimal a second time, by another solver. With `--measure` it alternates
+windows with refreshes and windows with a fixed mask, and says what a refresh costs the loop. Training has one processor
+to itself where there are several; broker, API, worker and the process that asks have the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import masksmith as ms
+from masksmith_client import Client
+from masksmith_client.training import SRSTE, Refresh, Sparsifier
+
+PATTERN = "transposable 8:16"
+REFRESH = 20
+WINDOW = 2 * REFRESH
+CONTEXT, BATCH, WIDTH, HEADS, BLOCKS = 64, 8, 128, 4, 4
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward part, each added to what comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_attention, self.before_feed = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.mix, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.feed = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform `[batch, time, width]`."""
+        heads = self.mix(self.before_attention(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        seen = nn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        return x + self.feed(self.before_feed(x))
+
+
+class Transformer(nn.Module):
+    """Predicts the next byte of a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.Sequential(*[Block() for _ in range(BLOCKS)])
+        self.last = nn.Linear(WIDTH, 256)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Give the logits of every next byte."""
+        return self.last(self.blocks(self.tokens(text) + self.places.weight[: text.shape[1]]))
+
+
+class Training:
+    """A model, its data and its optimizer."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        sources = sorted(Path(os.__file__).parent.glob("[a-d]*.py"))
+        self._text = torch.frombuffer(bytearray(b"".join(path.read_bytes() for path in sources)), dtype=torch.uint8)
+        self.model = Transformer()
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+
+    def step(self) -> float:
+        """Take one optimizer step; gives the loss."""
+        places = torch.randint(len(self._text) - CONTEXT - 1, (BATCH,))
+        text = torch.stack([self._text[place : place + CONTEXT + 1] for place in places]).long()
+        logits = self.model(text[:, :-1])
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach())
+
+
+def split_cores() -> tuple[list[int], list[int]]:
+    """Give the processor for training, and those for everything else."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[:1], cores[1:]) if len(cores) > 1 else (cores, cores)
+
+
+@contextmanager
+def installation(data: Path, cores: list[int]) -> Iterator[str]:
+    """Run `masksmith up` on some processors and a free port; gives its URL, and stops it in the end."""
+    command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--workers", "1", "--json"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
+    ours = os.sched_getaffinity(0)
+    # Children keep the processors of whoever starts them. In a session of their own they also have a share of the
+    # machine of their own, where Linux divides it by sessions (autogroup).
+    os.sched_setaffinity(0, cores)
+    with subprocess.Popen(
+        [*command, "--data", str(data)], stdout=subprocess.PIPE, text=True, env=clean, start_new_session=True
+    ) as process:
+        os.sched_setaffinity(0, ours)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit("masksmith up did not start; its messages are above")
+            yield json.loads(line)["url"]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+def train(training: Training, sparsifier: Sparsifier, steps: int) -> None:
+    """Train, and say how it goes."""
+    for step in range(1, steps + 1):
+        loss = training.step()
+        sparsifier.step()
+        if step % (5 * REFRESH) == 0 or step == steps:
+            last = sparsifier.report().refreshes[-1]
+            lag = last.applied_at - last.asked_at
+            print(f"step {step:>5}  loss {loss:.3f}  flips {last.flip_rate:.2%}  masks {lag} step(s) after the weights")
+
+
+def prove(training: Training, sparsifier: Sparsifier) -> bool:
+    """Refresh once more, and have another solver confirm that no mask keeps more of the weights they came from."""
+    sparsifier.refresh_now()
+    agreed = sparsifier.report().refreshes[-1].optimal
+    for layer in sparsifier.report().layers:
+        dense = training.model.get_submodule(layer.name.removesuffix(".weight")).parametrizations.weight.original
+        other = ms.solve(ms.magnitude(dense), PATTERN, ms.MinCostFlow())
+        kept = float(dense.detach().double().abs()[sparsifier.masks[layer.name]].sum())
+        agreed &= layer.gap == 0.0 and abs(kept - other.objective) <= 1e-9 * kept
+    return agreed
+
+
+def window(training: Training, sparsifier: Sparsifier | None) -> float:
+    """Give the seconds a step takes, on average over a window; with a sparsifier it asks twice."""
+    begun = time.perf_counter()
+    for _ in range(WINDOW):
+        training.step()
+        if sparsifier is not None:
+            sparsifier.step()
+    return (time.perf_counter() - begun) / WINDOW
+
+
+def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tuple[float, float]]:
+    """Give (fixed mask, with refreshes) seconds a step of pairs of windows, the order drawn by lot."""
+    lot, found = random.Random(0), []
+    # Half an interval ahead, so that windows do not end with a question.
+    for _ in range(REFRESH // 2):
+        training.step()
+        sparsifier.step()
+    for _ in range(pairs):
+        order = [None, sparsifier] if lot.random() < 0.5 else [sparsifier, None]
+        took = {refreshed is not None: window(training, refreshed) for refreshed in order}
+        found.append((took[False], took[True]))
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Give the median and its 95 % interval, from the order of the values alone (binomial)."""
+    ordered = sorted(values)
+    distance = 1.96 * len(ordered) ** 0.5 / 2
+    low, high = int(len(ordered) / 2 - distance), int(len(ordered) / 2 + distance)
+    return statistics.median(ordered), ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
+
+
+def page(pairs: list[tuple[float, float]], sparsifier: Sparsifier) -> tuple[str, float]:
+    """Write down what was measured; gives the upper end of the interval as well."""
+    middle, low, high = interval([refreshed / fixed - 1 for fixed, refreshed in pairs])
+    report, steps_s = sparsifier.report(), statistics.median(fixed for fixed, _ in pairs)
+    records = report.refreshes[1:]
+    lags = [record.applied_at - record.asked_at for record in records]
+    waits_s = statistics.median(record.wait_s for record in records)
+    weights = sum(torch.Size(layer.shape).numel() for layer in report.layers)
+    proved = sum(record.optimal for record in records)
+    lines = [
+        "# What refreshes cost a training loop",
+        "",
+        f"`python examples/train_with_service.py --measure {len(pairs)}`: a transformer of {weights:,} masked weights,",
+        f"{PATTERN}, its masks refreshed by a service every {REFRESH} steps, against the same loop with a fixed mask;",
+        f"pairs of windows of {WINDOW} steps in one run, their order drawn by lot. Times include copying the weights,",
+        "applying the masks and everything that disturbs the loop.",
+        "",
+        f"- machine: {machine()}",
+        f"- commit: {commit()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| a step with a fixed mask, median | {steps_s * 1e3:.1f} ms |",
+        f"| difference with refreshes, median of {len(pairs)} pairs | {middle:+.2%} |",
+        f"| its 95 % interval | {low:+.2%} to {high:+.2%} |",
+        f"| refreshes, and those with all masks proved optimal | {len(records)}, {proved} |",
+        f"| masks applied after the weights were copied, median | {statistics.median(lags):g} steps, {waits_s:.2f} s |",
+        f"| the same, at most | {max(lags)} steps |",
+        f"| refreshes left out because the last were late | {report.late} |",
+    ]
+    return "\n".join(lines) + "\n", high
+
+
+def machine() -> str:
+    """Name the machine, and how training shares it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}; one for training, niceness {os.nice(0)}"
+
+
+def commit() -> str:
+    """Name the state of the code."""
+    words = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def main() -> int:
+    """Train or measure; the exit code is 0 when all masks are proved, and refreshes cost at most 5 %."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--steps", type=int, default=400)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--measure", type=int, metavar="PAIRS", help="measure with this many pairs of windows")
+    options.add_argument("--out", type=Path, help="a file for what was measured")
+    given = options.parse_args()
+    ours, others = split_cores()
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, others)
+    with tempfile.TemporaryDirectory() as folder, installation(Path(folder), others) as url:
+        os.sched_setaffinity(0, ours)
+        training = Training(given.seed)
+        refresh = Refresh(every=REFRESH, cores=others)
+        with Sparsifier(training.model, PATTERN, Client(url), refresh, SRSTE(), layers="blocks.*") as sparsifier:
+            high = 0.0
+            if given.measure:
+                text, high = page(measure(training, sparsifier, given.measure), sparsifier)
+                print(text)
+                if given.out is not None:
+                    given.out.write_text(text)
+            else:
+                train(training, sparsifier, given.steps)
+            proved = prove(training, sparsifier)
+            print(sparsifier.report())
+            sparsifier.bake()
+    print("every mask proved optimal, by two solvers" if proved else "SOME MASK IS NOT PROVED OPTIMAL")
+    return 0 if proved and high <= 0.05 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
