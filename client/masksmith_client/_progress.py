@@ -19,12 +19,16 @@ class Bar:
         what: What is going on.
         total: Where it ends.
         show: True, False, or None for whenever somebody is likely to look.
+        in_bytes: Whether it counts bytes.
+        unit: What else it counts.
     """
 
-    def __init__(self, what: str, total: int, *, show: bool | None, in_bytes: bool = False) -> None:
+    def __init__(
+        self, what: str, total: int, *, show: bool | None, in_bytes: bool = False, unit: str = "shard"
+    ) -> None:
         self._lock = threading.Lock()
-        unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": "shard"}
-        self._bar = tqdm(total=total, desc=what, disable=not _wanted(show), leave=False, **unit)
+        kind = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
+        self._bar = tqdm(total=total, desc=what, disable=not _wanted(show), leave=False, **kind)
 
     def advance(self, count: int) -> None:
         """Move by `count`, backwards too."""
@@ -34,8 +38,12 @@ class Bar:
     def on_event(self, event: Event) -> None:
         """Follow a job."""
         if event.progress is not None:
-            self._bar.total = event.progress.total
-            self.advance(event.progress.done - self._bar.n)
+            self.move(event.progress.done, event.progress.total)
+
+    def move(self, done: int, total: int) -> None:
+        """Move to a place, which may also end elsewhere than was thought."""
+        self._bar.total = total
+        self.advance(done - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import typer
 from masksmith_client._errors import BadRequest, ClientError, Conflict, InputError, NotFound, Unauthorized
 from masksmith_client._version import __version__
 
-from . import apply, diff, info, jobs, keys, parts, solve, up, verify, warmup
+from . import apply, bench, diff, info, jobs, keys, parts, solve, up, verify, warmup
 from .console import complain
 
 # typer carries a click of its own since 0.20 or so; its exceptions are reached through the one that it exports.
@@ -31,6 +31,7 @@ app.command()(up.up)
 app.command()(solve.solve)
 app.add_typer(jobs.app, name="jobs")
 app.command()(verify.verify)
+app.command()(bench.bench)
 app.command()(apply.apply)
 app.command()(diff.diff)
 app.command()(info.info)

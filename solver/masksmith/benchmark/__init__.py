@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from ._method import Bench as Bench
     from ._models import MODELS as MODELS
     from ._planning import Request as Request, plan as plan
+    from ._plots import draw as draw
     from ._registry import all_kernels as all_kernels, own_kernels as own_kernels
     from ._report import Report as Report
     from ._results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
+    from ._tables import Table as Table
 
 _HOMES = {
     "Bench": "_method",
@@ -44,10 +46,12 @@ _HOMES = {
     "Report": "_report",
     "Request": "_planning",
     "Support": "_declaration",
+    "Table": "_tables",
     "Timing": "_results",
     "Winner": "_answers",
     "all_kernels": "_registry",
     "benchmark": "_benchmark",
+    "draw": "_plots",
     "group": "_cases",
     "own_kernels": "_registry",
     "plan": "_planning",

@@ -71,7 +71,7 @@ def benchmark(
     _check_masks(masks or {}, cases)
     bench = Bench(found, device, rounds, threads, seed, masks or {})
     results = []
-    for number, case in enumerate(in_order(cases)):
+    for number, case in enumerate(cases):
         results.append(attempt(bench, case))
         if on_case is not None:
             on_case(results[-1], number + 1, len(cases))
@@ -85,11 +85,6 @@ def attempt(bench: Bench, case: Case) -> CaseResult:
         return bench.measure(case)
     except Exception as error:  # noqa: BLE001 - the other cases go on
         return CaseResult(case, case.rule.density, [], {}, {}, f"{type(error).__name__}: {error}"[:500])
-
-
-def in_order(cases: Sequence[Case]) -> list[Case]:
-    """Put cases that share a weight and a mask one after the other: both are then found once."""
-    return sorted(cases, key=lambda case: (case.purpose, case.layer.shape, case.pattern))
 
 
 def check_device(device: str) -> None:

@@ -68,7 +68,9 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
         _check_named(asked, chosen, request.device)
     cases = [replace(case, kernels=_names(case, chosen, request.device)) for case in asked]
     if request.curves:
-        cases += _curves(cases, chosen, request.device)
+        # What shares a weight and its mask stands together: both are then made once.
+        points = _curves(cases, chosen, request.device)
+        cases += sorted(points, key=lambda case: (case.layer.shape, case.pattern))
     _check_number(len(cases))
     return cases
 
@@ -98,7 +100,8 @@ def _check_fit(case: Case) -> None:
     try:
         parse(case.pattern, ragged="error").grid((case.layer.rows, case.layer.cols))
     except PatternError as error:
-        message = f"layer {case.layer.name!r} ({case.layer.shape}), pattern {case.pattern!r}: {error}"
+        reason = str(error).partition("; choose ragged")[0]
+        message = f"layer {case.layer.name!r} ({case.layer.shape}), pattern {case.pattern!r}: {reason}"
         raise BenchmarkError("invalid_benchmark", message) from None
 
 

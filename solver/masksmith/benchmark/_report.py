@@ -12,6 +12,7 @@ from typing import Any
 
 from ._answers import NOISE, BreakEven, Estimate, Winner, break_evens, estimates, winners
 from ._results import CaseResult, Timing
+from ._tables import Table, page, tables
 
 FORMAT = 1
 COLUMNS = (
@@ -112,6 +113,14 @@ class Report:
         for result in self.results:
             writer.writerows(_rows(result))
         return text.getvalue()
+
+    def tables(self) -> list[Table]:
+        """Give the answers as tables: the whole model, each kernel, each layer, where kernels break even."""
+        return tables(self)
+
+    def to_markdown(self, title: str = "What a mask buys") -> str:
+        """Give a page for people."""
+        return page(self, title)
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Report:

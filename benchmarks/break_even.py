@@ -1,0 +1,102 @@
+"""Where compressed sparse rows beat dense, found with torch alone: a check of `masksmith bench`, which shares nothing.
+
+    python benchmarks/break_even.py [--batch 32,256] [--rounds 15] [--report report.json]
+
+Times `torch.mm(csr, X^T)` and `torch.nn.functional.linear` in turns over random masks of many densities, one thread,
+and interpolates where both take the same time. With `--report` (written by `masksmith bench --output report.json`) the
+break-even densities are set beside that report's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+SHAPES = ((384, 384), (1536, 384), (384, 1536))
+DENSITIES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02)
+LEAST_S = 0.004
+
+
+def repeated(call: Callable[[], object]) -> Callable[[], float]:
+    """Give a function that calls often enough to be timed, and says the seconds of one call."""
+    call()
+    begun = time.perf_counter()
+    call()
+    number = max(1, int(LEAST_S / max(time.perf_counter() - begun, 1e-7)))
+
+    def run() -> float:
+        begun = time.perf_counter()
+        for _ in range(number):
+            call()
+        return (time.perf_counter() - begun) / number
+
+    return run
+
+
+def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: int) -> float:
+    """Give the median over rounds of sparse time / dense time, each side at its faster layout."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape)
+    masked = weight * (torch.rand(shape) < density)
+    sparse = masked.to_sparse_csr()
+    x = torch.randn(batch, shape[1])
+    turned = weight.t().contiguous()
+    dense = (lambda: torch.nn.functional.linear(x, weight), lambda: torch.mm(x, turned))
+    csr = (
+        lambda: torch.mm(sparse, x.t()).t().contiguous(),
+        lambda: torch.mm(sparse, x.t().contiguous()).t().contiguous(),
+    )
+    runs = [[repeated(way) for way in ways] for ways in (csr, dense)]
+    return statistics.median(
+        min(way() for way in runs[0]) / min(way() for way in runs[1]) for _ in range(rounds)
+    )  # fmt: skip
+
+
+def break_even(shape: tuple[int, int], batch: int, rounds: int) -> float | None:
+    """Give the density at which the relative time passes 1, linear between the densities measured."""
+    before: tuple[float, float] | None = None
+    for density in DENSITIES:
+        ratio = relative_time(shape, batch, density, rounds)
+        if before is not None and before[1] >= 1.0 > ratio:
+            return density + (before[0] - density) * (1.0 - ratio) / (before[1] - ratio)
+        before = density, ratio
+    return None
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--batch", default="32,256")
+    options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--report", type=Path)
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+    others = {} if given.report is None else reported(given.report)
+    print("| layer | batch | this script | masksmith bench |\n|---|---:|---:|---:|")
+    for shape in SHAPES:
+        for batch in map(int, given.batch.split(",")):
+            found = break_even(shape, batch, given.rounds)
+            text = "-" if found is None else f"{found:.1%}"
+            name = f"{shape[0]}x{shape[1]}"
+            print(f"| {name} | {batch} | {text} | {others.get((name, batch), '-')} |", flush=True)
+
+
+def reported(path: Path) -> dict[tuple[str, int], str]:
+    """Read the break-even densities of `csr` from a report."""
+    document = json.loads(path.read_text())
+    return {
+        (f"{one['layer']['rows']}x{one['layer']['cols']}", one["batch"]): one["text"]
+        for one in document["break_evens"]
+        if one["kernel"] == "csr" and one["dtype"] == "float32" and one["direction"] == "forward"
+    }
+
+
+if __name__ == "__main__":
+    main()

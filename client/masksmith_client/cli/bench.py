@@ -1,0 +1,145 @@
+"""`masksmith bench`: what a mask buys on a device, in a table, in words, and in files."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from masksmith.benchmark import Report
+from masksmith_client._benchmarks import prepare_benchmark
+from masksmith_client._client import Client
+from masksmith_client._errors import InputError
+from masksmith_client._whole_file import whole_file
+
+from .console import JsonOption, UrlOption, emit, note, show_table
+from .solve import check_output
+
+KINDS = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
+
+
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME|PATH", help="MiniLM, Llama-3.1-8B, ..., or a checkpoint."),
+    ] = None,
+    shapes: Annotated[
+        str | None, typer.Option("--shapes", metavar="OUTxIN[*N],...", help="Layers by shape, and how many of them.")
+    ] = None,
+    masks_of: Annotated[str | None, typer.Option("--masks-of", metavar="JOB", help="The masks of a job.")] = None,
+    patterns: Annotated[
+        str, typer.Option("--patterns", "-p", metavar="A,B,...", help="Such as '2:4,block 16x16 25%,10%' (kept).")
+    ] = "",
+    batch: Annotated[str, typer.Option("--batch", "-b", metavar="N,M,...", help="Rows of activations.")] = "1,32,256",
+    dtypes: Annotated[str, typer.Option("--dtypes", metavar="A,B,...", help="float32, bfloat16, ...")] = "float32",
+    directions: Annotated[
+        str, typer.Option("--directions", metavar="A,B", help="forward (X W^T), backward (dY W).")
+    ] = "forward",
+    kernels: Annotated[
+        str | None, typer.Option("--kernels", metavar="A,B,...", help="All that fit unless given.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local cuda:N too.")] = "cpu",
+    layers: Annotated[list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these.")] = None,
+    curves: Annotated[
+        bool, typer.Option("--curves/--no-curves", help="Measure other densities too, to find the break-even.")
+    ] = True,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each kernel.")] = 15,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of a kernel on a CPU.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights and activations.")] = 0,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", metavar="FILE", help=f"Repeatable; the suffix decides: {', '.join(KINDS)}."),
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Measure in this process, without a service.")] = False,
+    url: UrlOption = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Longest wait.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what masks buy: sparse kernels against dense ones, for a model's layers or for shapes."""
+    _check_outputs(output or [])
+    if shapes is not None and model is not None:
+        raise InputError("--model and --shapes contradict each other; give one")
+    request: dict[str, Any] = {
+        "batches": [_number(text) for text in _listed(batch)],
+        "dtypes": _listed(dtypes),
+        "directions": _listed(directions),
+        "kernels": None if kernels is None else _listed(kernels),
+        "curves": curves,
+        "rounds": rounds,
+        "threads": threads,
+        "seed": seed,
+    }
+    chosen = prepare_benchmark(
+        _listed(shapes) if shapes is not None else model, _listed(patterns), masks_of=masks_of, layers=layers,
+        exclude=exclude, device=device.partition(":")[0], **request,
+    )  # fmt: skip
+    if local:
+        from .local_bench import bench_locally
+
+        report = bench_locally(chosen, device)
+    else:
+        with Client(url) as client:
+            report = _remotely(client, chosen, timeout_s)
+    for path in output or []:
+        save(report, path)
+    emit(report.document()) if as_json else show(report)
+    if report.failures:
+        note(f"masksmith: {len(report.failures)} measurement(s) failed")
+        raise typer.Exit(1)
+
+
+def show(report: Report) -> None:
+    """Print a report's tables, then what they say."""
+    for table in report.tables():
+        print(f"\n{table.title}\n{table.note}\n")
+        show_table(table.head, table.rows, left=table.left)
+    print()
+    for line in report.conclusions():
+        print(line)
+    for name, reason in sorted(report.skipped.items()):
+        note(f"{name} cannot run here: {reason}")
+    for line in report.failures:
+        note(f"failed: {line}")
+
+
+def save(report: Report, path: Path) -> None:
+    """Write a report in the form that the suffix names; it appears whole or not at all."""
+    writers: dict[str, Callable[[], str]] = {
+        ".json": report.to_json, ".csv": report.to_csv, ".md": report.to_markdown
+    }  # fmt: skip
+    if path.suffix in writers:
+        text = writers[path.suffix]()
+        with whole_file(path) as file:
+            file.write(text.encode())
+        return
+    from masksmith.benchmark import draw
+
+    with whole_file(path) as file:
+        draw(report, file, path.suffix[1:])
+
+
+def _remotely(client: Client, request: Any, timeout_s: float | None) -> Report:
+    raise InputError("not yet without --local")
+
+
+def _check_outputs(paths: Sequence[Path]) -> None:
+    for path in paths:
+        check_output(path)
+        if path.suffix not in KINDS:
+            raise InputError(f"{path}: the suffix says how to write it; use one of {', '.join(KINDS)}")
+        if path.suffix in KINDS[3:] and importlib.util.find_spec("matplotlib") is None:
+            raise InputError(f"{path}: pictures need matplotlib: pip install 'masksmith[plot]'")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"--batch {text!r}: numbers, such as 1,32,256")
+    return int(text)

@@ -1,0 +1,37 @@
+"""`masksmith bench --local`: the library in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from masksmith.benchmark import BenchmarkError, CaseResult, Report
+from masksmith_client._benchmarks import request_layers
+from masksmith_client._errors import InputError
+from masksmith_client._progress import Bar
+from masksmith_protocol.benchmarks import BenchmarkRequest
+
+from .local import library
+
+
+def bench_locally(request: BenchmarkRequest, device: str) -> Report:
+    """Measure here.
+
+    Raises:
+        InputError: If the request makes no sense, or the extra is missing.
+    """
+    if request.masks_of is not None:
+        raise InputError("--masks-of names a job of a service; with --local give --model or --shapes")
+    library()
+    from masksmith.benchmark import benchmark
+
+    options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})
+    options |= request.model_dump(include={"rounds", "threads", "seed"})
+    with Bar("measuring", 0, show=None, unit="case") as bar:
+
+        def on_case(result: CaseResult, done: int, total: int) -> None:
+            bar.move(done, total)
+
+        try:
+            return benchmark(request_layers(request), request.patterns, device=device, on_case=on_case, **options)
+        except BenchmarkError as error:
+            raise InputError(str(error)) from None
