@@ -20,6 +20,7 @@ from ._jobs import PAGE, Listener
 from ._masks import Masks
 from ._progress import Bar
 from ._submission import Submission, SubmitOptions, prepare
+from ._updated_weights import UpdatedWeights
 from ._uploads import PARALLEL, Tracker
 from ._weights import Weight
 
@@ -71,6 +72,16 @@ class AsyncJob(JobView):
         try:
             await self._connection.download(calls.get_masks(self.id), file)
             return Masks(file, self, self._restore)
+        except BaseException:
+            file.close()
+            raise
+
+    async def weights(self) -> UpdatedWeights:
+        """Download the updated weights; see `Job.weights`."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the mapping
+        try:
+            await self._connection.download(calls.get_weights(self.id), file)
+            return UpdatedWeights(file, self._restore)
         except BaseException:
             file.close()
             raise

@@ -165,6 +165,11 @@ def get_masks(job: str) -> Call[None]:
     return Call("GET", f"/v1/jobs/{_segment(job)}/masks", _nothing)
 
 
+def get_weights(job: str) -> Call[None]:
+    """Download a job's updated weights."""
+    return Call("GET", f"/v1/jobs/{_segment(job)}/weights", _nothing)
+
+
 def get_events(job: str, last_id: str | None) -> Call[None]:
     """Follow a job from after the event `last_id`."""
     headers = {"accept": "text/event-stream"} | ({} if last_id is None else {"last-event-id": last_id})

@@ -18,6 +18,7 @@ from ._job_view import JobView
 from ._masks import Masks
 from ._progress import Bar
 from ._submission import Submission, SubmitOptions, prepare
+from ._updated_weights import UpdatedWeights
 from ._uploads import upload
 
 PAGE = 100
@@ -87,6 +88,21 @@ class Job(JobView):
         try:
             self._connection.download(calls.get_masks(self.id), file)
             return Masks(file, self, self._restore)
+        except BaseException:
+            file.close()
+            raise
+
+    def weights(self) -> UpdatedWeights:
+        """Download the weights that a job with `update=` has updated.
+
+        Raises:
+            Conflict: If the job still runs.
+            NotFound: If it updates none, or none could be.
+        """
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the mapping
+        try:
+            self._connection.download(calls.get_weights(self.id), file)
+            return UpdatedWeights(file, self._restore)
         except BaseException:
             file.close()
             raise

@@ -93,7 +93,8 @@ class Masks(Mapping[str, Any]):
         self._file.close()
 
     def __getitem__(self, name: str) -> Any:
-        return self._restore.get(name, as_numpy)(self._numpy(self._entries.tensors[name]))
+        restore: Restore = self._restore.get(name, as_numpy)
+        return restore(self._numpy(self._entries.tensors[name]))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries.tensors

@@ -21,8 +21,9 @@ from masksmith_protocol.documents import (
     TensorInput,
 )
 from masksmith_protocol.scores import parse_scores
+from masksmith_protocol.updates import parse_update
 
-from ._calibration import Calibration, Statistic
+from ._calibration import Calibration, Chosen
 from ._errors import InputError
 from ._files import read_path
 from ._selection import listed, select
@@ -44,6 +45,8 @@ class SubmitOptions(TypedDict, total=False):
         budget: Share kept of all weights together, such as `"50%"` or a `Budget` with its floors; it is shared out over
             the weights so that the most score is kept. Of n:m patterns every weight gets an n of its own.
         floors: Least shares of the weights whose names a glob meets: `["*.query*=25%"]`.
+        update: What becomes of the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
+            Needs a calibration with Gram matrices; `job.weights()` has the result.
         axis: Dimension that plain N:M groups run along: `in` or `out`.
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
@@ -56,6 +59,7 @@ class SubmitOptions(TypedDict, total=False):
     calibration: object
     budget: str | Budget | None
     floors: Sequence[str]
+    update: str | None
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
     layers: str | Sequence[str] | None
@@ -70,13 +74,14 @@ class Submission:
     weights: list[Weight]
     skipped: list[Skipped]
     options: MasksOptions
-    statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    beside: Chosen = field(default_factory=Chosen)
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def uploads(self) -> list[Weight]:
-        """All that travels: the weights, and what their scores are made from."""
-        return [*self.weights, *(statistic.tensor for statistic in self.statistics.values())]
+        """All that travels: the weights, what their scores are made from, and what their updates need."""
+        statistics = (statistic.tensor for statistic in self.beside.statistics.values())
+        return [*self.weights, *statistics, *self.beside.grams.values()]
 
     @property
     def total_bytes(self) -> int:
@@ -90,17 +95,27 @@ class Submission:
 
     def request(self, digests: Sequence[str]) -> MasksRequest:
         """Give the job document for `uploads` sent under these digests."""
-        beside = dict(zip(self.statistics, digests[len(self.weights) :], strict=True))
+        statistics, grams = self.beside.statistics, self.beside.grams
+        of_statistics = dict(zip(statistics, digests[len(self.weights) :], strict=False))
+        of_grams = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=True))
+        kinds = {name: statistic.kind for name, statistic in statistics.items()}
         inputs = [
-            TensorInput(name=weight.name, digest=digest, key=KEY, statistic=self._statistic(weight.name, beside))
+            TensorInput(
+                name=weight.name,
+                digest=digest,
+                key=KEY,
+                statistic=_statistic(weight.name, kinds, of_statistics),
+                gram=_statistic(weight.name, dict.fromkeys(grams, "gram"), of_grams),
+            )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
         return MasksRequest(tensors=inputs, **self.options.model_dump())
 
-    def _statistic(self, name: str, digests: Mapping[str, str]) -> StatisticInput | None:
-        if name not in digests:
-            return None
-        return StatisticInput.model_validate({"kind": self.statistics[name].kind, "digest": digests[name], "key": KEY})
+
+def _statistic(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
+    if name not in digests:
+        return None
+    return StatisticInput.model_validate({"kind": kinds[name], "digest": digests[name], "key": KEY})
 
 
 def prepare(
@@ -129,17 +144,20 @@ def prepare(
     checked = masks_options(pattern, **options)
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
     model = read_weights(weights)
-    calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model})
+    update = None if checked.update is None else parse_update(checked.update)
+    calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model}, update)
     budget = parse_budget(checked)
     selection = select(model, unshared(parsed) if budget else parsed, layers, exclude)
     for weight in selection.chosen:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
-    statistics, bare = calibrated.choose(selection.chosen, listed(layers))
+    beside, bare = calibrated.choose(selection.chosen, listed(layers))
     left_out = {skipped.name for skipped in bare}
     chosen = [weight for weight in selection.chosen if weight.name not in left_out]
     _check_budget(budget, chosen, parsed)
-    return Submission(chosen, [*selection.skipped, *bare], checked, statistics)
+    if update is not None and checked.scores == "given" and not beside.statistics:
+        raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
+    return Submission(chosen, [*selection.skipped, *bare], checked, beside)
 
 
 def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._errors import InputError
-from ._weights import PIECE_BYTES, BoolMask, Restore, Weight, as_numpy
+from ._weights import PIECE_BYTES, Restore, Weight, as_numpy
 
 # numpy's and torch's names of the same thing; ml_dtypes' too.
 SAFETENSORS_DTYPES: Mapping[str, str] = {
@@ -94,7 +94,7 @@ def _slices(data: memoryview) -> Iterator[memoryview]:
 def _restore_on(tensor: Any) -> Restore:
     device = tensor.device
 
-    def restore(mask: BoolMask) -> Any:
-        return sys.modules["torch"].from_numpy(mask).to(device)
+    def restore(array: npt.NDArray[Any]) -> Any:
+        return sys.modules["torch"].from_numpy(array).to(device)
 
     return restore

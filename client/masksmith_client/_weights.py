@@ -21,12 +21,12 @@ KEY = "weight"
 PIECE_BYTES = 512 * 1024
 
 BoolMask = npt.NDArray[np.bool_]
-Restore = Callable[[BoolMask], Any]
+Restore = Callable[[npt.NDArray[Any]], Any]
 
 
-def as_numpy(mask: BoolMask) -> BoolMask:
+def as_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Give a mask in the kind that file and numpy weights have."""
-    return mask
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Weight:
         dtype: Its dtype as safetensors names it, or the framework's own name where safetensors has none.
         shape: Its shape.
         read: Gives its little-endian bytes in pieces; may be called again, from any thread.
-        restore: Turns a numpy mask into the weight's own kind.
+        restore: Turns a numpy array, such as a mask, into the weight's own kind.
         trouble: Why its bytes cannot be read, where they cannot.
     """
 

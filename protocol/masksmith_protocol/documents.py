@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from .errors import TensorError
 from .scores import canonical_scores
+from .updates import canonical_update
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
 
@@ -25,6 +26,11 @@ Scores = Annotated[
     str,
     Field(max_length=100, examples=["wanda", "ria power=0.7"], description="A method and its options."),
     AfterValidator(canonical_scores),
+]
+UpdateName = Annotated[
+    str,
+    Field(max_length=100, examples=["reconstruct", "admm penalty=0.1"], description="A method and its options."),
+    AfterValidator(canonical_update),
 ]
 SolverName = Literal["auto", "exact", "min-cost-flow", "greedy", "sinkhorn", "enumerate", "top-k"]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
@@ -64,6 +70,8 @@ class TensorInput(BaseModel):
     digest: Digest
     key: TensorName
     statistic: StatisticInput | None = None
+    gram: StatisticInput | None = None
+    """What an update needs, unless the job's calibration holds it."""
 
 
 class MasksOptions(BaseModel):
@@ -83,6 +91,8 @@ class MasksOptions(BaseModel):
         list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000)
     ] = []
     """Least shares of the tensors whose names a glob meets."""
+    update: UpdateName | None = None
+    """What becomes of the weights that a mask keeps; nothing, unless given."""
     solver: SolverName = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
@@ -108,6 +118,19 @@ class Skipped(BaseModel):
     reason: str
 
 
+class UpdateReport(BaseModel):
+    """What updated weights cost a layer's output on the calibration data: squared errors, see `ms.reconstruct`.
+
+    `error` is never more than `masked_error`; `energy` is the output's own square. `solves` counts ADMM's masks.
+    """
+
+    error: float
+    masked_error: float
+    energy: float
+    update_s: float
+    solves: int | None = None
+
+
 class TensorReport(BaseModel):
     """What is known about one tensor's mask; numbers are null until all its shards are done."""
 
@@ -125,6 +148,7 @@ class TensorReport(BaseModel):
     solve_s: float | None = None
     solver: str | None = None
     device: str | None = None
+    update: UpdateReport | None = None
     error: TensorError | None = None
 
 
@@ -142,6 +166,7 @@ class Job(BaseModel):
     floors: list[str] = []
     budget_gap: float | None = None
     """How much more score another way to share the budget out could keep at most, as a share of the bound."""
+    update: str | None = None
     solver: str
     created_at: datetime
     started_at: datetime | None = None

@@ -17,6 +17,14 @@ def is_supported(dtype: str) -> bool:
     return dtype in NUMPY_DTYPES
 
 
+def to_bytes(array: npt.NDArray[np.generic], dtype: str) -> bytes:
+    """Give an array as raw little-endian bytes; `to_numpy` gives it back. Bfloat16 takes float32's upper half."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(array, "<f4").view("<u4") >> np.uint32(16)
+        return bits.astype("<u2").tobytes()
+    return np.ascontiguousarray(array, NUMPY_DTYPES[dtype]).tobytes()
+
+
 def to_numpy(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     """View raw little-endian bytes as an array; bfloat16 becomes float32 (a copy), exactly."""
     array = np.frombuffer(data, dtype=NUMPY_DTYPES[dtype]).reshape(shape)

@@ -7,14 +7,13 @@ its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis}.
 from __future__ import annotations
 
 import json
-import math
-import struct
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
+
+from .headers import build_header
 
 METADATA_KEY = "masksmith"
 
@@ -52,18 +51,12 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
         infos: What each mask is, in the order of the data.
         as_bool: One byte an entry (dtype BOOL, the weight's own shape) instead of one bit.
     """
-    document: dict[str, Any] = {
-        "__metadata__": {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
+    shapes = {
+        name: info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
+        for name, info in infos.items()
     }
-    offset = 0
-    for name, info in infos.items():
-        shape = info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
-        end = offset + math.prod(shape)
-        document[name] = {"dtype": "BOOL" if as_bool else "U8", "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    told = {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
+    return build_header({name: ("BOOL" if as_bool else "U8", shape) for name, shape in shapes.items()}, told)
 
 
 def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:

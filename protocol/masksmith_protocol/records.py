@@ -13,7 +13,7 @@ import redis
 from pydantic import BaseModel, ConfigDict
 
 from . import scripts
-from .documents import JobState, MasksOptions, Skipped, WorkerInfo
+from .documents import JobState, MasksOptions, Skipped, UpdateReport, WorkerInfo
 from .errors import TensorError
 from .shards import PlannedTensor, Shard
 
@@ -55,6 +55,7 @@ class ShardReport(BaseModel):
     solve_s: float = 0.0
     solver: str = ""
     device: str = ""
+    update: UpdateReport | None = None
     error: TensorError | None = None
 
 

@@ -12,6 +12,7 @@ from .digests import digest_document
 from .documents import MasksOptions
 from .dtypes import ITEM_BYTES
 from .errors import Code, RequestError
+from .updates import UPDATES_VERSION, UpdateMethod
 
 SHARD_BYTES = 16 * 2**20
 WHOLE_BYTES = 2**28
@@ -21,7 +22,7 @@ WHOLE_BYTES = 2**28
 class PlannedTensor(BaseModel):
     """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
 
-    `statistic` is what its scores are made from, called by its kind.
+    `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs.
     """
 
     name: str
@@ -30,6 +31,7 @@ class PlannedTensor(BaseModel):
     shape: list[int]
     start: int
     statistic: PlannedTensor | None = None
+    gram: PlannedTensor | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -48,10 +50,15 @@ class Shard(BaseModel):
     last: int
 
 
-def cut(tensors: Iterable[PlannedTensor], pattern: Pattern, shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+def cut(
+    tensors: Iterable[PlannedTensor],
+    pattern: Pattern,
+    shard_bytes: int = SHARD_BYTES,
+    update: UpdateMethod | None = None,
+) -> list[Shard]:
     """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
 
-    Patterns whose budgets belong to the whole tensor make one shard of it.
+    Patterns whose budgets belong to the whole tensor, and updates that look at all of it, make one shard of it.
 
     Raises:
         RequestError: If such a tensor is larger than `WHOLE_BYTES`.
@@ -59,17 +66,20 @@ def cut(tensors: Iterable[PlannedTensor], pattern: Pattern, shard_bytes: int = S
     shards = []
     for number, tensor in enumerate(tensors):
         rows = tensor.shape[0]
-        unit = pattern.shard_rows or _whole(tensor, pattern)
+        if update is not None and update.needs_whole_tensors:
+            unit = _whole(tensor, update)
+        else:
+            unit = pattern.shard_rows or _whole(tensor, pattern)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
         shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
     return shards
 
 
-def _whole(tensor: PlannedTensor, pattern: Pattern) -> int:
+def _whole(tensor: PlannedTensor, binding: Pattern | UpdateMethod) -> int:
     rows = tensor.shape[0]
     if rows * tensor.row_bytes > WHOLE_BYTES:
         detail = (
-            f"tensor {tensor.name!r}: {pattern} binds the whole tensor, and its {rows * tensor.row_bytes} bytes are "
+            f"tensor {tensor.name!r}: {binding} binds the whole tensor, and its {rows * tensor.row_bytes} bytes are "
             f"more than the {WHOLE_BYTES} that go to one worker; use --local or the library"
         )
         raise RequestError(422, Code.TENSOR_DOES_NOT_FIT, detail, tensor=tensor.name, limit=WHOLE_BYTES)
@@ -78,8 +88,10 @@ def _whole(tensor: PlannedTensor, pattern: Pattern) -> int:
 
 def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solver: str, solver_version: int) -> str:
     """Name a shard's result by everything that determines it, the solver's version included."""
+    updated = {} if options.update is None else {"update": [options.update, UPDATES_VERSION]}
     return digest_document(
-        {
+        updated
+        | {
             "format": 1,
             "tensor": tensor.model_dump(exclude={"name"}, exclude_none=True),
             "rows": [shard.first, shard.last],

@@ -186,6 +186,11 @@ def result_report_name(key: str) -> str:
     return f"masks/{key[:2]}/{key}.json"
 
 
+def weights_name(key: str) -> str:
+    """Name of a shard's updated weights."""
+    return f"weights/{key[:2]}/{key}"
+
+
 def statistic_name(key: str) -> str:
     """Name of what was worked out once for all shards of a tensor."""
     return f"statistics/{key[:2]}/{key}"

@@ -67,7 +67,9 @@ def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_
         if reason is not None:
             raise _does_not_fit(wanted.name, reason)
         statistic = statistics.find(wanted.name, entry, wanted.statistic)
-        planned.append(_locate(wanted.name, wanted.digest, entry, statistic))
+        gram = statistics.find_gram(wanted.name, entry, wanted.gram)
+        _refuse_scores_as_weights(request, statistic, wanted.name)
+        planned.append(_locate(wanted.name, wanted.digest, entry, statistic, gram))
     _check_budget(request, planned)
     return Plan(options=_options(request), tensors=planned)
 
@@ -98,7 +100,9 @@ def plan_file(
             raise _does_not_fit(name, reason)
         reason = reason or (None if explicit else statistics.missing(name))
         if reason is None:
-            planned.append(_locate(name, digest, entry, statistics.find(name, entry)))
+            statistic = statistics.find(name, entry)
+            _refuse_scores_as_weights(options, statistic, name)
+            planned.append(_locate(name, digest, entry, statistic, statistics.find_gram(name, entry)))
         else:
             skipped.append(Skipped(name=name, reason=reason))
     if not planned:
@@ -146,10 +150,18 @@ def _refuse_duplicates(tensors: list[TensorInput]) -> None:
         seen.add(tensor.name)
 
 
-def _locate(name: str, digest: str, entry: TensorEntry, statistic: PlannedTensor | None) -> PlannedTensor:
+def _refuse_scores_as_weights(options: MasksOptions, statistic: PlannedTensor | None, name: str) -> None:
+    if options.update is not None and options.scores == "given" and statistic is None:
+        detail = f"tensor {name!r}: it holds scores, and an update wants weights; send the scores as the calibration"
+        raise RequestError(422, Code.INVALID_CALIBRATION, detail, tensor=name)
+
+
+def _locate(
+    name: str, digest: str, entry: TensorEntry, statistic: PlannedTensor | None, gram: PlannedTensor | None
+) -> PlannedTensor:
     shape = list(entry.shape)
     return PlannedTensor(
-        name=name, digest=digest, dtype=entry.dtype, shape=shape, start=entry.start, statistic=statistic
+        name=name, digest=digest, dtype=entry.dtype, shape=shape, start=entry.start, statistic=statistic, gram=gram
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 
@@ -11,8 +11,18 @@ from masksmith_protocol import masks
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.masks import MaskInfo
 from masksmith_protocol.records import JobRecord, ShardReport
-from masksmith_protocol.shards import Shard
+from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.store import BlobStore, result_name
+
+
+def finished(
+    record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]
+) -> Iterator[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]:
+    """Give the tensors whose shards all succeeded, with each shard and its report."""
+    for number, tensor in enumerate(record.plan.tensors):
+        mine = sorted(index for index, shard in shards.items() if shard.tensor == number)
+        if all(index in reports and reports[index].result is not None for index in mine):
+            yield tensor, [(shards[index], reports[index]) for index in mine]
 
 
 class MasksFile:
@@ -32,16 +42,11 @@ class MasksFile:
         self._parts: list[tuple[str, tuple[int, ...]]] = []
         infos: dict[str, MaskInfo] = {}
         options = record.plan.options
-        for number, tensor in enumerate(record.plan.tensors):
-            mine = sorted(index for index, shard in shards.items() if shard.tensor == number)
-            results = [reports[index].result for index in mine if index in reports]
-            if len(results) < len(mine) or None in results:
-                continue
-            pattern = reports[mine[0]].pattern or options.pattern
+        for tensor, parts in finished(record, shards, reports):
+            pattern = parts[0][1].pattern or options.pattern
             infos[tensor.name] = MaskInfo(shape=tensor.shape, pattern=pattern, ragged=options.ragged, axis=options.axis)
-            for index, result in zip(mine, results, strict=True):
-                rows = shards[index].last - shards[index].first
-                self._parts.append((result_name(str(result)), (rows, *tensor.shape[1:])))
+            for shard, report in parts:
+                self._parts.append((result_name(str(report.result)), (shard.last - shard.first, *tensor.shape[1:])))
         self._header = masks.file_header(infos, as_bool=as_bool)
         self._job = record
 

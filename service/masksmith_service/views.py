@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from masksmith_protocol.documents import Job, JobState, JobSummary, Progress, SolveStatus, TensorReport
+from masksmith_protocol.documents import Job, JobState, JobSummary, Progress, SolveStatus, TensorReport, UpdateReport
 from masksmith_protocol.records import JobRecord, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard
 
@@ -28,6 +28,7 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
         budget=options.budget,
         floors=options.floors,
         budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
+        update=options.update,
         solver=options.solver,
         created_at=record.created_at,
         started_at=record.started_at,
@@ -67,8 +68,20 @@ def tensor_view(tensor: PlannedTensor, parts: Sequence[ShardReport | None], job:
             "solve_s": math.fsum(part.solve_s for part in done),
             "solver": done[0].solver,
             "device": ", ".join(sorted({part.device for part in done})),
+            "update": _update(done),
         }
     )
+
+
+def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
+    parts = [part.update for part in done if part.update is not None]
+    if not parts:
+        return None
+    error, masked, energy, seconds = (
+        math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
+    )
+    # ADMM has one shard a tensor.
+    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
 
 
 def summary_view(row: dict[str, object]) -> JobSummary:

@@ -56,12 +56,15 @@ class UpdateError(MasksmithError, ValueError):
 
     Attributes:
         reason: What is wrong.
+        row: The weight's row that it is wrong for, where it is one.
     """
 
-    def __init__(self, reason: str, name: str | None = None) -> None:
-        super().__init__(reason if name is None else f"tensor {name!r}: {reason}")
+    def __init__(self, reason: str, name: str | None = None, row: int | None = None) -> None:
+        where = "" if row is None else f" (row {row})"
+        super().__init__(("" if name is None else f"tensor {name!r}: ") + reason + where)
         self.reason = reason
         self.name = name
+        self.row = row
 
 
 class VerificationError(MasksmithError):

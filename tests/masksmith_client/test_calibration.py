@@ -17,7 +17,7 @@ NORMS = np.arange(16.0)
 
 
 def kinds(submission):
-    return {name: (statistic.kind, statistic.tensor.shape) for name, statistic in submission.statistics.items()}
+    return {name: (statistic.kind, statistic.tensor.shape) for name, statistic in submission.beside.statistics.items()}
 
 
 def test_a_calibration_in_memory_gives_each_weight_its_statistic():

@@ -102,7 +102,8 @@ def test_progress_and_reports(client, two, work):
     assert job["tensors"][0] == {
         "name": "a", "state": "succeeded", "shape": [8, 8], "pattern": None, "status": "optimal", "objective": 3.0,
         "upper_bound": 3.0,
-        "gap": 0.0, "retained": 0.75, "density": 0.5, "solve_s": 0.5, "solver": "top-k", "device": "cpu", "error": None,
+        "gap": 0.0, "retained": 0.75, "density": 0.5, "solve_s": 0.5, "solver": "top-k", "device": "cpu",
+        "update": None, "error": None,
     }  # fmt: skip
 
 

@@ -22,11 +22,12 @@ from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.records import JobRecords, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
-from masksmith_protocol.store import BlobStore, result_name, result_report_name
+from masksmith_protocol.store import BlobStore, result_name, result_report_name, weights_name
 
 from .budgets import Budgets
 from .keeper import Keeper, StoppedError
 from .scoring import Scoring
+from .updating import update_rows
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,14 @@ class Runner:
     ) -> ShardReport:
         solver = by_name(options.solver)
         key = result_key(tensor, shard, options, solver.name, solver.version)
-        return self._remembered(key) or self._solve_anew(tensor, shard, options, key, check)
+        return self._remembered(key, updates=options.update is not None) or self._solve_anew(
+            tensor, shard, options, key, check
+        )
 
-    def _remembered(self, key: str) -> ShardReport | None:
-        # The mask itself may have been deleted since.
-        if self.store.size(result_name(key)) is None:
+    def _remembered(self, key: str, *, updates: bool) -> ShardReport | None:
+        # The results themselves may have been deleted since.
+        wanted = [result_name(key), weights_name(key)] if updates else [result_name(key)]
+        if any(self.store.size(name) is None for name in wanted):
             return None
         try:
             return ShardReport.model_validate_json(self.store.get(result_report_name(key)))
@@ -126,12 +130,25 @@ class Runner:
             return _failure(Code.INVALID_SCORES, tensor, error.reason, _shifted(error.index, shard.first))
         except (ms.PatternError, ms.SolverError, ms.InfeasibleError) as error:
             return _failure(Code.SOLVER_REFUSED, tensor, str(error), None)
+        updated = None
+        try:
+            if options.update is not None:
+                updated = update_rows(self.store, tensor, shard, options, solution, check)
+        except ms.UpdateError as error:
+            row = "" if error.row is None else f" (row {error.row + shard.first})"
+            return _failure(Code.INVALID_CALIBRATION, tensor, f"{error.reason}{row}", None)
+        except FileNotFoundError:
+            return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its upload is gone; send it again", None)
+        solution = solution if updated is None else updated.solution
         if not math.isfinite(solution.total_score):
             return _failure(Code.INVALID_SCORES, tensor, "its scores add up to more than float64 holds", None)
         if solution.status is ms.Status.TIME_LIMIT:
             # What was found in time is nobody else's result.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
         report = self._report(solution, key)
+        if updated is not None:
+            report = report.model_copy(update={"update": updated.report})
+            self.store.put(weights_name(key), updated.data)
         self.store.put(result_name(key), masks.pack(solution.mask).tobytes())
         if solution.status is not ms.Status.TIME_LIMIT:
             self.store.put(result_report_name(key), report.model_dump_json().encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
 from masksmith_client._submission import Submission, parse_budget, parse_pattern
 from masksmith_client._weights import BoolMask, Weight
-from masksmith_protocol.documents import JobState, TensorReport
-from masksmith_protocol.dtypes import to_numpy
+from masksmith_client._whole_file import whole_file
+from masksmith_protocol.documents import JobState, TensorReport, UpdateReport
+from masksmith_protocol.dtypes import to_bytes, to_numpy
 from masksmith_protocol.errors import Code, TensorError
+from masksmith_protocol.headers import build_header
 from masksmith_protocol.masks import MaskInfo, file_header, pack
 from masksmith_protocol.scores import parse_scores
+from masksmith_protocol.updates import parse_update
 
 from .report import Report
 
@@ -42,8 +45,8 @@ def library() -> Any:
     return masksmith
 
 
-def solve_locally(submission: Submission, output: Path, began: float) -> Report:
-    """Solve, write the masks file and report."""
+def solve_locally(submission: Submission, output: Path, began: float, weights_output: Path | None = None) -> Report:
+    """Solve, write the masks file and that of updated weights, and report."""
     options = submission.options
     search = _Search(submission, parse_pattern(options.pattern, options.axis, options.ragged))
     search.share_out()
@@ -51,14 +54,27 @@ def solve_locally(submission: Submission, output: Path, began: float) -> Report:
         for batch in _batches(submission.weights):
             search.solve(batch)
             bar.advance(sum(weight.data_bytes for weight in batch))
-    saved = bool(search.packed)
-    if saved:
-        _write(output, search.infos, search.packed)
+    if search.packed:
+        masks = (np.ascontiguousarray(search.packed[name]).data for name in search.infos)
+        _write(output, file_header(search.infos), masks)
+        if weights_output is not None:
+            kinds = {weight.name: (weight.dtype, weight.shape) for weight in submission.weights}
+            header = build_header({name: kinds[name] for name in search.updated})
+            _write(weights_output, header, search.updated.values())
     wall_s = time.monotonic() - began
     reports = [search.reports[weight.name] for weight in submission.weights]
-    target = str(output) if saved else None
-    shared = (options.budget, search.budget_gap)
-    return Report(options.pattern, options.solver, reports, submission.skipped, target, wall_s, None, *shared)
+    masks_path, weights_path = (str(path) if path and search.packed else None for path in (output, weights_output))
+    return Report(
+        options.pattern,
+        options.solver,
+        reports,
+        submission.skipped,
+        masks_path,
+        wall_s,
+        budget=options.budget,
+        budget_gap=search.budget_gap,
+        weights=weights_path,
+    )
 
 
 def verdict(mask: BoolMask, pattern: Pattern) -> str | None:
@@ -71,7 +87,7 @@ class _Search:
     def __init__(self, submission: Submission, pattern: Pattern) -> None:
         self._library = library()
         self._options = submission.options
-        self._statistics = submission.statistics
+        self._beside = submission.beside
         self._patterns: Mapping[str, Pattern] = {weight.name: pattern for weight in submission.weights}
         self.weights = submission.weights
         self._budget = parse_budget(submission.options)
@@ -79,6 +95,7 @@ class _Search:
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
         self.packed: dict[str, npt.NDArray[np.uint8]] = {}
+        self.updated: dict[str, bytes] = {}
 
     def share_out(self) -> None:
         """Give every weight its own pattern, if there is a budget.
@@ -106,7 +123,10 @@ class _Search:
             self._fail(batch[0], error)
         else:
             for weight in batch:
-                self._keep(weight, solutions[weight.name])
+                try:
+                    self._keep(weight, *self._update(weight, solutions[weight.name]))
+                except self._library.UpdateError as error:
+                    self._fail(weight, error)
 
     def _solutions(self, batch: list[Weight]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
@@ -117,11 +137,34 @@ class _Search:
     def scores(self, weight: Weight) -> Any:
         from masksmith.scores import by_name
 
-        statistic, method = self._statistics.get(weight.name), parse_scores(self._options.scores)
+        statistic, method = self._beside.statistics.get(weight.name), parse_scores(self._options.scores)
         given, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
         return by_name(method.name, _array(weight), given, kind, name=weight.name, **method.options)
 
-    def _keep(self, weight: Weight, solution: Any) -> None:
+    def _update(self, weight: Weight, solution: Any) -> tuple[Any, UpdateReport | None]:
+        """Update a weight if asked to; gives the mask that it is on then."""
+        if self._options.update is None:
+            return solution, None
+        method, gram = parse_update(self._options.update), _array(self._beside.grams[weight.name])
+        asked = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
+        if method.name == "reconstruct":
+            found = self._library.reconstruct(_array(weight), solution.mask, gram, **asked)
+        else:
+            solver = self._options.solver
+            found = self._library.admm(
+                _array(weight), gram, self._patterns[weight.name], solver=solver, start=solution, **asked
+            )
+            solution = found.solution
+        self.updated[weight.name] = to_bytes(found.weight, weight.dtype)
+        return solution, UpdateReport(
+            error=found.error,
+            masked_error=found.masked_error,
+            energy=found.energy,
+            update_s=found.stats["update_s"],
+            solves=found.stats.get("solves"),
+        )
+
+    def _keep(self, weight: Weight, solution: Any, update: UpdateReport | None) -> None:
         options = self._options
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed[weight.name] = pack(mask)
@@ -142,10 +185,13 @@ class _Search:
             solve_s=float(solution.stats["solve_s"]),
             solver=str(solution.stats["solver"]),
             device=str(solution.stats["device"]),
+            update=update,
         )
 
     def _fail(self, weight: Weight, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
+        if isinstance(error, self._library.UpdateError):
+            code = Code.INVALID_CALIBRATION
         index = getattr(error, "index", None)
         fault = TensorError(code=code, message=str(error), index=None if index is None else list(index))
         self.reports[weight.name] = TensorReport(
@@ -186,13 +232,8 @@ def _batches(weights: list[Weight]) -> Iterator[list[Weight]]:
     yield batch
 
 
-def _write(output: Path, infos: Mapping[str, MaskInfo], packed: Mapping[str, npt.NDArray[np.uint8]]) -> None:
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(file_header(infos))
-            for name in infos:
-                file.write(np.ascontiguousarray(packed[name]).data)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(output: Path, header: bytes, parts: Iterable[bytes | memoryview]) -> None:
+    with whole_file(output) as file:
+        file.write(header)
+        for part in parts:
+            file.write(part)

@@ -37,6 +37,7 @@ class Report:
     job: str | None = None
     budget: str | None = None
     budget_gap: float | None = None
+    weights: str | None = None
 
     @property
     def failures(self) -> list[TensorReport]:
@@ -72,6 +73,7 @@ class Report:
             "budget": self.budget,
             "budget_gap": self.budget_gap,
             "output": self.output,
+            "weights": self.weights,
             "tensors": [report.model_dump(mode="json") for report in self.tensors],
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
             "total": asdict(self.total),
@@ -81,10 +83,13 @@ class Report:
         """Print it."""
         if as_json:
             return emit(self.document())
+        updated = any(report.update for report in self.tensors)
+        own = self._has_own_patterns
+        head = ("tensor", *(["pattern"] * own), "status", "shape", "kept", "retained", "gap", "time")
         show_table(
-            ("tensor", *(["pattern"] * self._has_own_patterns), "status", "shape", "kept", "retained", "gap", "time"),
-            [_row(report, own=self._has_own_patterns) for report in self.tensors],
-            left=2 + self._has_own_patterns,
+            (*head, "output error", "gain") if updated else head,
+            [(*_row(report, own=own), *(_update(report) if updated else ())) for report in self.tensors],
+            left=2 + own,
         )
         for report in self.failures:
             assert report.error is not None
@@ -107,7 +112,16 @@ class Report:
         )
         if self.budget is not None:
             line += f" (budget {self.budget} shared out with gap {gap_text(self.budget_gap)})"
-        return line + (f" -> {self.output}" if self.output else "")
+        return line + "".join(f" -> {path}" for path in (self.output, self.weights) if path)
+
+
+def _update(report: TensorReport) -> tuple[str, str]:
+    """Say what is wrong with the output now, and how many times more it was with the weights merely masked."""
+    update = report.update
+    if update is None:
+        return "", ""
+    error = percent(update.error / update.energy if update.energy else 0.0)
+    return error, f"{update.masked_error / update.error:.2f}x" if update.error else ""
 
 
 def _row(report: TensorReport, *, own: bool) -> tuple[str, ...]:

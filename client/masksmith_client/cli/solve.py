@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +41,12 @@ def solve(
     floors: Annotated[
         list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Least share of these; repeatable.")
     ] = None,
+    update: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
+    ] = None,
+    weights_out: Annotated[
+        Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write.")
+    ] = None,
     layers: Annotated[
         list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these; repeatable.")
     ] = None,
@@ -53,14 +60,18 @@ def solve(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
-    check_output(output)
-    _check_distinct(output, path)
+    for file in (output, weights_out):
+        if file is not None:
+            check_output(file)
+            _check_distinct(file, path)
+    _check_update(update, weights_out, output)
     options = SubmitOptions(
         solver=solver,
         scores=scores,
         calibration=calibration,
         budget=budget,
         floors=floors or [],
+        update=update,
         axis=axis,
         ragged=ragged,
         layers=layers,
@@ -71,10 +82,14 @@ def solve(
     if local:
         from .local import solve_locally
 
-        report = solve_locally(prepare(path, pattern, **options), output, began)
+        report = solve_locally(prepare(path, pattern, **options), output, began, weights_out)
     else:
         with Client(url) as client:
-            report = _solve_remotely(client.jobs.submit(path, pattern, **options), output, began, timeout_s)
+            job = client.jobs.submit(path, pattern, **options)
+            report = _solve_remotely(job, output, began, timeout_s)
+            if weights_out is not None and report.output is not None:
+                job.weights().save(weights_out)
+                report = replace(report, weights=str(weights_out))
     report.show(as_json=as_json)
     if report.failures:
         note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
@@ -111,6 +126,13 @@ def _save(job: Job, output: Path) -> bool:
     return bool(masks)
 
 
+def _check_update(update: str | None, weights: Path | None, output: Path) -> None:
+    if (update is None) != (weights is None):
+        raise InputError("--update and --weights-out go together: how weights are updated, and where they go")
+    if weights is not None and weights.absolute() == output.absolute():
+        raise InputError(f"{output} cannot hold both masks and weights; name two files")
+
+
 def check_output(output: Path) -> None:
     """Find out before any work whether a file can be written.
 
@@ -128,4 +150,4 @@ def check_output(output: Path) -> None:
 
 def _check_distinct(output: Path, path: Path) -> None:
     if output.exists() and path.exists() and output.samefile(path):
-        raise InputError(f"{output} is the input itself; write the masks elsewhere")
+        raise InputError(f"{output} is the input itself; write elsewhere")

@@ -20,12 +20,14 @@ from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksReques
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.records import FullError, JobRecord, Plan
 from masksmith_protocol.shards import cut
+from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
 from masksmith_service.callers import Caller, CallerDep
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
 from masksmith_service.uploads import receive
 from masksmith_service.views import job_view, summary_view
+from masksmith_service.weights import WeightsFile
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -133,17 +135,16 @@ async def follow_job(
 @router.get("/jobs/{job}/masks")
 def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
-    record = read_job(state, job)
-    if not record.state.is_terminal:
-        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
-        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    record = _ended(job, state)
     file = MasksFile(record, state.records.shards(job), state.records.reports(job), as_bool=format == "bool")
-    file.check(state.store)
-    headers = {
-        "Content-Length": str(file.size),
-        "Content-Disposition": f'attachment; filename="masks-{job}.safetensors"',
-    }
-    return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)
+    return _download(file, "masks", job, state)
+
+
+@router.get("/jobs/{job}/weights")
+def get_weights(job: JobId, state: StateDep) -> Response:
+    """Download the updated weights as one safetensors file: of every tensor that has them, once the job is over."""
+    record = _ended(job, state)
+    return _download(WeightsFile(record, state.records.shards(job), state.records.reports(job)), "weights", job, state)
 
 
 @router.post("/jobs/{job}/cancel")
@@ -163,7 +164,8 @@ def delete_job(job: JobId, state: StateDep) -> None:
 
 def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str | None) -> str:
     """Write the record, then enqueue its shards; the sweeper enqueues what a crash in between leaves out."""
-    shards = cut(plan.tensors, pattern, state.settings.shard_bytes)
+    update = plan.options.update
+    shards = cut(plan.tensors, pattern, state.settings.shard_bytes, None if update is None else parse_update(update))
     fingerprint = digest_document(plan.model_dump(mode="json")) if key else ""
     try:
         made = state.records.create(
@@ -214,6 +216,23 @@ def _wait_s(prefer: str | None, most: float) -> float | None:
         if word.lower() == "wait" and value.isdecimal() and len(value) < 10:
             return min(float(value), most)
     return None
+
+
+def _ended(job: str, state: State) -> JobRecord:
+    record = read_job(state, job)
+    if not record.state.is_terminal:
+        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
+        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    return record
+
+
+def _download(file: MasksFile | WeightsFile, what: str, job: str, state: State) -> StreamingResponse:
+    file.check(state.store)
+    headers = {
+        "Content-Length": str(file.size),
+        "Content-Disposition": f'attachment; filename="{what}-{job}.safetensors"',
+    }
+    return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)
 
 
 def _view(state: State, job: str) -> Job:

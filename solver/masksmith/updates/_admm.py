@@ -19,6 +19,7 @@ from masksmith.solvers._base import Solver
 
 from ._operands import Operands, read, read_mask
 from ._reconstruct import refit
+from ._threads import torch_threads
 from ._update import AdmmStep, AdmmUpdate
 
 OnProgress = Callable[[int, int], None]
@@ -37,6 +38,7 @@ def admm(
     damping: float = 0.01,
     penalty: float = 0.03,
     max_rounds: int = 300,
+    rounded_to: str | None = None,
     solver: Solver | str | None = None,
     start: Solution | None = None,
     threads: int | None = None,
@@ -64,9 +66,10 @@ def admm(
         damping: Share of the mean diagonal, at least 0.
         penalty: Of the first rounds, positive; less of it searches longer.
         max_rounds: Rounds at most.
+        rounded_to: As for `reconstruct`.
         solver: As for `solve`.
         start: A solution to start from; the best mask of the first scores unless given.
-        threads: Of the mask solver.
+        threads: Of the mask solver and of torch; each its own number unless given.
         name: What messages call the weight.
         on_progress: Called with (rounds done, `max_rounds`); what it raises stops the work.
 
@@ -81,11 +84,12 @@ def admm(
     if not (0 < penalty < float("inf") and max_rounds >= 1):
         raise UpdateError(f"penalty={penalty} and max_rounds={max_rounds} must be positive", name)
     begun = time.perf_counter()
-    operands = read(weight, gram, damping, name)
-    search = _Search(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
-    first = search.solve(search.target**2, None) if start is None else start
-    history, last = search.run(first, penalty, max_rounds, on_progress)
-    refitted = [refit(operands, read_mask(found.mask, operands), found.mask) for found in (first, last)]
+    operands = read(weight, gram, damping, name, rounded_to)
+    with torch_threads(threads):
+        search = _Search(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
+        first = search.solve(search.target**2, None) if start is None else start
+        history, last = search.run(first, penalty, max_rounds, on_progress)
+        refitted = [refit(operands, read_mask(found.mask, operands), found.mask) for found in (first, last)]
     best = min(refitted, key=lambda update: update.error)
     stats = dict(best.stats) | {
         "method": "admm",

@@ -25,6 +25,7 @@ class Operands:
         weight: `[out, inputs]`, in its own dtype; a view.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
         damping: What is added to the diagonal of `gram`.
+        stored: The dtype that updated weights are rounded to.
         given: The weight as given.
         name: What messages call it.
     """
@@ -32,6 +33,7 @@ class Operands:
     weight: torch.Tensor
     gram: torch.Tensor
     damping: float
+    stored: torch.dtype
     given: Any
     name: str | None
 
@@ -41,7 +43,7 @@ class Operands:
         return full if is_torch(self.given) else full.numpy()
 
 
-def read(weight: Any, gram: Any, damping: float, name: str | None) -> Operands:
+def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: str | None = None) -> Operands:
     """Check weight, Gram matrix and damping, and bring them together.
 
     Raises:
@@ -54,12 +56,15 @@ def read(weight: Any, gram: Any, damping: float, name: str | None) -> Operands:
         raise UpdateError(f"dtype {dtype} cannot hold updated weights; use {', '.join(FLOATS)}", name)
     if not (0 <= damping < math.inf):
         raise UpdateError(f"damping={damping} must be a finite share of at least 0", name)
+    if rounded_to is not None and rounded_to not in FLOATS:
+        raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = _tensor(weight).reshape(shape[0], -1)
     _refuse_not_finite(matrix, "weight", name)
     products = _gram(gram, matrix, name)
     # Where no input ever moved, nothing is to be made up for; any damping says so.
     added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
-    return Operands(matrix, products, added, weight, name)
+    stored = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
+    return Operands(matrix, products, added, stored, weight, name)
 
 
 def read_mask(mask: Any, operands: Operands) -> torch.Tensor:

@@ -13,6 +13,7 @@ from masksmith._errors import UpdateError
 
 from ._operands import Operands, read, read_mask
 from ._supports import Batch, batches
+from ._threads import torch_threads
 from ._update import Update
 
 OnProgress = Callable[[int, int], None]
@@ -25,6 +26,8 @@ def reconstruct(
     gram: Any,
     *,
     damping: float = 0.01,
+    rounded_to: str | None = None,
+    threads: int | None = None,
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Update:
@@ -46,6 +49,9 @@ def reconstruct(
         gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, inputs in the weight's own order (kernels flattened):
             what `calibrate(..., gather=["gram"])` keeps.
         damping: Share of the mean diagonal, at least 0. More of it trusts the calibration data less.
+        rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`: their values are rounded to it, and
+            only then is the error judged. The weight's own unless given.
+        threads: Of torch; as many as it is set to unless given.
         name: What messages call the weight.
         on_progress: Called with (rows done, rows in all); what it raises stops the work.
 
@@ -56,8 +62,9 @@ def reconstruct(
         UpdateError: If shapes or dtypes do not fit, a value is not finite, the Gram matrix is not symmetric, or it is
             singular on a row's support and not damped.
     """
-    operands = read(weight, gram, damping, name)
-    return refit(operands, read_mask(mask, operands), mask, on_progress)
+    operands = read(weight, gram, damping, name, rounded_to)
+    with torch_threads(threads):
+        return refit(operands, read_mask(mask, operands), mask, on_progress)
 
 
 def refit(operands: Operands, mask: Tensor, handed_mask: Any, on_progress: OnProgress | None = None) -> Update:
@@ -99,7 +106,7 @@ def _refit_rows(operands: Operands, mask: Tensor, rows: Tensor, batch: Batch, er
     dropped = dense.masked_fill(kept, 0)
     pull = dropped @ operands.gram  # [rows, inputs]: how the dropped weights' output correlates with each input
     masked = dense - dropped
-    updated = (masked + _shift(operands, kept, pull, batch)).to(operands.weight.dtype)
+    updated = (masked + _shift(operands, kept, pull, batch)).to(operands.stored).to(operands.weight.dtype)
     before, after = _squared(dropped, operands.gram), _squared(dense - updated.double(), operands.gram)
     better = after < before  # False for NaN, too
     errors.before += float(before.sum())
@@ -123,7 +130,7 @@ def _shift(operands: Operands, kept: Tensor, pull: Tensor, batch: Batch) -> Tens
     if bool(fault.any()):
         row = int(batch.rows[int(fault.argmax()), 0])
         advice = "calibrate with more samples, or damp more"
-        raise UpdateError(f"gram is not positive definite on what row {row} keeps; {advice}", operands.name)
+        raise UpdateError(f"gram is not positive definite on what a row keeps; {advice}", operands.name, row)
     spread = places[:, None, :].expand(-1, each, -1)  # [supports, each, kept]
     wanted = pull.view(supports, each, -1).gather(2, spread) * real[:, None, :]
     found = torch.cholesky_solve(wanted.mT, factor).mT * real[:, None, :]

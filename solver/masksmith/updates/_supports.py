@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-BATCH_BYTES = 2**28
+BATCH_BYTES = 2**26
 """Bytes of Gram matrices, restricted to the rows' supports, that are held at a time."""
 
 Rows = npt.NDArray[np.int64]

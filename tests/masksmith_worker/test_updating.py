@@ -1,0 +1,110 @@
+"""Shards that update weights: the library's answers, in the tensor's own dtype."""
+
+import re
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from blake3 import blake3
+
+import masksmith as ms
+from masksmith.patterns import parse
+from masksmith_protocol.documents import JobState, MasksOptions
+from masksmith_protocol.dtypes import to_bytes, to_numpy
+from masksmith_protocol.headers import header_length, parse_header
+from masksmith_protocol.records import Plan
+from masksmith_protocol.shards import PlannedTensor, cut
+from masksmith_protocol.store import upload_name, weights_name
+from masksmith_protocol.updates import parse_update
+
+RNG = np.random.default_rng(7)
+WEIGHT = torch.from_numpy(RNG.standard_normal((32, 16)).astype(np.float32))
+SEEN = RNG.standard_normal((200, 16)) @ RNG.standard_normal((16, 16))
+GRAM = torch.from_numpy(SEEN.T @ SEEN)
+
+
+@pytest.fixture
+def update(records, store, runner):
+    """Store a weight and its Gram matrix, run a job on them; gives record, reports and the job's weights."""
+
+    def update(weight, gram, pattern, text, shard_bytes=2**20):
+        data = safetensors.torch.save({"a": weight, "a/gram": gram})
+        digest = blake3(data).hexdigest()
+        store.put(upload_name(digest), data)
+        found = parse_header(data[8 : 8 + header_length(data)]).tensors
+        whole, products = (
+            PlannedTensor(name=name, digest=digest, dtype=one.dtype, shape=list(one.shape), start=one.start)
+            for name, one in ((name, found[name]) for name in ("a", "a/gram"))
+        )
+        planned = [whole.model_copy(update={"gram": products})]
+        options = MasksOptions(pattern=pattern, update=text)
+        shards = cut(planned, parse(pattern), shard_bytes, parse_update(options.update))
+        job, _ = records.create(Plan(options=options, tensors=planned), shards)
+        for index in range(len(shards)):
+            runner.run(job, index)
+        reports = [records.reports(job)[index] for index in range(len(shards))]
+        parts = [store.get(weights_name(report.result)) for report in reports if report.result]
+        return records.read(job), reports, b"".join(parts)
+
+    return update
+
+
+@pytest.mark.parametrize("shard_bytes", [512, 2**20])
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
+def test_shards_have_the_librarys_weights(update, pattern, shard_bytes):
+    record, reports, data = update(WEIGHT, GRAM, pattern, "reconstruct damping=0.05", shard_bytes)
+    assert record.state is JobState.SUCCEEDED
+    assert len(reports) == (4 if shard_bytes == 512 else 1)
+    mask = ms.solve(ms.magnitude(WEIGHT), pattern).mask
+    wanted = ms.reconstruct(WEIGHT, mask, GRAM, damping=0.05)
+    np.testing.assert_allclose(to_numpy(data, "F32", (32, 16)), wanted.weight, rtol=1e-5, atol=1e-7)
+    assert sum(report.update.error for report in reports) == pytest.approx(wanted.error)
+    assert sum(report.update.masked_error for report in reports) == pytest.approx(wanted.masked_error)
+
+
+def test_admm_gives_its_own_mask_with_its_proof(update):
+    _, [report], data = update(WEIGHT, GRAM, "transposable 4:8", "admm penalty=0.1", 512)
+    weight = to_numpy(data, "F32", (32, 16))
+    assert ms.verify(weight != 0, "transposable 4:8")
+    start = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8")
+    assert report.update.error < ms.reconstruct(WEIGHT, start.mask, GRAM).error
+    assert (report.status, report.update.solves > 1) == ("optimal", True)
+    assert report.objective == report.upper_bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_keep_their_dtype_and_the_error_counts_its_rounding(update, dtype):
+    weight = WEIGHT.to(dtype)
+    _, [report], data = update(weight, GRAM, "2:4", "reconstruct")
+    known = {torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    assert len(data) == weight.numel() * weight.element_size()
+    stored = to_numpy(data, known, (32, 16)).astype(np.float64)
+    change = stored - weight.double().numpy()
+    assert report.update.error == pytest.approx(float(np.sum((change @ GRAM.numpy()) * change)))
+    assert report.update.error < report.update.masked_error
+    assert to_bytes(to_numpy(data, known, (32, 16)), known) == data
+
+
+def test_a_result_is_remembered_with_its_weights(update, store):
+    _, [first], _ = update(WEIGHT, GRAM, "2:4", "reconstruct")
+    store.delete(weights_name(first.result))
+    _, [again], data = update(WEIGHT, GRAM, "2:4", "reconstruct")
+    assert again.result == first.result
+    assert len(data) == 32 * 16 * 4
+
+
+@pytest.mark.parametrize(
+    ("gram", "message"),
+    [
+        (torch.zeros(16, 16) + torch.nan, r"tensor 'a': gram holds nan at \[0, 0\]"),
+        (-GRAM, "tensor 'a': gram holds -"),
+        (torch.ones(16, 16), r"not positive definite on what a row keeps; .* \(row "),
+    ],
+)
+def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):
+    record, [report], data = update(WEIGHT, gram, "2:4", "reconstruct damping=0")
+    assert record.state is JobState.FAILED
+    assert report.error.code == "invalid_calibration"
+    assert re.search(message, report.error.message)
+    assert data == b""
