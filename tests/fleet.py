@@ -67,12 +67,12 @@ class Fleet:
         self._broker_folder.mkdir(exist_ok=True)
         self.broker = Valkey(self._broker_folder, durable=True, given=broker_given)
         self.redis = redis.Redis.from_url(self.broker.url, decode_responses=True, socket_timeout=10)
-        self._given = environment(
-            MASKSMITH_REDIS_URL=self.broker.url,
-            MASKSMITH_STORE_URL=str(self.store),
-            MASKSMITH_WORKER_SLOTS="1",
-            **given,
-        )
+        ours = {
+            "MASKSMITH_REDIS_URL": self.broker.url,
+            "MASKSMITH_STORE_URL": str(self.store),
+            "MASKSMITH_WORKER_SLOTS": "1",
+        }
+        self._given = environment(**ours, **given)
         self.services = [self._service(number) for number in range(services)]
         self.workers = [
             Seat("masksmith_worker", f"worker{number}", folder / f"worker{number}.log", self._given)

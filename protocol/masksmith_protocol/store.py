@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.exceptions import GenericError
 from obstore.store import LocalStore, from_url
 
 CHUNK_BYTES = 8 * 2**20
 CONCURRENT_CHUNKS = 2
 INCOMING = "incoming"
 LEFTOVER_AFTER_S = 3600.0
+BUCKET_RETRIES, BUCKET_PATIENCE_S = 5, 15.0
 
 
 class BlobStore:
@@ -29,14 +34,18 @@ class BlobStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._store: Any
+        self._place: os.stat_result | None = None
         if "://" in url:
-            self._store = from_url(url)
+            patience = timedelta(seconds=BUCKET_PATIENCE_S)
+            self._store = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": patience})
         else:
             Path(url).mkdir(parents=True, exist_ok=True)
             self._store = LocalStore(url)
+            self._place = os.stat(url)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a blob whole."""
+        self._check_place()
         obstore.put(self._store, name, data)
 
     def get(self, name: str) -> bytes:
@@ -45,7 +54,8 @@ class BlobStore:
         Raises:
             FileNotFoundError: If there is none.
         """
-        return bytes(obstore.get(self._store, name).bytes())
+        with self._found():
+            return bytes(obstore.get(self._store, name).bytes())
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive); fewer where the blob ends.
@@ -55,7 +65,8 @@ class BlobStore:
         """
         if start >= stop:
             return b""
-        return bytes(obstore.get_range(self._store, name, start=start, end=stop))
+        with self._found():
+            return bytes(obstore.get_range(self._store, name, start=start, end=stop))
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
         """Read several ranges of `length` bytes each, neighbours in one go.
@@ -63,15 +74,36 @@ class BlobStore:
         Raises:
             FileNotFoundError: If there is none.
         """
-        return [
-            bytes(part) for part in obstore.get_ranges(self._store, name, starts=starts, lengths=[length] * len(starts))
-        ]
+        with self._found():
+            parts = obstore.get_ranges(self._store, name, starts=starts, lengths=[length] * len(starts))
+        return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
         """Give a blob's size, or None where there is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._found():
             return int(obstore.head(self._store, name)["size"])
         return None
+
+    @contextmanager
+    def _found(self) -> Iterator[None]:
+        """Tell a blob that is missing from a store that is."""
+        try:
+            yield
+        except FileNotFoundError:
+            self._check_place()
+            raise
+
+    def _check_place(self) -> None:
+        """Refuse a directory that is gone, or that is no longer the one it was because its disk was unmounted."""
+        if self._place is None:
+            return
+        try:
+            found = os.stat(self.url)
+        except OSError as error:
+            raise GenericError(f"the store {self.url} is gone: {error.strerror}") from None
+        # A disk that is mounted again may have another device number, and a folder made anew another inode.
+        if found.st_dev != self._place.st_dev and found.st_ino != self._place.st_ino:
+            raise GenericError(f"another file system lies at {self.url} than at the start: is its disk mounted?")
 
     def delete(self, name: str) -> None:
         """Forget a blob; deleting what does not exist changes nothing."""
@@ -84,6 +116,7 @@ class BlobStore:
 
     async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
         """Write a blob as it arrives; when `chunks` raises, or the caller is canceled, nothing of it remains."""
+        self._check_place()
         feed = _Feed(chunks)
         writing = asyncio.ensure_future(self._write(name, feed))
         try:

@@ -1,7 +1,10 @@
 import asyncio
+import socket
+import time
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import BaseError as StoreError
 
 from masksmith_protocol.store import BlobStore, result_name, result_report_name, upload_name
 
@@ -134,3 +137,36 @@ def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
     assert store.clear_leftovers() == 0
     assert store.clear_leftovers(-1.0) == 3
     assert files(store) == ["tensors/ab/abc"]
+
+
+def test_a_directory_that_is_gone_is_no_missing_blob(store, tmp_path):
+    store.put("masks/a", b"a")
+    away = Path(store.url).rename(tmp_path / "away")
+    for call in (
+        lambda: store.size("masks/a"), lambda: store.get("masks/a"), lambda: store.get_range("masks/a", 0, 1),
+        lambda: store.put("masks/b", b"b"), lambda: asyncio.run(store.put_stream("masks/b", pieces(b"b"))),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match="is gone"):
+            call()
+    assert not Path(store.url).exists()
+    away.rename(store.url)
+    assert store.get("masks/a") == b"a"
+    assert store.size("masks/b") is None
+
+
+@pytest.mark.parametrize(
+    "listens", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["nobody there", "nobody answers"]
+)
+def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        begun = time.monotonic()
+        with pytest.raises(StoreError):
+            BlobStore("s3://bucket/prefix").size("masks/a")
+        assert time.monotonic() - begun < 60

@@ -396,6 +396,18 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
     assert "disk" in error.message
 
 
+def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
+    monkeypatch.setattr(runner_module, "STORE_PAUSE_S", 0.05)
+    job = submit({"w": WEIGHT})
+    blocked = Path(runner.store.url) / "masks"
+    blocked.write_bytes(b"")
+    word = in_background(replace(runner, store_patience_s=60.0), job)
+    time.sleep(0.3)
+    blocked.unlink()
+    assert word() == "struck"
+    assert runner.records.state(job) is JobState.SUCCEEDED
+
+
 def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):
     job = submit({"w": WEIGHT})
     for _ in range(3):

@@ -50,6 +50,8 @@ def create_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A broker whose disk is full answers with errors for a while: that is no reason to end.
+        broker_channel_error_retry=True,
         broker_transport_options=transport_options(),
     )
     return app

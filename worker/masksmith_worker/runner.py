@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from .updating import update_rows
 
 log = logging.getLogger(__name__)
 
+STORE_PAUSE_S = 1.0
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -42,6 +45,7 @@ class Runner:
         device: What reports name.
         lease_s: Seconds a lease lasts without renewal.
         attempts: Times a shard is tried.
+        store_patience_s: Seconds that a shard waits for a store that fails, before the attempt has failed.
         grace_s: Seconds that a canceled shard may take to stop.
         abort: Ends this process when a canceled shard takes longer.
         stopping: Set when this process is to stop: the shard under way is given back.
@@ -52,6 +56,7 @@ class Runner:
     device: str = "cpu"
     lease_s: float = 15.0
     attempts: int = 3
+    store_patience_s: float = 0.0
     grace_s: float = 10.0
     abort: Callable[[], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +72,7 @@ class Runner:
             return lease
         try:
             with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
-                report = self._solve(job, index, keeper.check)
+                report = self._solve_patiently(job, index, keeper.check)
             return "struck" if self.records.strike(lease, report) else "lost"
         except StoppedError:
             return "stopped"
@@ -80,6 +85,19 @@ class Runner:
             raise
         finally:
             self.records.release(lease, uncount=self.stopping.is_set())
+
+    def _solve_patiently(self, job: str, index: int, check: Callable[[], None]) -> ShardReport:
+        """Solve, again and again while the store fails: a disk is freed, a bucket comes back."""
+        until = time.monotonic() + self.store_patience_s
+        while True:
+            try:
+                return self._solve(job, index, check)
+            except StoreError as error:
+                if time.monotonic() >= until:
+                    raise
+                log.warning("shard %s/%d waits for the store: %s", job, index, str(error).partition("\n")[0])
+            self.stopping.wait(STORE_PAUSE_S)
+            check()
 
     def _solve(self, job: str, index: int, check: Callable[[], None]) -> ShardReport:
         record, shard = self.records.read(job), self.records.shard(job, index)

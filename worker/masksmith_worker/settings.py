@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Times that a shard is tried before its tensor fails."""
     sweep_s: float = Field(default=3.0, gt=0)
     """Seconds between looks for stranded shards."""
+    store_patience_s: float = Field(default=120.0, ge=0)
+    """Seconds that a shard waits for a store that fails, before the attempt has failed."""
     shard_limit_s: float = Field(default=1800.0, gt=0)
     """Seconds after which a shard's process is killed."""
     log_level: str = "INFO"

@@ -34,6 +34,7 @@ def runner() -> Runner:
         device=settings.worker_device,
         lease_s=settings.lease_s,
         attempts=settings.attempts,
+        store_patience_s=settings.store_patience_s,
         abort=_die,
     )
 
