@@ -28,13 +28,20 @@ from ._vectors import (
     middle_pair,
     part,
     plus,
+    smaller,
     splat,
     store,
     to_lanes,
 )
 
+SCORE_BITS = 27
+"""Quantised scores are below 2^27."""
 BOUND = 1 << 28
-"""Potentials beyond it could wrap around; scores stay below 2^27."""
+"""Potentials beyond it could wrap around."""
+FINEST, COARSEST = 1074, -950
+"""Exponents between which a potential times its unit is exact in float64."""
+
+LONGS, DOUBLES = ir.VectorType(I64, LANES), ir.VectorType(ir.DoubleType(), LANES)
 
 
 def pointers(context: Any, builder: Any, signature: Any, args: Any, *which: int) -> list[Any]:
@@ -92,6 +99,52 @@ def gather(
             largest = fold(builder, above, [*vectors, load(builder, best, index(0), element)])
             store(builder, largest, best, index(0))
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _exponent_bits(builder: Any, value: Any) -> Any:
+    return builder.lshr(builder.bitcast(value, LONGS), ir.Constant(LONGS, [52] * LANES))
+
+
+def _power_of_two(builder: Any, exponent: Any) -> Any:
+    """Put doubles together from their bits; exponents are those of normal ones."""
+    biased = builder.add(exponent, ir.Constant(LONGS, [1023] * LANES))
+    return builder.bitcast(builder.shl(biased, ir.Constant(LONGS, [52] * LANES)), DOUBLES)
+
+
+@intrinsic
+def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
+    """Choose the power of two that brings each lane's largest score just below 2^27, as two factors in range.
+
+    Gives the lanes (one bit each) whose potentials float64 can hold; the others get unit 0.
+    """
+    signature = types.int64(peak, scale, rescale, unit)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, first, second, units = pointers(context, builder, signature, args, 0, 1, 2, 3)
+        element = context.get_value_type(signature.args[0].dtype)
+        value = load(builder, source, index(0), element)
+        value = value if element == DOUBLES.element else builder.fpext(value, DOUBLES)
+        biased, none = _exponent_bits(builder, value), ir.Constant(LONGS, None)
+        # Denormal doubles have no exponent before they are multiplied.
+        raised = builder.fmul(value, ir.Constant(DOUBLES, [2.0**64] * LANES))
+        raised = builder.sub(_exponent_bits(builder, raised), ir.Constant(LONGS, [64] * LANES))
+        biased = builder.select(builder.icmp_signed("==", biased, none), raised, biased)
+        exponent = builder.sub(ir.Constant(LONGS, [SCORE_BITS + 1022] * LANES), biased)
+        exponent = smaller(builder, exponent, ir.Constant(LONGS, [FINEST] * LANES))
+        empty = builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None))
+        exponent = builder.select(empty, none, exponent)
+        half = builder.ashr(exponent, ir.Constant(LONGS, [1] * LANES))
+        rest, inverse = builder.sub(exponent, half), ir.Constant(DOUBLES, [1.0] * LANES)
+        for power, target in ((half, first), (rest, second)):
+            factor = _power_of_two(builder, power)
+            cast = factor if element == DOUBLES.element else builder.fptrunc(factor, ir.VectorType(element, LANES))
+            store(builder, cast, target, index(0))
+            inverse = builder.fmul(inverse, _power_of_two(builder, builder.sub(none, power)))
+        sound = builder.icmp_signed(">", exponent, ir.Constant(LONGS, [COARSEST] * LANES))
+        store(builder, builder.select(sound, inverse, ir.Constant(DOUBLES, None)), units, index(0))
+        return builder.zext(builder.bitcast(sound, BITS), I64)
 
     return signature, generate
 

@@ -22,11 +22,11 @@ from masksmith._panels import Bools, Duals, Matrix
 
 from ._fine import FAR, lower, proving, residue, split
 from ._jit import borrow, jit
-from ._lanes import fitting, gather, middle, scatter_mask
+from ._lanes import SCORE_BITS, fitting, gather, middle, scatter_mask
 from ._limits import count_kept, excuse, legal, lower_outer, shift_prices
 from ._tile import Budget, Bytes, Floats, Ints, Order
 from ._vectors import LANES
-from ._waves import BITS, NO_FLOOR, PAD, Lanes, aligned, keep_rest, locate, new_starts
+from ._waves import NO_FLOOR, PAD, Lanes, aligned, keep_rest, locate, new_starts
 
 
 @cache
@@ -52,7 +52,7 @@ def _factors(peak: Matrix, zoom: int, factor: Floats, unit: Floats) -> None:
     for lane in range(LANES):
         exponent = 0
         if peak[lane] > 0.0:
-            exponent = min(BITS - math.frexp(np.float64(peak[lane]))[1] + zoom, 1000)
+            exponent = min(SCORE_BITS - math.frexp(np.float64(peak[lane]))[1] + zoom, 1000)
         factor[lane] = 0.5 * math.ldexp(1.0, exponent)
         unit[lane] = math.ldexp(1.0, -exponent) if exponent > -900 else 0.0
 

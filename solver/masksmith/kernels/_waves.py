@@ -11,7 +11,6 @@ only: lanes never mix, and every tile gets the sweeps of each wave it is in.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,18 +21,14 @@ import numpy.typing as npt
 from masksmith._panels import Bools, Duals, Matrix
 
 from ._jit import borrow, jit
-from ._lanes import BOUND, fitting, gather, middle, quantise, scatter_mask, scatter_prices
+from ._lanes import BOUND, fitting, gather, middle, quantise, scales, scatter_mask, scatter_prices
 from ._tile import Budget, Order
 from ._vectors import LANES
 
 Lanes = npt.NDArray[np.int32]
 
-BITS = 27
-"""Quantised scores are below 2^27."""
 PAD = -(1 << 29)
 """Stands where a tile is smaller than the network that sorts its lines: never kept, never near a threshold."""
-FINEST, COARSEST = 1074, -950
-"""Exponents between which a potential times its unit is exact in float64."""
 NO_FLOOR = -(1 << 30)
 SIZES = (4, 8, 16, 32, 64)
 
@@ -79,6 +74,15 @@ def locate(
     across = scores.shape[1] // cols
     stride, mask_stride = scores.strides[0] // scores.itemsize, mask.strides[0]
     starts.stride[0], starts.stride[1] = stride, mask_stride
+    t, last = order[first], order[min(first + LANES, count) - 1]
+    top, side = (t // across) * rows, (t % across) * cols
+    if last == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
+        for lane in range(LANES):
+            starts.tile[lane] = t + lane
+            starts.scores[lane], starts.mask[lane] = top * stride + side, top * mask_stride + side
+            starts.rows[lane], starts.cols[lane] = (t + lane) * rows, (t + lane) * cols
+            side += cols
+        return
     for lane in range(LANES):
         t = order[min(first + lane, count - 1)]
         top, side = (t // across) * rows, (t % across) * cols
@@ -90,30 +94,13 @@ def locate(
 @borrow
 def keep_rest(order: Order, first: int, count: int, done: int, left: int) -> int:
     """Move the tiles of a group that are not done to `order[left:]`; give the next free place there."""
+    if done == (1 << LANES) - 1:
+        return left
     for lane in range(min(LANES, count - first)):
         if not (done >> lane) & 1:
             order[left] = order[first + lane]
             left += 1
     return left
-
-
-@borrow
-def scales(peak: Matrix, scale: Matrix, rescale: Matrix, unit: Duals) -> int:
-    """Choose the power of two that brings each lane's largest score just below 2^27, as two factors in range.
-
-    Gives the lanes (one bit each) whose potentials float64 can hold; the others get unit 0.
-    """
-    sound = 0
-    for lane in range(LANES):
-        exponent = 0
-        if peak[lane] > 0.0:
-            exponent = min(BITS - math.frexp(np.float64(peak[lane]))[1], FINEST)
-        half = exponent // 2
-        scale[lane] = math.ldexp(1.0, half)
-        rescale[lane] = math.ldexp(1.0, exponent - half)
-        unit[lane] = math.ldexp(1.0, -exponent) if exponent > COARSEST else 0.0
-        sound |= np.int64(exponent > COARSEST) << lane
-    return sound
 
 
 @borrow
