@@ -12,7 +12,7 @@ from typing import Any, cast
 import redis
 from pydantic import BaseModel, ConfigDict
 
-from . import scripts
+from . import counts, scripts
 from .documents import JobState, MasksOptions, Skipped, UpdateReport, WorkerInfo
 from .errors import TensorError
 from .shards import PlannedTensor, Shard
@@ -37,7 +37,8 @@ class ShardReport(BaseModel):
 
     `kept_score` is the sum of the scores kept; it differs from `objective` where a pattern maximises something else
     (blocks by another norm than l1), and is None in results of older workers, where it does not. `pattern` is what a
-    budget gave the tensor, `budget_gap` what the sharing out may have lost.
+    budget gave the tensor, `budget_gap` what the sharing out may have lost. `remembered` says that the result was there
+    already.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -57,6 +58,12 @@ class ShardReport(BaseModel):
     device: str = ""
     update: UpdateReport | None = None
     error: TensorError | None = None
+    remembered: bool = False
+
+    @property
+    def gap(self) -> float:
+        """Share of the bound that the mask misses."""
+        return 0.0 if self.upper_bound <= 0 else (self.upper_bound - self.objective) / self.upper_bound
 
 
 class Lease(BaseModel):
@@ -244,10 +251,18 @@ class JobRecords:
         """
         self._release(args=[lease.job, lease.shard, lease.token, int(uncount)])
 
-    def strike(self, lease: Lease, report: ShardReport) -> bool:
-        """Strike a shard off, closing the job with its last one; False when the lease had been lost."""
+    def strike(self, lease: Lease, report: ShardReport, took_s: float = 0.0) -> bool:
+        """Strike a shard off, closing the job with its last one; False when the lease had been lost.
+
+        Args:
+            lease: The lease.
+            report: What became of the shard.
+            took_s: Seconds that it was worked on, for the counts.
+        """
         failed = int(report.error is not None)
-        return bool(self._strike(args=[lease.job, lease.shard, lease.token, report.model_dump_json(), failed]))
+        outcome = "failed" if failed else "remembered" if report.remembered else "solved"
+        added = json.dumps(counts.of_shard(report.device, outcome, took_s, report.gap))
+        return bool(self._strike(args=[lease.job, lease.shard, lease.token, report.model_dump_json(), failed, added]))
 
     def cancel(self, job: str) -> bool:
         """Cancel a job; canceling a finished one changes nothing.
@@ -276,6 +291,10 @@ class JobRecords:
     def claim_sweep(self, period_s: float) -> bool:
         """Whether this process may sweep now; at most one does per period."""
         return bool(self._claim_sweep(args=[int(period_s * 1000)]))
+
+    def counts(self) -> dict[str, str]:
+        """Read all counts, by field."""
+        return cast("dict[str, str]", self.redis.hgetall(counts.COUNTS))
 
     def queue_length(self, queue: str) -> int:
         """Messages waiting in a broker queue."""

@@ -5,8 +5,9 @@ Keys of job J, all below `masksmith:job:J`: the hash itself (document and state)
 `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation, `masksmith:live`
 holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
 where no keys are asked for. `masksmith:horizon` is the latest time at which a shard was enqueued that has been taken
-since, `masksmith:lease-ms` the longest lease. Times are the server's own, so no other clock matters; should that one
-be set back, what it left in the future is brought back to now.
+since, `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `counts` names: jobs by kind and state, and
+what shards that are done add. Times are the server's own, so no other clock matters; should that one be set back, what
+it left in the future is brought back to now.
 """
 
 _PRELUDE = """
@@ -22,8 +23,20 @@ end
 local function owned(job, what)
   return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. what
 end
+local function count(name, by) redis.call('HINCRBYFLOAT', 'masksmith:counts', name, by) end
+local function counted(job, by)
+  local kind, state = unpack(redis.call('HMGET', job, 'kind', 'state'))
+  count('jobs|' .. kind .. '|' .. state, by)
+end
+local function turn(job, state)
+  counted(job, -1)
+  redis.call('HSET', job, 'state', state)
+  counted(job, 1)
+end
 local function close(job, id, state)
-  redis.call('HSET', job, 'state', state, 'finished_at', stamp())
+  turn(job, state)
+  count('ended|' .. redis.call('HGET', job, 'kind') .. '|' .. state, 1)
+  redis.call('HSET', job, 'finished_at', stamp())
   redis.call('DEL', job .. ':queued', job .. ':attempts')
   redis.call('SREM', 'masksmith:live', id)
   redis.call('SREM', owned(job, 'live'), id)
@@ -80,6 +93,7 @@ redis.call('ZADD', 'masksmith:jobs', at, id)
 redis.call('ZADD', owner .. ':jobs', at, id)
 redis.call('SADD', 'masksmith:live', id)
 redis.call('SADD', owner .. ':live', id)
+counted(job, 1)
 event(job, 'state', '{"state":"queued"}')
 return id
 """
@@ -105,6 +119,7 @@ if attempt > tonumber(ARGV[4]) then
   redis.call('HSET', job .. ':reports', shard, ARGV[5])
   redis.call('HINCRBY', job, 'failures', 1)
   redis.call('SREM', job .. ':pending', shard)
+  count('shards||failed', 1)
   settle(job, id)
   return {'', 'exhausted'}
 end
@@ -114,7 +129,8 @@ if tonumber(ARGV[3]) > tonumber(redis.call('GET', 'masksmith:lease-ms') or 0) th
   redis.call('SET', 'masksmith:lease-ms', ARGV[3])
 end
 if redis.call('HGET', job, 'state') == 'queued' then
-  redis.call('HSET', job, 'state', 'running', 'started_at', stamp())
+  turn(job, 'running')
+  redis.call('HSET', job, 'started_at', stamp())
   event(job, 'state', '{"state":"running"}')
 end
 return {token, tostring(attempt)}
@@ -147,7 +163,8 @@ return 1
 """
 )
 
-# ARGV: id, shard, token, report, 1 if the report is a failure. Answers 1 if the shard was struck off by this call.
+# ARGV: id, shard, token, report, 1 if the report is a failure, what it adds to the counts as JSON. Answers 1 if
+# the shard was struck off by this call.
 STRIKE = (
     _PRELUDE
     + """
@@ -159,6 +176,7 @@ if not live(job) then return 0 end
 if redis.call('SREM', job .. ':pending', shard) == 0 then return 0 end
 redis.call('HSET', job .. ':reports', shard, ARGV[4])
 redis.call('HINCRBY', job, 'failures', ARGV[5])
+for name, by in pairs(cjson.decode(ARGV[6])) do count(name, by) end
 settle(job, id)
 return 1
 """
@@ -183,6 +201,7 @@ DELETE = (
     + """
 local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
 if redis.call('EXISTS', job) == 0 then return 0 end
+counted(job, -1)
 redis.call('SREM', 'masksmith:live', id)
 redis.call('SREM', owned(job, 'live'), id)
 redis.call('ZREM', 'masksmith:jobs', id)

@@ -16,7 +16,7 @@ from .gate import Gate
 from .journal import Journal
 from .limits import DocumentLimit
 from .pages import routes as pages
-from .routes import discovery, jobs, keys, pictures, session, tensors
+from .routes import discovery, gauges, jobs, keys, pictures, session, tensors
 from .settings import Settings
 from .state import connect
 
@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     # The outermost: what the others refuse has an id too.
     app.add_middleware(Journal)
     errors.install(app)
-    for module in (tensors, jobs, pictures, session, keys, discovery, pages):
+    for module in (tensors, jobs, pictures, session, keys, discovery, gauges, pages):
         app.include_router(module.router)
     app.mount("/static", pages.statics())
     return app

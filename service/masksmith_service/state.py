@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
@@ -9,12 +10,15 @@ from typing import Annotated
 import redis.asyncio
 from fastapi import Depends, Request
 
+from masksmith_protocol.counts import COUNTS, UPLOAD_BYTES
 from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import BlobStore
 
 from .events import BLOCK_MS, MAX_FOLLOWERS
 from .queue import Queue
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,13 @@ class State:
     store: BlobStore
     queue: Queue
     closing: Event
+
+    async def count_upload(self, size: int) -> None:
+        """Add an upload's bytes to the counts; a broker that is away is no fault of the upload."""
+        try:
+            await self.events.hincrbyfloat(COUNTS, UPLOAD_BYTES, size)
+        except redis.RedisError as error:
+            log.warning("an upload of %d bytes is not counted: %s", size, error)
 
 
 def connect(settings: Settings, closing: Event) -> State:

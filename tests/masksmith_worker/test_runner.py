@@ -182,7 +182,9 @@ def test_the_same_work_is_done_once(runner, submit, solves):
     assert len(solves) == 2
     assert run_all(runner, second) == ["struck", "struck"]
     assert len(solves) == 2
-    assert runner.records.reports(first) == runner.records.reports(second)
+    anew, again = runner.records.reports(first), runner.records.reports(second)
+    assert [report.remembered for report in (*anew.values(), *again.values())] == [False, False, True, True]
+    assert anew == {index: report.model_copy(update={"remembered": False}) for index, report in again.items()}
     run_all(runner, submit({"a": WEIGHT}, "1:4", shard_bytes=48 * 4 * 16))
     assert len(solves) == 4
 

@@ -70,10 +70,11 @@ class Runner:
         lease = self.records.take(job, index, lease_s=self.lease_s, attempts=self.attempts)
         if isinstance(lease, str):
             return lease
+        began = time.monotonic()
         try:
             with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
                 report = self._solve_patiently(job, index, keeper.check)
-            return "struck" if self.records.strike(lease, report) else "lost"
+            return "struck" if self.records.strike(lease, report, time.monotonic() - began) else "lost"
         except StoppedError:
             return "stopped"
         except redis.RedisError:
@@ -129,7 +130,8 @@ class Runner:
         if any(self.store.size(name) is None for name in wanted):
             return None
         try:
-            return ShardReport.model_validate_json(self.store.get(result_report_name(key)))
+            report = ShardReport.model_validate_json(self.store.get(result_report_name(key)))
+            return report.model_copy(update={"remembered": True})
         except FileNotFoundError:
             return None
 

@@ -92,6 +92,7 @@ async def create_masks(
     """
     pattern = planning.parse_pattern(options)
     inspector, _ = await receive(request, state.store, state.settings, None)
+    await state.count_upload(inspector.bytes)
     assert inspector.header is not None
     digest, header = inspector.digest, inspector.header
 

@@ -29,6 +29,7 @@ class Upload(BaseModel):
 async def put_tensor(digest: DigestPath, request: Request, response: Response, state: StateDep) -> Upload:
     """Store a safetensors file under the digest of its bytes: 201 when it is new, 200 when it was here."""
     inspector, new = await receive(request, state.store, state.settings, _checked(digest))
+    await state.count_upload(inspector.bytes)
     if not new:
         response.status_code = 200
     assert inspector.header is not None

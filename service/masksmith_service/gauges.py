@@ -1,0 +1,98 @@
+"""Gauges: the counts in Redis and what is alive now, as Prometheus reads them.
+
+Nothing is counted in this process, so every service of an installation answers the same, and a restart forgets nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from masksmith_protocol.counts import GAPS, SECONDS, UPLOAD_BYTES, grouped
+from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE
+from masksmith_protocol.records import JobRecords
+
+
+class Gauges:
+    """A Prometheus collector over job records."""
+
+    def __init__(self, records: JobRecords) -> None:
+        self._records = records
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything once; raises `redis.RedisError` when the broker is away."""
+        counts = self._records.counts()
+        yield from _jobs(counts)
+        yield from _shards(counts)
+        yield _single(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), counts)
+        yield from self._installation()
+
+    def _installation(self) -> Iterator[Metric]:
+        queued = GaugeMetricFamily("masksmith_queue_depth", "Shards that wait in a queue.", labels=["queue"])
+        for queue in (CPU_QUEUE, GPU_QUEUE):
+            queued.add_metric([queue], self._records.queue_length(queue))
+        yield queued
+        alive: Counter[str] = Counter()
+        slots: Counter[str] = Counter()
+        for worker in self._records.workers():
+            alive[worker.device] += 1
+            slots[worker.device] += worker.slots
+        yield _gauge(
+            "masksmith_workers", "Workers that are alive.", ["device"], {(key,): n for key, n in alive.items()}
+        )
+        yield _gauge(
+            "masksmith_worker_slots", "Shards that live workers solve at once.", ["device"],
+            {(key,): n for key, n in slots.items()},
+        )  # fmt: skip
+
+
+def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
+    now = {key: value for key, value in grouped(counts, "jobs").items() if value > 0}
+    yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], now)
+    ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
+    for labels, value in sorted(grouped(counts, "ended").items()):
+        ended.add_metric(labels, value)
+    yield ended
+
+
+def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
+    shards = CounterMetricFamily(
+        "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
+    )
+    for labels, value in sorted(grouped(counts, "shards").items()):
+        shards.add_metric(labels, value)
+    yield shards
+    seconds = HistogramMetricFamily(
+        "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
+        labels=["device"],
+    )  # fmt: skip
+    found = grouped(counts, "shard_seconds")
+    for device in sorted({labels[0] for labels in found}):
+        mine = {labels[1]: value for labels, value in found.items() if labels[0] == device}
+        seconds.add_metric([device], _buckets(mine, SECONDS), mine.get("sum", 0.0))
+    yield seconds
+    gaps = {labels[0]: value for labels, value in grouped(counts, "gap").items()}
+    gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
+    gap.add_metric([], _buckets(gaps, GAPS), gaps.get("sum", 0.0))
+    yield gap
+
+
+def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
+    """Add up numbered buckets as Prometheus has them: all that is at most the bound."""
+    totals = accumulate(counts.get(str(number), 0.0) for number in range(len(bounds) + 1))
+    return list(zip([*map(str, bounds), "+Inf"], totals, strict=True))
+
+
+def _gauge(name: str, meaning: str, labels: list[str], values: Mapping[tuple[str, ...], float]) -> Metric:
+    gauge = GaugeMetricFamily(name, meaning, labels=labels)
+    for key, value in sorted(values.items()):
+        gauge.add_metric(key, value)
+    return gauge
+
+
+def _single(counter: CounterMetricFamily, counts: Mapping[str, str]) -> Metric:
+    counter.add_metric([], float(counts.get(UPLOAD_BYTES, 0)))
+    return counter
