@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -145,18 +146,26 @@ def prove(training: Training, sparsifier: Sparsifier) -> bool:
     return agreed
 
 
-def window(training: Training, sparsifier: Sparsifier | None) -> float:
-    """Give the seconds a step takes, on average over a window; with a sparsifier it asks twice."""
-    begun = time.perf_counter()
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes, on average over a window: seconds, and seconds of the processor."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def window(training: Training, sparsifier: Sparsifier | None) -> Cost:
+    """Train for a window; with a sparsifier it asks twice."""
+    begun, begun_cpu = time.perf_counter(), time.process_time()
     for _ in range(WINDOW):
         training.step()
         if sparsifier is not None:
             sparsifier.step()
-    return (time.perf_counter() - begun) / WINDOW
+    return Cost((time.perf_counter() - begun) / WINDOW, (time.process_time() - begun_cpu) / WINDOW)
 
 
-def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tuple[float, float]]:
-    """Give (fixed mask, with refreshes) seconds a step of pairs of windows, the order drawn by lot."""
+def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tuple[Cost, Cost]]:
+    """Give the costs (with a fixed mask, with refreshes) of pairs of windows, the order drawn by lot."""
     lot, found = random.Random(0), []
     # Half an interval ahead, so that windows do not end with a question.
     for _ in range(REFRESH // 2):
@@ -177,10 +186,11 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
 
 
-def page(pairs: list[tuple[float, float]], sparsifier: Sparsifier) -> tuple[str, float]:
+def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, float]:
     """Write down what was measured; gives the upper end of the interval as well."""
-    middle, low, high = interval([refreshed / fixed - 1 for fixed, refreshed in pairs])
-    report, steps_s = sparsifier.report(), statistics.median(fixed for fixed, _ in pairs)
+    middle, low, high = interval([refreshed.wall_s / fixed.wall_s - 1 for fixed, refreshed in pairs])
+    cpu = interval([refreshed.cpu_s / fixed.cpu_s - 1 for fixed, refreshed in pairs])
+    report, steps_s = sparsifier.report(), statistics.median(fixed.wall_s for fixed, _ in pairs)
     records = report.refreshes[1:]
     lags = [record.applied_at - record.asked_at for record in records]
     waits_s = statistics.median(record.wait_s for record in records)
@@ -202,6 +212,8 @@ def page(pairs: list[tuple[float, float]], sparsifier: Sparsifier) -> tuple[str,
         f"| a step with a fixed mask, median | {steps_s * 1e3:.1f} ms |",
         f"| difference with refreshes, median of {len(pairs)} pairs | {middle:+.2%} |",
         f"| its 95 % interval | {low:+.2%} to {high:+.2%} |",
+        f"| the same of the processor's time, which other programs disturb less | {cpu[0]:+.2%} |",
+        f"| its 95 % interval | {cpu[1]:+.2%} to {cpu[2]:+.2%} |",
         f"| refreshes, and those with all masks proved optimal | {len(records)}, {proved} |",
         f"| masks applied after the weights were copied, median | {statistics.median(lags):g} steps, {waits_s:.2f} s |",
         f"| the same, at most | {max(lags)} steps |",

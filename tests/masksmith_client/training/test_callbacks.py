@@ -1,0 +1,122 @@
+"""Lightning's trainer and Hugging Face's, run for real on tiny models."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from training_loop import WAITING, batch, perceptron
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.training import SRSTE, MaskedDecay, Sparsifier
+
+PATTERN = "transposable 2:4"
+# Both libraries warn of their own affairs when they are imported and when they train.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def lightning():
+    import lightning.pytorch
+
+    return lightning.pytorch
+
+
+def lightning_run(lightning, folder, steps, method=None, resume=None, seed=0, accumulate=1):
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = perceptron(seed=seed)
+
+        def training_step(self, given, index):
+            inputs, targets = given
+            return torch.nn.functional.mse_loss(self.net(inputs), targets)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.2)
+
+    from masksmith_client.training.lightning import SparsifierCallback
+
+    module = Module()
+    sparsifier = Sparsifier(module, PATTERN, ms.solve, WAITING, method or SRSTE())
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch(count=56)), batch_size=8)
+    saving = lightning.callbacks.ModelCheckpoint(folder, every_n_train_steps=7, save_top_k=-1)
+    trainer = lightning.Trainer(
+        max_steps=steps, callbacks=[SparsifierCallback(sparsifier), saving], default_root_dir=folder, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", accumulate_grad_batches=accumulate,
+    )  # fmt: skip
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    return module, sparsifier, trainer
+
+
+def test_lightning_trains_and_bakes(lightning, tmp_path):
+    module, sparsifier, _ = lightning_run(lightning, tmp_path, steps=12, method=MaskedDecay())
+    assert sparsifier.report().step == 12
+    assert [record.asked_at for record in sparsifier.report().refreshes] == [0, 4, 8, 12]
+    assert sorted(module.net.state_dict()) == sorted(perceptron().state_dict())
+    assert ms.verify(module.net[2].weight != 0, PATTERN)
+
+
+def test_lightning_counts_optimizer_steps_not_batches(lightning, tmp_path):
+    _, sparsifier, _ = lightning_run(lightning, tmp_path, steps=5, accumulate=3)
+    assert sparsifier.report().step == 5
+
+
+def test_lightning_resumes(lightning, tmp_path):
+    whole, _, _ = lightning_run(lightning, tmp_path, steps=14)
+    [half] = tmp_path.glob("*step=7.ckpt")
+    again, sparsifier, _ = lightning_run(lightning, tmp_path, steps=14, resume=half, seed=1)
+    assert sparsifier.report().step == 14
+    for name, weight in whole.net.state_dict().items():
+        torch.testing.assert_close(again.net.state_dict()[name], weight)
+
+
+def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5):
+    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+    from masksmith_client.training.hugging_face import SparsifierCallback
+
+    torch.manual_seed(seed)
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    model = BertForSequenceClassification(config)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, MaskedDecay(), layers="bert.encoder.*")
+    generator = torch.Generator().manual_seed(0)
+    examples = [{"input_ids": torch.randint(64, (8,), generator=generator), "labels": k % 2} for k in range(64)]
+    arguments = TrainingArguments(
+        folder, max_steps=steps, per_device_train_batch_size=8, report_to=[], disable_tqdm=True, use_cpu=True,
+        save_steps=save_steps, logging_strategy="no", seed=0, gradient_accumulation_steps=2,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)])
+    trainer.train(resume_from_checkpoint=resume)
+    return model, sparsifier, trainer
+
+
+def test_hugging_face_trains_bakes_saves_and_resumes(tmp_path):
+    from transformers import BertForSequenceClassification
+
+    whole, sparsifier, trainer = hugging_face_run(str(tmp_path / "a"), steps=10)
+    assert sparsifier.report().step == 10
+    assert len(sparsifier.report().layers) == 12
+    assert (tmp_path / "a/checkpoint-5/sparsifier.safetensors").exists()
+    trainer.save_model(str(tmp_path / "final"))
+    found = BertForSequenceClassification.from_pretrained(tmp_path / "final")
+    for name in (layer.name for layer in sparsifier.report().layers):
+        assert ms.verify(found.get_parameter(name) != 0, PATTERN)
+        assert torch.equal(found.get_parameter(name), whole.get_parameter(name))
+
+    resume = str(tmp_path / "a/checkpoint-5")
+    again, sparsifier, _ = hugging_face_run(str(tmp_path / "a"), steps=10, resume=resume, seed=1)
+    assert sparsifier.report().step == 10
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], weight)
+    with pytest.raises(InputError, match=r"checkpoint-5 has no sparsifier.safetensors: pass resume_from="):
+        hugging_face_run(str(tmp_path / "elsewhere"), steps=10, resume=resume)
+
+
+@pytest.mark.parametrize(("module", "library"), [("lightning", "lightning"), ("hugging_face", "transformers")])
+def test_a_missing_library_is_named_with_the_line_that_installs_it(module, library):
+    code = f"import sys; sys.modules[{library!r}] = None\nimport masksmith_client.training.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    extra = module.replace("_", "")
+    assert f"pip install 'masksmith[{extra}]'" in done.stderr.splitlines()[-1]
