@@ -119,7 +119,12 @@ def find_layer(record: JobRecord, shards: dict[int, Shard], reports: dict[int, S
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
         raise RequestError(404, Code.RESULT_NOT_FOUND, detail, tensor=name)
     names = [result_name(str(result)) for result in results]
-    return Layer(record.plan.tensors[number], record.plan.options, [first for first, _ in mine], names)
+    options = record.plan.options
+    # A budget gives every tensor a pattern of its own.
+    own = next((reports[index].pattern for _, index in mine), None)
+    if own is not None:
+        options = options.model_copy(update={"pattern": own})
+    return Layer(record.plan.tensors[number], options, [first for first, _ in mine], names)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:

@@ -31,6 +31,11 @@ def share(value: float | None) -> str:
     return DASH if value is None else f"{100 * value:.2f} %"
 
 
+def points(value: float | None) -> str:
+    """Write a difference of shares in percentage points."""
+    return DASH if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def gap(value: float | None) -> str:
     """Write a gap: 0 only where it is."""
     return DASH if value is None else "0" if value == 0 else f"{value:.1e}"
@@ -92,5 +97,5 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters |= {
-    function.__name__: function for function in (share, gap, seconds, size, number, shape, ago, utc)
+    function.__name__: function for function in (share, points, gap, seconds, size, number, shape, ago, utc)
 }

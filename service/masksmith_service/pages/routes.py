@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
@@ -11,15 +11,16 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from masksmith.patterns import PatternError
-from masksmith_protocol.documents import JobState
+from masksmith_protocol.documents import Job, JobState
 from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job
-from masksmith_service.state import StateDep
+from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job, visible_job
+from masksmith_service.state import State, StateDep
 
 from .choices import described, offered
+from .comparison import agreement, pair_up
 from .listing import find_jobs, list_layers, total
 from .rendering import render
 
@@ -36,6 +37,48 @@ def statics() -> StaticFiles:
 def show_home() -> HTMLResponse:
     """Show the form that starts a job."""
     return render("home.html", choices=offered(), solvers=SOLVERS)
+
+
+@router.get("/compare")
+def show_comparison(
+    state: StateDep,
+    caller: CallerDep,
+    a: Annotated[str, Query(max_length=64)] = "",
+    b: Annotated[str, Query(max_length=64)] = "",
+    tensor: Text = "",
+) -> HTMLResponse:
+    """Show two jobs side by side, and two masks of one layer."""
+    recent = find_jobs(state.records, None if caller.is_admin else caller.key, "masks", "", None).jobs
+    jobs = [each for each in recent if each.state.is_terminal]
+    chosen = [get_job(visible_job(each, state, caller), state) if each else None for each in (a, b)]
+    context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "seen": None}
+    if chosen[0] is not None and chosen[1] is not None:
+        context |= _compared(state, (chosen[0], chosen[1]), tensor)
+    return render("compare.html", **context)
+
+
+def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
+    records = [read_job(state, job.id) for job in jobs]
+    pairs = pair_up(jobs[0], records[0], jobs[1], records[1])
+    found: dict[str, Any] = {
+        "pairs": pairs,
+        "totals": [total(job) for job in jobs],
+        "stored": [
+            sum(side.stored_bytes or 0 for pair in pairs if (side := getattr(pair, name))) for name in ("a", "b")
+        ],
+        "dense": sum(pair.dense_bytes for pair in pairs),
+    }
+    seen = next((pair for pair in pairs if pair.name == tensor and pair.can_be_seen), None)
+    if seen is None:
+        return found
+    layers = [
+        find_layer(record, state.records.shards(record.id), state.records.reports(record.id), tensor)
+        for record in records
+    ]
+    reports = [side.report for side in (seen.a, seen.b) if side is not None]
+    viewed = [(*each, layer.tile) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
+    common = agreement(layers[0], layers[1], state.store)
+    return found | {"seen": tensor, "shape": layers[0].shape, "viewed": viewed, "common": common}
 
 
 @router.get("/login")

@@ -36,8 +36,12 @@ IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_lengt
 Prefer = Annotated[str | None, Header(max_length=200)]
 
 
-def _visible(job: str, state: StateDep, caller: CallerDep) -> str:
-    """Another key's job is as good as none."""
+def visible_job(job: str, state: StateDep, caller: CallerDep) -> str:
+    """Give a job's id back if the caller may see it: another key's job is as good as none.
+
+    Raises:
+        RequestError: If there is none, or it is another's.
+    """
     owner = state.records.owner(job) if len(job) <= 64 else None
     if owner is None or not caller.sees(owner):
         raise _unknown(job)
@@ -45,7 +49,7 @@ def _visible(job: str, state: StateDep, caller: CallerDep) -> str:
     return job
 
 
-JobId = Annotated[str, Depends(_visible)]
+JobId = Annotated[str, Depends(visible_job)]
 
 
 class FileOptions(MasksOptions):

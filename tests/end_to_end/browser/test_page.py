@@ -216,6 +216,23 @@ def test_jobs_are_searched_and_canceled_from_the_list(browser, running):
     browser.until(lambda: "canceled" in browser.text("h1"))
 
 
+def test_two_masks_side_by_side_move_together(browser, client, solved, layers):
+    other = client.solve(layers, "8:16").job
+    browser.open(f"/compare?a={solved.id}&b={other.id}")
+    assert len(browser.all(".compared tbody tr")) == 4
+    browser.find(".compared tbody a[href*='query']").click()
+    browser.until(lambda: len(browser.all(".viewer[data-ready=true]")) == 2)
+    assert "kept by both" in browser.text("#masks")
+    left, right = browser.all(".picture")
+    left.send_keys("++", Keys.ARROW_DOWN)
+    where = "const p = arguments[0].picture; return [p.row, p.col, p.scale, p.cursor, p.top]"
+    assert browser.run(where, left) == browser.run(where, right)
+    right.send_keys("0")
+    assert browser.run(where, left) == browser.run(where, right)
+    said = [line.text for line in browser.all(".readout")]
+    assert all(line.startswith("row ") for line in said)
+
+
 def test_everything_can_be_done_with_the_keyboard(browser, file):
     browser.open("/")
 
@@ -314,7 +331,7 @@ return [...seen.values()]"""
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_is_readable_in_dark_and_light(browser, solved, dark):
     browser.resize((1280, 900), dark=dark)
-    for path in ("/", "/jobs", f"/jobs/{solved.id}"):
+    for path in ("/", "/jobs", f"/jobs/{solved.id}", f"/compare?a={solved.id}&b={solved.id}"):
         browser.open(path)
         assert (luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.1) == dark
         for text, ground in browser.run(COLOURS):
@@ -336,6 +353,7 @@ def test_the_theme_can_be_chosen_and_stays(browser):
 def test_nothing_sticks_out_of_a_phone(browser, solved):
     browser.resize((390, 844))
     name = solved.document.tensors[0].name
-    for path in ("/", "/jobs", f"/jobs/{solved.id}", f"/jobs/{solved.id}/layer?tensor={name}"):
+    both = f"/compare?a={solved.id}&b={solved.id}&tensor={name}"
+    for path in ("/", "/jobs", f"/jobs/{solved.id}", f"/jobs/{solved.id}/layer?tensor={name}", both):
         browser.open(path)
         assert browser.run("return document.documentElement.scrollWidth") <= 390, path

@@ -105,7 +105,7 @@ function markChoice() {
 
 function address() {
   const query = new URLSearchParams();
-  for (const id of ["pattern", "axis", "ragged", "scores", "solver", "time_limit_s"]) {
+  for (const id of ["pattern", "axis", "ragged", "scores", "budget", "solver", "time_limit_s"]) {
     if (at(id).value) query.set(id, at(id).value);
   }
   for (const id of ["layers", "exclude"]) for (const glob of matcher(at(id).value).globs) query.append(id, glob);

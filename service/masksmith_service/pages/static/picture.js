@@ -262,6 +262,12 @@ export class Picture {
   }
 
   point(cursor) {
+    this.show(cursor);
+    this.follower?.show(cursor);
+  }
+
+  /** Mark an entry, and tell about it. */
+  show(cursor) {
     this.cursor = cursor;
     if (cursor) {
       const found = this.lookUp(cursor);
@@ -272,7 +278,6 @@ export class Picture {
       this.say(`row ${row}, column ${col} · ${what} · ${tile}`);
     }
     this.draw();
-    if (this.follower) { this.follower.cursor = cursor; this.follower.point(cursor); }
   }
 
   say(text) {

@@ -1,0 +1,98 @@
+"""Two jobs side by side: layer by layer, and mask against mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from masksmith_protocol.documents import Job, TensorReport
+from masksmith_protocol.dtypes import ITEM_BYTES
+from masksmith_protocol.records import JobRecord
+from masksmith_protocol.store import BlobStore
+from masksmith_service.layers import Layer
+from masksmith_service.windows import BAND_BYTES
+
+
+@dataclass(frozen=True)
+class Side:
+    """A layer in one of the jobs; `stored_bytes` are its kept values and one bit an entry."""
+
+    report: TensorReport
+    stored_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer by name, in whichever of the jobs has it."""
+
+    name: str
+    a: Side | None
+    b: Side | None
+    dense_bytes: int
+
+    @property
+    def difference(self) -> float | None:
+        """How much more of the score the second retains."""
+        if self.a is None or self.b is None or self.a.report.retained is None or self.b.report.retained is None:
+            return None
+        return self.b.report.retained - self.a.report.retained
+
+    @property
+    def can_be_seen(self) -> bool:
+        """Whether both have a mask of the same shape."""
+        return (
+            self.a is not None
+            and self.b is not None
+            and None not in (self.a.report.status, self.b.report.status)
+            and self.a.report.shape == self.b.report.shape
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What two masks of one layer have in common, as shares of its entries."""
+
+    both: float
+    only_a: float
+    only_b: float
+
+
+def pair_up(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> list[Pair]:
+    """Match two jobs' layers by name, in the order of the first, then what only the second has."""
+    sides = [_sides(a, a_record), _sides(b, b_record)]
+    dense = {
+        tensor.name: tensor.shape[0] * tensor.row_bytes
+        for record in (b_record, a_record)
+        for tensor in record.plan.tensors
+    }
+    names = dict.fromkeys([*sides[0], *sides[1]])
+    return [Pair(name, sides[0].get(name), sides[1].get(name), dense[name]) for name in names]
+
+
+def _sides(job: Job, record: JobRecord) -> Mapping[str, Side]:
+    items = {tensor.name: ITEM_BYTES[tensor.dtype] for tensor in record.plan.tensors}
+    return {report.name: Side(report, _stored(report, items[report.name])) for report in job.tensors}
+
+
+def _stored(report: TensorReport, item_bytes: int) -> int | None:
+    if report.density is None:
+        return None
+    rows, cols = report.shape[0], math.prod(report.shape[1:])
+    return round(report.density * rows * cols) * item_bytes + rows * -(-cols // 8)
+
+
+def agreement(a: Layer, b: Layer, store: BlobStore) -> Agreement:
+    """Compare two masks of the same shape, a few rows at a time."""
+    height, width = a.shape
+    step = max(1, BAND_BYTES // width)
+    both = only_a = only_b = 0
+    for first in range(0, height, step):
+        rows = range(first, min(height, first + step))
+        mine, other = (layer.kept(store, rows, 0, width) for layer in (a, b))
+        both += int(np.count_nonzero(mine & other))
+        only_a += int(np.count_nonzero(mine & ~other))
+        only_b += int(np.count_nonzero(other & ~mine))
+    return Agreement(both / (height * width), only_a / (height * width), only_b / (height * width))
