@@ -81,10 +81,17 @@ class MaskedLayer:
     @torch.no_grad()
     def cut(self) -> None:
         """Write zeros where the mask drops the weight."""
+        self._follow()
         if not self.masking.dense:
             self.weight.mul_(self.masking.mask)
 
+    def _follow(self) -> None:
+        # As a parametrization the mask moves with the model; in place it is no part of it.
+        if self.masking.mask.device != self.weight.device:
+            self.masking.to(self.weight.device)
+
     def _cut(self, gradient: Tensor) -> Tensor:
+        self._follow()
         self.masking.see(gradient)
         masking = self.masking
         return gradient if masking.dense else masking.method.gradient(gradient, self.weight, masking.mask)

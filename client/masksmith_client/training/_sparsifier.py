@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +17,13 @@ from masksmith_client._errors import ClientError, InputError
 from masksmith_client._selection import Globs
 from masksmith_client._submission import parse_pattern
 
+from ._history import History
 from ._layers import MaskedLayer, choose
 from ._refresh import Refresh, as_refresh
 from ._refresher import Refresher, ScoresOf
-from ._report import LayerReport, RefreshRecord, TrainingReport
+from ._report import LayerReport, TrainingReport
 from ._state import FORMAT, check_state, mask_state, read_state, set_mask, write_state
-from .asking._question import Answer, Found
+from .asking._question import Answer
 from .methods._method import Method
 from .methods._numbers import not_negative
 from .methods._sr_ste import SRSTE
@@ -93,8 +93,7 @@ class Sparsifier:
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
         self._asked_at: int | None = None
-        self._known = {layer.name: LayerReport(layer.name, layer.shape, 1.0) for layer in self._layers}
-        self._records: list[RefreshRecord] = []
+        self._history = History({layer.name: layer.shape for layer in self._layers})
         self._watched: torch.utils.hooks.RemovableHandle | None = None
         self._baked = False
         self._begin(optimizer)
@@ -166,7 +165,7 @@ class Sparsifier:
             asking=self._refresher.where,
             layers=[self._layer_report(layer) for layer in self._layers],
             skipped=dict(self._skipped),
-            refreshes=list(self._records),
+            refreshes=list(self._history.records),
             late=self._refresher.late,
             outages=self._refresher.outages,
             trouble=self._refresher.trouble,
@@ -177,7 +176,7 @@ class Sparsifier:
         self._refuse_baked()
         self._cut()
         for layer in self._layers:
-            self._known[layer.name] = self._layer_report(layer)
+            self._history.layers[layer.name] = self._layer_report(layer)
             layer.detach()
         if self._watched is not None:
             self._watched.remove()
@@ -197,9 +196,7 @@ class Sparsifier:
             "method": type(self.method).__name__,
             "step": self._step,
             "masks": {layer.name: mask_state(layer) for layer in self._layers},
-            "layers": [asdict(known) for known in self._known.values()],
-            "refreshes": [asdict(record) for record in self._records],
-        }
+        } | self._history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; an answer that is under way is dropped.
@@ -212,9 +209,7 @@ class Sparsifier:
         self._refresher.drop()
         for layer in self._layers:
             set_mask(layer, state["masks"][layer.name])
-        known = [LayerReport(**{**told, "shape": tuple(told["shape"])}) for told in state["layers"]]
-        self._known = {report.name: report for report in known}
-        self._records = [RefreshRecord(**told) for told in state["refreshes"]]
+        self._history.load(state)
         self._step = self._asked_at = int(state["step"])
         self._want_gradients()
         self._cut()
@@ -306,8 +301,7 @@ class Sparsifier:
             found = answer.layers[layer.name]
             if found.error is None and not found.unchanged:
                 self._put_in(layer)
-            self._know(layer.name, found, pending.step, fresh=layer.name in dense)
-        self._records.append(self._record(answer, pending.step, str(pending.pattern), pending.asked_s, dense))
+        self._history.add(answer, pending, self._step, dense)
 
     def _is_dense_now(self) -> bool:
         return self.schedule.pattern_at(self.pattern, self._step) is None
@@ -319,40 +313,9 @@ class Sparsifier:
         layer.masking.dense = False
         self.method.settle(layer, previous)
 
-    def _know(self, name: str, found: Found, step: int, *, fresh: bool) -> None:
-        known = self._known[name]
-        if found.error is not None or found.unchanged:
-            self._known[name] = replace(known, sad=0, flip_rate=0.0)
-            return
-        sad = 0 if fresh else found.added + found.dropped
-        told = {word: getattr(found, word) for word in ("status", "gap", "retained", "objective", "upper_bound")}
-        entries = torch.Size(known.shape).numel()
-        self._known[name] = replace(known, asked_at=step, sad=sad, flip_rate=sad / entries, **told)
-
-    def _record(self, answer: Answer, step: int, pattern: str, asked_s: float, dense: Iterable[str]) -> RefreshRecord:
-        found = answer.layers
-        new = {name: one for name, one in found.items() if one.error is None and not one.unchanged}
-        sad = sum(one.added + one.dropped for name, one in new.items() if name not in dense)
-        kept = [(one.objective, one.retained) for one in new.values() if one.objective and one.retained]
-        total = sum(objective / retained for objective, retained in kept)
-        return RefreshRecord(
-            asked_at=step,
-            applied_at=self._step,
-            wait_s=time.monotonic() - asked_s,
-            pattern=pattern,
-            sent=sum(not one.unchanged for one in found.values()),
-            unchanged=sum(one.unchanged for one in found.values()),
-            failed=sum(one.error is not None for one in found.values()),
-            sad=sad,
-            flip_rate=sad / sum(torch.Size(layer.shape).numel() for layer in self._layers),
-            retained=sum(objective for objective, _ in kept) / total if total else None,
-            optimal=all(one.status == "optimal" and one.gap == 0.0 for one in new.values()),
-        )
-
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
-        if self._baked:
-            return self._known[layer.name]
-        return replace(self._known[layer.name], density=float(self.method.kept(layer).float().mean()))
+        known = self._history.layers[layer.name]
+        return known if self._baked else replace(known, density=float(self.method.kept(layer).float().mean()))
 
     def _be_dense(self) -> None:
         self._refresher.drop()
