@@ -143,7 +143,7 @@ class AsyncJobs:
         try:
             document = await self._submit(submission, progress)
         except StatusError as error:
-            if error.code != "upload_not_found":
+            if error.code not in calls.SENT_AGAIN:
                 raise
             document = await self._submit(submission, progress)
         return AsyncJob(self._connection, document, submission.skipped, submission.restore)

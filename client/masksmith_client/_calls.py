@@ -33,6 +33,9 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound, 409: Conflict, 429: RateLimited,
 }  # fmt: skip
 
+SENT_AGAIN = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
+"""Why a job is refused whose uploads have to be sent once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):

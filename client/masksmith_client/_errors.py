@@ -109,8 +109,6 @@ class JobFailedError(ClientError):
 def _explain(job: JobView) -> str:
     if job.state is JobState.CANCELED:
         return f"job {job.id} was canceled"
-    if job.document.error is not None:
-        return f"job {job.id} failed: {job.document.error.message} ({job.document.error.code})"
     broken = [(report.name, report.error) for report in job.document.tensors if report.error is not None]
     shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in broken[:3])
     more = f"; and {len(broken) - 3} more" if len(broken) > 3 else ""

@@ -169,7 +169,7 @@ class Jobs:
             document = self._submit(submission, progress)
         except StatusError as error:
             # What the service had when asked may have been cleaned up before the job arrived.
-            if error.code != "upload_not_found":
+            if error.code not in calls.SENT_AGAIN:
                 raise
             document = self._submit(submission, progress)
         return Job(self._connection, document, submission.skipped, submission.restore)

@@ -174,7 +174,6 @@ class Job(BaseModel):
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []
-    error: TensorError | None = None
 
 
 class JobSummary(BaseModel):

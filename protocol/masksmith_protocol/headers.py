@@ -15,6 +15,8 @@ from typing import Any
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
+LARGEST_HEADER_BYTES = 100_000_000
+"""What the format itself allows."""
 MAX_DIMENSIONS = 16
 
 DTYPE_BITS: Mapping[str, int] = {
@@ -27,6 +29,10 @@ DTYPE_BITS: Mapping[str, int] = {
 
 class HeaderError(ValueError):
     """The bytes are no safetensors file; the message says where and why."""
+
+
+class HeaderTooLargeError(HeaderError):
+    """The header is longer than this reader takes, though the format would allow it."""
 
 
 class UnknownDtypeError(HeaderError):
@@ -70,11 +76,14 @@ def header_length(prefix: bytes, limit: int = MAX_HEADER_BYTES) -> int:
     """Read the length of the JSON header from a file's first eight bytes.
 
     Raises:
-        HeaderError: If there are fewer bytes, or the length is 0 or beyond the limit.
+        HeaderTooLargeError: If the length is beyond the limit.
+        HeaderError: If there are fewer bytes, or the length is 0 or beyond what the format allows.
     """
     if len(prefix) < PREFIX_BYTES:
         raise HeaderError(f"not a safetensors file: {len(prefix)} byte(s), the header's length alone takes 8")
     (length,) = struct.unpack("<Q", prefix[:PREFIX_BYTES])
+    if limit < length <= LARGEST_HEADER_BYTES:
+        raise HeaderTooLargeError(f"the header claims {length} bytes, max_header_bytes is {limit}")
     if not 2 <= length <= limit:
         raise HeaderError(f"not a safetensors file: its header claims {length} bytes (allowed: 2 to {limit})")
     return int(length)

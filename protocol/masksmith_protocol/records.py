@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
@@ -15,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from . import counts, scripts
 from .documents import JobState, MasksOptions, Skipped, UpdateReport, WorkerInfo
 from .errors import TensorError
+from .masks import packed_width
 from .shards import PlannedTensor, Shard
 
-JOBS, LIVE = "masksmith:jobs", "masksmith:live"
+JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
 WORKER_PREFIX = "masksmith:worker:"
 WORKER_SILENCE_S = 15
 STRANDED_AT_ONCE = 1000
@@ -30,6 +32,22 @@ class Plan(BaseModel):
     options: MasksOptions
     tensors: list[PlannedTensor]
     skipped: list[Skipped] = []
+
+    @property
+    def uploads(self) -> list[str]:
+        """Digests of all uploads that the job reads."""
+        inputs = [
+            part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
+        ]
+        return sorted({part.digest for part in inputs})
+
+    @property
+    def result_bytes(self) -> int:
+        """Size of all packed masks, and of the weights that are updated."""
+        shapes = [tuple(tensor.shape) for tensor in self.tensors]
+        masks = sum(math.prod(shape[:-1]) * packed_width(shape) for shape in shapes)
+        weights = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
+        return masks if self.options.update is None else masks + weights
 
 
 class ShardReport(BaseModel):
@@ -67,20 +85,56 @@ class ShardReport(BaseModel):
 
 
 class Lease(BaseModel):
-    """The right to finish a shard; lapses unless renewed, and its token fences off earlier holders."""
+    """The right to finish a shard; lapses unless renewed, and its token fences off earlier holders.
+
+    `elapsed_s` is the time since the job's first shard was taken.
+    """
 
     job: str
     shard: int
     token: str
     attempt: int
+    elapsed_s: float = 0.0
 
 
 class FullError(Exception):
-    """There are as many live jobs as there may be: of the `owner`, or else of all."""
+    """A job more would be too much.
 
-    def __init__(self, limit: int, *, owner: bool) -> None:
-        super().__init__(f"{limit} jobs are queued or running")
-        self.limit, self.owner = limit, owner
+    Attributes:
+        what: `full`: there are as many live jobs as there may be; `quota`: of its owner; `bytes`: the owner may not
+            keep the results.
+        limit: The limit.
+    """
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what}: {limit}")
+        self.what, self.limit = what, limit
+
+
+class MissingUploadError(Exception):
+    """A job names an upload that is not here, or not its owner's."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
+
+
+class Admission(BaseModel):
+    """On what terms a job is let in.
+
+    Attributes:
+        owner: Key that the job belongs to.
+        senders: Who must have sent its uploads: the owner, anybody, or None where nobody keeps book.
+        most: Live jobs that there may be.
+        most_of_owner: Live jobs that the owner may have.
+        most_bytes: Bytes of uploads and results that the owner may keep.
+    """
+
+    owner: str = ""
+    senders: Literal["owner", "anybody"] | None = None
+    most: int | None = None
+    most_of_owner: int | None = None
+    most_bytes: int | None = None
 
 
 class JobRecord(BaseModel):
@@ -125,10 +179,7 @@ class JobRecords:
         shards: Sequence[Shard],
         idempotency_key: str = "",
         fingerprint: str = "",
-        *,
-        owner: str = "",
-        most: int | None = None,
-        most_of_owner: int | None = None,
+        admission: Admission | None = None,
     ) -> tuple[str, bool] | None:
         """Write a job with all its shards pending.
 
@@ -137,16 +188,16 @@ class JobRecords:
             shards: Its parts.
             idempotency_key: The same key of the same owner gives the same job, for a day, however full it is.
             fingerprint: What must then be the same, too.
-            owner: Key that the job belongs to.
-            most: Live jobs that there may be.
-            most_of_owner: Live jobs that the owner may have.
+            admission: Owner and limits; nobody's and none unless given.
 
         Returns:
             The job's id and whether it is new, or None when the idempotency key belongs to another request.
 
         Raises:
-            FullError: If there are too many live jobs.
+            FullError: If there are too many live jobs, or bytes kept.
+            MissingUploadError: If an upload is not here.
         """
+        terms = admission or Admission()
         new = f"{int(datetime.now(UTC).timestamp() * 1000):0{STAMP_DIGITS}x}{secrets.token_hex(8)}"
         fields = {
             "kind": "masks",
@@ -155,19 +206,24 @@ class JobRecords:
             "solver": plan.options.solver,
         }
         texts = [shard.model_dump_json() for shard in shards]
-        limits = [-1 if limit is None else limit for limit in (most, most_of_owner)]
+        limits = {"full": terms.most, "quota": terms.most_of_owner, "bytes": terms.most_bytes}
         args: list[str | int] = [
             new,
             json.dumps(fields),
             json.dumps(texts),
             idempotency_key,
             fingerprint,
-            owner,
-            *limits,
+            terms.owner,
+            *(-1 if limit is None else limit for limit in limits.values()),
+            json.dumps(plan.uploads),
+            terms.senders or "",
+            plan.result_bytes,
         ]
         held = str(self._create(args=args))
-        if held in ("full", "quota"):
-            raise FullError(limits[held == "quota"], owner=held == "quota")
+        if held in limits:
+            raise FullError(held, limits[held] or 0)
+        if held.startswith("missing:"):
+            raise MissingUploadError(held.removeprefix("missing:"))
         return None if held == "conflict" else (held, held == new)
 
     def read(self, job: str) -> JobRecord | None:
@@ -235,8 +291,10 @@ class JobRecords:
         """
         message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
         last = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
-        token, word = self._take(args=[job, shard, int(lease_s * 1000), attempts, last.model_dump_json()])
-        return Lease(job=job, shard=shard, token=token, attempt=int(word)) if token else str(word)
+        token, *words = self._take(args=[job, shard, int(lease_s * 1000), attempts, last.model_dump_json()])
+        if not token:
+            return str(words[0])
+        return Lease(job=job, shard=shard, token=token, attempt=int(words[0]), elapsed_s=float(words[1]))
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Keep a lease alive; False when it was lost or the job ended."""
@@ -288,9 +346,14 @@ class JobRecords:
             for shard in cast("list[str]", self._stranded(args=[job, patience_s, int(overtaken), STRANDED_AT_ONCE])):
                 yield job, int(shard)
 
-    def claim_sweep(self, period_s: float) -> bool:
-        """Whether this process may sweep now; at most one does per period."""
-        return bool(self._claim_sweep(args=[int(period_s * 1000)]))
+    def claim_sweep(self, period_s: float, what: str = "") -> bool:
+        """Whether this process may sweep now, shards or what else is named; at most one does per period."""
+        return bool(self._claim_sweep(args=[int(period_s * 1000), f":{what}" if what else ""]))
+
+    def now(self) -> float:
+        """The server's time, which all records bear."""
+        seconds, microseconds = self.redis.time()
+        return seconds + microseconds / 1e6
 
     def counts(self) -> dict[str, str]:
         """Read all counts, by field."""

@@ -4,10 +4,11 @@ Keys of job J, all below `masksmith:job:J`: the hash itself (document and state)
 `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index -> report),
 `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation, `masksmith:live`
 holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
-where no keys are asked for. `masksmith:horizon` is the latest time at which a shard was enqueued that has been taken
-since, `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `counts` names: jobs by kind and state, and
-what shards that are done add. Times are the server's own, so no other clock matters; should that one be set back, what
-it left in the future is brought back to now.
+where no keys are asked for. `masksmith:finished` orders those that are terminal by their end. `masksmith:horizon` is
+the latest time at which a shard was enqueued that has been taken since, `masksmith:lease-ms` the longest lease.
+`masksmith:counts` holds what `counts` names: jobs by kind and state, and what shards that are done add. What a job
+holds of the store is told in `holdings`. Times are the server's own, so no other clock matters; should that one be set
+back, what it left in the future is brought back to now.
 """
 
 _PRELUDE = """
@@ -33,6 +34,13 @@ local function turn(job, state)
   redis.call('HSET', job, 'state', state)
   counted(job, 1)
 end
+local function uploads(job) return cjson.decode(redis.call('HGET', job, 'uploads') or '[]') end
+local function let_go(job, id)
+  for _, digest in ipairs(uploads(job)) do
+    redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id)
+    redis.call('ZADD', 'masksmith:uploads', 'XX', stamp(), (redis.call('HGET', job, 'owner') or '') .. ':' .. digest)
+  end
+end
 local function close(job, id, state)
   turn(job, state)
   count('ended|' .. redis.call('HGET', job, 'kind') .. '|' .. state, 1)
@@ -40,6 +48,8 @@ local function close(job, id, state)
   redis.call('DEL', job .. ':queued', job .. ':attempts')
   redis.call('SREM', 'masksmith:live', id)
   redis.call('SREM', owned(job, 'live'), id)
+  redis.call('ZADD', 'masksmith:finished', stamp(), id)
+  let_go(job, id)
   event(job, 'state', cjson.encode({state = state}))
 end
 local function progress(job)
@@ -55,10 +65,11 @@ local function settle(job, id)
 end
 """
 
-# ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner, most live jobs of
-# all and of the owner, each -1 where there is no limit.
+# ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; most live jobs of
+# all and of the owner, most bytes of the owner, each -1 where there is no limit; uploads as JSON list of digests, who
+# must have sent them (`owner`, `anybody`, or '' for unknown), bytes of the results.
 # Answers the id that holds: the new one, or the one that the same idempotency key made before; else why there is none:
-# `conflict` of idempotency keys, or `full` or `quota` for the limits.
+# `conflict` of idempotency keys, `full`, `quota` or `bytes` for the limits, or `missing:` with a digest.
 # A creation that is sent twice, because its answer was lost, changes nothing the second time.
 CREATE = (
     _PRELUDE
@@ -75,11 +86,23 @@ if redis.call('EXISTS', job) == 1 then return id end
 local function reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
 if reached('masksmith:live', ARGV[7]) then return 'full' end
 if reached(owner .. ':live', ARGV[8]) then return 'quota' end
+local most = tonumber(ARGV[9])
+if most >= 0 and tonumber(redis.call('GET', owner .. ':bytes') or 0) + tonumber(ARGV[12]) > most then return 'bytes' end
+local digests = cjson.decode(ARGV[10])
+for _, digest in ipairs(digests) do
+  local upload = 'masksmith:upload:' .. digest
+  if (ARGV[11] == 'owner' and redis.call('SISMEMBER', upload .. ':owners', ARGV[6]) == 0)
+    or (ARGV[11] == 'anybody' and redis.call('EXISTS', upload) == 0) then
+    return 'missing:' .. digest
+  end
+end
+for _, digest in ipairs(digests) do redis.call('SADD', 'masksmith:upload:' .. digest .. ':jobs', id) end
+redis.call('INCRBY', owner .. ':bytes', ARGV[12])
 if ARGV[4] ~= '' then
   redis.call('HSET', key, 'id', id, 'fingerprint', ARGV[5])
   redis.call('EXPIRE', key, 86400)
 end
-redis.call('HSET', job, 'owner', ARGV[6])
+redis.call('HSET', job, 'owner', ARGV[6], 'uploads', ARGV[10], 'result_bytes', ARGV[12])
 for name, value in pairs(cjson.decode(ARGV[2])) do redis.call('HSET', job, name, value) end
 local shards = cjson.decode(ARGV[3])
 local at = stamp()
@@ -100,7 +123,7 @@ return id
 )
 
 # ARGV: id, shard, lease in ms, attempts allowed, report for a shard whose attempts are used up.
-# Answers {token, attempt}, or {'', reason}.
+# Answers {token, attempt, seconds since the job started}, or {'', reason}.
 TAKE = (
     _PRELUDE
     + """
@@ -133,7 +156,8 @@ if redis.call('HGET', job, 'state') == 'queued' then
   redis.call('HSET', job, 'started_at', stamp())
   event(job, 'state', '{"state":"running"}')
 end
-return {token, tostring(attempt)}
+local elapsed = now() - tonumber(redis.call('HGET', job, 'started_at'))
+return {token, tostring(attempt), string.format('%.6f', math.max(0, elapsed))}
 """
 )
 
@@ -195,7 +219,7 @@ return 1
 """
 )
 
-# ARGV: id. Answers 0 for an unknown job.
+# ARGV: id. Answers 0 for an unknown job. Results that no other job holds are left to whoever frees them.
 DELETE = (
     _PRELUDE
     + """
@@ -206,7 +230,14 @@ redis.call('SREM', 'masksmith:live', id)
 redis.call('SREM', owned(job, 'live'), id)
 redis.call('ZREM', 'masksmith:jobs', id)
 redis.call('ZREM', owned(job, 'jobs'), id)
-for _, part in ipairs({':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
+redis.call('ZREM', 'masksmith:finished', id)
+let_go(job, id)
+for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do
+  redis.call('SREM', 'masksmith:result:' .. key, id)
+  if redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then redis.call('ZADD', 'masksmith:unheld', stamp(), key) end
+end
+redis.call('DECRBY', owned(job, 'bytes'), redis.call('HGET', job, 'result_bytes') or 0)
+for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
   redis.call('DEL', job .. part)
 end
 redis.call('DEL', job)
@@ -246,10 +277,10 @@ return found
 """
 )
 
-# ARGV: period in ms. Answers 1 for the first that asks in a period; one that would end later began before the clock
-# was set back.
+# ARGV: period in ms, what is swept or '' for shards. Answers 1 for the first that asks in a period; one that would end
+# later began before the clock was set back.
 CLAIM_SWEEP = """
-local key, period = 'masksmith:sweeper', tonumber(ARGV[1])
+local key, period = 'masksmith:sweeper' .. ARGV[2], tonumber(ARGV[1])
 if redis.call('PTTL', key) > period then redis.call('DEL', key) end
 return redis.call('SET', key, '1', 'NX', 'PX', period) and 1 or 0
 """

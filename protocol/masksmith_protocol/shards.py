@@ -55,15 +55,23 @@ def cut(
     pattern: Pattern,
     shard_bytes: int = SHARD_BYTES,
     update: UpdateMethod | None = None,
+    most: int | None = None,
 ) -> list[Shard]:
     """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
 
     Patterns whose budgets belong to the whole tensor, and updates that look at all of it, make one shard of it.
 
+    Args:
+        tensors: The tensors of a job.
+        pattern: Their pattern.
+        shard_bytes: Size to aim at.
+        update: How weights are updated, if they are.
+        most: Shards that a job may have.
+
     Raises:
-        RequestError: If such a tensor is larger than `WHOLE_BYTES`.
+        RequestError: If such a tensor is larger than `WHOLE_BYTES`, or there are too many shards.
     """
-    shards = []
+    shards: list[Shard] = []
     for number, tensor in enumerate(tensors):
         rows = tensor.shape[0]
         if update is not None and update.needs_whole_tensors:
@@ -71,6 +79,9 @@ def cut(
         else:
             unit = pattern.shard_rows or _whole(tensor, pattern)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
+        if most is not None and len(shards) + -(-rows // step) > most:
+            detail = f"the job would have more than max_shards = {most} shards; name fewer tensors"
+            raise RequestError(413, Code.TOO_MANY_SHARDS, detail, limit=most)
         shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
     return shards
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,16 @@ class BlobStore:
         """Forget a blob; deleting what does not exist changes nothing."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, name)
+
+    def free_bytes(self) -> int | None:
+        """Bytes free on the disk of a local directory; None for a bucket."""
+        return None if "://" in self.url else shutil.disk_usage(self.url).free
+
+    def list(self, folder: str) -> Iterator[tuple[str, float]]:
+        """Give the blobs below a folder, each with the time when it was written."""
+        for page in obstore.list(self._store, folder + "/", chunk_size=1000):
+            for found in page:
+                yield str(found["path"]), found["last_modified"].timestamp()
 
     def rename(self, old: str, new: str) -> None:
         """Give a blob another name, replacing what had it."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 import redis
+from obstore.exceptions import BaseError as StoreError
 
 from .queues import CPU_QUEUE
 from .records import JobRecords
@@ -45,11 +46,20 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
 
 
 class Sweeper(threading.Thread):
-    """Sweeps now and then until stopped; a broker that is away is waited for."""
+    """Sweeps now and then until stopped; a broker that is away is waited for.
 
-    def __init__(self, records: JobRecords, enqueue: Enqueue, period_s: float) -> None:
+    Args:
+        records: Job records.
+        enqueue: Puts a shard into the queue.
+        period_s: Seconds between two sweeps.
+        also: What is to be looked after in the same way, at its own pace.
+    """
+
+    def __init__(
+        self, records: JobRecords, enqueue: Enqueue, period_s: float, also: Callable[[], object] | None = None
+    ) -> None:
         super().__init__(name="sweeper", daemon=True)
-        self._records, self._enqueue, self._period_s = records, enqueue, period_s
+        self._records, self._enqueue, self._period_s, self._also = records, enqueue, period_s, also
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -57,7 +67,9 @@ class Sweeper(threading.Thread):
         while not self._over.wait(self._period_s):
             try:
                 sweep(self._records, self._enqueue, self._period_s * 0.9)
-            except (redis.RedisError, OSError) as error:
+                if self._also is not None:
+                    self._also()
+            except (redis.RedisError, OSError, StoreError) as error:
                 log.warning("cannot sweep: %s", error)
 
     def stop(self) -> None:

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from masksmith_protocol.sweeper import Sweeper
 
 from . import errors
+from .documents import Documents
 from .gate import Gate
 from .journal import Journal
-from .limits import DocumentLimit
 from .pages import routes as pages
 from .routes import discovery, gauges, jobs, keys, pictures, session, tensors
 from .settings import Settings
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         state = connect(settings, closing)
         app.state.masksmith = state
         await anyio.to_thread.run_sync(state.store.clear_leftovers)
-        sweeper = Sweeper(state.records, state.queue.enqueue, settings.sweep_s)
+        sweeper = Sweeper(state.records, state.queue.enqueue, settings.sweep_s, state.retention.sweep_in_turn)
         sweeper.start()
         try:
             yield
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         docs_url="/docs",
         redoc_url=None,
     )
-    app.add_middleware(DocumentLimit, limit=settings.max_document_bytes)
+    app.add_middleware(Documents, settings=settings)
     app.add_middleware(Gate, settings=settings)
     # The outermost: what the others refuse has an id too.
     app.add_middleware(Journal)

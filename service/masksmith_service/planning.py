@@ -10,7 +10,16 @@ from masksmith.patterns import Budget, Pattern, PatternError, parse, unshared
 from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import PREFIX_BYTES, Header, TensorEntry, header_length, parse_header
+from masksmith_protocol.headers import (
+    LARGEST_HEADER_BYTES,
+    PREFIX_BYTES,
+    Header,
+    HeaderError,
+    TensorEntry,
+    header_length,
+    parse_header,
+)
+from masksmith_protocol.holdings import Holdings
 from masksmith_protocol.records import Plan
 from masksmith_protocol.shards import PlannedTensor
 from masksmith_protocol.store import BlobStore, upload_name
@@ -44,7 +53,7 @@ def parse_budget(options: MasksOptions) -> Budget | None:
         raise _bad_budget(str(error), options) from None
 
 
-def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_header_bytes: int) -> Plan:
+def plan_request(request: MasksRequest, headers: Headers, max_tensors: int) -> Plan:
     """Locate the tensors that a job document names; each of them must fit.
 
     Raises:
@@ -55,7 +64,6 @@ def plan_request(request: MasksRequest, store: BlobStore, max_tensors: int, max_
         detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
         raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
     _refuse_duplicates(request.tensors)
-    headers = Headers(store, max_header_bytes)
     statistics = Statistics(request, headers.of)
     planned = []
     for wanted in request.tensors:
@@ -195,17 +203,36 @@ def _does_not_fit(name: str, reason: str) -> RequestError:
 
 
 class Headers:
-    """Reads the headers of uploads, each once a request."""
+    """Reads the headers of uploads, each once a request.
 
-    def __init__(self, store: BlobStore, limit: int) -> None:
-        self._store, self._limit = store, limit
+    Args:
+        store: Where they are.
+        holdings: Who has sent them.
+        owner: Whose they must be.
+        anybodys: Whether those of others will do.
+    """
+
+    def __init__(self, store: BlobStore, holdings: Holdings, owner: str, *, anybodys: bool) -> None:
+        self._store, self._holdings, self._owner, self._anybodys = store, holdings, owner, anybodys
         self.of = lru_cache(maxsize=None)(self._read)
 
     def _read(self, digest: str) -> Header:
+        if self._holdings.touch(self._owner, digest, anybodys=self._anybodys) is None:
+            raise upload_missing(digest)
         name = upload_name(digest)
         try:
-            length = header_length(self._store.get_range(name, 0, PREFIX_BYTES), self._limit)
+            length = header_length(self._store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
             return parse_header(self._store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length))
         except FileNotFoundError:
-            detail = f"upload {digest} is not here; PUT /v1/tensors/{digest} first"
-            raise RequestError(409, Code.UPLOAD_NOT_FOUND, detail, digest=digest) from None
+            raise upload_missing(digest) from None
+        except HeaderError as error:
+            # It was sound when it came.
+            self._holdings.forget_upload(digest)
+            detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
+            raise RequestError(409, Code.UPLOAD_DAMAGED, detail, digest=digest) from None
+
+
+def upload_missing(digest: str) -> RequestError:
+    """Say that an upload is not here, or not the key's."""
+    detail = f"upload {digest} is not here; PUT /v1/tensors/{digest} first"
+    return RequestError(409, Code.UPLOAD_NOT_FOUND, detail, digest=digest)

@@ -33,10 +33,24 @@ class Settings(BaseSettings):
     """Largest header of a safetensors file."""
     max_tensors: int = Field(default=20_000, gt=0)
     """Most tensors in a file or a job."""
+    max_elements: int = Field(default=2**34, gt=0)
+    """Most entries of a tensor."""
+    max_shards: int = Field(default=100_000, gt=0)
+    """Most shards of a job."""
+    max_document_depth: int = Field(default=32, gt=0)
+    """How deep the lists and objects of a JSON document may be nested."""
     max_live_jobs: int = Field(default=1000, gt=0)
     """Most jobs that are queued or running at a time."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """Longest that a request with `Prefer: wait` is held."""
+    min_free_bytes: int = Field(default=2**30, ge=0)
+    """Bytes that uploads leave free on the disk of the store, if that is a directory."""
+    upload_stall_s: float = Field(default=60.0, gt=0)
+    """Seconds within which another 64 KiB of a body must arrive."""
+    upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
+    """Seconds after its last use that an upload is deleted; never while a live job reads it."""
+    result_age_s: float = Field(default=30 * 86_400.0, gt=0)
+    """Seconds after its end that a job is forgotten, and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights that one task works on."""
     sweep_s: float = Field(default=3.0, gt=0)

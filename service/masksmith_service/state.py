@@ -11,7 +11,9 @@ import redis.asyncio
 from fastapi import Depends, Request
 
 from masksmith_protocol.counts import COUNTS, UPLOAD_BYTES
+from masksmith_protocol.holdings import Holdings
 from masksmith_protocol.records import JobRecords
+from masksmith_protocol.retention import Retention
 from masksmith_protocol.store import BlobStore
 
 from .events import BLOCK_MS, MAX_FOLLOWERS
@@ -29,6 +31,8 @@ class State:
     records: JobRecords
     events: redis.asyncio.Redis
     store: BlobStore
+    holdings: Holdings
+    retention: Retention
     queue: Queue
     closing: Event
 
@@ -50,14 +54,10 @@ def connect(settings: Settings, closing: Event) -> State:
         socket_timeout=BLOCK_MS / 1000 + 5,
         max_connections=MAX_FOLLOWERS,
     )
-    return State(
-        settings,
-        JobRecords(settings.redis_url),
-        events,
-        BlobStore(settings.store_path),
-        Queue(settings.redis_url),
-        closing,
-    )
+    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path)
+    holdings = Holdings(records.redis, store)
+    retention = Retention(records, holdings, store, settings.result_age_s, settings.upload_age_s)
+    return State(settings, records, events, store, holdings, retention, Queue(settings.redis_url), closing)
 
 
 def _state(request: Request) -> State:

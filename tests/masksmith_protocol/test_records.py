@@ -136,7 +136,7 @@ def test_of_many_equal_requests_at_once_one_makes_the_job(records, valkey):
 
 
 def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(records):
-    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1]
+    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, "[]", "", 0]
     assert records._create(args=args) == args[0]
     records.strike(take(records, args[0], 0), GOOD)
     assert records._create(args=args) == args[0]

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from masksmith_service.documents import depth
+
 EYE = np.eye(8, dtype=np.float32)
 
 
@@ -126,7 +128,7 @@ def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_p
         (b"", 422, ["body"]),
         (b"{oops", 400, ["body", "JSON"]),
         (b"\xff\xfe", 400, []),
-        (b"[" * 5000, 400, []),
+        (b"[" * 32, 400, []),
         (b'{"pattern": ' + b"9" * 5000 + b"}", 400, []),
         (b"[1, 2]", 422, ["body"]),
         (b"null", 422, ["body"]),
@@ -153,6 +155,24 @@ def test_a_document_beyond_the_limit(client, check_problem, chunked):
     body = (content[k : k + 1000] for k in range(0, len(content), 1000)) if chunked else content
     response = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     assert check_problem(response, 413, "body_too_large", "10000")["limit"] == 10_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 33, b'{"a":' * 1000, b'{"pattern": "[[[", "tensors": ' + b"[" * 32 + b"]" * 32 + b"}"]
+)
+def test_a_document_nested_too_deep(client, check_problem, content):
+    response = client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert check_problem(response, 413, "document_too_deep", "max_document_depth = 32")["limit"] == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "deep"),
+    [(b"", 0), (b"3", 0), (b"[]", 1), (b'{"a": [1, {"b": []}], "c": [[]]}', 4), (b'["[[[", "\\"[[", "\\\\"]', 1),
+     (b'"' + b"[" * 3 * 2**20, 0), (b'{"a":"' + b"{" * 2**20 + b'","b":[[]]}', 3), (b"[]" * 2**20 + b"[[]]", 2)],
+    ids=range(8),
+)  # fmt: skip
+def test_depth_counts_what_is_outside_of_strings(text, deep):
+    assert depth(text) == deep
 
 
 @pytest.mark.parametrize("job", ["nope", "x" * 500, "%00", "%F0%9F%92%A9", "__metadata__"])

@@ -6,6 +6,7 @@ import pytest
 import safetensors.numpy
 
 from masksmith_protocol.errors import TensorError
+from masksmith_protocol.holdings import Holdings
 from masksmith_protocol.masks import pack, read_infos, unpack
 from masksmith_protocol.records import ShardReport
 from masksmith_protocol.store import BlobStore, result_name
@@ -27,7 +28,9 @@ def work(records, settings):
     def work(job, shard, outcome=None, mask=MASK):
         key = f"{shard:064x}"
         if outcome is None:
-            BlobStore(settings.store_url).put(result_name(key), pack(mask).tobytes())
+            store = BlobStore(settings.store_url)
+            assert Holdings(records.redis, store).hold_result(job, key)
+            store.put(result_name(key), pack(mask).tobytes())
         lease = records.take(job, shard, lease_s=60, attempts=3)
         assert records.strike(lease, outcome or report(key))
 
@@ -314,3 +317,21 @@ def test_a_large_bool_download_is_streamed_part_by_part(client, two, work, setti
     monkeypatch.setattr(results.masks, "unpack", lambda packed, shape: unpacked.append(shape) or unpack(packed, shape))
     client.get(f"/v1/jobs/{two}/masks?format=bool")
     assert unpacked == [(8, 8), (8, 8)]
+
+
+def test_deleting_a_job_deletes_its_results_unless_another_has_them(client, two, work, save, on_disk, records):
+    data = save({"a": np.ones((8, 8), np.float32), "b": np.ones((8, 8), np.float32)})
+    other = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()["id"]
+    for job in (two, other):
+        for shard in (0, 1):
+            work(job, shard)
+
+    def masks():
+        return [name for name in on_disk.files() if name.startswith("masks/")]
+
+    assert len(masks()) == 2
+    assert client.delete(f"/v1/jobs/{two}").status_code == 204
+    assert len(masks()) == 2
+    assert client.get(f"/v1/jobs/{other}/masks").status_code == 200
+    assert client.delete(f"/v1/jobs/{other}").status_code == 204
+    assert masks() == []

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from starlette.testclient import TestClient
 
 from masksmith_protocol.keys import Keys, Quotas, Role
@@ -231,8 +232,60 @@ def test_a_key_tells_when_it_was_used(client, keys, made):
     assert [key.last_used_at is None for key in keys.all()] == [True, False]
 
 
-def test_a_job_of_documents_belongs_to_its_key(client, made, save):
-    ann, bob = made("ann"), made("bob")
+def test_an_upload_is_there_for_who_has_sent_it(client, made, save, on_disk):
+    ann, bob, root = made("ann"), made("bob"), made("root", Role.ADMIN)
     data = save({"w": np.ones((4, 4), np.float32)})
-    digest = submit(client, data, ann).json()
-    assert client.get(f"/v1/jobs/{digest['id']}", headers=bob).status_code == 404
+    digest = blake3(data).hexdigest()
+    path, document = (
+        f"/v1/tensors/{digest}",
+        {"pattern": "2:4", "tensors": [{"name": "w", "digest": digest, "key": "w"}]},
+    )
+    assert client.put(path, content=data, headers=ann).status_code == 201
+    assert [client.head(path, headers=who).status_code for who in (ann, bob, root)] == [200, 404, 200]
+    never = document | {"tensors": [{"name": "w", "digest": "0" * 64, "key": "w"}]}
+    wrong = document | {"tensors": [{"name": "w", "digest": digest, "key": "nothing"}]}
+    for there in (document, wrong):
+        response = client.post("/v1/jobs", json=there, headers=bob)
+        nowhere = client.post("/v1/jobs", json=never, headers=bob).json()["detail"]
+        check_refused(response, 409, "upload_not_found", digest)
+        assert response.json()["detail"].replace(digest, "") == nowhere.replace("0" * 64, "")
+    cut = client.put(path, content=data[:-1], headers=bob)
+    check_refused(cut, 400, "invalid_safetensors", "truncated")
+    assert client.head(path, headers=bob).status_code == 404
+    assert client.put(path, content=data, headers=bob).status_code == 201
+    assert client.put(path, content=data, headers=bob).status_code == 200
+    assert client.post("/v1/jobs", json=document, headers=bob).status_code == 202
+    assert client.post("/v1/jobs", json=document, headers=root).status_code == 202
+    assert on_disk.files() == [f"tensors/{digest[:2]}/{digest}"]
+
+
+def test_a_calibration_of_another_key_is_not_there(client, made, save):
+    ann, bob = made("ann"), made("bob")
+    data, norms = save({"w": np.ones((4, 4), np.float32)}), save({"w/norms": np.ones(4, np.float32)})
+    digest = blake3(norms).hexdigest()
+    client.put(f"/v1/tensors/{digest}", content=norms, headers=ann)
+    params = {"pattern": "2:4", "scores": "wanda", "calibration": digest}
+    assert client.post("/v1/masks", params=params, content=data, headers=ann).status_code == 202
+    check_refused(client.post("/v1/masks", params=params, content=data, headers=bob), 409, "upload_not_found", digest)
+
+
+def test_a_key_may_keep_so_many_bytes(client, made, save, on_disk):
+    files = [save({"w": np.full((4, 4), k, np.float32)}) for k in range(3)]
+    size = len(files[0])
+    ann, bob = made("ann", stored_bytes=2 * size + 10), made("bob")
+    digests = [blake3(data).hexdigest() for data in files]
+    for digest, data in zip(digests[:2], files[:2], strict=True):
+        assert client.put(f"/v1/tensors/{digest}", content=data, headers=ann).status_code == 201
+    for content in (files[2], iter([files[2]])):
+        response = client.put(f"/v1/tensors/{digests[2]}", content=content, headers=ann)
+        problem = check_refused(response, 429, "too_many_bytes", "'ann'", "stored_bytes")
+        assert (problem["limit"], response.headers["retry-after"]) == (2 * size + 10, "3600")
+    assert len(on_disk.files()) == 2
+    assert client.put(f"/v1/tensors/{digests[0]}", content=files[0], headers=ann).status_code == 200
+    assert client.put(f"/v1/tensors/{digests[2]}", content=files[2], headers=bob).status_code == 201
+    job = {"pattern": "2:4", "tensors": [{"name": "w", "digest": digests[0], "key": "w"}]}
+    jobs = [client.post("/v1/jobs", json=job, headers=ann) for _ in range(3)]
+    assert [response.status_code for response in jobs] == [202, 202, 429]
+    check_refused(jobs[2], 429, "too_many_bytes")
+    client.delete(f"/v1/jobs/{jobs[0].json()['id']}", headers=ann)
+    assert client.post("/v1/jobs", json=job, headers=ann).status_code == 202

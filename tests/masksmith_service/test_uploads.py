@@ -1,8 +1,10 @@
 import asyncio
 import json
 import resource
+import shutil
 import struct
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +117,121 @@ def test_a_header_beyond_its_limit_is_refused_before_it_has_arrived(settings, sa
     data = save({"a": np.eye(4, dtype=np.float32)}, {"notes": "x" * 5000})
     with TestClient(create_app(settings.model_copy(update={"max_header_bytes": 1000}))) as client:
         response = client.post("/v1/masks", params={"pattern": "2:4"}, content=data[:100])
-    assert response.json()["code"] == "invalid_safetensors"
-    assert "allowed: 2 to 1000" in response.json()["detail"]
+    assert (response.status_code, response.json()["code"]) == (413, "header_too_large")
+    assert "max_header_bytes is 1000" in response.json()["detail"]
+
+
+def test_a_tensor_of_too_many_entries_is_named(settings, save, on_disk):
+    data = save({"small": np.eye(4, dtype=np.float32), "large": np.zeros((5, 5), np.float32)})
+    with TestClient(create_app(settings.model_copy(update={"max_elements": 16}))) as client:
+        response = client.post("/v1/masks", params={"pattern": "2:4"}, content=data)
+    assert (response.status_code, response.json()["code"], response.json()["limit"]) == (413, "too_many_elements", 16)
+    assert "'large' has 25 entries, max_elements is 16" in response.json()["detail"]
+    assert on_disk.files() == []
+
+
+def test_too_many_shards_are_refused(settings, save):
+    narrow = settings.model_copy(update={"shard_bytes": 16, "max_shards": 5})
+    with TestClient(create_app(narrow)) as client:
+        fits, more = (save({"a": np.zeros((rows, 4), np.float32)}) for rows in (5, 6))
+        assert client.post("/v1/masks", params={"pattern": "2:4"}, content=fits).status_code == 202
+        response = client.post("/v1/masks", params={"pattern": "2:4"}, content=more)
+        assert (response.status_code, response.json()["code"]) == (413, "too_many_shards")
+        assert "max_shards = 5" in response.json()["detail"]
+        assert len(client.get("/v1/jobs").json()["jobs"]) == 1
+
+
+@pytest.mark.parametrize("how", ["whole", "chunked"])
+def test_a_disk_below_its_floor_takes_no_uploads(settings, save, on_disk, how):
+    data = save({"a": np.zeros((100, 100), np.float32)})
+    free = shutil.disk_usage(Path(settings.store_url).parent).free
+    with TestClient(create_app(settings.model_copy(update={"min_free_bytes": 2 * free}))) as client:
+        content = data if how == "whole" else iter([data])
+        response = client.put(f"/v1/tensors/{blake3(data).hexdigest()}", content=content)
+        assert (response.status_code, response.json()["code"]) == (507, "disk_full")
+        assert f"min_free_bytes = {2 * free}" in response.json()["detail"]
+        assert response.headers["retry-after"] == "30"
+        assert on_disk.files() == []
+        assert client.get("/v1/jobs").status_code == 200
+
+
+def test_a_disk_that_fills_while_a_body_comes_is_seen(settings, save, on_disk, monkeypatch):
+    monkeypatch.setattr("masksmith_service.uploads.DISK_CHECK_BYTES", 2**16)
+    looks = iter([10**12])
+    monkeypatch.setattr("masksmith_protocol.store.BlobStore.free_bytes", lambda _: next(looks, 0))
+    data = save({"a": np.zeros(10**6, np.float32)})
+    pieces = (data[k : k + 2**15] for k in range(0, len(data), 2**15))
+    with TestClient(create_app(settings.model_copy(update={"max_body_bytes": 10**8}))) as client:
+        response = client.post("/v1/masks", params={"pattern": "2:4"}, content=pieces)
+    assert (response.status_code, response.json()["code"]) == (507, "disk_full")
+    assert on_disk.files() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/v1/masks", "POST"), ("/v1/tensors/" + "0" * 64, "PUT"), ("/v1/jobs", "POST")]
+)
+@pytest.mark.parametrize("drip", [0, 1])
+def test_a_body_that_stalls_or_drips_is_given_up(settings, save, on_disk, path, method, drip):
+    app = create_app(settings.model_copy(update={"upload_stall_s": 0.4}))
+    data = save({"a": np.zeros(10_000, np.float32)})
+
+    async def stall():
+        sent = []
+
+        async def receive():
+            if not received:
+                received.append(True)
+                return {"type": "http.request", "body": data[:500], "more_body": True}
+            await asyncio.sleep(0.05 if drip else 3600)
+            received.append(True)
+            return {"type": "http.request", "body": data[499 + len(received) : 500 + len(received)], "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        received = []
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": [],
+                 "query_string": b"pattern=2:4", "http_version": "1.1", "scheme": "http", "root_path": "",
+                 "client": None, "server": ("test", 80)}  # fmt: skip
+        async with app.router.lifespan_context(app):
+            await asyncio.wait_for(app(scope, receive, send), 20)
+        return sent
+
+    start, *body = asyncio.run(stall())
+    problem = json.loads(b"".join(message.get("body", b"") for message in body))
+    assert (start["status"], problem["code"]) == (408, "body_stalled")
+    assert "upload_stall_s = 0.4" in problem["detail"]
+    assert on_disk.files() == []
+
+
+def test_a_slow_body_that_goes_on_is_taken(settings, save):
+    app = create_app(settings.model_copy(update={"upload_stall_s": 0.5, "max_body_bytes": 10**7}))
+    data = save({"a": np.zeros((1000, 1000), np.float32)})
+
+    def pieces():
+        for start in range(0, len(data), 400_000):
+            time.sleep(0.1)
+            yield data[start : start + 400_000]
+
+    with TestClient(app) as client:
+        begun = time.monotonic()
+        assert client.post("/v1/masks", params={"pattern": "2:4"}, content=pieces()).status_code == 202
+        assert time.monotonic() - begun > 0.5
+
+
+def test_a_stored_upload_that_was_cut_is_found_and_can_be_sent_again(client, put, good, on_disk, settings):
+    digest = put(good)
+    document = {"pattern": "2:4", "tensors": [{"name": "w", "digest": digest, "key": "layer.weight"}]}
+    (on_disk.path / on_disk.files()[0]).write_bytes(b"\x00" * 9)
+    response = client.post("/v1/jobs", json=document)
+    assert (response.status_code, response.json()["code"]) == (409, "upload_damaged")
+    assert response.json()["digest"] == digest
+    assert client.head(f"/v1/tensors/{digest}").status_code == 404
+    put(good)
+    assert client.post("/v1/jobs", json=document).status_code == 202
+    (on_disk.path / on_disk.files()[0]).write_bytes(good[:-1])
+    put(good)
+    on_disk.check_whole()
 
 
 def test_too_many_tensors_are_refused(client, save, check_problem):

@@ -12,6 +12,7 @@ import masksmith as ms
 from masksmith.solvers._min_cost_flow import MinCostFlow
 from masksmith_protocol.documents import JobState
 from masksmith_protocol.masks import unpack
+from masksmith_protocol.retention import Retention
 from masksmith_protocol.store import result_name, result_report_name, upload_name
 from masksmith_worker import runner as runner_module
 
@@ -174,6 +175,65 @@ def test_an_upload_that_is_gone(runner, submit):
     assert run_all(runner, job) == ["struck"]
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == ("upload_not_found", "tensor 'w': its upload is gone; send it again")
+
+
+@pytest.mark.parametrize("left", [0, 10, -1])
+def test_an_upload_that_was_cut_in_the_store_is_named_and_deleted(runner, submit, store, left):
+    job = submit({"w": WEIGHT})
+    digest = runner.records.read(job).plan.tensors[0].digest
+    runner.holdings.link("ann", digest, 1, None)
+    store.put(upload_name(digest), store.get(upload_name(digest))[:left])
+    assert run_all(runner, job) == ["struck"]
+    error = runner.records.reports(job)[0].error
+    assert (error.code, error.message) == (
+        "upload_damaged", "tensor 'w': its upload was damaged in the store and has been deleted; send it again",
+    )  # fmt: skip
+    assert store.size(upload_name(digest)) is None
+    assert runner.holdings.touch("ann", digest, anybodys=True) is None
+
+
+def test_a_time_limit_is_the_jobs(runner, submit, solves, monkeypatch):
+    job = submit({"w": np.tile(WEIGHT, (40, 30))}, TRANSPOSABLE, shard_bytes=2**16, time_limit_s=60.0)
+    limits = []
+    solve = runner_module.ms.solve
+
+    def late(*args, **options):
+        limits.append(options["time_limit_s"])
+        # As if this shard had taken 25 s.
+        started = float(runner.records.redis.hget(f"masksmith:job:{job}", "started_at"))
+        runner.records.redis.hset(f"masksmith:job:{job}", "started_at", started - 25)
+        return solve(*args, **options)
+
+    monkeypatch.setattr(runner_module.ms, "solve", late, raising=False)
+    assert len(set(run_all(runner, job))) == 1
+    assert [round(limit / 5) * 5 for limit in limits[:3]] == [60, 35, 10]
+    assert set(limits[3:]) == {1e-9}
+    assert limits[3:]
+    statuses = [report.status for _, report in sorted(runner.records.reports(job).items())]
+    assert statuses[:3] == ["optimal"] * 3
+    assert set(statuses[3:]) == {"time_limit"}
+
+
+def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeypatch):
+    run_all(runner, first := submit({"w": WEIGHT}))
+    second = submit({"w": WEIGHT})
+    retention = Retention(runner.records, runner.holdings, store, 10.0, 10.0)
+    size = type(store).size
+
+    def looked(self, name):
+        # The only other job that holds it is deleted at this very moment.
+        if name.startswith("masks/"):
+            runner.records.delete(first)
+            assert retention.free_results() == 0
+        return size(self, name)
+
+    monkeypatch.setattr(type(store), "size", looked)
+    run_all(runner, second)
+    monkeypatch.undo()
+    assert mask_of(runner, second).shape == WEIGHT.shape
+    runner.records.delete(second)
+    assert retention.free_results() == 1
+    assert [name for name in files(store) if name.startswith("masks")] == []
 
 
 def test_the_same_work_is_done_once(runner, submit, solves):

@@ -8,7 +8,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +22,35 @@ from masksmith_protocol import masks
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.records import JobRecords, ShardReport
+from masksmith_protocol.holdings import Holdings
+from masksmith_protocol.records import JobRecord, JobRecords, Lease, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
 from masksmith_protocol.store import BlobStore, result_name, result_report_name, weights_name
 
 from .budgets import Budgets
 from .keeper import Keeper, StoppedError
-from .scoring import Scoring
+from .scoring import DamagedUploadError, Scoring
 from .updating import update_rows
 
 log = logging.getLogger(__name__)
 
 STORE_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A shard and what it takes to solve it; `deadline` on the monotonic clock."""
+
+    job: str
+    tensor: PlannedTensor
+    shard: Shard
+    options: MasksOptions
+    deadline: float | None
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of the job's time limit, which all its shards share; a solver always gets a moment."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,11 @@ class Runner:
     abort: Callable[[], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
 
+    @cached_property
+    def holdings(self) -> Holdings:
+        """Who holds what in the store."""
+        return Holdings(self.records.redis, self.store)
+
     def run(self, job: str, index: int) -> str:
         """Solve shard `index` of a job, unless somebody else does or did.
 
@@ -73,7 +96,7 @@ class Runner:
         began = time.monotonic()
         try:
             with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
-                report = self._solve_patiently(job, index, keeper.check)
+                report = self._solve_patiently(lease, began, keeper.check)
             return "struck" if self.records.strike(lease, report, time.monotonic() - began) else "lost"
         except StoppedError:
             return "stopped"
@@ -87,42 +110,58 @@ class Runner:
         finally:
             self.records.release(lease, uncount=self.stopping.is_set())
 
-    def _solve_patiently(self, job: str, index: int, check: Callable[[], None]) -> ShardReport:
+    def _solve_patiently(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
         """Solve, again and again while the store fails: a disk is freed, a bucket comes back."""
         until = time.monotonic() + self.store_patience_s
         while True:
             try:
-                return self._solve(job, index, check)
+                return self._solve(lease, taken, check)
             except StoreError as error:
                 if time.monotonic() >= until:
                     raise
-                log.warning("shard %s/%d waits for the store: %s", job, index, str(error).partition("\n")[0])
+                log.warning(
+                    "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]
+                )
             self.stopping.wait(STORE_PAUSE_S)
             check()
 
-    def _solve(self, job: str, index: int, check: Callable[[], None]) -> ShardReport:
-        record, shard = self.records.read(job), self.records.shard(job, index)
+    def _solve(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
+        job = lease.job
+        record, shard = self.records.read(job), self.records.shard(job, lease.shard)
         if record is None or shard is None:
             raise StoppedError
         tensor, options = record.plan.tensors[shard.tensor], record.plan.options
-        if options.budget is None:
-            return self._solve_alone(tensor, shard, options, check)
+        limit_s = options.time_limit_s
+        deadline = None if limit_s is None else taken - lease.elapsed_s + limit_s
+        work = _Work(job, tensor, shard, options, deadline)
         try:
-            shared = Budgets(self.store, record.plan, lambda: self.records.shards(job), check).share_out(index)
+            return self._solve_alone(work, check) if options.budget is None else self._share(work, record, lease, check)
+        except DamagedUploadError as error:
+            self.holdings.forget_upload(error.digest)
+            reason = "its upload was damaged in the store and has been deleted; send it again"
+            return _failure(Code.UPLOAD_DAMAGED, tensor, reason, None)
+
+    def _share(self, work: _Work, record: JobRecord, lease: Lease, check: Callable[[], None]) -> ShardReport:
+        budgets = Budgets(self.store, record.plan, lambda: self.records.shards(work.job), check)
+        try:
+            shared = budgets.share_out(lease.shard)
         except (ms.MasksmithError, FileNotFoundError) as error:
-            return _failure(Code.INVALID_BUDGET, tensor, f"the budget cannot be shared out: {error}", None)
-        own = shared.patterns[tensor.name]
-        report = self._solve_alone(tensor, shard, options.model_copy(update={"pattern": own}), check)
+            return _failure(Code.INVALID_BUDGET, work.tensor, f"the budget cannot be shared out: {error}", None)
+        own = shared.patterns[work.tensor.name]
+        report = self._solve_alone(replace(work, options=work.options.model_copy(update={"pattern": own})), check)
         return report.model_copy(update={"pattern": own, "budget_gap": shared.gap})
 
-    def _solve_alone(
-        self, tensor: PlannedTensor, shard: Shard, options: MasksOptions, check: Callable[[], None]
-    ) -> ShardReport:
-        solver = by_name(options.solver)
-        key = result_key(tensor, shard, options, solver.name, solver.version)
-        return self._remembered(key, updates=options.update is not None) or self._solve_anew(
-            tensor, shard, options, key, check
-        )
+    def _solve_alone(self, work: _Work, check: Callable[[], None]) -> ShardReport:
+        solver = by_name(work.options.solver)
+        key = result_key(work.tensor, work.shard, work.options, solver.name, solver.version)
+        self._hold(work.job, key)
+        updates = work.options.update is not None
+        return self._remembered(key, updates=updates) or self._solve_anew(work, key, check)
+
+    def _hold(self, job: str, key: str) -> None:
+        # Before anybody looks whether it is there: what a job holds is not deleted.
+        if not self.holdings.hold_result(job, key):
+            raise StoppedError
 
     def _remembered(self, key: str, *, updates: bool) -> ShardReport | None:
         # The results themselves may have been deleted since.
@@ -135,25 +174,24 @@ class Runner:
         except FileNotFoundError:
             return None
 
-    def _solve_anew(
-        self, tensor: PlannedTensor, shard: Shard, options: MasksOptions, key: str, check: Callable[[], None]
-    ) -> ShardReport:
+    def _solve_anew(self, work: _Work, key: str, check: Callable[[], None]) -> ShardReport:
+        tensor, shard = work.tensor, work.shard
         try:
-            scores = Scoring(self.store, tensor, options.scores, check).rows(shard.first, shard.last)
+            scores = Scoring(self.store, tensor, work.options.scores, check).rows(shard.first, shard.last)
         except ms.ScoresError as error:
             return _failure(Code.INVALID_CALIBRATION, tensor, error.reason, _shifted(error.index, 0))
         except FileNotFoundError:
             return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its upload is gone; send it again", None)
         try:
-            solution = _solve_rows(scores, options, check)
+            solution = _solve_rows(scores, work, check)
         except ms.ScoresError as error:
             return _failure(Code.INVALID_SCORES, tensor, error.reason, _shifted(error.index, shard.first))
         except (ms.PatternError, ms.SolverError, ms.InfeasibleError) as error:
             return _failure(Code.SOLVER_REFUSED, tensor, str(error), None)
         updated = None
         try:
-            if options.update is not None:
-                updated = update_rows(self.store, tensor, shard, options, solution, check)
+            if work.options.update is not None:
+                updated = update_rows(self.store, tensor, shard, work.options, solution, check)
         except ms.UpdateError as error:
             row = "" if error.row is None else f" (row {error.row + shard.first})"
             return _failure(Code.INVALID_CALIBRATION, tensor, f"{error.reason}{row}", None)
@@ -165,6 +203,7 @@ class Runner:
         if solution.status is ms.Status.TIME_LIMIT:
             # What was found in time is nobody else's result.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
+            self._hold(work.job, key)
         report = self._report(solution, key)
         if updated is not None:
             report = report.model_copy(update={"update": updated.report})
@@ -190,13 +229,14 @@ class Runner:
         )
 
 
-def _solve_rows(scores: npt.NDArray[np.generic], options: MasksOptions, check: Callable[[], None]) -> ms.Solution:
+def _solve_rows(scores: npt.NDArray[np.generic], work: _Work, check: Callable[[], None]) -> ms.Solution:
+    options = work.options
     # One thread: shards are the parallelism, and a pool child may have no children of its own.
     return ms.solve(
         scores,
         ms.parse(options.pattern, axis=options.axis, ragged=options.ragged),
         options.solver,
-        time_limit_s=options.time_limit_s,
+        time_limit_s=work.left_s,
         threads=1,
         on_progress=lambda done, total: check(),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from obstore.exceptions import BaseError as StoreError
 
 from masksmith import scores
 from masksmith_protocol.digests import digest_document
@@ -21,6 +22,14 @@ SLICE_ENTRIES = 2**21
 """Entries read at a time where all rows of a tensor have a say; belongs to the tensor, lest shards change a sum."""
 BY_ROW = ("gradient", "gradient_rms", "scores")
 """Statistics of the weight's own shape."""
+
+
+class DamagedUploadError(Exception):
+    """An upload is not what it was when it came."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
 
 
 class Scoring:
@@ -122,7 +131,18 @@ def read_rows(store: BlobStore, tensor: PlannedTensor, first: int, last: int) ->
 
     Raises:
         FileNotFoundError: If its upload is gone.
+        DamagedUploadError: If it is shorter than it was.
     """
     start, stop = (tensor.start + row * tensor.row_bytes for row in (first, last))
-    data = store.get_range(upload_name(tensor.digest), start, stop)
+    name = upload_name(tensor.digest)
+    try:
+        data = store.get_range(name, start, stop)
+    except StoreError:
+        # What begins behind the end is an error of the store's, too.
+        size = store.size(name)
+        if size is not None and size < stop:
+            raise DamagedUploadError(tensor.digest) from None
+        raise
+    if len(data) < stop - start:
+        raise DamagedUploadError(tensor.digest)
     return to_numpy(data, tensor.dtype, (last - first, *tensor.shape[1:]))

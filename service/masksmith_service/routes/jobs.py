@@ -18,14 +18,14 @@ from masksmith_protocol import logs
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import FullError, JobRecord, Plan
+from masksmith_protocol.records import Admission, FullError, JobRecord, MissingUploadError, Plan
 from masksmith_protocol.shards import cut
 from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
 from masksmith_service.callers import Caller, CallerDep
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
-from masksmith_service.uploads import receive
+from masksmith_service.uploads import receive, too_many_bytes
 from masksmith_service.views import job_view, summary_view
 from masksmith_service.weights import WeightsFile
 
@@ -71,8 +71,7 @@ async def create_job(
     """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
 
     def create() -> str:
-        limits = state.settings
-        plan = planning.plan_request(document, state.store, limits.max_tensors, limits.max_header_bytes)
+        plan = planning.plan_request(document, _headers(state, caller), state.settings.max_tensors)
         return _submit(state, caller, plan, planning.parse_pattern(document), key)
 
     job = await anyio.to_thread.run_sync(create)
@@ -95,13 +94,13 @@ async def create_masks(
     masked and the rest is listed as `skipped`.
     """
     pattern = planning.parse_pattern(options)
-    inspector, _ = await receive(request, state.store, state.settings, None)
+    inspector, _ = await receive(request, state, caller, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
     digest, header = inspector.digest, inspector.header
 
     def create() -> str:
-        headers = planning.Headers(state.store, state.settings.max_header_bytes)
+        headers = _headers(state, caller)
         plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers)
         return _submit(state, caller, plan, pattern, key)
 
@@ -162,28 +161,23 @@ def cancel_job(job: JobId, state: StateDep) -> Job:
 
 @router.delete("/jobs/{job}", status_code=204)
 def delete_job(job: JobId, state: StateDep) -> None:
-    """Cancel a job if it is live, and forget it."""
+    """Cancel a job if it is live, forget it, and delete the results that no other job shares."""
     if not state.records.delete(job):
         raise _unknown(job)
+    state.retention.free_results()
 
 
 def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str | None) -> str:
     """Write the record, then enqueue its shards; the sweeper enqueues what a crash in between leaves out."""
-    update = plan.options.update
-    shards = cut(plan.tensors, pattern, state.settings.shard_bytes, None if update is None else parse_update(update))
+    update = None if plan.options.update is None else parse_update(plan.options.update)
+    shards = cut(plan.tensors, pattern, state.settings.shard_bytes, update, state.settings.max_shards)
     fingerprint = digest_document(plan.model_dump(mode="json")) if key else ""
     try:
-        made = state.records.create(
-            plan,
-            shards,
-            key or "",
-            fingerprint,
-            owner=caller.key,
-            most=state.settings.max_live_jobs,
-            most_of_owner=caller.quotas.live_jobs,
-        )
+        made = state.records.create(plan, shards, key or "", fingerprint, _admission(state, caller))
     except FullError as error:
         raise _full(error, caller) from None
+    except MissingUploadError as error:
+        raise planning.upload_missing(error.digest) from None
     if made is None:
         detail = f"Idempotency-Key {key!r} came with another request before; use a new one"
         raise RequestError(409, Code.IDEMPOTENCY_CONFLICT, detail)
@@ -197,8 +191,24 @@ def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str
     return job
 
 
+def _headers(state: State, caller: Caller) -> planning.Headers:
+    return planning.Headers(state.store, state.holdings, caller.key, anybodys=caller.is_admin)
+
+
+def _admission(state: State, caller: Caller) -> Admission:
+    return Admission(
+        owner=caller.key,
+        senders="anybody" if caller.is_admin else "owner",
+        most=state.settings.max_live_jobs,
+        most_of_owner=caller.quotas.live_jobs,
+        most_bytes=caller.quotas.stored_bytes,
+    )
+
+
 def _full(error: FullError, caller: Caller) -> RequestError:
-    if error.owner:
+    if error.what == "bytes":
+        return too_many_bytes(caller)
+    if error.what == "quota":
         detail = f"key {caller.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
         return RequestError(429, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
     detail = f"{error.limit} jobs are queued or running (max_live_jobs); try again when some have ended"

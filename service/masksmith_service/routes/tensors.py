@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from masksmith_protocol.digests import is_digest
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.store import upload_name
+from masksmith_service.callers import CallerDep
 from masksmith_service.state import StateDep
 from masksmith_service.uploads import receive
 
@@ -26,9 +26,11 @@ class Upload(BaseModel):
 
 
 @router.put("/{digest}", status_code=201)
-async def put_tensor(digest: DigestPath, request: Request, response: Response, state: StateDep) -> Upload:
-    """Store a safetensors file under the digest of its bytes: 201 when it is new, 200 when it was here."""
-    inspector, new = await receive(request, state.store, state.settings, _checked(digest))
+async def put_tensor(
+    digest: DigestPath, request: Request, response: Response, state: StateDep, caller: CallerDep
+) -> Upload:
+    """Store a safetensors file under the digest of its bytes: 201 when it is new to the key, 200 when it was not."""
+    inspector, new = await receive(request, state, caller, _checked(digest))
     await state.count_upload(inspector.bytes)
     if not new:
         response.status_code = 200
@@ -37,9 +39,9 @@ async def put_tensor(digest: DigestPath, request: Request, response: Response, s
 
 
 @router.head("/{digest}")
-def head_tensor(digest: DigestPath, state: StateDep) -> Response:
-    """Tell whether an upload is here: 200 or 404."""
-    size = state.store.size(upload_name(_checked(digest)))
+def head_tensor(digest: DigestPath, state: StateDep, caller: CallerDep) -> Response:
+    """Tell whether the key has sent an upload that is here: 200 or 404; it expires later then."""
+    size = state.holdings.touch(caller.key, _checked(digest), anybodys=caller.is_admin)
     if size is None:
         return Response(status_code=404)
     return Response(headers={"X-Upload-Bytes": str(size)})
