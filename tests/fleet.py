@@ -123,7 +123,9 @@ class Fleet:
     def serves(self, service):
         assert service.runs, f"{service.name} ended"
         try:
-            return httpx2.get(f"{service.url}/readyz", timeout=5).status_code == 200
+            # Without workers it can only be alive.
+            path = "readyz" if self.workers else "healthz"
+            return httpx2.get(f"{service.url}/{path}", timeout=5).status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, model_validator
 
+from .crowds import few_members
 from .documents import TensorName
 from .errors import TensorError
 
@@ -24,6 +25,7 @@ class LayerInput(BaseModel):
     """A weight of `rows` outputs and `cols` inputs, which the model has `count` times."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
     name: TensorName
     rows: Side
@@ -35,18 +37,21 @@ class BenchmarkOptions(BaseModel):
     """How kernels are to be measured; the same for every layer."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
-    patterns: Annotated[list[Name], Field(max_length=100), Distinct] = []
-    batches: Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=1, max_length=100), Distinct] = [
+    patterns: Annotated[list[Name], Field(max_length=100), FailFast(), Distinct] = []
+    batches: Annotated[
+        list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=1, max_length=100), FailFast(), Distinct
+    ] = [
         1,
         32,
         256,
     ]
-    dtypes: Annotated[list[Literal["float32", "float16", "bfloat16", "float64"]], Field(min_length=1), Distinct] = [
-        "float32"
-    ]
-    directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), Distinct] = ["forward"]
-    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), Distinct] | None = None
+    dtypes: Annotated[
+        list[Literal["float32", "float16", "bfloat16", "float64"]], Field(min_length=1), FailFast(), Distinct
+    ] = ["float32"]
+    directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), FailFast(), Distinct] = ["forward"]
+    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), FailFast(), Distinct] | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     curves: bool = True
     rounds: Annotated[int, Field(ge=1, le=1000)] = 15
@@ -58,7 +63,7 @@ class BenchmarkRequest(BenchmarkOptions):
     """The document that asks for a benchmark: of layers, of a model that is known by name, or of a job's masks."""
 
     kind: Literal["benchmark"] = "benchmark"
-    layers: Annotated[list[LayerInput], Field(max_length=10_000)] = []
+    layers: Annotated[list[LayerInput], Field(max_length=10_000), FailFast()] = []
     model: Name | None = None
     masks_of: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 

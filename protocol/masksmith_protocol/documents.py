@@ -6,8 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
+from .crowds import few_members
 from .errors import TensorError
 from .scores import canonical_scores
 from .updates import canonical_update
@@ -55,6 +56,7 @@ class StatisticInput(BaseModel):
     """What a weight's scores are made from: the tensor `key` of an uploaded file, which holds its `kind`."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
     kind: Literal["activations", "gradient", "gradient_rms", "gram", "inverse_diagonal", "norms", "scores"]
     digest: Digest
@@ -65,6 +67,7 @@ class TensorInput(BaseModel):
     """One weight: `key` names it inside the uploaded file, `name` in the results."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
     name: TensorName
     digest: Digest
@@ -78,6 +81,7 @@ class MasksOptions(BaseModel):
     """How masks are to be found; the same for every tensor of a job."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"
@@ -88,7 +92,7 @@ class MasksOptions(BaseModel):
     budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
     """Share kept of all tensors together, shared out over them to keep the most score."""
     floors: Annotated[
-        list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000)
+        list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000), FailFast()
     ] = []
     """Least shares of the tensors whose names a glob meets."""
     update: UpdateName | None = None
@@ -101,7 +105,7 @@ class MasksRequest(MasksOptions):
     """The document that asks for masks."""
 
     kind: Literal["masks"] = "masks"
-    tensors: Annotated[list[TensorInput], Field(min_length=1)]
+    tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
 
 
 class Progress(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 
+from masksmith_protocol.crowds import few_members
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.keys import KeyInfo, Keys, Quotas, Role
 from masksmith_service.callers import AdminDep
@@ -19,6 +20,7 @@ class KeyRequest(Quotas):
     """What a new key is to be called and may do."""
 
     model_config = ConfigDict(extra="forbid")
+    _members = few_members
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
