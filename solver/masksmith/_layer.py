@@ -13,7 +13,7 @@ from ._certify import Certificate, certify_panel
 from ._errors import InfeasibleError, ScoresError, VerificationError
 from ._panels import DROP, KEEP, Bools, Duals, Forced, Matrix, Panel, PanelAnswer
 from ._solution import Solution
-from ._tensors import Sink, Source, bool_source, flat_index
+from ._tensors import Sink, Source, bad_score, bool_source, flat_index
 from .kernels._scan import scan
 from .patterns import Pattern, TilePattern
 
@@ -182,7 +182,7 @@ class Layer:
         if bad >= 0:
             value = float(rows.flat[bad])
             index = flat_index(first * self.grid.cols + bad, self.source.shape, self.pattern.axis)
-            raise ScoresError(_reason(value), index, self.name)
+            raise ScoresError(bad_score(value), index, self.name)
         return rows
 
     def _fit(self, rows: Any, whole: int) -> Any:
@@ -242,9 +242,3 @@ def _read_start(warm_start: Any, shape: tuple[int, ...], pattern: Pattern) -> So
         return None
     mask = warm_start.mask if isinstance(warm_start, Solution) else warm_start
     return bool_source(mask, shape, pattern.axis, "warm_start")
-
-
-def _reason(value: float) -> str:
-    if np.isnan(value):
-        return "NaN"
-    return "infinity" if np.isinf(value) and value > 0 else f"negative score {value:g}"

@@ -12,6 +12,7 @@ import numpy as np
 from ._engine import available_cores, run
 from ._errors import SolverError
 from ._layer import Extras, Layer, Span
+from ._placement import note, solve_on_device
 from ._solution import Solution, Status
 from ._tensors import Source, are_equal, like, sample
 from .patterns import Block, Pattern, PatternError, TilePattern, parse
@@ -70,10 +71,15 @@ def solve(
     extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals)
     if not isinstance(rule, TilePattern):
         return _solve_whole({name or "": scores}, rule, chosen, extras, time_limit_s, threads, on_progress)[name or ""]
-    chosen = chosen.select(rule).solver if isinstance(chosen, Auto) else chosen
+    chosen = _for(chosen, rule)
+    placed = solve_on_device(scores, rule, chosen, extras, name)
+    if isinstance(placed, Solution):
+        _tell(on_progress, placed)
+        return placed
     layer = Layer(scores, rule, extras, name)
     _run([layer], chosen, time_limit_s, threads, on_progress)
-    return _conclude(layer, chosen, threads)
+    solution = _conclude(layer, chosen, threads)
+    return note(solution, placed)
 
 
 def solve_many(
@@ -110,6 +116,8 @@ def solve_many(
     rules = _rules(scores, pattern)
     first = _first_names(scores, rules, starts)
     layers: dict[str, Layer] = {}
+    found: dict[str, Solution] = {}
+    reasons: dict[str, str | None] = {}
     whole: dict[Pattern, dict[str, Any]] = {}
     for name, rule in rules.items():
         if first[name] != name:
@@ -117,9 +125,14 @@ def solve_many(
         if not isinstance(rule, TilePattern):
             whole.setdefault(rule, {})[name] = scores[name]
             continue
-        bonus = _checked(hysteresis, starts.get(name, ()))
-        layers[name] = Layer(scores[name], rule, Extras(None, None, starts.get(name), bonus, keep_duals), name)
-    found = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
+        asked = Extras(None, None, starts.get(name), _checked(hysteresis, starts.get(name, ())), keep_duals)
+        placed = solve_on_device(scores[name], rule, _for(chosen, rule), asked, name)
+        if isinstance(placed, Solution):
+            found[name] = placed
+        else:
+            layers[name], reasons[name] = Layer(scores[name], rule, asked, name), placed
+    solved = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
+    found |= {name: note(solution, reasons[name]) for name, solution in solved.items()}
     extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
     for rule, tensors in whole.items():
         found |= _solve_whole(tensors, rule, chosen, extras, time_limit_s, threads, on_progress)
@@ -151,10 +164,7 @@ def _solve_tiles(
     layers: dict[str, Layer], solver: Solver, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
 ) -> dict[str, Solution]:
     """Solve layers of tiles; `auto` chooses by the pattern, so layers of a kind go together."""
-    chosen = {
-        name: solver.select(layer.pattern).solver if isinstance(solver, Auto) else solver
-        for name, layer in layers.items()
-    }
+    chosen = {name: _for(solver, layer.pattern) for name, layer in layers.items()}
     deadline = math.inf if limit_s is None else time.monotonic() + limit_s
     for each in dict.fromkeys(chosen.values()):
         alike = [layer for name, layer in layers.items() if chosen[name] == each]
@@ -207,6 +217,11 @@ def _run(
             on_progress(done, total)
 
 
+def _tell(on_progress: OnProgress | None, solution: Solution) -> None:
+    if on_progress is not None:
+        on_progress(solution.tile_objectives.size, solution.tile_objectives.size)
+
+
 def _tiles(layer: Layer, span: Span) -> int:
     return max(0, min(span.last, layer.down) - span.first) * layer.across
 
@@ -247,6 +262,10 @@ def _solver(solver: Solver | str | None) -> Solver:
     if solver is None:
         return Auto()
     return by_name(solver) if isinstance(solver, str) else solver
+
+
+def _for(solver: Solver, pattern: Pattern) -> Solver:
+    return solver.select(pattern).solver if isinstance(solver, Auto) else solver
 
 
 def _checked(hysteresis: float, warm_start: Any) -> float:

@@ -76,6 +76,10 @@ class Source:
             part = part.astype(np.float32)
         return np.ascontiguousarray(part)
 
+    def matrix(self) -> Any:
+        """Give the whole tensor as that matrix, of its own dtype and where it lives; a view where it can be one."""
+        return self._tensor if self._axis == "out" else self._flatten(self._tensor)
+
     def _flatten(self, part: Any) -> Any:
         if part.ndim == 2:
             return part
@@ -146,6 +150,13 @@ def _torch_float(tensor: Any) -> Any:
     import torch
 
     return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def bad_score(value: float) -> str:
+    """Say what is wrong with a score."""
+    if np.isnan(value):
+        return "NaN"
+    return "infinity" if np.isinf(value) and value > 0 else f"negative score {value:g}"
 
 
 def flat_index(position: int, shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:

@@ -48,7 +48,12 @@ class Exact:
 
     Descends on the dual by half-way thresholds, mends what is left with shortest paths, and moves the potentials until
     they prove the mask without rounding.
+
+    Attributes:
+        device: Torch device; by default a CUDA device where the scores live on one, else the CPU. Masks are the same.
     """
+
+    device: str | None = None
 
     name: ClassVar[str] = "exact"
     version: ClassVar[int] = 2
@@ -76,7 +81,7 @@ class Exact:
         forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
         impossible, unproved = solve_panel(panel.scores, forced, budget, rest, ready, mask, row_duals, col_duals)
         if impossible >= 0:
-            raise InfeasibleError(_why(panel.tile), divmod(int(impossible), panel.across))
+            raise InfeasibleError(why_infeasible(panel.tile), divmod(int(impossible), panel.across))
         if unproved:
             polish_panel(panel.scores, forced, budget, rest[:unproved], mask, row_duals, col_duals)
         return answer
@@ -167,7 +172,8 @@ def _start(panel: Panel) -> tuple[Duals, Duals]:
     return np.ascontiguousarray(rows), np.ascontiguousarray(cols)
 
 
-def _why(tile: TileSpec) -> str:
+def why_infeasible(tile: TileSpec) -> str:
+    """Say what forced entries made impossible."""
     fill = "at most" if tile.at_most else "exactly"
     return (
         f"forced entries allow no mask that keeps {fill} {tile.row_keep} of {tile.cols} in every row "

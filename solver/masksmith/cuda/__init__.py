@@ -1,0 +1,23 @@
+"""The exact solver on CUDA devices: the mask of the CPU, bit for bit, from tensors that never leave the device.
+
+Sweeps run in shared memory, many tiles a block; what they leave goes on in further waves, and at last to the CPU's own
+shortest-path code, compiled for the device. The host waits once, at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._door import failures, reason_unusable
+
+if TYPE_CHECKING:
+    from masksmith._solution import Solution
+
+__all__ = ["failures", "reason_unusable", "solve_on"]
+
+
+def solve_on(*arguments: Any) -> Solution:
+    """Solve one tensor on a CUDA device: see `_solve.solve_on`."""
+    from ._solve import solve_on
+
+    return solve_on(*arguments)

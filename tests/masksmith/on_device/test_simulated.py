@@ -1,0 +1,89 @@
+"""The device's kernels give the CPU's bits: masks, prices and proofs, on every kind of scores and every option."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from strategies import SCORES
+
+import masksmith as ms
+
+from .conftest import Case
+
+RNG = np.random.default_rng(11)
+
+
+def _check(case: Case, found: dict[str, np.ndarray]) -> None:
+    expected = case.here()
+    if isinstance(expected, ms.MasksmithError):
+        assert str(found["error"]) == str(expected), case.name
+        return
+    assert "error" not in found, found.get("error")
+    np.testing.assert_array_equal(found["mask"], np.asarray(expected.mask), err_msg=case.name)
+    np.testing.assert_array_equal(found["row_duals"], expected.duals[0], err_msg=case.name)
+    np.testing.assert_array_equal(found["col_duals"], expected.duals[1], err_msg=case.name)
+    np.testing.assert_allclose(found["objectives"], expected.tile_objectives, rtol=1e-13, err_msg=case.name)
+    sums = [expected.objective, expected.upper_bound, expected.unshifted_objective, expected.kept]
+    np.testing.assert_allclose(found["sums"], sums, rtol=1e-13, err_msg=case.name)
+    np.testing.assert_allclose(found["total"], expected.total_score, rtol=1e-13, err_msg=case.name)
+    if expected.gap == 0.0:
+        np.testing.assert_array_equal(found["bounds"], found["objectives"], err_msg=case.name)
+
+
+def _special() -> list[Case]:
+    """Options and shapes, each on scores that need it."""
+    gauss = np.abs(RNG.standard_normal((16, 16))).astype(np.float32)
+    ties = RNG.integers(0, 4, (16, 16)).astype(np.float32)
+    keep, drop = RNG.random((16, 16)) < 0.05, RNG.random((16, 16)) < 0.05
+    start, large = (ms.solve(gauss, pattern, keep_duals=True) for pattern in ("transposable 4:8", "transposable 8:16"))
+    moved = (gauss * RNG.uniform(0.9, 1.1, gauss.shape)).astype(np.float32)
+    (u, v), (wide_u, wide_v) = start.duals, large.duals
+    bad = gauss.copy()
+    bad[3, 9] = np.nan
+    locked = np.zeros((16, 16), bool)
+    locked[2, :5] = True
+    return [
+        Case("forced", "transposable 4:8", gauss, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
+        Case("forced ties", "transposable <=4:8", ties, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
+        Case("impossible", "transposable 4:8", gauss, arrays={"must_keep": locked}),
+        Case("contradiction", "transposable 4:8", gauss, arrays={"must_keep": locked, "must_drop": locked}),
+        Case("warm, small tiles", "transposable 4:8", moved, arrays={"start": start.mask, "u": u, "v": v}),
+        Case("warm", "transposable 8:16", moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
+        Case("hysteresis", "transposable 4:8", moved, hysteresis=0.3, arrays={"warm_start": start.mask}),
+        Case("padded", "transposable 4:8", gauss[:13, :11]),
+        Case("dense edge", "transposable 4:8", gauss[:13, :11], ragged="dense"),
+        Case("strided", "transposable 4:8", gauss.T[::2]),
+        Case("rectangular", "transposable 4:8 x 2:4", gauss[:8]),
+        Case("uneven", "transposable <=3:8 x 2:4", ties[:8]),
+        Case("convolution", "transposable 2:4", np.abs(RNG.standard_normal((4, 4, 2, 1))).astype(np.float32)),
+        Case("all kept", "transposable 4:4", gauss[:4, :8]),
+        Case("bfloat16", "transposable 4:8", gauss, bfloat16=True),
+        Case("integers", "transposable 4:8", RNG.integers(0, 100, (16, 16)).astype(np.int8)),
+        Case("negative", "transposable 4:8", -gauss),
+        Case("not a number", "transposable 4:8", bad),
+    ]
+
+
+def test_the_device_gives_the_bits_of_the_cpu(simulate):
+    cases = [
+        *(Case.of(name, "transposable 4:8") for name in ("gaussian", "integers", "constant", "student t")),
+        *(Case.of(name, "transposable <=2:4") for name in ("gaussian", "integers")),
+        Case.of("gaussian", "transposable 8:16", across=1),
+        Case.of("integers", "transposable 3:7", across=1, dtype=np.float64),
+        *_special(),
+    ]
+    answers = simulate(cases)
+    for case in cases:
+        _check(case, answers[case.name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pattern",
+    ["transposable 2:4", "transposable <=4:8", "transposable 8:16", "transposable 5:12", "transposable 16:32"],
+)
+def test_the_device_gives_the_bits_of_the_cpu_on_every_generator(simulate, pattern):
+    cases = [Case.of(name, pattern) for name in SCORES] + [Case.of(name, pattern, dtype=np.float64) for name in SCORES]
+    answers = simulate(cases)
+    for case in cases:
+        _check(case, answers[case.name])
