@@ -76,7 +76,7 @@ def locate(
     starts.stride[0], starts.stride[1] = stride, mask_stride
     t, last = order[first], order[min(first + LANES, count) - 1]
     top, side = (t // across) * rows, (t % across) * cols
-    if last == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
+    if first + LANES <= count and last == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
         for lane in range(LANES):
             starts.tile[lane] = t + lane
             starts.scores[lane], starts.mask[lane] = top * stride + side, top * mask_stride + side
