@@ -264,7 +264,7 @@ def _solver(solver: Solver | str | None) -> Solver:
     return by_name(solver) if isinstance(solver, str) else solver
 
 
-def _for(solver: Solver, pattern: Pattern) -> Solver:
+def _for(solver: Solver, pattern: TilePattern) -> Solver:
     return solver.select(pattern).solver if isinstance(solver, Auto) else solver
 
 
