@@ -51,7 +51,7 @@ class BenchmarkOptions(BaseModel):
         list[Literal["float32", "float16", "bfloat16", "float64"]], Field(min_length=1), FailFast(), Distinct
     ] = ["float32"]
     directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), FailFast(), Distinct] = ["forward"]
-    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), FailFast(), Distinct] | None = None
+    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), Distinct] | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     curves: bool = True
     rounds: Annotated[int, Field(ge=1, le=1000)] = 15

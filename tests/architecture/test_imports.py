@@ -89,8 +89,8 @@ def test_celery_is_met_in_few_modules():
     assert importers("celery") == CELERY
 
 
-def test_numba_has_one_door():
-    assert importers("numba") == {"solver/masksmith/kernels/_jit.py"}
+def test_numba_has_one_door_a_device():
+    assert importers("numba") == {"solver/masksmith/kernels/_jit.py", "solver/masksmith/cuda/_door.py"}
 
 
 def test_loky_runs_panels_and_nothing_else():
