@@ -8,7 +8,10 @@ from threading import Event
 
 import anyio.to_thread
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import TracerProvider
 
+from masksmith_protocol import spans
 from masksmith_protocol.sweeper import Sweeper
 
 from . import errors
@@ -30,6 +33,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     """
     settings = settings or Settings()
     closing = closing or Event()
+    telemetry = spans.provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -44,6 +48,8 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
             await anyio.to_thread.run_sync(sweeper.stop)
             await state.events.aclose()
             state.records.redis.close()
+            if telemetry is not None:
+                await anyio.to_thread.run_sync(telemetry.shutdown)
 
     app = FastAPI(
         title="masksmith",
@@ -52,6 +58,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        telemetry=_telemetry(telemetry),
     )
     app.add_middleware(Documents, settings=settings)
     app.add_middleware(Gate, settings=settings)
@@ -62,3 +69,15 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         app.include_router(module.router)
     app.mount("/static", pages.statics())
     return app
+
+
+def _telemetry(provider: TracerProvider | None) -> TelemetryConfig:
+    """Spans of requests, if a collector is named; metrics and logs go their own ways."""
+    return {
+        "tracer_provider": provider,
+        "tracing": provider is not None,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+    }

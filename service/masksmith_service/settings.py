@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """Least severe level that is logged."""
     log_format: LogFormat = "text"
     """`text` or `json`: how a line of the log is written."""
+    otlp_url: str = ""
+    """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; none unless set."""
 
     @property
     def is_local(self) -> bool:

@@ -18,6 +18,7 @@ from masksmith_protocol.store import BlobStore
 from .app import STOP_SIGNAL, configure_logging, create_app
 from .runner import Runner
 from .settings import Settings
+from .spans import Spans
 
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")
@@ -39,11 +40,18 @@ def runner() -> Runner:
     )
 
 
+@cache
+def spans() -> Spans:
+    """This process's spans."""
+    return Spans(Settings().otlp_url)
+
+
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard(job: str, shard: int) -> None:
     """Solve one shard of a job; what became of it stands in the job's record."""
-    with logs.about(job=job, shard=shard):
-        log.info("%s", runner().run(job, shard))
+    with logs.about(job=job, shard=shard), spans().shard(job, shard) as told:
+        told["outcome"] = runner().run(job, shard)
+        log.info("%s", told["outcome"])
 
 
 def _die() -> None:
@@ -55,6 +63,7 @@ def _prepare(**_: object) -> None:
     configure_logging(Settings())
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()
+    spans()
     ms.warm_up(WARM_PATTERNS)
 
 

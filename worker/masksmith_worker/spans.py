@@ -1,0 +1,42 @@
+"""A span for each shard, where a collector is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from masksmith_protocol import spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+
+class Spans:
+    """Tells a collector about shards; all shards of a job make one trace.
+
+    Args:
+        otlp_url: The collector's address; nothing is told without one.
+    """
+
+    def __init__(self, otlp_url: str) -> None:
+        self._provider: TracerProvider | None = spans.provider(otlp_url, "masksmith-worker") if otlp_url else None
+
+    @contextmanager
+    def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
+        """Measure a shard; what is put into the dict goes into the span."""
+        found: dict[str, str] = {}
+        if self._provider is None:
+            yield found
+            return
+        tracer = self._provider.get_tracer("masksmith")
+        named: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
+        with tracer.start_as_current_span("shard", spans.trace_of(job), attributes=named) as span:
+            yield found
+            for name, value in found.items():
+                span.set_attribute(f"masksmith.{name}", value)
+
+    def stop(self) -> None:
+        """Send what is left."""
+        if self._provider is not None:
+            self._provider.shutdown()
