@@ -1,12 +1,14 @@
 """Who gets in, and sees what."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from blake3 import blake3
 from starlette.testclient import TestClient
 
+from masksmith_client import Client
 from masksmith_protocol.keys import Keys, Quotas, Role
 from masksmith_service.app import create_app
 from masksmith_service.callers import COOKIE
@@ -289,3 +291,49 @@ def test_a_key_may_keep_so_many_bytes(client, made, save, on_disk):
     check_refused(jobs[2], 429, "too_many_bytes")
     client.delete(f"/v1/jobs/{jobs[0].json()['id']}", headers=ann)
     assert client.post("/v1/jobs", json=job, headers=ann).status_code == 202
+
+
+def test_no_address_of_a_job_tells_another_key_that_it_is_there(app, client, made, good):
+    ann, bob = made("ann"), made("bob")
+    job = submit(client, good, ann).json()["id"]
+    asked = 0
+    routers = [included.original_router for included in app.routes if hasattr(included, "original_router")]
+    for route in (route for router in routers for route in router.routes if "{job}" in route.path):
+        for method in route.methods - {"HEAD"}:
+            place = route.path.replace("{job}", job) + "?tensor=layer.weight"
+            response = client.request(method, place, headers=bob | {"Accept": "text/html"})
+            assert response.status_code == 404, (method, route.path)
+            asked += 1
+    assert asked >= 9
+    assert client.get(f"/v1/jobs/{job}", headers=ann).json()["state"] == "queued"
+
+
+def test_expired_uploads_go_while_the_service_runs(settings, save, on_disk, monkeypatch):
+    monkeypatch.setattr("masksmith_protocol.retention.PERIOD_S", 0.1)
+    quick = settings.model_copy(update={"sweep_s": 0.05, "upload_age_s": 0.3, "result_age_s": 0.3})
+    data = save({"w": np.ones((4, 4), np.float32)})
+    digest = blake3(data).hexdigest()
+    with TestClient(create_app(quick)) as client:
+        job = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()["id"]
+        time.sleep(1.0)
+        assert client.head(f"/v1/tensors/{digest}").status_code == 200
+        assert on_disk.files() != []
+        client.post(f"/v1/jobs/{job}/cancel")
+        until = time.monotonic() + 20
+        while on_disk.files() or client.get("/v1/jobs").json()["jobs"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert client.get(f"/v1/jobs/{job}").json()["code"] == "job_not_found"
+
+
+def test_the_client_waits_as_it_is_told(settings, keys):
+    token = keys.create("ann", quotas=Quotas(requests_s=2.0))[1]
+    with TestClient(create_app(settings)) as server:
+        taken = 0
+        while server.get("/v1/session", headers={"Authorization": f"Bearer {token}"}).status_code == 200:
+            taken += 1
+        assert taken >= 20
+        begun = time.monotonic()
+        with Client("http://testserver", token=token, transport=server._transport) as client:
+            assert list(client.jobs.list()) == []
+        assert time.monotonic() - begun > 0.3

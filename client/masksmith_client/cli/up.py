@@ -164,6 +164,8 @@ def _greet(plan: Plan, *, as_json: bool) -> None:
     note(f"  page     {plan.url}/")
     note(f"  workers  {devices}")
     note(f"  data     {plan.data.path}")
+    if settings.store_url():
+        note(f"  store    {settings.store_url()}")
     note(f"  logs     {plan.data.logs}")
     if plan.url != "http://127.0.0.1:8000":
         note(f"  clients  export MASKSMITH_URL={plan.url}")
