@@ -1,0 +1,90 @@
+"""Block size: fine-tuning, weight rewinding, random reinitialisation.
+
+    python examples/studies/block_size.py [--quick] [--out docs/studies]
+
+Siswanto (MIT thesis, 2021) prunes blocks of weights and continues in three ways: from the trained weights
+(fine-tuning), from those of an early epoch (rewinding), from fresh random ones. He reports that with larger blocks
+fine-tuning loses accuracy gradually and rewinding stands less sparsity, while random reinitialisation reaches the
+same accuracy whatever the size. Here whole blocks of a perceptron's weights are kept by magnitude, proved optimal;
+all three ways train equally long.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from functools import cache
+
+from workbench import (
+    Scale,
+    accuracy,
+    axes,
+    digits,
+    hidden_weights,
+    keep_masked,
+    nn,
+    paired,
+    perceptron,
+    plt as plots,
+    run,
+    spread,
+    table,
+    train,
+    verdict,
+)
+
+import masksmith as ms
+
+SIZES = (1, 4, 16)
+WAYS = ("fine-tuning", "rewinding", "reinitialisation")
+DENSITIES = ("12.5%", "6.25%")
+
+
+@cache
+def grow(seed: int, epochs: int) -> tuple[nn.Module, nn.Module]:
+    """Train a net; gives it as it was after the first tenth of the epochs, and at the end."""
+    data = digits(seed)
+    early = perceptron(seed)
+    train(early, data, max(1, epochs // 10), seed)
+    late = copy.deepcopy(early)
+    train(late, data, epochs, seed + 1000)
+    return early, late
+
+
+def prune(size: int, density: str, seed: int, scale: Scale) -> list[float]:
+    """Keep blocks of a trained net, and train on in three ways; gives the accuracy of each."""
+    data = digits(seed)
+    early, late = grow(seed, scale.epochs)
+    pattern = density if size == 1 else f"block {size}x{size} {density}"
+    masks = {name: ms.solve(ms.magnitude(weight), pattern).mask for name, weight in hidden_weights(late).items()}
+    reached = []
+    for start in (late, early, perceptron(seed + 5000)):
+        net = copy.deepcopy(start)
+        train(net, data, scale.epochs, seed + 2000, rate=0.05, after_step=keep_masked(net, masks))
+        reached.append(accuracy(net, data))
+    return reached
+
+
+def study(scale: Scale) -> tuple[str, plots.Figure]:
+    """Prune with every block size and density."""
+    rows, verdicts = [], []
+    figure, plot = axes("block side", "accuracy")
+    for density in DENSITIES[: 1 if scale.quick else None]:
+        found = {
+            size: [prune(size, density, seed, scale) for seed in range(scale.seeds)]
+            for size in (SIZES[::2] if scale.quick else SIZES)
+        }
+        for k, way in enumerate(WAYS):
+            column = {size: [result[k] for result in results] for size, results in found.items()}
+            rows.append([f"{density}, {way}", *(spread(values) for values in column.values())])
+            plot.plot(list(column), [statistics.mean(values) for values in column.values()], label=f"{density}, {way}")
+            lost = paired(column[1], column[16])
+            verdicts.append(verdict(f"{density}, {way}: 16 x 16 blocks lose accuracy against single weights", *lost))
+    plot.set_xscale("log", base=2)
+    plot.legend(fontsize=8)
+    head = ("kept, way", *(f"{size} x {size}" for size in found))
+    return f"{table(head, rows)}\n\nDo large blocks cost accuracy?\n\n" + "\n".join(verdicts), figure
+
+
+if __name__ == "__main__":
+    run("block_size", __doc__, study)

@@ -1,0 +1,205 @@
+"""What the studies share: handwritten digits, a small net and its training, seeds, tables and plots.
+
+The digits are the 1797 that scikit-learn ships: 8 x 8 pixels, ten classes. A seed decides the split, the first
+weights and the order of the samples, and nothing else is random; methods that are compared share their seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, CLASSES = 128, 10
+TESTED = 797
+
+
+@dataclass(frozen=True)
+class Digits:
+    """One split: pixels in [0, 1], `[samples, 64]`, and classes."""
+
+    inputs: torch.Tensor
+    classes: torch.Tensor
+    test_inputs: torch.Tensor
+    test_classes: torch.Tensor
+
+    def batches(self, epochs: int, seed: int, size: int = 50) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Give the training samples in batches, shuffled anew every epoch."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(self.inputs), generator=generator).split(size):
+                yield self.inputs[rows], self.classes[rows]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a study does: all of it, or just enough to see that it runs."""
+
+    seeds: int
+    epochs: int
+    quick: bool
+
+
+def digits(seed: int, trained: int = 1000) -> Digits:
+    """Split the digits: 797 to test with, the first `trained` of the others to train with."""
+    pixels, classes = load_digits(return_X_y=True)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
+    inputs, targets = torch.from_numpy(pixels).float()[order] / 16, torch.from_numpy(classes).long()[order]
+    train, test = slice(TESTED, TESTED + trained), slice(TESTED)
+    return Digits(inputs[train], targets[train], inputs[test], targets[test])
+
+
+def perceptron(seed: int, width: int = WIDTH, hidden: int = 2) -> nn.Sequential:
+    """Give a net of `hidden` layers and a last one, with ReLU between them."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for k in range(hidden):
+        layers += [nn.Linear(64 if k == 0 else width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, CLASSES))
+
+
+def hidden_weights(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Give the weights that studies prune: of all linear layers but the last."""
+    linears = [(f"{name}.weight", layer.weight) for name, layer in net.named_modules() if isinstance(layer, nn.Linear)]
+    return dict(linears[:-1])
+
+
+def train(
+    net: nn.Module,
+    data: Digits,
+    epochs: int,
+    seed: int,
+    *,
+    rate: float = 0.1,
+    after_step: Callable[[int], None] = lambda step: None,
+    penalty: Callable[[], torch.Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Train by SGD with momentum, the rate falling to 0 along a cosine; `penalty` is added to the loss."""
+    optimizer = optimizer or torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=1e-4)
+    steps = epochs * -(-len(data.inputs) // 50)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    for step, (inputs, classes) in enumerate(data.batches(epochs, seed), 1):
+        loss = functional.cross_entropy(net(inputs), classes)
+        if penalty is not None:
+            loss = loss + penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        after_step(step)
+        schedule.step()
+
+
+@cache
+def _trained(seed: int, epochs: int) -> nn.Sequential:
+    net = perceptron(seed)
+    train(net, digits(seed), epochs, seed)
+    return net
+
+
+def trained(seed: int, epochs: int) -> nn.Sequential:
+    """Give a dense net that knows the seed's digits: where most studies begin."""
+    return copy.deepcopy(_trained(seed, epochs))
+
+
+def keep_masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> Callable[[int], None]:
+    """Write the masks' zeros into a net, now and after every step."""
+    weights = {name: dict(net.named_parameters())[name] for name in masks}
+
+    def cut(step: int = 0) -> None:
+        with torch.no_grad():
+            for name, mask in masks.items():
+                weights[name].mul_(mask)
+
+    cut()
+    return cut
+
+
+def accuracy(net: nn.Module, data: Digits) -> float:
+    """Share of the test digits that are recognised."""
+    with torch.no_grad():
+        return float((net(data.test_inputs).argmax(1) == data.test_classes).float().mean())
+
+
+def spread(values: Sequence[float], form: str = ".2%") -> str:
+    """Give mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Give the mean of `first - second` over shared seeds, and twice its standard error."""
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return statistics.mean(differences), 2 * error
+
+
+def verdict(claim: str, difference: float, margin: float, form: str = ".2%") -> str:
+    """Say whether a claimed gain showed up: yes if it exceeds twice its standard error, no, or the opposite."""
+    word = "yes" if difference > margin else "the opposite" if difference < -margin else "not beyond the noise"
+    return f"- {claim}: **{word}** ({difference:+{form}}, two standard errors {margin:{form}})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Render a Markdown table."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Figure]]) -> None:
+    """Read the command line, do the study, print its page, and write page and plot if asked."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="two seeds and few epochs: to see that it runs")
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--epochs", type=int, default=10)
+    options.add_argument("--out", type=Path, help="folder to write page and plot to, such as docs/studies")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    scale = Scale(2, 2, quick=True) if given.quick else Scale(given.seeds, given.epochs, quick=False)
+    text, figure = study(scale)
+    title, _, rest = description.partition("\n\n")
+    about = rest.split("\n\n", 1)[1] if rest.startswith("    python") else rest
+    title = title.rstrip(".")
+    page = f"# {title}\n\n{about.strip()}\n\n{_stamp(scale)}\n\n{text}\n\n![{title}]({name}.png)\n"
+    print(page)
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / f"{name}.md").write_text(page)
+        figure.savefig(given.out / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def axes(xlabel: str, ylabel: str) -> tuple[plt.Figure, plt.Axes]:
+    """Open a plot."""
+    figure, plot = plt.subplots(figsize=(6.4, 3.6))
+    plot.set_xlabel(xlabel)
+    plot.set_ylabel(ylabel)
+    plot.grid(alpha=0.3)
+    return figure, plot
+
+
+def _stamp(scale: Scale) -> str:
+    asked = ("git", "rev-parse", "--short", "HEAD")
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    kind = "a quick trial, which proves nothing" if scale.quick else "mean ± standard deviation over seeds"
+    return (
+        f"{scale.seeds} seeds, {scale.epochs} epochs, {kind}. Commit {commit or 'unknown'}, torch {torch.__version__}, "
+        f"{platform.system()}, {datetime.now(UTC).date()}."
+    )
