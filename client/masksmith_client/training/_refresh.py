@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ class Refresh:
                 raise InputError(f"refresh: {name}={value!r} must be a whole number of at least {least}")
         if self.until is not None and self.until < self.begin:
             raise InputError(f"refresh: until={self.until} lies before begin={self.begin}")
+        if self.cores is not None and not hasattr(os, "sched_setaffinity"):
+            raise InputError("refresh: cores cannot be chosen on this operating system; leave it out")
         if not self.timeout_s > 0:
             raise InputError(f"refresh: timeout_s={self.timeout_s} must be positive")
 

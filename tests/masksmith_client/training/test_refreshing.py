@@ -82,6 +82,22 @@ def test_a_process_that_was_killed_is_replaced(model, optimizer, caplog):
     assert told[1] == "masks are refreshed again"
 
 
+def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkeypatch):
+    with Sparsifier(model, PATTERN, ms.solve, refresh=2) as sparsifier:
+        os.kill(sparsifier._refresher._asker.pid, signal.SIGKILL)
+        sparsifier._refresher._asker._process.wait()
+
+        def refuse(*arguments, **options):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("subprocess.Popen", refuse)
+            train(model, optimizer, sparsifier, 6)
+        assert "cannot be started: [Errno 11] Resource temporarily unavailable" in sparsifier.report().trouble
+        step_until(sparsifier, refreshed(sparsifier, 2))
+        assert sparsifier.report().outages == 1
+
+
 def test_the_process_ends_with_the_sparsifier(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=5)
     pid = sparsifier._refresher._asker.pid

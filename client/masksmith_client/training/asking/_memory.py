@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class Memory:
                 offset += -(-size // ALIGNMENT) * ALIGNMENT
             self._places[slot.name] = places
         self.fd = _file(offset) if fd is None else fd
+        weakref.finalize(self, os.close, self.fd)
         self._map = mmap.mmap(self.fd, offset)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
 
@@ -73,10 +75,6 @@ class Memory:
     def found(self, name: str) -> Bools:
         """Give the mask that was found."""
         return self._mask(name, 2)
-
-    def close(self) -> None:
-        """Give the file back; the memory goes with its last view."""
-        os.close(self.fd)
 
     def _mask(self, name: str, which: int) -> Bools:
         slot = self.slots[name]

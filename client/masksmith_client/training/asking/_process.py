@@ -13,8 +13,6 @@ import sys
 import weakref
 from collections.abc import Sequence
 
-from masksmith_client._errors import ClientError
-
 from ._memory import Memory
 from ._question import Answer, Question
 from ._recipe import Recipe, Start
@@ -38,6 +36,7 @@ class ProcessAsker:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: weakref.finalize[..., ProcessAsker] | None = None
         self._step = 0
+        self._trouble = ""
         self._read = b""
 
     @property
@@ -50,7 +49,7 @@ class ProcessAsker:
         self._step = question.step
         if self._process is None or self._process.poll() is not None:
             self._begin()
-        with contextlib.suppress(BrokenPipeError):
+        if self._process is not None:
             self._send(question.model_dump_json())
 
     def poll(self) -> Answer | None:
@@ -78,19 +77,23 @@ class ProcessAsker:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self._start.fd], start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise ClientError(f"the process that asks for masks cannot be started: {error}") from None
+            # A machine without room for a process must not end the training.
+            self._process, self._trouble = None, f"the process that asks cannot be started: {error}"
+            return
         self._end = weakref.finalize(self, _stop, self._process)
-        with contextlib.suppress(BrokenPipeError):
-            self._send(self._start.model_dump_json())
+        self._send(self._start.model_dump_json())
 
     def _send(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
+        # A process that is gone shows when its answer is read.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
 
     def _answer(self, patience_s: float | None) -> Answer | None:
-        assert self._process is not None
+        if self._process is None:
+            return Answer(step=self._step, failure=self._trouble)
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
         if not select.select([output], [], [], patience_s)[0]:
