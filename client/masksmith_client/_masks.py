@@ -48,7 +48,7 @@ class Masks(Mapping[str, Any]):
             self.infos = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> Masks:
+    def open(cls, path: str | os.PathLike[str]) -> Masks:
         """Open a masks file, or any safetensors file of bool tensors.
 
         Raises:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from masksmith.patterns import Pattern, PatternError, matrix_shape
 from masksmith_protocol.documents import Skipped
 from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
+from masksmith_protocol.shards import outsized
 
 from ._errors import InputError
 from ._weights import Weight
@@ -24,7 +25,9 @@ class Selection:
     skipped: list[Skipped]
 
 
-def select(weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, exclude: Globs = None) -> Selection:
+def select(
+    weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, exclude: Globs = None, bound: str | None = None
+) -> Selection:
     """Choose the weights to mask.
 
     Args:
@@ -32,6 +35,7 @@ def select(weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, ex
         pattern: What their shapes must suit.
         layers: Names or globs; a name that is spelled out must be maskable, what a glob meets may be skipped.
         exclude: Names or globs to leave out, whatever `layers` says.
+        bound: What binds the whole of a tensor, so that a worker must have all of it, if anything does.
 
     Raises:
         InputError: If a name or glob meets nothing, a spelled-out weight cannot be masked, or nothing is left.
@@ -46,6 +50,7 @@ def select(weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, ex
             continue
         explicit = weight.name in wanted
         reason = reason_against(weight, pattern, explicit=explicit)
+        reason = reason or outsized(weight.shape, weight.dtype, bound)
         if reason is None:
             chosen.append(weight)
         elif explicit:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.patterns import Budget, Pattern, PatternError, parse, unshared
+from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_protocol.documents import (
     MasksOptions,
     MasksRequest,
@@ -21,11 +21,13 @@ from masksmith_protocol.documents import (
     TensorInput,
 )
 from masksmith_protocol.scores import parse_scores
+from masksmith_protocol.shards import binding
 from masksmith_protocol.updates import parse_update
 
 from ._calibration import Calibration, Chosen
 from ._errors import InputError
 from ._files import read_path
+from ._previous import masks_upload, previous_of
 from ._selection import listed, select
 from ._tensors import read_mapping
 from ._weights import KEY, Restore, Weight
@@ -47,6 +49,8 @@ class SubmitOptions(TypedDict, total=False):
         floors: Least shares of the weights whose names a glob meets: `["*.query*=25%"]`.
         update: What becomes of the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
             Needs a calibration with Gram matrices; `job.weights()` has the result.
+        previous: An earlier job (or its id), its masks, or the path of a masks file: reports count what changed.
+        spectrum: Whether to measure singular values of the masked weights, which takes a decomposition of each.
         axis: Dimension that plain N:M groups run along: `in` or `out`.
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
@@ -60,6 +64,8 @@ class SubmitOptions(TypedDict, total=False):
     budget: str | Budget | None
     floors: Sequence[str]
     update: str | None
+    previous: object
+    spectrum: bool
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
     layers: str | Sequence[str] | None
@@ -75,13 +81,15 @@ class Submission:
     skipped: list[Skipped]
     options: MasksOptions
     beside: Chosen = field(default_factory=Chosen)
+    previous: Path | None = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def uploads(self) -> list[Weight]:
-        """All that travels: the weights, what their scores are made from, and what their updates need."""
+        """All that travels: the weights, what their scores are made from, what updates need, and earlier masks."""
         statistics = (statistic.tensor for statistic in self.beside.statistics.values())
-        return [*self.weights, *statistics, *self.beside.grams.values()]
+        earlier = [] if self.previous is None else [masks_upload(self.previous)]
+        return [*self.weights, *statistics, *self.beside.grams.values(), *earlier]
 
     @property
     def total_bytes(self) -> int:
@@ -97,7 +105,7 @@ class Submission:
         """Give the job document for `uploads` sent under these digests."""
         statistics, grams = self.beside.statistics, self.beside.grams
         of_statistics = dict(zip(statistics, digests[len(self.weights) :], strict=False))
-        of_grams = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=True))
+        of_grams = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
         inputs = [
             TensorInput(
@@ -109,7 +117,8 @@ class Submission:
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
-        return MasksRequest(tensors=inputs, **self.options.model_dump())
+        asked = self.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
+        return MasksRequest(tensors=inputs, **asked)
 
 
 def _statistic(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
@@ -125,6 +134,8 @@ def prepare(
     layers: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     calibration: object = None,
+    previous: object = None,
+    local: bool = False,
     **options: Any,
 ) -> Submission:
     """Read, choose and check.
@@ -136,18 +147,22 @@ def prepare(
         layers: See `SubmitOptions`, as for all others.
         exclude: See `SubmitOptions`.
         calibration: See `SubmitOptions`.
+        previous: See `SubmitOptions`.
+        local: Whether it is for this process, which sets no limits on sizes.
         options: See `SubmitOptions`.
 
     Raises:
         InputError: If anything cannot be used.
     """
-    checked = masks_options(pattern, **options)
+    job, file = previous_of(previous)
+    checked = masks_options(pattern, previous=job, **options)
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
     model = read_weights(weights)
     update = None if checked.update is None else parse_update(checked.update)
     calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model}, update)
     budget = parse_budget(checked)
-    selection = select(model, unshared(parsed) if budget else parsed, layers, exclude)
+    bound = None if local else binding(parsed, update, spectrum=checked.spectrum)
+    selection = select(model, unshared(parsed) if budget else parsed, layers, exclude, bound)
     for weight in selection.chosen:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
@@ -157,7 +172,7 @@ def prepare(
     _check_budget(budget, chosen, parsed)
     if update is not None and checked.scores == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
-    return Submission(chosen, [*selection.skipped, *bare], checked, beside)
+    return Submission(chosen, [*selection.skipped, *bare], checked, beside, file)
 
 
 def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
@@ -178,7 +193,11 @@ def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
         checked = MasksOptions(pattern=str(pattern), **options)
     except ValidationError as error:
         raise InputError(_first(error, options)) from None
-    return checked.model_copy(update={"pattern": str(parse_pattern(checked.pattern, checked.axis, checked.ragged))})
+    parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
+    refusal = solver_refusal(parsed, checked.solver)
+    if refusal is not None:
+        raise InputError(refusal)
+    return checked.model_copy(update={"pattern": str(parsed)})
 
 
 def parse_pattern(

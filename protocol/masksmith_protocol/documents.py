@@ -97,6 +97,10 @@ class MasksOptions(BaseModel):
     """Least shares of the tensors whose names a glob meets."""
     update: UpdateName | None = None
     """What becomes of the weights that a mask keeps; nothing, unless given."""
+    previous: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
+    """An earlier job, or the digest of an uploaded masks file: what changed against it is measured."""
+    spectrum: bool = False
+    """Whether to measure singular values of the masked weights."""
     solver: SolverName = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
@@ -135,6 +139,35 @@ class UpdateReport(BaseModel):
     solves: int | None = None
 
 
+class DiversityReport(BaseModel):
+    """How many masks a tile has; `count` is text, for it has many digits, or null where only its logarithm is known."""
+
+    rows: int
+    cols: int
+    count: str | None
+    log2_count: float
+    bits_per_weight: float
+    method: str
+    log2_published: float | None
+
+
+class ChangeReport(BaseModel):
+    """What changed against the previous mask: `sad` counts the entries that differ."""
+
+    sad: int
+    added: int
+    dropped: int
+    flip_rate: float
+
+
+class SpectrumReport(BaseModel):
+    """Least, mean and largest singular value of the masked weight."""
+
+    least: float
+    mean: float
+    most: float
+
+
 class TensorReport(BaseModel):
     """What is known about one tensor's mask; numbers are null until all its shards are done."""
 
@@ -149,6 +182,13 @@ class TensorReport(BaseModel):
     gap: float | None = None
     retained: float | None = None
     density: float | None = None
+    fill: float | None = None
+    """Kept of what the pattern allows."""
+    storage_bytes: dict[str, int | None] | None = None
+    """Of the masked weight, by format; values in the weight's own dtype."""
+    diversity: DiversityReport | None = None
+    change: ChangeReport | None = None
+    spectrum: SpectrumReport | None = None
     solve_s: float | None = None
     solver: str | None = None
     device: str | None = None

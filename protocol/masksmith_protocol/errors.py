@@ -16,6 +16,7 @@ class Code(StrEnum):
     INVALID_DOCUMENT = "invalid_document"
     INVALID_PATTERN = "invalid_pattern"
     INVALID_BUDGET = "invalid_budget"
+    INVALID_PREVIOUS = "invalid_previous"
     INVALID_SAFETENSORS = "invalid_safetensors"
     INVALID_SCORES = "invalid_scores"
     INVALID_CALIBRATION = "invalid_calibration"

@@ -14,7 +14,16 @@ import redis
 from pydantic import BaseModel, ConfigDict
 
 from . import counts, scripts
-from .documents import JobState, MasksOptions, Skipped, UpdateReport, WorkerInfo
+from .digests import is_digest
+from .documents import (
+    DiversityReport,
+    JobState,
+    MasksOptions,
+    Skipped,
+    SpectrumReport,
+    UpdateReport,
+    WorkerInfo,
+)
 from .errors import TensorError
 from .masks import packed_width
 from .shards import PlannedTensor, Shard
@@ -39,7 +48,8 @@ class Plan(BaseModel):
         inputs = [
             part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
         ]
-        return sorted({part.digest for part in inputs})
+        previous = self.options.previous or ""
+        return sorted({part.digest for part in inputs} | ({previous} if is_digest(previous) else set()))
 
     @property
     def result_bytes(self) -> int:
@@ -56,7 +66,8 @@ class ShardReport(BaseModel):
     `kept_score` is the sum of the scores kept; it differs from `objective` where a pattern maximises something else
     (blocks by another norm than l1), and is None in results of older workers, where it does not. `pattern` is what a
     budget gave the tensor, `budget_gap` what the sharing out may have lost. `remembered` says that the result was there
-    already.
+    already. `blocks` counts blocks of 16x16 with any kept entry, where the shard's rows are whole ones; `added` and
+    `dropped` count against the previous mask. A tensor's first shard tells the diversity.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -71,6 +82,12 @@ class ShardReport(BaseModel):
     kept_score: float | None = None
     kept: int = 0
     entries: int = 0
+    blocks: int | None = None
+    two_four: bool = False
+    diversity: DiversityReport | None = None
+    spectrum: SpectrumReport | None = None
+    added: int | None = None
+    dropped: int | None = None
     solve_s: float = 0.0
     solver: str = ""
     device: str = ""

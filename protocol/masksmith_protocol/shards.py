@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -19,10 +20,25 @@ WHOLE_BYTES = 2**28
 """Largest tensor that goes to one worker whole, because its pattern cannot be solved in parts."""
 
 
+BLOCK_ROWS = 16
+"""Rows that shards begin at multiples of, where they may: blocks of stored formats are then counted shard by shard."""
+
+
+class MaskPart(BaseModel):
+    """Output rows `first` to `last` (exclusive) of a stored mask, from byte `start` of a blob: bits, or bool bytes."""
+
+    blob: str
+    start: int
+    first: int
+    last: int
+    is_bool: bool = False
+
+
 class PlannedTensor(BaseModel):
     """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
 
-    `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs.
+    `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs; `previous` is an
+    earlier mask of it.
     """
 
     name: str
@@ -32,6 +48,12 @@ class PlannedTensor(BaseModel):
     start: int
     statistic: PlannedTensor | None = None
     gram: PlannedTensor | None = None
+    previous: list[MaskPart] | None = None
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """Everything about it that masks depend on."""
+        return self.model_dump(exclude={"name", "previous"}, exclude_none=True)
 
     @property
     def row_bytes(self) -> int:
@@ -51,33 +73,39 @@ class Shard(BaseModel):
 
 
 def cut(
-    tensors: Iterable[PlannedTensor],
+    tensors: Sequence[PlannedTensor],
     pattern: Pattern,
     shard_bytes: int = SHARD_BYTES,
     update: UpdateMethod | None = None,
     most: int | None = None,
+    *,
+    spectrum: bool = False,
+    tied: bool = False,
 ) -> list[Shard]:
     """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
 
-    Patterns whose budgets belong to the whole tensor, and updates that look at all of it, make one shard of it.
+    Patterns whose budgets belong to the whole tensor, updates that look at all of it, and singular values make one
+    shard of it.
 
     Args:
-        tensors: The tensors of a job.
-        pattern: Their pattern.
+        tensors: All tensors of a job.
+        pattern: Theirs.
         shard_bytes: Size to aim at.
         update: How weights are updated, if they are.
         most: Shards that a job may have.
+        spectrum: Whether singular values are wanted.
+        tied: Leave out tensors that are an earlier one under another name; `shards_by_tensor` finds that one's shards.
 
     Raises:
-        RequestError: If such a tensor is larger than `WHOLE_BYTES`, or there are too many shards.
+        RequestError: If there are too many shards.
     """
     shards: list[Shard] = []
+    firsts = _first_alike(tensors)
     for number, tensor in enumerate(tensors):
+        if tied and firsts[number] != number:
+            continue
         rows = tensor.shape[0]
-        if update is not None and update.needs_whole_tensors:
-            unit = _whole(tensor, update)
-        else:
-            unit = pattern.shard_rows or _whole(tensor, pattern)
+        unit = rows if binding(pattern, update, spectrum=spectrum) else _unit(tensor, pattern, shard_bytes)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
         if most is not None and len(shards) + -(-rows // step) > most:
             detail = f"the job would have more than max_shards = {most} shards; name fewer tensors"
@@ -86,15 +114,43 @@ def cut(
     return shards
 
 
-def _whole(tensor: PlannedTensor, binding: Pattern | UpdateMethod) -> int:
-    rows = tensor.shape[0]
-    if rows * tensor.row_bytes > WHOLE_BYTES:
-        detail = (
-            f"tensor {tensor.name!r}: {binding} binds the whole tensor, and its {rows * tensor.row_bytes} bytes are "
-            f"more than the {WHOLE_BYTES} that go to one worker; use --local or the library"
-        )
-        raise RequestError(422, Code.TENSOR_DOES_NOT_FIT, detail, tensor=tensor.name, limit=WHOLE_BYTES)
-    return rows
+def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
+    """Give each tensor's shards in order; a tied tensor has those of the first of its kind."""
+    found: list[list[int]] = [[] for _ in tensors]
+    for index in sorted(shards):
+        found[shards[index].tensor].append(index)
+    return [own or found[first] for own, first in zip(found, _first_alike(tensors), strict=True)]
+
+
+def binding(pattern: Pattern, update: UpdateMethod | None = None, *, spectrum: bool = False) -> str | None:
+    """Say what binds the whole of a tensor, so that one worker must have all of it; None if nothing does."""
+    if pattern.shard_rows is None:
+        return str(pattern)
+    if update is not None and update.needs_whole_tensors:
+        return str(update)
+    return "spectrum" if spectrum else None
+
+
+def outsized(shape: Sequence[int], dtype: str, bound: str | None) -> str | None:
+    """Say why a tensor is too large for what binds the whole of it, or None."""
+    size = math.prod(shape) * ITEM_BYTES[dtype]
+    if bound is None or size <= WHOLE_BYTES:
+        return None
+    return (
+        f"{bound} binds the whole tensor, and its {size} bytes are more than the {WHOLE_BYTES} that go to one worker; "
+        f"use --local or the library"
+    )
+
+
+def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+    assert pattern.shard_rows is not None
+    aligned = math.lcm(pattern.shard_rows, BLOCK_ROWS)
+    return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
+
+
+def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
+    seen: dict[str, int] = {}
+    return [seen.setdefault(tensor.model_dump_json(exclude={"name"}), number) for number, tensor in enumerate(tensors)]
 
 
 def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solver: str, solver_version: int) -> str:
@@ -103,10 +159,10 @@ def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solve
     return digest_document(
         updated
         | {
-            "format": 1,
-            "tensor": tensor.model_dump(exclude={"name"}, exclude_none=True),
+            "format": 2,
+            "tensor": tensor.inputs,
             "rows": [shard.first, shard.last],
-            "options": options.model_dump(include={"pattern", "axis", "ragged", "scores", "time_limit_s"}),
+            "options": options.model_dump(include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}),
             "solver": [solver, solver_version],
         }
     )

@@ -17,7 +17,7 @@ from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.dtypes import ITEM_BYTES, to_numpy
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.records import JobRecord, ShardReport
-from masksmith_protocol.shards import PlannedTensor, Shard
+from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_protocol.store import BlobStore, result_name, upload_name
 
 Bools = npt.NDArray[np.bool_]
@@ -113,7 +113,7 @@ def find_layer(record: JobRecord, shards: dict[int, Shard], reports: dict[int, S
     number = next((place for place, tensor in enumerate(record.plan.tensors) if tensor.name == name), None)
     if number is None:
         raise RequestError(404, Code.UNKNOWN_TENSOR, f"job {record.id} has no tensor {name[:200]!r}", tensor=name[:200])
-    mine = sorted((shard.first, index) for index, shard in shards.items() if shard.tensor == number)
+    mine = [(shards[index].first, index) for index in shards_by_tensor(record.plan.tensors, shards)[number]]
     results = [reports[index].result if index in reports else None for _, index in mine]
     if None in results:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from masksmith.patterns import Budget, Pattern, PatternError, parse, unshared
+from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
 from masksmith_protocol.errors import Code, RequestError
@@ -21,22 +21,28 @@ from masksmith_protocol.headers import (
 )
 from masksmith_protocol.holdings import Holdings
 from masksmith_protocol.records import Plan
-from masksmith_protocol.shards import PlannedTensor
+from masksmith_protocol.shards import PlannedTensor, binding, outsized
 from masksmith_protocol.store import BlobStore, upload_name
+from masksmith_protocol.updates import parse_update
 
 from .calibration import Statistics
+from .previous import MasksOf, previous_masks
 
 
 def parse_pattern(options: MasksOptions) -> Pattern:
     """Read the pattern of a request.
 
     Raises:
-        RequestError: If it is none.
+        RequestError: If it is none, or the solver cannot solve it.
     """
     try:
-        return parse(options.pattern, axis=options.axis, ragged=options.ragged)
+        pattern = parse(options.pattern, axis=options.axis, ragged=options.ragged)
     except PatternError as error:
         raise RequestError(422, Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
+    refusal = solver_refusal(pattern, options.solver)
+    if refusal is not None:
+        raise RequestError(422, Code.SOLVER_REFUSED, refusal, solver=options.solver, pattern=options.pattern)
+    return pattern
 
 
 def parse_budget(options: MasksOptions) -> Budget | None:
@@ -53,7 +59,7 @@ def parse_budget(options: MasksOptions) -> Budget | None:
         raise _bad_budget(str(error), options) from None
 
 
-def plan_request(request: MasksRequest, headers: Headers, max_tensors: int) -> Plan:
+def plan_request(request: MasksRequest, headers: Headers, max_tensors: int, masks_of: MasksOf) -> Plan:
     """Locate the tensors that a job document names; each of them must fit.
 
     Raises:
@@ -64,20 +70,23 @@ def plan_request(request: MasksRequest, headers: Headers, max_tensors: int) -> P
         detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
         raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
     _refuse_duplicates(request.tensors)
-    statistics = Statistics(request, headers.of)
-    planned = []
+    statistics, before = Statistics(request, headers.of), previous_masks(request.previous, headers.of, masks_of)
+    planned, bound = [], _bound(request, pattern)
     for wanted in request.tensors:
         entry = headers.of(wanted.digest).tensors.get(wanted.key)
         if entry is None:
             detail = f"tensor {wanted.name!r}: upload {wanted.digest} holds no {wanted.key!r}"
             raise RequestError(422, Code.UNKNOWN_TENSOR, detail, tensor=wanted.name)
-        reason = misfit(entry, pattern)
+        reason = misfit(entry, pattern, bound)
         if reason is not None:
             raise _does_not_fit(wanted.name, reason)
         statistic = statistics.find(wanted.name, entry, wanted.statistic)
         gram = statistics.find_gram(wanted.name, entry, wanted.gram)
         _refuse_scores_as_weights(request, statistic, wanted.name)
-        planned.append(_locate(wanted.name, wanted.digest, entry, statistic, gram))
+        found = _locate(wanted.name, wanted.digest, entry)
+        earlier = before.find(wanted.name, entry.shape)
+        planned.append(found.model_copy(update={"statistic": statistic, "gram": gram, "previous": earlier}))
+    before.check_found()
     _check_budget(request, planned)
     return Plan(options=_options(request), tensors=planned)
 
@@ -89,6 +98,7 @@ def plan_file(
     layers: Iterable[str],
     exclude: Iterable[str],
     headers: Headers,
+    masks_of: MasksOf,
 ) -> Plan:
     """Choose the tensors of one file: those that `layers` (globs) names, or else every float weight that fits.
 
@@ -100,28 +110,31 @@ def plan_file(
     _refuse_missing(header, wanted)
     statistics = Statistics(options, headers.of)
     statistics.check_names(header.tensors)
-    planned, skipped = [], []
+    before = previous_masks(options.previous, headers.of, masks_of)
+    planned, skipped, bound = [], [], _bound(options, pattern)
     for name, entry in header.tensors.items():
         explicit = name in wanted and name not in unwanted
-        reason = _skip_reason(entry, pattern, wanted, unwanted)
+        reason = _skip_reason(entry, pattern, bound, wanted, unwanted)
         if reason is not None and explicit:
             raise _does_not_fit(name, reason)
         reason = reason or (None if explicit else statistics.missing(name))
         if reason is None:
-            statistic = statistics.find(name, entry)
+            statistic, gram = statistics.find(name, entry), statistics.find_gram(name, entry)
             _refuse_scores_as_weights(options, statistic, name)
-            planned.append(_locate(name, digest, entry, statistic, statistics.find_gram(name, entry)))
+            found, earlier = _locate(name, digest, entry), before.find(name, entry.shape)
+            planned.append(found.model_copy(update={"statistic": statistic, "gram": gram, "previous": earlier}))
         else:
             skipped.append(Skipped(name=name, reason=reason))
     if not planned:
         detail = f"none of the file's {len(header.tensors)} tensor(s) can be masked with {options.pattern!r}"
         reasons = [skip.model_dump() for skip in skipped[:20]]
         raise RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=reasons)
+    before.check_found()
     _check_budget(options, planned)
     return Plan(options=_options(options), tensors=planned, skipped=skipped)
 
 
-def misfit(entry: TensorEntry, pattern: Pattern) -> str | None:
+def misfit(entry: TensorEntry, pattern: Pattern, bound: str | None) -> str | None:
     """Say why a tensor cannot be masked, or None when it can."""
     if not is_supported(entry.dtype):
         return f"dtype {entry.dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
@@ -129,17 +142,19 @@ def misfit(entry: TensorEntry, pattern: Pattern) -> str | None:
         pattern.grid(entry.shape)
     except PatternError as error:
         return str(error)
-    return None
+    return outsized(entry.shape, entry.dtype, bound)
 
 
-def _skip_reason(entry: TensorEntry, pattern: Pattern, wanted: list[str], unwanted: list[str]) -> str | None:
+def _skip_reason(
+    entry: TensorEntry, pattern: Pattern, bound: str | None, wanted: list[str], unwanted: list[str]
+) -> str | None:
     if any(fnmatchcase(entry.name, glob) for glob in unwanted):
         return "excluded"
     if wanted and not any(fnmatchcase(entry.name, glob) or entry.name == glob for glob in wanted):
         return "not selected"
     if not wanted and entry.dtype not in FLOAT_DTYPES:
         return f"dtype {entry.dtype} is no float"
-    return misfit(entry, pattern)
+    return misfit(entry, pattern, bound)
 
 
 def _refuse_missing(header: Header, wanted: list[str]) -> None:
@@ -164,13 +179,20 @@ def _refuse_scores_as_weights(options: MasksOptions, statistic: PlannedTensor | 
         raise RequestError(422, Code.INVALID_CALIBRATION, detail, tensor=name)
 
 
-def _locate(
-    name: str, digest: str, entry: TensorEntry, statistic: PlannedTensor | None, gram: PlannedTensor | None
-) -> PlannedTensor:
-    shape = list(entry.shape)
+def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:
     return PlannedTensor(
-        name=name, digest=digest, dtype=entry.dtype, shape=shape, start=entry.start, statistic=statistic, gram=gram
+        name=name,
+        digest=digest,
+        dtype=entry.dtype,
+        shape=list(entry.shape),
+        start=entry.start,
     )
+
+
+def _bound(options: MasksOptions, pattern: Pattern) -> str | None:
+    """Say what binds the whole of a tensor, if anything does."""
+    update = None if options.update is None else parse_update(options.update)
+    return binding(pattern, update, spectrum=options.spectrum)
 
 
 def _fitting(options: MasksOptions) -> Pattern:

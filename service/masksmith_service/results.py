@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import numpy as np
 
@@ -11,16 +11,16 @@ from masksmith_protocol import masks
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.masks import MaskInfo
 from masksmith_protocol.records import JobRecord, ShardReport
-from masksmith_protocol.shards import PlannedTensor, Shard
+from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_protocol.store import BlobStore, result_name
 
 
 def finished(
-    record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]
+    record: JobRecord, shards: Mapping[int, Shard], reports: Mapping[int, ShardReport]
 ) -> Iterator[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]:
     """Give the tensors whose shards all succeeded, with each shard and its report."""
-    for number, tensor in enumerate(record.plan.tensors):
-        mine = sorted(index for index, shard in shards.items() if shard.tensor == number)
+    tensors = record.plan.tensors
+    for tensor, mine in zip(tensors, shards_by_tensor(tensors, shards), strict=True):
         if all(index in reports and reports[index].result is not None for index in mine):
             yield tensor, [(shards[index], reports[index]) for index in mine]
 

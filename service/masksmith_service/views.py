@@ -5,19 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from masksmith_protocol.documents import Job, JobState, JobSummary, Progress, SolveStatus, TensorReport, UpdateReport
+from masksmith_protocol.documents import (
+    Job,
+    JobState,
+    JobSummary,
+    MasksOptions,
+    Progress,
+    SolveStatus,
+    TensorReport,
+    UpdateReport,
+)
 from masksmith_protocol.records import JobRecord, ShardReport
-from masksmith_protocol.shards import PlannedTensor, Shard
+from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
+
+from .measures import measured
 
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
     """Give the whole job document."""
-    of_tensor: list[list[ShardReport | None]] = [[] for _ in record.plan.tensors]
-    for index in sorted(shards):
-        of_tensor[shards[index].tensor].append(reports.get(index))
-    options = record.plan.options
+    options, tensors = record.plan.options, record.plan.tensors
+    of_tensor = [[reports.get(index) for index in mine] for mine in shards_by_tensor(tensors, shards)]
     return Job(
         id=record.id,
         state=record.state,
@@ -35,14 +44,15 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
         finished_at=record.finished_at,
         progress=Progress(done=record.done, total=record.total),
         tensors=[
-            tensor_view(tensor, parts, record.state)
-            for tensor, parts in zip(record.plan.tensors, of_tensor, strict=True)
+            tensor_view(tensor, parts, record.state, options) for tensor, parts in zip(tensors, of_tensor, strict=True)
         ],
         skipped=record.plan.skipped,
     )
 
 
-def tensor_view(tensor: PlannedTensor, parts: Sequence[ShardReport | None], job: JobState) -> TensorReport:
+def tensor_view(
+    tensor: PlannedTensor, parts: Sequence[ShardReport | None], job: JobState, options: MasksOptions
+) -> TensorReport:
     """Add up a tensor's shards; numbers appear once all of them are there."""
     done = [part for part in parts if part is not None]
     errors = [part.error for part in done if part.error is not None]
@@ -65,6 +75,7 @@ def tensor_view(tensor: PlannedTensor, parts: Sequence[ShardReport | None], job:
             "gap": (bound - objective) / bound if bound > 0 else 0.0,
             "retained": kept / total if total > 0 else 1.0,
             "density": sum(part.kept for part in done) / sum(part.entries for part in done),
+            **measured(tensor, done, options),
             "solve_s": math.fsum(part.solve_s for part in done),
             "solver": done[0].solver,
             "device": ", ".join(sorted({part.device for part in done})),

@@ -5,8 +5,16 @@ from hypothesis import given, strategies as st
 
 from masksmith.patterns import parse
 from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.shards import PlannedTensor, Shard, cut, result_key
+from masksmith_protocol.shards import (
+    MaskPart,
+    PlannedTensor,
+    Shard,
+    binding,
+    cut,
+    outsized,
+    result_key,
+    shards_by_tensor,
+)
 
 PATTERNS = ["2:4", "1:1", "transposable 8:16", "transposable <=3:5", "transposable 8:16 x 4:8", "7:64"]
 SHAPES = st.lists(st.integers(1, 100), min_size=2, max_size=4)
@@ -53,11 +61,30 @@ def test_patterns_that_bind_the_whole_tensor_make_one_shard_of_it(text):
     assert [(shard.tensor, shard.first, shard.last) for shard in shards] == [(0, 0, 100), (1, 0, 7)]
 
 
-def test_tensors_too_large_for_one_shard_are_refused():
-    with pytest.raises(RequestError, match=r"'w': 10% binds the whole tensor.* use --local or the library") as caught:
-        cut([tensor([2**20, 2**10])], parse("10%"))
-    assert (caught.value.status, caught.value.code) == (422, Code.TENSOR_DOES_NOT_FIT)
-    assert len(cut([tensor([2**20, 2**10])], parse("2:4"))) == 256
+def test_tensors_too_large_for_one_worker_are_told_from_others():
+    large, dtype = [2**20, 2**10], "F32"
+    assert "10% binds the whole tensor" in outsized(large, dtype, binding(parse("10%")))
+    assert "spectrum binds the whole tensor" in outsized(large, dtype, binding(parse("2:4"), spectrum=True))
+    assert outsized(large, dtype, binding(parse("2:4"))) is None
+    assert outsized([2**10, 2**10], dtype, binding(parse("10%"))) is None
+    assert len(cut([tensor(large)], parse("2:4"))) == 256
+
+
+def test_shards_begin_at_whole_blocks_of_rows_where_they_may():
+    shards = cut([tensor([100, 8])], parse("2:4"), 20 * 8 * 4)
+    assert [shard.first for shard in shards] == [0, 16, 32, 48, 64, 80, 96]
+    shards = cut([tensor([100, 8])], parse("transposable 8:12"), 60 * 8 * 4)
+    assert [shard.first for shard in shards] == [0, 48, 96]
+    assert [shard.last for shard in cut([tensor([100, 8])], parse("2:4"), 64, spectrum=True)] == [100]
+
+
+def test_tied_tensors_share_their_shards():
+    tensors = [tensor([8, 8], name="a"), tensor([8, 8], name="b"), tensor([8, 4], name="c"), tensor([8, 8], name="d")]
+    shards = cut(tensors, parse("2:4"), 4 * 8 * 4, tied=True)
+    assert [(shard.tensor, shard.first) for shard in shards] == [(0, 0), (0, 4), (2, 0)]
+    assert shards_by_tensor(tensors, dict(enumerate(shards))) == [[0, 1], [0, 1], [2], [0, 1]]
+    apart = cut(tensors, parse("2:4"), 4 * 8 * 4)
+    assert shards_by_tensor(tensors, dict(enumerate(apart))) == [[0, 1], [2, 3], [4], [5, 6]]
 
 
 def test_row_bytes_are_those_of_all_other_dimensions():
@@ -80,6 +107,7 @@ OPTIONS = MasksOptions(pattern="2:4")
         {"options": OPTIONS.model_copy(update={"ragged": "dense"})},
         {"options": OPTIONS.model_copy(update={"scores": "given"})},
         {"options": OPTIONS.model_copy(update={"time_limit_s": 1.0})},
+        {"options": OPTIONS.model_copy(update={"spectrum": True})},
         {"solver": "greedy"},
         {"solver_version": 2},
     ],
@@ -94,6 +122,7 @@ OPTIONS = MasksOptions(pattern="2:4")
         "ragged",
         "scores",
         "limit",
+        "spectrum",
         "solver",
         "version",
     ],
@@ -107,3 +136,10 @@ def test_a_results_name_changes_with_everything_that_determines_it(change):
 def test_a_results_name_forgets_what_the_tensor_is_called_and_where_it_stands():
     one = result_key(tensor([4, 4]), Shard(tensor=0, first=0, last=2), OPTIONS, "exact", 1)
     assert one == result_key(tensor([4, 4], name="other"), Shard(tensor=7, first=0, last=2), OPTIONS, "exact", 1)
+
+
+def test_a_results_name_forgets_the_previous_mask_with_which_it_is_only_compared():
+    part = MaskPart(blob="x", start=0, first=0, last=4)
+    before = tensor([4, 4]).model_copy(update={"previous": [part]})
+    shard = Shard(tensor=0, first=0, last=2)
+    assert result_key(before, shard, OPTIONS, "exact", 1) == result_key(tensor([4, 4]), shard, OPTIONS, "exact", 1)

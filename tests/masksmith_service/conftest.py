@@ -47,9 +47,11 @@ class Store:
         return sorted(str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file())
 
     def check_whole(self):
-        """Every file is an upload under the digest of its bytes: nothing is half-written, nothing is in between."""
+        """Every file but a result is an upload under the digest of its bytes: nothing is half-written or in between."""
         for name in self.files():
             folder, _, digest = name.partition("/")
+            if folder == "masks":
+                continue
             assert folder == "tensors", name
             assert digest[3:] == blake3((self.path / name).read_bytes()).hexdigest(), name
 

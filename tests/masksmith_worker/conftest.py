@@ -24,19 +24,28 @@ def runner(records, store):
 def submit(records, store):
     """Store tensors, and make a job of them as the service would; gives its id."""
 
-    def submit(tensors, pattern="2:4", *, shard_bytes=2**20, **options):
+    def submit(tensors, pattern="2:4", *, shard_bytes=2**20, previous=None, **options):
         tensors = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
         data = safetensors.torch.save(tensors)
         digest = blake3(data).hexdigest()
         store.put(upload_name(digest), data)
         header = parse_header(data[8 : 8 + header_length(data)])
         planned = [
-            PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+            PlannedTensor(
+                name=name,
+                digest=digest,
+                dtype=entry.dtype,
+                shape=list(entry.shape),
+                start=entry.start,
+                previous=(previous or {}).get(name),
+            )
             for name, entry in sorted(header.tensors.items())
         ]
         asked = MasksOptions(pattern=pattern, **options)
         rule = parse(asked.pattern, axis=asked.axis, ragged=asked.ragged)
-        job, _ = records.create(Plan(options=asked, tensors=planned), cut(planned, rule, shard_bytes))
+        job, _ = records.create(
+            Plan(options=asked, tensors=planned), cut(planned, rule, shard_bytes, spectrum=asked.spectrum)
+        )
         return job
 
     return submit

@@ -49,7 +49,8 @@ def test_reports_say_what_score_is_kept_whatever_the_norm_of_blocks(runner, subm
     job = submit({"a": WEIGHTS[0]}, "block 8x4 50% norm l2")
     assert runner.run(job, 0) == "struck"
     [report] = runner.records.reports(job).values()
-    [tensor] = runner.records.read(job).plan.tensors
+    plan = runner.records.read(job).plan
+    [tensor], options = plan.tensors, plan.options
     found = ms.solve(ms.magnitude(WEIGHTS[0]), "block 8x4 50% norm l2")
     assert (report.objective, report.kept_score) == (found.objective, found.unshifted_objective)
-    assert tensor_view(tensor, [report], JobState.SUCCEEDED).retained == pytest.approx(found.retained)
+    assert tensor_view(tensor, [report], JobState.SUCCEEDED, options).retained == pytest.approx(found.retained)

@@ -55,7 +55,7 @@ class Budgets:
             ScoresError: If any tensor holds a bad score.
             FileNotFoundError: If an upload is gone.
         """
-        name = statistic_name(self._key("shared", [tensor.model_dump() for tensor in self.plan.tensors]))
+        name = statistic_name(self._key("shared", [[tensor.name, tensor.inputs] for tensor in self.plan.tensors]))
         try:
             return Shared.model_validate_json(self.store.get(name))
         except FileNotFoundError:
@@ -86,8 +86,7 @@ class Budgets:
     def _measured(self, family: Family, shard: Shard, state: Any) -> Any:
         self.check()
         tensor = self.plan.tensors[shard.tensor]
-        inputs = tensor.model_dump(exclude={"name"}, exclude_none=True)
-        name = statistic_name(self._key("measure", [inputs, shard.first, shard.last, repr(state)]))
+        name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
         try:
             return np.frombuffer(self.store.get(name), "<f8")
         except FileNotFoundError:

@@ -21,6 +21,7 @@ from masksmith.solvers import by_name
 from masksmith_protocol import masks
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import MasksOptions
+from masksmith_protocol.dtypes import to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.holdings import Holdings
 from masksmith_protocol.records import JobRecord, JobRecords, Lease, ShardReport
@@ -29,8 +30,9 @@ from masksmith_protocol.store import BlobStore, result_name, result_report_name,
 
 from .budgets import Budgets
 from .keeper import Keeper, StoppedError
-from .scoring import DamagedUploadError, Scoring
-from .updating import update_rows
+from .measuring import PreviousGoneError, compare, measure
+from .scoring import DamagedUploadError, Scoring, read_rows
+from .updating import Updated, update_rows
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +137,18 @@ class Runner:
         deadline = None if limit_s is None else taken - lease.elapsed_s + limit_s
         work = _Work(job, tensor, shard, options, deadline)
         try:
-            return self._solve_alone(work, check) if options.budget is None else self._share(work, record, lease, check)
+            return compare(self.store, tensor, shard, self._solve_shared(work, record, lease, check))
+        except PreviousGoneError:
+            return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its previous mask is gone; leave previous out", None)
         except DamagedUploadError as error:
             self.holdings.forget_upload(error.digest)
             reason = "its upload was damaged in the store and has been deleted; send it again"
             return _failure(Code.UPLOAD_DAMAGED, tensor, reason, None)
 
-    def _share(self, work: _Work, record: JobRecord, lease: Lease, check: Callable[[], None]) -> ShardReport:
+    def _solve_shared(self, work: _Work, record: JobRecord, lease: Lease, check: Callable[[], None]) -> ShardReport:
+        """Solve a shard under the pattern that the job's budget gives its tensor, if there is a budget."""
+        if work.options.budget is None:
+            return self._solve_alone(work, check)
         budgets = Budgets(self.store, record.plan, lambda: self.records.shards(work.job), check)
         try:
             shared = budgets.share_out(lease.shard)
@@ -204,7 +211,9 @@ class Runner:
             # What was found in time is nobody else's result.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
             self._hold(work.job, key)
-        report = self._report(solution, key)
+        weight = self._weight(work.tensor, updated) if work.options.spectrum else None
+        more = measure(work.tensor, work.shard, solution, weight)
+        report = self._report(solution, key).model_copy(update=more)
         if updated is not None:
             report = report.model_copy(update={"update": updated.report})
             self.store.put(weights_name(key), updated.data)
@@ -212,6 +221,11 @@ class Runner:
         if solution.status is not ms.Status.TIME_LIMIT:
             self.store.put(result_report_name(key), report.model_dump_json().encode())
         return report
+
+    def _weight(self, tensor: PlannedTensor, updated: Updated | None) -> npt.NDArray[np.generic]:
+        if updated is None:
+            return read_rows(self.store, tensor, 0, tensor.shape[0])
+        return to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
 
     def _report(self, solution: ms.Solution, key: str) -> ShardReport:
         return ShardReport(

@@ -116,8 +116,9 @@ class Scoring:
 
     def _shared(self, work: Callable[[], Array]) -> Array:
         """Work out what all shards need, unless another one did: `[any]` float64, kept in the store."""
-        inputs = self._tensor.model_dump(exclude={"name"}, exclude_none=True)
-        key = digest_document({"tensor": inputs, "scores": str(self._method), "part": work.__name__, "version": 1})
+        key = digest_document(
+            {"tensor": self._tensor.inputs, "scores": str(self._method), "part": work.__name__, "version": 1}
+        )
         try:
             return np.frombuffer(self._store.get(statistic_name(key)), "<f8")
         except FileNotFoundError:

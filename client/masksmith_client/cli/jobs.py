@@ -18,6 +18,7 @@ from masksmith_client._retry import RetryPolicy
 from masksmith_protocol.documents import JobState
 
 from .console import JsonOption, UrlOption, emit, emit_line, note, show_table
+from .measures import show_measures
 from .solve import check_output, remote_report
 
 app = typer.Typer(help="Look at, follow, stop and forget jobs.")
@@ -52,10 +53,18 @@ def list_jobs(
 
 
 @app.command()
-def show(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
+def show(
+    job: JobId,
+    measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show a job with a line for every tensor."""
     with _client(url) as client:
-        _show(client.jobs.get(job), as_json=as_json)
+        found = client.jobs.get(job)
+        _show(found, as_json=as_json)
+        if measures and not as_json:
+            show_measures(found.document.tensors)
 
 
 @app.command()

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
+from masksmith_client._masks import Masks
 from masksmith_client._progress import Bar
 from masksmith_client._submission import Submission, parse_budget, parse_pattern
 from masksmith_client._weights import BoolMask, Weight
 from masksmith_client._whole_file import whole_file
 from masksmith_protocol.documents import JobState, TensorReport, UpdateReport
-from masksmith_protocol.dtypes import to_bytes, to_numpy
+from masksmith_protocol.dtypes import ITEM_BYTES, to_bytes, to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.headers import build_header
 from masksmith_protocol.masks import MaskInfo, file_header, pack
@@ -91,6 +92,11 @@ class _Search:
         self._patterns: Mapping[str, Pattern] = {weight.name: pattern for weight in submission.weights}
         self.weights = submission.weights
         self._budget = parse_budget(submission.options)
+        self._previous: Mapping[str, Any] = {} if submission.previous is None else Masks.open(submission.previous)
+        if submission.options.previous is not None:
+            raise InputError(f"{submission.options.previous} is a job: without a service, name a masks file")
+        if submission.previous is not None and not any(weight.name in self._previous for weight in self.weights):
+            raise InputError(f"{submission.previous} has a mask of none of these tensors")
         self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
@@ -185,8 +191,22 @@ class _Search:
             solve_s=float(solution.stats["solve_s"]),
             solver=str(solution.stats["solver"]),
             device=str(solution.stats["device"]),
+            **self._measures(weight, solution),
             update=update,
         )
+
+    def _measures(self, weight: Weight, solution: Any) -> dict[str, Any]:
+        values = None
+        if self._options.spectrum:
+            updated = self.updated.get(weight.name)
+            values = _array(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
+        try:
+            found = self._library.report(
+                solution, self._previous.get(weight.name), weight=values, item_bytes=ITEM_BYTES[weight.dtype]
+            ).as_dict()
+        except self._library.ScoresError as error:
+            raise InputError(f"{weight.name!r}: {error}") from None
+        return {name: found[name] for name in ("fill", "storage_bytes", "diversity", "change", "spectrum")}
 
     def _fail(self, weight: Weight, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED

@@ -18,6 +18,7 @@ from masksmith_client._submission import SubmitOptions, prepare
 from masksmith_protocol.documents import SolverName
 
 from .console import JsonOption, UrlOption, note
+from .measures import show_measures
 from .report import Report
 
 
@@ -47,6 +48,11 @@ def solve(
     weights_out: Annotated[
         Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write.")
     ] = None,
+    previous: Annotated[
+        str | None, typer.Option(metavar="JOB|FILE", help="Earlier masks: reports count what changed.")
+    ] = None,
+    spectrum: Annotated[bool, typer.Option(help="Measure singular values of the masked weights.")] = False,
+    measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
     layers: Annotated[
         list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these; repeatable.")
     ] = None,
@@ -71,6 +77,8 @@ def solve(
         calibration=calibration,
         budget=budget,
         floors=floors or [],
+        previous=previous,
+        spectrum=spectrum,
         update=update,
         axis=axis,
         ragged=ragged,
@@ -82,7 +90,7 @@ def solve(
     if local:
         from .local import solve_locally
 
-        report = solve_locally(prepare(path, pattern, **options), output, began, weights_out)
+        report = solve_locally(prepare(path, pattern, local=True, **options), output, began, weights_out)
     else:
         with Client(url) as client:
             job = client.jobs.submit(path, pattern, **options)
@@ -91,6 +99,8 @@ def solve(
                 job.weights().save(weights_out)
                 report = replace(report, weights=str(weights_out))
     report.show(as_json=as_json)
+    if not as_json and (measures or previous is not None or spectrum):
+        show_measures(report.tensors)
     if report.failures:
         note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
         raise typer.Exit(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Annotated
 
 import anyio.to_thread
@@ -18,8 +19,15 @@ from masksmith_protocol import logs
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import Admission, FullError, JobRecord, MissingUploadError, Plan
-from masksmith_protocol.shards import cut
+from masksmith_protocol.records import (
+    Admission,
+    FullError,
+    JobRecord,
+    MissingUploadError,
+    Plan,
+    ShardReport,
+)
+from masksmith_protocol.shards import Shard, cut
 from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
 from masksmith_service.callers import Caller, CallerDep
@@ -71,7 +79,8 @@ async def create_job(
     """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
 
     def create() -> str:
-        plan = planning.plan_request(document, _headers(state, caller), state.settings.max_tensors)
+        limit, masks_of = state.settings.max_tensors, partial(_masks_of, state, caller)
+        plan = planning.plan_request(document, _headers(state, caller), limit, masks_of)
         return _submit(state, caller, plan, planning.parse_pattern(document), key)
 
     job = await anyio.to_thread.run_sync(create)
@@ -100,8 +109,8 @@ async def create_masks(
     digest, header = inspector.digest, inspector.header
 
     def create() -> str:
-        headers = _headers(state, caller)
-        plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers)
+        headers, masks_of = _headers(state, caller), partial(_masks_of, state, caller)
+        plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers, masks_of)
         return _submit(state, caller, plan, pattern, key)
 
     return await _accepted(state, await anyio.to_thread.run_sync(create), prefer, response)
@@ -169,8 +178,12 @@ def delete_job(job: JobId, state: StateDep) -> None:
 
 def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str | None) -> str:
     """Write the record, then enqueue its shards; the sweeper enqueues what a crash in between leaves out."""
-    update = None if plan.options.update is None else parse_update(plan.options.update)
-    shards = cut(plan.tensors, pattern, state.settings.shard_bytes, update, state.settings.max_shards)
+    options, limits = plan.options, state.settings
+    update = None if options.update is None else parse_update(options.update)
+    tied = options.budget is None
+    shards = cut(
+        plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
+    )
     fingerprint = digest_document(plan.model_dump(mode="json")) if key else ""
     try:
         made = state.records.create(plan, shards, key or "", fingerprint, _admission(state, caller))
@@ -203,6 +216,13 @@ def _admission(state: State, caller: Caller) -> Admission:
         most_of_owner=caller.quotas.live_jobs,
         most_bytes=caller.quotas.stored_bytes,
     )
+
+
+def _masks_of(
+    state: State, caller: Caller, job: str
+) -> tuple[JobRecord, Mapping[int, Shard], Mapping[int, ShardReport]]:
+    visible_job(job, state, caller)
+    return read_job(state, job), state.records.shards(job), state.records.reports(job)
 
 
 def _full(error: FullError, caller: Caller) -> RequestError:

@@ -1,12 +1,13 @@
 """Measures: what a mask costs and what it is worth, in counts, bytes, bits and singular values."""
 
-from ._counts import MaskCounts as MaskCounts, count as count
+from masksmith.patterns import MaskCounts as MaskCounts, storage as storage
+
+from ._counts import count as count
 from ._diversity import Diversity as Diversity, diversity as diversity
 from ._fill import fill as fill
 from ._report import EFFICIENCY as EFFICIENCY, Report as Report, report as report
 from ._spectrum import Spectrum as Spectrum, spectrum as spectrum
 from ._stability import Change as Change, change as change
-from ._storage import storage as storage
 
 __all__ = [
     "EFFICIENCY",

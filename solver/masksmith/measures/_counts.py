@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from masksmith._panels import Bools
 from masksmith._tensors import Source
-from masksmith.patterns import matrix_shape
+from masksmith.patterns import MaskCounts, matrix_shape
 
 STRIP_ENTRIES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class MaskCounts:
-    """What a mask keeps, as the matrix `[out, prod(kernel) * in]`.
-
-    Attributes:
-        rows, cols: Size of the matrix.
-        kept: Entries kept.
-        block: Block size that `blocks` counts in.
-        blocks: Blocks with any kept entry; those cut by the edge count as whole ones.
-        is_two_four: Whether every 4 consecutive entries of a row keep 2 at most.
-    """
-
-    rows: int
-    cols: int
-    kept: int
-    block: tuple[int, int]
-    blocks: int
-    is_two_four: bool
-
-    @property
-    def entries(self) -> int:
-        """Entries in all."""
-        return self.rows * self.cols
+_BYTES = np.arange(256, dtype=np.uint8)
+_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
+"""Whether both halves of a byte of mask bits keep 2 at most."""
 
 
 def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
@@ -59,9 +37,11 @@ def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
     kept = blocks = 0
     fits = True
     for strip in strips(source, block[0]):
-        kept += int(np.count_nonzero(strip))
-        blocks += _blocks(strip, block)
-        fits = fits and _is_two_four(strip)
+        bits = np.packbits(strip, axis=1, bitorder="little")
+        kept += int(np.bitwise_count(bits).sum(dtype=np.int64))
+        fits = fits and bool(_TWO_FOUR[bits].all())
+        # Bytes that a block's columns fill are blocks too, of eight columns, and far fewer.
+        blocks += _blocks(bits, (block[0], block[1] // 8)) if block[1] % 8 == 0 else _blocks(strip, block)
     return MaskCounts(rows, cols, kept, block, blocks, fits)
 
 
@@ -73,12 +53,7 @@ def strips(source: Source, multiple: int = 1) -> Iterator[Bools]:
         yield source.rows(first, min(first + step, rows)) != 0
 
 
-def _blocks(strip: Bools, block: tuple[int, int]) -> int:
-    down = np.logical_or.reduceat(strip, np.arange(0, strip.shape[0], block[0]), axis=0)
-    across = np.logical_or.reduceat(down, np.arange(0, strip.shape[1], block[1]), axis=1)
+def _blocks(strip: npt.NDArray[Any], block: tuple[int, int]) -> int:
+    down = np.bitwise_or.reduceat(strip, np.arange(0, strip.shape[0], block[0]), axis=0)
+    across = np.bitwise_or.reduceat(down, np.arange(0, strip.shape[1], block[1]), axis=1)
     return int(np.count_nonzero(across))
-
-
-def _is_two_four(strip: Bools) -> bool:
-    sums = np.add.reduceat(strip.view(np.int8), np.arange(0, strip.shape[1], 4), axis=1)
-    return bool(sums.max() <= 2)

@@ -8,13 +8,12 @@ from typing import Any
 
 from masksmith._errors import ScoresError
 from masksmith._solution import Solution
-from masksmith.patterns import NM, capacity
+from masksmith.patterns import NM, capacity, storage
 
 from ._counts import count
 from ._diversity import Diversity, diversity
 from ._spectrum import Spectrum, spectrum as singular_values
 from ._stability import Change, change
-from ._storage import storage
 
 EFFICIENCY = "accuracy divided by millions of kept weights of this tensor"
 """What `accuracy_per_million_kept` means; the literature has several efficiencies of pruned parameters."""

@@ -16,6 +16,8 @@ from ._pattern import (
     Ragged as Ragged,
     TilePattern as TilePattern,
 )
+from ._solvers import solver_refusal as solver_refusal
+from ._storage import MaskCounts as MaskCounts, storage as storage
 from ._unstructured import Unstructured as Unstructured
 from ._vnm import VNM as VNM
 
@@ -30,6 +32,7 @@ __all__ = [
     "DoublePruned",
     "Fill",
     "Grid",
+    "MaskCounts",
     "Norm",
     "Pattern",
     "PatternError",
@@ -40,5 +43,7 @@ __all__ = [
     "capacity",
     "matrix_shape",
     "parse",
+    "solver_refusal",
+    "storage",
     "unshared",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from masksmith._errors import SolverError
 from masksmith._solution import Solution
-from masksmith.patterns import VNM, Block, Channels, Pattern, Unstructured
+from masksmith.patterns import VNM, Block, Channels, Pattern, Unstructured, solver_refusal
 from masksmith.solvers._base import Solver
 
 from ._reader import Ask as Ask
@@ -39,14 +39,8 @@ def plan_for(pattern: Pattern, solver: Solver, asked: Sequence[str]) -> Plan:
     if type(pattern) not in _PLANS:
         raise SolverError(f"no solver is known for {pattern}")
     module, function = _PLANS[type(pattern)]
-    if solver.name not in ("auto", _does(pattern)):
-        raise SolverError(f"{solver.name} does not solve {pattern}; leave the solver at auto")
+    refusal = solver_refusal(pattern, solver.name)
+    if refusal is not None:
+        raise SolverError(refusal)
     plan: Plan = getattr(import_module(f".{module}", __name__), function)
     return plan
-
-
-def _does(pattern: Pattern) -> str:
-    """Name the solver that a plan amounts to."""
-    if isinstance(pattern, VNM):
-        return "enumerate"
-    return "min-cost-flow" if isinstance(pattern, Block) and pattern.balance == "both" else "top-k"

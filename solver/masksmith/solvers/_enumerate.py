@@ -13,6 +13,7 @@ import numpy.typing as npt
 from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer, from_tiles, to_tiles
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 from ._exact_duals import ScaledTiles, exact_duals
@@ -38,9 +39,7 @@ class Enumerate:
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse all tiles but 4x4 with exact fill."""
-        if (tile.rows, tile.cols) == (4, 4) and tile.row_keep == tile.col_keep and not tile.at_most:
-            return None
-        return "enumerate knows transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
+        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.

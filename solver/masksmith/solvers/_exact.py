@@ -16,6 +16,7 @@ from masksmith.kernels._tile import Budget, Bytes, Order
 from masksmith.kernels._vectors import LANES
 from masksmith.kernels._waves import network_size, wave
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 
@@ -61,9 +62,7 @@ class Exact:
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse tiles whose columns are free."""
-        if tile.separable:
-            return "exact solves transposable patterns, which bind the columns too; top-k solves plain n:m ones exactly"
-        return None
+        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.

@@ -9,6 +9,7 @@ import torch
 
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 from ._lanes import answer_in_chunks
@@ -45,7 +46,7 @@ class Greedy:
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse forced entries, and exact fill without repair."""
         if tile.separable:
-            return "greedy needs column budgets; top-k solves plain n:m patterns"
+            return tile_refusal(tile, self.name)
         if forced:
             return "greedy cannot guarantee forced entries; exact and min-cost-flow can"
         if not self.repair and not tile.at_most:

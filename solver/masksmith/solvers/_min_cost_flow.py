@@ -11,6 +11,7 @@ from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 from masksmith._errors import InfeasibleError, SolverError
 from masksmith._panels import KEEP, Bools, Forced, Panel, PanelAnswer, from_tiles, to_tiles
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 from ._exact_duals import ScaledTiles, exact_duals
@@ -42,7 +43,7 @@ class MinCostFlow:
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse tiles without column budgets."""
-        return "min-cost-flow needs column budgets; top-k solves plain n:m patterns" if tile.separable else None
+        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.

@@ -10,6 +10,7 @@ import torch
 from masksmith._errors import SolverError
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 from ._entropic import entropic_plan
@@ -66,7 +67,7 @@ class Sinkhorn:
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse forced entries and free columns."""
         if tile.separable:
-            return "sinkhorn needs column budgets; top-k solves plain n:m patterns"
+            return tile_refusal(tile, self.name)
         if forced:
             return "sinkhorn cannot guarantee forced entries; exact and min-cost-flow can"
         return None

@@ -11,6 +11,7 @@ from masksmith._errors import InfeasibleError
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels._top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
+from masksmith.patterns._solvers import tile_refusal
 
 from ._base import Parallelism
 
@@ -29,9 +30,7 @@ class TopK:
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Refuse tiles whose columns are bound too."""
-        if tile.rows == 1 and tile.separable:
-            return None
-        return "top-k solves plain n:m patterns only, where columns are free; exact solves transposable ones"
+        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every group of a panel.

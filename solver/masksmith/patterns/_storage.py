@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ._counts import MaskCounts
+
+@dataclass(frozen=True, slots=True)
+class MaskCounts:
+    """What a mask keeps, as the matrix `[out, prod(kernel) * in]`.
+
+    Attributes:
+        rows, cols: Size of the matrix.
+        kept: Entries kept.
+        block: Block size that `blocks` counts in.
+        blocks: Blocks with any kept entry; those cut by the edge count as whole ones. None if they were not counted.
+        is_two_four: Whether every 4 consecutive entries of a row keep 2 at most.
+    """
+
+    rows: int
+    cols: int
+    kept: int
+    block: tuple[int, int]
+    blocks: int | None
+    is_two_four: bool
+
+    @property
+    def entries(self) -> int:
+        """Entries in all."""
+        return self.rows * self.cols
 
 
 def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Mapping[str, int | None]:
@@ -14,7 +38,8 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `bitmask`: kept values, and one bit an entry, each row padded to whole bytes.
     - `csr`: kept values, a column index each, and `rows + 1` row pointers.
     - `coo`: kept values, and two indices each.
-    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index each, and a pointer a block row.
+    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index each, and a pointer a block row; None
+      where blocks were not counted.
     - `two_four`: two values of every four, and 2 bits of metadata each; None where the mask is not 2:4.
 
     Args:
@@ -30,11 +55,13 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     rows, cols, kept = counts.rows, counts.cols, counts.kept
     height, width = counts.block
     pairs = rows * -(-cols // 4) * 2
+    pointers = (-(-rows // height) + 1) * index_bytes
+    bsr = None if counts.blocks is None else counts.blocks * (height * width * item_bytes + index_bytes) + pointers
     return {
         "dense": counts.entries * item_bytes,
         "bitmask": kept * item_bytes + rows * -(-cols // 8),
         "csr": kept * (item_bytes + index_bytes) + (rows + 1) * index_bytes,
         "coo": kept * (item_bytes + 2 * index_bytes),
-        "bsr": counts.blocks * (height * width * item_bytes + index_bytes) + (-(-rows // height) + 1) * index_bytes,
+        "bsr": bsr,
         "two_four": pairs * item_bytes + -(-pairs // 4) if counts.is_two_four else None,
     }

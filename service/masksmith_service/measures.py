@@ -1,0 +1,42 @@
+"""Measures: what the shards of a tensor counted, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from masksmith.patterns import MaskCounts, capacity, matrix_shape, parse, storage
+from masksmith_protocol.documents import ChangeReport, MasksOptions
+from masksmith_protocol.dtypes import ITEM_BYTES
+from masksmith_protocol.records import ShardReport
+from masksmith_protocol.shards import BLOCK_ROWS, PlannedTensor
+
+
+def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], options: MasksOptions) -> dict[str, Any]:
+    """Give the measures of a tensor all of whose shards are done."""
+    shape = tuple(tensor.shape)
+    rows, cols = matrix_shape(shape)
+    pattern = parse(parts[0].pattern or options.pattern, axis=options.axis, ragged=options.ragged)
+    kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]
+    counts = MaskCounts(
+        rows,
+        cols,
+        kept,
+        (BLOCK_ROWS, BLOCK_ROWS),
+        sum(blocks) if None not in blocks else None,  # type: ignore[arg-type]
+        all(part.two_four for part in parts),
+    )
+    return {
+        "fill": kept / capacity(pattern, shape),
+        "storage_bytes": dict(storage(counts, ITEM_BYTES[tensor.dtype])),
+        "diversity": parts[0].diversity,
+        "change": _change(parts, rows * cols),
+        "spectrum": parts[0].spectrum,
+    }
+
+
+def _change(parts: Sequence[ShardReport], entries: int) -> ChangeReport | None:
+    if any(part.added is None or part.dropped is None for part in parts):
+        return None
+    added, dropped = sum(part.added or 0 for part in parts), sum(part.dropped or 0 for part in parts)
+    return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)

@@ -1,0 +1,123 @@
+"""Previous masks: an earlier job's or an uploaded file's, found part by part, or refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from masksmith_protocol.masks import MaskInfo, file_header, pack
+from masksmith_protocol.records import ShardReport
+from masksmith_protocol.store import BlobStore, result_name, upload_name
+
+MASK = np.random.default_rng(0).random((8, 8)) < 0.5
+
+
+@pytest.fixture
+def finished(app, client, settings, save, records):
+    """A job of two shards that is done; gives its id."""
+    app.state.masksmith.settings.shard_bytes = 4 * 8 * 4
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=save({"w": np.ones((8, 8), np.float32)})).json()
+    for shard in (0, 1):
+        key = f"{shard:064x}"
+        BlobStore(settings.store_url).put(result_name(key), pack(MASK[4 * shard :][:4]).tobytes())
+        lease = records.take(job["id"], shard, lease_s=60, attempts=3)
+        assert records.strike(lease, ShardReport(result=key, status="optimal", kept=16, entries=32))
+    return job["id"]
+
+
+def ask(client, data, previous):
+    return client.post("/v1/masks", params={"pattern": "2:4", "previous": previous}, content=data)
+
+
+def planned(app, answer):
+    assert answer.status_code == 202, answer.text
+    return app.state.masksmith.records.read(answer.json()["id"]).plan.tensors
+
+
+def test_an_earlier_jobs_masks_are_found_part_by_part(app, client, save, finished):
+    [tensor] = planned(app, ask(client, save({"w": np.zeros((8, 8), np.float32)}), finished))
+    assert [(part.blob, part.first, part.last) for part in tensor.previous] == [
+        (result_name(f"{shard:064x}"), 4 * shard, 4 * shard + 4) for shard in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("as_bool", [False, True])
+def test_an_uploaded_masks_file_will_do(app, client, save, put, as_bool):
+    body = MASK.tobytes() if as_bool else pack(MASK).tobytes()
+    data = file_header({"w": MaskInfo(shape=[8, 8], pattern="2:4")}, as_bool=as_bool) + body
+    digest = put(data)
+    [tensor] = planned(app, ask(client, save({"w": np.zeros((8, 8), np.float32)}), digest))
+    [part] = tensor.previous
+    assert (part.blob, part.first, part.last, part.is_bool) == (upload_name(digest), 0, 8, as_bool)
+    assert data[part.start :] == body
+
+
+def test_previous_masks_that_do_not_fit(client, save, put, finished, check_problem):
+    other = save({"other": np.zeros((8, 8), np.float32)})
+    check_problem(ask(client, other, finished), 422, "invalid_previous", "no tensor of this job", "masks of w")
+    narrow = save({"w": np.zeros((8, 4), np.float32)})
+    check_problem(ask(client, narrow, finished), 422, "invalid_previous", "'w'", "[8, 4]", "[8, 8]")
+    weights = put(save({"w": np.zeros((8, 8), np.float32)}))
+    good = save({"w": np.zeros((8, 8), np.float32)})
+    check_problem(ask(client, good, weights), 422, "invalid_previous", "no masks file", "'w'")
+    check_problem(ask(client, good, "ab12"), 404, "job_not_found", "ab12")
+    check_problem(ask(client, good, "0" * 64), 409, "upload_not_found")
+    check_problem(ask(client, good, "XYZ"), 422, "invalid_document", "previous")
+
+
+def test_metadata_that_lies_is_no_masks_file(client, save, put, check_problem):
+    metadata = {"masksmith": json.dumps({"w": {"shape": [8, 800], "pattern": "2:4"}})}
+    digest = put(safetensors.numpy.save({"w": np.zeros((8, 1), np.uint8)}, metadata))
+    good = save({"w": np.zeros((8, 8), np.float32)})
+    check_problem(ask(client, good, digest), 422, "invalid_previous", "neither bool nor a packed mask")
+
+
+def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, records, settings):
+    digest = put(save({"x": np.ones((8, 8), np.float32)}))
+    inputs = [{"name": name, "digest": digest, "key": "x"} for name in ("a", "b")]
+    job = client.post("/v1/jobs", json={"pattern": "2:4", "tensors": inputs}).json()
+    assert job["progress"]["total"] == 1
+    BlobStore(settings.store_url).put(result_name("0" * 64), pack(MASK).tobytes())
+    lease = records.take(job["id"], 0, lease_s=60, attempts=3)
+    assert records.strike(lease, ShardReport(result="0" * 64, status="optimal", objective=3, kept=32, entries=64))
+    job = client.get(f"/v1/jobs/{job['id']}").json()
+    assert [(tensor["name"], tensor["objective"]) for tensor in job["tensors"]] == [("a", 3.0), ("b", 3.0)]
+    found = safetensors.numpy.load(client.get(f"/v1/jobs/{job['id']}/masks?format=bool").content)
+    assert (found["a"] == MASK).all()
+    assert (found["b"] == MASK).all()
+
+
+def test_tensors_too_large_for_their_pattern_are_skipped_unless_they_are_named(
+    client, save, check_problem, monkeypatch
+):
+    monkeypatch.setattr("masksmith_protocol.shards.WHOLE_BYTES", 200)
+    data = save({"large": np.ones((8, 8), np.float32), "small": np.ones((4, 4), np.float32)})
+    job = client.post("/v1/masks", params={"pattern": "50%"}, content=data).json()
+    assert [tensor["name"] for tensor in job["tensors"]] == ["small"]
+    assert "50% binds the whole tensor" in job["skipped"][0]["reason"]
+    named = client.post("/v1/masks", params={"pattern": "50%", "layers": "large"}, content=data)
+    check_problem(named, 422, "tensor_does_not_fit", "'large'", "256 bytes")
+    fine = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()
+    assert len(fine["tensors"]) == 2
+    spectrum = client.post("/v1/masks", params={"pattern": "2:4", "spectrum": "true"}, content=data).json()
+    assert "spectrum binds" in spectrum["skipped"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "solver", "words"),
+    [
+        ("2:4", "exact", "top-k solves plain n:m ones exactly"),
+        ("2:4", "greedy", "greedy needs column budgets"),
+        ("transposable 2:4", "top-k", "exact solves transposable ones"),
+        ("transposable 2:8", "enumerate", "exact solves every size"),
+        ("50%", "exact", "exact does not solve 50%"),
+        ("block 2x2 50% balance both", "top-k", "leave the solver at auto"),
+    ],
+)
+def test_a_solver_that_cannot_solve_the_pattern_is_refused_up_front(
+    client, save, check_problem, pattern, solver, words
+):
+    data = save({"w": np.ones((8, 8), np.float32)})
+    answer = client.post("/v1/masks", params={"pattern": pattern, "solver": solver}, content=data)
+    assert check_problem(answer, 422, "solver_refused", words)["solver"] == solver

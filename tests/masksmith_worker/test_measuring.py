@@ -1,0 +1,78 @@
+"""Measures that shards add up to are those of the whole mask."""
+
+import numpy as np
+import pytest
+
+import masksmith as ms
+from masksmith import measures
+from masksmith_protocol.masks import pack
+from masksmith_protocol.shards import MaskPart
+from masksmith_service.views import job_view
+
+RNG = np.random.default_rng(4)
+WEIGHT = RNG.standard_normal((70, 40)).astype(np.float32)
+CONV = RNG.standard_normal((40, 8, 3, 3)).astype(np.float32)
+
+
+def run(runner, job):
+    assert {runner.run(job, shard) for shard in runner.records.shards(job)} == {"struck"}
+    records = runner.records
+    return job_view(records.read(job), records.shards(job), records.reports(job)).tensors
+
+
+@pytest.mark.parametrize("weight", [WEIGHT, CONV], ids=["linear", "convolution"])
+@pytest.mark.parametrize("pattern", ["2:4", "transposable <=2:4", "8:16", "block 16x8 30%", "double 2:4", "20%"])
+def test_every_report_has_them(runner, submit, weight, pattern):
+    row = weight[0].nbytes
+    [found] = run(runner, submit({"w": weight}, pattern, shard_bytes=17 * row))
+    expected = ms.report(ms.solve(ms.magnitude(weight), pattern), item_bytes=4)
+    assert found.fill == pytest.approx(expected.fill)
+    assert found.storage_bytes == dict(expected.storage_bytes)
+    assert (found.diversity is None) == (expected.diversity is None)
+    if expected.diversity is not None:
+        assert found.diversity.log2_count == expected.diversity.log2_count
+        assert found.diversity.count == str(expected.diversity.count)
+
+
+def test_blocks_are_not_counted_where_shards_cut_them(runner, submit):
+    [found] = run(runner, submit({"w": WEIGHT}, "2:4", shard_bytes=5 * 40 * 4))
+    assert found.storage_bytes["bsr"] is None
+    assert found.storage_bytes["two_four"] is not None
+
+
+def test_singular_values_on_request(runner, submit):
+    [plain] = run(runner, submit({"w": WEIGHT}, "2:4", shard_bytes=40 * 4 * 16))
+    assert plain.spectrum is None
+    job = submit({"w": WEIGHT}, "2:4", shard_bytes=40 * 4 * 16, spectrum=True)
+    assert len(runner.records.shards(job)) == 1
+    [found] = run(runner, job)
+    expected = measures.spectrum(WEIGHT, ms.solve(ms.magnitude(WEIGHT), "2:4").mask)
+    assert found.spectrum.model_dump() == pytest.approx(
+        {"least": expected.least, "mean": expected.mean, "most": expected.most}
+    )
+
+
+@pytest.mark.parametrize("weight", [WEIGHT, CONV], ids=["linear", "convolution"])
+@pytest.mark.parametrize("is_bool", [False, True])
+def test_changes_against_a_mask_whose_parts_lie_otherwise(runner, submit, weight, is_bool):
+    mask = RNG.random(weight.shape) < 0.5
+    parts = []
+    for first, last in ((0, 23), (23, 31), (31, len(weight))):
+        body = mask[first:last].tobytes() if is_bool else pack(mask[first:last]).tobytes()
+        runner.store.put(f"old/{first}", b"xyz" + body)
+        parts.append(MaskPart(blob=f"old/{first}", start=3, first=first, last=last, is_bool=is_bool))
+    job = submit({"w": weight}, "2:4", shard_bytes=weight[0].nbytes * 16, previous={"w": parts})
+    [found] = run(runner, job)
+    expected = measures.change(ms.solve(ms.magnitude(weight), "2:4").mask, mask)
+    assert (found.change.sad, found.change.added, found.change.dropped, found.change.flip_rate) == (
+        expected.sad, expected.added, expected.dropped, expected.flip_rate,
+    )  # fmt: skip
+    again = submit({"w": weight}, "2:4", shard_bytes=weight[0].nbytes * 16)
+    assert run(runner, again)[0].change is None
+
+
+def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit):
+    job = submit({"w": WEIGHT}, "2:4", previous={"w": [MaskPart(blob="gone", start=0, first=0, last=70)]})
+    [found] = run(runner, job)
+    assert found.error.code == "upload_not_found"
+    assert "previous mask is gone" in found.error.message
