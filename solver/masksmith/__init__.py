@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UpdateError as UpdateError,
         VerificationError as VerificationError,
     )
+    from ._panels import Panel as Panel, PanelAnswer as PanelAnswer
     from ._solution import Solution as Solution, Status as Status
     from ._solve import solve as solve, solve_many as solve_many
     from ._verify import Verdict as Verdict, verify as verify
@@ -89,6 +90,8 @@ _HOMES = {
     "allocate": "allocation",
     "Calibration": "calibration",
     "calibrate": "calibration",
+    "Panel": "_panels",
+    "PanelAnswer": "_panels",
     "Solution": "_solution",
     "Status": "_solution",
     "solve": "_solve",

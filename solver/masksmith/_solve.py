@@ -110,7 +110,7 @@ def solve_many(
         on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
 
     Raises:
-        As `solve` does, at the first tensor that is at fault, naming it.
+        MasksmithError: As `solve` does, at the first tensor that is at fault, naming it.
     """
     chosen, starts = _solver(solver), warm_start or {}
     rules = _rules(scores, pattern)

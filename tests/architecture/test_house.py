@@ -20,7 +20,7 @@ TESTS = list((ROOT / "tests").rglob("*.py"))
 
 LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
-    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "NM", "Pattern", "PatternError",
+    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "NM", "Panel", "PanelAnswer", "Pattern", "PatternError",
     "Permutation", "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status", "TopK", "Unstructured",
     "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate", "calibrate", "choose_n",
     "diversity", "magnitude", "parse", "permute", "pfp", "reconstruct", "report", "ria", "sampling_bound", "sipp",
