@@ -10,6 +10,7 @@ from masksmith_protocol.documents import JobState as JobState, TensorReport as T
 
 from ._async_client import AsyncClient as AsyncClient
 from ._async_jobs import AsyncJob as AsyncJob
+from ._benchmarks import BenchmarkOptions as BenchmarkOptions
 from ._client import Client as Client
 from ._errors import (
     BadRequest as BadRequest,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self, Unpack
 
 import httpx2
 
+from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
 from . import _calls as calls
 from ._async_connection import AsyncConnection
 from ._async_jobs import AsyncJobs
+from ._benchmarks import BenchmarkOptions
 from ._http import DEFAULT_TIMEOUT_S, timeouts
 from ._info import Info, read_info
 from ._masks import Masks
@@ -56,6 +59,20 @@ class AsyncClient:
         """Upload weights, wait for their best masks, and download them; see `Client.solve`."""
         job = await self.jobs.submit(weights, pattern, progress=progress, **options)
         return await (await job.wait(timeout_s, progress=progress)).masks()
+
+    async def benchmark(
+        self,
+        model: object = None,
+        patterns: str | Iterable[object] = (),
+        *,
+        masks_of: str | None = None,
+        progress: bool | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> Report:
+        """Measure what masks buy on the service's device, and wait for the report. See `Client.benchmark`."""
+        job = await self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
+        return await job.wait_for_report(timeout_s, progress=progress)
 
     async def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""

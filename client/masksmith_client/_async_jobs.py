@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any, Self, Unpack
+from uuid import uuid4
 
+from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
-from masksmith_protocol.documents import JobSummary
+from masksmith_protocol.benchmarks import BenchmarkRequest
+from masksmith_protocol.documents import JobState, JobSummary
 
 from . import _calls as calls
 from ._async_connection import AsyncConnection
-from ._errors import ClientError, StatusError
+from ._benchmarks import BenchmarkOptions, prepare_benchmark
+from ._errors import ClientError, JobFailedError, StatusError
 from ._events import Deadline, Event, Following, events_of, poll_pause_s
 from ._job_view import JobView
 from ._jobs import PAGE, Listener
@@ -57,7 +61,7 @@ class AsyncJob(JobView):
     ) -> Self:
         """Wait for the end; see `Job.wait`."""
         deadline = Deadline(timeout_s)
-        with Bar("solving", self.document.progress.total, show=progress) as bar:
+        with Bar(*self._work, show=progress) as bar:
             async with aclosing(self._progress(deadline)) as events:
                 async for event in events:
                     bar.on_event(event)
@@ -85,6 +89,30 @@ class AsyncJob(JobView):
         except BaseException:
             file.close()
             raise
+
+    async def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
+        """Wait for the end of a benchmark and download its report, also where some of its cases failed.
+
+        Raises:
+            JobFailedError: If nothing was measured, or it was canceled.
+            TimeoutError: If the time is over.
+        """
+        try:
+            await self.wait(timeout_s, progress=progress)
+        except JobFailedError:
+            canceled = self.state is JobState.CANCELED
+            if canceled or not any(case.state is JobState.SUCCEEDED for case in self.document.cases):
+                raise
+        return await self.benchmark()
+
+    async def benchmark(self) -> Report:
+        """Download the report of a benchmark that has ended.
+
+        Raises:
+            Conflict: If it still runs.
+            NotFound: If the job is no benchmark.
+        """
+        return await self._connection.send(calls.get_benchmark(self.id))
 
     async def _progress(self, deadline: Deadline) -> AsyncGenerator[Event, None]:
         if not deadline.is_near:
@@ -147,6 +175,23 @@ class AsyncJobs:
                 raise
             document = await self._submit(submission, progress)
         return AsyncJob(self._connection, document, submission.skipped, submission.restore)
+
+    async def submit_benchmark(
+        self,
+        model: object = None,
+        patterns: str | Iterable[object] = (),
+        *,
+        masks_of: str | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> AsyncJob:
+        """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
+        request = prepare_benchmark(model, patterns, masks_of=masks_of, **options)
+        return await self.submit_request(request)
+
+    async def submit_request(self, request: BenchmarkRequest) -> AsyncJob:
+        """Ask for a benchmark whose document is ready."""
+        await self._connection.send(calls.check_wire())
+        return AsyncJob(self._connection, await self._connection.send(calls.post_benchmark(request, uuid4().hex)))
 
     async def get(self, job: str) -> AsyncJob:
         """Find a job by its id; see `Jobs.get`."""

@@ -11,7 +11,9 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from masksmith.benchmark import Report
 from masksmith_protocol import WIRE_VERSION
+from masksmith_protocol.benchmarks import BenchmarkRequest
 from masksmith_protocol.documents import Job, JobPage, JobSummary, MasksRequest, WorkerInfo
 from masksmith_protocol.errors import Code, Problem
 
@@ -121,6 +123,25 @@ def post_job(request: MasksRequest, idempotency_key: str) -> Call[Job]:
     content = request.model_dump_json(exclude_none=True).encode()
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     return Call("POST", "/v1/jobs", _document(Job), headers=headers, body=lambda: iter([content]))
+
+
+def post_benchmark(request: BenchmarkRequest, idempotency_key: str) -> Call[Job]:
+    """Ask for a benchmark; the same key gives the same job, however often it is sent."""
+    content = request.model_dump_json(exclude_none=True).encode()
+    headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
+    return Call("POST", "/v1/jobs", _document(Job), headers=headers, body=lambda: iter([content]))
+
+
+def get_benchmark(job: str) -> Call[Report]:
+    """Get the report of a benchmark."""
+
+    def parse(response: httpx2.Response) -> Report:
+        try:
+            return Report.read(response.json())
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from None
+
+    return Call("GET", f"/v1/jobs/{_segment(job)}/benchmark", parse)
 
 
 def get_job(job: str) -> Call[Job]:

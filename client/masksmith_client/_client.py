@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, Unpack
 
 import httpx2
 
+from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
 from . import _calls as calls
+from ._benchmarks import BenchmarkOptions
 from ._connection import Connection
 from ._http import DEFAULT_TIMEOUT_S, timeouts
 from ._info import Info, read_info
@@ -94,6 +97,36 @@ class Client:
         """
         job = self.jobs.submit(weights, pattern, progress=progress, **options)
         return job.wait(timeout_s, progress=progress).masks()
+
+    def benchmark(
+        self,
+        model: object = None,
+        patterns: str | Iterable[object] = (),
+        *,
+        masks_of: str | None = None,
+        progress: bool | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> Report:
+        """Measure what masks buy on the service's device, and wait for the report.
+
+        Args:
+            model: A well-known model's name such as `"MiniLM"`, shapes such as `"1536x384*6"` (out x in, 6 of them), a
+                checkpoint's path, a mapping of names to tensors, or a torch module; only shapes travel.
+            patterns: One pattern or several.
+            masks_of: The id of a masks job, instead of both.
+            progress: Show a bar; None shows one on terminals and in notebooks.
+            timeout_s: Longest wait; the job goes on after it.
+            options: See `BenchmarkOptions`.
+
+        Raises:
+            InputError: If the input cannot be used; nothing was sent then.
+            StatusError: If the service refused, because a kernel cannot do what is asked, say.
+            JobFailedError: If nothing was measured, or the job was canceled. What failed beside what was measured
+                stands in the report's `failures`.
+        """
+        job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
+        return job.wait_for_report(timeout_s, progress=progress)
 
     def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING
 
-from masksmith_protocol.documents import JobState
+from masksmith_protocol.documents import CaseView, JobState, TensorReport
 from masksmith_protocol.errors import Problem
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class JobFailedError(ClientError):
 def _explain(job: JobView) -> str:
     if job.state is JobState.CANCELED:
         return f"job {job.id} was canceled"
-    broken = [(report.name, report.error) for report in job.document.tensors if report.error is not None]
+    parts: list[TensorReport | CaseView] = [*job.document.tensors, *job.document.cases]
+    broken = [(part.name, part.error) for part in parts if part.error is not None]
     shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in broken[:3])
+    what = "tensor" if job.document.kind == "masks" else "case"
     more = f"; and {len(broken) - 3} more" if len(broken) > 3 else ""
-    return f"job {job.id} failed for {len(broken)} of {len(job.document.tensors)} tensor(s): {shown}{more}"
+    return f"job {job.id} failed for {len(broken)} of {len(parts)} {what}(s): {shown}{more}"

@@ -48,6 +48,11 @@ class JobView:
         progress = self.document.progress
         return f"<{type(self).__name__} {self.id} {self.state.value} {progress.done}/{progress.total}>"
 
+    @property
+    def _work(self) -> tuple[str, int]:
+        """What a bar shows."""
+        return "solving" if self.document.kind == "masks" else "measuring", self.document.progress.total
+
     def _check(self) -> None:
         if self.state in (JobState.FAILED, JobState.CANCELED):
             raise JobFailedError(self)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, Unpack
+from uuid import uuid4
 
+from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
-from masksmith_protocol.documents import JobSummary
+from masksmith_protocol.benchmarks import BenchmarkRequest
+from masksmith_protocol.documents import JobState, JobSummary
 
 from . import _calls as calls
+from ._benchmarks import BenchmarkOptions, prepare_benchmark
 from ._connection import Connection
-from ._errors import ClientError, StatusError
+from ._errors import ClientError, JobFailedError, StatusError
 from ._events import Deadline, Event, Following, events_of, poll_pause_s
 from ._job_view import JobView
 from ._masks import Masks
@@ -69,7 +73,7 @@ class Job(JobView):
             TimeoutError: If the time is over.
         """
         deadline = Deadline(timeout_s)
-        with Bar("solving", self.document.progress.total, show=progress) as bar:
+        with Bar(*self._work, show=progress) as bar:
             for event in self._progress(deadline):
                 bar.on_event(event)
                 if on_event is not None:
@@ -106,6 +110,30 @@ class Job(JobView):
         except BaseException:
             file.close()
             raise
+
+    def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
+        """Wait for the end of a benchmark and download its report, also where some of its cases failed.
+
+        Raises:
+            JobFailedError: If nothing was measured, or it was canceled.
+            TimeoutError: If the time is over.
+        """
+        try:
+            self.wait(timeout_s, progress=progress)
+        except JobFailedError:
+            canceled = self.state is JobState.CANCELED
+            if canceled or not any(case.state is JobState.SUCCEEDED for case in self.document.cases):
+                raise
+        return self.benchmark()
+
+    def benchmark(self) -> Report:
+        """Download the report of a benchmark that has ended.
+
+        Raises:
+            Conflict: If it still runs.
+            NotFound: If the job is no benchmark.
+        """
+        return self._connection.send(calls.get_benchmark(self.id))
 
     def _progress(self, deadline: Deadline) -> Iterator[Event]:
         if not deadline.is_near:
@@ -173,6 +201,23 @@ class Jobs:
                 raise
             document = self._submit(submission, progress)
         return Job(self._connection, document, submission.skipped, submission.restore)
+
+    def submit_benchmark(
+        self,
+        model: object = None,
+        patterns: str | Iterable[object] = (),
+        *,
+        masks_of: str | None = None,
+        **options: Unpack[BenchmarkOptions],
+    ) -> Job:
+        """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
+        request = prepare_benchmark(model, patterns, masks_of=masks_of, **options)
+        return self.submit_request(request)
+
+    def submit_request(self, request: BenchmarkRequest) -> Job:
+        """Ask for a benchmark whose document is ready."""
+        self._connection.send(calls.check_wire())
+        return Job(self._connection, self._connection.send(calls.post_benchmark(request, uuid4().hex)))
 
     def get(self, job: str) -> Job:
         """Find a job by its id.

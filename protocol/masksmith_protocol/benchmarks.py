@@ -98,6 +98,8 @@ class BenchmarkPlan(BaseModel):
 
     options: BenchmarkOptions
     masks: dict[str, PlannedMask] = {}
+    uploads: list[str] = []
+    result_bytes: int = 0
 
     @property
     def headline(self) -> dict[str, str]:
@@ -154,13 +156,3 @@ class KernelInfo(BaseModel):
     directions: list[str]
     curve: list[str]
     workers: list[KernelPlace] = []
-
-
-class CaseView(BaseModel):
-    """A case of a job as clients see it."""
-
-    name: str
-    state: str
-    kernel: str | None = None
-    speedup: float | None = None
-    error: TensorError | None = None

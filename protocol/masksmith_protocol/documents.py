@@ -196,11 +196,21 @@ class TensorReport(BaseModel):
     error: TensorError | None = None
 
 
+class CaseView(BaseModel):
+    """A case of a benchmark: its fastest sparse kernel, and how much faster than dense that is."""
+
+    name: str
+    state: JobState
+    kernel: str | None = None
+    speedup: float | None = None
+    error: TensorError | None = None
+
+
 class Job(BaseModel):
     """A job as clients see it."""
 
     id: str
-    kind: Literal["masks"] = "masks"
+    kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str
     axis: str = "in"
@@ -212,6 +222,7 @@ class Job(BaseModel):
     """How much more score another way to share the budget out could keep at most, as a share of the bound."""
     update: str | None = None
     solver: str
+    cases: list[CaseView] = []
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

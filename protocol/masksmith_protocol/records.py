@@ -14,6 +14,7 @@ import redis
 from pydantic import BaseModel, ConfigDict
 
 from . import counts, scripts
+from .benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from .digests import is_digest
 from .documents import (
     DiversityReport,
@@ -24,8 +25,9 @@ from .documents import (
     UpdateReport,
     WorkerInfo,
 )
-from .errors import TensorError
+from .errors import Code, RequestError, TensorError
 from .masks import packed_width
+from .queues import CPU_QUEUE
 from .shards import PlannedTensor, Shard
 
 JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
@@ -41,6 +43,11 @@ class Plan(BaseModel):
     options: MasksOptions
     tensors: list[PlannedTensor]
     skipped: list[Skipped] = []
+
+    @property
+    def headline(self) -> dict[str, str]:
+        """What lists of jobs show of it."""
+        return {"pattern": self.options.pattern, "solver": self.options.solver}
 
     @property
     def uploads(self) -> list[str]:
@@ -161,12 +168,25 @@ class JobRecord(BaseModel):
     owner: str = ""
     kind: str
     state: JobState
-    plan: Plan
+    masks: Plan | None = None
+    benchmark: BenchmarkPlan | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     done: int
     total: int
+
+    @property
+    def plan(self) -> Plan:
+        """What a masks job is to do.
+
+        Raises:
+            RequestError: If it is a job of another kind.
+        """
+        if self.masks is None:
+            detail = f"job {self.id} is a {self.kind} and finds no masks; its results: /v1/jobs/{self.id}/{self.kind}"
+            raise RequestError(404, Code.RESULT_NOT_FOUND, detail)
+        return self.masks
 
 
 class JobRecords:
@@ -184,6 +204,7 @@ class JobRecords:
         self._take = self.redis.register_script(scripts.TAKE)
         self._renew = self.redis.register_script(scripts.RENEW)
         self._release = self.redis.register_script(scripts.RELEASE)
+        self._tell = self.redis.register_script(scripts.TELL)
         self._strike = self.redis.register_script(scripts.STRIKE)
         self._cancel = self.redis.register_script(scripts.CANCEL)
         self._delete = self.redis.register_script(scripts.DELETE)
@@ -192,11 +213,12 @@ class JobRecords:
 
     def create(
         self,
-        plan: Plan,
-        shards: Sequence[Shard],
+        plan: Plan | BenchmarkPlan,
+        shards: Sequence[Shard] | Sequence[PlannedCase],
         idempotency_key: str = "",
         fingerprint: str = "",
         admission: Admission | None = None,
+        queue: str = CPU_QUEUE,
     ) -> tuple[str, bool] | None:
         """Write a job with all its shards pending.
 
@@ -206,6 +228,7 @@ class JobRecords:
             idempotency_key: The same key of the same owner gives the same job, for a day, however full it is.
             fingerprint: What must then be the same, too.
             admission: Owner and limits; nobody's and none unless given.
+            queue: Whose workers do it.
 
         Returns:
             The job's id and whether it is new, or None when the idempotency key belongs to another request.
@@ -217,10 +240,10 @@ class JobRecords:
         terms = admission or Admission()
         new = f"{int(datetime.now(UTC).timestamp() * 1000):0{STAMP_DIGITS}x}{secrets.token_hex(8)}"
         fields = {
-            "kind": "masks",
+            "kind": "masks" if isinstance(plan, Plan) else "benchmark",
             "plan": plan.model_dump_json(),
-            "pattern": plan.options.pattern,
-            "solver": plan.options.solver,
+            "queue": queue,
+            **plan.headline,
         }
         texts = [shard.model_dump_json() for shard in shards]
         limits = {"full": terms.most, "quota": terms.most_of_owner, "bytes": terms.most_bytes}
@@ -248,7 +271,8 @@ class JobRecords:
         fields = cast("dict[str, Any]", self.redis.hgetall(job_key(job)))
         if not fields:
             return None
-        return JobRecord(id=job, **fields | {"plan": Plan.model_validate_json(fields["plan"])})
+        model = Plan if fields["kind"] == "masks" else BenchmarkPlan
+        return JobRecord(id=job, **fields | {fields["kind"]: model.model_validate_json(fields["plan"])})
 
     def state(self, job: str) -> JobState | None:
         """Read a job's state alone."""
@@ -300,6 +324,22 @@ class JobRecords:
         found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":reports"))
         return {int(index): ShardReport.model_validate_json(text) for index, text in found.items()}
 
+    def cases(self, job: str) -> dict[int, PlannedCase]:
+        """Read all cases of a benchmark by index."""
+        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":shards"))
+        ordered = sorted(found.items(), key=_by_index)
+        return {int(index): PlannedCase.model_validate_json(text) for index, text in ordered}
+
+    def case(self, job: str, index: int) -> PlannedCase | None:
+        """Read one case, or None when there is none."""
+        text = cast("str | None", self.redis.hget(job_key(job) + ":shards", str(index)))
+        return PlannedCase.model_validate_json(text) if text else None
+
+    def case_reports(self, job: str) -> dict[int, CaseReport]:
+        """Read the reports of a benchmark's finished cases by index."""
+        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":reports"))
+        return {int(index): CaseReport.model_validate_json(text) for index, text in found.items()}
+
     def take(self, job: str, shard: int, *, lease_s: float, attempts: int) -> Lease | str:
         """Take a shard's lease, counting an attempt.
 
@@ -326,7 +366,11 @@ class JobRecords:
         """
         self._release(args=[lease.job, lease.shard, lease.token, int(uncount)])
 
-    def strike(self, lease: Lease, report: ShardReport, took_s: float = 0.0) -> bool:
+    def tell(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
+        """Add an event to a job whose shard is being worked on; False when the lease had been lost."""
+        return bool(self._tell(args=[lease.job, lease.shard, lease.token, kind, json.dumps(data)]))
+
+    def strike(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
         """Strike a shard off, closing the job with its last one; False when the lease had been lost.
 
         Args:
@@ -335,8 +379,7 @@ class JobRecords:
             took_s: Seconds that it was worked on, for the counts.
         """
         failed = int(report.error is not None)
-        outcome = "failed" if failed else "remembered" if report.remembered else "solved"
-        added = json.dumps(counts.of_shard(report.device, outcome, took_s, report.gap))
+        added = json.dumps(_counts_of(report, took_s))
         return bool(self._strike(args=[lease.job, lease.shard, lease.token, report.model_dump_json(), failed, added]))
 
     def cancel(self, job: str) -> bool:
@@ -352,15 +395,19 @@ class JobRecords:
         self.cancel(job)
         return bool(self._delete(args=[job]))
 
-    def stranded(self, patience_s: float, *, overtaken: bool = False) -> Iterator[tuple[str, int]]:
+    def stranded(
+        self, patience_s: float, *, overtaken: bool = False, queue: str = CPU_QUEUE
+    ) -> Iterator[tuple[str, int]]:
         """Name the pending shards that nobody works on and no message will bring back.
 
         Args:
             patience_s: Seconds after which a shard that was enqueued but not taken is given up for lost.
             overtaken: Count them not until now, but until the latest shard that was taken had been enqueued.
+            queue: Of whose jobs.
         """
         for job in sorted(cast("set[str]", self.redis.smembers(LIVE))):
-            for shard in cast("list[str]", self._stranded(args=[job, patience_s, int(overtaken), STRANDED_AT_ONCE])):
+            args: list[str | float] = [job, patience_s, int(overtaken), STRANDED_AT_ONCE, queue]
+            for shard in cast("list[str]", self._stranded(args=args)):
                 yield job, int(shard)
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
@@ -393,6 +440,14 @@ class JobRecords:
         names = sorted(self.redis.scan_iter(match=WORKER_PREFIX + "*", count=1000))
         texts = cast("list[str | None]", self.redis.mget(names)) if names else []
         return [WorkerInfo.model_validate_json(text) for text in texts if text]
+
+
+def _counts_of(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
+    """Give what a part adds to the counts: searches are counted by shard, benchmarks by job alone."""
+    if isinstance(report, CaseReport):
+        return {}
+    outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"
+    return counts.of_shard(report.device, outcome, took_s, report.gap)
 
 
 def job_key(job: str) -> str:

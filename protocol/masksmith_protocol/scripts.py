@@ -5,10 +5,10 @@ Keys of job J, all below `masksmith:job:J`: the hash itself (document and state)
 `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation, `masksmith:live`
 holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
 where no keys are asked for. `masksmith:finished` orders those that are terminal by their end. `masksmith:horizon` is
-the latest time at which a shard was enqueued that has been taken since, `masksmith:lease-ms` the longest lease.
-`masksmith:counts` holds what `counts` names: jobs by kind and state, and what shards that are done add. What a job
-holds of the store is told in `holdings`. Times are the server's own, so no other clock matters; should that one be set
-back, what it left in the future is brought back to now.
+the latest time at which a shard was enqueued that has been taken since (`masksmith:horizon:Q` in queues Q other than
+the CPU workers'), `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `counts` names: jobs by kind
+and state, and what shards that are done add. What a job holds of the store is told in `holdings`. Times are the
+server's own, so no other clock matters; should that one be set back, what it left in the future is brought back to now.
 """
 
 _PRELUDE = """
@@ -55,6 +55,10 @@ end
 local function progress(job)
   local done, total = redis.call('HGET', job, 'done'), redis.call('HGET', job, 'total')
   event(job, 'progress', '{"done":' .. done .. ',"total":' .. total .. '}')
+end
+local function horizon_of(job)
+  local queue = redis.call('HGET', job, 'queue') or 'masksmith.cpu'
+  return queue == 'masksmith.cpu' and 'masksmith:horizon' or 'masksmith:horizon:' .. queue
 end
 local function settle(job, id)
   redis.call('HINCRBY', job, 'done', 1)
@@ -134,8 +138,8 @@ local lease = job .. ':lease:' .. shard
 if redis.call('EXISTS', lease) == 1 then return {'', 'held'} end
 local attempt = redis.call('HINCRBY', job .. ':attempts', shard, 1)
 local queued = redis.call('HGET', job .. ':queued', shard)
-if queued and tonumber(queued) > tonumber(redis.call('GET', 'masksmith:horizon') or 0) then
-  redis.call('SET', 'masksmith:horizon', queued)
+if queued and tonumber(queued) > tonumber(redis.call('GET', horizon_of(job)) or 0) then
+  redis.call('SET', horizon_of(job), queued)
 end
 redis.call('HDEL', job .. ':queued', shard)
 if attempt > tonumber(ARGV[4]) then
@@ -183,6 +187,17 @@ local lease = job .. ':lease:' .. ARGV[2]
 if redis.call('GET', lease) ~= ARGV[3] then return 0 end
 redis.call('DEL', lease)
 if ARGV[4] == '1' and live(job) then redis.call('HINCRBY', job .. ':attempts', ARGV[2], -1) end
+return 1
+"""
+)
+
+# ARGV: id, shard, token, kind, data as JSON. Adds an event to a job whose shard is ours. Answers 1 if it was.
+TELL = (
+    _PRELUDE
+    + """
+local job = 'masksmith:job:' .. ARGV[1]
+if redis.call('GET', job .. ':lease:' .. ARGV[2]) ~= ARGV[3] or not live(job) then return 0 end
+event(job, ARGV[4], ARGV[5])
 return 1
 """
 )
@@ -245,19 +260,19 @@ return 1
 """
 )
 
-# ARGV: id, patience in seconds, 1 if it counts from the horizon instead of now, most shards to name. Answers the
+# ARGV: id, patience in seconds, 1 if it counts from the horizon instead of now, most shards to name, queue. Answers the
 # pending shards that nobody holds and no message will bring back: their lease has lapsed, or they were enqueued longer
 # before that than patience allows.
 STRANDED = (
     _PRELUDE
     + """
 local job = 'masksmith:job:' .. ARGV[1]
-if not live(job) then return {} end
+if not live(job) or (redis.call('HGET', job, 'queue') or 'masksmith.cpu') ~= ARGV[5] then return {} end
 local at = now()
-local horizon = tonumber(redis.call('GET', 'masksmith:horizon') or 0)
+local horizon = tonumber(redis.call('GET', horizon_of(job)) or 0)
 if horizon > at then
   horizon = at
-  redis.call('SET', 'masksmith:horizon', string.format('%.6f', at))
+  redis.call('SET', horizon_of(job), string.format('%.6f', at))
 end
 local longest = tonumber(redis.call('GET', 'masksmith:lease-ms') or 0)
 local before = (ARGV[3] == '1' and horizon or at) - tonumber(ARGV[2])

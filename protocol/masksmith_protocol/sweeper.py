@@ -12,7 +12,7 @@ from collections.abc import Callable
 import redis
 from obstore.exceptions import BaseError as StoreError
 
-from .queues import CPU_QUEUE
+from .queues import QUEUES
 from .records import JobRecords
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 IDLE_PATIENCE_S = 5.0
 OVERTAKEN_S = 60.0
 
-Enqueue = Callable[[str, int], None]
+Enqueue = Callable[[str, int, str], None]
+"""Puts a job's shard into a queue."""
 
 
 def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
@@ -35,11 +36,13 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
     """
     if not records.claim_sweep(period_s):
         return 0
-    waiting = records.queue_length(CPU_QUEUE) > 0
     count = 0
-    for job, shard in records.stranded(OVERTAKEN_S if waiting else IDLE_PATIENCE_S, overtaken=waiting):
-        enqueue(job, shard)
-        count += 1
+    for queue in QUEUES:
+        waiting = records.queue_length(queue) > 0
+        patience_s = OVERTAKEN_S if waiting else IDLE_PATIENCE_S
+        for job, shard in records.stranded(patience_s, overtaken=waiting, queue=queue):
+            enqueue(job, shard, queue)
+            count += 1
     if count:
         log.warning("put %d stranded shard(s) back into the queue", count)
     return count

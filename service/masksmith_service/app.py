@@ -19,7 +19,7 @@ from .documents import Documents
 from .gate import Gate
 from .journal import Journal
 from .pages import routes as pages
-from .routes import discovery, gauges, jobs, keys, pictures, session, tensors
+from .routes import benchmarks, discovery, gauges, jobs, keys, pictures, session, tensors
 from .settings import Settings
 from .state import connect
 
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     # The outermost: what the others refuse has an id too.
     app.add_middleware(Journal)
     errors.install(app)
-    for module in (tensors, jobs, pictures, session, keys, discovery, gauges, pages):
+    for module in (tensors, jobs, benchmarks, pictures, session, keys, discovery, gauges, pages):
         app.include_router(module.router)
     app.mount("/static", pages.statics())
     return app

@@ -79,7 +79,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 def _place(fault: dict[str, Any]) -> str:
     # A member's name may hold what no encoding can carry.
-    return ".".join(str(part)[:100] for part in fault["loc"]).encode(errors="backslashreplace").decode()
+    # The kind of a job's document is no place in it.
+    place = [part for at, part in enumerate(fault["loc"]) if at != 1 or part not in ("masks", "benchmark")]
+    return ".".join(str(part)[:100] for part in place).encode(errors="backslashreplace").decode()
 
 
 def _value(fault: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from masksmith_protocol.queues import CPU_QUEUE, SHARD_TASK, broker_url, transport_options
+from masksmith_protocol.queues import CPU_QUEUE, broker_url, task_of, transport_options
 
 
 class Queue:
@@ -30,24 +30,24 @@ class Queue:
             broker_connection_max_retries=1,
         )
 
-    def enqueue(self, job: str, shard: int) -> None:
-        """Put one shard into the queue.
+    def enqueue(self, job: str, shard: int, queue: str = CPU_QUEUE) -> None:
+        """Put one shard into a queue.
 
         Raises:
             redis.ConnectionError: If the broker is away; the sweeper makes good for it.
         """
         with _one_kind_of_error():
-            self._app.send_task(SHARD_TASK, args=(job, shard), queue=CPU_QUEUE, retry=False)
+            self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False)
 
-    def enqueue_all(self, job: str, shards: int) -> None:
-        """Put a job's shards into the queue, over one connection.
+    def enqueue_all(self, job: str, shards: int, queue: str = CPU_QUEUE) -> None:
+        """Put a job's shards into a queue, over one connection.
 
         Raises:
             redis.ConnectionError: If the broker is away; the sweeper makes good for it.
         """
         with _one_kind_of_error(), self._app.producer_pool.acquire(block=True) as producer:
             for shard in range(shards):
-                self._app.send_task(SHARD_TASK, args=(job, shard), queue=CPU_QUEUE, retry=False, producer=producer)
+                self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False, producer=producer)
 
 
 @contextmanager

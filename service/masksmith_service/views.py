@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from masksmith.benchmark import CaseResult, winners
+from masksmith_protocol.benchmarks import CaseReport, PlannedCase
 from masksmith_protocol.documents import (
+    CaseView,
     Job,
     JobState,
     JobSummary,
@@ -18,6 +21,7 @@ from masksmith_protocol.documents import (
 from masksmith_protocol.records import JobRecord, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
 
+from .benchmarks import case_result
 from .measures import measured
 
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
@@ -47,6 +51,38 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
             tensor_view(tensor, parts, record.state, options) for tensor, parts in zip(tensors, of_tensor, strict=True)
         ],
         skipped=record.plan.skipped,
+    )
+
+
+def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: dict[int, CaseReport]) -> Job:
+    """Give the whole job document of a benchmark."""
+    assert record.benchmark is not None
+    headline = record.benchmark.headline
+    return Job(
+        id=record.id,
+        kind="benchmark",
+        state=record.state,
+        pattern=headline["pattern"],
+        solver=headline["solver"],
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        progress=Progress(done=record.done, total=record.total),
+        cases=[_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()],
+    )
+
+
+def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -> CaseView:
+    name = str(CaseResult.read_case(planned.case))
+    if report is None:
+        return CaseView(name=name, state=job if job is JobState.CANCELED else JobState.QUEUED)
+    best = next(iter(winners([case_result(planned, report)])), None)
+    return CaseView(
+        name=name,
+        state=JobState.SUCCEEDED if report.error is None else JobState.FAILED,
+        kernel=None if best is None else best.kernel,
+        speedup=None if best is None else best.speedup,
+        error=report.error,
     )
 
 

@@ -30,7 +30,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 STAGES = {name: base for base, name in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)}
-OURS = ("service", "worker", "worker-gpu")
+OURS = ("service", "worker", "worker-bench", "worker-gpu")
 
 
 def stage(name):

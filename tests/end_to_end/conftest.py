@@ -191,7 +191,7 @@ class Up:
     def __init__(self, data, log):
         self._log = log.open("ab")
         self._process = subprocess.Popen(
-            [MASKSMITH, "up", "--port", "0", "--data", data, "--workers", "2", "--json"],
+            [MASKSMITH, "up", "--port", "0", "--data", data, "--workers", "2", "--no-bench", "--json"],
             stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment(), start_new_session=True,
         )  # fmt: skip
         line = self._process.stdout.readline()

@@ -88,7 +88,7 @@ class Up:
     def __init__(self, data, *options):
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
         self._process = subprocess.Popen(
-            [MASKSMITH, "up", "--port", "0", "--workers", "1", "--data", data, "--json", *options],
+            [MASKSMITH, "up", "--port", "0", "--workers", "1", "--no-bench", "--data", data, "--json", *options],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=clean,
         )  # fmt: skip
         self.url = json.loads(self._process.stdout.readline())["url"]

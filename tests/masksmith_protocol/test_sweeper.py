@@ -1,7 +1,8 @@
 import threading
 
+from masksmith_protocol.benchmarks import BenchmarkOptions, BenchmarkPlan, PlannedCase
 from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.queues import CPU_QUEUE
+from masksmith_protocol.queues import BENCH_CPU_QUEUE, CPU_QUEUE
 from masksmith_protocol.records import JobRecords, Plan
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S, Sweeper, sweep
@@ -22,7 +23,7 @@ def age(records, job, shard, seconds):
 def sweep_now(records):
     records.redis.delete("masksmith:sweeper")
     found = []
-    assert sweep(records, lambda job, shard: found.append((job, shard)), 60.0) == len(found)
+    assert sweep(records, lambda job, shard, queue: found.append((job, shard)), 60.0) == len(found)
     return sorted(found)
 
 
@@ -58,7 +59,7 @@ def test_only_one_of_many_sweeps(records):
     job = new_job(records)
     records.redis.delete(f"masksmith:job:{job}:queued")
     found = []
-    assert [sweep(records, lambda *shard: found.append(shard), 60.0) for _ in range(3)] == [2, 0, 0]
+    assert [sweep(records, lambda job, shard, queue: found.append((job, shard)), 60.0) for _ in range(3)] == [2, 0, 0]
     assert sorted(found) == [(job, 0), (job, 1)]
 
 
@@ -80,8 +81,28 @@ def test_the_thread_outlives_an_absent_broker(fragile_valkey):
         assert not seen.wait(0.3)
         fragile_valkey.start()
         assert seen.wait(20)
-        assert found == [(job, 0)]
+        assert found == [(job, 0, CPU_QUEUE)]
     finally:
         sweeper.stop()
         records.redis.close()
     assert not sweeper.is_alive()
+
+
+def test_every_queue_is_swept_for_itself(records):
+    plan = BenchmarkPlan(options=BenchmarkOptions(patterns=["2:4"]))
+    job, _ = records.create(plan, [PlannedCase(case={})], queue=BENCH_CPU_QUEUE)
+    records.redis.lpush(BENCH_CPU_QUEUE, "{}")
+    age(records, job, 0, OVERTAKEN_S + 1)
+    found = []
+
+    def swept():
+        records.redis.delete("masksmith:sweeper")
+        sweep(records, lambda *part: found.append(part), 60.0)
+        return found
+
+    # That a shard of another queue was enqueued later and taken says nothing about this one.
+    records.take(new_job(records), 0, lease_s=60, attempts=3)
+    assert swept() == []
+    later, _ = records.create(plan, [PlannedCase(case={})], queue=BENCH_CPU_QUEUE)
+    records.take(later, 0, lease_s=60, attempts=3)
+    assert swept() == [(job, 0, BENCH_CPU_QUEUE)]

@@ -14,7 +14,7 @@ from masksmith_protocol.documents import JobState
 from masksmith_protocol.masks import unpack
 from masksmith_protocol.retention import Retention
 from masksmith_protocol.store import result_name, result_report_name, upload_name
-from masksmith_worker import runner as runner_module
+from masksmith_worker import leased, runner as runner_module
 
 RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.standard_normal((32, 48)).astype(np.float32)
@@ -459,7 +459,7 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
 
 
 def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
-    monkeypatch.setattr(runner_module, "STORE_PAUSE_S", 0.05)
+    monkeypatch.setattr(leased, "STORE_PAUSE_S", 0.05)
     job = submit({"w": WEIGHT})
     blocked = Path(runner.store.url) / "masks"
     blocked.write_bytes(b"")

@@ -7,13 +7,16 @@ import logging
 import os
 import signal
 import threading
+from functools import partial
 from typing import Any
 
 import masksmith as ms
+from masksmith.benchmark import all_kernels
 from masksmith_protocol.records import JobRecords
 from masksmith_protocol.sweeper import Sweeper
 
 from .app import STOP_SIGNAL, configure_logging, enqueue, own_queue, run
+from .bencher import announcement
 from .presence import Presence
 from .settings import Settings
 from .tasks import app
@@ -32,15 +35,17 @@ def main() -> None:
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
     queue = own_queue(settings)
-    presence = Presence(records, settings.worker_name, settings.worker_device, settings.worker_slots, [queue])
-    sweeper = Sweeper(records, lambda job, shard: enqueue(app, job, shard), settings.sweep_s)
+    name, device = settings.worker_name, settings.worker_device
+    bench = announcement(name, device, all_kernels()) if settings.worker_role == "bench" else None
+    presence = Presence(records, name, device, settings.slots, [queue], bench)
+    sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
     pools: list[Any] = []
 
     def ready(pool: Any) -> None:
         pools.append(pool)
         presence.start()
         sweeper.start()
-        log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.worker_slots, queue)
+        log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
 
     def stopping() -> None:
         presence.end()
@@ -62,7 +67,8 @@ def main() -> None:
         os._exit(0)
 
     # Here, before the pool starts: its children then load what they would otherwise compile side by side.
-    log.info("kernels ready after %.1f s", ms.warm_up())
+    if settings.worker_role == "search":
+        log.info("kernels ready after %.1f s", ms.warm_up())
     try:
         run(app, settings, ready, stopping)
     finally:

@@ -14,7 +14,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from masksmith_protocol import logs
-from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE, SHARD_TASK, broker_url, transport_options
+from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE, bench_queue, broker_url, task_of, transport_options
 
 from .settings import Settings
 
@@ -39,7 +39,7 @@ def create_app(settings: Settings) -> Celery:
         # and an acknowledgement that fails, while the broker is away, would block the worker for good.
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=0,
-        worker_concurrency=settings.worker_slots,
+        worker_concurrency=settings.slots,
         worker_pool="prefork",
         worker_pool_start_method="spawn",
         worker_max_tasks_per_child=1000,
@@ -63,18 +63,20 @@ def configure_logging(settings: Settings) -> None:
 
 
 def own_queue(settings: Settings) -> str:
-    """The queue that a worker of this device drains."""
+    """The queue that a worker of this device and role drains."""
+    if settings.worker_role == "bench":
+        return bench_queue(settings.worker_device)
     return CPU_QUEUE if settings.worker_device == "cpu" else GPU_QUEUE
 
 
-def enqueue(app: Celery, job: str, shard: int) -> None:
-    """Put a shard into the queue.
+def enqueue(app: Celery, job: str, shard: int, queue: str) -> None:
+    """Put a shard into a queue.
 
     Raises:
         redis.ConnectionError: If the broker is away.
     """
     try:
-        app.send_task(SHARD_TASK, args=(job, shard), queue=CPU_QUEUE)
+        app.send_task(task_of(queue), args=(job, shard), queue=queue)
     except OperationalError as error:
         raise redis.ConnectionError(str(error)) from None
 

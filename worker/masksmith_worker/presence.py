@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 import redis
 
 import masksmith as ms
+from masksmith_protocol.announcements import announce_kernels, dismiss_kernels
+from masksmith_protocol.benchmarks import BenchWorker
 from masksmith_protocol.documents import WorkerInfo
 from masksmith_protocol.records import WORKER_SILENCE_S, JobRecords
 
@@ -20,7 +22,15 @@ log = logging.getLogger(__name__)
 class Presence(threading.Thread):
     """Announces a worker every few seconds; dismisses it when stopped."""
 
-    def __init__(self, records: JobRecords, name: str, device: str, slots: int, queues: list[str]) -> None:
+    def __init__(
+        self,
+        records: JobRecords,
+        name: str,
+        device: str,
+        slots: int,
+        queues: list[str],
+        bench: BenchWorker | None = None,
+    ) -> None:
         super().__init__(name="presence", daemon=True)
         self._records = records
         self._info = WorkerInfo(
@@ -32,14 +42,15 @@ class Presence(threading.Thread):
             version=ms.__version__,
             started_at=datetime.now(UTC),
         )
+        self._bench = bench
         self._over = threading.Event()
 
     def run(self) -> None:
         """Announce now and then; dismiss in the end."""
         while not self._over.is_set():
-            self._tell("announce", lambda: self._records.announce_worker(self._info))
+            self._tell("announce", self._announce)
             self._over.wait(WORKER_SILENCE_S / 5)
-        self._tell("dismiss", lambda: self._records.dismiss_worker(self._info.name))
+        self._tell("dismiss", self._dismiss)
 
     def end(self) -> None:
         """Ask the thread to end; safe in a signal handler."""
@@ -49,6 +60,16 @@ class Presence(threading.Thread):
         """End the thread, and wait for it."""
         self.end()
         self.join()
+
+    def _announce(self) -> None:
+        self._records.announce_worker(self._info)
+        if self._bench is not None:
+            announce_kernels(self._records.redis, self._bench)
+
+    def _dismiss(self) -> None:
+        self._records.dismiss_worker(self._info.name)
+        if self._bench is not None:
+            dismiss_kernels(self._records.redis, self._info.name)
 
     @staticmethod
     def _tell(what: str, call: Callable[[], None]) -> None:

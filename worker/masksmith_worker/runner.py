@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import redis
-from obstore.exceptions import BaseError as StoreError
 
 import masksmith as ms
 from masksmith.solvers import by_name
@@ -24,19 +21,18 @@ from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.dtypes import to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.records import JobRecord, JobRecords, Lease, ShardReport
+from masksmith_protocol.records import JobRecord, Lease, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
-from masksmith_protocol.store import BlobStore, result_name, result_report_name, weights_name
+from masksmith_protocol.store import result_name, result_report_name, weights_name
 
 from .budgets import Budgets
-from .keeper import Keeper, StoppedError
+from .keeper import StoppedError
+from .leased import Leased
 from .measuring import PreviousGoneError, compare, measure
 from .scoring import DamagedUploadError, Scoring, read_rows
 from .updating import Updated, update_rows
 
 log = logging.getLogger(__name__)
-
-STORE_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,79 +51,20 @@ class _Work:
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 1e-9)
 
 
-@dataclass(frozen=True)
-class Runner:
-    """Everything a shard needs.
-
-    Attributes:
-        records: Job records.
-        store: Uploads and results.
-        device: What reports name.
-        lease_s: Seconds a lease lasts without renewal.
-        attempts: Times a shard is tried.
-        store_patience_s: Seconds that a shard waits for a store that fails, before the attempt has failed.
-        grace_s: Seconds that a canceled shard may take to stop.
-        abort: Ends this process when a canceled shard takes longer.
-        stopping: Set when this process is to stop: the shard under way is given back.
-    """
-
-    records: JobRecords
-    store: BlobStore
-    device: str = "cpu"
-    lease_s: float = 15.0
-    attempts: int = 3
-    store_patience_s: float = 0.0
-    grace_s: float = 10.0
-    abort: Callable[[], None] | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)
+class Runner(Leased):
+    """Solves shards of masks jobs."""
 
     @cached_property
     def holdings(self) -> Holdings:
         """Who holds what in the store."""
         return Holdings(self.records.redis, self.store)
 
-    def run(self, job: str, index: int) -> str:
-        """Solve shard `index` of a job, unless somebody else does or did.
+    def failed(self, error: TensorError) -> ShardReport:
+        """Make the report of a shard that failed."""
+        return ShardReport(error=error)
 
-        Returns:
-            One word for the log: `struck`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
-        """
-        lease = self.records.take(job, index, lease_s=self.lease_s, attempts=self.attempts)
-        if isinstance(lease, str):
-            return lease
-        began = time.monotonic()
-        try:
-            with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
-                report = self._solve_patiently(lease, began, keeper.check)
-            return "struck" if self.records.strike(lease, report, time.monotonic() - began) else "lost"
-        except StoppedError:
-            return "stopped"
-        except redis.RedisError:
-            raise
-        except Exception as error:
-            # What failed may pass the next time; the last attempt says what it was, lest a bug pass for a dead worker.
-            if lease.attempt >= self.attempts:
-                self.records.strike(lease, _crash(error))
-            raise
-        finally:
-            self.records.release(lease, uncount=self.stopping.is_set())
-
-    def _solve_patiently(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
-        """Solve, again and again while the store fails: a disk is freed, a bucket comes back."""
-        until = time.monotonic() + self.store_patience_s
-        while True:
-            try:
-                return self._solve(lease, taken, check)
-            except StoreError as error:
-                if time.monotonic() >= until:
-                    raise
-                log.warning(
-                    "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]
-                )
-            self.stopping.wait(STORE_PAUSE_S)
-            check()
-
-    def _solve(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
+    def work(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
+        """Solve a shard."""
         job = lease.job
         record, shard = self.records.read(job), self.records.shard(job, lease.shard)
         if record is None or shard is None:
@@ -254,14 +191,6 @@ def _solve_rows(scores: npt.NDArray[np.generic], work: _Work, check: Callable[[]
         threads=1,
         on_progress=lambda done, total: check(),
     )
-
-
-def _crash(error: Exception) -> ShardReport:
-    if isinstance(error, StoreError):
-        message = "the blob store failed, time and again: its disk may be full; the worker's log has the details"
-        return ShardReport(error=TensorError(code=Code.STORE_UNAVAILABLE, message=message))
-    message = f"unexpected {type(error).__name__} in the worker, whose log has the details; please report this"
-    return ShardReport(error=TensorError(code=Code.INTERNAL, message=message))
 
 
 def _shifted(index: tuple[int, ...] | None, first: int) -> list[int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +26,8 @@ class Settings(BaseSettings):
     """Name among the workers; must be unique."""
     worker_device: str = "cpu"
     """`cpu`, or a CUDA device such as `cuda:0`."""
+    worker_role: Literal["search", "bench"] = "search"
+    """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """Shards solved at the same time, each in a process of its own."""
     lease_s: float = Field(default=15.0, gt=0)
@@ -43,6 +46,11 @@ class Settings(BaseSettings):
     """`text` or `json`: how a line of the log is written."""
     otlp_url: str = ""
     """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; none unless set."""
+
+    @property
+    def slots(self) -> int:
+        """Parts of jobs done at the same time: what is measured is measured alone."""
+        return self.worker_slots if self.worker_role == "search" else 1
 
     @property
     def store_path(self) -> str:

@@ -10,12 +10,16 @@ from functools import cache
 from celery.signals import worker_process_init
 
 import masksmith as ms
+from masksmith.benchmark import device_identity
 from masksmith_protocol import logs
-from masksmith_protocol.queues import SHARD_TASK
+from masksmith_protocol.devices import Device
+from masksmith_protocol.queues import CASE_TASK, SHARD_TASK
 from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import BlobStore
 
 from .app import STOP_SIGNAL, configure_logging, create_app
+from .bencher import Bencher
+from .leased import Leased
 from .runner import Runner
 from .settings import Settings
 from .spans import Spans
@@ -26,17 +30,20 @@ app = create_app(Settings())
 
 
 @cache
-def runner() -> Runner:
+def runner() -> Leased:
     """This process's runner."""
     settings = Settings()
-    return Runner(
-        JobRecords(settings.redis_url),
+    records = JobRecords(settings.redis_url)
+    kind: type[Leased] = Bencher if settings.worker_role == "bench" else Runner
+    return kind(
+        records,
         BlobStore(settings.store_path),
         device=settings.worker_device,
         lease_s=settings.lease_s,
         attempts=settings.attempts,
         store_patience_s=settings.store_patience_s,
         abort=_die,
+        shared=Device(records.redis, device_identity(settings.worker_device), settings.lease_s),
     )
 
 
@@ -54,6 +61,13 @@ def solve_shard(job: str, shard: int) -> None:
         log.info("%s", told["outcome"])
 
 
+@app.task(name=CASE_TASK)  # type: ignore[untyped-decorator]
+def measure_case(job: str, case: int) -> None:
+    """Measure one case of a benchmark; what became of it stands in the job's record."""
+    with logs.about(job=job, shard=case):
+        log.info("%s", runner().run(job, case))
+
+
 def _die() -> None:
     os._exit(1)
 
@@ -64,7 +78,8 @@ def _prepare(**_: object) -> None:
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()
     spans()
-    ms.warm_up(WARM_PATTERNS)
+    if isinstance(runner(), Runner):
+        ms.warm_up(WARM_PATTERNS)
 
 
 worker_process_init.connect(_prepare)

@@ -123,7 +123,12 @@ def save(report: Report, path: Path) -> None:
 
 
 def _remotely(client: Client, request: Any, timeout_s: float | None) -> Report:
-    raise InputError("not yet without --local")
+    job = client.jobs.submit_request(request)
+    try:
+        return job.wait_for_report(timeout_s, progress=None)
+    except KeyboardInterrupt:
+        note(f"\njob {job.id} goes on: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
+        raise
 
 
 def _check_outputs(paths: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from masksmith_client._errors import ClientError, JobFailedError
 from masksmith_client._events import Event
 from masksmith_client._jobs import Job
 from masksmith_client._retry import RetryPolicy
-from masksmith_protocol.documents import JobState
+from masksmith_protocol.documents import Job as JobDocument, JobState
 
 from .console import JsonOption, UrlOption, emit, emit_line, note, show_table
 from .measures import show_measures
@@ -139,10 +139,24 @@ def _emit_event(event: Event) -> None:
     emit_line({"id": event.id, "event": event.kind, **event.data})
 
 
+def _show_cases(document: JobDocument) -> None:
+    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} cases")
+    rows = [
+        (case.name, case.state.value, case.kernel or "-", "-" if case.speedup is None else f"{case.speedup:.2f}x")
+        for case in document.cases
+    ]
+    show_table(("case", "state", "fastest", "speed-up"), rows, left=3)
+    for case in document.cases:
+        if case.error is not None:
+            note(f"{case.name}: {case.error.message} ({case.error.code})")
+
+
 def _show(job: Job, *, as_json: bool) -> None:
     document = job.document
     if as_json:
         return emit(document.model_dump(mode="json"))
+    if document.kind == "benchmark":
+        return _show_cases(document)
     end = document.finished_at.timestamp() if document.finished_at else time.time()
     began = (document.started_at or document.created_at).timestamp()
     print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} shards")

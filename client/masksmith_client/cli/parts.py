@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -54,6 +54,9 @@ def worker(
     name: Annotated[str | None, typer.Option(help="MASKSMITH_WORKER_NAME")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:N (MASKSMITH_WORKER_DEVICE)")] = None,
     slots: Annotated[int | None, typer.Option(help="Shards at once (MASKSMITH_WORKER_SLOTS)", min=1)] = None,
+    role: Annotated[
+        Literal["search", "bench"] | None, typer.Option(help="Find masks or measure kernels (MASKSMITH_WORKER_ROLE)")
+    ] = None,
     redis_url: RedisOption = None,
     store_url: StoreOption = None,
     log_format: LogFormatOption = None,
@@ -64,6 +67,7 @@ def worker(
         MASKSMITH_WORKER_NAME=name,
         MASKSMITH_WORKER_DEVICE=device,
         MASKSMITH_WORKER_SLOTS=None if slots is None else str(slots),
+        MASKSMITH_WORKER_ROLE=role,
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
         MASKSMITH_LOG_FORMAT=check_log_format(log_format),

@@ -34,6 +34,7 @@ class Plan:
     Attributes:
         slots: Shards that the CPU worker solves at once.
         gpus: Number of GPU workers beside it.
+        bench: Whether a worker that measures stands beside each of them.
     """
 
     host: str
@@ -41,6 +42,7 @@ class Plan:
     data: DataDirectory
     slots: int
     gpus: int
+    bench: bool = True
 
     @property
     def url(self) -> str:
@@ -54,6 +56,12 @@ class Plan:
         gpus = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
         return {"worker-cpu": ("cpu", self.slots), **gpus}
 
+    @property
+    def benches(self) -> dict[str, str]:
+        """Device of every worker that measures, by name."""
+        devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
+        return {f"bench-{name}": device for name, device in devices.items() if self.bench}
+
 
 def up(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -63,6 +71,9 @@ def up(
         int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; all unless given.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
+    bench: Annotated[
+        bool, typer.Option("--bench/--no-bench", help="A worker that measures kernels, beside each of the others.")
+    ] = True,
     insecure: parts.InsecureOption = False,
     log_format: parts.LogFormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
@@ -77,7 +88,7 @@ def up(
         raise InputError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
     directory = DataDirectory(data or settings.data_home())
     try:
-        plan = Plan(host, _port(host, port), directory, workers or _cores(), gpus)
+        plan = Plan(host, _port(host, port), directory, workers or _cores(), gpus, bench)
         directory.announce(f"{plan.url}, process {os.getpid()}")
         code = _run(plan, as_json=as_json)
     finally:
@@ -125,6 +136,8 @@ def _start(plan: Plan, supervisor: Supervisor, place: valkey.SocketPlace) -> Non
     }
     for name in plan.workers:
         supervisor.start(_worker(plan, name, shared))
+    for name, device in plan.benches.items():
+        supervisor.start(_bencher(plan, name, device, shared))
     supervisor.start(_service(plan, shared))
     _await_readiness(plan, supervisor)
 
@@ -178,6 +191,16 @@ def _worker(plan: Plan, name: str, shared: dict[str, str]) -> Part:
         "MASKSMITH_WORKER_NAME": f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}",
         "MASKSMITH_WORKER_DEVICE": device,
         "MASKSMITH_WORKER_SLOTS": str(slots),
+    }
+    environment = settings.child_environment(given)
+    return Part(name, parts.command("worker"), environment, plan.data.log(name), WORKER_GRACE_S)
+
+
+def _bencher(plan: Plan, name: str, device: str, shared: dict[str, str]) -> Part:
+    given = shared | {
+        "MASKSMITH_WORKER_NAME": f"{name}-{socket.gethostname()}-{os.getpid()}",
+        "MASKSMITH_WORKER_DEVICE": device,
+        "MASKSMITH_WORKER_ROLE": "bench",
     }
     environment = settings.child_environment(given)
     return Part(name, parts.command("worker"), environment, plan.data.log(name), WORKER_GRACE_S)

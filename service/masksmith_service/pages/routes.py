@@ -12,11 +12,11 @@ from fastapi.staticfiles import StaticFiles
 
 from masksmith.patterns import PatternError
 from masksmith_protocol.documents import Job, JobState
-from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE
+from masksmith_protocol.queues import QUEUES
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job, visible_job
+from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_masks_job, visible_job
 from masksmith_service.state import State, StateDep
 
 from .choices import described, offered
@@ -58,7 +58,7 @@ def show_comparison(
 
 
 def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
-    records = [read_job(state, job.id) for job in jobs]
+    records = [read_masks_job(state, job.id) for job in jobs]
     pairs = pair_up(jobs[0], records[0], jobs[1], records[1])
     found: dict[str, Any] = {
         "pairs": pairs,
@@ -112,7 +112,7 @@ def show_jobs(
     found = find_jobs(state.records, None if caller.is_admin else caller.key, q, only, after)
     onward = urlencode({"q": q, "only": only, "after": found.next}) if found.next else None
     # How busy the others are is for admins to know.
-    queues = {name: state.records.queue_length(name) for name in (CPU_QUEUE, GPU_QUEUE)} if caller.is_admin else {}
+    queues = {name: state.records.queue_length(name) for name in QUEUES} if caller.is_admin else {}
     workers = state.records.workers() if caller.is_admin else None
     return render(
         "jobs.html", jobs=found.jobs, onward=onward, q=q, only=only, after=after, workers=workers, queues=queues,
@@ -131,6 +131,8 @@ def show_job(
 ) -> HTMLResponse:
     """Show a job and its layers."""
     found = get_job(job, state)
+    if found.kind == "benchmark":
+        return render("benchmark.html", job=found)
     layers = list_layers(found, q, sort, page, descending=desc)
     return render("job.html", job=found, layers=layers, totals=total(found), q=q, query=_queries(q, sort, desc=desc))
 
@@ -154,7 +156,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 @router.get("/jobs/{job}/layer")
 def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
-    record = read_job(state, job)
+    record = read_masks_job(state, job)
     found = find_layer(record, state.records.shards(job), state.records.reports(job), tensor)
     document = get_job(job, state)
     names = [each.name for each in document.tensors if each.status is not None]

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from masksmith_protocol import DATA_FORMAT, WIRE_VERSION
 from masksmith_protocol.documents import WorkerInfo
 from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.queues import BENCH_QUEUES
 from masksmith_protocol.store import upload_name
 from masksmith_service.callers import AdminDep
 from masksmith_service.state import StateDep
@@ -90,12 +91,6 @@ def solvers() -> list[SolverInfo]:
     return SOLVERS
 
 
-@router.get("/v1/kernels")
-def kernels() -> list[str]:
-    """List the sparse kernels that can be benchmarked: none in this version."""
-    return []
-
-
 @router.get("/v1/workers")
 def workers(state: StateDep, caller: AdminDep) -> list[WorkerInfo]:
     """List the workers that are alive, for an admin."""
@@ -126,7 +121,8 @@ async def healthz() -> Health:
 def readyz(state: StateDep) -> Readiness:
     """Answer 200 once broker, store and at least one worker are there, else 503 saying what is missing."""
     state.store.size(upload_name("0" * 64))
-    count = len(state.records.workers())
+    searching = [worker for worker in state.records.workers() if not BENCH_QUEUES.issuperset(worker.queues)]
+    count = len(searching)
     if count == 0:
         detail = "no worker is alive; start one with `masksmith worker`"
         raise RequestError(503, Code.NO_WORKER, detail, retry_after_s=2)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio.to_thread
 import redis
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from masksmith.patterns import Pattern
 from masksmith_protocol import logs
+from masksmith_protocol.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.queues import CPU_QUEUE, bench_queue
 from masksmith_protocol.records import (
     Admission,
     FullError,
@@ -30,11 +32,12 @@ from masksmith_protocol.records import (
 from masksmith_protocol.shards import Shard, cut
 from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
+from masksmith_service.benchmarks import plan_benchmark
 from masksmith_service.callers import Caller, CallerDep
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
 from masksmith_service.uploads import receive, too_many_bytes
-from masksmith_service.views import job_view, summary_view
+from masksmith_service.views import benchmark_view, job_view, summary_view
 from masksmith_service.weights import WeightsFile
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,17 @@ def visible_job(job: str, state: StateDep, caller: CallerDep) -> str:
 JobId = Annotated[str, Depends(visible_job)]
 
 
+def _kind(document: Any) -> str:
+    """Masks are what documents ask for that do not say."""
+    found = document.get("kind", "masks") if isinstance(document, dict) else getattr(document, "kind", "masks")
+    return str(found)
+
+
+JobRequest = Annotated[
+    Annotated[MasksRequest, Tag("masks")] | Annotated[BenchmarkRequest, Tag("benchmark")], Discriminator(_kind)
+]
+
+
 class FileOptions(MasksOptions):
     """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
 
@@ -69,7 +83,7 @@ class FileOptions(MasksOptions):
 
 @router.post("/jobs", status_code=202)
 async def create_job(
-    document: MasksRequest,
+    document: JobRequest,
     response: Response,
     state: StateDep,
     caller: CallerDep,
@@ -79,6 +93,8 @@ async def create_job(
     """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
 
     def create() -> str:
+        if isinstance(document, BenchmarkRequest):
+            return _submit_benchmark(state, caller, document, key)
         limit, masks_of = state.settings.max_tensors, partial(_masks_of, state, caller)
         plan = planning.plan_request(document, _headers(state, caller), limit, masks_of)
         return _submit(state, caller, plan, planning.parse_pattern(document), key)
@@ -177,16 +193,36 @@ def delete_job(job: JobId, state: StateDep) -> None:
 
 
 def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str | None) -> str:
-    """Write the record, then enqueue its shards; the sweeper enqueues what a crash in between leaves out."""
+    """Cut a masks job into shards, and start it."""
     options, limits = plan.options, state.settings
     update = None if options.update is None else parse_update(options.update)
     tied = options.budget is None
     shards = cut(
         plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
     )
-    fingerprint = digest_document(plan.model_dump(mode="json")) if key else ""
+    return _start(state, caller, plan, shards, key, CPU_QUEUE)
+
+
+def _submit_benchmark(state: State, caller: Caller, document: BenchmarkRequest, key: str | None) -> str:
+    """Make the cases of a benchmark, and start it; masks must be visible to whoever asks."""
+    if document.masks_of is not None:
+        visible_job(document.masks_of, state, caller)
+    planned = plan_benchmark(document, state.records)
+    return _start(state, caller, planned.plan, planned.cases, key, bench_queue(document.device))
+
+
+def _start(
+    state: State,
+    caller: Caller,
+    plan: Plan | BenchmarkPlan,
+    parts: Sequence[Shard] | Sequence[PlannedCase],
+    key: str | None,
+    queue: str,
+) -> str:
+    """Write the record, then enqueue its parts; the sweeper enqueues what a crash in between leaves out."""
+    fingerprint = digest_document(_what(plan, parts)) if key else ""
     try:
-        made = state.records.create(plan, shards, key or "", fingerprint, _admission(state, caller))
+        made = state.records.create(plan, parts, key or "", fingerprint, _admission(state, caller), queue)
     except FullError as error:
         raise _full(error, caller) from None
     except MissingUploadError as error:
@@ -198,7 +234,7 @@ def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str
     logs.note(job=job)
     if new:
         try:
-            state.queue.enqueue_all(job, len(shards))
+            state.queue.enqueue_all(job, len(parts), queue)
         except redis.RedisError as error:
             log.warning("job %s is recorded but not enqueued; the sweeper will do it: %s", job, error)
     return job
@@ -222,7 +258,13 @@ def _masks_of(
     state: State, caller: Caller, job: str
 ) -> tuple[JobRecord, Mapping[int, Shard], Mapping[int, ShardReport]]:
     visible_job(job, state, caller)
-    return read_job(state, job), state.records.shards(job), state.records.reports(job)
+    return read_masks_job(state, job), state.records.shards(job), state.records.reports(job)
+
+
+def _what(plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:
+    """Give what makes two requests the same: masks do not depend on how they are cut, benchmarks are their cases."""
+    content = plan.model_dump(mode="json")
+    return content if isinstance(plan, Plan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
 
 
 def _full(error: FullError, caller: Caller) -> RequestError:
@@ -254,7 +296,7 @@ def _wait_s(prefer: str | None, most: float) -> float | None:
 
 
 def _ended(job: str, state: State) -> JobRecord:
-    record = read_job(state, job)
+    record = read_masks_job(state, job)
     if not record.state.is_terminal:
         detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
         raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
@@ -271,7 +313,21 @@ def _download(file: MasksFile | WeightsFile, what: str, job: str, state: State) 
 
 
 def _view(state: State, job: str) -> Job:
-    return job_view(read_job(state, job), state.records.shards(job), state.records.reports(job))
+    record = read_job(state, job)
+    if record.kind == "benchmark":
+        return benchmark_view(record, state.records.cases(job), state.records.case_reports(job))
+    return job_view(record, state.records.shards(job), state.records.reports(job))
+
+
+def read_masks_job(state: State, job: str) -> JobRecord:
+    """Read the record of a job that finds masks.
+
+    Raises:
+        RequestError: If there is no such job, or it is a benchmark.
+    """
+    record = read_job(state, job)
+    _ = record.plan
+    return record
 
 
 def read_job(state: State, job: str) -> JobRecord:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.layers import Layer, find_layer
-from masksmith_service.routes.jobs import JobId, read_job
+from masksmith_service.routes.jobs import JobId, read_masks_job
 from masksmith_service.state import StateDep
 from masksmith_service.windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
 
@@ -23,7 +23,7 @@ Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> Layer:
     """Find the layer that a request is about."""
-    record = read_job(state, job)
+    record = read_masks_job(state, job)
     return find_layer(record, state.records.shards(job), state.records.reports(job), tensor)
 
 

@@ -14,12 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._answers import BreakEven as BreakEven, Estimate as Estimate, Winner as Winner
+    from ._answers import BreakEven as BreakEven, Estimate as Estimate, Winner as Winner, winners as winners
     from ._benchmark import benchmark as benchmark
     from ._cases import Case as Case, Layer as Layer, group as group, read_shapes as read_shapes
     from ._declaration import Declaration as Declaration, Support as Support
     from ._errors import BenchmarkError as BenchmarkError
     from ._kernel import Kernel as Kernel, Operand as Operand, Packed as Packed
+    from ._machine import device_identity as device_identity
     from ._method import Bench as Bench
     from ._models import MODELS as MODELS
     from ._planning import Request as Request, plan as plan
@@ -51,11 +52,13 @@ _HOMES = {
     "Winner": "_answers",
     "all_kernels": "_registry",
     "benchmark": "_benchmark",
+    "device_identity": "_machine",
     "draw": "_plots",
     "group": "_cases",
     "own_kernels": "_registry",
     "plan": "_planning",
     "read_shapes": "_cases",
+    "winners": "_answers",
 }
 
 __all__ = [*_HOMES]

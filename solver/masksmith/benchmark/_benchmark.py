@@ -12,7 +12,6 @@ from masksmith.patterns import Pattern
 from ._cases import Case, Direction, Layer, read_shapes
 from ._errors import BenchmarkError
 from ._kernel import Kernel
-from ._machine import device_identity as device_identity
 from ._method import ROUNDS, Bench
 from ._models import MODELS
 from ._operands import check_mask

@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("numpy", "numba", "scipy", "triton")
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
     """Give the machine, the device and the versions, for the head of a report."""
+    import torch
+
     found: dict[str, Any] = {
         "device": device,
         "processor": processor(),
@@ -43,6 +43,8 @@ def processor() -> str:
 def device_identity(device: str) -> str:
     """Name a device so that every process that can use it gives the same name, in containers too."""
     if device.partition(":")[0] == "cuda":
+        import torch
+
         return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
     try:
         return "cpu-" + Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -51,6 +53,8 @@ def device_identity(device: str) -> str:
 
 
 def _gpu(device: str) -> dict[str, Any]:
+    import torch
+
     properties = torch.cuda.get_device_properties(device)
     found = {
         "gpu": properties.name,

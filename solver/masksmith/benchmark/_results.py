@@ -104,11 +104,14 @@ class CaseResult:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> CaseResult:
         """Read what `document` gave."""
-        case = dict(document["case"])
-        case["layer"] = Layer(**case["layer"])
-        case["kernels"] = tuple(case["kernels"])
         measurements = [_measurement(one) for one in document["measurements"]]
-        return cls(**{**document, "case": Case(**case), "measurements": measurements})
+        return cls(**{**document, "case": cls.read_case(document["case"]), "measurements": measurements})
+
+    @staticmethod
+    def read_case(document: Mapping[str, Any]) -> Case:
+        """Read a case from the JSON of `dataclasses.asdict`."""
+        layer, kernels = Layer(**document["layer"]), tuple(document["kernels"])
+        return Case(**{**document, "layer": layer, "kernels": kernels})
 
 
 def _measurement(document: Mapping[str, Any]) -> Measurement:

@@ -159,7 +159,8 @@ def _layers(report: Report) -> Table:
             rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
             continue
         low, high = seconds(best.timing.p20_s), seconds(best.timing.p80_s)
-        share, packed = f"{best.roofline:.0%}", f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
+        share = "-" if best.roofline is None else f"{best.roofline:.0%}"
+        packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
         took = f"{seconds(best.timing.median_s)} ({low} - {high})"
         rows.append([*row[:2], best.kernel, *row[2:], took, f"{best.speedup:.2f}x", packed, share])
     note = (

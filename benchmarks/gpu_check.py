@@ -1,0 +1,97 @@
+"""Everything of masksmith that runs on a GPU, checked and timed in one go; made for a machine met for the first time.
+
+    python benchmarks/gpu_check.py [--device cuda:0] [--quick] [--out gpu]
+
+Writes what it measured to `OUT/*.json`, `*.md` and `*.png`, and prints a line for every part. Exit code 1 if a part
+failed, 2 where there is no CUDA device. Parts:
+
+kernels    `masksmith.benchmark` on CUDA: every kernel that runs there (cuSPARSELt, CUTLASS, Triton BSR, cuSPARSE CSR),
+           both directions, bfloat16 and float16, checked against float64 before they are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from masksmith.benchmark import Layer, Report, benchmark, draw
+
+PATTERNS = ("2:4", "transposable 2:4", "transposable 8:16", "block 64x64 25%", "block 32x32 10%", "10%")
+SQUARE = [Layer("square", 4096, 4096), Layer("up", 11008, 4096), Layer("down", 4096, 11008)]
+SMALL = [Layer("square", 1024, 1024)]
+
+
+def kernels(device: str, out: Path, *, quick: bool) -> str:
+    """Measure kernels, and write the report."""
+    done: list[float] = []
+    report = benchmark(
+        SMALL if quick else SQUARE,
+        PATTERNS[:2] if quick else PATTERNS,
+        batches=[16, 256] if quick else [1, 32, 256, 4096],
+        dtypes=["float16"] if quick else ["float16", "bfloat16"],
+        directions=["forward", "backward"],
+        device=device,
+        curves=not quick,
+        rounds=5 if quick else 15,
+        on_case=lambda result, number, total: _tell(done, number, total, str(result.case)),
+    )
+    (out / "kernels.json").write_text(report.to_json())
+    (out / "kernels.csv").write_text(report.to_csv())
+    (out / "kernels.md").write_text(report.to_markdown("What a mask buys on this GPU"))
+    draw(report, out / "kernels.png")
+    return _judge(report)
+
+
+def _tell(done: list[float], number: int, total: int, case: str) -> None:
+    """Say how far it is, at most once a second."""
+    if not done or time.monotonic() - done[-1] > 1.0 or number == total:
+        done.append(time.monotonic())
+        print(f"  {number}/{total} {case}", flush=True)
+
+
+def _judge(report: Report) -> str:
+    """Sum a report up; raises if a kernel gave wrong numbers or broke."""
+    if report.failures:
+        raise RuntimeError(f"{len(report.failures)} failed, the first: {report.failures[0]}")
+    names = sorted({one.kernel for result in report.results for one in result.measured})
+    throttled = sum(bool(result.conditions.get("throttled")) for result in report.results)
+    return (
+        f"{len(report.results)} cases, kernels {', '.join(names)}; cannot run: {report.skipped}; throttled {throttled}"
+    )
+
+
+PARTS: dict[str, Callable[..., str]] = {"kernels": kernels}
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--device", default="cuda:0")
+    options.add_argument("--quick", action="store_true", help="small shapes: does it run at all?")
+    options.add_argument("--out", type=Path, default=Path("gpu"))
+    options.add_argument("--parts", default=",".join(PARTS), help="separated by commas")
+    given = options.parse_args()
+    if not torch.cuda.is_available():
+        print(f"no CUDA device: torch {torch.__version__} sees none; nothing was checked")
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    print(f"{torch.cuda.get_device_name(given.device)}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    failed = 0
+    for name in given.parts.split(","):
+        begun = time.monotonic()
+        try:
+            said = PARTS[name](given.device, given.out, quick=given.quick)
+            print(f"ok      {name}: {said} ({time.monotonic() - begun:.0f} s)")
+        except Exception:  # noqa: BLE001 - the other parts are worth knowing too
+            failed += 1
+            print(f"FAILED  {name} ({time.monotonic() - begun:.0f} s)\n{traceback.format_exc()}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Benchmarks: requests become cases that kernels can do, and case reports become a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from masksmith.benchmark import (
+    MODELS,
+    BenchmarkError,
+    CaseResult,
+    Declaration,
+    Layer,
+    Report,
+    Request,
+    group,
+    own_kernels,
+    plan,
+)
+from masksmith_protocol.announcements import bench_workers
+from masksmith_protocol.benchmarks import (
+    BenchmarkOptions,
+    BenchmarkPlan,
+    BenchmarkRequest,
+    BenchWorker,
+    CaseReport,
+    KernelInfo,
+    KernelPlace,
+    MaskPart,
+    PlannedCase,
+    PlannedMask,
+)
+from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.records import JobRecord, JobRecords
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A benchmark made ready, and its cases."""
+
+    plan: BenchmarkPlan
+    cases: list[PlannedCase]
+
+
+def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
+    """Make the cases of a request; nothing of it is recorded yet.
+
+    Raises:
+        RequestError: If a kernel, shape, dtype, pattern or the masks named make no sense; the message says which.
+    """
+    workers = bench_workers(records.redis)
+    masks: dict[str, PlannedMask] = {}
+    if request.masks_of is not None:
+        layers, pattern, masks = _masks_of(request.masks_of, records)
+        request = request.model_copy(update={"patterns": [pattern]})
+    else:
+        layers = _layers(request)
+    options = BenchmarkOptions(**request.model_dump(include=set(BenchmarkOptions.model_fields)))
+    try:
+        cases = plan(_library_request(options, layers), declarations(workers))
+    except BenchmarkError as error:
+        raise RequestError(422, Code(error.fault), str(error)) from None
+    _check_runnable(options, workers)
+    return Planned(BenchmarkPlan(options=options, masks=masks), [PlannedCase(case=asdict(case)) for case in cases])
+
+
+def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
+    """Give every kernel that masksmith has or a living worker announces, by name."""
+    found = {name: kernel.declaration for name, kernel in own_kernels().items()}
+    for worker in workers:
+        for kernel in worker.kernels:
+            declaration = Declaration.read(kernel.declaration)
+            found.setdefault(declaration.name, declaration)
+    return found
+
+
+def kernel_infos(workers: Sequence[BenchWorker]) -> list[KernelInfo]:
+    """Say what each kernel can do, and where it runs."""
+    infos = []
+    for declaration in declarations(workers).values():
+        places = [
+            KernelPlace(worker=worker.name, device=worker.device, runs=kernel.obstacle is None, reason=kernel.obstacle)
+            for worker in workers
+            for kernel in worker.kernels
+            if kernel.declaration["name"] == declaration.name
+        ]
+        infos.append(KernelInfo(**declaration.document(), workers=places))
+    return infos
+
+
+def read_report(record: JobRecord, records: JobRecords) -> Report:
+    """Put the report of a benchmark together, as far as it has come.
+
+    Raises:
+        RequestError: If the job is no benchmark.
+    """
+    if record.benchmark is None:
+        raise RequestError(404, Code.RESULT_NOT_FOUND, f"job {record.id} is no benchmark; its masks: .../masks")
+    cases = records.cases(record.id)
+    results = [case_result(cases[index], report) for index, report in sorted(records.case_reports(record.id).items())]
+    settings = record.benchmark.options.model_dump(include={"device", "rounds", "threads", "seed"})
+    return Report(results, settings | {"job": record.id})
+
+
+def case_result(planned: PlannedCase, report: CaseReport) -> CaseResult:
+    """Read a case's result; a case that failed as a whole has nothing but its error."""
+    if report.result is not None:
+        return CaseResult.read(report.result)
+    case = CaseResult.read_case(planned.case)
+    return CaseResult(case, case.rule.density, [], error=report.error.message if report.error else "failed")
+
+
+def _library_request(options: BenchmarkOptions, layers: Sequence[Layer]) -> Request:
+    fields = options.model_dump(include={"patterns", "batches", "dtypes", "directions", "kernels", "device", "curves"})
+    return Request(layers=layers, **fields)
+
+
+def _layers(request: BenchmarkRequest) -> list[Layer]:
+    if request.model is None:
+        return [Layer(**layer.model_dump()) for layer in request.layers]
+    if request.model not in MODELS:
+        detail = f"model {request.model!r} is not known by name ({', '.join(MODELS)}); give its layers"
+        raise RequestError(422, Code.INVALID_BENCHMARK, detail)
+    return MODELS[request.model]
+
+
+def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
+    """Find the masks of a job that is over; of several with one shape the first stands for all."""
+    record = records.read(job)
+    if record is None:
+        raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
+    options = record.plan.options
+    if not record.state.is_terminal:
+        detail = f"job {job} is {record.state}; its masks can be measured once it is over"
+        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1)
+    if options.axis != "in" or options.budget is not None:
+        detail = f"job {job}: only masks of one pattern along axis 'in' can be measured"
+        raise RequestError(422, Code.INVALID_MASK, detail)
+    shards, reports = records.shards(job), records.reports(job)
+    found: dict[str, PlannedMask] = {}
+    for number, tensor in enumerate(record.plan.tensors):
+        mine = [index for index, shard in sorted(shards.items()) if shard.tensor == number]
+        parts = [
+            MaskPart(result=str(reports[index].result), rows=shards[index].last - shards[index].first)
+            for index in mine
+            if index in reports and reports[index].result is not None
+        ]
+        if len(tensor.shape) == 2 and len(parts) == len(mine):
+            found[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
+    if not found:
+        raise RequestError(404, Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
+    layers = group((name, mask.rows, mask.cols) for name, mask in found.items())
+    return layers, options.pattern, {layer.name: found[layer.name] for layer in layers}
+
+
+def _check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -> None:
+    """Refuse a kernel that was named and that every living worker of the device says it cannot run."""
+    there = [worker for worker in workers if worker.device.partition(":")[0] == options.device]
+    for name in options.kernels or []:
+        obstacles = [
+            kernel.obstacle for worker in there for kernel in worker.kernels if kernel.declaration["name"] == name
+        ]
+        if obstacles and all(obstacles):
+            detail = f"kernel {name!r} cannot run on {options.device} here: {obstacles[0]}"
+            raise RequestError(422, Code.KERNEL_REFUSED, detail, kernel=name)
