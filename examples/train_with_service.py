@@ -226,7 +226,8 @@ def machine() -> str:
     """Name the machine, and how training shares it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}; one for training, niceness {os.nice(0)}"
+    share = f"one for training, niceness {os.nice(0)}; load average {os.getloadavg()[0]:.0f}"
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}; {share}"
 
 
 def commit() -> str:
