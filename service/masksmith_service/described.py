@@ -1,0 +1,45 @@
+"""The OpenAPI document says what is: problem documents for whatever goes wrong, raw bodies where they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Problem
+
+_PROBLEM = {
+    "description": "A problem document",
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+}
+_RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_UPLOADS = {("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
+_ANSWERED_EARLY = {("/v1/tensors/{digest}", "put"): "201", ("/v1/masks", "post"): "202", ("/v1/jobs", "post"): "202"}
+_BINARY = {("/v1/jobs/{job}/masks", "get"), ("/v1/jobs/{job}/weights", "get")}
+
+
+def describe(app: FastAPI) -> None:
+    """Make the application's OpenAPI document complete."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            for path, methods in document["paths"].items():
+                for method, operation in methods.items():
+                    _complete(path, method, operation)
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)
+    responses["default"] = _PROBLEM
+    if (path, method) in _UPLOADS:
+        operation["requestBody"] = _RAW
+    if (path, method) in _ANSWERED_EARLY:
+        responses["200"] = responses[_ANSWERED_EARLY[path, method]]
+    if (path, method) in _BINARY:
+        responses["200"]["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
