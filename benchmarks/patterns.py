@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from layers import minilm
 from measuring import ROOT, gaussian, interleave, stamp, table
 
@@ -86,6 +87,26 @@ def large(rounds: int) -> list[list[str]]:
     return rows
 
 
+def beside_topk(rounds: int) -> str:
+    """Time plain 2:4 beside `torch.topk` on the same groups, one thread each: the whole solve, proof included."""
+    scores = np.abs(gaussian(4096, 4096))
+    groups, threads = torch.from_numpy(scores).view(-1, 4), torch.get_num_threads()
+
+    def topk() -> None:
+        kept = torch.topk(groups, 2, dim=1).indices
+        torch.zeros_like(groups, dtype=torch.bool).scatter_(1, kept, True)
+
+    torch.set_num_threads(1)
+    runs = {"topk": topk, "solve": lambda: ms.solve(scores, "2:4", threads=1)}
+    seconds = interleave(runs, rounds)
+    torch.set_num_threads(threads)
+    best = {name: min(times) for name, times in seconds.items()}
+    return (
+        f"Plain 2:4 of that layer, one thread, proof included: {best['solve']:.3f} s; `torch.topk` and a scatter on "
+        f"the same groups, in the same run: {best['topk']:.3f} s, {best['topk'] / best['solve']:.1f} times as long."
+    )
+
+
 def main() -> None:
     """Measure, print, and write if asked."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,6 +125,7 @@ def main() -> None:
         f"The {len(scores)} linear layers of all-MiniLM-L6-v2, {entries / 1e6:.1f} million weights, magnitude. A gap "
         f"of 0 is proved.\nStorage is a share of the dense half-precision bytes, in the smallest format.\n\n{real}\n\n"
         f"One random layer of 4096 x 4096, {given.rounds} interleaved rounds.\n\n{random}\n\n"
+        f"{beside_topk(given.rounds)}\n\n"
         f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}.\n"
     )
     print(text)

@@ -40,7 +40,7 @@ class TopK:
         """
         down, across, tile = panel.down, panel.across, panel.tile
         scores = np.ascontiguousarray(panel.scores)
-        mask = np.empty(scores.shape, np.bool_)
+        mask = np.empty(scores.shape, np.bool_) if panel.room is None else panel.room
         prices = np.empty((down, across))
         if tile.cols == 4 and panel.forced is None:
             top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), prices.reshape(-1))
@@ -49,7 +49,9 @@ class TopK:
             impossible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, prices)
             if impossible >= 0:
                 raise InfeasibleError(_why(tile), divmod(int(impossible), across))
-        return PanelAnswer(mask, prices.reshape(down, across, 1), np.zeros((down, across, tile.cols)))
+        # No memory for prices that are 0 wherever columns are free.
+        free = np.broadcast_to(np.float64(0), (down, across, tile.cols))
+        return PanelAnswer(mask, prices.reshape(down, across, 1), free)
 
 
 def _why(tile: TileSpec) -> str:
