@@ -113,7 +113,10 @@ class BlobStore:
 
     def free_bytes(self) -> int | None:
         """Bytes free on the disk of a local directory; None for a bucket."""
-        return None if "://" in self.url else shutil.disk_usage(self.url).free
+        if "://" in self.url:
+            return None
+        with self._found():
+            return shutil.disk_usage(self.url).free
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
         """Give the blobs below a folder, each with the time when it was written."""

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0)
     """Longest that a request with `Prefer: wait` is held."""
     min_free_bytes: int = Field(default=2**30, ge=0)
-    """Bytes that uploads leave free on the disk of the store, if that is a directory."""
+    """Bytes that uploads leave free on the disk of the store, if that is a directory; 0 looks at no disk."""
     upload_stall_s: float = Field(default=60.0, gt=0)
     """Seconds within which another 64 KiB of a body must arrive."""
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)

@@ -171,8 +171,8 @@ class Inspector:
             raise RequestError(413, Code.BODY_TOO_LARGE, detail, limit=limit)
 
     def _check_disk(self, coming: int) -> None:
-        free = None if self._store is None else self._store.free_bytes()
         floor = self._settings.min_free_bytes
+        free = None if self._store is None or floor == 0 else self._store.free_bytes()
         if free is not None and free - coming < floor:
             detail = f"{free} bytes are free on the store's disk, of which min_free_bytes = {floor} stay free"
             raise RequestError(507, Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)

@@ -348,3 +348,12 @@ def test_a_store_that_cannot_write_is_an_error_that_passes(client, good, on_disk
     assert response.headers["retry-after"] == "5"
     (on_disk.path / "incoming").unlink()
     assert client.post("/v1/masks", params={"pattern": "2:4"}, content=good).status_code == 202
+
+
+def test_a_store_that_is_gone_is_an_error_that_passes(client, good, on_disk):
+    away = on_disk.path.with_name("away")
+    on_disk.path.rename(away)
+    response = client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
+    assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+    away.rename(on_disk.path)
+    assert client.post("/v1/masks", params={"pattern": "2:4"}, content=good).status_code == 202
