@@ -93,6 +93,46 @@ def test_an_error_stands_beside_its_layer(browser, client, layers):
     assert browser.find("a[download]").is_displayed()
 
 
+def test_sending_shows_how_far_it_is_and_can_be_stopped(browser, file, stack):
+    before = len(stack.http.get("/v1/jobs").json()["jobs"])
+    browser.open("/")
+    browser.find("#file").send_keys(str(file))
+    browser.until(lambda: browser.text("#chosen"))
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 500_000}
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    try:
+        browser.find("#go").click()
+        browser.until(lambda: 0 < browser.run("return document.getElementById('sent').value") < 1)
+        assert browser.text("#sent-text").endswith(" MiB")
+        assert not browser.find("#go").is_enabled()
+        browser.find("#stop").click()
+        browser.until(lambda: browser.text("#start-error") == "Stopped: nothing was kept.")
+    finally:
+        browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    assert len(stack.http.get("/v1/jobs").json()["jobs"]) == before
+    browser.find("#go").click()
+    browser.until(lambda: "succeeded" in browser.text("h1"))
+
+
+def test_a_file_can_be_dropped(browser, layers):
+    name, weight = next(iter(layers.items()))
+    data = base64.b64encode(safetensors.numpy.save({name: weight[:16]})).decode()
+    browser.open("/")
+    browser.run(
+        """const bytes = Uint8Array.from(atob(arguments[0]), c => c.charCodeAt(0));
+        const moved = new DataTransfer();
+        moved.items.add(new File([bytes], "dropped.safetensors"));
+        const drop = new DragEvent("drop", { dataTransfer: moved, bubbles: true });
+        document.getElementById("drop").dispatchEvent(drop);""",
+        data,
+    )
+    browser.until(lambda: browser.text("#file-name") == "dropped.safetensors")
+    browser.find("#go").click()
+    browser.until(lambda: "succeeded" in browser.text("h1"))
+    assert browser.text("#layers tbody tr th") == name
+
+
 def test_files_that_are_none_are_refused_before_they_are_sent(browser, tmp_path):
     junk = tmp_path / "junk.safetensors"
     junk.write_bytes(b"\xff" * 1000)
