@@ -16,8 +16,8 @@ from masksmith_protocol import masks
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.dtypes import ITEM_BYTES, to_numpy
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import JobRecord, ShardReport
-from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_protocol.records import JobRecord, JobRecords
+from masksmith_protocol.shards import PlannedTensor, shards_by_tensor
 from masksmith_protocol.store import BlobStore, result_name, upload_name
 
 Bools = npt.NDArray[np.bool_]
@@ -104,15 +104,16 @@ class Layer:
         return found
 
 
-def find_layer(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport], name: str) -> Layer:
+def find_layer(record: JobRecord, records: JobRecords, name: str) -> Layer:
     """Find a tensor of a job whose mask is complete.
 
     Raises:
-        RequestError: If the job has no such tensor, or no mask of it (yet).
+        RequestError: If the job has no such tensor, or no mask of it (yet), or finds no masks at all.
     """
     number = next((place for place, tensor in enumerate(record.plan.tensors) if tensor.name == name), None)
     if number is None:
         raise RequestError(404, Code.UNKNOWN_TENSOR, f"job {record.id} has no tensor {name[:200]!r}", tensor=name[:200])
+    shards, reports = records.shards(record.id), records.reports(record.id)
     mine = [(shards[index].first, index) for index in shards_by_tensor(record.plan.tensors, shards)[number]]
     results = [reports[index].result if index in reports else None for _, index in mine]
     if None in results:

@@ -51,7 +51,7 @@ def test_layers_meet_by_name(solve, read):
 
 def test_masks_are_compared_piece_by_piece(solve, read, records, settings, monkeypatch):
     jobs = [solve({"w": WEIGHT}, pattern=pattern) for pattern in ("2:4", "25%")]
-    layers = [find_layer(read(job)[1], records.shards(job), records.reports(job), "w") for job in jobs]
+    layers = [find_layer(read(job)[1], records, "w") for job in jobs]
     a, b = (ms.solve(np.abs(WEIGHT), pattern).mask for pattern in ("2:4", "25%"))
     monkeypatch.setattr(windows, "BAND_BYTES", 100)
     found = agreement(*layers, BlobStore(settings.store_path))
@@ -89,7 +89,7 @@ def test_a_budget_gives_every_layer_a_tile_of_its_own(client, solve, read, recor
     document, record = read(job)
     assert document.state == "succeeded"
     for report in document.tensors:
-        found = find_layer(record, records.shards(job), records.reports(job), report.name)
+        found = find_layer(record, records, report.name)
         assert found.options.pattern == report.pattern
         assert client.get(f"/jobs/{job}/layer", params={"tensor": report.name}, headers=HTML).status_code == 200
     assert "budget 50%" in client.get(f"/jobs/{job}", headers=HTML).text

@@ -10,15 +10,18 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
+from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
 from masksmith_protocol.documents import Job, JobState
 from masksmith_protocol.queues import QUEUES
+from masksmith_service.benchmarks import read_report
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_masks_job, visible_job
+from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job, read_masks_job, visible_job
 from masksmith_service.state import State, StateDep
 
+from . import charts
 from .choices import described, offered
 from .comparison import agreement, pair_up
 from .listing import find_jobs, list_layers, total
@@ -71,10 +74,7 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
     seen = next((pair for pair in pairs if pair.name == tensor and pair.can_be_seen), None)
     if seen is None:
         return found
-    layers = [
-        find_layer(record, state.records.shards(record.id), state.records.reports(record.id), tensor)
-        for record in records
-    ]
+    layers = [find_layer(record, state.records, tensor) for record in records]
     reports = [side.report for side in (seen.a, seen.b) if side is not None]
     viewed = [(*each, layer.tile) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
     common = agreement(layers[0], layers[1], state.store)
@@ -132,7 +132,9 @@ def show_job(
     """Show a job and its layers."""
     found = get_job(job, state)
     if found.kind == "benchmark":
-        return render("benchmark.html", job=found)
+        report = read_report(read_job(state, job), state.records)
+        machines = [machine_line(machine, report) for machine in report.machines]
+        return render("benchmark.html", job=found, report=report, machines=machines, charts=charts.draw(report))
     layers = list_layers(found, q, sort, page, descending=desc)
     return render("job.html", job=found, layers=layers, totals=total(found), q=q, query=_queries(q, sort, desc=desc))
 
@@ -156,8 +158,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 @router.get("/jobs/{job}/layer")
 def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
-    record = read_masks_job(state, job)
-    found = find_layer(record, state.records.shards(job), state.records.reports(job), tensor)
+    found = find_layer(read_masks_job(state, job), state.records, tensor)
     document = get_job(job, state)
     names = [each.name for each in document.tensors if each.status is not None]
     place = names.index(tensor)

@@ -23,8 +23,7 @@ Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> Layer:
     """Find the layer that a request is about."""
-    record = read_masks_job(state, job)
-    return find_layer(record, state.records.shards(job), state.records.reports(job), tensor)
+    return find_layer(read_masks_job(state, job), state.records, tensor)
 
 
 LayerDep = Annotated[Layer, Depends(layer_of)]

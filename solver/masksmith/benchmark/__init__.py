@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ._method import Bench as Bench
     from ._models import MODELS as MODELS
     from ._planning import Request as Request, plan as plan
-    from ._plots import draw as draw
+    from ._plots import bars as bars, curves as curves, draw as draw
     from ._registry import all_kernels as all_kernels, own_kernels as own_kernels
     from ._report import Report as Report
     from ._results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
-    from ._tables import Table as Table
+    from ._tables import Table as Table, machine_line as machine_line
 
 _HOMES = {
     "Bench": "_method",
@@ -51,11 +51,14 @@ _HOMES = {
     "Timing": "_results",
     "Winner": "_answers",
     "all_kernels": "_registry",
+    "bars": "_plots",
     "benchmark": "_benchmark",
+    "curves": "_plots",
     "device_identity": "_machine",
     "draw": "_plots",
     "group": "_cases",
     "own_kernels": "_registry",
+    "machine_line": "_tables",
     "plan": "_planning",
     "read_shapes": "_cases",
     "winners": "_answers",
