@@ -6,7 +6,7 @@ Siswanto (MIT thesis, 2021) prunes blocks of weights and continues in three ways
 (fine-tuning), from those of an early epoch (rewinding), from fresh random ones. He reports that with larger blocks
 fine-tuning loses accuracy gradually and rewinding stands less sparsity, while random reinitialisation reaches the
 same accuracy whatever the size. Here whole blocks of a perceptron's weights are kept by magnitude, proved optimal;
-all three ways train equally long.
+all three ways train equally long, which is too short for fresh weights to finish learning.
 """
 
 from __future__ import annotations

@@ -45,6 +45,15 @@ def test_a_study_runs_and_says_what_showed_up(study, tmp_path, monkeypatch, caps
     assert (tmp_path / f"{study.stem}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_its_page_is_of_a_full_run(study):
+    page = (ROOT / "docs" / "studies" / f"{study.stem}.md").read_text()
+    assert "standard deviation over seeds" in page
+    assert "quick" not in page
+    assert VERDICT.search(page)
+    assert f"(studies/{study.stem}.md)" in (ROOT / "docs" / "studies.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("difference", "word"), [([3, 4, 5], "yes"), ([-3, -4, -5], "the opposite"), ([3, -4, 1], "not beyond the noise")]
 )
