@@ -115,15 +115,15 @@ class Layer:
         if whole <= 0 or self.across == 0:
             return rows, None
         scores = self._fit(rows, whole)
-        start = None if self._start is None else self._fit(self._bools(self._start, span), whole)
-        if self.extras.hysteresis > 0 and start is not None:
-            scores = scores.astype(np.float64) + self.extras.hysteresis * start
+        if self.extras.hysteresis > 0 and self._start is not None:
+            held = self._fit(self._bools(self._start, span), whole)
+            scores = scores.astype(np.float64) + self.extras.hysteresis * held
         duals = None
         if isinstance(self.extras.warm_start, Solution) and self.extras.warm_start.duals is not None:
             u, v = self.extras.warm_start.duals
             duals = (u[span.first : span.last], v[span.first : span.last])
         room = self.sink.room(span.first * self.tile.rows, *scores.shape) if scores.shape == rows.shape else None
-        return rows, Panel(scores, self.tile, self._forced(span, whole), start, duals, room)
+        return rows, Panel(scores, self.tile, self._forced(span, whole), duals, room)
 
     def write(
         self, span: Span, rows: Matrix, panel: Panel | None, answer: PanelAnswer | None, seconds: float = 0.0

@@ -29,7 +29,6 @@ class Panel:
         scores: `[down * tile.rows, across * tile.cols]`, finite and non-negative, rows contiguous, float32 or float64.
         tile: Size and budgets of its tiles.
         forced: Per entry `KEEP`, `FREE` or `DROP`; None when every entry is free.
-        start: Mask to start from, or None.
         start_duals: Row and column duals to start from (shapes as in `PanelAnswer`), or None.
         room: Where a solver may put its mask, so that it need not be copied there; as scores, not initialised.
     """
@@ -37,7 +36,6 @@ class Panel:
     scores: Matrix
     tile: TileSpec
     forced: Forced | None = None
-    start: Bools | None = None
     start_duals: tuple[Duals, Duals] | None = None
     room: Bools | None = None
 

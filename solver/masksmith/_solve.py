@@ -48,7 +48,8 @@ def solve(
         scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor.
         pattern: What is allowed, such as `"transposable 8:16"`.
         solver: How, such as `ms.Exact()` or `"exact"`; the best one for pattern and size unless given.
-        warm_start: An earlier `Solution` (its duals too, if kept) or mask of the same shape to start from.
+        warm_start: An earlier `Solution`, whose duals, if kept, save time, or a mask of the same shape (for
+            `hysteresis`).
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries of `warm_start`; the proof is for the shifted scores.

@@ -9,7 +9,7 @@ import torch
 
 from masksmith.kernels._ties import noise_of
 from masksmith.patterns import TileSpec
-from masksmith.solvers._exact import LIMITED_TIE_WAVES, LIMITED_WAVES, TIE_WAVES, WARM_SWEEPS, WAVES, budget_of
+from masksmith.solvers._exact import LIMITED_TIE_WAVES, LIMITED_WAVES, TIE_WAVES, WARM_WAVES, WAVES, budget_of
 
 from ._device import Device
 from ._shape import TIE_BYTES, Shape, shape_of
@@ -86,9 +86,9 @@ class Waves:
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
                 self._price(shape, forced, warm, uneven)
-            sweeps = (LIMITED_WAVES if tile.at_most else WAVES)[size]
+            waves = WARM_WAVES if warm else LIMITED_WAVES if tile.at_most else WAVES
             limited = uneven
-            for count in (WARM_SWEEPS, *sweeps) if warm else sweeps:
+            for count in waves[size]:
                 self._sweep(shape, count, warm, limited)
                 warm, limited = True, tile.at_most
             self._break_ties(shape_of(tile, self.element, TIE_BYTES), size, uneven)

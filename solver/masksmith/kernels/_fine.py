@@ -11,13 +11,38 @@ from typing import Any
 from llvmlite import ir
 
 from ._jit import alloca_once, for_range, intrinsic, types
-from ._lanes import place, pointers
+from ._lanes import exponents, longs, place, pointers, power_of_two
 from ._vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, index, load, smaller, splat, store
 
 FAR = 1 << 30
 """An edge that is not there."""
 CLIP = 2.0**26
 """Half of the largest residual score that is told from larger ones."""
+
+
+@intrinsic
+def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> Any:
+    """Choose each lane's unit, `zoom` bits finer than that of the sweeps, and half of what it is divided by.
+
+    Units that doubles cannot hold are 0.
+    """
+    signature = types.void(peak, types.int64, factor, unit)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, factors, units = pointers(context, builder, signature, args, 0, 2, 3)
+        element = context.get_value_type(signature.args[0].dtype)
+        top = load(builder, source, index(0), element)
+        exponent = builder.add(exponents(builder, top), splat(builder, args[1]))
+        exponent = smaller(builder, exponent, longs(1000))
+        empty = builder.fcmp_ordered("==", top, ir.Constant(top.type, None))
+        exponent = builder.select(empty, longs(0), exponent)
+        store(builder, power_of_two(builder, builder.sub(exponent, longs(1))), factors, index(0))
+        fine = power_of_two(builder, builder.sub(longs(0), exponent))
+        held = builder.icmp_signed(">", exponent, longs(-900))
+        store(builder, builder.select(held, fine, ir.Constant(fine.type, None)), units, index(0))
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
@@ -119,15 +144,19 @@ def lower(
 
 @intrinsic
 def proving(
-    typing: Any, raw: Any, tied: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any
+    typing: Any, raw: Any, tied: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any, strict: Any
 ) -> Any:  # fmt: skip
-    """Tell in which lanes every kept entry (`tied` 0) has `raw >= u + v`, every dropped one `<=`, all sums exact."""
-    signature = types.int64(raw, tied, u, v, types.int64, types.int64, row_size)
-    doubles = ir.VectorType(ir.DoubleType(), LANES)
+    """Tell in which lanes every kept entry (`tied` 0) has `raw >= u + v`, every dropped one `<=`, all sums exact.
+
+    With `strict` none may be equal, which leaves no other optimum, and sums may be rounded: signs are exact even so
+    (Knuth's TwoSum).
+    """
+    signature = types.int64(raw, tied, u, v, types.int64, types.int64, row_size, strict)
+    doubles, unique = ir.VectorType(ir.DoubleType(), LANES), bool(strict.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, mask, row_price, col_price = pointers(context, builder, signature, args, 0, 1, 2, 3)
-        element = context.get_value_type(signature.args[0].dtype)
+        element, none = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[4]) as row:
@@ -140,11 +169,13 @@ def proving(
                 total = builder.fadd(a, b)
                 piece = builder.fsub(total, a)
                 error = builder.fadd(builder.fsub(a, builder.fsub(total, piece)), builder.fsub(b, piece))
-                exact = builder.fcmp_ordered("==", error, ir.Constant(doubles, [0.0] * LANES))
+                side = builder.fsub(builder.fsub(w, total), error)
                 kept = builder.icmp_signed("==", load(builder, mask, at, I32), constant(0))
-                right = builder.select(kept, builder.fcmp_ordered(">=", w, total), builder.fcmp_ordered("<=", w, total))
-                fine = builder.bitcast(builder.and_(right, exact), BITS)
-                builder.store(builder.and_(builder.load(bits), fine), bits)
+                side = builder.select(kept, side, builder.fneg(side))
+                fine = builder.fcmp_ordered(">" if unique else ">=", side, none)
+                if not unique:
+                    fine = builder.and_(fine, builder.fcmp_ordered("==", error, none))
+                builder.store(builder.and_(builder.load(bits), builder.bitcast(fine, BITS)), bits)
         return builder.zext(builder.load(bits), I64)
 
     return signature, generate

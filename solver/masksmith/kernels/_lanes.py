@@ -103,14 +103,30 @@ def gather(
     return signature, generate
 
 
+def longs(value: int) -> Any:
+    """Give a 64-bit integer in every lane."""
+    return ir.Constant(LONGS, [value] * LANES)
+
+
 def _exponent_bits(builder: Any, value: Any) -> Any:
-    return builder.lshr(builder.bitcast(value, LONGS), ir.Constant(LONGS, [52] * LANES))
+    return builder.lshr(builder.bitcast(value, LONGS), longs(52))
 
 
-def _power_of_two(builder: Any, exponent: Any) -> Any:
+def exponents(builder: Any, peak: Any) -> Any:
+    """Give the powers of two that bring scores just below 2^27, at most `FINEST`; 0 for a score of 0."""
+    value = peak if peak.type == DOUBLES else builder.fpext(peak, DOUBLES)
+    biased = _exponent_bits(builder, value)
+    # Denormal doubles have no exponent before they are multiplied.
+    raised = builder.fmul(value, ir.Constant(DOUBLES, [2.0**64] * LANES))
+    raised = builder.sub(_exponent_bits(builder, raised), longs(64))
+    biased = builder.select(builder.icmp_signed("==", biased, longs(0)), raised, biased)
+    found = smaller(builder, builder.sub(longs(SCORE_BITS + 1022), biased), longs(FINEST))
+    return builder.select(builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None)), longs(0), found)
+
+
+def power_of_two(builder: Any, exponent: Any) -> Any:
     """Put doubles together from their bits; exponents are those of normal ones."""
-    biased = builder.add(exponent, ir.Constant(LONGS, [1023] * LANES))
-    return builder.bitcast(builder.shl(biased, ir.Constant(LONGS, [52] * LANES)), DOUBLES)
+    return builder.bitcast(builder.shl(builder.add(exponent, longs(1023)), longs(52)), DOUBLES)
 
 
 @intrinsic
@@ -124,25 +140,15 @@ def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, first, second, units = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element = context.get_value_type(signature.args[0].dtype)
-        value = load(builder, source, index(0), element)
-        value = value if element == DOUBLES.element else builder.fpext(value, DOUBLES)
-        biased, none = _exponent_bits(builder, value), ir.Constant(LONGS, None)
-        # Denormal doubles have no exponent before they are multiplied.
-        raised = builder.fmul(value, ir.Constant(DOUBLES, [2.0**64] * LANES))
-        raised = builder.sub(_exponent_bits(builder, raised), ir.Constant(LONGS, [64] * LANES))
-        biased = builder.select(builder.icmp_signed("==", biased, none), raised, biased)
-        exponent = builder.sub(ir.Constant(LONGS, [SCORE_BITS + 1022] * LANES), biased)
-        exponent = smaller(builder, exponent, ir.Constant(LONGS, [FINEST] * LANES))
-        empty = builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None))
-        exponent = builder.select(empty, none, exponent)
-        half = builder.ashr(exponent, ir.Constant(LONGS, [1] * LANES))
+        exponent = exponents(builder, load(builder, source, index(0), element))
+        half = builder.ashr(exponent, longs(1))
         rest, inverse = builder.sub(exponent, half), ir.Constant(DOUBLES, [1.0] * LANES)
         for power, target in ((half, first), (rest, second)):
-            factor = _power_of_two(builder, power)
+            factor = power_of_two(builder, power)
             cast = factor if element == DOUBLES.element else builder.fptrunc(factor, ir.VectorType(element, LANES))
             store(builder, cast, target, index(0))
-            inverse = builder.fmul(inverse, _power_of_two(builder, builder.sub(none, power)))
-        sound = builder.icmp_signed(">", exponent, ir.Constant(LONGS, [COARSEST] * LANES))
+            inverse = builder.fmul(inverse, power_of_two(builder, builder.sub(longs(0), power)))
+        sound = builder.icmp_signed(">", exponent, longs(COARSEST))
         store(builder, builder.select(sound, inverse, ir.Constant(DOUBLES, None)), units, index(0))
         return builder.zext(builder.bitcast(sound, BITS), I64)
 

@@ -11,7 +11,6 @@ columns are not right yet can be proved the best of all with such columns, and f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -20,9 +19,9 @@ import numpy as np
 
 from masksmith._panels import Bools, Duals, Matrix
 
-from ._fine import FAR, lower, proving, residue, split
+from ._fine import FAR, fine_scales, lower, proving, residue, split
 from ._jit import borrow, jit
-from ._lanes import SCORE_BITS, fitting, gather, middle, scatter_mask
+from ._lanes import fitting, gather, middle, scatter_mask
 from ._limits import count_kept, excuse, legal, lower_outer, shift_prices
 from ._tile import Budget, Bytes, Floats, Ints, Order
 from ._vectors import LANES
@@ -47,28 +46,19 @@ def _hash(places: Ints) -> Ints:
 
 
 @borrow
-def _factors(peak: Matrix, zoom: int, factor: Floats, unit: Floats) -> None:
-    """Choose each lane's unit: `zoom` bits finer than that of the sweeps."""
-    for lane in range(LANES):
-        exponent = 0
-        if peak[lane] > 0.0:
-            exponent = min(SCORE_BITS - math.frexp(np.float64(peak[lane]))[1] + zoom, 1000)
-        factor[lane] = 0.5 * math.ldexp(1.0, exponent)
-        unit[lane] = math.ldexp(1.0, -exponent) if exponent > -900 else 0.0
-
-
-@borrow
-def _read(duals: Duals, tiles: Order, length: int, prices: Floats, floors: Lanes, unit: Floats, limited: bool) -> None:
+def _read(
+    duals: Duals, tiles: Order, length: int, prices: Floats, floors: Lanes, factor: Floats, unit: Floats, limited: bool
+) -> None:
     """Bring potentials into lanes; with limits, find how far each may fall."""
-    for lane in range(LANES):
-        t = tiles[lane]
-        for i in range(length):
+    for i in range(length):
+        for lane in range(LANES):
             # Even multiples of the unit, so that every price can move by even steps and end at exactly 0.
-            price = 2.0 * unit[lane] * np.rint(0.5 * duals[t, i] / unit[lane]) if unit[lane] > 0.0 else 0.0
-            prices[i * LANES + lane] = price
+            prices[i * LANES + lane] = 2.0 * unit[lane] * np.rint(factor[lane] * duals[tiles[lane], i])
+    for i in range(length):
+        for lane in range(LANES):
             low = float(NO_FLOOR)
             if limited and unit[lane] > 0.0:
-                low = max(-price / unit[lane], float(-(1 << 28)))
+                low = max(-2.0 * factor[lane] * prices[i * LANES + lane], float(-(1 << 28)))
             floors[i * LANES + lane] = np.int32(low)
 
 
@@ -127,9 +117,9 @@ def tie_wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide:
             locate(starts, order, first, count, scores, mask, rows, cols)
             peak[:] = 0
             gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
-            _factors(peak, zoom, factor, unit)
-            _read(row_duals, starts.tile, rows, row_price, row_floor, unit, limited)
-            _read(col_duals, starts.tile, cols, col_price, col_floor, unit, limited)
+            fine_scales(peak, zoom, factor, unit)
+            _read(row_duals, starts.tile, rows, row_price, row_floor, factor, unit, limited)
+            _read(col_duals, starts.tile, cols, col_price, col_floor, factor, unit, limited)
             residue(raw, row_price, col_price, factor, noise, x, tied, rows, cols, row_size)
             u[:] = v[:] = outer[:] = 0
             for sweep in range(sweeps):
@@ -160,7 +150,7 @@ def tie_wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide:
                     break
             _add(row_price, u, outer, 1, unit, rows)
             _add(col_price, v, outer, -1, unit, cols)
-            sound &= settled & proving(raw, tied, row_price, col_price, rows, cols, row_size)
+            sound &= settled & proving(raw, tied, row_price, col_price, rows, cols, row_size, 0)
             if limited:
                 sound &= legal(budget, row_price, row_used, rows, budget.row_keep)
                 sound &= legal(budget, col_price, col_used, cols, budget.col_keep)

@@ -74,9 +74,10 @@ def locate(
     across = scores.shape[1] // cols
     stride, mask_stride = scores.strides[0] // scores.itemsize, mask.strides[0]
     starts.stride[0], starts.stride[1] = stride, mask_stride
-    t, last = order[first], order[min(first + LANES, count) - 1]
+    t, full = order[first], first + LANES <= count
     top, side = (t // across) * rows, (t % across) * cols
-    if first + LANES <= count and last == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
+    # Tiles are in ascending order: 16 of them are neighbours if the last is 15 behind the first.
+    if full and order[first + LANES - 1] == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
         for lane in range(LANES):
             starts.tile[lane] = t + lane
             starts.scores[lane], starts.mask[lane] = top * stride + side, top * mask_stride + side
@@ -104,11 +105,14 @@ def keep_rest(order: Order, first: int, count: int, done: int, left: int) -> int
 
 
 @borrow
-def _read_prices(duals: Duals, t: int, lane: int, unit: float, limited: bool, potentials: Lanes) -> None:
-    low = 0.0 if limited else -float(BOUND // 2)
-    for j in range(duals.shape[1]):
-        price = np.rint(duals[t, j] / unit) if unit > 0.0 else 0.0
-        potentials[j * LANES + lane] = np.int32(min(max(price, low), float(BOUND // 2)))
+def _read_prices(raw: Duals, scale: Matrix, rescale: Matrix, limited: bool, length: int, potentials: Lanes) -> None:
+    """Round prices to potentials within bounds."""
+    low, high = (0.0 if limited else -float(BOUND // 2)), float(BOUND // 2)
+    for j in range(length):
+        for lane in range(LANES):
+            price = np.rint(raw[j * LANES + lane] * np.float64(scale[lane]) * np.float64(rescale[lane]))
+            price = price if price > low else low
+            potentials[j * LANES + lane] = np.int32(price if price < high else high)
 
 
 @borrow
@@ -175,6 +179,7 @@ def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int
         row_floor, col_floor = aligned(col_size * LANES), aligned(row_size * LANES)
         peak, unit = np.empty(LANES, scores.dtype), np.empty(LANES)
         scale, rescale = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
+        prices, best = np.empty(row_size * LANES), np.zeros(LANES)
         starts, left = new_starts(), count
         for sweeps in waves:
             row_floor[:] = col_floor[:] = 0 if limited else NO_FLOOR
@@ -187,8 +192,8 @@ def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int
                 quantise(raw, scale, rescale, x, rows, cols, row_size)
                 v[:] = 0
                 if warm:
-                    for lane in range(LANES):
-                        _read_prices(col_duals, starts.tile[lane], lane, unit[lane], limited, v)
+                    gather(col_duals, starts.cols, 0, prices, best, 1, cols, row_size, wide)
+                    _read_prices(prices, scale, rescale, limited, cols, v)
                 for sweep in range(sweeps):
                     relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                     middle(

@@ -15,6 +15,7 @@ from masksmith.kernels._ties import noise_of, tie_wave
 from masksmith.kernels._tile import Budget, Bytes, Order
 from masksmith.kernels._vectors import LANES
 from masksmith.kernels._waves import network_size, wave
+from masksmith.kernels._wide import wide_wave
 from masksmith.patterns import TileSpec
 from masksmith.patterns._solvers import tile_refusal
 
@@ -24,8 +25,11 @@ WAVES = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 
 LIMITED_WAVES = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
 """Sweeps per wave, by network size; for exact budgets and for limits."""
 SWEPT_COLD = 8
-WARM_SWEEPS = 2
-"""Those of a wave put first where there are duals to start from."""
+"""Sides up to which tiles are swept in less time than it takes to read prices to start from."""
+WARM_WAVES = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
+"""Sweeps per wave where there are such prices."""
+WIDE_SWEEPS = 12
+"""Those of tiles of many magnitudes."""
 TIE_WAVES = {
     4: ((8, 8, 20, 16, False), (12, 8, 0, 20, False)),
     8: ((12, 12, 20, 16, False), (24, 12, 0, 20, False)),
@@ -57,7 +61,7 @@ class Exact:
     device: str | None = None
 
     name: ClassVar[str] = "exact"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     parallelism: ClassVar[Parallelism] = "threads"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
@@ -90,7 +94,7 @@ def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the waves; give the tiles that they leave unsolved, with the best prices found for them."""
     order, forced = _split(panel)
     tile, left, warm = panel.tile, order.size, _is_warm(panel)
-    if not COMPILED or not order.size + forced.size or tile.row_keep >= tile.cols or tile.col_keep >= tile.rows:
+    if not order.size + forced.size or not _is_swept(tile):
         return np.concatenate([order, forced])
     shape, budget, tiles = _shape_of(tile), budget_of(tile), panel.down * panel.across
     duals = answer.row_duals.reshape(tiles, -1), answer.col_duals.reshape(tiles, -1)
@@ -100,24 +104,31 @@ def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     if forced.size:
         # They cannot end here, but prices for free entries are a good start for them.
         run(panel.scores, budget, np.array([8]), warm, limited, forced.copy(), forced.size, answer.mask, *duals)
-    waves = (LIMITED_WAVES if tile.at_most else WAVES)[size]
-    plan = np.array((WARM_SWEEPS, *waves) if warm else waves)
-    left = run(panel.scores, budget, plan, warm, limited, order, left, answer.mask, *duals)
+    waves = WARM_WAVES if warm else LIMITED_WAVES if tile.at_most else WAVES
+    left = run(panel.scores, budget, np.array(waves[size]), warm, limited, order, left, answer.mask, *duals)
     if not left:
         return forced
+    run = wide_wave(shape.row_size, shape.col_size, shape.wide)
+    left = run(panel.scores, budget, WIDE_SWEEPS, order, left, answer.mask, *duals)
     run = tie_wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
     for sweeps, rounds, zoom, bits, limited in (LIMITED_TIE_WAVES if tile.at_most else TIE_WAVES)[size]:
+        if not left:
+            break
         noise = noise_of(budget, shape.row_size, bits)
         stay = limited or uneven
         left = run(panel.scores, budget, sweeps, rounds, zoom, noise, stay, order, left, answer.mask, *duals, ready)
-        if not left:
-            break
     return np.concatenate([order[:left], np.flatnonzero(ready), forced])
 
 
+def _is_swept(tile: TileSpec) -> bool:
+    """Whether lines have an entry to keep and one to drop, and there are kernels that look for a price in between."""
+    return COMPILED and tile.row_keep < tile.cols and tile.col_keep < tile.rows
+
+
 def _is_warm(panel: Panel) -> bool:
-    """Whether to start from given duals; small tiles are swept in less time than it takes to read them."""
-    return panel.start_duals is not None and max(panel.tile.rows, panel.tile.cols) > SWEPT_COLD
+    """Whether to start from given duals."""
+    size = max(panel.tile.rows, panel.tile.cols)
+    return panel.start_duals is not None and size > SWEPT_COLD and _is_swept(panel.tile)
 
 
 def _split(panel: Panel) -> tuple[Order, Order]:
@@ -159,16 +170,14 @@ def budget_of(tile: TileSpec) -> Budget:
 
 
 def _start(panel: Panel) -> tuple[Duals, Duals]:
-    """Copy the duals to start from; what is not finite, or negative where it must not be, starts from 0."""
-    tile = panel.tile
-    if panel.start_duals is None or not _is_warm(panel):
-        shape = (panel.down, panel.across)
-        return np.zeros((*shape, tile.rows)), np.zeros((*shape, tile.cols))
-    low, high = (0.0 if tile.at_most else -np.inf), np.inf
-    rows, cols = (
-        np.clip(np.nan_to_num(duals, nan=0.0, posinf=0.0, neginf=0.0), low, high) for duals in panel.start_duals
-    )
-    return np.ascontiguousarray(rows), np.ascontiguousarray(cols)
+    """Allocate duals; sweeps start from those of the columns, which are the given ones where these can be prices."""
+    shape = (panel.down, panel.across)
+    rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))
+    if panel.start_duals is not None and _is_warm(panel):
+        np.nan_to_num(panel.start_duals[1], nan=0.0, posinf=0.0, neginf=0.0, copy=True).clip(
+            0.0 if panel.tile.at_most else -np.inf, None, out=cols
+        )
+    return rows, cols
 
 
 def why_infeasible(tile: TileSpec) -> str:
