@@ -21,6 +21,7 @@ from obstore.store import LocalStore, from_url
 CHUNK_BYTES = 8 * 2**20
 CONCURRENT_CHUNKS = 2
 INCOMING = "incoming"
+STATISTICS = "statistics"
 LEFTOVER_AFTER_S = 3600.0
 BUCKET_RETRIES, BUCKET_PATIENCE_S = 5, 15.0
 
@@ -154,6 +155,8 @@ class BlobStore:
     def clear_leftovers(self, age_s: float = LEFTOVER_AFTER_S) -> int:
         """Delete what writers that were killed left half-written in a local directory; buckets have rules for that.
 
+        Statistics go too: whoever needs them again works them out again.
+
         Args:
             age_s: Seconds without a change after which nobody can still be writing.
 
@@ -165,7 +168,8 @@ class BlobStore:
         until, count = time.time() - age_s, 0
         for path in Path(self.url).rglob("*"):
             # The store's own part files are called `name#1` and so on; ours are below `incoming`.
-            if path.parent.name != INCOMING and not re.search(r"#\d+$", path.name):
+            passing = path.parent.name == INCOMING or path.relative_to(self.url).parts[0] == STATISTICS
+            if not passing and not re.search(r"#\d+$", path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):
                 if path.is_file() and path.stat().st_mtime < until:
@@ -240,4 +244,4 @@ def weights_name(key: str) -> str:
 
 def statistic_name(key: str) -> str:
     """Name of what was worked out once for all shards of a tensor."""
-    return f"statistics/{key[:2]}/{key}"
+    return f"{STATISTICS}/{key[:2]}/{key}"

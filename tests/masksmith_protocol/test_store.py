@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_protocol.store import BlobStore, result_name, result_report_name, upload_name
+from masksmith_protocol.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
 
 MIB = 2**20
 
@@ -134,8 +134,9 @@ def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
         path = Path(store.url) / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
+    store.put(statistic_name("cd" * 32), b"sums")
     assert store.clear_leftovers() == 0
-    assert store.clear_leftovers(-1.0) == 3
+    assert store.clear_leftovers(-1.0) == 4
     assert files(store) == ["tensors/ab/abc"]
 
 
