@@ -71,7 +71,7 @@ def test_a_full_disk_refuses_and_recovers(lone, disk, table):
         client.solve({"w": layer(2)}, PATTERN)
         disk.fill()
         refused = put(lone.url, data)
-        assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+        assert (refused.status_code, refused.json()["code"]) == (507, "disk_full")
         assert int(refused.headers["retry-after"]) > 0
         assert not list(lone.store.rglob("*#*"))
         assert httpx2.get(f"{lone.url}/healthz").status_code == 200
