@@ -43,7 +43,7 @@ CHECK = """
 ## Checked by a script that shares nothing with masksmith
 
 `benchmarks/break_even.py` finds the density at which `csr` breaks even with torch alone: its own masks (each entry by a
-coin), its own timing. The machine had other things to do, so several percentage points of difference are noise.
+coin), its own timing. Other processes kept both cores busy meanwhile: ten percentage points are noise here.
 """
 
 

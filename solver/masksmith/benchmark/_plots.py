@@ -32,7 +32,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
     axes[1][0].set_ylabel("speed-up of the fastest kernel")
     handles = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[0][-1].legend(handles.values(), handles.keys(), fontsize="small")
-    axes[1][-1].legend(fontsize="small")
+    axes[1][0].legend(fontsize="small", loc="upper left")
     figure.savefig(target, dpi=110, format=kind)
 
 
