@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from masksmith_protocol.documents import Job as JobDocument, JobState, Skipped, TensorReport
 
 from ._errors import JobFailedError
+from ._notebook import job_html
 from ._weights import Restore
 
 
@@ -52,6 +53,9 @@ class JobView:
     def _work(self) -> tuple[str, int]:
         """What a bar shows."""
         return "solving" if self.document.kind == "masks" else "measuring", self.document.progress.total
+
+    def _repr_html_(self) -> str:
+        return job_html(self.document)
 
     def _check(self) -> None:
         if self.state in (JobState.FAILED, JobState.CANCELED):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._notebook import solution_html
 from ._panels import Duals
 from .patterns import Pattern
 
@@ -90,3 +91,6 @@ class Solution:
             f"Solution({self.pattern}, {self.status}, retained={self.retained:.4f}, gap={self.gap:.3g}, "
             f"objective={self.objective:.6g}, solver={self.stats.get('solver')!r})"
         )
+
+    def _repr_html_(self) -> str:
+        return solution_html(self)

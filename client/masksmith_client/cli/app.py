@@ -23,7 +23,6 @@ app = typer.Typer(
     name="masksmith",
     help="Proved-optimal sparsity masks. The service is found by --url or MASKSMITH_URL, the key by MASKSMITH_TOKEN.",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

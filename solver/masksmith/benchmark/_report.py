@@ -122,6 +122,9 @@ class Report:
         """Give a page for people."""
         return page(self, title)
 
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Report:
         """Read what `document` gave; the answers are worked out anew.

@@ -1,0 +1,27 @@
+"""What a notebook shows of a solution."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+
+
+@pytest.mark.parametrize("pattern", ["transposable 4:8", "2:4", "block 8x8 50%", "30%"])
+def test_a_solution_shows_its_numbers_and_the_corner_of_its_mask(pattern):
+    scores = np.abs(np.random.default_rng(0).standard_normal((40, 48))).astype(np.float32)
+    solution = ms.solve(scores, pattern)
+    page = ElementTree.fromstring(solution._repr_html_())
+    cells = [cell.text for cell in page.iter("td")]
+    assert str(solution.pattern) in cells
+    assert "0, proved" in cells
+    squares = next(path.get("d") for path in page.iter("path"))
+    assert len(re.findall("z", squares)) == np.count_nonzero(solution.mask[:32, :32])
+
+
+def test_so_does_a_convolution_of_torch():
+    weight = torch.rand(8, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert "<svg" in ms.solve(weight, "2:4")._repr_html_()
