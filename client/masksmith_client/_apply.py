@@ -17,7 +17,7 @@ from masksmith_protocol.headers import DTYPE_BITS
 from ._errors import InputError
 from ._files import read_metadata, read_path
 from ._masks import Masks
-from ._weights import Weight
+from ._weights import Weight, flat_shape
 from ._whole_file import whole_file
 
 
@@ -70,7 +70,7 @@ def _check(masks: Masks, weights: list[Weight], model: Path) -> None:
         if name not in found:
             raise InputError(f"mask {name!r} has no tensor in {model}")
         weight = found[name]
-        if masks.shape(name) != weight.shape:
+        if masks.shape(name) not in (weight.shape, flat_shape(weight.shape)):
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(weight.shape)}")
         if DTYPE_BITS[weight.dtype] % 8 or weight.dtype == "F8_E8M0":
             raise InputError(f"{name!r} has dtype {weight.dtype}, whose entries cannot be zeroed one by one")
@@ -101,7 +101,7 @@ def _write(file: BinaryIO, weight: Weight, masks: Masks, on_bytes: Callable[[int
 def _masked(weight: Weight, masks: Masks) -> Iterator[tuple[bytes | memoryview, int]]:
     """Yield a weight's bytes in pieces with zeros put in, and how many entries of each are kept."""
     item = DTYPE_BITS[weight.dtype] // 8
-    cols = (weight.shape or (1,))[-1]
+    cols = (masks.shape(weight.name) or (1,))[-1]
     first = 0
     for piece in _whole_items(weight.read(), item):
         entries = np.frombuffer(piece, np.uint8).reshape(-1, item).copy()

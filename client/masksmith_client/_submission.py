@@ -30,7 +30,7 @@ from ._files import read_path
 from ._previous import masks_upload, previous_of
 from ._selection import listed, select
 from ._tensors import read_mapping
-from ._weights import KEY, Restore, Weight
+from ._weights import KEY, Restore, Weight, flattened
 
 MAX_NAME_LENGTH = 512
 
@@ -53,6 +53,8 @@ class SubmitOptions(TypedDict, total=False):
         spectrum: Whether to measure singular values of the masked weights, which takes a decomposition of each.
         axis: Dimension that plain N:M groups run along: `in` or `out`.
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
+        view: How convolutions become matrices: `channels-last`, or `flat`, which sends them as `[out, in * kh * kw]`;
+            the masks file has that shape too.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
         exclude: Names or globs to leave out.
         time_limit_s: Longest time for solving; what is found until then is kept, with its gap.
@@ -68,6 +70,7 @@ class SubmitOptions(TypedDict, total=False):
     spectrum: bool
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
+    view: Literal["channels-last", "flat"]
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
     time_limit_s: float | None
@@ -135,6 +138,7 @@ def prepare(
     exclude: str | Sequence[str] | None = None,
     calibration: object = None,
     previous: object = None,
+    view: Literal["channels-last", "flat"] = "channels-last",
     local: bool = False,
     **options: Any,
 ) -> Submission:
@@ -148,6 +152,7 @@ def prepare(
         exclude: See `SubmitOptions`.
         calibration: See `SubmitOptions`.
         previous: See `SubmitOptions`.
+        view: See `SubmitOptions`.
         local: Whether it is for this process, which sets no limits on sizes.
         options: See `SubmitOptions`.
 
@@ -157,7 +162,7 @@ def prepare(
     job, file = previous_of(previous)
     checked = masks_options(pattern, previous=job, **options)
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
-    model = read_weights(weights)
+    model = _viewed(read_weights(weights), view, checked)
     update = None if checked.update is None else parse_update(checked.update)
     calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model}, update)
     budget = parse_budget(checked)
@@ -173,6 +178,16 @@ def prepare(
     if update is not None and checked.scores == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
     return Submission(chosen, [*selection.skipped, *bare], checked, beside, file)
+
+
+def _viewed(model: list[Weight], view: str, options: MasksOptions) -> list[Weight]:
+    if view == "channels-last":
+        return model
+    if view != "flat":
+        raise InputError(f"view={view!r} is not one of: channels-last, flat")
+    if parse_scores(options.scores).name not in ("magnitude", "given") or options.update is not None:
+        raise InputError("calibrations of convolutions are channel last: view='flat' takes magnitude or given scores")
+    return [flattened(weight) for weight in model]
 
 
 def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,3 +77,17 @@ class Weight:
         for piece in self.pieces():
             hasher.update(piece)
         return hasher.hexdigest()
+
+
+def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the matrix `[out, everything else]` of a weight's shape; smaller shapes stay."""
+    return shape if len(shape) <= 2 else (shape[0], math.prod(shape[1:]))
+
+
+def flattened(weight: Weight) -> Weight:
+    """Give a convolution's weight as that matrix, whose bytes are the same; masks come back in its own shape."""
+    if len(weight.shape) <= 2:
+        return weight
+    return replace(
+        weight, shape=flat_shape(weight.shape), restore=lambda mask: weight.restore(mask.reshape(weight.shape))
+    )

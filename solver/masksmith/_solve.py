@@ -11,6 +11,7 @@ import numpy as np
 
 from ._engine import available_cores, run
 from ._errors import SolverError
+from ._flat import View, check_view, flat, moved, shaped, solve_flat
 from ._layer import Extras, Layer, Span
 from ._placement import note, solve_on_device
 from ._solution import Solution, Status
@@ -38,6 +39,7 @@ def solve(
     keep_duals: bool = False,
     on_progress: OnProgress | None = None,
     name: str | None = None,
+    view: View = "channels-last",
 ) -> Solution:
     """Find the allowed mask that keeps the most score.
 
@@ -58,6 +60,8 @@ def solve(
         keep_duals: Whether the solution carries its duals, for warm starts or a check of the proof elsewhere.
         on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
         name: What messages call the tensor.
+        view: How a convolution `[out, in, kh, kw]` becomes a matrix: `channels-last`, with groups along its input
+            channels as hardware wants them, or `flat`, `[out, in * kh * kw]` in the order of its bytes.
 
     Returns:
         The mask with its objective and an upper bound on any mask's objective.
@@ -68,6 +72,11 @@ def solve(
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If the solver cannot do what is asked of it.
     """
+    check_view(view)
+    if view == "flat" and len(scores.shape) > 2:
+        options = {"pattern": pattern, "solver": solver, "warm_start": warm_start, "must_keep": must_keep}
+        options |= {"must_drop": must_drop, "hysteresis": hysteresis, "time_limit_s": time_limit_s, "threads": threads}
+        return solve_flat(solve, scores, options | {"keep_duals": keep_duals, "on_progress": on_progress, "name": name})
     rule, chosen = _pattern(pattern), _solver(solver)
     extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals)
     if not isinstance(rule, TilePattern):
@@ -94,6 +103,7 @@ def solve_many(
     threads: int | None = None,
     keep_duals: bool = False,
     on_progress: OnProgress | None = None,
+    view: View = "channels-last",
 ) -> dict[str, Solution]:
     """Solve many tensors, the tiles of all of them side by side.
 
@@ -109,10 +119,20 @@ def solve_many(
         threads: Tiles solved side by side; all cores unless given.
         keep_duals: Whether the solutions carry their duals.
         on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
+        view: How convolutions become matrices, as in `solve`.
 
     Raises:
         MasksmithError: As `solve` does, at the first tensor that is at fault, naming it.
     """
+    check_view(view)
+    if view == "flat":
+        begun = {name: moved(start) for name, start in (warm_start or {}).items()}
+        matrices = {name: flat(tensor) for name, tensor in scores.items()}
+        solved = solve_many(
+            matrices, pattern, solver, warm_start=begun or None, hysteresis=hysteresis, time_limit_s=time_limit_s,
+            threads=threads, keep_duals=keep_duals, on_progress=on_progress,
+        )  # fmt: skip
+        return {name: shaped(solution, scores[name]) for name, solution in solved.items()}
     chosen, starts = _solver(solver), warm_start or {}
     rules = _rules(scores, pattern)
     first = _first_names(scores, rules, starts)
@@ -132,8 +152,8 @@ def solve_many(
             found[name] = placed
         else:
             layers[name], reasons[name] = Layer(scores[name], rule, asked, name), placed
-    solved = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
-    found |= {name: note(solution, reasons[name]) for name, solution in solved.items()}
+    tiled = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
+    found |= {name: note(solution, reasons[name]) for name, solution in tiled.items()}
     extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
     for rule, tensors in whole.items():
         found |= _solve_whole(tensors, rule, chosen, extras, time_limit_s, threads, on_progress)

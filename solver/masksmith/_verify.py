@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._flat import View, check_view, flat
 from ._tensors import Source
 from ._verify_tiles import broken_tiles
 from ._verify_whole import examine
@@ -35,7 +36,7 @@ class Verdict:
         return self.ok
 
 
-def verify(mask: Any, pattern: Pattern | str) -> Verdict:
+def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -> Verdict:
     """Check that a mask is allowed by a pattern.
 
     Whole tiles are counted row by row and column by column. At ragged edges under `pad`, a mask is allowed if and only
@@ -46,11 +47,15 @@ def verify(mask: Any, pattern: Pattern | str) -> Verdict:
     Args:
         mask: Bool (or 0/1) array or tensor in the weight's shape.
         pattern: The pattern, or its string form.
+        view: How a convolution becomes a matrix, as in `solve`.
 
     Raises:
+        SolverError: If the view is none.
         PatternError: If the pattern cannot hold for this shape.
         ScoresError: If the mask's dtype is no mask's.
     """
+    check_view(view)
+    mask = flat(mask) if view == "flat" else mask
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(pattern, TilePattern):
         return _judge(Source(mask, "in", "mask"), pattern)

@@ -59,6 +59,9 @@ def solve(
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these.")] = None,
     axis: Annotated[Literal["in", "out"], typer.Option(help="Dimension that plain n:m groups run along.")] = "in",
     ragged: Annotated[Literal["pad", "dense", "error"], typer.Option(help="Edges that no whole tile covers.")] = "pad",
+    view: Annotated[
+        Literal["channels-last", "flat"], typer.Option(help="How convolutions become matrices.")
+    ] = "channels-last",
     time_limit_s: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Longest search.")
     ] = None,
@@ -82,6 +85,7 @@ def solve(
         update=update,
         axis=axis,
         ragged=ragged,
+        view=view,
         layers=layers,
         exclude=exclude,
         time_limit_s=time_limit_s,
