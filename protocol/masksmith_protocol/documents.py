@@ -261,3 +261,5 @@ class WorkerInfo(BaseModel):
     queues: list[str]
     version: str
     started_at: datetime
+    free_bytes: int | None = None
+    """Memory that its GPU has left, if it has one."""

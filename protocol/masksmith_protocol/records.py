@@ -410,6 +410,14 @@ class JobRecords:
             for shard in cast("list[str]", self._stranded(args=args)):
                 yield job, int(shard)
 
+    def move(self, queue: str, other: str) -> list[str]:
+        """Let other workers do the live jobs of a queue, from the sweep on; gives their ids."""
+        live = sorted(cast("set[str]", self.redis.smembers(LIVE)))
+        moved = [job for job in live if self.redis.hget(job_key(job), "queue") == queue]
+        for job in moved:
+            self.redis.hset(job_key(job), "queue", other)
+        return moved
+
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Whether this process may sweep now, shards or what else is named; at most one does per period."""
         return bool(self._claim_sweep(args=[int(period_s * 1000), f":{what}" if what else ""]))

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import redis
 from obstore.exceptions import BaseError as StoreError
 
-from .queues import QUEUES
+from .placement import drained_by
+from .queues import CPU_QUEUE, GPU_QUEUE, QUEUES
 from .records import JobRecords
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
     """
     if not records.claim_sweep(period_s):
         return 0
+    if GPU_QUEUE not in drained_by(records.workers()):
+        # Processors find the same masks: better late than when a GPU comes back.
+        for job in records.move(GPU_QUEUE, CPU_QUEUE):
+            log.warning("no GPU worker lives: job %s goes to the CPU workers", job)
     count = 0
     for queue in QUEUES:
         waiting = records.queue_length(queue) > 0

@@ -1,17 +1,18 @@
 import threading
+from datetime import UTC, datetime
 
 from masksmith_protocol.benchmarks import BenchmarkOptions, BenchmarkPlan, PlannedCase
-from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.queues import BENCH_CPU_QUEUE, CPU_QUEUE
+from masksmith_protocol.documents import MasksOptions, WorkerInfo
+from masksmith_protocol.queues import BENCH_CPU_QUEUE, CPU_QUEUE, GPU_QUEUE
 from masksmith_protocol.records import JobRecords, Plan
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S, Sweeper, sweep
 
 
-def new_job(records, shards=2):
+def new_job(records, shards=2, queue=CPU_QUEUE):
     tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[shards, 4], start=80)
     plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
-    job, _ = records.create(plan, [Shard(tensor=0, first=row, last=row + 1) for row in range(shards)])
+    job, _ = records.create(plan, [Shard(tensor=0, first=row, last=row + 1) for row in range(shards)], queue=queue)
     return job
 
 
@@ -106,3 +107,21 @@ def test_every_queue_is_swept_for_itself(records):
     later, _ = records.create(plan, [PlannedCase(case={})], queue=BENCH_CPU_QUEUE)
     records.take(later, 0, lease_s=60, attempts=3)
     assert swept() == [(job, 0, BENCH_CPU_QUEUE)]
+
+
+def test_jobs_of_gpus_that_are_gone_go_to_processors(records):
+    job = new_job(records, 1, GPU_QUEUE)
+    alive = {"name": "gpu", "device": "cuda:0", "device_name": "any", "slots": 1, "version": "0"}
+    records.announce_worker(WorkerInfo(queues=[GPU_QUEUE], started_at=datetime.now(UTC), **alive))
+    records.redis.lpush(GPU_QUEUE, "{}")
+    age(records, job, 0, IDLE_PATIENCE_S + 1)
+    found = []
+
+    def swept():
+        records.redis.delete("masksmith:sweeper")
+        sweep(records, lambda *part: found.append(part), 60.0)
+        return found
+
+    assert swept() == []
+    records.dismiss_worker("gpu")
+    assert swept() == [(job, 0, CPU_QUEUE)]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import redis
 
 import masksmith as ms
+from masksmith.cuda import device_facts
 from masksmith_protocol.announcements import announce_kernels, dismiss_kernels
 from masksmith_protocol.benchmarks import BenchWorker
 from masksmith_protocol.documents import WorkerInfo
@@ -36,7 +37,7 @@ class Presence(threading.Thread):
         self._info = WorkerInfo(
             name=name,
             device=device,
-            device_name=platform.processor() or platform.machine(),
+            device_name=device_facts(device)[0] or platform.processor() or platform.machine(),
             slots=slots,
             queues=queues,
             version=ms.__version__,
@@ -62,7 +63,8 @@ class Presence(threading.Thread):
         self.join()
 
     def _announce(self) -> None:
-        self._records.announce_worker(self._info)
+        _, free = device_facts(self._info.device)
+        self._records.announce_worker(self._info.model_copy(update={"free_bytes": free}))
         if self._bench is not None:
             announce_kernels(self._records.redis, self._bench)
 

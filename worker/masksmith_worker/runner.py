@@ -29,6 +29,7 @@ from .budgets import Budgets
 from .keeper import StoppedError
 from .leased import Leased
 from .measuring import PreviousGoneError, compare, measure
+from .placing import solver_on
 from .scoring import DamagedUploadError, Scoring, read_rows
 from .updating import Updated, update_rows
 
@@ -127,7 +128,7 @@ class Runner(Leased):
         except FileNotFoundError:
             return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its upload is gone; send it again", None)
         try:
-            solution = _solve_rows(scores, work, check)
+            solution = _solve_rows(scores, work, self.device, check)
         except ms.ScoresError as error:
             return _failure(Code.INVALID_SCORES, tensor, error.reason, _shifted(error.index, shard.first))
         except (ms.PatternError, ms.SolverError, ms.InfeasibleError) as error:
@@ -176,17 +177,18 @@ class Runner(Leased):
             entries=int(np.prod(solution.mask.shape)),
             solve_s=solution.stats["solve_s"],
             solver=solution.stats["solver"],
-            device=self.device,
+            device=str(solution.stats.get("device", "cpu")),
         )
 
 
-def _solve_rows(scores: npt.NDArray[np.generic], work: _Work, check: Callable[[], None]) -> ms.Solution:
+def _solve_rows(scores: npt.NDArray[np.generic], work: _Work, device: str, check: Callable[[], None]) -> ms.Solution:
     options = work.options
+    rule = ms.parse(options.pattern, axis=options.axis, ragged=options.ragged)
     # One thread: shards are the parallelism, and a pool child may have no children of its own.
     return ms.solve(
         scores,
-        ms.parse(options.pattern, axis=options.axis, ragged=options.ragged),
-        options.solver,
+        rule,
+        solver_on(options.solver, rule, device),
         time_limit_s=work.left_s,
         threads=1,
         on_progress=lambda done, total: check(),

@@ -20,7 +20,8 @@ from masksmith_protocol.benchmarks import BenchmarkPlan, BenchmarkRequest, Plann
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.queues import CPU_QUEUE, bench_queue
+from masksmith_protocol.placement import search_queue
+from masksmith_protocol.queues import bench_queue
 from masksmith_protocol.records import (
     Admission,
     FullError,
@@ -201,7 +202,7 @@ def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str
     shards = cut(
         plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
     )
-    return _start(state, caller, plan, shards, key, CPU_QUEUE)
+    return _start(state, caller, plan, shards, key, search_queue(pattern, options, state.records.workers()))
 
 
 def _submit_benchmark(state: State, caller: Caller, document: BenchmarkRequest, key: str | None) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._door import failures, reason_unusable
+from ._facts import device_facts
 
 if TYPE_CHECKING:
     from masksmith._solution import Solution
 
-__all__ = ["failures", "reason_unusable", "solve_on"]
+__all__ = ["device_facts", "failures", "reason_unusable", "solve_on"]
 
 
 def solve_on(*arguments: Any) -> Solution:

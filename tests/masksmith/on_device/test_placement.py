@@ -1,0 +1,43 @@
+"""Where a solve goes, and what it says when it cannot go there."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+from masksmith import cuda
+
+SCORES = np.abs(np.random.default_rng(0).standard_normal((16, 16))).astype(np.float32)
+
+
+@pytest.fixture
+def broken_device(monkeypatch):
+    """A device that can be used, until it is."""
+
+    def fail(*arguments):
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
+    monkeypatch.setattr(cuda, "solve_on", fail)
+
+
+def test_a_device_asked_for_by_name_must_be_there():
+    with pytest.raises(ms.SolverError, match=r"device='cuda:0' cannot be used: numba-cuda"):
+        ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cuda:0"))
+
+
+def test_a_device_that_fails_leaves_the_work_to_the_processor_and_says_so(broken_device, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cuda:0"), name="layer")
+    assert found.status is ms.Status.OPTIMAL
+    assert (found.stats["device"], found.stats["fallback"]) == ("cpu", "cuda:0 failed (OutOfMemoryError: no room)")
+    assert "layer: cuda:0 failed" in caplog.text
+    many = ms.solve_many({"a": SCORES}, "transposable 4:8", ms.Exact(device="cuda:0"))
+    assert "no room" in many["a"].stats["fallback"]
+
+
+def test_scores_in_memory_stay_on_the_processor(broken_device):
+    assert "fallback" not in ms.solve(SCORES, "transposable 4:8").stats
+    assert ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cpu")).stats["device"] == "cpu"

@@ -1,0 +1,44 @@
+"""Solvers on a worker's device, and what happens where there is none."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import masksmith as ms
+from masksmith.cuda import device_facts
+from masksmith_worker import placing
+from masksmith_worker.placing import solver_on
+from masksmith_worker.runner import Runner
+
+T48 = ms.parse("transposable 4:8")
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "solver"),
+    [
+        ("auto", T48, ms.Exact(device="cuda:1")),
+        ("exact", T48, ms.Exact(device="cuda:1")),
+        ("greedy", T48, ms.Greedy(device="cuda:1")),
+        ("min-cost-flow", T48, ms.MinCostFlow()),
+        ("top-k", ms.parse("2:4"), ms.TopK()),
+        ("auto", ms.parse("block 4x4 50%"), ms.Auto()),
+    ],
+)
+def test_what_runs_on_a_device_is_sent_there(monkeypatch, name, pattern, solver):
+    monkeypatch.setattr(placing, "_reason_against", lambda device: None)
+    assert solver_on(name, pattern, "cuda:1") == solver
+
+
+def test_a_device_that_cannot_be_used_is_named_and_the_processor_reported(records, store, submit, caplog):
+    runner = Runner(records, store, lease_s=30.0, device="cuda:0")
+    job = submit({"w": np.random.default_rng(0).standard_normal((16, 16), dtype=np.float32)}, "transposable 4:8")
+    with caplog.at_level(logging.WARNING):
+        assert runner.run(job, 0) == "struck"
+    report = records.reports(job)[0]
+    assert (report.status, report.device) == ("optimal", "cpu")
+    assert "cuda:0 cannot be used" in caplog.text
+
+
+def test_a_processor_has_no_gpu_to_tell_of():
+    assert device_facts("cpu") == device_facts("cuda:0") == (None, None)
