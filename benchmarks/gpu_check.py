@@ -5,6 +5,9 @@
 Writes what it measured to `OUT/*.json`, `*.md` and `*.png`, and prints a line for every part. Exit code 1 if a part
 failed, 2 where there is no CUDA device. Parts:
 
+bits       the exact solver's masks against the CPU's, bit by bit: every generator of the tests, fresh seeds, three
+           dtypes.
+times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, beside its peers.
 kernels    `masksmith.benchmark` on CUDA: every kernel that runs there (cuSPARSELt, CUTLASS, Triton BSR, cuSPARSE CSR),
            both directions, bfloat16 and float16, checked against float64 before they are timed.
 """
@@ -19,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from gpu_exact import bits, times
 
 from masksmith.benchmark import Layer, Report, benchmark, draw
 
@@ -66,7 +70,7 @@ def _judge(report: Report) -> str:
     )
 
 
-PARTS: dict[str, Callable[..., str]] = {"kernels": kernels}
+PARTS: dict[str, Callable[..., str]] = {"bits": bits, "times": times, "kernels": kernels}
 
 
 def main() -> int:

@@ -54,7 +54,11 @@ def greedy_numba(tiles: np.ndarray, n: int) -> np.ndarray:  # type: ignore[no-un
 
 def dykstra_torch(tiles: np.ndarray, n: int, iterations: int = 300, temperature: float = 80.0) -> np.ndarray:
     """Entropic transport: 300 Dykstra projections in float32, batched torch; without the rounding that a mask needs."""
-    scores = torch.from_numpy(tiles)
+    return projections(torch.from_numpy(tiles), n, iterations, temperature).numpy()
+
+
+def projections(scores: torch.Tensor, n: int, iterations: int = 300, temperature: float = 80.0) -> torch.Tensor:
+    """Project a plan for tiles `[T, m, m]` onto their budgets in turn, wherever they live."""
     top = scores.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
     plan = torch.exp((scores / top - 1.0) * temperature)
     correction = torch.ones_like(plan)
@@ -65,7 +69,7 @@ def dykstra_torch(tiles: np.ndarray, n: int, iterations: int = 300, temperature:
         capped = lifted.clamp_max(1.0)
         correction = correction * (plan / capped)
         plan = capped
-    return plan.numpy()
+    return plan
 
 
 def to_tiles(scores: np.ndarray, m: int) -> np.ndarray:

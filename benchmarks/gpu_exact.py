@@ -1,0 +1,138 @@
+"""Parts of `gpu_check.py` for the exact solver: its bits against the CPU's, and its times against memory and peers."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import ROOT, stamp, table
+from peers import projections
+
+import masksmith as ms
+
+sys.path.insert(0, str(ROOT / "tests"))
+from strategies import SCORES, column_scales, scores_of
+
+CHECKED = (
+    "transposable 1:4", "transposable 2:4", "transposable <=2:4", "transposable 4:8", "transposable <=4:8",
+    "transposable 8:16", "transposable <=8:16", "transposable 5:12", "transposable 16:32", "transposable 32:64",
+)  # fmt: skip
+TIMED = ("transposable 2:4", "transposable 4:8", "transposable 8:16", "transposable 4:16", "transposable 16:32")
+SIZES = (512, 1024, 2048, 4096, 8192, 16384)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROUNDS = 7
+
+
+def bits(device: str, out: Path, *, quick: bool) -> str:
+    """Compare masks and prices with the CPU's, bit by bit, on every generator, with seeds never seen before."""
+    seed, tiles = time.time_ns() % 2**31, 0
+    for pattern in CHECKED[::3] if quick else CHECKED:
+        tile = ms.parse(pattern).tile
+        cases = {name: scores_of(name, seed, tile, 8, 32) for name in SCORES}
+        rng = np.random.default_rng(seed)
+        cases["column scales"] = column_scales(rng, (8 * tile.rows, 32 * tile.cols), tile).astype(np.float32)
+        for name, scores in cases.items():
+            for dtype in DTYPES:
+                given = torch.from_numpy(scores).to(dtype)
+                if bool(torch.isfinite(given).all()):
+                    _compare(given, pattern, device, f"{pattern}, {name}, {dtype}, seed {seed}")
+                    tiles += 8 * 32
+    (out / "exact_bits.txt").write_text(f"{tiles} tiles alike, seed {seed}\n{stamp()}\n")
+    return f"{tiles} tiles alike, seed {seed}"
+
+
+def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None:
+    there = ms.solve(scores.to(device), pattern, ms.Exact(), keep_duals=True)
+    here = ms.solve(scores, pattern, ms.Exact(device="cpu"), keep_duals=True)
+    if there.stats["device"] == "cpu":
+        raise RuntimeError(f"{what}: the device was not used: {there.stats.get('fallback')}")
+    if not torch.equal(there.mask.cpu(), here.mask):
+        raise RuntimeError(f"{what}: {int((there.mask.cpu() != here.mask).sum())} entries differ")
+    if there.status != here.status:
+        raise RuntimeError(f"{what}: {there.status} there, {here.status} here")
+
+
+def times(device: str, out: Path, *, quick: bool) -> str:
+    """Time whole solves of bfloat16 and float32 layers, with the share of the copy bandwidth measured beside them."""
+    bandwidth, rows = _bandwidth(device), []
+    for pattern in TIMED:
+        for size in SIZES[:3] if quick else SIZES:
+            for dtype in (torch.float32, torch.bfloat16):
+                scores = torch.rand(size, size, device=device).to(dtype)
+                seconds = _median(lambda: ms.solve(scores, pattern), device)  # noqa: B023 - called at once
+                # What must move: scores once, a mask of one byte an entry.
+                share = scores.numel() * (scores.element_size() + 1) / seconds / bandwidth
+                rows.append([pattern, f"{size}^2", str(dtype)[6:], f"{seconds * 1e3:.2f}", f"{share:.1%}"])
+    rows += [["copy", "", "", "", f"{bandwidth / 1e12:.2f} TB/s"]]
+    head = ["pattern", "weights", "dtype", "ms", "of copy bandwidth"]
+    text = f"# The exact solver on a GPU\n\n{torch.cuda.get_device_name(device)}. {stamp()}\n\n{table(head, rows)}\n"
+    (out / "exact_times.md").write_text(text + _beside(device, quick=quick))
+    return f"{len(rows) - 1} times, copies at {bandwidth / 1e12:.2f} TB/s"
+
+
+def _beside(device: str, *, quick: bool) -> str:
+    """Time what others do for the same masks on the same card."""
+    size, rows = 1024 if quick else 4096, []
+    for pattern, n, m in (("transposable 2:4", 2, 4), ("transposable 8:16", 8, 16), ("transposable 16:32", 16, 32)):
+        scores = torch.rand(size, size, device=device)
+        tiles = scores.reshape(size // m, m, size // m, m).transpose(1, 2).reshape(-1, m, m).contiguous()
+        runs: dict[str, Callable[[], object]] = {
+            "exact": lambda: ms.solve(scores, pattern),  # noqa: B023
+            "300 projections (torch)": lambda: projections(tiles, n),  # noqa: B023
+            "greedy (torch, panels from the host)": lambda: ms.solve(scores, pattern, ms.Greedy(device=device)),  # noqa: B023
+        }
+        if m == 4:
+            every = torch.tensor(_all_masks(), device=device, dtype=torch.float32)
+            runs["90 patterns (matmul)"] = lambda: (tiles.reshape(-1, 16) @ every.T).argmax(1)  # noqa: B023
+            runs["torch's greedy tile kernel (float16)"] = lambda: torch._sparse_semi_structured_tile(
+                scores.half(),  # noqa: B023
+                algorithm="largest_abs_values_greedy",
+                use_cutlass=False,
+            )
+        found = {name: _try(run, device) for name, run in runs.items()}
+        rows += [[pattern, name, value, ""] for name, value in found.items()]
+    return f"\n## Beside others, {size}^2 float32\n\n{table(['pattern', 'what', 'ms', ''], rows)}\n"
+
+
+def _all_masks() -> list[list[int]]:
+    rows = [[(k >> j) & 1 for j in range(4)] for k in range(16) if k.bit_count() == 2]
+    pairs = [[a, b, c, d] for a in rows for b in rows for c in rows for d in rows]
+    return [
+        [entry for row in four for entry in row]
+        for four in pairs
+        if all(sum(row[j] for row in four) == 2 for j in range(4))
+    ]
+
+
+def _try(run: Callable[[], object], device: str) -> str:
+    try:
+        return f"{_median(run, device) * 1e3:.2f}"
+    except (RuntimeError, ms.MasksmithError) as error:
+        return f"cannot run: {str(error).splitlines()[0][:80]}"
+
+
+def _bandwidth(device: str) -> float:
+    """Bytes read and written a second by a copy of 1 GiB."""
+    source = torch.empty(2**28, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / _median(lambda: target.copy_(source), device)
+
+
+def _median(run: Callable[[], object], device: str) -> float:
+    """Median seconds by CUDA events; what the host does meanwhile counts, as it does for users."""
+    seconds = []
+    for number in range(ROUNDS + 2):
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        begun.record()
+        run()
+        ended.record()
+        torch.cuda.synchronize(device)
+        if number > 1:
+            seconds.append(begun.elapsed_time(ended) / 1e3)
+    return statistics.median(seconds)
