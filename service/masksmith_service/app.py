@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         summary="Proved-optimal sparsity masks.",
         version="1",
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         telemetry=_telemetry(telemetry),
     )

@@ -16,7 +16,7 @@ from . import browsers, errors
 from .callers import COOKIE, Caller, identify
 from .settings import Settings
 
-OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/login", "/favicon.ico"})
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key: they tell nothing about anybody's work."""
 OPEN_BELOW = "/static/"
 BURST_S = 10.0

@@ -68,7 +68,7 @@ def follow(stack, job):
     """Ask for a job's events, over a socket of its own; gives it once they flow."""
     connection = socket.create_connection(stack.address)
     connection.settimeout(30)
-    connection.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    connection.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     received = connection.recv(65536)
     assert received.startswith(b"HTTP/1.1 200")
     return connection, received
