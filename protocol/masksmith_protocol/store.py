@@ -8,16 +8,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import GenericError
 from obstore.store import LocalStore, from_url
 
+T = TypeVar("T")
 CHUNK_BYTES = 8 * 2**20
 CONCURRENT_CHUNKS = 2
 INCOMING = "incoming"
@@ -56,8 +56,7 @@ class BlobStore:
         Raises:
             FileNotFoundError: If there is none.
         """
-        with self._found():
-            return bytes(obstore.get(self._store, name).bytes())
+        return self._found(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive); fewer where the blob ends.
@@ -67,8 +66,7 @@ class BlobStore:
         """
         if start >= stop:
             return b""
-        with self._found():
-            return bytes(obstore.get_range(self._store, name, start=start, end=stop))
+        return self._found(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
         """Read several ranges of `length` bytes each, neighbours in one go.
@@ -76,24 +74,24 @@ class BlobStore:
         Raises:
             FileNotFoundError: If there is none.
         """
-        with self._found():
-            parts = obstore.get_ranges(self._store, name, starts=starts, lengths=[length] * len(starts))
+        lengths = [length] * len(starts)
+        parts = self._found(lambda: obstore.get_ranges(self._store, name, starts=starts, lengths=lengths))
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
         """Give a blob's size, or None where there is none."""
-        with contextlib.suppress(FileNotFoundError), self._found():
-            return int(obstore.head(self._store, name)["size"])
+        with contextlib.suppress(FileNotFoundError):
+            return int(self._found(lambda: obstore.head(self._store, name))["size"])
         return None
 
-    @contextmanager
-    def _found(self) -> Iterator[None]:
+    def _found(self, read: Callable[[], T]) -> T:
         """Tell a blob that is missing from a store that is."""
         try:
-            yield
+            return read()
         except FileNotFoundError:
             self._check_place()
-            raise
+            # The directory may have been away, and be back: what is missing now is missing.
+            return read()
 
     def _check_place(self) -> None:
         """Refuse a directory that is gone, or that is no longer the one it was because its disk was unmounted."""
@@ -116,8 +114,7 @@ class BlobStore:
         """Bytes free on the disk of a local directory; None for a bucket."""
         if "://" in self.url:
             return None
-        with self._found():
-            return shutil.disk_usage(self.url).free
+        return self._found(lambda: shutil.disk_usage(self.url).free)
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
         """Give the blobs below a folder, each with the time when it was written."""

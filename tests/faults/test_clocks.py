@@ -49,8 +49,8 @@ def lone(tmp_path_factory, clock):
 
 @pytest.fixture(scope="module")
 def some(weights):
-    """Twelve of the forty layers."""
-    return dict(itertools.islice(weights.items(), 12))
+    """As many layers as keep two workers busy while a clock jumps."""
+    return dict(itertools.islice(weights.items(), 40))
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_a_full_disk_refuses_and_recovers(lone, disk, table):
         client.solve({"w": layer(2)}, PATTERN)
         disk.fill()
         refused = put(lone.url, data)
-        assert (refused.status_code, refused.json()["code"]) == (507, "disk_full")
+        assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
         assert int(refused.headers["retry-after"]) > 0
         assert not list(lone.store.rglob("*#*"))
         assert httpx2.get(f"{lone.url}/healthz").status_code == 200
@@ -83,7 +83,7 @@ def test_a_full_disk_refuses_and_recovers(lone, disk, table):
 
 
 def test_a_job_waits_for_a_disk_that_is_full(lone, disk, table):
-    weights = {f"layer{number}": layer(10 + number) for number in range(4)}
+    weights = {f"layer{number}": layer(10 + number) for number in range(32)}
     with lone.client() as client:
         client.solve(weights, "2:4")
         lone.forget_results()

@@ -2,7 +2,7 @@
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
@@ -14,6 +14,7 @@ from masksmith_service.settings import Settings
 REFUSALS = ["2xx", "303", "400", "401", "403", "404", "409", "422", "503"]
 CONFIG = {"checks": {"positive_data_acceptance": {"expected-statuses": REFUSALS}}}
 SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi(), config=SchemathesisConfig.from_dict(CONFIG))
+LONGEST_QUERY = 15_000
 OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
 
 
@@ -42,6 +43,8 @@ def test_answers_are_what_the_document_promises(target, operation, mode, count):
     @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
+        # A request line of more than 64 KiB is refused by the HTTP parser, before there is anything to promise.
+        assume(len(str(case.query)) < LONGEST_QUERY)
         case.call_and_validate(base_url=target.url, timeout=30, excluded_checks=excluded)
 
     check()

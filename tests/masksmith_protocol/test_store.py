@@ -171,3 +171,14 @@ def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
         with pytest.raises(StoreError):
             BlobStore("s3://bucket/prefix").size("masks/a")
         assert time.monotonic() - begun < 60
+
+
+def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tmp_path):
+    store = BlobStore(str(tmp_path / "store"))
+    store.put("blob", b"bytes")
+    folder, away = tmp_path / "store", tmp_path / "away"
+    folder.rename(away)
+    # Back just after the first look found nothing, and before anybody asks whether the directory is there.
+    check = store._check_place
+    store._check_place = lambda: (away.rename(folder), check())
+    assert store.get("blob") == b"bytes"

@@ -136,7 +136,7 @@ def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_p
         (b"{}", 422, ["body.pattern"]),
         (b'{"pattern": "2:4", "tensors": []}', 422, ["body.tensors"]),
         (b'{"pattern": "2:4", "tensors": [{"name": "w"}]}', 422, ["body.tensors.0.digest"]),
-        (b'{"pattern": "2:4", "kind": "benchmark", "tensors": []}', 422, ["body.kind", "benchmark"]),
+        (b'{"pattern": "2:4", "kind": "oracle", "tensors": []}', 422, ["body", "oracle"]),
         (b'{"\\ud800": 1, "pattern": "2:4"}', 422, []),
         (b'{"pattern": "\\ud800", "tensors": []}', 422, ["body.pattern"]),
         (b'{"pattern": "2:4", "tensors": [{"name": "\\ud800", "digest": "' + b"0" * 64 + b'", "key": "w"}]}', 422, []),
