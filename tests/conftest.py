@@ -60,4 +60,4 @@ def records(valkey):
 
 @pytest.fixture
 def store(tmp_path):
-    return BlobStore(str(tmp_path / "store"))
+    return BlobStore(str(tmp_path / "store"), make=True)

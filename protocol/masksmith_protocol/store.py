@@ -31,19 +31,30 @@ class BlobStore:
 
     Args:
         url: A directory, or an object store's URL such as `s3://bucket/prefix`.
+        make: Make the directory where there is none. One process does so when the store is founded; others wait for
+            it, lest a process that starts while the directory is away put an empty one in its place.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, make: bool = False) -> None:
         self.url = url
-        self._store: Any
+        self._opened: Any = None
         self._place: os.stat_result | None = None
-        if "://" in url:
+        if self._is_bucket:
             patience = timedelta(seconds=BUCKET_PATIENCE_S)
-            self._store = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": patience})
-        else:
+            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": patience})
+        elif make:
             Path(url).mkdir(parents=True, exist_ok=True)
-            self._store = LocalStore(url)
-            self._place = os.stat(url)
+
+    @property
+    def _is_bucket(self) -> bool:
+        return "://" in self.url
+
+    @property
+    def _store(self) -> Any:
+        if self._opened is None:
+            self._place = self._look()
+            self._opened = LocalStore(self.url)
+        return self._opened
 
     def put(self, name: str, data: bytes) -> None:
         """Write a blob whole."""
@@ -95,15 +106,20 @@ class BlobStore:
 
     def _check_place(self) -> None:
         """Refuse a directory that is gone, or that is no longer the one it was because its disk was unmounted."""
+        if self._is_bucket:
+            return
+        found = self._look()
         if self._place is None:
             return
-        try:
-            found = os.stat(self.url)
-        except OSError as error:
-            raise GenericError(f"the store {self.url} is gone: {error.strerror}") from None
         # A disk that is mounted again may have another device number, and a folder made anew another inode.
         if found.st_dev != self._place.st_dev and found.st_ino != self._place.st_ino:
             raise GenericError(f"another file system lies at {self.url} than at the start: is its disk mounted?")
+
+    def _look(self) -> os.stat_result:
+        try:
+            return os.stat(self.url)
+        except OSError as error:
+            raise GenericError(f"the store {self.url} is gone: {error.strerror}") from None
 
     def delete(self, name: str) -> None:
         """Forget a blob; deleting what does not exist changes nothing."""
@@ -112,7 +128,7 @@ class BlobStore:
 
     def free_bytes(self) -> int | None:
         """Bytes free on the disk of a local directory; None for a bucket."""
-        if "://" in self.url:
+        if self._is_bucket:
             return None
         return self._found(lambda: shutil.disk_usage(self.url).free)
 
@@ -160,7 +176,7 @@ class BlobStore:
         Returns:
             The number of files deleted.
         """
-        if "://" in self.url:
+        if self._is_bucket:
             return 0
         until, count = time.time() - age_s, 0
         for path in Path(self.url).rglob("*"):

@@ -123,9 +123,21 @@ def test_names_lie_in_folders_of_their_own():
 
 
 def test_a_directory_is_made_where_it_is_missing(tmp_path):
-    store = BlobStore(str(tmp_path / "a" / "b"))
+    store = BlobStore(str(tmp_path / "a" / "b"), make=True)
     store.put("c", b"x")
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"x"
+
+
+def test_who_starts_while_the_directory_is_away_waits_for_it(store, tmp_path):
+    store.put("masks/a", b"a")
+    away = Path(store.url).rename(tmp_path / "away")
+    late = BlobStore(store.url)
+    for call in (lambda: late.size("masks/a"), lambda: late.put("masks/b", b"b"), late.free_bytes):
+        with pytest.raises(StoreError, match="is gone"):
+            call()
+    assert not Path(store.url).exists()
+    away.rename(store.url)
+    assert late.get("masks/a") == b"a"
 
 
 def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
@@ -174,7 +186,7 @@ def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
 
 
 def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tmp_path):
-    store = BlobStore(str(tmp_path / "store"))
+    store = BlobStore(str(tmp_path / "store"), make=True)
     store.put("blob", b"bytes")
     folder, away = tmp_path / "store", tmp_path / "away"
     folder.rename(away)
