@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from loky import get_reusable_executor
 
+from ._crew import Crew
 from ._errors import InfeasibleError
 from ._layer import Layer, Span
 from ._panels import Panel, PanelAnswer
@@ -29,8 +30,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(work: Iterable[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
-    """Solve panels and write their answers; yields each piece of work once it is done, in order.
+def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
+    """Solve panels and write their answers; yields each piece of work once it is done.
 
     Past the deadline (of `time.monotonic`) the remaining panels get an allowed mask without a search, unless entries
     are forced: then only a search finds an allowed mask.
@@ -45,13 +46,7 @@ def run(work: Iterable[Work], solver: Solver, threads: int, deadline: float) -> 
             _solve_here(item, solver, deadline)
             yield item
     elif solver.parallelism == "threads":
-        with ThreadPoolExecutor(threads, thread_name_prefix="masksmith") as pool:
-
-            def on_thread(item: Work) -> Work:
-                _solve_here(item, solver, deadline)
-                return item
-
-            yield from windowed(pool, on_thread, work, threads * 2)
+        yield from Crew(lambda item: _solve_here(item, solver, deadline), work).run(threads)
     else:
         yield from _run_on_processes(work, solver, threads, deadline)
 

@@ -1,0 +1,68 @@
+"""Threads that share one line of work with their caller, who works too instead of waiting to be woken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Crew(Generic[Item]):
+    """Does a line of work, each item once, begun in order.
+
+    Args:
+        function: What to do with an item.
+        items: The line; it is advanced under a lock.
+    """
+
+    def __init__(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
+        self._function = function
+        self._line = enumerate(items)
+        self._lock = Lock()
+        self._ends = False
+        self._done: deque[Item] = deque()
+        self._failures: dict[int, BaseException] = {}
+
+    def run(self, threads: int) -> Iterator[Item]:
+        """Work on `threads` threads, this one included; yields what is done.
+
+        Raises:
+            BaseException: What the first item in the line that failed raised; nothing is begun after a failure.
+        """
+        with ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="masksmith") as pool:
+            for _ in range(threads - 1):
+                pool.submit(self._labour)
+            try:
+                while self._step():
+                    yield from self._finished()
+            finally:
+                self._ends = True
+        yield from self._finished()
+        if self._failures:
+            raise self._failures[min(self._failures)]
+
+    def _labour(self) -> None:
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Do the next item, if there is one."""
+        with self._lock:
+            number, item = next(self._line, (-1, None)) if not self._ends else (-1, None)
+        if item is None:
+            return False
+        try:
+            self._function(item)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever runs the crew
+            self._failures[number], self._ends = error, True
+            return False
+        self._done.append(item)
+        return True
+
+    def _finished(self) -> Iterator[Item]:
+        while self._done:
+            yield self._done.popleft()
