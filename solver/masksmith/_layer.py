@@ -47,6 +47,7 @@ class Extras:
     warm_start: Any = None
     hysteresis: float = 0.0
     keep_duals: bool = False
+    weight: Any = None
 
 
 class Layer:

@@ -45,6 +45,8 @@ class Solution:
         unshifted_objective: Score kept of the scores as given; differs from `objective` where that counts otherwise.
         stats: What ran: solver, device, threads, seconds, tiles proved optimal.
         duals: Per tile row and column prices, `[down, across, rows]` and `[down, across, cols]`, if asked for.
+        pruned: The weight where it is kept, 0 elsewhere, if `solve` was given one.
+        packed: With it, the mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first.
     """
 
     mask: Any
@@ -59,6 +61,8 @@ class Solution:
     unshifted_objective: float
     stats: Mapping[str, Any] = field(default_factory=dict)
     duals: tuple[Duals, Duals] | None = None
+    pruned: Any = None
+    packed: Any = None
 
     @property
     def gap(self) -> float:

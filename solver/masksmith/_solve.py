@@ -14,6 +14,7 @@ from ._errors import SolverError
 from ._flat import View, check_view, flat, moved, shaped, solve_flat
 from ._layer import Extras, Layer, Span
 from ._placement import note, solve_on_device
+from ._pruned import carry, check_weight
 from ._solution import Solution, Status
 from ._tensors import Source, are_equal, like, sample
 from .patterns import Block, Pattern, PatternError, TilePattern, parse
@@ -40,6 +41,7 @@ def solve(
     on_progress: OnProgress | None = None,
     name: str | None = None,
     view: View = "channels-last",
+    weight: Any = None,
 ) -> Solution:
     """Find the allowed mask that keeps the most score.
 
@@ -62,6 +64,8 @@ def solve(
         name: What messages call the tensor.
         view: How a convolution `[out, in, kh, kw]` becomes a matrix: `channels-last`, with groups along its input
             channels as hardware wants them, or `flat`, `[out, in * kh * kw]` in the order of its bytes.
+        weight: The weight itself, of the scores' shape: the solution then carries it `pruned`, and the mask `packed`;
+            on a CUDA device both are written while the mask is proved.
 
     Returns:
         The mask with its objective and an upper bound on any mask's objective.
@@ -73,23 +77,25 @@ def solve(
         SolverError: If the solver cannot do what is asked of it.
     """
     check_view(view)
+    check_weight(weight, scores, name)
     if view == "flat" and len(scores.shape) > 2:
         options = {"pattern": pattern, "solver": solver, "warm_start": warm_start, "must_keep": must_keep}
         options |= {"must_drop": must_drop, "hysteresis": hysteresis, "time_limit_s": time_limit_s, "threads": threads}
-        return solve_flat(solve, scores, options | {"keep_duals": keep_duals, "on_progress": on_progress, "name": name})
+        options |= {"keep_duals": keep_duals, "on_progress": on_progress, "name": name}
+        return carry(solve_flat(solve, scores, options), weight)
     rule, chosen = _pattern(pattern), _solver(solver)
-    extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals)
+    extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals, weight)
     if not isinstance(rule, TilePattern):
-        return _solve_whole({name or "": scores}, rule, chosen, extras, time_limit_s, threads, on_progress)[name or ""]
+        found = _solve_whole({name or "": scores}, rule, chosen, extras, time_limit_s, threads, on_progress)
+        return carry(found[name or ""], weight)
     chosen = _for(chosen, rule)
     placed = solve_on_device(scores, rule, chosen, extras, name)
     if isinstance(placed, Solution):
         _tell(on_progress, placed)
-        return placed
+        return carry(placed, weight)
     layer = Layer(scores, rule, extras, name)
     _run([layer], chosen, time_limit_s, threads, on_progress)
-    solution = _conclude(layer, chosen, threads)
-    return note(solution, placed)
+    return carry(note(_conclude(layer, chosen, threads), placed), weight)
 
 
 def solve_many(

@@ -1,5 +1,7 @@
 """The checker on the device: objective and bound of every tile from the duals alone, sharing no code with the solver.
 
+It reads every entry once more, so it also writes what was asked for beside the mask: the pruned weight, and bits.
+
 A thread walks down one column of a tile row, so that neighbours read neighbouring scores; u + v is formed error-free
 (Knuth's TwoSum), every sign is exact, and sums of what is on the wrong side are rounded up: see `kernels._certificate`.
 """
@@ -44,6 +46,19 @@ def _unused(price: float, used: int, keep: int) -> float:
     return max(0.0, price) * (keep - used) if used < keep else 0.0
 
 
+@device
+def _emit(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: Any) -> None:
+    """Write the entry (i, j) of the pruned weight, and with every eighth one a byte of the mask."""
+    if i >= pruned.shape[0] or j >= pruned.shape[1]:
+        return
+    pruned[i, j] = weight[i, j] if mask[i, j] != 0 else 0
+    if j % 8 == 0:
+        byte = 0
+        for k in range(min(8, pruned.shape[1] - j)):
+            byte |= (mask[i, j + k] != 0) << k
+        packed[i, j // 8] = byte
+
+
 @cache
 def certificate(element: str) -> Any:
     """Make the kernel: blocks of `THREADS // cols * cols` threads side by side, one row of blocks a row of tiles."""
@@ -53,6 +68,7 @@ def certificate(element: str) -> Any:
     def run(
         scores: Any, mask: Any, forced: Any, rows: int, cols: int, row_keep: int, col_keep: int, at_most: bool,
         row_duals: Any, col_duals: Any, across: int, objective: Any, violation: Any, total: Any, legal: Any,
+        weight: Any, pruned: Any, packed: Any,
     ) -> None:  # fmt: skip
         scored = cuda.shared.array(THREADS, float64)
         wrong = cuda.shared.array(THREADS, float64)
@@ -72,6 +88,8 @@ def certificate(element: str) -> Any:
                 u = max(0.0, row_duals[t, r]) if at_most else row_duals[t, r]
                 if not (forced.size and forced[top + r, column] != 0):
                     loss += _loss(w, u, v, keep)
+                if pruned.size:
+                    _emit(weight, mask, top + r, column, pruned, packed)
                 value += w if keep else 0.0
                 whole += w
                 count += keep

@@ -48,6 +48,11 @@ class DeviceLayer:
         down, across: Tiles; those that reach over the edge are padded with zero scores.
         forced: `[down * rows, across * cols]` uint8, 1 keep, 255 drop, 0 free; None when every entry is free.
         start: Row and column duals to start from, `[tiles, rows]` and `[tiles, cols]`, or None.
+        weight: As `scores`, of any dtype: to be pruned while the mask is proved; None if that was not asked.
+
+    Attributes:
+        pruned: The weight under the mask; empty if there is no weight.
+        packed: The mask as bits along its rows, lowest first; likewise.
     """
 
     scores: torch.Tensor
@@ -56,6 +61,7 @@ class DeviceLayer:
     across: int
     forced: torch.Tensor | None = None
     start: tuple[torch.Tensor, torch.Tensor] | None = None
+    weight: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         self.device = Device(self.scores.device)
@@ -64,6 +70,11 @@ class DeviceLayer:
         if self.start is not None:
             self.state.row_duals.copy_(self.start[0])
             self.state.col_duals.copy_(self.start[1])
+        if self.weight is None:
+            self.weight = self.device.zeros(0, 0, dtype=torch.uint8)
+        height, width = self.weight.shape
+        self.pruned = self.device.empty(height, width, dtype=self.weight.dtype)
+        self.packed = self.device.empty(height, -(-width // 8), dtype=torch.uint8)
 
     def solve(self) -> Proofs:
         """Find, prove and give the proofs; the mask stays in `state`. The host waits once, unless paths are needed.
@@ -117,7 +128,7 @@ class DeviceLayer:
         device.launch(
             certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
             *_numbers(budget_of(tile)), state.row_duals, state.col_duals, self.across, objective, violation, total,
-            legal,
+            legal, _raw(self.weight), _raw(self.pruned), self.packed,
         )  # fmt: skip
         return objective, violation, total, legal
 
@@ -130,6 +141,12 @@ class DeviceLayer:
         wild = ~np.isfinite(violation)
         violation[wild] = (total * (1 + 2.0**-40) - objective)[wild]
         return Proofs(objective, violation, total, legal != 0, None if bad == NONE_BAD else bad)
+
+
+def _raw(weight: torch.Tensor | None) -> torch.Tensor:
+    """View entries as integers: bits are copied, so kernels need not know every dtype."""
+    assert weight is not None
+    return weight.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
 
 
 def _numbers(budget: Budget) -> tuple[Any, ...]:

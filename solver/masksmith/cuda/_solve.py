@@ -30,7 +30,7 @@ class DeviceProblem:
     Args:
         scores: numpy array or torch tensor of any device; it is moved to `device` unless it is there.
         pattern: Tiles with budgets on rows and columns.
-        extras: Forced entries, warm start, hysteresis.
+        extras: Forced entries, warm start, hysteresis, a weight to prune.
         device: Torch device.
         name: What messages call the tensor.
     """
@@ -49,6 +49,7 @@ class DeviceProblem:
         self.down = self.grid.rows // self.tile.rows if dense else self.grid.down
         self.across = self.grid.cols // self.tile.cols if dense else self.grid.across
         self.height, self.width = self.down * self.tile.rows, self.across * self.tile.cols
+        self.weight = self._weight()
 
     def solve(self) -> Solution:
         """Solve, in bands of tile rows if memory demands it.
@@ -77,6 +78,13 @@ class DeviceProblem:
         if tuple(mask.shape) != self.source.shape:
             raise ScoresError(f"shape {list(mask.shape)} differs from the scores' {list(self.source.shape)}", name=name)
         return self._moved(Source(mask, name=name).matrix()) != 0
+
+    def _weight(self) -> torch.Tensor | None:
+        """Give the weight if kernels can prune it: a matrix, of which every entry is in a tile."""
+        whole = self.height >= self.grid.rows and self.width >= self.grid.cols
+        if self.extras.weight is None or len(self.source.shape) != 2 or not whole:
+            return None
+        return self._moved(self.extras.weight).detach()
 
     def _start(self) -> torch.Tensor | None:
         start = self.extras.warm_start
@@ -126,9 +134,11 @@ class DeviceProblem:
         top, bottom = first * self.tile.rows, last * self.tile.rows
         codes = None if forced is None else forced[top:bottom]
         try:
+            weight = None if self.weight is None else self.weight[top:bottom]
             band = DeviceLayer(
-                scores[top:bottom, : self.width], self.tile, last - first, self.across, codes, self._duals(first, last)
-            )
+                scores[top:bottom, : self.width], self.tile, last - first, self.across, codes,
+                self._duals(first, last), weight,
+            )  # fmt: skip
             answer = self._named(band, first)
         except torch.cuda.OutOfMemoryError:
             if last - first == 1:
@@ -188,6 +198,8 @@ class DeviceProblem:
             unshifted_objective=unshifted,
             stats=self._stats(violations, time.perf_counter() - begun),
             duals=self._kept_duals(bands),
+            pruned=self._emitted([band.pruned for band in bands]),
+            packed=self._emitted([band.packed for band in bands]),
         )
 
     def _edge(self) -> float:
@@ -221,6 +233,14 @@ class DeviceProblem:
             for name, length in (("row_duals", self.tile.rows), ("col_duals", self.tile.cols))
         )
         return rows, cols
+
+    def _emitted(self, parts: list[torch.Tensor]) -> Any:
+        """Put together what kernels wrote, where the weight lives and in its library."""
+        if self.weight is None:
+            return None
+        whole = torch.cat(parts)
+        given = self.extras.weight
+        return whole.to(given.device) if isinstance(given, torch.Tensor) else whole.cpu().numpy()
 
     def _shaped(self, matrix: torch.Tensor) -> Any:
         """Give the mask in the weight's shape, library and device."""

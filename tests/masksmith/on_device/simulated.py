@@ -39,7 +39,8 @@ def answer(case: dict[str, object], arrays: dict[str, np.ndarray]) -> dict[str, 
     except ms.MasksmithError as error:
         return {"error": np.array(str(error))}
     assert found.stats["device"] == "cuda (simulated)", found.stats
-    return {
+    emitted = {} if found.pruned is None else {"pruned": found.pruned, "packed": found.packed}
+    return emitted | {
         "mask": np.asarray(found.mask),
         "objectives": found.tile_objectives,
         "bounds": found.tile_bounds,

@@ -82,7 +82,8 @@ def test_a_block_fits_the_shared_memory_that_every_device_has(pattern):
 def test_the_checker_compiles(assemble):
     code = assemble(
         certificate("bfloat16"), ELEMENTS["bfloat16"], MASK, MASK, NUMBER, NUMBER, NUMBER, NUMBER, FLAG, DUALS, DUALS,
-        NUMBER, types.float64[::1], types.float64[::1], types.float64[::1],CODES,
+        NUMBER, types.float64[::1], types.float64[::1], types.float64[::1], CODES,
+        types.int16[:, ::1], types.int16[:, ::1], MASK,
     )  # fmt: skip
     assert ".entry" in code
     assert ".local" not in code

@@ -26,6 +26,9 @@ def _check(case: Case, found: dict[str, np.ndarray]) -> None:
     sums = [expected.objective, expected.upper_bound, expected.unshifted_objective, expected.kept]
     np.testing.assert_allclose(found["sums"], sums, rtol=1e-13, err_msg=case.name)
     np.testing.assert_allclose(found["total"], expected.total_score, rtol=1e-13, err_msg=case.name)
+    if expected.pruned is not None:
+        np.testing.assert_array_equal(found["pruned"], expected.pruned, err_msg=case.name)
+        np.testing.assert_array_equal(found["packed"], expected.packed, err_msg=case.name)
     if expected.gap == 0.0:
         np.testing.assert_array_equal(found["bounds"], found["objectives"], err_msg=case.name)
 
@@ -38,6 +41,7 @@ def _special() -> list[Case]:
     start, large = (ms.solve(gauss, pattern, keep_duals=True) for pattern in ("transposable 4:8", "transposable 8:16"))
     moved = (gauss * RNG.uniform(0.9, 1.1, gauss.shape)).astype(np.float32)
     (u, v), (wide_u, wide_v) = start.duals, large.duals
+    signed = RNG.standard_normal((16, 16))
     bad = gauss.copy()
     bad[3, 9] = np.nan
     locked = np.zeros((16, 16), bool)
@@ -58,6 +62,9 @@ def _special() -> list[Case]:
         Case("convolution", "transposable 2:4", np.abs(RNG.standard_normal((4, 4, 2, 1))).astype(np.float32)),
         Case("all kept", "transposable 4:4", gauss[:4, :8]),
         Case("bfloat16", "transposable 4:8", gauss, bfloat16=True),
+        Case("pruned", "transposable 4:8", gauss, arrays={"weight": signed}),
+        Case("pruned, padded", "transposable 4:8", gauss[:13, :11], arrays={"weight": signed[:13, :11].astype("f2")}),
+        Case("pruned, dense edge", "transposable 4:8", gauss[:13, :11], "dense", arrays={"weight": signed[:13, :11]}),
         Case("integers", "transposable 4:8", RNG.integers(0, 100, (16, 16)).astype(np.int8)),
         Case("negative", "transposable 4:8", -gauss),
         Case("not a number", "transposable 4:8", bad),

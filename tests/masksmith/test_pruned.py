@@ -1,0 +1,59 @@
+"""Solutions that carry the pruned weight, and the mask as bits."""
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+
+RNG = np.random.default_rng(5)
+WEIGHT = RNG.standard_normal((24, 21)).astype(np.float32)
+CONVOLUTION = RNG.standard_normal((8, 8, 3, 3)).astype(np.float32)
+
+
+def bits(packed, width):
+    return np.unpackbits(np.asarray(packed), axis=-1, count=width, bitorder="little").astype(bool)
+
+
+@pytest.mark.parametrize("pattern", ["transposable 4:8", "2:4", "block 4x4 50%", "30%"])
+def test_a_weight_comes_back_pruned_and_its_mask_packed(pattern):
+    found = ms.solve(ms.magnitude(WEIGHT), pattern, weight=WEIGHT)
+    np.testing.assert_array_equal(found.pruned, WEIGHT * found.mask)
+    assert found.pruned.dtype == WEIGHT.dtype
+    np.testing.assert_array_equal(bits(found.packed, 21), found.mask)
+    assert found.packed.shape == (24, 3)
+
+
+@pytest.mark.parametrize("view", ["channels-last", "flat"])
+def test_convolutions_keep_their_shape(view):
+    found = ms.solve(ms.magnitude(CONVOLUTION), "transposable 4:8", weight=CONVOLUTION, view=view)
+    np.testing.assert_array_equal(found.pruned, CONVOLUTION * found.mask)
+    np.testing.assert_array_equal(bits(found.packed, 3), found.mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_torch_weights_stay_torch(dtype):
+    weight = torch.nn.Parameter(torch.from_numpy(WEIGHT).to(dtype))
+    found = ms.solve(ms.magnitude(weight), "transposable 4:8", weight=weight)
+    assert (found.pruned.dtype, found.pruned.requires_grad, found.packed.dtype) == (dtype, False, torch.uint8)
+    assert torch.equal(found.pruned, weight.detach() * found.mask)
+    np.testing.assert_array_equal(bits(found.packed, 21), found.mask.numpy())
+
+
+def test_what_is_dropped_is_zero_whatever_it_was():
+    weight = WEIGHT.copy()
+    found = ms.solve(ms.magnitude(weight), "transposable 4:8")
+    weight[~found.mask] = np.inf
+    again = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8", weight=weight)
+    assert np.isfinite(again.pruned).all()
+
+
+def test_nothing_is_carried_unless_asked_for():
+    found = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8")
+    assert found.pruned is None
+    assert found.packed is None
+
+
+def test_a_weight_of_another_shape_is_refused():
+    with pytest.raises(ms.ScoresError, match=r"'q': the weight's shape \[21, 24\] differs from .* \[24, 21\]"):
+        ms.solve(ms.magnitude(WEIGHT), "transposable 4:8", weight=WEIGHT.T, name="q")
