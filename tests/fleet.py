@@ -131,7 +131,7 @@ class Fleet:
 
     def works(self, worker):
         assert worker.runs, f"{worker.name} ended"
-        return bool(self.redis.exists(f"masksmith:worker:{worker.title}")) and bool(pool_of(worker.process.pid))
+        return bool(self.redis.exists(f"masksmith:workers:{worker.title}")) and bool(pool_of(worker.process.pid))
 
     def kill_broker(self):
         """Kill the broker and start it on what its log holds."""

@@ -6,15 +6,15 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
 
 from . import counts, scripts
-from .benchmarks import BenchmarkPlan, CaseReport, PlannedCase
+from .benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from .digests import is_digest
 from .documents import (
     DiversityReport,
@@ -28,11 +28,12 @@ from .documents import (
 from .errors import Code, RequestError, TensorError
 from .masks import packed_width
 from .queues import CPU_QUEUE
+from .roll import Roll
 from .shards import PlannedTensor, Shard
 
 JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
-WORKER_PREFIX = "masksmith:worker:"
-WORKER_SILENCE_S = 15
+ENDED = "masksmith:ended"
+"""Channel that tells the id of every job that ends."""
 STRANDED_AT_ONCE = 1000
 STAMP_DIGITS = 11
 
@@ -189,6 +190,9 @@ class JobRecord(BaseModel):
         return self.masks
 
 
+Part = TypeVar("Part", Shard, ShardReport, PlannedCase, CaseReport)
+
+
 class JobRecords:
     """Reads and changes job records; every change is one atomic script.
 
@@ -200,6 +204,8 @@ class JobRecords:
         self.redis = redis.Redis.from_url(
             url, decode_responses=True, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10
         )
+        self.workers = Roll(self.redis, "masksmith:workers", WorkerInfo)
+        self.bench_workers = Roll(self.redis, "masksmith:bench-workers", BenchWorker)
         self._create = self.redis.register_script(scripts.CREATE)
         self._take = self.redis.register_script(scripts.TAKE)
         self._renew = self.redis.register_script(scripts.RENEW)
@@ -268,11 +274,8 @@ class JobRecords:
 
     def read(self, job: str) -> JobRecord | None:
         """Read a job, or None when there is none."""
-        fields = cast("dict[str, Any]", self.redis.hgetall(job_key(job)))
-        if not fields:
-            return None
-        model = Plan if fields["kind"] == "masks" else BenchmarkPlan
-        return JobRecord(id=job, **fields | {fields["kind"]: model.model_validate_json(fields["plan"])})
+        fields = cast("dict[str, str]", self.redis.hgetall(job_key(job)))
+        return record_of(job, fields) if fields else None
 
     def state(self, job: str) -> JobState | None:
         """Read a job's state alone."""
@@ -311,34 +314,29 @@ class JobRecords:
 
     def shards(self, job: str) -> dict[int, Shard]:
         """Read all shards of a job by index."""
-        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":shards"))
-        return {int(index): Shard.model_validate_json(text) for index, text in sorted(found.items(), key=_by_index)}
+        return by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
 
     def shard(self, job: str, index: int) -> Shard | None:
         """Read one shard, or None when there is none."""
-        text = cast("str | None", self.redis.hget(job_key(job) + ":shards", str(index)))
+        text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
         return Shard.model_validate_json(text) if text else None
 
     def reports(self, job: str) -> dict[int, ShardReport]:
         """Read the reports of a job's finished shards by index."""
-        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":reports"))
-        return {int(index): ShardReport.model_validate_json(text) for index, text in found.items()}
+        return by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
 
     def cases(self, job: str) -> dict[int, PlannedCase]:
         """Read all cases of a benchmark by index."""
-        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":shards"))
-        ordered = sorted(found.items(), key=_by_index)
-        return {int(index): PlannedCase.model_validate_json(text) for index, text in ordered}
+        return by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
 
     def case(self, job: str, index: int) -> PlannedCase | None:
         """Read one case, or None when there is none."""
-        text = cast("str | None", self.redis.hget(job_key(job) + ":shards", str(index)))
+        text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
         return PlannedCase.model_validate_json(text) if text else None
 
     def case_reports(self, job: str) -> dict[int, CaseReport]:
         """Read the reports of a benchmark's finished cases by index."""
-        found = cast("dict[str, str]", self.redis.hgetall(job_key(job) + ":reports"))
-        return {int(index): CaseReport.model_validate_json(text) for index, text in found.items()}
+        return by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
 
     def take(self, job: str, shard: int, *, lease_s: float, attempts: int) -> Lease | str:
         """Take a shard's lease, counting an attempt.
@@ -435,20 +433,6 @@ class JobRecords:
         """Messages waiting in a broker queue."""
         return int(self.redis.llen(queue))
 
-    def announce_worker(self, worker: WorkerInfo) -> None:
-        """Tell the world that a worker lives; forgotten after 15 s of silence."""
-        self.redis.set(WORKER_PREFIX + worker.name, worker.model_dump_json(), ex=WORKER_SILENCE_S)
-
-    def dismiss_worker(self, name: str) -> None:
-        """Forget a worker that has stopped."""
-        self.redis.delete(WORKER_PREFIX + name)
-
-    def workers(self) -> list[WorkerInfo]:
-        """List the workers heard of lately."""
-        names = sorted(self.redis.scan_iter(match=WORKER_PREFIX + "*", count=1000))
-        texts = cast("list[str | None]", self.redis.mget(names)) if names else []
-        return [WorkerInfo.model_validate_json(text) for text in texts if text]
-
 
 def _counts_of(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
     """Give what a part adds to the counts: searches are counted by shard, benchmarks by job alone."""
@@ -458,9 +442,30 @@ def _counts_of(report: ShardReport | CaseReport, took_s: float) -> dict[str, flo
     return counts.of_shard(report.device, outcome, took_s, report.gap)
 
 
+def record_of(job: str, fields: Mapping[str, Any]) -> JobRecord:
+    """Make a job's record of the fields that Redis holds."""
+    model = Plan if fields["kind"] == "masks" else BenchmarkPlan
+    return JobRecord(id=job, **{**fields, fields["kind"]: model.model_validate_json(fields["plan"])})
+
+
+def by_index(found: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
+    """Read the parts of a job, or their reports, by index."""
+    return {int(index): kind.model_validate_json(text) for index, text in sorted(found.items(), key=_by_index)}
+
+
 def job_key(job: str) -> str:
     """Name of the hash that holds a job."""
     return f"masksmith:job:{job}"
+
+
+def parts_key(job: str) -> str:
+    """Name of the hash that holds a job's shards or cases."""
+    return job_key(job) + ":shards"
+
+
+def reports_key(job: str) -> str:
+    """Name of the hash that holds their reports."""
+    return job_key(job) + ":reports"
 
 
 def events_key(job: str) -> str:

@@ -7,8 +7,9 @@ holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner
 where no keys are asked for. `masksmith:finished` orders those that are terminal by their end. `masksmith:horizon` is
 the latest time at which a shard was enqueued that has been taken since (`masksmith:horizon:Q` in queues Q other than
 the CPU workers'), `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `counts` names: jobs by kind
-and state, and what shards that are done add. What a job holds of the store is told in `holdings`. Times are the
-server's own, so no other clock matters; should that one be set back, what it left in the future is brought back to now.
+and state, and what shards that are done add. What a job holds of the store is told in `holdings`. The channel
+`masksmith:ended` tells the id of every job that ends. Times are the server's own, so no other clock matters; should
+that one be set back, what it left in the future is brought back to now.
 """
 
 _PRELUDE = """
@@ -51,6 +52,7 @@ local function close(job, id, state)
   redis.call('ZADD', 'masksmith:finished', stamp(), id)
   let_go(job, id)
   event(job, 'state', cjson.encode({state = state}))
+  redis.call('PUBLISH', 'masksmith:ended', id)
 end
 local function progress(job)
   local done, total = redis.call('HGET', job, 'done'), redis.call('HGET', job, 'total')

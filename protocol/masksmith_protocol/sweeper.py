@@ -37,7 +37,7 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
     """
     if not records.claim_sweep(period_s):
         return 0
-    if GPU_QUEUE not in drained_by(records.workers()):
+    if GPU_QUEUE not in drained_by(records.workers.present()):
         # Processors find the same masks: better late than when a GPU comes back.
         for job in records.move(GPU_QUEUE, CPU_QUEUE):
             log.warning("no GPU worker lives: job %s goes to the CPU workers", job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import sys
 from threading import Event
@@ -19,6 +20,12 @@ from .app import create_app
 from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+COLLECT = (10_000, 20, 100)
+"""How many new objects, and younger collections, there are before each of the collector's generations is looked at."""
+
+SWITCH_S = 0.0005
+"""How long the loop may keep the interpreter while a thread has an answer ready: by default ten times as long."""
 
 
 class _Server(uvicorn.Server):
@@ -37,6 +44,7 @@ class _Server(uvicorn.Server):
 def main() -> int:
     """Listen until told to stop; followers are let go at once, other requests get 20 s to end."""
     settings, closing = Settings(), Event()
+    sys.setswitchinterval(SWITCH_S)
     logs.configure(settings.log_level, settings.log_format)
     if _lets_anybody_in(settings):
         log.error(
@@ -56,9 +64,18 @@ def main() -> int:
         timeout_graceful_shutdown=20,
     )
     server = _Server(config, closing)
+    config.load()
+    _spare_the_collector()
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     return 0 if server.started else 3
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector leave what lives as long as the process alone: a look at all of it stops the loop."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def _lets_anybody_in(settings: Settings) -> bool:

@@ -17,7 +17,6 @@ from masksmith.benchmark import (
     own_kernels,
     plan,
 )
-from masksmith_protocol.announcements import bench_workers
 from masksmith_protocol.benchmarks import (
     BenchmarkOptions,
     BenchmarkPlan,
@@ -48,7 +47,7 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
     Raises:
         RequestError: If a kernel, shape, dtype, pattern or the masks named make no sense; the message says which.
     """
-    workers = bench_workers(records.redis)
+    workers = records.bench_workers.present()
     masks: dict[str, PlannedMask] = {}
     if request.masks_of is not None:
         layers, pattern, masks = _masks_of(request.masks_of, records)

@@ -101,12 +101,12 @@ def _caller(key: KeyInfo, settings: Settings) -> Caller:
     return Caller(key.id, key.name, key.role, quotas.model_copy(update=own))
 
 
-def _of_request(request: Request) -> Caller:
+async def _of_request(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
 
-def _admin(caller: Annotated[Caller, Depends(_of_request)]) -> Caller:
+async def _admin(caller: Annotated[Caller, Depends(_of_request)]) -> Caller:
     if not caller.is_admin:
         raise RequestError(403, Code.FORBIDDEN, f"key {caller.name!r} has the role user; this takes an admin's key")
     return caller

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from threading import Event as Flag
 from typing import Any, NamedTuple
@@ -44,20 +43,6 @@ async def follow(client: Redis, job: str, closing: Flag, after: str = "0-0") -> 
                 return
         if not batch and await _is_over(client, job):
             return
-
-
-async def wait_until_closed(client: Redis, job: str, closing: Flag, timeout_s: float) -> bool:
-    """Wait for a job's last event. Returns whether it came in time."""
-    after, deadline = "0-0", time.monotonic() + timeout_s
-    while (left_s := deadline - time.monotonic()) > 0 and not closing.is_set():
-        batch = await _read(client, job, after, max(1, min(BLOCK_MS, int(left_s * 1000))))
-        for event in batch:
-            after = event.id
-            if event.is_last:
-                return True
-        if not batch and await _is_over(client, job):
-            return True
-    return False
 
 
 async def _read(client: Redis, job: str, after: str, block_ms: int) -> list[Event]:

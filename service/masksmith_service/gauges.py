@@ -37,7 +37,7 @@ class Gauges:
         yield queued
         alive: Counter[str] = Counter()
         slots: Counter[str] = Counter()
-        for worker in self._records.workers():
+        for worker in self._records.workers.present():
             alive[worker.device] += 1
             slots[worker.device] += worker.slots
         yield _gauge(

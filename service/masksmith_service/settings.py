@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     max_body_bytes: int = Field(default=64 * 2**30, gt=0)
     """Largest upload."""
-    max_document_bytes: int = Field(default=32 * 2**20, gt=0)
+    max_document_bytes: int = Field(default=8 * 2**20, gt=0)
     """Largest JSON document."""
     max_header_bytes: int = Field(default=16 * 2**20, gt=0)
     """Largest header of a safetensors file."""

@@ -17,6 +17,7 @@ from masksmith_protocol.records import JobRecords
 from masksmith_protocol.retention import Retention
 from masksmith_protocol.store import BlobStore
 
+from .endings import Endings
 from .events import BLOCK_MS, MAX_FOLLOWERS
 from .queue import Queue
 from .settings import Settings
@@ -34,6 +35,7 @@ class State:
     settings: Settings
     records: JobRecords
     events: redis.asyncio.Redis
+    endings: Endings
     store: BlobStore
     holdings: Holdings
     retention: Retention
@@ -66,6 +68,7 @@ def connect(settings: Settings, closing: Event) -> State:
         settings,
         records,
         events,
+        Endings(events, closing),
         store,
         holdings,
         retention,
@@ -75,7 +78,7 @@ def connect(settings: Settings, closing: Event) -> State:
     )
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:
     state: State = request.app.state.masksmith
     return state
 

@@ -31,6 +31,8 @@ from .state import State
 
 SMALL_HEADER_BYTES = 2**17
 """Headers up to this size are parsed at once; larger ones on a thread, lest other requests wait."""
+BLOCK_BYTES = 2**20
+"""How much is hashed and written at once: the store asks for every piece anew, and pieces off a socket are small."""
 PROGRESS_BYTES = 2**16
 """A body that does not grow by this much in time has stalled."""
 DISK_CHECK_BYTES = 2**26
@@ -54,6 +56,7 @@ class Inspector:
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
+        self._patience_s, self._enough = settings.upload_stall_s, PROGRESS_BYTES
 
     @property
     def digest(self) -> str:
@@ -78,23 +81,34 @@ class Inspector:
             raise self.error from None
 
     async def _arriving(self) -> AsyncIterator[bytes]:
-        """Yield the body's pieces for as long as it goes on."""
-        pieces, stall_s = aiter(self._request.stream()), self._settings.upload_stall_s
-        clock = asyncio.get_running_loop().time
-        deadline, enough = clock() + stall_s, PROGRESS_BYTES
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    chunk = await anext(pieces, None)
-            except TimeoutError:
-                detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {self.bytes} bytes"
-                raise RequestError(408, Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
-            if chunk is None:
-                return
-            if chunk:
-                yield chunk
-            if self.bytes >= enough:
-                deadline, enough = clock() + stall_s, self.bytes + PROGRESS_BYTES
+        """Yield the body for as long as it goes on: piece by piece up to the header's end, then in blocks."""
+        pieces = aiter(self._request.stream())
+        while block := await self._block(pieces):
+            yield block
+
+    async def _block(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Join what comes next; empty at the end. Only the time spent waiting for it counts."""
+        parts, size, clock = list[bytes](), 0, asyncio.get_running_loop().time
+        until = clock() + self._patience_s
+        try:
+            async with asyncio.timeout_at(until) as limit:
+                async for piece in pieces:
+                    parts.append(piece)
+                    size += len(piece)
+                    if self.bytes + size >= self._enough:
+                        until, self._enough = (
+                            clock() + self._settings.upload_stall_s,
+                            self.bytes + size + PROGRESS_BYTES,
+                        )
+                        limit.reschedule(until)
+                    if size >= (1 if self.header is None else BLOCK_BYTES):
+                        break
+        except TimeoutError:
+            stall_s, count = self._settings.upload_stall_s, self.bytes + size
+            detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
+            raise RequestError(408, Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
+        self._patience_s = until - clock()
+        return b"".join(parts)
 
     async def _inspect(self, chunk: bytes) -> None:
         self.bytes += len(chunk)
@@ -190,10 +204,27 @@ async def receive(request: Request, state: State, caller: Caller, digest: str | 
         RequestError: If the body is no sound safetensors file, too large, too slow, cut off, not what the digest says,
             or more than the key may keep.
     """
+    if 0 < content_length(request) <= BLOCK_BYTES:
+        return await _receive_small(request, state, caller, digest)
     await anyio.to_thread.run_sync(_check_quota, state, caller, digest, content_length(request))
     inspector = await _store(request, state, digest)
     new = await anyio.to_thread.run_sync(_link, state, caller, inspector)
     return inspector, new
+
+
+async def _receive_small(request: Request, state: State, caller: Caller, digest: str | None) -> tuple[Inspector, bool]:
+    """Store an upload that is one block: checked first, then written by one thread in one go."""
+    inspector = Inspector(request, state.settings, digest, state.store)
+    data = b"".join([block async for block in inspector.chunks()])
+
+    def keep() -> bool:
+        _check_quota(state, caller, inspector.digest, len(data))
+        name = upload_name(inspector.digest)
+        if state.store.size(name) != len(data):
+            state.store.put(name, data)
+        return _link(state, caller, inspector)
+
+    return inspector, await anyio.to_thread.run_sync(keep, limiter=state.creating)
 
 
 def content_length(request: Request) -> int:

@@ -18,13 +18,22 @@ from masksmith_protocol.documents import (
     TensorReport,
     UpdateReport,
 )
-from masksmith_protocol.records import JobRecord, ShardReport
+from masksmith_protocol.records import JobRecord, ShardReport, by_index, record_of
 from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_protocol.snapshots import Snapshot
 
 from .benchmarks import case_result
 from .measures import measured
 
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
+
+
+def snapshot_view(found: Snapshot) -> Job:
+    """Give the whole job document, of either kind."""
+    record = record_of(found.job, found.fields)
+    if record.kind == "benchmark":
+        return benchmark_view(record, by_index(found.parts, PlannedCase), by_index(found.reports, CaseReport))
+    return job_view(record, by_index(found.parts, Shard), by_index(found.reports, ShardReport))
 
 
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:

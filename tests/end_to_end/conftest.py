@@ -68,7 +68,7 @@ class Stack:
     def kill_worker(self):
         self.worker.kill()
         self.worker.wait()
-        self.valkey_client.delete(*self.valkey_client.keys("masksmith:worker:*"))
+        self.valkey_client.delete(*self.valkey_client.keys("masksmith:workers:*"))
 
     def stop(self):
         self.http.close()

@@ -45,7 +45,7 @@ def test_a_worker_that_is_told_to_stop_does_so_within_seconds(stack, running, bi
     attempts = stack.valkey_client.hgetall(f"masksmith:job:{running.id}:attempts")
     assert pending
     assert all(int(attempts.get(shard, 0)) == 0 for shard in pending)
-    assert not stack.valkey_client.keys("masksmith:worker:*")
+    assert not stack.valkey_client.keys("masksmith:workers:*")
     stack.start_worker()
     check_result(running, big)
 

@@ -39,7 +39,7 @@ def test_what_is_told_to_stop_in_the_middle_of_a_job_drains(fleet, weights, undi
         attempts = fleet.redis.hgetall(f"masksmith:job:{job.id}:attempts")
         waiting = fleet.pending(job.id) - fleet.held(job.id)
         assert all(int(attempts.get(shard, 0)) == 0 for shard in waiting)
-        assert not fleet.redis.exists(f"masksmith:worker:{worker.title}")
+        assert not fleet.redis.exists(f"masksmith:workers:{worker.title}")
         assert service.stop()
         service.start()
         found = bits(job)

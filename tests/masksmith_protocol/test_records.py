@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from masksmith_protocol.documents import JobState, MasksOptions, WorkerInfo
+from masksmith_protocol.documents import JobState, MasksOptions
 from masksmith_protocol.errors import TensorError
 from masksmith_protocol.records import JobRecords, Lease, Plan, ShardReport, events_key
 from masksmith_protocol.shards import PlannedTensor, Shard
@@ -331,20 +331,6 @@ def test_paging_goes_on_where_a_deleted_job_was(records):
     records.delete(jobs[2])
     assert [row["id"] for row in records.summaries(jobs[2], 10)] == [jobs[1], jobs[0]]
     assert records.summaries("no such job", 10) == []
-
-
-def test_workers_are_known_until_they_are_silent_or_dismissed(records):
-    def worker(name):
-        return WorkerInfo(name=name, device="cpu", device_name="x", slots=2, queues=["q"], version="1",
-                          started_at="2026-01-01T00:00:00Z")  # fmt: skip
-
-    assert records.workers() == []
-    for name in ("b", "a"):
-        records.announce_worker(worker(name))
-    assert records.workers() == [worker("a"), worker("b")]
-    assert 0 < records.redis.ttl("masksmith:worker:a") <= 15
-    records.dismiss_worker("a")
-    assert records.workers() == [worker("b")]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -112,7 +112,7 @@ def test_every_queue_is_swept_for_itself(records):
 def test_jobs_of_gpus_that_are_gone_go_to_processors(records):
     job = new_job(records, 1, GPU_QUEUE)
     alive = {"name": "gpu", "device": "cuda:0", "device_name": "any", "slots": 1, "version": "0"}
-    records.announce_worker(WorkerInfo(queues=[GPU_QUEUE], started_at=datetime.now(UTC), **alive))
+    records.workers.announce(WorkerInfo(queues=[GPU_QUEUE], started_at=datetime.now(UTC), **alive))
     records.redis.lpush(GPU_QUEUE, "{}")
     age(records, job, 0, IDLE_PATIENCE_S + 1)
     found = []
@@ -123,5 +123,5 @@ def test_jobs_of_gpus_that_are_gone_go_to_processors(records):
         return found
 
     assert swept() == []
-    records.dismiss_worker("gpu")
+    records.workers.dismiss("gpu")
     assert swept() == [(job, 0, CPU_QUEUE)]

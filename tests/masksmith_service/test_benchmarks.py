@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from masksmith.benchmark import CaseResult, Measurement, Report, Timing
-from masksmith_protocol.announcements import announce_kernels, dismiss_kernels
 from masksmith_protocol.benchmarks import AnnouncedKernel, BenchWorker, CaseReport
 from masksmith_protocol.documents import WorkerInfo
 from masksmith_protocol.errors import TensorError
@@ -54,9 +53,9 @@ def worker(records):
     }  # fmt: skip
     lame = stranger | {"name": "lame"}
     kernels = [AnnouncedKernel(declaration=stranger), AnnouncedKernel(declaration=lame, obstacle="it needs luck")]
-    announce_kernels(records.redis, BenchWorker(name="bench-1", device="cpu", kernels=kernels))
+    records.bench_workers.announce(BenchWorker(name="bench-1", device="cpu", kernels=kernels))
     yield
-    dismiss_kernels(records.redis, "bench-1")
+    records.bench_workers.dismiss("bench-1")
 
 
 def test_a_benchmark_is_queued_for_those_who_measure(ask, client, records):
@@ -214,7 +213,7 @@ def test_readiness_asks_for_a_worker_that_finds_masks(client, records):
         name="b", device="cpu", device_name="", slots=1, queues=[BENCH_CPU_QUEUE], version="0",
         started_at=datetime.now(UTC),
     )  # fmt: skip
-    records.announce_worker(bench)
+    records.workers.announce(bench)
     assert client.get("/readyz").json()["code"] == "no_worker"
 
 

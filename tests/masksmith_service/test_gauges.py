@@ -141,7 +141,7 @@ def test_bytes_and_workers(client, records, read, put, good):
             "queues": [],
             "version": "1",
         }
-        records.announce_worker(WorkerInfo(**worker, started_at="2026-01-01T00:00:00Z"))
+        records.workers.announce(WorkerInfo(**worker, started_at="2026-01-01T00:00:00Z"))
     found = read()
     assert found["masksmith_upload_bytes_total",] == 2 * len(good)
     assert found["masksmith_workers", ("device", "cuda:0")] == 2
@@ -180,7 +180,7 @@ def test_the_guide_lists_every_metric(client, records, settings, submit):
 def test_the_dashboard_names_only_what_exists(client, records, settings, submit):
     # Enough has to happen for every metric to have a sample.
     work(records, settings, submit()["id"])
-    records.announce_worker(
+    records.workers.announce(
         WorkerInfo(
             name="w", device="cpu", device_name="x", slots=1, queues=[], version="1", started_at="2026-01-01T00:00:00Z"
         )

@@ -20,7 +20,7 @@ def test_health(client):
 def test_ready_once_a_worker_lives(client, records):
     response = client.get("/readyz")
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "no_worker", "2")
-    records.announce_worker(WORKER)
+    records.workers.announce(WORKER)
     assert client.get("/readyz").json()["workers"] == 1
     assert [worker["name"] for worker in client.get("/v1/workers").json()] == ["w"]
 

@@ -148,7 +148,7 @@ def test_a_search_goes_on_where_it_stopped(records, client, good, monkeypatch):
 def test_the_installation_is_shown(client, records, submit):
     assert "No worker is alive" in client.get("/jobs", headers=HTML).text
     worker = {"name": "anvil", "device": "cpu", "device_name": "x", "slots": 2, "queues": [], "version": "1"}
-    records.announce_worker(WorkerInfo(**worker, started_at="2026-01-01T00:00:00Z"))
+    records.workers.announce(WorkerInfo(**worker, started_at="2026-01-01T00:00:00Z"))
     submit()
     text = client.get("/jobs", headers=HTML).text
     assert "anvil" in text

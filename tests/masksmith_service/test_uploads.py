@@ -342,11 +342,11 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(settings, save, on_dis
 
 def test_a_store_that_cannot_write_is_an_error_that_passes(client, good, on_disk, check_problem):
     # A file where the folder should be: the store fails as a full disk would, whoever runs the tests.
-    (on_disk.path / "incoming").write_bytes(b"")
+    (on_disk.path / "tensors").write_bytes(b"")
     response = client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
     assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
     assert response.headers["retry-after"] == "5"
-    (on_disk.path / "incoming").unlink()
+    (on_disk.path / "tensors").unlink()
     assert client.post("/v1/masks", params={"pattern": "2:4"}, content=good).status_code == 202
 
 

@@ -14,22 +14,22 @@ def poll(condition, timeout_s=20.0):
 def test_a_worker_is_known_while_it_lives(records):
     presence = Presence(records, "w", "cpu", 2, ["masksmith.cpu"])
     presence.start()
-    poll(records.workers)
-    (info,) = records.workers()
+    poll(records.workers.present)
+    (info,) = records.workers.present()
     assert (info.name, info.device, info.slots, info.queues) == ("w", "cpu", 2, ["masksmith.cpu"])
     presence.stop()
-    assert records.workers() == []
+    assert records.workers.present() == []
     assert not presence.is_alive()
 
 
 def test_it_outlives_an_absent_broker(fragile_valkey, monkeypatch):
-    monkeypatch.setattr("masksmith_worker.presence.WORKER_SILENCE_S", 0.2)
+    monkeypatch.setattr("masksmith_worker.presence.SILENCE_S", 0.2)
     records = JobRecords(fragile_valkey.url)
     presence = Presence(records, "w", "cpu", 2, [])
     presence.start()
     try:
         fragile_valkey.start()
-        poll(records.workers)
+        poll(records.workers.present)
     finally:
         fragile_valkey.stop()
         presence.stop()

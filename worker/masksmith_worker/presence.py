@@ -12,10 +12,10 @@ import redis
 
 import masksmith as ms
 from masksmith.cuda import device_facts
-from masksmith_protocol.announcements import announce_kernels, dismiss_kernels
 from masksmith_protocol.benchmarks import BenchWorker
 from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.records import WORKER_SILENCE_S, JobRecords
+from masksmith_protocol.records import JobRecords
+from masksmith_protocol.roll import SILENCE_S
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Presence(threading.Thread):
         """Announce now and then; dismiss in the end."""
         while not self._over.is_set():
             self._tell("announce", self._announce)
-            self._over.wait(WORKER_SILENCE_S / 5)
+            self._over.wait(SILENCE_S / 5)
         self._tell("dismiss", self._dismiss)
 
     def end(self) -> None:
@@ -64,14 +64,14 @@ class Presence(threading.Thread):
 
     def _announce(self) -> None:
         _, free = device_facts(self._info.device)
-        self._records.announce_worker(self._info.model_copy(update={"free_bytes": free}))
+        self._records.workers.announce(self._info.model_copy(update={"free_bytes": free}))
         if self._bench is not None:
-            announce_kernels(self._records.redis, self._bench)
+            self._records.bench_workers.announce(self._bench)
 
     def _dismiss(self) -> None:
-        self._records.dismiss_worker(self._info.name)
+        self._records.workers.dismiss(self._info.name)
         if self._bench is not None:
-            dismiss_kernels(self._records.redis, self._info.name)
+            self._records.bench_workers.dismiss(self._info.name)
 
     @staticmethod
     def _tell(what: str, call: Callable[[], None]) -> None:

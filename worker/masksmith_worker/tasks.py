@@ -74,7 +74,11 @@ def _die() -> None:
 
 def _prepare(**_: object) -> None:
     """Make a pool process ready before its first shard comes: everything imported, kernels loaded or compiled."""
-    configure_logging(Settings())
+    settings = Settings()
+    configure_logging(settings)
+    if settings.worker_role == "search":
+        # On a machine of its own that changes nothing; beside a service or a training loop, theirs is the first turn.
+        os.nice(settings.worker_nice)
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()
     spans()

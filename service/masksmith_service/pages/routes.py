@@ -18,7 +18,7 @@ from masksmith_service.benchmarks import read_report
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.routes.jobs import JobId, cancel_job, get_job, read_job, read_masks_job, visible_job
+from masksmith_service.routes.jobs import JobId, read_document, read_job, read_masks_job, visible_job
 from masksmith_service.state import State, StateDep
 
 from . import charts
@@ -53,7 +53,7 @@ def show_comparison(
     """Show two jobs side by side, and two masks of one layer."""
     recent = find_jobs(state.records, None if caller.is_admin else caller.key, "masks", "", None).jobs
     jobs = [each for each in recent if each.state.is_terminal]
-    chosen = [get_job(visible_job(each, state, caller), state) if each else None for each in (a, b)]
+    chosen = [read_document(state, visible_job(each, state, caller)) if each else None for each in (a, b)]
     context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "seen": None}
     if chosen[0] is not None and chosen[1] is not None:
         context |= _compared(state, (chosen[0], chosen[1]), tensor)
@@ -113,7 +113,7 @@ def show_jobs(
     onward = urlencode({"q": q, "only": only, "after": found.next}) if found.next else None
     # How busy the others are is for admins to know.
     queues = {name: state.records.queue_length(name) for name in QUEUES} if caller.is_admin else {}
-    workers = state.records.workers() if caller.is_admin else None
+    workers = state.records.workers.present() if caller.is_admin else None
     return render(
         "jobs.html", jobs=found.jobs, onward=onward, q=q, only=only, after=after, workers=workers, queues=queues,
         live=state.records.live_count(), states=["live", *JobState],
@@ -130,7 +130,7 @@ def show_job(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> HTMLResponse:
     """Show a job and its layers."""
-    found = get_job(job, state)
+    found = read_document(state, job)
     if found.kind == "benchmark":
         report = read_report(read_job(state, job), state.records)
         machines = [machine_line(machine, report) for machine in report.machines]
@@ -151,7 +151,7 @@ def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
 @router.post("/jobs/{job}/cancel")
 def cancel_from_page(job: JobId, state: StateDep) -> Response:
     """Cancel a job, and show it."""
-    cancel_job(job, state)
+    state.records.cancel(job)
     return RedirectResponse(f"/jobs/{job}", status_code=303)
 
 
@@ -159,7 +159,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
     found = find_layer(read_masks_job(state, job), state.records, tensor)
-    document = get_job(job, state)
+    document = read_document(state, job)
     names = [each.name for each in document.tensors if each.status is not None]
     place = names.index(tensor)
     report = next(each for each in document.tensors if each.name == tensor)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from masksmith_protocol.announcements import bench_workers
 from masksmith_protocol.benchmarks import KernelInfo
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.benchmarks import kernel_infos, read_report
@@ -21,7 +20,7 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ma
 @router.get("/kernels")
 def kernels(state: StateDep) -> list[KernelInfo]:
     """List the kernels: what each can do, and on which living worker it runs."""
-    return kernel_infos(bench_workers(state.records.redis))
+    return kernel_infos(state.records.bench_workers.present())
 
 
 @router.get("/jobs/{job}/benchmark")

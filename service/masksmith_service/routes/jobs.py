@@ -31,6 +31,7 @@ from masksmith_protocol.records import (
     ShardReport,
 )
 from masksmith_protocol.shards import Shard, cut
+from masksmith_protocol.snapshots import read_snapshot, read_snapshot_soon
 from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
 from masksmith_service.benchmarks import plan_benchmark
@@ -38,11 +39,15 @@ from masksmith_service.callers import Caller, CallerDep
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
 from masksmith_service.uploads import receive, too_many_bytes
-from masksmith_service.views import benchmark_view, job_view, summary_view
+from masksmith_service.views import snapshot_view, summary_view
 from masksmith_service.weights import WeightsFile
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["jobs"])
+
+LONGEST_ID = 64
+AT_ONCE = 16
+"""Parts of a job whose document is written at once; that of a larger one on a thread, lest other requests wait."""
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 Prefer = Annotated[str | None, Header(max_length=200)]
@@ -54,7 +59,7 @@ def visible_job(job: str, state: StateDep, caller: CallerDep) -> str:
     Raises:
         RequestError: If there is none, or it is another's.
     """
-    owner = state.records.owner(job) if len(job) <= 64 else None
+    owner = state.records.owner(job) if len(job) <= LONGEST_ID else None
     if owner is None or not caller.sees(owner):
         raise _unknown(job)
     logs.note(job=job)
@@ -101,7 +106,7 @@ async def create_job(
         return _submit(state, caller, plan, planning.parse_pattern(document), key)
 
     job = await anyio.to_thread.run_sync(create, limiter=state.creating)
-    return await _accepted(state, job, prefer, response)
+    return await _accepted(state, job, caller, prefer, response)
 
 
 @router.post("/masks", status_code=202)
@@ -131,7 +136,7 @@ async def create_masks(
         return _submit(state, caller, plan, pattern, key)
 
     job = await anyio.to_thread.run_sync(create, limiter=state.creating)
-    return await _accepted(state, job, prefer, response)
+    return await _accepted(state, job, caller, prefer, response)
 
 
 @router.get("/jobs")
@@ -147,9 +152,9 @@ def list_jobs(
 
 
 @router.get("/jobs/{job}")
-def get_job(job: JobId, state: StateDep) -> Job:
+async def get_job(job: str, state: StateDep, caller: CallerDep) -> Job:
     """Give a job with its progress and what is known about each tensor."""
-    return _view(state, job)
+    return await _view(state, job, caller)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
@@ -179,11 +184,11 @@ def get_weights(job: JobId, state: StateDep) -> Response:
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel_job(job: JobId, state: StateDep) -> Job:
+async def cancel_job(job: JobId, state: StateDep, caller: CallerDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
-    if not state.records.cancel(job):
+    if not await anyio.to_thread.run_sync(state.records.cancel, job):
         raise _unknown(job)
-    return _view(state, job)
+    return await _view(state, job, caller)
 
 
 @router.delete("/jobs/{job}", status_code=204)
@@ -202,7 +207,7 @@ def _submit(state: State, caller: Caller, plan: Plan, pattern: Pattern, key: str
     shards = cut(
         plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
     )
-    return _start(state, caller, plan, shards, key, search_queue(pattern, options, state.records.workers()))
+    return _start(state, caller, plan, shards, key, search_queue(pattern, options, state.records.workers.present()))
 
 
 def _submit_benchmark(state: State, caller: Caller, document: BenchmarkRequest, key: str | None) -> str:
@@ -279,14 +284,14 @@ def _full(error: FullError, caller: Caller) -> RequestError:
     return RequestError(503, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
 
 
-async def _accepted(state: State, job: str, prefer: str | None, response: Response) -> Job:
+async def _accepted(state: State, job: str, caller: Caller, prefer: str | None, response: Response) -> Job:
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-        if await events.wait_until_closed(state.events, job, state.closing, wait_s):
+        if await state.endings.wait(job, wait_s):
             response.status_code = 200
-    return await anyio.to_thread.run_sync(_view, state, job)
+    return await _view(state, job, caller)
 
 
 def _wait_s(prefer: str | None, most: float) -> float | None:
@@ -314,11 +319,26 @@ def _download(file: MasksFile | WeightsFile, what: str, job: str, state: State) 
     return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)
 
 
-def _view(state: State, job: str) -> Job:
-    record = read_job(state, job)
-    if record.kind == "benchmark":
-        return benchmark_view(record, state.records.cases(job), state.records.case_reports(job))
-    return job_view(record, state.records.shards(job), state.records.reports(job))
+async def _view(state: State, job: str, caller: Caller) -> Job:
+    found = await read_snapshot_soon(state.events, job) if len(job) <= LONGEST_ID else None
+    if found is None or not caller.sees(found.owner):
+        raise _unknown(job)
+    logs.note(job=job)
+    if len(found.parts) <= AT_ONCE:
+        return snapshot_view(found)
+    return await anyio.to_thread.run_sync(snapshot_view, found)
+
+
+def read_document(state: State, job: str) -> Job:
+    """Read a job's document, on a thread.
+
+    Raises:
+        RequestError: If there is no such job.
+    """
+    found = read_snapshot(state.records.redis, job)
+    if found is None:
+        raise _unknown(job)
+    return snapshot_view(found)
 
 
 def read_masks_job(state: State, job: str) -> JobRecord:

@@ -32,7 +32,7 @@ class NewKey(KeyInfo):
     token: str
 
 
-def _keys(state: StateDep, caller: AdminDep) -> Keys:
+async def _keys(state: StateDep, caller: AdminDep) -> Keys:
     return Keys(state.records.redis)
 
 
