@@ -13,8 +13,9 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
-from masksmith_protocol.documents import JobState
-from masksmith_protocol.records import ENDED, job_key
+from masksmith_protocol.records import ENDED
+
+from .events import is_over
 
 log = logging.getLogger(__name__)
 
@@ -43,30 +44,36 @@ class Endings:
         self._waiting[job] += 1
         news, deadline = self._news.setdefault(job, asyncio.Event()), time.monotonic() + timeout_s
         try:
-            while not await self._is_over(job):
+            while not await is_over(self._client, job):
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or self._closing.is_set():
                     return False
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), min(left_s, LOOK_S))
+                # Before the next look: news of a moment ago must not be mistaken for more of it.
+                news.clear()
             return True
         finally:
             self._waiting[job] -= 1
             if not self._waiting[job]:
                 del self._waiting[job], self._news[job]
 
-    async def _is_over(self, job: str) -> bool:
-        state: Any = await self._client.hget(job_key(job), "state")
-        return state is None or JobState(state).is_terminal
-
     async def _listen(self) -> None:
         """Hear of endings until nobody has waited for a while."""
         try:
-            async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+            async with self._client.pubsub() as channel:
                 await channel.subscribe(ENDED)
                 while self._waiting and not self._closing.is_set():
                     message = await channel.get_message(timeout=LOOK_S)
-                    if message is not None and message["data"] in self._news:
-                        self._news[message["data"]].set()
+                    if message is not None:
+                        self._wake(message)
         except redis.RedisError as error:
             log.warning("cannot hear of jobs that end, so requests look every %.0f s: %s", LOOK_S, error)
+
+    def _wake(self, message: dict[str, Any]) -> None:
+        """Wake who waits for the job named; or all of them, when the channel has just begun to be heard."""
+        if message["type"] == "subscribe":
+            for news in self._news.values():
+                news.set()
+        elif message["data"] in self._news:
+            self._news[message["data"]].set()

@@ -41,7 +41,7 @@ async def follow(client: Redis, job: str, closing: Flag, after: str = "0-0") -> 
             yield event
             if event.is_last:
                 return
-        if not batch and await _is_over(client, job):
+        if not batch and await is_over(client, job):
             return
 
 
@@ -57,6 +57,7 @@ async def _read(client: Redis, job: str, after: str, block_ms: int) -> list[Even
     return [Event(identifier, fields["event"], json.loads(fields["data"])) for identifier, fields in entries]
 
 
-async def _is_over(client: Redis, job: str) -> bool:
+async def is_over(client: Redis, job: str) -> bool:
+    """Whether a job has ended, or is none."""
     state: Any = await client.hget(job_key(job), "state")
     return state is None or JobState(state).is_terminal

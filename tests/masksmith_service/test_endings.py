@@ -84,3 +84,22 @@ def test_what_nobody_heard_is_found_by_looking(records, valkey, monkeypatch):
         return await waiting
 
     assert run(valkey.url, story)
+
+
+def test_news_that_was_premature_is_no_reason_to_look_without_pause(records, valkey, monkeypatch):
+    monkeypatch.setattr("masksmith_service.endings.LOOK_S", 0.5)
+    job = new_job(records)
+
+    async def story(endings):
+        waiting = asyncio.ensure_future(endings.wait(job, 15.0))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(records.redis.publish, "masksmith:ended", job)
+        before = records.redis.info("commandstats")["cmdstat_hget"]["calls"]
+        await asyncio.sleep(1.0)
+        looks = records.redis.info("commandstats")["cmdstat_hget"]["calls"] - before
+        await asyncio.to_thread(records.cancel, job)
+        return looks, await waiting
+
+    looks, ended = run(valkey.url, story)
+    assert ended
+    assert looks < 50
