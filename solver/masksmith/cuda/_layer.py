@@ -70,10 +70,9 @@ class DeviceLayer:
         if self.start is not None:
             self.state.row_duals.copy_(self.start[0])
             self.state.col_duals.copy_(self.start[1])
-        if self.weight is None:
-            self.weight = self.device.zeros(0, 0, dtype=torch.uint8)
-        height, width = self.weight.shape
-        self.pruned = self.device.empty(height, width, dtype=self.weight.dtype)
+        given = self._none() if self.weight is None else self.weight
+        height, width = given.shape
+        self._given, self.pruned = given, self.device.empty(height, width, dtype=given.dtype)
         self.packed = self.device.empty(height, -(-width // 8), dtype=torch.uint8)
 
     def solve(self) -> Proofs:
@@ -128,12 +127,16 @@ class DeviceLayer:
         device.launch(
             certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
             *_numbers(budget_of(tile)), state.row_duals, state.col_duals, self.across, objective, violation, total,
-            legal, _raw(self.weight), _raw(self.pruned), self.packed,
+            legal, _raw(self._given), _raw(self.pruned), self.packed,
         )  # fmt: skip
         return objective, violation, total, legal
 
     def _forced(self) -> torch.Tensor:
-        return self.device.zeros(0, 0, dtype=torch.uint8) if self.forced is None else self.forced
+        return self._none() if self.forced is None else self.forced
+
+    def _none(self) -> torch.Tensor:
+        """Stand for a matrix that was not given: kernels see that it is empty."""
+        return self.device.zeros(0, 0, dtype=torch.uint8)
 
     def _proofs(self, parts: tuple[torch.Tensor, ...], bad: int) -> Proofs:
         shape = (self.down, self.across)
@@ -143,9 +146,8 @@ class DeviceLayer:
         return Proofs(objective, violation, total, legal != 0, None if bad == NONE_BAD else bad)
 
 
-def _raw(weight: torch.Tensor | None) -> torch.Tensor:
+def _raw(weight: torch.Tensor) -> torch.Tensor:
     """View entries as integers: bits are copied, so kernels need not know every dtype."""
-    assert weight is not None
     return weight.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
 
 
