@@ -25,12 +25,12 @@ class Seat:
     def __init__(self, module, name, log, given):
         self.name, self.log = name, log
         self._module, self._given = module, given
-        self._count = 0
+        self.starts = 0
         self.process = None
 
     def start(self):
-        self._count += 1
-        self.title = f"{self.name}-{self._count}"
+        self.starts += 1
+        self.title = f"{self.name}-{self.starts}"
         self.process = run(self._module, self.log, self._given | {"MASKSMITH_WORKER_NAME": self.title})
 
     @property
@@ -119,6 +119,7 @@ class Fleet:
     def await_all(self):
         """Wait until every process is there and works."""
         poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)), 120)
+        poll(lambda: all(map(self.carries, self.services)))
 
     def serves(self, service):
         assert service.runs, f"{service.name} ended"
@@ -128,6 +129,10 @@ class Fleet:
             return httpx2.get(f"{service.url}/{path}", timeout=5).status_code == 200
         except httpx2.TransportError:
             return False
+
+    def carries(self, service):
+        """Whether its process for large bodies is ready."""
+        return service.log.read_text().count("the bulk process is ready") >= service.starts
 
     def works(self, worker):
         assert worker.runs, f"{worker.name} ended"

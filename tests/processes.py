@@ -50,6 +50,12 @@ def pool_of(worker):
     return [pid for pid in children_of(worker) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def memory_mib(pid, what):
+    """A line of a process's status such as VmRSS, its children's added."""
+    lines = [line for one in (pid, *children_of(pid)) for line in Path(f"/proc/{one}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from threading import Event
 
 import anyio.to_thread
@@ -22,15 +22,16 @@ from .journal import Journal
 from .pages import routes as pages
 from .routes import benchmarks, discovery, gauges, jobs, keys, pictures, session, tensors
 from .settings import Settings
-from .state import connect
+from .state import State, connect
 
 
-def create_app(settings: Settings | None = None, closing: Event | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, closing: Event | None = None, *, sweeps: bool = True) -> FastAPI:
     """Make the service.
 
     Args:
         settings: Read from the environment unless given.
         closing: Set when the process is to end, so that streams which could last end too.
+        sweeps: Whether this process clears what an earlier one left, and looks for stranded work.
     """
     settings = settings or Settings()
     closing = closing or Event()
@@ -40,13 +41,10 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = connect(settings, closing)
         app.state.masksmith = state
-        await anyio.to_thread.run_sync(state.store.clear_leftovers)
-        sweeper = Sweeper(state.records, state.queue.enqueue, settings.sweep_s, state.retention.sweep_in_turn)
-        sweeper.start()
         try:
-            yield
+            async with _swept(state) if sweeps else nullcontext():
+                yield
         finally:
-            await anyio.to_thread.run_sync(sweeper.stop)
             await state.events.aclose()
             state.records.redis.close()
             if telemetry is not None:
@@ -71,6 +69,18 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     app.mount("/static", pages.statics())
     describe(app)
     return app
+
+
+@asynccontextmanager
+async def _swept(state: State) -> AsyncIterator[None]:
+    """Clear what an earlier service left, and look for stranded work meanwhile."""
+    await anyio.to_thread.run_sync(state.store.clear_leftovers)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_in_turn)
+    sweeper.start()
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(sweeper.stop)
 
 
 def _telemetry(provider: TracerProvider | None) -> TelemetryConfig:

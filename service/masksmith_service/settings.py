@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     """Most jobs that are queued or running at a time."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """Longest that a request with `Prefer: wait` is held."""
+    max_request_head_bytes: int = Field(default=2**16, gt=0)
+    """Largest request line and headers."""
+    request_head_s: float = Field(default=20.0, gt=0)
+    """Seconds within which a request's line and headers must arrive."""
+    bulk_nice: int = Field(default=10, ge=0, le=19)
+    """How far the process that carries large bodies steps back behind the one that answers questions."""
     min_free_bytes: int = Field(default=2**30, ge=0)
     """Bytes that uploads leave free on the disk of the store, if that is a directory; 0 looks at no disk."""
     upload_stall_s: float = Field(default=60.0, gt=0)

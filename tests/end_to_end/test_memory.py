@@ -1,6 +1,7 @@
 import json
 import struct
-from pathlib import Path
+
+from processes import memory_mib
 
 MIB = 2**20
 
@@ -16,18 +17,13 @@ def pieces(mebibytes, number):
         yield piece
 
 
-def peak_mib(pid):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def test_the_service_stays_as_small_as_it_was_however_large_the_upload(stack):
     def upload(mebibytes, number):
         # Read, hashed and stored, but nothing is left to solve.
         response = stack.http.post("/v1/masks", params={"pattern": "2:4", "exclude": "w"},
                                    content=pieces(mebibytes, number))  # fmt: skip
         assert response.json()["code"] == "no_tensor_fits"
-        return peak_mib(stack.service.pid)
+        return memory_mib(stack.service.pid, "VmHWM")
 
     for number in range(3):
         small = upload(32, number)

@@ -1,13 +1,11 @@
 """A real service process without workers, which is looked after: nothing that is sent to it may harm it."""
 
-from pathlib import Path
-
 import httpx2
 import numpy as np
 import pytest
 import safetensors.numpy
 from fleet import Fleet
-from processes import poll, tails
+from processes import memory_mib, poll, tails
 
 GOOD = safetensors.numpy.save({"w": np.arange(64, dtype=np.float32).reshape(8, 8)})
 LONE = pytest.StashKey()
@@ -23,8 +21,7 @@ class Target:
 
     @property
     def resident_mib(self):
-        status = Path(f"/proc/{self.fleet.services[0].process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+        return memory_mib(self.fleet.services[0].process.pid, "VmRSS")
 
     def check_answers(self):
         """A correct answer to an honest request."""

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """Shards solved at the same time, each in a process of its own."""
-    worker_nice: int = Field(default=5, ge=0, le=19)
+    worker_nice: int = Field(default=10, ge=0, le=19)
     """How much the processes that solve give way to others on their machine; 0: not at all."""
     lease_s: float = Field(default=15.0, gt=0)
     """Seconds that a shard stays taken without a sign of life."""

@@ -1,0 +1,68 @@
+"""The front process: listens, answers what is short, and keeps a bulk process for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+
+from masksmith_service.settings import Settings
+
+from .connection import is_short
+from .server import GRACE_S, Server
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-P", "-m", "masksmith_service.serving.bulk")
+RESTART_S = 1.0
+"""Seconds between the end of a bulk process and the start of the next."""
+
+
+class Front(Server):
+    """Listens at the service's address."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, is_short, sweeps=True)
+        self._bulk: Process | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then start the bulk process: until it is ready everything is served here."""
+        await super().startup(sockets)
+        self._keeping = asyncio.create_task(self._keep_bulk())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let both processes end what they have begun."""
+        self._end_bulk()
+        await super().shutdown(sockets)
+        assert self._keeping is not None
+        until = time.monotonic() + GRACE_S
+        # Left alone after that, it ends by itself.
+        while not (self._keeping.done() or self.force_exit or time.monotonic() > until):
+            await asyncio.sleep(0.05)
+
+    async def _keep_bulk(self) -> None:
+        """Start a bulk process whenever there is none; clients send again what one held when it died."""
+        while not self.should_exit:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._bulk = await asyncio.create_subprocess_exec(
+                    *COMMAND, str(theirs.fileno()), stdin=DEVNULL, pass_fds=[theirs.fileno()]
+                )
+            self.peer.attach(ours, self.adopt)
+            if self.should_exit:
+                self._end_bulk()
+            status = await self._bulk.wait()
+            self.peer.detach()
+            if not self.should_exit:
+                log.warning("the bulk process ended with status %d; starting another", status)
+                await asyncio.sleep(RESTART_S)
+
+    def _end_bulk(self) -> None:
+        if self._bulk is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._bulk.terminate()
