@@ -79,6 +79,11 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
     return _valid(read_key(key, fields)) if is_genuine(token, fields) else None
 
 
+async def is_valid(client: Redis, caller: Caller) -> bool:
+    """Whether a caller would be let in still: a key can be revoked while a long answer is under way."""
+    return not caller.key or _valid(read_key(caller.key, await client.hgetall(key_key(caller.key)))) is not None
+
+
 async def _of_session(client: Redis, cookie: str | None) -> KeyInfo | None:
     key: Any = await client.get(session_key(cookie)) if cookie else None
     return _valid(read_key(key, await client.hgetall(key_key(key)))) if key else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from threading import Event as Flag
 from typing import Any, NamedTuple
 
@@ -29,12 +29,15 @@ class Event(NamedTuple):
         return self.kind == "state" and JobState(self.data["state"]).is_terminal
 
 
-async def follow(client: Redis, job: str, closing: Flag, after: str = "0-0") -> AsyncIterator[Event]:
+async def follow(
+    client: Redis, job: str, closing: Flag, is_welcome: Callable[[], Awaitable[bool]], after: str = "0-0"
+) -> AsyncIterator[Event]:
     """Yield a job's events after the one named, until its last.
 
-    Ends as well where none can come, because the job is over or deleted, and when the service is `closing`.
+    Ends as well where none can come, because the job is over or deleted, when the service is `closing`, and within
+    seconds once whoever follows is welcome no more.
     """
-    while not closing.is_set():
+    while not closing.is_set() and await is_welcome():
         batch = await _read(client, job, after, BLOCK_MS)
         for event in batch:
             after = event.id

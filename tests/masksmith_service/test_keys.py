@@ -92,6 +92,23 @@ def test_a_revoked_key_is_refused_at_once(client, keys, made):
     assert client.get("/v1/session").status_code == 401
 
 
+def test_a_revoked_key_follows_no_longer(client, keys, good):
+    info, token = keys.create("ann")
+    headers = {"Authorization": f"Bearer {token}"}
+    job = submit(client, good, headers).json()["id"]
+    answers = []
+    follower = threading.Thread(
+        target=lambda: answers.append(client.get(f"/v1/jobs/{job}/events", headers=headers)), daemon=True
+    )
+    follower.start()
+    follower.join(3)
+    assert follower.is_alive()
+    keys.revoke(info.id)
+    follower.join(10)
+    assert answers[0].status_code == 200
+    assert "queued" in answers[0].text
+
+
 def test_a_key_sees_its_own_jobs_and_an_admin_all(client, made, good):
     ann, bob, root = made("ann"), made("bob"), made("root", Role.ADMIN)
     mine = [submit(client, good, ann).json()["id"] for _ in range(3)]

@@ -35,7 +35,7 @@ from masksmith_protocol.snapshots import read_snapshot, read_snapshot_soon
 from masksmith_protocol.updates import parse_update
 from masksmith_service import events, planning
 from masksmith_service.benchmarks import plan_benchmark
-from masksmith_service.callers import Caller, CallerDep
+from masksmith_service.callers import Caller, CallerDep, is_valid
 from masksmith_service.results import MasksFile
 from masksmith_service.state import State, StateDep
 from masksmith_service.uploads import receive, too_many_bytes
@@ -161,10 +161,13 @@ async def get_job(job: str, state: StateDep, caller: CallerDep) -> Job:
 async def follow_job(
     job: JobId,
     state: StateDep,
+    caller: CallerDep,
     last: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
-    async for event in events.follow(state.events, job, state.closing, last or "0-0"):
+    async for event in events.follow(
+        state.events, job, state.closing, partial(is_valid, state.events, caller), last or "0-0"
+    ):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
 
