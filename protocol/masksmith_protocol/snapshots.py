@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.asyncio import Redis
 
-from .records import job_key, parts_key, reports_key
+from .jobs import job_key, parts_key, reports_key
 
 
 class Snapshot(NamedTuple):

@@ -30,7 +30,8 @@ from masksmith_protocol.benchmarks import (
     PlannedMask,
 )
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import JobRecord, JobRecords
+from masksmith_protocol.jobs import JobRecord
+from masksmith_protocol.records import JobRecords
 
 
 @dataclass(frozen=True)

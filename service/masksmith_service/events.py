@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from masksmith_protocol.documents import JobState
-from masksmith_protocol.records import events_key, job_key
+from masksmith_protocol.jobs import events_key, job_key
 
 BLOCK_MS = 2000
 MAX_FOLLOWERS = 10_000

@@ -16,7 +16,8 @@ from masksmith_protocol import masks
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.dtypes import ITEM_BYTES, to_numpy
 from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.records import JobRecord, JobRecords
+from masksmith_protocol.jobs import JobRecord
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.shards import PlannedTensor, shards_by_tensor
 from masksmith_protocol.store import BlobStore, result_name, upload_name
 

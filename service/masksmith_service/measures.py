@@ -8,7 +8,7 @@ from typing import Any
 from masksmith.patterns import MaskCounts, capacity, matrix_shape, parse, storage
 from masksmith_protocol.documents import ChangeReport, MasksOptions
 from masksmith_protocol.dtypes import ITEM_BYTES
-from masksmith_protocol.records import ShardReport
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.shards import BLOCK_ROWS, PlannedTensor
 
 

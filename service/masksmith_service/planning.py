@@ -20,7 +20,7 @@ from masksmith_protocol.headers import (
     parse_header,
 )
 from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.records import Plan
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, binding, outsized
 from masksmith_protocol.store import BlobStore, upload_name
 from masksmith_protocol.updates import parse_update

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from masksmith_protocol.digests import is_digest
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.headers import Header
+from masksmith_protocol.jobs import JobRecord, ShardReport
 from masksmith_protocol.masks import packed_width, read_infos
-from masksmith_protocol.records import JobRecord, ShardReport
 from masksmith_protocol.shards import MaskPart, Shard
 from masksmith_protocol.store import result_name, upload_name
 

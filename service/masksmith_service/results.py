@@ -9,8 +9,8 @@ import numpy as np
 
 from masksmith_protocol import masks
 from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.jobs import JobRecord, ShardReport
 from masksmith_protocol.masks import MaskInfo
-from masksmith_protocol.records import JobRecord, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_protocol.store import BlobStore, result_name
 

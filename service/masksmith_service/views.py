@@ -18,7 +18,7 @@ from masksmith_protocol.documents import (
     TensorReport,
     UpdateReport,
 )
-from masksmith_protocol.records import JobRecord, ShardReport, by_index, record_of
+from masksmith_protocol.jobs import JobRecord, ShardReport, by_index, record_of
 from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_protocol.snapshots import Snapshot
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.headers import build_header
-from masksmith_protocol.records import JobRecord, ShardReport
+from masksmith_protocol.jobs import JobRecord, ShardReport
 from masksmith_protocol.shards import Shard
 from masksmith_protocol.store import BlobStore, weights_name
 

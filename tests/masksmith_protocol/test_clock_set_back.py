@@ -3,8 +3,8 @@
 import pytest
 
 from masksmith_protocol.documents import MasksOptions
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.queues import CPU_QUEUE
-from masksmith_protocol.records import Plan
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S
 

@@ -5,7 +5,8 @@ import pytest
 
 from masksmith_protocol.documents import JobState, MasksOptions
 from masksmith_protocol.errors import TensorError
-from masksmith_protocol.records import JobRecords, Lease, Plan, ShardReport, events_key
+from masksmith_protocol.jobs import Lease, Plan, ShardReport, events_key
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.shards import PlannedTensor, Shard
 
 GOOD = ShardReport(

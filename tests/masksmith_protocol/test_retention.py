@@ -7,7 +7,8 @@ import pytest
 
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.holdings import Holdings, Linked
-from masksmith_protocol.records import Admission, FullError, JobRecords, MissingUploadError, Plan, ShardReport
+from masksmith_protocol.jobs import Admission, FullError, MissingUploadError, Plan, ShardReport
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.retention import Retention, Swept
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.store import BlobStore, result_name, result_report_name, statistic_name, upload_name

@@ -3,8 +3,9 @@ from datetime import UTC, datetime
 
 from masksmith_protocol.benchmarks import BenchmarkOptions, BenchmarkPlan, PlannedCase
 from masksmith_protocol.documents import MasksOptions, WorkerInfo
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.queues import BENCH_CPU_QUEUE, CPU_QUEUE, GPU_QUEUE
-from masksmith_protocol.records import JobRecords, Plan
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S, Sweeper, sweep
 

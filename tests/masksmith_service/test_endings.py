@@ -7,7 +7,7 @@ import time
 import redis.asyncio
 
 from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.records import Plan
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_service.endings import Endings
 

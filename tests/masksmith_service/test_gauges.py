@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from masksmith_protocol.counts import GAPS, SECONDS
 from masksmith_protocol.documents import WorkerInfo
 from masksmith_protocol.errors import TensorError
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.keys import Keys, Role
-from masksmith_protocol.records import ShardReport
 from masksmith_protocol.store import BlobStore
 from masksmith_service.app import create_app
 from masksmith_worker.runner import Runner

@@ -7,8 +7,8 @@ import safetensors.numpy
 
 from masksmith_protocol.errors import TensorError
 from masksmith_protocol.holdings import Holdings
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.masks import pack, read_infos, unpack
-from masksmith_protocol.records import ShardReport
 from masksmith_protocol.store import BlobStore, result_name
 from masksmith_service import results
 

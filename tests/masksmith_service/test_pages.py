@@ -7,8 +7,8 @@ import pytest
 import masksmith as ms
 from masksmith_protocol.documents import Job, WorkerInfo
 from masksmith_protocol.errors import TensorError
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.keys import Keys, Role
-from masksmith_protocol.records import ShardReport
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.routes.discovery import PATTERNS
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.masks import MaskInfo, file_header, pack
-from masksmith_protocol.records import ShardReport
 from masksmith_protocol.store import BlobStore, result_name, upload_name
 
 MASK = np.random.default_rng(0).random((8, 8)) < 0.5

@@ -9,7 +9,7 @@ from blake3 import blake3
 from masksmith.patterns import parse
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.headers import header_length, parse_header
-from masksmith_protocol.records import Plan
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, cut
 from masksmith_protocol.store import upload_name
 from masksmith_worker.runner import Runner

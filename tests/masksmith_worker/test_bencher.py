@@ -13,8 +13,9 @@ from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request,
 from masksmith_protocol import masks
 from masksmith_protocol.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
 from masksmith_protocol.devices import Device
+from masksmith_protocol.jobs import events_key
 from masksmith_protocol.queues import BENCH_CPU_QUEUE
-from masksmith_protocol.records import JobRecords, events_key
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import result_name
 from masksmith_worker import bencher
 from masksmith_worker.bencher import Bencher, announcement

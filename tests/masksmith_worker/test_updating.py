@@ -13,7 +13,7 @@ from masksmith.patterns import parse
 from masksmith_protocol.documents import JobState, MasksOptions
 from masksmith_protocol.dtypes import to_bytes, to_numpy
 from masksmith_protocol.headers import header_length, parse_header
-from masksmith_protocol.records import Plan
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, cut
 from masksmith_protocol.store import upload_name, weights_name
 from masksmith_protocol.updates import parse_update

@@ -17,7 +17,7 @@ from masksmith.benchmark import Bench, BenchmarkError, CaseResult, Kernel, all_k
 from masksmith_protocol import masks
 from masksmith_protocol.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorker, CaseReport, PlannedMask
 from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.records import Lease
+from masksmith_protocol.jobs import Lease
 from masksmith_protocol.store import result_name
 
 from .keeper import StoppedError

@@ -17,7 +17,7 @@ import masksmith as ms
 from masksmith.allocation import Decision, Family, family_of, measure_from
 from masksmith.solvers import by_name
 from masksmith_protocol.digests import digest_document
-from masksmith_protocol.records import Plan
+from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_protocol.store import BlobStore, statistic_name
 

@@ -10,7 +10,8 @@ from typing import Self
 
 import redis
 
-from masksmith_protocol.records import JobRecords, Lease
+from masksmith_protocol.jobs import Lease
+from masksmith_protocol.records import JobRecords
 
 log = logging.getLogger(__name__)
 

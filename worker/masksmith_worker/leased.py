@@ -16,7 +16,8 @@ from obstore.exceptions import BaseError as StoreError
 from masksmith_protocol.benchmarks import CaseReport
 from masksmith_protocol.devices import Device
 from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.records import JobRecords, Lease, ShardReport
+from masksmith_protocol.jobs import Lease, ShardReport
+from masksmith_protocol.records import JobRecords
 from masksmith_protocol.store import BlobStore
 
 from .keeper import Keeper, StoppedError

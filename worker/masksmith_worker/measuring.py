@@ -12,7 +12,7 @@ import masksmith as ms
 from masksmith import measures
 from masksmith_protocol import masks
 from masksmith_protocol.documents import DiversityReport, SpectrumReport
-from masksmith_protocol.records import ShardReport
+from masksmith_protocol.jobs import ShardReport
 from masksmith_protocol.shards import BLOCK_ROWS, MaskPart, PlannedTensor, Shard
 from masksmith_protocol.store import BlobStore, result_name
 

@@ -21,7 +21,7 @@ from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.dtypes import to_numpy
 from masksmith_protocol.errors import Code, TensorError
 from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.records import JobRecord, Lease, ShardReport
+from masksmith_protocol.jobs import JobRecord, Lease, ShardReport
 from masksmith_protocol.shards import PlannedTensor, Shard, result_key
 from masksmith_protocol.store import result_name, result_report_name, weights_name
 

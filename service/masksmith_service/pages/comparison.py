@@ -10,7 +10,7 @@ import numpy as np
 
 from masksmith_protocol.documents import Job, TensorReport
 from masksmith_protocol.dtypes import ITEM_BYTES
-from masksmith_protocol.records import JobRecord
+from masksmith_protocol.jobs import JobRecord
 from masksmith_protocol.store import BlobStore
 from masksmith_service.layers import Layer
 from masksmith_service.windows import BAND_BYTES

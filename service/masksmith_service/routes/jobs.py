@@ -20,16 +20,9 @@ from masksmith_protocol.benchmarks import BenchmarkPlan, BenchmarkRequest, Plann
 from masksmith_protocol.digests import digest_document
 from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
+from masksmith_protocol.jobs import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
 from masksmith_protocol.placement import search_queue
 from masksmith_protocol.queues import bench_queue
-from masksmith_protocol.records import (
-    Admission,
-    FullError,
-    JobRecord,
-    MissingUploadError,
-    Plan,
-    ShardReport,
-)
 from masksmith_protocol.shards import Shard, cut
 from masksmith_protocol.snapshots import read_snapshot, read_snapshot_soon
 from masksmith_protocol.updates import parse_update
