@@ -18,8 +18,8 @@ from masksmith_service.benchmarks import read_report
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.routes.jobs import JobId, read_document, read_job, read_masks_job, visible_job
 from masksmith_service.state import State, StateDep
+from masksmith_service.visible import JobId, read_document, read_job, read_masks_job, visible_job
 
 from . import charts
 from .choices import described, offered

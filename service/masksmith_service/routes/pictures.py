@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.layers import Layer, find_layer
-from masksmith_service.routes.jobs import JobId, read_masks_job
 from masksmith_service.state import StateDep
+from masksmith_service.visible import JobId, read_masks_job
 from masksmith_service.windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
 
 router = APIRouter(prefix="/v1/jobs/{job}", tags=["pictures"])
