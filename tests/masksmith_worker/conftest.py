@@ -6,12 +6,14 @@ import safetensors.torch
 import torch
 from blake3 import blake3
 
+import masksmith as ms
 from masksmith.patterns import parse
 from masksmith_protocol.documents import MasksOptions
 from masksmith_protocol.headers import header_length, parse_header
 from masksmith_protocol.jobs import Plan
 from masksmith_protocol.shards import PlannedTensor, cut
 from masksmith_protocol.store import upload_name
+from masksmith_worker import runner as runner_module
 from masksmith_worker.runner import Runner
 
 
@@ -49,3 +51,17 @@ def submit(records, store):
         return job
 
     return submit
+
+
+@pytest.fixture
+def solves(monkeypatch):
+    """Counts the solves."""
+    calls = []
+    solve = ms.solve
+
+    def counted(*args, **options):
+        calls.append(args)
+        return solve(*args, **options)
+
+    monkeypatch.setattr(runner_module.ms, "solve", counted, raising=False)
+    return calls

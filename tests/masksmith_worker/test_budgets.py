@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from shards import mask_of, run_all
 
 import masksmith as ms
 from masksmith_protocol.documents import JobState
-from masksmith_protocol.masks import unpack
-from masksmith_protocol.store import result_name
 from masksmith_service.results import MasksFile
 from masksmith_service.views import job_view
 from masksmith_worker import budgets
@@ -17,17 +16,6 @@ LAYERS = {
     "plain": RNG.standard_normal((20, 24)).astype(np.float32),
     "small": (RNG.standard_normal((8, 8)) / 2).astype(np.float32),
 }
-
-
-def run_all(runner, job):
-    return [runner.run(job, shard) for shard in runner.records.shards(job)]
-
-
-def mask_of(runner, job, tensor):
-    reports, shape = runner.records.reports(job), runner.records.read(job).plan.tensors[tensor].shape
-    mine = [index for index, shard in runner.records.shards(job).items() if shard.tensor == tensor]
-    packed = b"".join(runner.store.get(result_name(reports[index].result)) for index in mine)
-    return unpack(np.frombuffer(packed, np.uint8), shape)
 
 
 def view(runner, job):

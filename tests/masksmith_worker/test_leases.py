@@ -1,0 +1,202 @@
+"""Leases: a shard is held, given back, lost, tried again, and given up."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from obstore.exceptions import BaseError as StoreError
+from shards import WEIGHT, files
+
+import masksmith as ms
+from masksmith_protocol.documents import JobState
+from masksmith_worker import leased, runner as runner_module
+
+
+def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
+    job = submit({"w": WEIGHT})
+    lease = runner.records.take(job, 0, lease_s=60, attempts=3)
+    assert runner.run(job, 0) == "held"
+    assert solves == []
+    runner.records.release(lease)
+    assert runner.run(job, 0) == "struck"
+
+
+class Slow:
+    """A solve that goes on, panel by panel, until it is stopped; `deaf` ones are not asked."""
+
+    def __init__(self, monkeypatch, *, deaf=False):
+        self.entered, self.leave = threading.Event(), threading.Event()
+        self._solve, self._deaf = ms.solve, deaf
+        monkeypatch.setattr(runner_module.ms, "solve", self, raising=False)
+
+    def __call__(self, *args, on_progress, **options):
+        self.entered.set()
+        until = time.monotonic() + 20
+        while not self.leave.wait(0.01):
+            assert time.monotonic() < until
+            if not self._deaf:
+                on_progress(1, 2)
+        return self._solve(*args, **options)
+
+
+@pytest.fixture
+def in_background():
+    """Run a shard on a thread; gives a function that waits for the word."""
+    threads = []
+
+    def start(runner, job, shard=0):
+        words = []
+        thread = threading.Thread(target=lambda: words.append(runner.run(job, shard)))
+        thread.start()
+        threads.append(thread)
+
+        def word():
+            thread.join(20)
+            return words[0]
+
+        return word
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_a_canceled_shard_stops(runner, submit, monkeypatch, in_background):
+    slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
+    word = in_background(runner, job)
+    assert slow.entered.wait(20)
+    runner.records.cancel(job)
+    assert word() == "stopped"
+    assert runner.records.reports(job) == {}
+    assert not [name for name in files(runner.store) if name.endswith(".json")]
+
+
+def test_a_canceled_shard_that_does_not_stop_is_killed_after_its_grace(runner, submit, monkeypatch, in_background):
+    slow, job, killed = Slow(monkeypatch, deaf=True), submit({"w": WEIGHT}), threading.Event()
+    word = in_background(replace(runner, grace_s=0.2, abort=killed.set), job)
+    assert slow.entered.wait(20)
+    runner.records.cancel(job)
+    assert killed.wait(20)
+    slow.leave.set()
+    assert word() == "lost"
+
+
+def test_one_that_stops_in_time_is_not_killed(runner, submit, monkeypatch, in_background):
+    slow, job, killed = Slow(monkeypatch), submit({"w": WEIGHT}), threading.Event()
+    word = in_background(replace(runner, grace_s=5.0, abort=killed.set), job)
+    assert slow.entered.wait(20)
+    runner.records.cancel(job)
+    assert word() == "stopped"
+    assert not killed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
+
+
+def test_a_shard_whose_lease_was_lost_is_not_struck(runner, submit, monkeypatch, in_background):
+    slow, job = Slow(monkeypatch, deaf=True), submit({"w": WEIGHT})
+    word = in_background(runner, job)
+    assert slow.entered.wait(20)
+    runner.records.redis.delete(f"masksmith:job:{job}:lease:0")
+    other = runner.records.take(job, 0, lease_s=60, attempts=3)
+    slow.leave.set()
+    assert word() == "lost"
+    assert runner.records.reports(job) == {}
+    assert runner.run(job, 0) == "held"
+    assert runner.records.renew(other, 60)
+
+
+def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, submit, monkeypatch, in_background):
+    slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
+    word = in_background(replace(runner, lease_s=0.5), job)
+    assert slow.entered.wait(20)
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        assert runner.run(job, 0) == "held"
+    slow.leave.set()
+    assert word() == "struck"
+
+
+def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, submit, monkeypatch, in_background):
+    slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
+    for _ in range(5):
+        slow.entered.clear()
+        stopping = replace(runner, stopping=threading.Event(), attempts=2)
+        word = in_background(stopping, job)
+        assert slow.entered.wait(20)
+        stopping.stopping.set()
+        assert word() == "stopped"
+    assert list(runner.records.stranded(3600.0)) == [(job, 0)]
+    slow.leave.set()
+    assert runner.run(job, 0) == "struck"
+
+
+def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
+    job = submit({"a": WEIGHT, "b": -WEIGHT})
+
+    def broken(*args, **options):
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module.ms, "solve", broken, raising=False)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                runner.run(job, 0)
+            assert list(runner.records.stranded(3600.0)) == [(job, 0)]
+    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 1) == "struck"
+    assert runner.records.state(job) is JobState.SUCCEEDED
+
+
+def test_a_crash_that_lasts_fails_its_tensor_alone(runner, submit, monkeypatch):
+    job = submit({"a": WEIGHT, "b": -WEIGHT})
+
+    def broken(*args, **options):
+        raise ZeroDivisionError("a bug with secrets")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module.ms, "solve", broken, raising=False)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                runner.run(job, 0)
+    assert runner.run(job, 0) == "done"
+    assert runner.run(job, 1) == "struck"
+    assert runner.records.state(job) is JobState.FAILED
+    error = runner.records.reports(job)[0].error
+    assert error.code == "internal"
+    assert "ZeroDivisionError" in error.message
+    assert "secrets" not in error.message
+
+
+def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
+    job = submit({"w": WEIGHT})
+    # A file where the folder should be: the store fails as a full disk would, whoever runs the tests.
+    (Path(runner.store.url) / "masks").write_bytes(b"")
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            runner.run(job, 0)
+    assert runner.records.state(job) is JobState.FAILED
+    error = runner.records.reports(job)[0].error
+    assert error.code == "store_unavailable"
+    assert "disk" in error.message
+
+
+def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
+    monkeypatch.setattr(leased, "STORE_PAUSE_S", 0.05)
+    job = submit({"w": WEIGHT})
+    blocked = Path(runner.store.url) / "masks"
+    blocked.write_bytes(b"")
+    word = in_background(replace(runner, store_patience_s=60.0), job)
+    time.sleep(0.3)
+    blocked.unlink()
+    assert word() == "struck"
+    assert runner.records.state(job) is JobState.SUCCEEDED
+
+
+def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):
+    job = submit({"w": WEIGHT})
+    for _ in range(3):
+        assert records.take(job, 0, lease_s=60, attempts=3).attempt <= 3
+        records.redis.delete(f"masksmith:job:{job}:lease:0")
+    assert runner.run(job, 0) == "exhausted"
+    assert records.reports(job)[0].error.code == "attempts_exhausted"

@@ -1,0 +1,30 @@
+"""Shards done in this process, and what came of them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from masksmith_protocol.masks import unpack
+from masksmith_protocol.store import result_name
+
+WEIGHT = np.random.default_rng(0).standard_normal((32, 48)).astype(np.float32)
+TRANSPOSABLE = "transposable 2:4"
+
+
+def run_all(runner, job):
+    return [runner.run(job, shard) for shard in runner.records.shards(job)]
+
+
+def mask_of(runner, job, tensor=0):
+    """Put a tensor's mask together from its shards."""
+    reports, parts = runner.records.reports(job), []
+    record = runner.records.read(job)
+    for index, shard in runner.records.shards(job).items():
+        if shard.tensor == tensor:
+            packed = np.frombuffer(runner.store.get(result_name(reports[index].result)), np.uint8)
+            parts.append(unpack(packed, (shard.last - shard.first, *record.plan.tensors[tensor].shape[1:])))
+    return np.concatenate(parts)
+
+
+def files(store):
+    return sorted(path.name for path in Path(store.url).rglob("*") if path.is_file())
