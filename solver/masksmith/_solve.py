@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,19 +84,9 @@ def solve(
         options |= {"must_drop": must_drop, "hysteresis": hysteresis, "time_limit_s": time_limit_s, "threads": threads}
         options |= {"keep_duals": keep_duals, "on_progress": on_progress, "name": name}
         return carry(solve_flat(solve, scores, options), weight)
-    rule, chosen = _pattern(pattern), _solver(solver)
     extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals, weight)
-    if not isinstance(rule, TilePattern):
-        found = _solve_whole({name or "": scores}, rule, chosen, extras, time_limit_s, threads, on_progress)
-        return carry(found[name or ""], weight)
-    chosen = _for(chosen, rule)
-    placed = solve_on_device(scores, rule, chosen, extras, name)
-    if isinstance(placed, Solution):
-        _tell(on_progress, placed)
-        return carry(placed, weight)
-    layer = Layer(scores, rule, extras, name)
-    _run([layer], chosen, time_limit_s, threads, on_progress)
-    return carry(note(_conclude(layer, chosen, threads), placed), weight)
+    pace = _Pace(time_limit_s, threads, on_progress)
+    return carry(_solve_one(scores, _pattern(pattern), _solver(solver), extras, pace, name), weight)
 
 
 def solve_many(
@@ -139,7 +130,7 @@ def solve_many(
             threads=threads, keep_duals=keep_duals, on_progress=on_progress,
         )  # fmt: skip
         return {name: shaped(solution, scores[name]) for name, solution in solved.items()}
-    chosen, starts = _solver(solver), warm_start or {}
+    chosen, starts, pace = _solver(solver), warm_start or {}, _Pace(time_limit_s, threads, on_progress)
     rules = _rules(scores, pattern)
     first = _first_names(scores, rules, starts)
     layers: dict[str, Layer] = {}
@@ -158,12 +149,48 @@ def solve_many(
             found[name] = placed
         else:
             layers[name], reasons[name] = Layer(scores[name], rule, asked, name), placed
-    tiled = _solve_tiles(layers, chosen, time_limit_s, threads, on_progress)
+    tiled = _solve_tiles(layers, chosen, pace)
     found |= {name: note(solution, reasons[name]) for name, solution in tiled.items()}
     extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
     for rule, tensors in whole.items():
-        found |= _solve_whole(tensors, rule, chosen, extras, time_limit_s, threads, on_progress)
+        found |= _solve_whole(tensors, rule, chosen, extras, pace)
     return {name: found[first[name]] for name in scores}
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How long and on how many cores a call may solve, and who hears how far it is."""
+
+    limit_s: float | None
+    threads: int | None
+    on_progress: OnProgress | None
+
+    @property
+    def cores(self) -> int:
+        return self.threads or available_cores()
+
+    def deadline(self) -> float:
+        """When it ends, if the call begins now."""
+        return math.inf if self.limit_s is None else time.monotonic() + self.limit_s
+
+    def tell(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(done, total)
+
+
+def _solve_one(
+    scores: Any, pattern: Pattern, solver: Solver, extras: Extras, pace: _Pace, name: str | None
+) -> Solution:
+    if not isinstance(pattern, TilePattern):
+        return _solve_whole({name or "": scores}, pattern, solver, extras, pace)[name or ""]
+    chosen = _for(solver, pattern)
+    placed = solve_on_device(scores, pattern, chosen, extras, name)
+    if isinstance(placed, Solution):
+        pace.tell(placed.tile_objectives.size, placed.tile_objectives.size)
+        return placed
+    layer = Layer(scores, pattern, extras, name)
+    _run([layer], chosen, pace, pace.deadline())
+    return note(_conclude(layer, chosen, pace.cores), placed)
 
 
 def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
@@ -187,16 +214,13 @@ def _first_names(scores: Mapping[str, Any], rules: Mapping[str, Pattern], starts
     return found
 
 
-def _solve_tiles(
-    layers: dict[str, Layer], solver: Solver, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
-) -> dict[str, Solution]:
+def _solve_tiles(layers: dict[str, Layer], solver: Solver, pace: _Pace) -> dict[str, Solution]:
     """Solve layers of tiles; `auto` chooses by the pattern, so layers of a kind go together."""
     chosen = {name: _for(solver, layer.pattern) for name, layer in layers.items()}
-    deadline = math.inf if limit_s is None else time.monotonic() + limit_s
+    deadline = pace.deadline()
     for each in dict.fromkeys(chosen.values()):
-        alike = [layer for name, layer in layers.items() if chosen[name] == each]
-        _run(alike, each, max(0.0, deadline - time.monotonic()), threads, on_progress)
-    return {name: _conclude(layer, chosen[name], threads) for name, layer in layers.items()}
+        _run([layer for name, layer in layers.items() if chosen[name] == each], each, pace, deadline)
+    return {name: _conclude(layer, chosen[name], pace.cores) for name, layer in layers.items()}
 
 
 def _solve_whole(
@@ -204,9 +228,7 @@ def _solve_whole(
     pattern: Pattern,
     solver: Solver,
     extras: Extras,
-    limit_s: float | None,
-    threads: int | None,
-    on_progress: OnProgress | None,
+    pace: _Pace,
 ) -> dict[str, Solution]:
     """Solve tensors that are one problem each, one after the other; progress starts anew with every tensor."""
     asked = {
@@ -216,44 +238,34 @@ def _solve_whole(
         "keep_duals": extras.keep_duals or None,
     }
     plan = plan_for(pattern, solver, [option for option, value in asked.items() if value is not None])
-    deadline = math.inf if limit_s is None else time.monotonic() + limit_s
-    cores, solutions = threads or available_cores(), {}
+    deadline, solutions = pace.deadline(), {}
     for name, tensor in scores.items():
         nested = None
         if isinstance(pattern, Block) and pattern.nested is not None:
             pattern.grid(Source(tensor, "in", name or None).shape)
-            nested = solve(tensor, pattern.nested, time_limit_s=limit_s, threads=threads, name=name or None)
-        solutions[name] = plan(tensor, pattern, Ask(name or None, deadline, cores, nested, on_progress))
+            nested = _solve_one(tensor, pattern.nested, Auto(), Extras(), replace(pace, on_progress=None), name or None)
+        solutions[name] = plan(tensor, pattern, Ask(name or None, deadline, pace.cores, nested, pace.on_progress))
     return solutions
 
 
-def _run(
-    layers: list[Layer], solver: Solver, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
-) -> None:
+def _run(layers: list[Layer], solver: Solver, pace: _Pace, deadline: float) -> None:
     for layer in layers:
         refusal = solver.refusal(layer.tile, forced=layer.has_forced)
         if refusal is not None:
             raise SolverError(refusal)
-    deadline = math.inf if limit_s is None else time.monotonic() + limit_s
     total = sum(layer.down * layer.across for layer in layers)
     work = [(layer, span) for layer in layers for span in layer.spans()]
     done = 0
-    for layer, span in run(work, solver, min(len(work), threads or available_cores()), deadline):
+    for layer, span in run(work, solver, min(len(work), pace.cores), deadline):
         done += _tiles(layer, span)
-        if on_progress is not None:
-            on_progress(done, total)
-
-
-def _tell(on_progress: OnProgress | None, solution: Solution) -> None:
-    if on_progress is not None:
-        on_progress(solution.tile_objectives.size, solution.tile_objectives.size)
+        pace.tell(done, total)
 
 
 def _tiles(layer: Layer, span: Span) -> int:
     return max(0, min(span.last, layer.down) - span.first) * layer.across
 
 
-def _conclude(layer: Layer, solver: Solver, threads: int | None) -> Solution:
+def _conclude(layer: Layer, solver: Solver, cores: int) -> Solution:
     tally = layer.total()
     objective = float(layer.objectives.sum()) + tally.edge_score
     violation = float(layer.violations.sum())
@@ -274,7 +286,7 @@ def _conclude(layer: Layer, solver: Solver, threads: int | None) -> Solution:
             "tiles": layer.objectives.size,
             "optimal_tiles": layer.objectives.size - (0 if proved else int(np.count_nonzero(layer.violations))),
             "solve_s": layer.solve_s,
-            "threads": threads or available_cores(),
+            "threads": cores,
             "device": getattr(solver, "device", None) or "cpu",
         },
         duals=layer.duals,
