@@ -31,14 +31,13 @@ class Bulk(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Ask for connections."""
         await super().startup(sockets)
-        self.peer.attach(self._channel, self.adopt, _leave)
+        self.peer.attach(self._channel)
         self.peer.say_ready()
 
-
-def _leave() -> None:
-    """End at once: the front process is gone, so nobody could ask for what is carried here."""
-    log.warning("the front process is gone")
-    os._exit(1)
+    def _lose_peer(self) -> None:
+        """End at once: the front process is gone, so nobody could ask for what is carried here."""
+        log.warning("the front process is gone")
+        os._exit(1)
 
 
 def main() -> int:

@@ -17,7 +17,6 @@ from .server import GRACE_S, Server
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-P", "-m", "masksmith_service.serving.bulk")
 RESTART_S = 1.0
 """Seconds between the end of a bulk process and the start of the next."""
 
@@ -48,21 +47,33 @@ class Front(Server):
     async def _keep_bulk(self) -> None:
         """Start a bulk process whenever there is none; clients send again what one held when it died."""
         while not self.should_exit:
-            ours, theirs = socket.socketpair()
+            try:
+                status: object = await self._run_bulk()
+            except OSError as error:
+                status = error
+            if not self.should_exit:
+                log.warning("the bulk process ended (%s); starting another", status)
+                await asyncio.sleep(RESTART_S)
+
+    async def _run_bulk(self) -> int:
+        """Run a bulk process to its end, and give its exit status."""
+        ours, theirs = socket.socketpair()
+        self.peer.attach(ours)
+        try:
             with theirs:
-                self._bulk = await asyncio.create_subprocess_exec(
-                    *COMMAND, str(theirs.fileno()), stdin=DEVNULL, pass_fds=[theirs.fileno()]
-                )
-            self.peer.attach(ours, self.adopt)
+                self._bulk = await _start(theirs.fileno())
             if self.should_exit:
                 self._end_bulk()
-            status = await self._bulk.wait()
+            return await self._bulk.wait()
+        finally:
             self.peer.detach()
-            if not self.should_exit:
-                log.warning("the bulk process ended with status %d; starting another", status)
-                await asyncio.sleep(RESTART_S)
 
     def _end_bulk(self) -> None:
         if self._bulk is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._bulk.terminate()
+
+
+async def _start(channel: int) -> Process:
+    command = (sys.executable, "-P", "-m", "masksmith_service.serving.bulk", str(channel))
+    return await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, pass_fds=[channel])

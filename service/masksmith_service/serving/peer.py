@@ -19,16 +19,22 @@ Adopt = Callable[[socket.socket, bytes], None]
 
 
 class Peer:
-    """Gives open connections away, and takes them in, over a channel that passes file descriptors."""
+    """Gives open connections away, and takes them in, over a channel that passes file descriptors.
 
-    def __init__(self) -> None:
+    Args:
+        adopt: Goes on with a connection that moves here.
+        lost: Called when the other process is gone.
+    """
+
+    def __init__(self, adopt: Adopt, lost: Callable[[], None]) -> None:
+        self._adopt, self._lost = adopt, lost
         self._channel: socket.socket | None = None
         self.is_ready = False
 
-    def attach(self, channel: socket.socket, adopt: Adopt, lost: Callable[[], None] | None = None) -> None:
-        """Listen to a channel from now on; `lost` is called when the other process is gone."""
+    def attach(self, channel: socket.socket) -> None:
+        """Listen to a channel from now on."""
         channel.setblocking(False)
-        self._channel, self._adopt, self._lost = channel, adopt, lost
+        self._channel = channel
         asyncio.get_running_loop().add_reader(channel, self._hear)
 
     def detach(self) -> None:
@@ -74,8 +80,7 @@ class Peer:
             self._take(descriptors)
         else:
             self.detach()
-            if self._lost is not None:
-                self._lost()
+            self._lost()
 
     def _take(self, descriptors: list[int]) -> None:
         """Adopt a connection; one that came without its bytes is cut, for there were no descriptors left."""

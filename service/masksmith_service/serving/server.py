@@ -43,7 +43,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, settings: Settings, belongs: Belongs, *, sweeps: bool) -> None:
-        self.peer, self._closing, self._adoptions = Peer(), Event(), set[asyncio.Task[None]]()
+        self._closing, self._adoptions = Event(), set[asyncio.Task[None]]()
+        self.peer = Peer(self._adopt, self._lose_peer)
         terms = Terms(belongs, settings.max_request_head_bytes, settings.request_head_s)
         super().__init__(
             uvicorn.Config(
@@ -77,7 +78,10 @@ class Server(uvicorn.Server):
         self.peer.is_ready = False
         await super().shutdown(sockets)
 
-    def adopt(self, connection: socket.socket, first: bytes) -> None:
+    def _lose_peer(self) -> None:
+        """Do without the other process."""
+
+    def _adopt(self, connection: socket.socket, first: bytes) -> None:
         """Go on with a connection from which the other process has read the beginning of a request."""
         task = asyncio.get_running_loop().create_task(self._serve_adopted(connection, first))
         self._adoptions.add(task)
