@@ -26,6 +26,10 @@ TIMED = ("transposable 2:4", "transposable 4:8", "transposable 8:16", "transposa
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROUNDS = 7
+BESIDE = 4096
+"""Size of the layers that peers solve, too."""
+COPIED = 2**28
+"""Entries of the copy that tells the bandwidth."""
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
@@ -77,7 +81,7 @@ def times(device: str, out: Path, *, quick: bool) -> str:
 
 def _beside(device: str, *, quick: bool) -> str:
     """Time what others do for the same masks on the same card."""
-    size, rows = 1024 if quick else 4096, []
+    size, rows = BESIDE // 4 if quick else BESIDE, []
     for pattern, n, m in (("transposable 2:4", 2, 4), ("transposable 8:16", 8, 16), ("transposable 16:32", 16, 32)):
         scores = torch.rand(size, size, device=device)
         tiles = scores.reshape(size // m, m, size // m, m).transpose(1, 2).reshape(-1, m, m).contiguous()
@@ -95,8 +99,8 @@ def _beside(device: str, *, quick: bool) -> str:
                 use_cutlass=False,
             )
         found = {name: _try(run, device) for name, run in runs.items()}
-        rows += [[pattern, name, value, ""] for name, value in found.items()]
-    return f"\n## Beside others, {size}^2 float32\n\n{table(['pattern', 'what', 'ms', ''], rows)}\n"
+        rows += [[pattern, name, value] for name, value in found.items()]
+    return f"\n## Beside others, {size}^2 float32\n\n{table(['pattern', 'what', 'ms'], rows)}\n"
 
 
 def _all_masks() -> list[list[int]]:
@@ -118,7 +122,7 @@ def _try(run: Callable[[], object], device: str) -> str:
 
 def _bandwidth(device: str) -> float:
     """Bytes read and written a second by a copy of 1 GiB."""
-    source = torch.empty(2**28, device=device)
+    source = torch.empty(COPIED, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / _median(lambda: target.copy_(source), device)
 

@@ -1,0 +1,63 @@
+"""The script for the first day with a GPU runs through where there is none: the processor plays the device."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+class Event:
+    """A CUDA event, by the host's clock."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, other):
+        return (other.at - self.at) * 1e3
+
+
+@pytest.fixture
+def gpu_exact(monkeypatch):
+    """Its parts, with small sizes and no device but the processor."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu_exact
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "the processor")
+    monkeypatch.setattr(gpu_exact, "SIZES", (64, 128))
+    monkeypatch.setattr(gpu_exact, "BESIDE", 64)
+    monkeypatch.setattr(gpu_exact, "COPIED", 2**16)
+    return gpu_exact
+
+
+def test_times_and_peers_are_written_down(gpu_exact, tmp_path):
+    said = gpu_exact.times("cpu", tmp_path, quick=False)
+    text = (tmp_path / "exact_times.md").read_text()
+    assert said.startswith(f"{len(gpu_exact.TIMED) * 2 * 2} times")
+    for word in ("the processor", "300 projections (torch)", "greedy", "90 patterns (matmul)", "128^2", "bfloat16"):
+        assert word in text
+    # The one peer that lives on devices alone says so; everything else has a time.
+    assert text.count("cannot run") == 1
+    assert "torch's greedy tile kernel" in next(line for line in text.splitlines() if "cannot run" in line)
+
+
+def test_bits_are_not_compared_with_themselves(gpu_exact, tmp_path):
+    with pytest.raises(RuntimeError, match="the device was not used"):
+        gpu_exact.bits("cpu", tmp_path, quick=True)
+
+
+def test_without_a_device_it_says_so():
+    command = [sys.executable, BENCHMARKS / "gpu_check.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2, done.stderr
+    assert "nothing was checked" in done.stdout
