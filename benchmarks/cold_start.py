@@ -44,7 +44,8 @@ def main() -> None:
             rows.append([pattern, f"{alone:.1f}", f"{after:.1f}", f"{warm:.2f}"])
             print(rows[-1], flush=True)
     head = ("pattern", "empty cache, s", "after the ones above, s", "warm cache, s")
-    text = f"# Cold start\n\n{stamp()}\n\nFrom the start of the interpreter to the first mask, of a 1024x1024 layer.\n\n{table(head, rows)}\n"
+    what = "From the start of the interpreter to the first mask, of a 1024x1024 layer."
+    text = f"# Cold start\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
     print(text)
     if given.write:
         (ROOT / "docs" / "benchmarks" / "cold_start.md").write_text(text)
