@@ -37,6 +37,11 @@ class Seat:
     def runs(self):
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def bulks(self):
+        """How many processes for large bodies a service has had ready, over all its lives."""
+        return self.log.read_text().count("the bulk process is ready")
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -132,7 +137,7 @@ class Fleet:
 
     def carries(self, service):
         """Whether its process for large bodies is ready."""
-        return service.log.read_text().count("the bulk process is ready") >= service.starts
+        return service.bulks >= service.starts
 
     def works(self, worker):
         assert worker.runs, f"{worker.name} ended"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Annotated
+
+from pydantic import Field
 
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, TensorInput
@@ -27,6 +29,13 @@ from masksmith_protocol.updates import parse_update
 
 from .calibration import Statistics
 from .previous import MasksOf, previous_masks
+
+
+class FileOptions(MasksOptions):
+    """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
+
+    layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
 
 
 def parse_pattern(options: MasksOptions) -> Pattern:
@@ -92,11 +101,9 @@ def plan_request(request: MasksRequest, headers: Headers, max_tensors: int, mask
 
 
 def plan_file(
-    options: MasksOptions,
+    options: FileOptions,
     digest: str,
     header: Header,
-    layers: Iterable[str],
-    exclude: Iterable[str],
     headers: Headers,
     masks_of: MasksOf,
 ) -> Plan:
@@ -106,7 +113,7 @@ def plan_file(
         RequestError: If the pattern is none, a tensor named literally does not fit or is not calibrated, the
             calibration is another model's, or nothing is left.
     """
-    pattern, wanted, unwanted = _fitting(options), list(layers), list(exclude)
+    pattern, wanted, unwanted = _fitting(options), options.layers, options.exclude
     _refuse_missing(header, wanted)
     statistics = Statistics(options, headers.of)
     statistics.check_names(header.tensors)

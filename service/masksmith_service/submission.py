@@ -13,7 +13,7 @@ from masksmith.patterns import Pattern
 from masksmith_protocol import logs
 from masksmith_protocol.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_protocol.digests import digest_document
-from masksmith_protocol.documents import MasksOptions, MasksRequest
+from masksmith_protocol.documents import MasksRequest
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.headers import Header
 from masksmith_protocol.jobs import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
@@ -56,16 +56,14 @@ class Submission:
         plan = planning.plan_request(document, self._headers(), limit, self._masks_of)
         return self._solve(plan, planning.parse_pattern(document))
 
-    def of_file(
-        self, options: MasksOptions, digest: str, header: Header, layers: Sequence[str], exclude: Sequence[str]
-    ) -> str:
+    def of_file(self, options: planning.FileOptions, pattern: Pattern, digest: str, header: Header) -> str:
         """Start a masks job on an upload.
 
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
-        plan = planning.plan_file(options, digest, header, layers, exclude, self._headers(), self._masks_of)
-        return self._solve(plan, planning.parse_pattern(options))
+        plan = planning.plan_file(options, digest, header, self._headers(), self._masks_of)
+        return self._solve(plan, pattern)
 
     def _solve(self, plan: Plan, pattern: Pattern) -> str:
         """Cut a masks job into shards, and start it."""

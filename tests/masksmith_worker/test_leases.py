@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,14 +132,22 @@ def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, submit, monk
     assert runner.run(job, 0) == "struck"
 
 
+@contextmanager
+def broken(monkeypatch, words):
+    """Every solve meanwhile crashes."""
+
+    def crash(*args, **options):
+        raise ZeroDivisionError(words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module.ms, "solve", crash, raising=False)
+        yield
+
+
 def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
     job = submit({"a": WEIGHT, "b": -WEIGHT})
 
-    def broken(*args, **options):
-        raise ZeroDivisionError("a bug")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner_module.ms, "solve", broken, raising=False)
+    with broken(monkeypatch, "a bug"):
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 runner.run(job, 0)
@@ -151,11 +160,7 @@ def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
 def test_a_crash_that_lasts_fails_its_tensor_alone(runner, submit, monkeypatch):
     job = submit({"a": WEIGHT, "b": -WEIGHT})
 
-    def broken(*args, **options):
-        raise ZeroDivisionError("a bug with secrets")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner_module.ms, "solve", broken, raising=False)
+    with broken(monkeypatch, "a bug with secrets"):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
                 runner.run(job, 0)

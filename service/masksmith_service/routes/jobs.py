@@ -10,10 +10,10 @@ import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Tag
 
 from masksmith_protocol.benchmarks import BenchmarkRequest
-from masksmith_protocol.documents import Job, JobPage, MasksOptions, MasksRequest
+from masksmith_protocol.documents import Job, JobPage, MasksRequest
 from masksmith_protocol.errors import Code, RequestError
 from masksmith_protocol.jobs import JobRecord
 from masksmith_service import events, planning
@@ -43,13 +43,6 @@ JobRequest = Annotated[
 ]
 
 
-class FileOptions(MasksOptions):
-    """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
-
-    layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
-    exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
-
-
 @router.post("/jobs", status_code=202)
 async def create_job(
     document: JobRequest,
@@ -71,7 +64,7 @@ async def create_masks(
     response: Response,
     state: StateDep,
     caller: CallerDep,
-    options: Annotated[FileOptions, Query()],
+    options: Annotated[planning.FileOptions, Query()],
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Job:
@@ -81,12 +74,12 @@ async def create_masks(
     masked and the rest is listed as `skipped`.
     """
     # What is no pattern is refused before the body is read.
-    planning.parse_pattern(options)
+    pattern = planning.parse_pattern(options)
     inspector, _ = await receive(request, state, caller, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    create = partial(Submission(state, caller, key).of_file, options, inspector.digest, inspector.header)
-    job = await anyio.to_thread.run_sync(create, options.layers, options.exclude, limiter=state.creating)
+    create = partial(Submission(state, caller, key).of_file, options, pattern)
+    job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
     return await _accepted(state, job, caller, prefer, response)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Code, RequestError
+from masksmith_service.uploads import BLOCK_BYTES
 
 from .peer import Peer
 
-LARGE_BYTES = 2**20
-"""Bodies above this size are carried by the bulk process."""
+LARGE_BYTES = BLOCK_BYTES
+"""Bodies above this size are carried by the bulk process; smaller ones are taken in one go."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 Belongs = Callable[[Headers], bool]
@@ -64,7 +65,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, terms: Terms, peer: Peer, first: bytes = b"", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._terms, self._peer, self._first = terms, peer, first
-        self._kept: list[bytes] = []
+        self._kept = bytearray()
         self._in_head, self._is_whole, self._moved = True, False, False
         self._patience: TimerHandle | None = None
 
@@ -90,7 +91,7 @@ class Connection(HttpToolsProtocol):
         """Parse what came; a head is kept until it is known who answers it."""
         data, self._first = self._first + data, b""
         if self._in_head:
-            self._kept.append(data)
+            self._kept += data
         super().data_received(data)
         if self._moved:
             # Ends this process's hold on the connection, not the connection.
@@ -107,10 +108,9 @@ class Connection(HttpToolsProtocol):
         """Serve the request here, or move."""
         self._in_head = False
         self._disarm()
-        first = b"".join(self._kept)
-        self._kept.clear()
-        if not self._moves(first):
+        if not self._moves():
             super().on_headers_complete()
+        self._kept.clear()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -127,13 +127,13 @@ class Connection(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         self._refuse(400, Code.MALFORMED_REQUEST, msg)
 
-    def _moves(self, first: bytes) -> bool:
+    def _moves(self) -> bool:
         if not (self._is_whole and self._peer.is_ready and self._is_free()) or self.transport.get_write_buffer_size():
             return False
         if self._terms.belongs(self.headers):
             return False
         self.transport.pause_reading()
-        self._moved = self._peer.give(self.transport.get_extra_info("socket").fileno(), first)
+        self._moved = self._peer.give(self.transport.get_extra_info("socket").fileno(), self._kept)
         if not self._moved:
             self.transport.resume_reading()
         return self._moved
@@ -144,7 +144,7 @@ class Connection(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         limit = self._terms.head_bytes
-        if sum(map(len, self._kept)) > limit:
+        if len(self._kept) > limit:
             detail = f"the request's line and headers are larger than max_request_head_bytes = {limit}"
             self._refuse(431, Code.REQUEST_HEAD_TOO_LARGE, detail, limit=limit)
         elif self._patience is None:

@@ -35,12 +35,12 @@ class Front(Server):
         self._keeping = asyncio.create_task(self._keep_bulk())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let both processes end what they have begun."""
+        """Let both processes end what they have begun, side by side."""
+        # A second more, for what the bulk process does last; left alone after that, it ends by itself.
+        until = time.monotonic() + GRACE_S + 1
         self._end_bulk()
         await super().shutdown(sockets)
         assert self._keeping is not None
-        until = time.monotonic() + GRACE_S
-        # Left alone after that, it ends by itself.
         while not (self._keeping.done() or self.force_exit or time.monotonic() > until):
             await asyncio.sleep(0.05)
 

@@ -51,7 +51,7 @@ class Peer:
         self.is_ready = True
         self._channel.send(READY)
 
-    def give(self, connection: int, first: bytes) -> bool:
+    def give(self, connection: int, first: bytes | bytearray) -> bool:
         """Move a connection, with what was read from it. Returns whether the other process has it now."""
         if self._channel is None or not self.is_ready:
             return False

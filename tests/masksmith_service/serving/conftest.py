@@ -25,13 +25,9 @@ class Pair:
         (found,) = children_of(self.front)
         return found
 
-    @property
-    def bulks_so_far(self):
-        return self.seat.log.read_text().count("the bulk process is ready")
-
     def await_bulk(self, number):
         """Wait until so many bulk processes have been ready."""
-        poll(lambda: self.bulks_so_far >= number)
+        poll(lambda: self.seat.bulks >= number)
 
 
 class Speaker:

@@ -69,7 +69,7 @@ def test_it_steps_back_behind_the_front(pair):
 
 
 def test_another_takes_its_place_and_clients_go_on(pair):
-    answer, killed, ready = upload(pair, "killed"), pair.bulk, pair.bulks_so_far
+    answer, killed, ready = upload(pair, "killed"), pair.bulk, pair.seat.bulks
     os.kill(killed, signal.SIGKILL)
     assert answer() is None
     with Client(pair.url) as client:
