@@ -20,7 +20,7 @@ from measuring import ROOT, interleave, ratio, stamp, table
 
 from masksmith._panels import Panel
 from masksmith.patterns import TileSpec
-from masksmith.solvers._exact import Exact
+from masksmith.solvers.exact import Exact
 
 sys.path.insert(0, str(ROOT / "tests"))
 from strategies import SCORES, column_scales

@@ -20,7 +20,7 @@ from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from masksmith._panels import Panel, to_tiles
 from masksmith.patterns import TileSpec, parse
-from masksmith.solvers._min_cost_flow import MinCostFlow
+from masksmith.solvers.min_cost_flow import MinCostFlow
 
 PATTERNS = ("2:4", "4:8", "8:16", "4:16", "16:32", "8:32", "32:64")
 

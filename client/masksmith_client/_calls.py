@@ -17,16 +17,7 @@ from masksmith_protocol.benchmarks import BenchmarkRequest
 from masksmith_protocol.documents import Job, JobPage, JobSummary, MasksRequest, WorkerInfo
 from masksmith_protocol.errors import Code, Problem
 
-from ._errors import (
-    BadRequest,
-    Conflict,
-    NotFound,
-    RateLimited,
-    ServerError,
-    StatusError,
-    Unauthorized,
-    WireError,
-)
+from ._errors import BadRequest, Conflict, NotFound, RateLimited, ServerError, StatusError, Unauthorized, WireError
 
 T = TypeVar("T")
 Body = Callable[[], Iterator[bytes]]

@@ -11,14 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from .digests import is_digest
-from .documents import (
-    DiversityReport,
-    JobState,
-    MasksOptions,
-    Skipped,
-    SpectrumReport,
-    UpdateReport,
-)
+from .documents import DiversityReport, JobState, MasksOptions, Skipped, SpectrumReport, UpdateReport
 from .errors import Code, RequestError, TensorError
 from .masks import packed_width
 from .shards import PlannedTensor, Shard

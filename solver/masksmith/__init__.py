@@ -25,7 +25,6 @@ from .patterns import (
 )
 
 if TYPE_CHECKING:
-    from ._conversion import choose_n as choose_n, zero_rate as zero_rate
     from ._errors import (
         InfeasibleError as InfeasibleError,
         ScoresError as ScoresError,
@@ -36,12 +35,13 @@ if TYPE_CHECKING:
     from ._panels import Panel as Panel, PanelAnswer as PanelAnswer
     from ._solution import Solution as Solution, Status as Status
     from ._solve import solve as solve, solve_many as solve_many
-    from ._verify import Verdict as Verdict, verify as verify
-    from ._warmup import warm_up as warm_up
+    from ._verify.verify import Verdict as Verdict, verify as verify
+    from ._warm_up import warm_up as warm_up
     from .allocation import Allocation as Allocation, allocate as allocate
     from .calibration import Calibration as Calibration, calibrate as calibrate
-    from .measures import diversity as diversity, report as report
-    from .patterns._errors import MasksmithError as MasksmithError
+    from .measures import diversity as diversity, report as report, zero_rate as zero_rate
+    from .patterns.conversion import choose_n as choose_n
+    from .patterns.errors import MasksmithError as MasksmithError
     from .permutation import Permutation as Permutation, permute as permute
     from .scores import (
         magnitude as magnitude,
@@ -53,20 +53,20 @@ if TYPE_CHECKING:
         taylor as taylor,
         wanda as wanda,
     )
-    from .solvers._auto import Auto as Auto
-    from .solvers._base import Solver as Solver
-    from .solvers._enumerate import Enumerate as Enumerate
-    from .solvers._exact import Exact as Exact
-    from .solvers._greedy import Greedy as Greedy
-    from .solvers._min_cost_flow import MinCostFlow as MinCostFlow
-    from .solvers._sinkhorn import Sinkhorn as Sinkhorn
-    from .solvers._top_k import TopK as TopK
+    from .solvers.auto import Auto as Auto
+    from .solvers.base import Solver as Solver
+    from .solvers.enumerate import Enumerate as Enumerate
+    from .solvers.exact import Exact as Exact
+    from .solvers.greedy import Greedy as Greedy
+    from .solvers.min_cost_flow import MinCostFlow as MinCostFlow
+    from .solvers.sinkhorn import Sinkhorn as Sinkhorn
+    from .solvers.top_k import TopK as TopK
     from .updates import AdmmUpdate as AdmmUpdate, Update as Update, admm as admm, reconstruct as reconstruct
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "MasksmithError": "patterns._errors",
+    "MasksmithError": "patterns.errors",
     "InfeasibleError": "_errors",
     "ScoresError": "_errors",
     "SolverError": "_errors",
@@ -80,8 +80,8 @@ _HOMES = {
     "sparsegpt": "scores",
     "taylor": "scores",
     "wanda": "scores",
-    "choose_n": "_conversion",
-    "zero_rate": "_conversion",
+    "choose_n": "patterns.conversion",
+    "zero_rate": "measures",
     "report": "measures",
     "diversity": "measures",
     "Permutation": "permutation",
@@ -96,17 +96,17 @@ _HOMES = {
     "Status": "_solution",
     "solve": "_solve",
     "solve_many": "_solve",
-    "Verdict": "_verify",
-    "verify": "_verify",
-    "warm_up": "_warmup",
-    "Auto": "solvers._auto",
-    "Solver": "solvers._base",
-    "Enumerate": "solvers._enumerate",
-    "Exact": "solvers._exact",
-    "Greedy": "solvers._greedy",
-    "MinCostFlow": "solvers._min_cost_flow",
-    "Sinkhorn": "solvers._sinkhorn",
-    "TopK": "solvers._top_k",
+    "Verdict": "_verify.verify",
+    "verify": "_verify.verify",
+    "warm_up": "_warm_up",
+    "Auto": "solvers.auto",
+    "Solver": "solvers.base",
+    "Enumerate": "solvers.enumerate",
+    "Exact": "solvers.exact",
+    "Greedy": "solvers.greedy",
+    "MinCostFlow": "solvers.min_cost_flow",
+    "Sinkhorn": "solvers.sinkhorn",
+    "TopK": "solvers.top_k",
     "AdmmUpdate": "updates",
     "Update": "updates",
     "admm": "updates",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._panels import Bools, Duals, Panel, PanelAnswer
-from .kernels._certificate import certify
-from .kernels._certificate_lanes import WIDTH, lanes_for, slot_of
-from .kernels._jit import COMPILED
-from .kernels._row_certificate import certify_rows
+from .kernels.certificate.rows import certify_rows
+from .kernels.certificate.tiles import certify
+from .kernels.certificate.tiles_simd import WIDTH, lanes_for, slot_of
+from .kernels.jit import COMPILED
 
 NO_FORCED = np.zeros((0, 0), np.int8)
 

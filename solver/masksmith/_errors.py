@@ -11,8 +11,8 @@ MasksmithError
 
 from __future__ import annotations
 
-from masksmith.patterns import PatternError as PatternError
-from masksmith.patterns._errors import MasksmithError as MasksmithError
+from .patterns import PatternError as PatternError
+from .patterns.errors import MasksmithError as MasksmithError
 
 
 class ScoresError(MasksmithError, ValueError):

@@ -14,7 +14,7 @@ from ._errors import InfeasibleError, ScoresError, VerificationError
 from ._panels import DROP, KEEP, Bools, Duals, Forced, Matrix, Panel, PanelAnswer
 from ._solution import Solution
 from ._tensors import Sink, Source, bad_score, bool_source, flat_index
-from .kernels._scan import scan
+from .kernels.scan import scan
 from .patterns import Pattern, TilePattern
 
 PANEL_ENTRIES = 2**19

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._notebook import solution_html
 from ._panels import Duals
+from .adapters.notebook import solution_html
 from .patterns import Pattern
 
 

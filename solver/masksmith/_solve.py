@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ._engine import available_cores, run
+from ._engine.streaming import available_cores, run
 from ._errors import SolverError
 from ._flat import View, check_view, flat, moved, shaped, solve_flat
 from ._layer import Extras, Layer, Span
-from ._placement import note, solve_on_device
 from ._pruned import carry, check_weight
 from ._solution import Solution, Status
 from ._tensors import Source, are_equal, like, sample
+from .cuda.placement import note, solve_on_device
 from .patterns import Block, Pattern, PatternError, TilePattern, parse
-from .plans import Ask, plan_for
 from .solvers import by_name
-from .solvers._auto import Auto
-from .solvers._base import Solver
+from .solvers.auto import Auto
+from .solvers.base import Solver
+from .whole_tensor import Ask, plan_for
 
 OnProgress = Callable[[int, int], None]
 

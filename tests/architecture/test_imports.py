@@ -90,11 +90,11 @@ def test_celery_is_met_in_few_modules():
 
 
 def test_numba_has_one_door_a_device():
-    assert importers("numba") == {"solver/masksmith/kernels/_jit.py", "solver/masksmith/cuda/_door.py"}
+    assert importers("numba") == {"solver/masksmith/kernels/jit.py", "solver/masksmith/cuda/jit.py"}
 
 
 def test_loky_runs_panels_and_nothing_else():
-    assert importers("loky") == {"solver/masksmith/_engine.py"}
+    assert importers("loky") == {"solver/masksmith/_engine/streaming.py"}
 
 
 def test_ortools_stays_in_the_solver():

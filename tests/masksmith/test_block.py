@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import linprog
 
 import masksmith as ms
-from masksmith.plans import _block_flow, _reader
+from masksmith.whole_tensor import block_flow, reader
 
 RNG = np.random.default_rng(7)
 NORMS = {
@@ -104,7 +104,7 @@ def test_both_balances_reach_the_linear_programs_optimum(
 @pytest.mark.parametrize("balance", ["none", "rows", "cols", "both"])
 @pytest.mark.parametrize("ragged", ["pad", "dense"])
 def test_ragged_edges(monkeypatch: pytest.MonkeyPatch, balance: str, ragged: str) -> None:
-    monkeypatch.setattr(_reader, "PANEL_ENTRIES", 200)
+    monkeypatch.setattr(reader, "PANEL_ENTRIES", 200)
     scores = np.abs(RNG.standard_normal((50, 37)))
     pattern = ms.Block(8, 5, 0.4, balance, ragged=ragged)
     solution = ms.solve(scores, pattern)
@@ -132,8 +132,8 @@ def test_a_large_grid_is_proved_optimal_both_ways() -> None:
 
 
 def test_prices_that_prove_nothing_leave_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    duals = _block_flow.exact_duals
-    monkeypatch.setattr(_block_flow, "exact_duals", lambda *args: tuple(0 * dual for dual in duals(*args)))
+    duals = block_flow.exact_duals
+    monkeypatch.setattr(block_flow, "exact_duals", lambda *args: tuple(0 * dual for dual in duals(*args)))
     scores = np.abs(RNG.standard_normal((6, 6)))
     solution = ms.solve(scores, ms.Block(1, 1, 0.5, "both"))
     assert solution.status == "feasible"
@@ -196,7 +196,7 @@ def test_shapes_that_leave_nothing_are_refused() -> None:
 
 
 def test_grids_too_large_for_one_flow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_block_flow, "MAX_BLOCKS", 15)
+    monkeypatch.setattr(block_flow, "MAX_BLOCKS", 15)
     with pytest.raises(ms.SolverError, match="larger blocks"):
         ms.solve(np.ones((4, 4)), "block 1x1 50% balance both")
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings, strategies as st
 
 from masksmith._certify import NO_FORCED, Certificate, certify_panel
 from masksmith._panels import DROP, KEEP, Panel, PanelAnswer
-from masksmith.kernels._certificate import certify
+from masksmith.kernels.certificate.tiles import certify
 from masksmith.patterns import TileSpec
-from masksmith.solvers._exact import Exact
+from masksmith.solvers.exact import Exact
 
 
 def exact_violation(panel: Panel, answer: PanelAnswer, i: int, j: int) -> Fraction:

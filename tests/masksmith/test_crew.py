@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from masksmith._crew import Crew
+from masksmith._engine.thread_pool import Crew
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

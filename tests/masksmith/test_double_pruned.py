@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith.solvers._double_prune import DoublePrune
+from masksmith.solvers.double_prune import DoublePrune
 
 RNG = np.random.default_rng(13)
 

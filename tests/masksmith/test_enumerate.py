@@ -5,9 +5,9 @@ from naive_tiles import AWKWARD, awkward, best, check_allowed, objective, some_f
 from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Panel
 from masksmith.patterns import parse
-from masksmith.solvers._base import Solver
-from masksmith.solvers._enumerate import Enumerate, all_masks
-from masksmith.solvers._min_cost_flow import MinCostFlow
+from masksmith.solvers.base import Solver
+from masksmith.solvers.enumerate import Enumerate, all_masks
+from masksmith.solvers.min_cost_flow import MinCostFlow
 
 
 def solve(scores, pattern, forced=None):

@@ -26,7 +26,7 @@ from strategies import (
 from masksmith._errors import InfeasibleError
 from masksmith._panels import Panel, from_tiles, to_tiles
 from masksmith.patterns import TileSpec
-from masksmith.solvers._exact import Exact
+from masksmith.solvers.exact import Exact
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 ALL_TILES = [*EXACT_TILES, *map(loose, EXACT_TILES), *LOOSE_TILES]
@@ -277,7 +277,7 @@ import warnings
 warnings.simplefilter("error")
 import numpy as np
 from masksmith._panels import Panel
-from masksmith.solvers._exact import Exact
+from masksmith.solvers.exact import Exact
 from oracles import unproved_tiles
 from strategies import SCORES, scores_of
 from masksmith.patterns import TileSpec

@@ -7,10 +7,10 @@ from naive_tiles import AWKWARD, awkward, check_allowed, objective, tiles_of, vi
 
 from masksmith._panels import Panel
 from masksmith.patterns import parse
-from masksmith.solvers._base import Solver
-from masksmith.solvers._greedy import Greedy
-from masksmith.solvers._min_cost_flow import MinCostFlow
-from masksmith.solvers._sweeps import dual_value, selection_network, shortfall, sweep_duals
+from masksmith.solvers._duals.sweeps import dual_value, selection_network, shortfall, sweep_duals
+from masksmith.solvers.base import Solver
+from masksmith.solvers.greedy import Greedy
+from masksmith.solvers.min_cost_flow import MinCostFlow
 
 PATTERNS = ("1:1", "2:2", "2:4", "<=2:4", "3:5", "4:8", "<=3:8", "8:16", "2:4 x 4:8", "<=3:4 x 2:6", "<=1:2 x 5:7")
 

@@ -6,12 +6,12 @@ from naive_tiles import AWKWARD, awkward, check_allowed, objective, violations
 from masksmith._errors import SolverError
 from masksmith._panels import Panel, to_tiles
 from masksmith.patterns import parse
-from masksmith.solvers._base import Solver
-from masksmith.solvers._entropic import entropic_plan
-from masksmith.solvers._exchange import exchange
-from masksmith.solvers._greedy import Greedy
-from masksmith.solvers._min_cost_flow import MinCostFlow
-from masksmith.solvers._sinkhorn import Sinkhorn
+from masksmith.solvers._rounding.entropic import entropic_plan
+from masksmith.solvers._rounding.exchange import exchange
+from masksmith.solvers.base import Solver
+from masksmith.solvers.greedy import Greedy
+from masksmith.solvers.min_cost_flow import MinCostFlow
+from masksmith.solvers.sinkhorn import Sinkhorn
 
 PATTERNS = ("1:1", "2:2", "2:4", "<=2:4", "4:8", "<=3:8", "2:4 x 4:8", "<=3:4 x 2:6")
 

@@ -5,8 +5,8 @@ from naive_tiles import AWKWARD, awkward, best, check_allowed, objective, some_f
 from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Panel
 from masksmith.patterns import parse
-from masksmith.solvers._base import Solver
-from masksmith.solvers._top_k import TopK
+from masksmith.solvers.base import Solver
+from masksmith.solvers.top_k import TopK
 
 PATTERNS = ("1:1", "2:2", "1:3", "1:4", "2:4", "4:4", "<=2:4", "5:7", "4:8", "<=3:16", "33:64")
 

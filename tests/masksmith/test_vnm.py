@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
-from masksmith.plans import _vnm
+from masksmith.whole_tensor import vnm
 
 RNG = np.random.default_rng(11)
 
@@ -71,7 +71,7 @@ def test_a_search_cut_short_says_how_far_it_may_be_off(monkeypatch: pytest.Monke
     optimum = ms.solve(scores, "16:2:32").objective
     late = ms.solve(scores, "16:2:32", time_limit_s=0)
     assert late.status == "time_limit"
-    monkeypatch.setattr(_vnm, "MAX_SCORED", 5)
+    monkeypatch.setattr(vnm, "MAX_SCORED", 5)
     few = ms.solve(scores, "16:2:32")
     assert few.status == "feasible"
     for found in (late, few):

@@ -5,7 +5,7 @@ import pytest
 from shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
 
 import masksmith as ms
-from masksmith.solvers._min_cost_flow import MinCostFlow
+from masksmith.solvers.min_cost_flow import MinCostFlow
 from masksmith_protocol.retention import Retention
 from masksmith_protocol.store import result_name, result_report_name
 

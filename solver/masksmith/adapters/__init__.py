@@ -11,27 +11,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._calculator import MaskCalculator as MaskCalculator, drop_mask as drop_mask, keep_mask as keep_mask
-    from ._sparse import DeviceError as DeviceError, to_bsr as to_bsr, to_semi_structured as to_semi_structured
-    from ._state import (
+    from .calculator import MaskCalculator as MaskCalculator, drop_mask as drop_mask, keep_mask as keep_mask
+    from .sparse import DeviceError as DeviceError, to_bsr as to_bsr, to_semi_structured as to_semi_structured
+    from .state import (
         dense_state as dense_state,
         pruned_state as pruned_state,
         split_pruned_state as split_pruned_state,
     )
-    from ._torch_prune import MaskPruning as MaskPruning, custom_from_mask as custom_from_mask
+    from .torch_prune import MaskPruning as MaskPruning, custom_from_mask as custom_from_mask
 
 _HOMES = {
-    "MaskCalculator": "_calculator",
-    "keep_mask": "_calculator",
-    "drop_mask": "_calculator",
-    "DeviceError": "_sparse",
-    "to_bsr": "_sparse",
-    "to_semi_structured": "_sparse",
-    "dense_state": "_state",
-    "pruned_state": "_state",
-    "split_pruned_state": "_state",
-    "MaskPruning": "_torch_prune",
-    "custom_from_mask": "_torch_prune",
+    "MaskCalculator": "calculator",
+    "keep_mask": "calculator",
+    "drop_mask": "calculator",
+    "DeviceError": "sparse",
+    "to_bsr": "sparse",
+    "to_semi_structured": "sparse",
+    "dense_state": "state",
+    "pruned_state": "state",
+    "split_pruned_state": "state",
+    "MaskPruning": "torch_prune",
+    "custom_from_mask": "torch_prune",
 }
 
 __all__ = list(_HOMES)

@@ -1,11 +1,6 @@
 """Allocation: one budget for a whole model, shared out over its layers to keep the most score."""
 
-from ._allocate import Allocation as Allocation, allocate as allocate
-from ._families import (
-    Decision as Decision,
-    Family as Family,
-    family_of as family_of,
-    measure_from as measure_from,
-)
+from .allocation import Allocation as Allocation, allocate as allocate
+from .families import Decision as Decision, Family as Family, family_of as family_of, measure_from as measure_from
 
 __all__ = ["Allocation", "Decision", "Family", "allocate", "family_of", "measure_from"]

@@ -14,54 +14,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._answers import BreakEven as BreakEven, Estimate as Estimate, Winner as Winner, winners as winners
-    from ._benchmark import benchmark as benchmark
-    from ._cases import Case as Case, Layer as Layer, group as group, read_shapes as read_shapes
-    from ._declaration import Declaration as Declaration, Support as Support
-    from ._errors import BenchmarkError as BenchmarkError
-    from ._kernel import Kernel as Kernel, Operand as Operand, Packed as Packed
-    from ._machine import device_identity as device_identity
-    from ._method import Bench as Bench
-    from ._models import MODELS as MODELS
-    from ._planning import Request as Request, plan as plan
-    from ._plots import bars as bars, curves as curves, draw as draw
-    from ._registry import all_kernels as all_kernels, own_kernels as own_kernels
-    from ._report import Report as Report
-    from ._results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
-    from ._tables import Table as Table, machine_line as machine_line
+    from .cases import Case as Case, Layer as Layer, group as group, read_shapes as read_shapes
+    from .conclusions import BreakEven as BreakEven, Estimate as Estimate, Winner as Winner, winners as winners
+    from .declaration import Declaration as Declaration, Support as Support
+    from .errors import BenchmarkError as BenchmarkError
+    from .kernel import Kernel as Kernel, Operand as Operand, Packed as Packed
+    from .machine import device_identity as device_identity
+    from .method import Bench as Bench
+    from .models import MODELS as MODELS
+    from .planning import Request as Request, plan as plan
+    from .plots import bars as bars, curves as curves, draw as draw
+    from .registry import all_kernels as all_kernels, own_kernels as own_kernels
+    from .report import Report as Report
+    from .results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
+    from .run import benchmark as benchmark
+    from .tables import Table as Table, machine_line as machine_line
 
 _HOMES = {
-    "Bench": "_method",
-    "BenchmarkError": "_errors",
-    "BreakEven": "_answers",
-    "Case": "_cases",
-    "CaseResult": "_results",
-    "Declaration": "_declaration",
-    "Estimate": "_answers",
-    "Kernel": "_kernel",
-    "Layer": "_cases",
-    "MODELS": "_models",
-    "Measurement": "_results",
-    "Operand": "_kernel",
-    "Packed": "_kernel",
-    "Report": "_report",
-    "Request": "_planning",
-    "Support": "_declaration",
-    "Table": "_tables",
-    "Timing": "_results",
-    "Winner": "_answers",
-    "all_kernels": "_registry",
-    "bars": "_plots",
-    "benchmark": "_benchmark",
-    "curves": "_plots",
-    "device_identity": "_machine",
-    "draw": "_plots",
-    "group": "_cases",
-    "own_kernels": "_registry",
-    "machine_line": "_tables",
-    "plan": "_planning",
-    "read_shapes": "_cases",
-    "winners": "_answers",
+    "Bench": "method",
+    "BenchmarkError": "errors",
+    "BreakEven": "conclusions",
+    "Case": "cases",
+    "CaseResult": "results",
+    "Declaration": "declaration",
+    "Estimate": "conclusions",
+    "Kernel": "kernel",
+    "Layer": "cases",
+    "MODELS": "models",
+    "Measurement": "results",
+    "Operand": "kernel",
+    "Packed": "kernel",
+    "Report": "report",
+    "Request": "planning",
+    "Support": "declaration",
+    "Table": "tables",
+    "Timing": "results",
+    "Winner": "conclusions",
+    "all_kernels": "registry",
+    "bars": "plots",
+    "benchmark": "run",
+    "curves": "plots",
+    "device_identity": "machine",
+    "draw": "plots",
+    "group": "cases",
+    "own_kernels": "registry",
+    "machine_line": "tables",
+    "plan": "planning",
+    "read_shapes": "cases",
+    "winners": "conclusions",
 }
 
 __all__ = [*_HOMES]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._calibration import Calibration as Calibration, LayerStatistics as LayerStatistics
+from .statistics import Calibration as Calibration, LayerStatistics as LayerStatistics
 
 if TYPE_CHECKING:
-    from ._calibrate import calibrate as calibrate
+    from .forward_passes import calibrate as calibrate
 
 __all__ = ["Calibration", "LayerStatistics", "calibrate"]
 
@@ -15,6 +15,6 @@ __all__ = ["Calibration", "LayerStatistics", "calibrate"]
 def __getattr__(name: str) -> Any:
     if name != "calibrate":
         raise AttributeError(f"module 'masksmith.calibration' has no attribute {name!r}")
-    from ._calibrate import calibrate
+    from .forward_passes import calibrate
 
     return calibrate

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._door import failures, reason_unusable
-from ._facts import device_facts
+from .facts import device_facts
+from .jit import failures, reason_unusable
 
 if TYPE_CHECKING:
     from masksmith._solution import Solution
@@ -18,7 +18,7 @@ __all__ = ["device_facts", "failures", "reason_unusable", "solve_on"]
 
 
 def solve_on(*arguments: Any) -> Solution:
-    """Solve one tensor on a CUDA device: see `_solve.solve_on`."""
-    from ._solve import solve_on
+    """Solve one tensor on a CUDA device: see `solve.solve_on`."""
+    from .solve import solve_on
 
     return solve_on(*arguments)

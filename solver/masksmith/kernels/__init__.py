@@ -1,1 +1,1 @@
-"""Compiled kernels; numba enters through `_jit` alone."""
+"""Compiled kernels; numba enters through `jit` alone."""

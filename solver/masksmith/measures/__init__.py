@@ -2,12 +2,13 @@
 
 from masksmith.patterns import MaskCounts as MaskCounts, storage as storage
 
-from ._counts import count as count
-from ._diversity import Diversity as Diversity, diversity as diversity
-from ._fill import fill as fill
-from ._report import EFFICIENCY as EFFICIENCY, Report as Report, report as report
-from ._spectrum import Spectrum as Spectrum, spectrum as spectrum
-from ._stability import Change as Change, change as change
+from .counts import count as count
+from .diversity import Diversity as Diversity, diversity as diversity
+from .fill import fill as fill
+from .report import EFFICIENCY as EFFICIENCY, Report as Report, report as report
+from .spectrum import Spectrum as Spectrum, spectrum as spectrum
+from .stability import Change as Change, change as change
+from .zeros import zero_rate as zero_rate
 
 __all__ = [
     "EFFICIENCY",
@@ -23,4 +24,5 @@ __all__ = [
     "report",
     "spectrum",
     "storage",
+    "zero_rate",
 ]

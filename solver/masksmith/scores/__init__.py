@@ -4,12 +4,12 @@ Every score takes numpy arrays and torch tensors alike and gives back the weight
 `ria` look at one row at a time, so a weight may be scored a few rows at a time; `ria` wants the column sums then.
 """
 
-from ._activations import column_sums as column_sums, ria as ria, wanda as wanda
-from ._magnitude import magnitude as magnitude
-from ._named import by_name as by_name
-from ._sensitivity import SamplingBound as SamplingBound, pfp as pfp, sampling_bound as sampling_bound, sipp as sipp
-from ._sparsegpt import inverse_diagonal as inverse_diagonal, sparsegpt as sparsegpt
-from ._taylor import taylor as taylor
+from .activations import column_sums as column_sums, ria as ria, wanda as wanda
+from .by_name import by_name as by_name
+from .magnitude import magnitude as magnitude
+from .sensitivity import SamplingBound as SamplingBound, pfp as pfp, sampling_bound as sampling_bound, sipp as sipp
+from .sparsegpt import inverse_diagonal as inverse_diagonal, sparsegpt as sparsegpt
+from .taylor import taylor as taylor
 
 __all__ = [
     "SamplingBound",

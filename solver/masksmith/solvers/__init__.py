@@ -7,16 +7,16 @@ from importlib import import_module
 
 from masksmith._errors import SolverError
 
-from ._base import Solver
+from .base import Solver
 
 _HOMES: Mapping[str, tuple[str, str]] = {
-    "auto": ("_auto", "Auto"),
-    "exact": ("_exact", "Exact"),
-    "min-cost-flow": ("_min_cost_flow", "MinCostFlow"),
-    "greedy": ("_greedy", "Greedy"),
-    "sinkhorn": ("_sinkhorn", "Sinkhorn"),
-    "enumerate": ("_enumerate", "Enumerate"),
-    "top-k": ("_top_k", "TopK"),
+    "auto": ("auto", "Auto"),
+    "exact": ("exact", "Exact"),
+    "min-cost-flow": ("min_cost_flow", "MinCostFlow"),
+    "greedy": ("greedy", "Greedy"),
+    "sinkhorn": ("sinkhorn", "Sinkhorn"),
+    "enumerate": ("enumerate", "Enumerate"),
+    "top-k": ("top_k", "TopK"),
 }
 NAMES = tuple(_HOMES)
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
-from masksmith.allocation import _allocate, _knapsack
+from masksmith.allocation import allocation, knapsack
 from masksmith.patterns import capacity
-from masksmith.patterns._budget import steps
+from masksmith.patterns.budget import steps
 
 RNG = np.random.default_rng(11)
 LAYERS = {
@@ -113,7 +113,7 @@ def test_n_is_chosen_as_well_as_can_be(pattern, share, floors, monkeypatch):
     assert kept(solutions) <= room
     assert objective(solutions) == pytest.approx(max(found))
     assert allocation.gap == 0.0
-    monkeypatch.setattr(_knapsack, "MAX_WORK", 0)
+    monkeypatch.setattr(knapsack, "MAX_WORK", 0)
     stepped = ms.allocate(layers, pattern, budget)
     reached = objective(ms.solve_many(layers, stepped.patterns))
     assert reached <= max(found) * (1 + 1e-6)
@@ -139,7 +139,7 @@ def test_n_along_outputs_and_ragged_edges_are_counted_as_they_are_solved():
 def test_slices_change_nothing(monkeypatch):
     whole = [ms.allocate(LAYERS, pattern, "40%").patterns for pattern in ("40%", "2:4", "transposable 2:4")]
     blocks = ms.allocate(LAYERS, "block 4x4 40%", "40%").patterns
-    monkeypatch.setattr(_allocate, "SLICE_ENTRIES", 50)
+    monkeypatch.setattr(allocation, "SLICE_ENTRIES", 50)
     assert [ms.allocate(LAYERS, pattern, "40%").patterns for pattern in ("40%", "2:4", "transposable 2:4")] == whole
     assert ms.allocate(LAYERS, "block 4x4 40%", "40%").patterns == blocks
 
@@ -187,7 +187,7 @@ def test_budgets_that_are_none(density, floors, words):
 
 
 def test_a_bad_score_is_named_with_its_place(monkeypatch):
-    monkeypatch.setattr(_allocate, "SLICE_ENTRIES", 32)
+    monkeypatch.setattr(allocation, "SLICE_ENTRIES", 32)
     bad = LAYERS | {"small": LAYERS["small"].copy()}
     bad["small"][5, 3] = np.nan
     for pattern in ("50%", "2:4", "block 4x4 50%", "transposable 2:4"):

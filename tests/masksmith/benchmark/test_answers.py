@@ -7,7 +7,7 @@ import json
 import pytest
 
 from masksmith.benchmark import Case, CaseResult, Layer, Measurement, Report, Timing
-from masksmith.benchmark._answers import crossing
+from masksmith.benchmark.conclusions import crossing
 
 SMALL, LARGE = Layer("small", 64, 64, 10), Layer("large", 256, 64, 1)
 

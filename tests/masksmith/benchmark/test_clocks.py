@@ -2,9 +2,9 @@
 
 import torch
 
-from masksmith.benchmark._cuda_clock import CudaClock
-from masksmith.benchmark._gauges import Gauges, conditions
-from masksmith.benchmark._host_clock import HostClock
+from masksmith.benchmark.cuda_clock import CudaClock
+from masksmith.benchmark.gauges import Gauges, conditions
+from masksmith.benchmark.host_clock import HostClock
 
 
 class Recorder:

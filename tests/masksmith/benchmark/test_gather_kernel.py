@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith.benchmark.kernels._gather import pack_groups
-from masksmith.kernels._gather import gather_dots, gather_rows
+from masksmith.benchmark.kernels.gather import pack_groups
+from masksmith.kernels.sparse_product import gather_dots, gather_rows
 
 
 def masked(rows, cols, pattern, dtype=np.float32, seed=0):

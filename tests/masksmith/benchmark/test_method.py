@@ -6,8 +6,8 @@ import torch
 
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
-from masksmith.benchmark._method import speedup, summary
-from masksmith.benchmark._operands import truth
+from masksmith.benchmark.method import speedup, summary
+from masksmith.benchmark.operands import truth
 
 
 class Own:

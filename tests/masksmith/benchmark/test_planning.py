@@ -3,8 +3,8 @@
 import pytest
 
 from masksmith.benchmark import BenchmarkError, Case, Declaration, Layer, Request, own_kernels, plan, read_shapes
-from masksmith.benchmark._cases import group
-from masksmith.benchmark._declaration import block_size, row_budget
+from masksmith.benchmark.cases import group
+from masksmith.benchmark.declaration import block_size, row_budget
 from masksmith.patterns import parse
 
 OWN = {name: kernel.declaration for name, kernel in own_kernels().items()}

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from masksmith.benchmark import BenchmarkError, all_kernels, benchmark, own_kernels
-from masksmith.benchmark._registry import check_runnable
+from masksmith.benchmark.registry import check_runnable
 
 SOURCE = """
 from masksmith.benchmark import Declaration, Packed, Support

@@ -73,7 +73,7 @@ def test_beyond_counting_the_asymptotic_answers_and_says_so(text, bits):
 
 
 def test_the_asymptotic_is_six_percent_low_at_4_of_8():
-    from masksmith.measures._diversity import _log2_asymptotic
+    from masksmith.measures.diversity import _log2_asymptotic
 
     wrong = 2 ** (_log2_asymptotic(ms.parse("transposable 4:8").tile) - math.log2(ANCHORS["4:8"]))
     assert wrong == pytest.approx(0.94, abs=0.005)

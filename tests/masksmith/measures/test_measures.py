@@ -107,11 +107,11 @@ def test_two_four_takes_half_and_two_bits_a_value():
 
 
 def test_large_masks_are_counted_in_strips(monkeypatch):
-    from masksmith.measures import _counts
+    from masksmith.measures import counts
 
     mask = some_mask((70, 50))
     whole = measures.count(mask, (4, 8))
-    monkeypatch.setattr(_counts, "STRIP_ENTRIES", 200)
+    monkeypatch.setattr(counts, "STRIP_ENTRIES", 200)
     assert measures.count(mask, (4, 8)) == whole
     assert measures.change(mask, some_mask((70, 50), seed=1)).sad == (mask != some_mask((70, 50), seed=1)).sum()
 

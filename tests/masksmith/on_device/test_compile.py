@@ -9,11 +9,11 @@ from numba import cuda, types
 from numba.cuda import dispatcher
 
 import masksmith as ms
-from masksmith.cuda._certificate import certificate
-from masksmith.cuda._paths import path_kernel
-from masksmith.cuda._shape import TIE_BYTES, shape_of
-from masksmith.cuda._ties import tie_wave
-from masksmith.cuda._wave import wave
+from masksmith.cuda.certificate.tiles import certificate
+from masksmith.cuda.dual_ascent.integer_pass import wave
+from masksmith.cuda.dual_ascent.shape import TIE_BYTES, shape_of
+from masksmith.cuda.dual_ascent.tie_pass import tie_wave
+from masksmith.cuda.shortest_paths.panel import path_kernel
 
 HOPPER = (9, 0)
 SHARED_BYTES = 48 * 1024

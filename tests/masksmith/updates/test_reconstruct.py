@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
-from masksmith.updates._supports import batches
+from masksmith.updates.supports import batches
 
 
 def layer(rows=12, inputs=16, samples=200, seed=0, dtype=np.float64):
@@ -123,7 +123,7 @@ def test_small_batches_change_nothing(monkeypatch):
     weight, _, gram = layer(rows=30)
     mask = np.random.default_rng(4).random(weight.shape) < 0.5
     together = ms.reconstruct(weight, mask, gram).weight
-    monkeypatch.setattr("masksmith.updates._supports.batches.__defaults__", (1,))
+    monkeypatch.setattr("masksmith.updates.supports.batches.__defaults__", (1,))
     np.testing.assert_allclose(ms.reconstruct(weight, mask, gram).weight, together, rtol=1e-12, atol=1e-14)
 
 

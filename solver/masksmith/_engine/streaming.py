@@ -1,0 +1,122 @@
+"""Streams panels through a solver: inline, on threads, or on processes, a bounded number at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from loky import get_reusable_executor
+
+from masksmith._errors import InfeasibleError
+from masksmith._layer import Layer, Span
+from masksmith._panels import Panel, PanelAnswer
+from masksmith.solvers.base import Solver
+from masksmith.solvers.rotation import Rotation
+
+from .thread_pool import Crew
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = tuple[Layer, Span]
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
+    """Solve panels and write their answers; yields each piece of work once it is done.
+
+    Past the deadline (of `time.monotonic`) the remaining panels get an allowed mask without a search, unless entries
+    are forced: then only a search finds an allowed mask.
+
+    Raises:
+        ScoresError: If a score is bad.
+        InfeasibleError: If forced entries leave a tile without an allowed mask.
+        VerificationError: If a solver breaks its contract.
+    """
+    if threads <= 1 or solver.parallelism == "none":
+        for item in work:
+            _solve_here(item, solver, deadline)
+            yield item
+    elif solver.parallelism == "threads":
+        yield from Crew(lambda item: _solve_here(item, solver, deadline), work).run(threads)
+    else:
+        yield from _run_on_processes(work, solver, threads, deadline)
+
+
+def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
+    layer, span = item
+    rows, panel = layer.read(span)
+    begun = time.perf_counter()
+    answer = None if panel is None else _answer(layer, span, panel, _choose(layer, solver, deadline))
+    layer.write(span, rows, panel, answer, time.perf_counter() - begun)
+
+
+def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
+    pool = get_reusable_executor(processes, timeout=60)
+
+    def through_pool(item: Work) -> Work:
+        layer, span = item
+        rows, panel = layer.read(span)
+        answer, seconds = None, 0.0
+        if panel is not None:
+            with _naming(layer, span):
+                sent = replace(panel, room=None)
+                answer, seconds = pool.submit(_timed, _choose(layer, solver, deadline), sent).result()
+        layer.write(span, rows, panel, answer, seconds)
+        return item
+
+    with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
+        yield from windowed(threads, through_pool, work, processes + 1)
+
+
+def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
+    begun = time.perf_counter()
+    return solver(panel), time.perf_counter() - begun
+
+
+def _choose(layer: Layer, solver: Solver, deadline: float) -> Solver:
+    if time.monotonic() < deadline or layer.has_forced:
+        return solver
+    layer.cut_short = True
+    return Rotation()
+
+
+def _answer(layer: Layer, span: Span, panel: Panel, solver: Solver) -> PanelAnswer:
+    with _naming(layer, span):
+        return solver(panel)
+
+
+@contextmanager
+def _naming(layer: Layer, span: Span) -> Iterator[None]:
+    """Name tensor and tile, as the whole layer counts them, when forced entries leave no mask."""
+    try:
+        yield
+    except InfeasibleError as error:
+        tile = None if error.tile is None else (span.first + error.tile[0], error.tile[1])
+        raise InfeasibleError(error.reason, tile, layer.name) from None
+
+
+def windowed(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
+) -> Iterator[Result]:
+    """Map in order with at most `window` items under way; whatever fails or stops cancels what has not begun."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

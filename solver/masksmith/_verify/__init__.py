@@ -1,0 +1,3 @@
+"""The verifier: checks masks against patterns by counting, independent of every solver."""
+
+from .verify import Verdict as Verdict, verify as verify

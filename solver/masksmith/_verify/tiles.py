@@ -1,0 +1,48 @@
+"""Which tiles break their pattern, by counting."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._panels import Bools
+from masksmith.patterns import TilePattern, TileSpec
+
+Counts = npt.NDArray[np.int64]
+
+
+def broken_tiles(rows: Bools, pattern: TilePattern) -> Bools:
+    """Tell for each tile of one row of tiles whether it breaks the pattern."""
+    tile = pattern.tile
+    whole = rows.shape[1] // tile.cols * tile.cols
+    short = len(rows) < tile.rows
+    broken = np.zeros(-(-rows.shape[1] // tile.cols), np.bool_)
+    if pattern.ragged == "dense" and short:
+        cut = np.add.reduceat(~rows, np.arange(0, rows.shape[1], tile.cols), axis=1)
+        return np.asarray(cut.any(axis=0))
+    cut = rows[:, :whole].reshape(len(rows), -1, tile.cols).transpose(1, 0, 2)
+    broken[: cut.shape[0]] = ~_allowed(cut, tile)
+    if whole < rows.shape[1]:
+        edge = rows[None, :, whole:]
+        broken[-1] = not edge.all() if pattern.ragged == "dense" else not _allowed(edge, tile)[0]
+    return broken
+
+
+def _allowed(cut: Bools, tile: TileSpec) -> Bools:
+    """Decide for crops `[tiles, r, c]` of one size whether padding can complete them."""
+    _, height, width = cut.shape
+    below, beside = tile.rows - height, tile.cols - width
+    in_rows, in_cols = cut.sum(axis=2), cut.sum(axis=1)
+    fits = _within(in_rows, tile.row_keep, beside, tile.at_most)
+    if tile.separable:
+        return fits
+    fits &= _within(in_cols, tile.col_keep, below, tile.at_most)
+    if not tile.at_most:
+        corner = below * tile.row_keep - width * tile.col_keep + cut.sum(axis=(1, 2))
+        fits &= (corner >= 0) & (corner <= below * beside)
+    return fits
+
+
+def _within(counts: Counts, keep: int, padding: int, at_most: bool) -> Bools:
+    least = 0 if at_most else keep - padding
+    return np.asarray(((counts <= keep) & (counts >= least)).all(axis=1))

@@ -1,0 +1,79 @@
+"""The verifier: checks a mask against its pattern by counting, independent of every solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from masksmith._flat import View, check_view, flat
+from masksmith._tensors import Source
+from masksmith.patterns import Pattern, TilePattern, parse
+
+from .tiles import broken_tiles
+from .whole_tensor import examine
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a mask is allowed; if not, where it breaks first and how.
+
+    Attributes:
+        ok: True when every tile is allowed.
+        message: One sentence for people.
+        tile: First broken tile, `(tile row, tile column)`.
+        broken: Number of broken tiles.
+        tiles: Number of tiles.
+    """
+
+    ok: bool
+    message: str
+    tile: tuple[int, int] | None
+    broken: int
+    tiles: int
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -> Verdict:
+    """Check that a mask is allowed by a pattern.
+
+    Whole tiles are counted row by row and column by column. At ragged edges under `pad`, a mask is allowed if and only
+    if zero-padding can be completed to an allowed tile, which three counts decide (rows, columns, and the corner that
+    lies in the padding both ways); under `dense` the edge must be kept whole. Other patterns count blocks, channels or
+    entries (`_verify.whole_tensor`).
+
+    Args:
+        mask: Bool (or 0/1) array or tensor in the weight's shape.
+        pattern: The pattern, or its string form.
+        view: How a convolution becomes a matrix, as in `solve`.
+
+    Raises:
+        SolverError: If the view is none.
+        PatternError: If the pattern cannot hold for this shape.
+        ScoresError: If the mask's dtype is no mask's.
+    """
+    check_view(view)
+    mask = flat(mask) if view == "flat" else mask
+    pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(pattern, TilePattern):
+        return _judge(Source(mask, "in", "mask"), pattern)
+    source = Source(mask, pattern.axis, "mask")
+    grid = pattern.grid(source.shape)
+    broken: list[tuple[int, int]] = []
+    for tile_row in range(grid.down):
+        first = tile_row * grid.tile_rows
+        rows = source.rows(first, min(first + grid.tile_rows, grid.rows)) != 0
+        broken += [(tile_row, int(col)) for col in np.flatnonzero(broken_tiles(rows, pattern))]
+    if not broken:
+        return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
+    message = f"{len(broken)} of {grid.tiles} tiles break {pattern}, the first at tile {list(broken[0])}"
+    return Verdict(False, message, broken[0], len(broken), grid.tiles)
+
+
+def _judge(mask: Source, pattern: Pattern) -> Verdict:
+    found = examine(mask, pattern)
+    message = f"{pattern}: {found.message}" if found.message else f"all {found.tiles} pieces obey {pattern}"
+    return Verdict(not found.message, message, found.tile, found.broken, found.tiles)

@@ -1,0 +1,163 @@
+"""The verifier of patterns whose budgets belong to the whole tensor: by counting, independent of every plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._panels import Bools
+from masksmith._tensors import Source
+from masksmith.patterns import VNM, Block, Channels, Pattern, PatternError, Unstructured
+
+from .tiles import broken_tiles
+
+ROWS_AT_ONCE = 256
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a mask: how, where first, and in how many of how many places.
+
+    Attributes:
+        message: How; empty if nothing is wrong.
+        tile: Where first, a piece of `pattern.grid`.
+        broken: Pieces or budgets that are.
+        tiles: Pieces in all.
+    """
+
+    message: str = ""
+    tile: tuple[int, int] | None = None
+    broken: int = 0
+    tiles: int = 1
+
+
+def examine(mask: Source, pattern: Pattern) -> Finding:
+    """Check a mask against a pattern that is no tile pattern.
+
+    Raises:
+        PatternError: If the pattern cannot hold for this shape, or is none that is known.
+    """
+    checks: dict[type, Callable[[Source, Any], Finding]] = {
+        Unstructured: _unstructured,
+        Channels: _channels,
+        Block: _block,
+        VNM: _vnm,
+    }
+    if type(pattern) not in checks:
+        raise PatternError(f"no verifier is known for {pattern}")
+    return checks[type(pattern)](mask, pattern)
+
+
+def _strips(mask: Source, step: int) -> Iterator[tuple[int, Bools]]:
+    for first in range(0, mask.shape[0], step):
+        yield first, mask.rows(first, min(first + step, mask.shape[0])) != 0
+
+
+def _unstructured(mask: Source, pattern: Unstructured) -> Finding:
+    wanted = pattern.kept(mask.shape)
+    found = sum(int(np.count_nonzero(rows)) for _, rows in _strips(mask, ROWS_AT_ONCE))
+    return Finding() if found == wanted else Finding(f"{found} entries are kept instead of {wanted}", (0, 0), 1)
+
+
+def _channels(mask: Source, pattern: Channels) -> Finding:
+    wanted, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
+    channels = mask.shape[0 if pattern.axis == "out" else 1]
+    counts = np.zeros(channels, np.int64)
+    for first, rows in _strips(mask, ROWS_AT_ONCE):
+        if pattern.axis == "out":
+            counts[first : first + len(rows)] = rows.sum(1)
+        else:
+            counts += rows.reshape(-1, channels).sum(0)
+    mixed = np.flatnonzero((counts > 0) & (counts < size // channels))
+    if mixed.size:
+        first = int(mixed[0])
+        where = (first, 0) if pattern.axis == "out" else (0, first)
+        return Finding(f"{pattern.axis}put channel {first} is kept in part", where, len(mixed), channels)
+    found = int((counts > 0).sum())
+    if found != wanted:
+        return Finding(f"{found} channels are kept instead of {wanted}", (0, 0), 1, channels)
+    return Finding(tiles=channels)
+
+
+def _block(mask: Source, pattern: Block) -> Finding:
+    grid = pattern.grid(mask.shape)
+    down, across = pattern.blocks(grid)
+    lefts = np.arange(0, grid.cols, pattern.cols)
+    kept = np.zeros((grid.down, grid.across), np.bool_)
+    mixed = np.zeros((grid.down, grid.across), np.bool_)
+    for first, rows in _strips(mask, pattern.rows):
+        counts = np.add.reduceat(rows.sum(0), lefts)
+        size = len(rows) * np.diff(lefts, append=grid.cols)
+        here = first // pattern.rows
+        kept[here] = counts > 0
+        mixed[here] = (counts > 0) & (counts < size if pattern.nested is None else _breaks_inside(rows, pattern))
+        if pattern.ragged == "dense":
+            mixed[here, across if here < down else 0 :] = (counts < size)[across if here < down else 0 :]
+    if mixed.any():
+        first, left = (int(places[0]) for places in np.nonzero(mixed))
+        message = f"{int(mixed.sum())} of {grid.tiles} blocks are kept in part, the first at block [{first}, {left}]"
+        return Finding(message, (first, left), int(mixed.sum()), grid.tiles)
+    return _budgets(kept[:down, :across], pattern, mask)
+
+
+def _vnm(mask: Source, pattern: VNM) -> Finding:
+    grid = pattern.grid(mask.shape)
+    broken = []
+    for number, (_, rows) in enumerate(_strips(mask, pattern.v)):
+        fits = [_fits_vnm(cut, pattern) for cut in _cuts(rows, pattern.m)]
+        broken += [(number, int(panel)) for panel in np.flatnonzero(~np.concatenate(fits))]
+    if not broken:
+        return Finding(tiles=grid.tiles)
+    message = f"{len(broken)} of {grid.tiles} panels break it, the first at panel {list(broken[0])}"
+    return Finding(message, broken[0], len(broken), grid.tiles)
+
+
+def _cuts(rows: Bools, m: int) -> Iterator[Bools]:
+    """Cut a row of panels into the whole ones and the one that sticks out: `[rows, panels, columns]`."""
+    whole = rows.shape[1] // m * m
+    if whole:
+        yield rows[:, :whole].reshape(len(rows), -1, m)
+    if whole < rows.shape[1]:
+        yield rows[:, None, whole:]
+
+
+def _fits_vnm(cut: Bools, pattern: VNM) -> Bools:
+    """Decide whether padding on the right can complete panels: columns in the padding count among the four shared."""
+    if pattern.ragged == "dense" and (cut.shape[0], cut.shape[2]) != (pattern.v, pattern.m):
+        return np.asarray(cut.all(axis=(0, 2)))
+    counts = cut.sum(2)
+    outside = pattern.n - counts.min(0)
+    shared = cut.any(axis=0).sum(1) + outside
+    fits = (counts.max(0) <= pattern.n) & (outside <= pattern.m - cut.shape[2]) & (shared <= pattern.columns)
+    return np.asarray(fits)
+
+
+def _breaks_inside(rows: Bools, pattern: Block) -> Bools:
+    """Tell for each block of a row of blocks whether some tile in it breaks the nested pattern."""
+    assert pattern.nested is not None
+    tile = pattern.nested.tile
+    tops = range(0, len(rows), tile.rows)
+    flags = [broken_tiles(rows[top : top + tile.rows], pattern.nested) for top in tops]
+    broken = np.logical_or.reduce(flags, axis=0)
+    return np.asarray(np.logical_or.reduceat(broken, np.arange(0, len(broken), pattern.cols // tile.cols)))
+
+
+def _budgets(kept: Bools, pattern: Block, mask: Source) -> Finding:
+    grid = pattern.grid(mask.shape)
+    by_row, by_col, total = pattern.budgets(grid)
+    for counts, wanted, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):
+        wrong = np.flatnonzero(counts != wanted) if wanted is not None else np.zeros(0, np.int64)
+        if wrong.size and wanted is not None:
+            first = int(wrong[0])
+            message = f"block {name} {first} keeps {int(counts[first])} blocks instead of {wanted[first]}"
+            return Finding(message, (first, 0) if name == "row" else (0, first), len(wrong), grid.tiles)
+    found = int(kept.sum())
+    if found != total:
+        return Finding(f"{found} blocks are kept instead of {total}", (0, 0), 1, grid.tiles)
+    return Finding(tiles=grid.tiles)

@@ -1,0 +1,92 @@
+"""State dicts: dense weights with zeros, and the `weight_orig` / `weight_mask` pairs of `torch.nn.utils.prune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from masksmith._errors import ScoresError
+from masksmith._tensors import is_torch
+from masksmith.scores.operands import shape_of
+
+ORIGINAL, MASK = "_orig", "_mask"
+
+
+def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
+    """Put zeros where masks drop; shapes and dtypes stay, tensors without a mask are passed on.
+
+    Args:
+        state: Tensors by name, such as `model.state_dict()`; numpy arrays or torch tensors. Not changed.
+        masks: Bool masks by the names of their weights, True = kept.
+
+    Raises:
+        ScoresError: If a mask has no tensor, or another shape.
+    """
+    _check(state, masks)
+    return {name: _masked(tensor, masks[name]) if name in masks else tensor for name, tensor in state.items()}
+
+
+def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each masked weight as `NAME_orig`, with the weight as it was, and `NAME_mask`, 1 = kept in its dtype.
+
+    That is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
+    """
+    _check(state, masks)
+    found: dict[str, Any] = {}
+    for name, tensor in state.items():
+        if name in masks:
+            found |= {name + ORIGINAL: tensor, name + MASK: _as_numbers(masks[name], tensor)}
+        else:
+            found[name] = tensor
+    return found
+
+
+def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Undo `pruned_state`: give the state with plain names, and the bool masks.
+
+    Raises:
+        ScoresError: If a `NAME_orig` has no `NAME_mask`.
+    """
+    masks = {name: state.get(name + MASK) for name in _originals(state)}
+    for name, mask in masks.items():
+        if mask is None:
+            raise ScoresError(f"{name}{ORIGINAL} has no {name}{MASK}", name=name)
+    weights = {name.removesuffix(ORIGINAL) if name.removesuffix(ORIGINAL) in masks else name: tensor
+               for name, tensor in state.items() if name.removesuffix(MASK) not in masks}  # fmt: skip
+    return weights, {name: mask != 0 for name, mask in masks.items()}
+
+
+def _originals(state: Mapping[str, Any]) -> list[str]:
+    return [name.removesuffix(ORIGINAL) for name in state if name.endswith(ORIGINAL)]
+
+
+def _check(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
+    for name in masks:
+        if name not in state:
+            raise ScoresError("there is a mask, but no tensor in the state", name=name)
+        if shape_of(masks[name]) != shape_of(state[name]):
+            raise ScoresError(
+                f"mask has shape {list(shape_of(masks[name]))}, the tensor has {list(shape_of(state[name]))}", name=name
+            )
+
+
+def _bools(mask: Any, tensor: Any) -> Any:
+    if not is_torch(tensor):
+        return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
+    import torch
+
+    return torch.as_tensor(mask).to(tensor.device) != 0
+
+
+def _masked(tensor: Any, mask: Any) -> Any:
+    kept = _bools(mask, tensor)
+    if is_torch(tensor):
+        return tensor.detach().masked_fill(~kept, 0)
+    return np.where(kept, tensor, tensor.dtype.type(0))
+
+
+def _as_numbers(mask: Any, tensor: Any) -> Any:
+    kept = _bools(mask, tensor)
+    return kept.to(tensor.dtype) if is_torch(tensor) else kept.astype(tensor.dtype)

@@ -1,0 +1,75 @@
+"""Shares a budget out over the layers of a model, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from masksmith._tensors import Source
+from masksmith.patterns import Budget, Pattern, matrix_shape, parse
+
+from .families import Decision, family_of, measure_from
+
+SLICE_ENTRIES = 2**22
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How a budget was shared out: give `patterns` to `solve_many`.
+
+    Attributes:
+        patterns: Each layer's own pattern.
+        gap: How much more score any other way to share it out could keep at most, as a share of the bound; 0.0 is a
+            proof that there is no better one.
+    """
+
+    patterns: Mapping[str, Pattern]
+    gap: float
+
+
+def allocate(
+    scores: Mapping[str, Any],
+    pattern: Pattern | str,
+    budget: Budget | float | str,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Allocation:
+    """Share one density for a whole model out over its layers, so that the most score is kept.
+
+    Entries and blocks: one threshold for all layers, exact. N:M: every layer gets its own n, by dynamic programming,
+    exact too; by steps of the largest gain per entry where that would take long, and `gap` bounds what those may lose.
+
+    Args:
+        scores: Tensors by name; each is looked up anew in every pass, and no two are held at a time.
+        pattern: An n:m pattern, whose n is chosen layer by layer; `"50%"`; or blocks without balance.
+        budget: What may be kept of all layers together; with floors for some, `ms.Budget("50%", {"*.query*": "25%"})`.
+        on_progress: Called with (layers measured, layers to measure in this pass); what it raises stops the work.
+
+    Raises:
+        PatternError: If the budget contradicts itself or the pattern, or rounds to nothing.
+        ScoresError: If a score is bad.
+    """
+    rule = parse(pattern) if isinstance(pattern, str) else pattern
+    asked = (
+        budget if isinstance(budget, Budget) else Budget.parse(budget) if isinstance(budget, str) else Budget(budget)
+    )
+    shapes, double = {}, False
+    for name, tensor in scores.items():
+        source = Source(tensor, "in", name)
+        shapes[name], double = source.shape, double or source.is_double
+    family = family_of(rule, asked, shapes, double=double)
+    state: Any = None
+    while not isinstance(state, Decision):
+        merged = {}
+        for done, (name, tensor) in enumerate(scores.items(), 1):
+            rows, cols = matrix_shape(shapes[name])
+            step = max(1, SLICE_ENTRIES // (cols * family.unit)) * family.unit
+            parts = [
+                measure_from(family, tensor[first : first + step], state, name, first) for first in range(0, rows, step)
+            ]
+            merged[name] = family.merge(parts)
+            if on_progress is not None:
+                on_progress(done, len(scores))
+        state = family.decide(merged, state)
+    return Allocation(state.patterns, state.gap)

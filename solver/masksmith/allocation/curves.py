@@ -1,0 +1,129 @@
+"""N:M: the score that each layer keeps for every n, and steps of n by marginal gain."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from masksmith._solve import solve
+from masksmith._tensors import Source
+from masksmith.patterns import NM, Budget, capacity
+from masksmith.patterns.budget import steps
+
+from .families import Decision, Doubles, Shapes, check
+from .knapsack import choose
+
+
+class Curves:
+    """Score kept as a function of n, per layer.
+
+    Plain groups give all n at once: their sorted scores, added up. Transposable tiles are solved for every n. Both are
+    concave in n (the transposable optimum because it is the value of a linear program as its budgets grow), so steps
+    of falling gain per entry keep the most score for what they spend, until a step no longer fits. Dynamic programming
+    finds the best choice where it takes less than about a second; else what another choice could keep is bounded by
+    prices (Lagrange): `gap`.
+    """
+
+    def __init__(self, pattern: NM, budget: Budget, shapes: Shapes) -> None:
+        self._pattern, self._budget, self._shapes = pattern, budget, shapes
+
+    @property
+    def unit(self) -> int:
+        """Whole tiles."""
+        return self._pattern.shard_rows
+
+    @cached_property
+    def _steps(self) -> list[NM]:
+        return steps(self._pattern)
+
+    def measure(self, scores: Any, state: Any, name: str) -> Doubles:
+        """Give `[n]`: the score that the best mask keeps, for every n that the pattern may have."""
+        check(scores, name)
+        if self._pattern.transposable:
+            return np.array([solve(scores, step, threads=1, name=name).upper_bound for step in self._steps])
+        return _plain(scores, self._pattern, name)
+
+    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+        """Add up."""
+        return np.array([math.fsum(column) for column in zip(*measures, strict=True)])
+
+    def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
+        """Choose every layer's n, the best way by dynamic programming; by marginal gain where that takes too long."""
+        total = sum(math.prod(shape) for shape in self._shapes.values())
+        room = self._budget.units(total, self._pattern)
+        ladders = {name: self._ladder(name, layers[name]) for name in layers}
+        best = choose([each.costs for each in ladders.values()], [each.values for each in ladders.values()], room)
+        if best is not None:
+            places = zip(ladders.items(), best, strict=True)
+            return Decision({name: ladder.patterns[place] for (name, ladder), place in places}, 0.0)
+        return _by_gain(ladders, room)
+
+    def _ladder(self, name: str, values: Doubles) -> _Ladder:
+        allowed = steps(self._pattern, self._budget.floor_of(name))
+        costs = [int(capacity(step, self._shapes[name])) for step in allowed]
+        return _Ladder(allowed, costs, values[len(values) - len(allowed) :].tolist())
+
+
+class _Ladder:
+    """A layer's steps, sparsest first: what each costs in entries, and what it keeps."""
+
+    def __init__(self, patterns: list[NM], costs: list[int], values: list[float]) -> None:
+        self.patterns, self.costs, self.values = patterns, costs, values
+
+    def gain(self, place: int) -> float:
+        """Give the gain per entry of the step up from `place`."""
+        cost = self.costs[place + 1] - self.costs[place]
+        return (self.values[place + 1] - self.values[place]) / cost if cost else math.inf
+
+    def regret(self, place: int, price: float) -> float:
+        """Give how much better another step would be, if entries had this price."""
+        here = self.values[place] - price * self.costs[place]
+        return max(value - price * cost for value, cost in zip(self.values, self.costs, strict=True)) - here
+
+
+def _by_gain(ladders: Mapping[str, _Ladder], room: int) -> Decision:
+    chosen = dict.fromkeys(ladders, 0)
+    left, price = _climb(ladders, chosen, room - sum(ladder.costs[0] for ladder in ladders.values()))
+    kept = math.fsum(ladder.values[chosen[name]] for name, ladder in ladders.items())
+    regret = math.fsum(ladder.regret(chosen[name], price) for name, ladder in ladders.items()) + price * left
+    patterns = {name: ladder.patterns[chosen[name]] for name, ladder in ladders.items()}
+    return Decision(patterns, regret / (kept + regret) if regret > 0 else 0.0)
+
+
+def _climb(ladders: Mapping[str, _Ladder], chosen: dict[str, int], room: int) -> tuple[int, float]:
+    """Take steps while they fit; give the room left, and the gain of the first step that did not fit."""
+    queue = [(-ladder.gain(0), name) for name, ladder in ladders.items() if len(ladder.costs) > 1]
+    heapq.heapify(queue)
+    price = 0.0
+    while queue:
+        gain, name = heapq.heappop(queue)
+        ladder, place = ladders[name], chosen[name]
+        cost = ladder.costs[place + 1] - ladder.costs[place]
+        if cost > room:
+            price = price or max(0.0, -gain)
+            continue
+        room -= cost
+        chosen[name] = place + 1
+        if place + 2 < len(ladder.costs):
+            heapq.heappush(queue, (-ladder.gain(place + 1), name))
+    return room, price
+
+
+def _plain(scores: Any, pattern: NM, name: str) -> Doubles:
+    source = Source(scores, pattern.axis, name)
+    rows, cols = source.shape[0], math.prod(source.shape[1:])
+    height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
+    sums = np.zeros(pattern.m)
+    groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
+    step = max(1, 2**20 // width)
+    for first in range(0, height, step):
+        part = source.rows(first, min(first + step, height))[:, : groups * pattern.m]
+        padded = np.pad(part, ((0, 0), (0, groups * pattern.m - part.shape[1])))
+        ordered = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
+        sums += ordered.sum(axis=0, dtype=np.float64)
+    return np.cumsum(sums)

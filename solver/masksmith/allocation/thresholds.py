@@ -1,0 +1,132 @@
+"""Entries and blocks: the largest of the whole model, by one threshold that floors may overrule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._solve import solve
+from masksmith._tensors import Source
+from masksmith.kernels.selection.histogram import BINS, count
+from masksmith.patterns import Block, Budget, Pattern, Unstructured
+from masksmith.patterns.budget import count_units, floor_units, unshared, with_share
+from masksmith.whole_tensor.blocks import block_worths
+
+from .families import Decision, Doubles, Shapes, check
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What is known of the threshold: its leading bits, and how many scores of each layer lie above what they allow."""
+
+    shift: int
+    seen: int = 0
+    prefix: int = 0
+    above: Mapping[str, int] = field(default_factory=dict)
+
+
+class EntryThreshold:
+    """The largest scores of all layers, found 16 bits at a time as `whole_tensor.unstructured` does for one.
+
+    A layer keeps its floor, or all its scores above the threshold t if those are more. Any other way to share out as
+    many entries swaps a score of at most t for one of at least t, or breaks a floor: the choice is optimal.
+    """
+
+    unit = 1
+
+    def __init__(self, pattern: Pattern, budget: Budget, shapes: Shapes, double: bool) -> None:
+        self._pattern, self._shapes, self._budget = pattern, shapes, budget
+        self._word: Any = np.uint64 if double else np.uint32
+        self._bits = 64 if double else 32
+        self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
+        self._room = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
+
+    def measure(self, scores: Any, state: _Search | None, name: str) -> Doubles:
+        """Count scores by the next 16 bits: the values that occur, then how often each does."""
+        check(scores, name)
+        search = state or _Search(self._bits - 16)
+        counts, word = np.zeros(BINS, np.int64), self._word
+        source = Source(scores, "in", name)
+        rows = source.rows(0, source.shape[0]).astype(np.float64 if self._bits == 64 else np.float32, copy=False)
+        sign = word((1 << (self._bits - 1)) - 1)
+        count(rows.view(word), word(search.seen), word(search.prefix), sign, word(search.shift), counts)
+        found = np.flatnonzero(counts)
+        return np.concatenate([found, counts[found]]).astype(np.float64)
+
+    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+        """Add up."""
+        counts = np.zeros(BINS, np.int64)
+        for values, times in (np.split(each, 2) for each in measures):
+            counts[values.astype(np.int64)] += times.astype(np.int64)
+        return counts.astype(np.float64)
+
+    def decide(self, layers: Mapping[str, Doubles], state: _Search | None) -> _Search | Decision:
+        """Find the next 16 bits of the threshold; with its last bits, how much each layer keeps."""
+        search = state or _Search(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
+        # [n]: scores of each layer that are at least (16 bits) n.
+        least = {
+            name: search.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
+        }
+        kept = sum(np.maximum(least[name], floor) for name, floor in self._floors.items())
+        place = int(np.flatnonzero(np.asarray(kept) >= self._room).max(initial=0))
+        above = {name: int(reached[place + 1]) if place + 1 < BINS else search.above[name]
+                 for name, reached in least.items()}  # fmt: skip
+        if search.shift == 0:
+            return self._share_out(above, {name: int(reached[place]) for name, reached in least.items()})
+        bits = (BINS - 1) << search.shift
+        return _Search(search.shift - 16, search.seen | bits, search.prefix | (place << search.shift), above)
+
+    def _share_out(self, above: Mapping[str, int], reached: Mapping[str, int]) -> Decision:
+        kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}
+        left = self._room - sum(kept.values())
+        for name, least in kept.items():
+            more = min(left, max(least, reached[name]) - least)
+            kept[name] += more
+            left -= more
+        return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
+
+
+class BlockThreshold:
+    """The blocks worth most of all layers; each layer's floor is taken from its own best ones first."""
+
+    def __init__(self, pattern: Block, budget: Budget, shapes: Shapes) -> None:
+        self._pattern, self._budget, self._shapes = pattern, budget, shapes
+        self.unit = pattern.rows if pattern.nested is None else math.lcm(pattern.rows, pattern.nested.shard_rows)
+
+    def measure(self, scores: Any, state: Any, name: str) -> Doubles:
+        """Give the worth of every block, row by row."""
+        check(scores, name)
+        pattern = self._pattern
+        nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
+        keeper = unshared(pattern)
+        assert isinstance(keeper, Block)
+        return block_worths(scores, keeper, nested, name).reshape(-1)
+
+    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+        """Put one after the other."""
+        return np.concatenate(measures)
+
+    def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
+        """Keep the floors, then the largest of all that is left."""
+        names = list(self._shapes)
+        kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
+        rest = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
+        total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
+        left = self._budget.units(total, self._pattern) - sum(kept.values())
+        owners = np.repeat(np.arange(len(names)), [len(part) for part in rest])
+        order = np.argsort(-np.concatenate(rest), kind="stable")[:left]
+        more = np.bincount(owners[order], minlength=len(names))
+        kept = {name: kept[name] + int(added) for name, added in zip(names, more, strict=True)}
+        return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
+
+
+def _patterns(pattern: Pattern, shapes: Shapes, kept: Mapping[str, int]) -> dict[str, Pattern]:
+    assert isinstance(pattern, (Block, Unstructured))
+    return {name: with_share(pattern, kept[name], count_units(pattern, shape)) for name, shape in shapes.items()}

@@ -1,0 +1,175 @@
+"""What measurements say: the fastest kernel, where sparsity starts to pay, what a whole model gains. Standard library.
+
+Break-even. A kernel's cases of one layer, batch, dtype and direction are points (density, time / dense time). Between
+the two points where that ratio crosses 1 it is taken for linear in density; where it never does, the answer is a bound.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .cases import Case, Layer
+from .planning import BASELINES
+from .results import CaseResult, Measurement
+
+Key = tuple[str, Layer, int, str, str]
+NOISE = 0.03
+"""Speed-ups this close to 1 are called even."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The fastest sparse kernel of a case, and whether it beats dense.
+
+    Attributes:
+        case: The case.
+        density: Of its mask.
+        kernel: The fastest kernel that uses the mask; None if none was measured.
+        speedup: Over dense.
+        dense_s: Seconds of the dense product.
+    """
+
+    case: Case
+    density: float
+    kernel: str | None
+    speedup: float | None
+    dense_s: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster than dense."""
+        return self.speedup is not None and self.speedup > 1.0
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Where a kernel starts to beat dense on one layer, at one batch.
+
+    Attributes:
+        kernel: The kernel.
+        layer: The layer.
+        batch, dtype, direction: The rest of the case.
+        density: Density at which both take the same time; None where all points lie on one side.
+        lowest, highest: Range of densities that were measured.
+        always: With `density` None: whether it was faster at all of them, or at none.
+    """
+
+    kernel: str
+    layer: Layer
+    batch: int
+    dtype: str
+    direction: str
+    density: float | None
+    lowest: float
+    highest: float
+    always: bool
+
+    def __str__(self) -> str:
+        if self.density is not None:
+            return f"{self.density:.1%}"
+        return f"above {self.highest:.0%}" if self.always else f"below {self.lowest:.1%}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A whole model's linear layers: every layer's time as often as the model has it.
+
+    Attributes:
+        pattern, batch, dtype, direction: What is estimated.
+        dense_s: Seconds with dense products everywhere.
+        best_s: Seconds with the fastest kernel for each shape, dense where nothing beats it.
+        kernels: Which that is, by shape.
+        by_kernel: Seconds with one kernel wherever it was measured, dense elsewhere.
+    """
+
+    pattern: str
+    batch: int
+    dtype: str
+    direction: str
+    dense_s: float
+    best_s: float
+    kernels: dict[str, str]
+    by_kernel: dict[str, float]
+
+    @property
+    def speedup(self) -> float:
+        """Dense time over best time; 1 where nothing beats dense."""
+        return self.dense_s / self.best_s
+
+
+def winners(results: Iterable[CaseResult]) -> list[Winner]:
+    """Give the fastest sparse kernel of every case that was asked for and has a dense time."""
+    found = []
+    for result in results:
+        dense = result.of("dense")
+        if result.case.purpose != "asked" or dense is None or dense.timing is None:
+            continue
+        best = _best(result)
+        name, gain = (None, None) if best is None else (best.kernel, best.speedup)
+        found.append(Winner(result.case, result.density, name, gain, dense.timing.median_s))
+    return found
+
+
+def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
+    """Find where each kernel crosses dense, wherever two densities at least were measured."""
+    points: dict[Key, dict[float, float]] = defaultdict(dict)
+    for result in results:
+        case = result.case
+        for one in result.measured:
+            if one.kernel not in BASELINES and one.speedup is not None:
+                key = (one.kernel, case.layer, case.batch, case.dtype, case.direction)
+                points[key][result.density] = 1.0 / one.speedup
+    return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
+
+
+def _break_even(key: Key, curve: dict[float, float]) -> BreakEven:
+    always = all(ratio < 1.0 for ratio in curve.values())
+    return BreakEven(*key, density=crossing(curve), lowest=min(curve), highest=max(curve), always=always)
+
+
+def crossing(curve: dict[float, float]) -> float | None:
+    """Give the highest density at which a ratio of times, linear between points, passes 1; None if it never does."""
+    ordered = sorted(curve.items(), reverse=True)
+    for (above, slow), (below, fast) in pairwise(ordered):
+        if slow >= 1.0 > fast:
+            return below + (above - below) * (1.0 - fast) / (slow - fast)
+    return None
+
+
+def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
+    """Weigh every case that was asked for with the number of its layers, and add up by pattern and batch."""
+    groups: dict[tuple[str, int, str, str], list[CaseResult]] = defaultdict(list)
+    for result in results:
+        case = result.case
+        if case.purpose == "asked" and result.of("dense") is not None:
+            groups[case.pattern, case.batch, case.dtype, case.direction].append(result)
+    return [_estimate(key, members) for key, members in groups.items()]
+
+
+def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> Estimate:
+    dense_s = best_s = 0.0
+    chosen: dict[str, str] = {}
+    names = {one.kernel for result in members for one in result.measured if one.kernel not in BASELINES}
+    by_kernel = dict.fromkeys(sorted(names), 0.0)
+    for result in members:
+        dense = result.of("dense")
+        assert dense is not None
+        assert dense.timing is not None
+        count, base = result.case.layer.count, dense.timing.median_s
+        best = _best(result)
+        gain = best.speedup if best is not None and best.speedup is not None else 0.0
+        dense_s += count * base
+        best_s += count * base / max(gain, 1.0)
+        chosen[result.case.layer.shape] = best.kernel if best is not None and gain > 1.0 else "dense"
+        for name in by_kernel:
+            one = result.of(name)
+            by_kernel[name] += count * base / (one.speedup if one is not None and one.speedup else 1.0)
+    return Estimate(*key, dense_s, best_s, chosen, by_kernel)
+
+
+def _best(result: CaseResult) -> Measurement | None:
+    sparse = [one for one in result.measured if one.kernel not in BASELINES and one.speedup is not None]
+    return max(sparse, key=lambda one: one.speedup or 0.0, default=None)

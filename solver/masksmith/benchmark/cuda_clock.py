@@ -1,0 +1,103 @@
+"""Timing on a GPU: CUDA events around single calls, the cache flushed before each, calls and graphs apart.
+
+A call is timed from an idle GPU, so that what Python and the launch cost is in it: that is what a user feels. A graph's
+replay is timed behind the flush, which hides the launch: that is what the kernel takes. Kernels take turns, with pauses
+between rounds, because a GPU that is kept busy lowers its clocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .host_clock import Runs, Seconds
+
+WARM_UPS = 3
+FLUSH_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class CudaClock:
+    """Times on a CUDA device.
+
+    Attributes:
+        device: Which.
+        repeats: Calls of a kernel in a round; the round's time is their median.
+        pause_s: Idle time after a round.
+        cuda: torch's CUDA module; tests put a recorder in its place.
+    """
+
+    device: str = "cuda"
+    repeats: int = 5
+    pause_s: float = 0.002
+    cuda: Any = torch.cuda
+
+    def time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
+        """Time each run in every round.
+
+        Returns:
+            Seconds of a call, and of a graph's replay, by name and round; a run that cannot be captured has no graph.
+        """
+        flush = self._flusher()
+        graphs = {name: graph for name, run in runs.items() if (graph := self._capture(run)) is not None}
+        eager: Seconds = {name: [] for name in runs}
+        replayed: Seconds = {name: [] for name in graphs}
+        for turn in range(rounds):
+            for name in list(runs)[:: -1 if turn % 2 else 1]:
+                eager[name].append(self._call(runs[name], flush))
+                if name in graphs:
+                    replayed[name].append(self._replay(graphs[name].replay, flush))
+            time.sleep(self.pause_s)
+        return eager, replayed
+
+    def _call(self, run: Callable[[], object], flush: Callable[[], object]) -> float:
+        def once() -> float:
+            flush()
+            self.cuda.synchronize(self.device)
+            return self._between(run)
+
+        return _median([once() for _ in range(self.repeats)])
+
+    def _replay(self, run: Callable[[], object], flush: Callable[[], object]) -> float:
+        def once() -> float:
+            flush()
+            return self._between(run)
+
+        return _median([once() for _ in range(self.repeats)])
+
+    def _between(self, run: Callable[[], object]) -> float:
+        before, after = (self.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
+        run()
+        after.record()
+        after.synchronize()
+        return float(before.elapsed_time(after)) / 1000.0
+
+    def _flusher(self) -> Callable[[], object]:
+        size = FLUSH_FACTOR * self.cuda.get_device_properties(self.device).L2_cache_size
+        return torch.empty(max(size, 2**20), dtype=torch.uint8, device=self.device).zero_
+
+    def _capture(self, run: Callable[[], object]) -> Any:
+        """Record a graph of one call, on a side stream as capture asks for; None for what cannot be recorded."""
+        stream = self.cuda.Stream(self.device)
+        stream.wait_stream(self.cuda.current_stream(self.device))
+        with self.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                run()
+        self.cuda.current_stream(self.device).wait_stream(stream)
+        graph = self.cuda.CUDAGraph()
+        try:
+            with self.cuda.graph(graph):
+                run()
+        except RuntimeError:
+            self.cuda.synchronize(self.device)
+            return None
+        return graph
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,163 @@
+"""What a kernel says of itself: devices, dtypes, shapes, patterns, directions. Standard library only.
+
+A declaration is plain data, so that a service without torch can refuse what a kernel cannot do, and a worker can
+announce kernels that the service has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from masksmith.patterns import NM, VNM, Block, DoublePruned, Pattern
+
+from .cases import DIRECTIONS, Case, Direction
+
+Family = Literal["any", "n:m", "2:4", "block"]
+What = Literal["device", "dtype", "shape", "pattern", "direction"]
+
+
+class Refusal(NamedTuple):
+    """Why a kernel does not do a case, and which of its constraints says so."""
+
+    what: What
+    reason: str
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a kernel can do on one kind of device.
+
+    Attributes:
+        dtypes: For each dtype, what rows and columns of the matrix must be multiples of.
+        least_block: Smallest side of a block; block kernels only.
+        square: Whether blocks must be square.
+        power_of_two: Whether their sides must be powers of two.
+    """
+
+    dtypes: Mapping[str, tuple[int, int]]
+    least_block: int = 1
+    square: bool = False
+    power_of_two: bool = False
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a kernel can do.
+
+    Attributes:
+        name: Its name, everywhere.
+        meaning: One sentence.
+        support: By kind of device: `cpu`, `cuda`.
+        family: Patterns it takes: `any`; `n:m` groups along the rows of its matrix; `2:4` and what obeys it; `block`.
+        directions: Products it can do.
+        curve: Patterns from dense to sparse whose times show where it starts to pay; empty for baselines.
+    """
+
+    name: str
+    meaning: str
+    support: Mapping[str, Support]
+    family: Family = "any"
+    directions: tuple[Direction, ...] = DIRECTIONS
+    curve: tuple[str, ...] = ()
+
+    def refusal(self, case: Case, device: str) -> Refusal | None:
+        """Say why this kernel does not do a case on a device (`cpu`, `cuda:1`), or None."""
+        kind = device.partition(":")[0]
+        support = self.support.get(kind)
+        if support is None:
+            return Refusal("device", f"it runs on {_list(self.support)}, not on {kind}")
+        if case.dtype not in support.dtypes:
+            return Refusal("dtype", f"it has no {case.dtype} on {kind}, only {_list(support.dtypes)}")
+        if case.direction not in self.directions:
+            return Refusal("direction", f"it does {_list(self.directions)} only")
+        return self._pattern_refusal(case, support) or self._shape_refusal(case, support.dtypes[case.dtype])
+
+    def _shape_refusal(self, case: Case, multiples: tuple[int, int]) -> Refusal | None:
+        for size, factor, side in zip(case.matrix, multiples, ("rows", "columns"), strict=True):
+            if size % factor:
+                which = "W" if case.direction == "forward" else "W^T"
+                return Refusal("shape", f"{size} {side} of {which} ({case.dtype}) are no multiple of {factor}")
+        return None
+
+    def _pattern_refusal(self, case: Case, support: Support) -> Refusal | None:
+        if self.family == "any":
+            return None
+        if self.family == "block":
+            return _block_refusal(case, support)
+        budget, product = row_budget(case.rule, case.direction), _PRODUCTS[case.direction]
+        if budget is None:
+            return Refusal("pattern", f"{case.pattern} promises no n:m along the rows of {product}")
+        if self.family == "2:4" and not _implies_two_of_four(*budget):
+            return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {product}")
+        cols = case.matrix[1]
+        if cols % budget[1]:
+            return Refusal("shape", f"{cols} columns of {product} are no multiple of the group length {budget[1]}")
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """Give the declaration as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Declaration:
+        """Read what `document` gave."""
+        support = {
+            device: Support(**{**part, "dtypes": {name: tuple(two) for name, two in part["dtypes"].items()}})
+            for device, part in document["support"].items()
+        }
+        lists = {key: tuple(document[key]) for key in ("directions", "curve")}
+        return cls(**{**document, **lists, "support": support})
+
+
+_PRODUCTS = {"forward": "W", "backward": "W^T"}
+
+
+def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
+    """Give n and m where the pattern promises at most n of every m along the rows of W (forward) or W^T, else None."""
+    if isinstance(pattern, NM) and pattern.transposable:
+        assert pattern.n_out is not None
+        assert pattern.m_out is not None
+        return (pattern.n, pattern.m) if direction == "forward" else (pattern.n_out, pattern.m_out)
+    if isinstance(pattern, NM):
+        along = "forward" if pattern.axis == "in" else "backward"
+        return (pattern.n, pattern.m) if direction == along else None
+    if isinstance(pattern, DoublePruned):
+        return pattern.n, pattern.m
+    if isinstance(pattern, VNM) and direction == "forward":
+        return pattern.n, pattern.m
+    if isinstance(pattern, Block) and pattern.nested is not None:
+        return row_budget(pattern.nested, direction)
+    return None
+
+
+def block_size(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
+    """Give height and width of the blocks of W (forward) or W^T, or None where the pattern has none."""
+    if not isinstance(pattern, Block):
+        return None
+    return (pattern.rows, pattern.cols) if direction == "forward" else (pattern.cols, pattern.rows)
+
+
+def _block_refusal(case: Case, support: Support) -> Refusal | None:
+    size = block_size(case.rule, case.direction)
+    if size is None:
+        return Refusal("pattern", f"{case.pattern} has no blocks")
+    if support.square and size[0] != size[1]:
+        return Refusal("pattern", f"blocks of {size[0]}x{size[1]} are not square")
+    for side in size:
+        if side < support.least_block or (support.power_of_two and side & (side - 1)):
+            kind = "powers of two and " if support.power_of_two else ""
+            return Refusal("pattern", f"a block side of {side}: sides must be {kind}at least {support.least_block}")
+    for total, side, name in zip(case.matrix, size, ("rows", "columns"), strict=True):
+        if total % side:
+            return Refusal("shape", f"{total} {name} are no multiple of the block side {side}")
+    return None
+
+
+def _implies_two_of_four(n: int, m: int) -> bool:
+    return (4 % m == 0 and n * (4 // m) <= 2) or (m % 4 == 0 and n <= 2)
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)

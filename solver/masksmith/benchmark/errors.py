@@ -1,0 +1,22 @@
+"""What can be wrong with a request for a benchmark."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from masksmith.patterns.errors import MasksmithError
+
+Fault = Literal["unknown_kernel", "kernel_refused", "invalid_mask", "invalid_benchmark"]
+
+
+class BenchmarkError(MasksmithError, ValueError):
+    """A request that cannot be measured; nothing has run.
+
+    Attributes:
+        fault: `unknown_kernel`, `kernel_refused` (device, dtype, shape, pattern or direction), `invalid_mask` (it
+            breaks its pattern, or is of another shape), or `invalid_benchmark` (the request itself).
+    """
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault

@@ -1,0 +1,65 @@
+"""Block-compressed sparse rows through torch: MKL on CPUs, Triton on GPUs, tuned for the shape at hand."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from masksmith.benchmark.declaration import Declaration, Support
+from masksmith.benchmark.kernel import Operand, Packed
+
+from .csr import compressed_bytes, mkl_obstacle, transposing_ways
+
+if TYPE_CHECKING:
+    import torch
+
+ANY = (1, 1)
+
+
+class Bsr:
+    """Whole blocks."""
+
+    declaration = Declaration(
+        "bsr",
+        "block-compressed sparse rows, torch: MKL on CPUs, Triton (tuned) on GPUs",
+        {
+            "cpu": Support({"float32": ANY, "float64": ANY}, square=True),
+            "cuda": Support({"float16": ANY, "bfloat16": ANY, "float32": ANY}, least_block=16, power_of_two=True),
+        },
+        "block",
+        curve=("block 16x16 50%", "block 16x16 25%", "block 16x16 10%", "block 16x16 5%"),
+    )
+
+    def obstacle(self, device: str) -> str | None:
+        """MKL on CPUs, Triton on GPUs."""
+        if device == "cpu":
+            return mkl_obstacle()
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "there is no Triton for this GPU"
+
+    def pack(self, operand: Operand) -> Packed:
+        """Compress; on a GPU the kernel has to be tuned, which takes a while, and is what makes it fast."""
+        import torch
+
+        assert operand.block is not None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse (BSR|CSR) tensor support")
+            weight = operand.matrix.to_sparse_bsr(operand.block)
+        size = compressed_bytes(weight)
+        if operand.matrix.device.type == "cpu":
+            return Packed(transposing_ways(weight), size)
+        ways = {"linear": lambda x: torch.nn.functional.linear(x, weight)}
+        return Packed(ways, size, tune=lambda: {"tuned": _tune(weight, operand.sample)})
+
+
+def _tune(weight: torch.Tensor, sample: torch.Tensor) -> str:
+    """Let torch search launch parameters for this shape and keep them for this process."""
+    import torch
+    from torch.sparse._triton_ops_meta import tune_bsr_dense_addmm
+
+    shape = (weight.shape[0], sample.shape[0])
+    out = torch.zeros(shape, dtype=sample.dtype, device=sample.device)
+    tune: Any = tune_bsr_dense_addmm
+    found = tune(out, weight, sample.t(), beta=0, store=True)
+    return ", ".join(f"{name} {value}" for name, value in sorted(found.items()))

@@ -1,0 +1,79 @@
+"""Compressed sparse rows through torch: MKL on CPUs, cuSPARSE on GPUs."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from masksmith.benchmark.declaration import Declaration, Support
+from masksmith.benchmark.kernel import Operand, Packed
+
+if TYPE_CHECKING:
+    import torch
+
+    from masksmith.benchmark.kernel import Product
+
+ANY = (1, 1)
+
+
+class Csr:
+    """Any mask at all."""
+
+    declaration = Declaration(
+        "csr",
+        "compressed sparse rows, torch: MKL on CPUs, cuSPARSE on GPUs",
+        {
+            "cpu": Support({"float32": ANY, "float64": ANY}),
+            "cuda": Support({"float32": ANY, "float16": ANY, "bfloat16": ANY, "float64": ANY}),
+        },
+        curve=("50%", "25%", "10%", "5%", "2%"),
+    )
+
+    def obstacle(self, device: str) -> str | None:
+        """Without MKL, torch falls back to a plain loop: that would be no measurement of MKL."""
+        return mkl_obstacle() if device == "cpu" else None
+
+    def pack(self, operand: Operand) -> Packed:
+        """Compress."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            weight = operand.matrix.to_sparse_csr()
+        weight = _narrow(weight)
+        return Packed(transposing_ways(weight), compressed_bytes(weight))
+
+
+def mkl_obstacle() -> str | None:
+    """Say when this torch has no MKL."""
+    import torch
+
+    found: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return None if found else "this torch carries no MKL"
+
+
+def transposing_ways(weight: torch.Tensor) -> dict[str, Product]:
+    """Give the two ways of a sparse matrix through `X A^T`: it wants its dense operand on the right."""
+    import torch
+
+    return {
+        "activations as they lie": lambda x: torch.mm(weight, x.t()).t().contiguous(),
+        "activations transposed first": lambda x: torch.mm(weight, x.t().contiguous()).t().contiguous(),
+    }
+
+
+def compressed_bytes(weight: torch.Tensor) -> int:
+    """Count values and indices."""
+    parts = (weight.values(), weight.crow_indices(), weight.col_indices())
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def _narrow(weight: torch.Tensor) -> torch.Tensor:
+    """Store indices in 32 bits, which MKL and cuSPARSE both read."""
+    import torch
+
+    return torch.sparse_csr_tensor(
+        weight.crow_indices().to(torch.int32),
+        weight.col_indices().to(torch.int32),
+        weight.values(),
+        weight.shape,
+        check_invariants=False,
+    )

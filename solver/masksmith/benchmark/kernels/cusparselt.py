@@ -1,0 +1,65 @@
+"""2:4 on NVIDIA's sparse tensor cores through cuSPARSELt, as torch offers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from masksmith.benchmark.declaration import Declaration, Support
+from masksmith.benchmark.kernel import Operand, Packed
+
+if TYPE_CHECKING:
+    import torch
+
+PADDING = 8
+"""The batch must be a multiple of this (half precision); what is missing is padded, and that costs."""
+SLOW_VERSION = 800
+
+
+class CuSparseLt:
+    """Compressed 2:4 weights, the algorithm searched for the shape at hand."""
+
+    declaration = Declaration(
+        "semi-structured-cusparselt",
+        "2:4 on sparse tensor cores, through cuSPARSELt",
+        {"cuda": Support({"float16": (16, 16), "bfloat16": (16, 16)})},
+        "2:4",
+        curve=("2:4",),
+    )
+
+    def obstacle(self, device: str) -> str | None:
+        """It needs an Ampere GPU or later, and a torch that carries the library."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return "there is no CUDA device"
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "the GPU has no sparse tensor cores: they came with compute capability 8.0"
+        if not torch.backends.cusparselt.is_available():
+            return "this torch carries no cuSPARSELt"
+        return None
+
+    def pack(self, operand: Operand) -> Packed:
+        """Compress."""
+        import torch
+        from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
+
+        compressed = torch._cslt_compress(operand.matrix)
+        weights = [Compressed.from_dense(operand.matrix)]
+        version = torch.backends.cusparselt.version()
+        notes = {"cusparselt": str(version)}
+        if version == SLOW_VERSION:
+            notes["warning"] = "cuSPARSELt 0.8.0 is slow on H100 and L4; 0.8.1 mends it"
+
+        def tune() -> dict[str, str]:
+            algorithm = torch._cslt_sparse_mm_search(compressed, _padded(operand.sample).t())
+            weights[0] = Compressed.from_dense(operand.matrix, alg_id=algorithm)
+            return {"algorithm": str(algorithm)}
+
+        size = compressed.numel() * compressed.element_size()
+        return Packed({"linear": lambda x: torch.nn.functional.linear(x, weights[0])}, size, notes, tune)
+
+
+def _padded(sample: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.pad(sample, (0, 0, 0, -sample.shape[0] % PADDING))

@@ -1,0 +1,39 @@
+"""Compressed sparse rows through scipy: slow, portable, and nobody's relative, hence a good check of the others."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from masksmith.benchmark.declaration import Declaration, Support
+from masksmith.benchmark.kernel import Operand, Packed
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ScipyCsr:
+    """Any mask, one thread."""
+
+    declaration = Declaration(
+        "scipy-csr",
+        "compressed sparse rows, scipy, one thread: a cross-check",
+        {"cpu": Support({"float32": (1, 1), "float64": (1, 1)})},
+    )
+
+    def obstacle(self, device: str) -> str | None:
+        """It needs scipy."""
+        return None if find_spec("scipy") else "it needs scipy: pip install 'masksmith[bench]'"
+
+    def pack(self, operand: Operand) -> Packed:
+        """Compress."""
+        import torch
+        from scipy.sparse import csr_array
+
+        weight = csr_array(operand.matrix.numpy())
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(weight @ x.numpy().T).t().contiguous()
+
+        size = weight.data.nbytes + weight.indices.nbytes + weight.indptr.nbytes
+        return Packed({"product": run}, size)

@@ -1,0 +1,188 @@
+"""How a case is measured: pack, check the numbers, and only then time, all kernels in turn.
+
+1. A random weight gets its mask; each kernel packs it, which is timed apart.
+2. Every kernel's product is compared with the float64 product of the masked weight. Wrong numbers are not timed.
+3. Rounds: in each, every kernel runs a block of calls. Ratios are taken within rounds, since both sides of such a ratio
+   met the same machine; the answer is the median over rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from .cases import Case
+from .cuda_clock import CudaClock
+from .fastest import Product, fastest
+from .gauges import Gauges, conditions
+from .host_clock import HostClock, Runs, Seconds
+from .kernel import Kernel, Operand
+from .machine import describe
+from .operands import check_mask, make_operand, truth, weight_and_mask
+from .peaks import Clock, Peaks, measure
+from .results import CaseResult, Measurement, Timing
+
+log = logging.getLogger("masksmith")
+ROUNDS = 15
+
+Products = dict[str, Product]
+
+
+@dataclass
+class Bench:
+    """Measures cases on one device; the device's peaks and each layer's mask are found once.
+
+    Attributes:
+        kernels: By name.
+        device: `cpu`, or a CUDA device.
+        rounds: Rounds of a case.
+        threads: Threads of a CPU kernel.
+        seed: Of all random numbers.
+        masks: Masks that are to be used instead of the best ones, by layer name.
+    """
+
+    kernels: Mapping[str, Kernel]
+    device: str = "cpu"
+    rounds: int = ROUNDS
+    threads: int = 1
+    seed: int = 0
+    masks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock: Clock = HostClock(self.threads) if self.device == "cpu" else CudaClock(self.device)
+        self._gauges = Gauges(self.device, _uuid(self.device))
+        self._obstacles = {name: kernel.obstacle(self.device) for name, kernel in self.kernels.items()}
+        self._peaks: dict[str, Peaks] = {}
+        self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def measure(self, case: Case) -> CaseResult:
+        """Measure one case; whatever goes wrong with a kernel stands in its measurement."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            return self._measure(case)
+        finally:
+            torch.set_num_threads(before)
+
+    def _measure(self, case: Case) -> CaseResult:
+        weight, mask = self._numbers(case)
+        operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
+        before = self._gauges.read()
+        ready, measurements = self._prepare(case, operand, x)
+        density = float(mask.mean())
+        timed = self._time(case, density, {name: partial(run, x) for name, run in ready.items()}, measurements)
+        state = conditions(before, self._gauges.read())
+        found = [timed[name] for name in case.kernels]
+        return CaseResult(case, density, found, state, self.machine(case.dtype))
+
+    def machine(self, dtype: str) -> dict[str, Any]:
+        """Describe machine and device, and the peaks that were measured for a dtype."""
+        peaks = self._peaks.get(dtype)
+        rates = (
+            {} if peaks is None else {"copy_bytes_per_s": peaks.bytes_per_s, "matrix_flops_per_s": peaks.flops_per_s}
+        )
+        return describe(self.device, self.threads) | rates
+
+    def _numbers(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        key = (case.layer, case.pattern)
+        if self._last is None or self._last[0] != key:
+            weight, mask = weight_and_mask(case, self.seed)
+            given = self.masks.get(case.layer.name) if case.purpose == "asked" else None
+            self._last = key, (weight, mask if given is None else check_mask(given, case))
+        return self._last[1]
+
+    def _prepare(self, case: Case, operand: Operand, x: torch.Tensor) -> tuple[Products, dict[str, Measurement]]:
+        """Pack and check every kernel; gives those that may be timed, and what is known of each."""
+        ready: Products = {}
+        found: dict[str, Measurement] = {}
+        masked, unmasked = truth(operand.matrix, x, case.dtype), truth(operand.unmasked, x, case.dtype)
+        for name in case.kernels:
+            reason = self._obstacles[name]
+            if reason is not None:
+                found[name] = Measurement(name, "skipped", reason)
+                continue
+            try:
+                product, one = prepare(self.kernels[name], operand)
+                error = (unmasked if name == "dense" else masked).error(product(x))
+            except Exception as fault:  # noqa: BLE001 - one kernel's fault must not cost the others their turn
+                log.warning("kernel %s failed at %s: %s", name, case, fault)
+                found[name] = Measurement(name, "failed", f"{type(fault).__name__}: {fault}"[:500])
+                continue
+            found[name] = replace(one, error=error)
+            if error > 1.0:
+                reason = f"wrong numbers: off by {error:.3g} times what rounding explains"
+                found[name] = replace(found[name], outcome="failed", reason=reason)
+            else:
+                ready[name] = product
+        return ready, found
+
+    def _time(
+        self,
+        case: Case,
+        density: float,
+        ready: Runs,
+        found: Mapping[str, Measurement],
+    ) -> dict[str, Measurement]:
+        if not ready:
+            return dict(found)
+        peaks = self._peaks_of(case.dtype)
+        eager, graph = self.clock.time(ready, self.rounds)
+        timed = dict(found)
+        for name in ready:
+            one = replace(found[name], eager=summary(eager[name]), eager_speedup=speedup(eager, name))
+            one = replace(one, speedup=one.eager_speedup)
+            if name in graph:
+                one = replace(one, graph=summary(graph[name]), speedup=speedup(graph, name))
+            assert one.timing is not None
+            assert one.weight_bytes is not None
+            share = 1.0 if name.startswith("dense") else density
+            least_s = peaks.least_s(case, share, one.weight_bytes)
+            timed[name] = replace(one, roofline=least_s / one.timing.median_s)
+        return timed
+
+    def _peaks_of(self, dtype: str) -> Peaks:
+        if dtype not in self._peaks:
+            self._peaks[dtype] = measure(self.device, dtype, self.clock)
+        return self._peaks[dtype]
+
+
+def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
+    """Pack a weight, tune, and choose the fastest way through the product; each step's time is its own."""
+    begun = time.perf_counter()
+    packed = kernel.pack(operand)
+    packed_at = time.perf_counter()
+    notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
+    tune_s = None if packed.tune is None else time.perf_counter() - packed_at
+    way, product = fastest(packed.ways, operand.sample)
+    if len(packed.ways) > 1:
+        notes["way"] = way
+    name, pack_s = kernel.declaration.name, packed_at - begun
+    return product, Measurement(
+        name, "measured", pack_s=pack_s, tune_s=tune_s, weight_bytes=packed.weight_bytes, notes=notes
+    )
+
+
+def summary(seconds: Sequence[float]) -> Timing:
+    """Give median and quantiles of a kernel's rounds."""
+    p20, p80 = (float(value) for value in np.quantile(seconds, (0.2, 0.8)))
+    return Timing(statistics.median(seconds), p20, p80, len(seconds))
+
+
+def speedup(seconds: Seconds, name: str) -> float | None:
+    """Give the median over rounds of how many times faster than dense a kernel was, or None without dense."""
+    if "dense" not in seconds:
+        return None
+    return statistics.median(a / b for a, b in zip(seconds["dense"], seconds[name], strict=True))
+
+
+def _uuid(device: str) -> str:
+    return "" if device == "cpu" else str(torch.cuda.get_device_properties(device).uuid)

@@ -1,0 +1,100 @@
+"""The numbers of a case: a random weight, its mask, random activations, and what the product must be."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import masksmith as ms
+
+from .cases import Case
+from .declaration import block_size, row_budget
+from .errors import BenchmarkError
+from .kernel import Operand
+
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ACCUMULATED = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+OUTPUT_ROUNDINGS = 8
+"""Roundings to the output's dtype that a kernel may make: parts of a sum are added in it now and then."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What `X A^T` is in float64, and how far rounding may lead away from it.
+
+    Attributes:
+        product: The exact product, of the operands as rounded to their dtype.
+        allowance: `|X| |A|^T` times what the roundings of a sum that long explain.
+    """
+
+    product: torch.Tensor
+    allowance: torch.Tensor
+
+    def error(self, found: torch.Tensor) -> float:
+        """Give the largest error in units of the allowance: up to 1 is rounding, more is a fault."""
+        if found.shape != self.product.shape:
+            return float("inf")
+        excess = (found.to(torch.float64) - self.product).abs() / self.allowance
+        return float(torch.nan_to_num(excess, nan=float("inf")).max())
+
+
+def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a normal weight `[rows, cols]` and find its best mask by magnitude.
+
+    Kernels are timed on shapes and places, never on values: a trained weight would give the same times.
+    """
+    text = f"{case.layer.shape} {case.pattern} {seed}"
+    generator = np.random.default_rng(zlib.crc32(text.encode()))
+    weight = generator.standard_normal((case.layer.rows, case.layer.cols), dtype=np.float32)
+    return weight, np.asarray(ms.solve(ms.magnitude(weight), case.rule, threads=1).mask)
+
+
+def check_mask(mask: Any, case: Case) -> np.ndarray:
+    """Give a mask that came from elsewhere, as the matrix it is for.
+
+    Raises:
+        BenchmarkError: If its shape is not the layer's, or it breaks the pattern.
+    """
+    found = np.asarray(mask)
+    found = found.reshape(found.shape[0], -1) if found.ndim > 1 else found
+    name, shape = case.layer.name, (case.layer.rows, case.layer.cols)
+    if found.shape != shape:
+        raise BenchmarkError("invalid_mask", f"mask {name!r} has shape {list(found.shape)}, the layer {list(shape)}")
+    verdict = ms.verify(found, case.rule)
+    if not verdict:
+        raise BenchmarkError("invalid_mask", f"mask {name!r} does not match its pattern: {verdict.message}")
+    return found
+
+
+def make_operand(
+    case: Case, weight: np.ndarray, mask: np.ndarray, device: str, threads: int, seed: int
+) -> tuple[Operand, torch.Tensor]:
+    """Put a case's numbers on the device.
+
+    Returns:
+        The operand, and another batch of activations to time with.
+    """
+    dtype = getattr(torch, case.dtype)
+    unmasked = torch.from_numpy(weight).to(device=device, dtype=dtype)
+    masked = unmasked * torch.from_numpy(mask).to(device)
+    if case.direction == "backward":
+        unmasked, masked = unmasked.t().contiguous(), masked.t().contiguous()
+    generator = torch.Generator().manual_seed(seed)
+    shape = (case.batch, case.matrix[1])
+    sample, x = (torch.randn(shape, generator=generator).to(device=device, dtype=dtype) for _ in range(2))
+    rule = case.rule
+    budget, block = row_budget(rule, case.direction), block_size(rule, case.direction)
+    return Operand(masked, unmasked, sample, budget, block, threads), x
+
+
+def truth(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Truth:
+    """Multiply in float64."""
+    a, b = x.to(torch.float64), matrix.to(torch.float64)
+    terms = int((matrix != 0).sum(dim=1).max())
+    slack = (terms + 2) * ACCUMULATED[dtype] + OUTPUT_ROUNDINGS * ROUNDING[dtype]
+    allowance = (a.abs() @ b.abs().t()) * slack
+    return Truth(a @ b.t(), allowance.clamp_min(1e-300))

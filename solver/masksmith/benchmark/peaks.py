@@ -1,0 +1,55 @@
+"""What the device can do at most, measured in the same run: bytes copied and multiply-adds done in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .cases import Case
+from .cuda_clock import CudaClock
+from .host_clock import HostClock
+
+Clock = HostClock | CudaClock
+ROUNDS = 5
+SIZES = {"cpu": (2**26, 512), "cuda": (2**30, 8192)}
+"""Bytes to copy, and side of the square matrices, by kind of device."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Measured rates.
+
+    Attributes:
+        bytes_per_s: Copying a large array: bytes read and bytes written.
+        flops_per_s: A large dense product in the case's dtype.
+    """
+
+    bytes_per_s: float
+    flops_per_s: float
+
+    def least_s(self, case: Case, density: float, weight_bytes: int) -> float:
+        """Give the seconds that the useful work must take: its multiply-adds, or its bytes, whichever is more."""
+        rows, cols = case.matrix
+        item = int(getattr(torch, case.dtype).itemsize)
+        flops = 2 * case.batch * rows * cols * density
+        moved = weight_bytes + case.batch * (rows + cols) * item
+        return max(flops / self.flops_per_s, moved / self.bytes_per_s)
+
+
+def measure(device: str, dtype: str, clock: Clock) -> Peaks:
+    """Measure copy bandwidth and matrix rate."""
+    size, side = SIZES[device.partition(":")[0]]
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    a = torch.randn((side, side), device=device).to(getattr(torch, dtype))
+    out = torch.empty_like(a)
+    copied = _best(lambda: target.copy_(source), clock)
+    multiplied = _best(lambda: torch.mm(a, a, out=out), clock)
+    return Peaks(2 * size / copied, 2 * side**3 / multiplied)
+
+
+def _best(run: Callable[[], object], clock: Clock) -> float:
+    eager, graph = clock.time({"run": run}, ROUNDS)
+    return min((graph or eager)["run"])

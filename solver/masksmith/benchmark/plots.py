@@ -1,0 +1,94 @@
+"""A report as pictures: speed-up against sparsity for each kernel and batch, and bars for each layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .planning import BASELINES
+from .report import Report
+
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
+    """Write one picture; `kind` says which (png, svg, pdf), or else the suffix.
+
+    Raises:
+        ModuleNotFoundError: Without matplotlib, saying how to get it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("pictures need matplotlib: pip install 'masksmith[plot]'", name=error.name) from None
+    batches = sorted({result.case.batch for result in report.results})
+    figure = Figure(figsize=(4.2 * len(batches), 8), layout="constrained")
+    axes = figure.subplots(2, len(batches), squeeze=False, sharey="row")
+    for column, batch in enumerate(batches):
+        _draw_curves(axes[0][column], curves(report, batch), batch)
+        _draw_bars(axes[1][column], bars(report, batch), batch)
+    axes[0][0].set_ylabel("speed-up over dense, all layers")
+    axes[1][0].set_ylabel("speed-up of the fastest kernel")
+    handles = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[0][-1].legend(handles.values(), handles.keys(), fontsize="small")
+    axes[1][0].legend(fontsize="small", loc="upper left")
+    figure.savefig(target, dpi=110, format=kind)
+
+
+def curves(report: Report, batch: int) -> Curves:
+    """Give for each kernel (density, speed-up) over all layers of which that density was measured, densest first."""
+    sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
+    for result in report.results:
+        dense, case = result.of("dense"), result.case
+        if case.batch != batch or dense is None or dense.timing is None:
+            continue
+        for one in result.measured:
+            if one.kernel not in BASELINES and one.speedup:
+                weight = case.layer.count * dense.timing.median_s
+                sums[one.kernel, case.pattern].append(
+                    (result.density, weight, weight / one.speedup, (case.layer.rows, case.layer.cols))
+                )
+    most = max((len({part[3] for part in parts}) for parts in sums.values()), default=0)
+    found: Curves = defaultdict(list)
+    for (kernel, _), parts in sums.items():
+        if len({part[3] for part in parts}) == most:
+            density = sum(part[0] for part in parts) / len(parts)
+            found[kernel].append((density, sum(part[1] for part in parts) / sum(part[2] for part in parts)))
+    return {kernel: sorted(points, reverse=True) for kernel, points in sorted(found.items())}
+
+
+def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
+    """Give for each layer the speed-up of its fastest kernel, by pattern."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for one in report.winners:
+        if one.case.batch == batch and one.speedup is not None:
+            found[one.case.layer.shape][one.case.pattern] = one.speedup
+    return found
+
+
+def _draw_curves(axis: Any, kernels: Curves, batch: int) -> None:
+    for kernel, points in kernels.items():
+        axis.plot(
+            [100 * (1 - density) for density, _ in points], [gain for _, gain in points], "o-", ms=4, label=kernel
+        )
+    _mark_dense(axis, f"batch {batch}")
+    axis.set_xlabel("sparsity, % of weights dropped")
+
+
+def _draw_bars(axis: Any, layers: dict[str, dict[str, float]], batch: int) -> None:
+    patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
+    width = 0.8 / max(1, len(patterns))
+    for k, pattern in enumerate(patterns):
+        places = [place + (k + 0.5) * width - 0.4 for place in range(len(layers))]
+        axis.bar(places, [gains.get(pattern, 0.0) for gains in layers.values()], width, label=pattern)
+    axis.set_xticks(range(len(layers)), list(layers))
+    _mark_dense(axis, f"batch {batch}")
+
+
+def _mark_dense(axis: Any, title: str) -> None:
+    axis.axhline(1.0, color="black", lw=0.8)
+    axis.set_yscale("log", base=2)
+    axis.yaxis.set_major_formatter("{x:g}x")
+    axis.set_title(title)
+    axis.grid(alpha=0.3)

@@ -1,0 +1,121 @@
+"""The verb: measure what masks buy on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import masksmith
+from masksmith.patterns import Pattern
+
+from .cases import Case, Direction, Layer, read_shapes
+from .errors import BenchmarkError
+from .kernel import Kernel
+from .method import ROUNDS, Bench
+from .models import MODELS
+from .operands import check_mask
+from .planning import Request, plan
+from .registry import all_kernels, check_runnable, declarations
+from .report import Report
+from .results import CaseResult
+
+OnCase = Callable[[CaseResult, int, int], None]
+
+
+def benchmark(
+    layers: str | Iterable[Layer | str],
+    patterns: str | Pattern | Iterable[str | Pattern],
+    *,
+    batches: Sequence[int] = (1, 32, 256),
+    dtypes: Sequence[str] = ("float32",),
+    directions: Sequence[Direction] = ("forward",),
+    kernels: Sequence[str] | None = None,
+    device: str = "cpu",
+    masks: Mapping[str, Any] | None = None,
+    curves: bool = True,
+    rounds: int = ROUNDS,
+    threads: int = 1,
+    seed: int = 0,
+    on_case: OnCase | None = None,
+    registry: Mapping[str, Kernel] | None = None,
+) -> Report:
+    """Measure sparse kernels against dense ones.
+
+    Args:
+        layers: A well-known model's name (`MODELS`), or layers, or shapes such as `"1536x384*6"` (out x in, times 6).
+        patterns: Patterns of the masks.
+        batches: Rows of activations.
+        dtypes: `float32`, `float16`, `bfloat16`, `float64`.
+        directions: `forward` (`X W^T`), `backward` (`dY W`).
+        kernels: By name; None takes every one that fits and can run here.
+        device: `cpu`, or a CUDA device.
+        masks: Masks to use instead of the best ones for random weights, by layer name.
+        curves: Measure kernels over a range of densities as well, which finds their break-even.
+        rounds: Times that each kernel's turn comes.
+        threads: Threads of a kernel on a CPU.
+        seed: Of weights and activations.
+        on_case: Called with each result, the number done, and that of all.
+        registry: Kernels instead of the installation's.
+
+    Raises:
+        BenchmarkError: If a kernel, shape, dtype, pattern or mask makes no sense, by name, before anything runs.
+    """
+    found = all_kernels() if registry is None else registry
+    asked = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
+    request = Request(_layers(layers), asked, batches, dtypes, directions, kernels, device, curves)
+    cases = plan(request, declarations(found))
+    check_device(device)
+    check_runnable(kernels if kernels is None else list(kernels), found, device)
+    _check_masks(masks or {}, cases)
+    bench = Bench(found, device, rounds, threads, seed, masks or {})
+    results = []
+    for number, case in enumerate(cases):
+        results.append(attempt(bench, case))
+        if on_case is not None:
+            on_case(results[-1], number + 1, len(cases))
+    settings = {"rounds": rounds, "threads": threads, "seed": seed, "device": device, "version": masksmith.__version__}
+    return Report(results, settings)
+
+
+def attempt(bench: Bench, case: Case) -> CaseResult:
+    """Measure a case; a failure of the case as a whole is its result."""
+    try:
+        return bench.measure(case)
+    except Exception as error:  # noqa: BLE001 - the other cases go on
+        return CaseResult(case, case.rule.density, [], {}, {}, f"{type(error).__name__}: {error}"[:500])
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        BenchmarkError: Then.
+    """
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (kind == "cpu" and number) or (number and not number.isdecimal()):
+        raise BenchmarkError("invalid_benchmark", f"device {device!r}: say cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise BenchmarkError(
+            "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"
+        )
+
+
+def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:
+    if isinstance(layers, str):
+        if layers in MODELS:
+            return MODELS[layers]
+        layers = [layers]
+    try:
+        return [one if isinstance(one, Layer) else read_shapes([one])[0] for one in layers]
+    except ValueError as error:
+        known = ", ".join(MODELS)
+        raise BenchmarkError("invalid_benchmark", f"{error}; or name a model: {known}") from None
+
+
+def _check_masks(masks: Mapping[str, Any], cases: Sequence[Case]) -> None:
+    for case in {replace(case, batch=1) for case in cases if case.purpose == "asked"}:
+        if case.layer.name in masks:
+            check_mask(masks[case.layer.name], case)

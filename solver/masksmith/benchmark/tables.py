@@ -1,0 +1,184 @@
+"""A report as tables and as a page for people. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .conclusions import NOISE, BreakEven, Estimate
+from .planning import BASELINES
+
+if TYPE_CHECKING:
+    from .report import Report
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head.
+
+    Attributes:
+        title: What it shows.
+        note: How to read it.
+        head: Names of the columns.
+        rows: Cells.
+        left: Columns, from the first, that are words and not numbers.
+    """
+
+    title: str
+    note: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+    def markdown(self) -> str:
+        """Give it as Markdown, columns aligned."""
+        widths = [max(len(row[k]) for row in [self.head, *self.rows]) for k in range(len(self.head))]
+        rule = "|" + "|".join("-" * (w + 1) + ("-" if k < self.left else ":") for k, w in enumerate(widths)) + "|"
+        lines = [self._line(self.head, widths), rule, *(self._line(row, widths) for row in self.rows)]
+        return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
+
+    def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        padded = [
+            cell.ljust(w) if k < self.left else cell.rjust(w)
+            for k, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+
+def tables(report: Report) -> list[Table]:
+    """Give the answers: the whole model, each kernel, each layer, where kernels break even."""
+    found = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
+    return [table for table in found if table.rows]
+
+
+def page(report: Report, title: str, words: Sequence[str] = ()) -> str:
+    """Give the report as a Markdown page that a newcomer can read."""
+    parts = [f"# {title}\n", *words, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
+    parts.append("## In words\n\n" + "\n".join(f"- {line}" for line in report.conclusions()) + "\n")
+    parts += [table.markdown() for table in tables(report)]
+    if report.skipped:
+        lines = "\n".join(f"- `{name}`: {reason}" for name, reason in sorted(report.skipped.items()))
+        parts.append(f"## What cannot run here\n\n{lines}\n")
+    if report.failures:
+        parts.append("## What failed\n\n" + "\n".join(f"- {line}" for line in report.failures) + "\n")
+    return "\n".join(parts)
+
+
+def machine_line(machine: dict[str, object], report: Report) -> str:
+    """Say where it was measured, and how fast that copies and multiplies."""
+    name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
+    order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
+    versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
+    threads = f"; {machine['threads']} thread(s) of {machine['cores']} cores" if "threads" in machine else ""
+    return f"Measured on {name}{threads}; {_rates(report)}. {versions}."
+
+
+def seconds(value: float) -> str:
+    """Write a duration with three digits and its unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-6:.3g} us"
+
+
+def _rates(report: Report) -> str:
+    found = {
+        result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
+        for result in report.results
+        if "copy_bytes_per_s" in result.machine
+    }
+    parts = [f"{flops / 1e9:.4g} GFLOP/s in {dtype}" for dtype, (_, flops) in found.items()]
+    copied = max((rate for rate, _ in found.values()), default=0.0)
+    return f"copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
+
+
+def _where(one: Estimate | BreakEven, report: Report) -> str:
+    """Name dtype and direction where the report has several."""
+    cases = [result.case for result in report.results]
+    several = len({(case.dtype, case.direction) for case in cases}) > 1
+    return f", {one.dtype}, {one.direction}" if several else ""
+
+
+def _model(report: Report) -> Table:
+    rows = [
+        [
+            f"{one.pattern}{_where(one, report)}",
+            _verdict(one),
+            ", ".join(sorted({name for name in one.kernels.values() if name != "dense"})) or "-",
+            str(one.batch),
+            seconds(one.dense_s),
+            seconds(one.best_s),
+            f"{one.speedup:.2f}x",
+        ]
+        for one in report.estimates
+    ]
+    note = (
+        "All layers, each as often as the model has it. For every shape the fastest kernel is taken, and dense where "
+        "nothing beats it: so 1.00x means that no kernel pays anywhere."
+    )
+    head = ("pattern", "worth it?", "with", "batch", "dense", "best", "speed-up")
+    return Table("What each pattern buys, over the whole model", note, head, rows, 3)
+
+
+def _verdict(one: Estimate) -> str:
+    if one.speedup > 1.0 + NOISE:
+        return "yes"
+    return "no, about even" if one.speedup > 1.0 else "no"
+
+
+def _kernels(report: Report) -> Table:
+    """One row a pattern and kernel, one column a batch: time of the whole model relative to dense."""
+    batches = sorted({one.batch for one in report.estimates})
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for one in report.estimates:
+        for kernel, kernel_s in one.by_kernel.items():
+            row = cells.setdefault((f"{one.pattern}{_where(one, report)}", kernel), {})
+            row[one.batch] = f"{one.dense_s / kernel_s:.2f}x"
+    rows = [[*key, *(row.get(batch, "-") for batch in batches)] for key, row in cells.items()]
+    head = ("pattern", "kernel", *(f"batch {batch}" for batch in batches))
+    note = "Speed-up over dense of one kernel used for all layers that it can do. Below 1 it is slower than dense."
+    return Table("Each kernel, over the whole model", note, head, rows, 2)
+
+
+def _layers(report: Report) -> Table:
+    rows = []
+    for result in report.results:
+        case, dense = result.case, result.of("dense")
+        if case.purpose != "asked" or dense is None or dense.timing is None:
+            continue
+        sparse = [one for one in result.measured if one.kernel not in BASELINES and one.timing and one.speedup]
+        best = max(sparse, key=lambda one: one.speedup or 0.0, default=None)
+        row = [
+            f"{case.layer.shape} (x{case.layer.count})",
+            case.pattern,
+            str(case.batch),
+            seconds(dense.timing.median_s),
+        ]
+        if best is None or best.timing is None:
+            rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
+            continue
+        low, high = seconds(best.timing.p20_s), seconds(best.timing.p80_s)
+        share = "-" if best.roofline is None else f"{best.roofline:.0%}"
+        packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
+        took = f"{seconds(best.timing.median_s)} ({low} - {high})"
+        rows.append([*row[:2], best.kernel, *row[2:], took, f"{best.speedup:.2f}x", packed, share])
+    note = (
+        "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
+        "packed weight, relative to dense. The roofline share may exceed 100% where operands stay in a cache."
+    )
+    head = ("layer", "pattern", "fastest", "batch", "dense", "sparse", "speed-up", "bytes", "roofline")
+    return Table("Layer by layer", note, head, rows, 3)
+
+
+def _break_evens(report: Report) -> Table:
+    batches = sorted({one.batch for one in report.break_evens})
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for one in report.break_evens:
+        cells.setdefault((f"{one.kernel}{_where(one, report)}", one.layer.shape), {})[one.batch] = str(one)
+    rows = [[*key, *(row.get(batch, "-") for batch in batches)] for key, row in sorted(cells.items())]
+    note = (
+        'The density (share of weights kept) below which a kernel beats dense. "above 50%": it did at every density '
+        'measured, up to that; "below 2%": at none, down to that.'
+    )
+    return Table("Break-even density", note, ("kernel", "layer", *(f"batch {batch}" for batch in batches)), rows, 2)

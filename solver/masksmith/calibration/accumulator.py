@@ -1,0 +1,93 @@
+"""Sums over the inputs and gradients of one layer, on its own device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from masksmith._errors import ScoresError
+
+from .statistics import LayerStatistics
+
+Tensor = torch.Tensor
+
+
+class Gatherer:
+    """Adds up what a layer sees.
+
+    Args:
+        module: The layer; others that share its weight may join `modules`.
+        gather: What to add up.
+        max_samples: Rows of activations to keep.
+    """
+
+    def __init__(self, module: Any, gather: Sequence[str], max_samples: int) -> None:
+        self.modules = [module]
+        self.samples = self.batches = 0
+        self._gather, self._max_samples = gather, max_samples
+        self._sums: dict[str, Tensor] = {}
+        self._keys = torch.empty(0)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def see(self, module: Any, arguments: tuple[Tensor, ...]) -> None:
+        """Take a layer's inputs; a forward pre-hook."""
+        inputs = _rows(module, arguments[0].detach().float())
+        self.samples += len(inputs)
+        if "norms" in self._gather:
+            self._add("norms", inputs.double().square().sum(0))
+        if "gram" in self._gather:
+            self._add("gram", (inputs.T @ inputs).double())
+        if "activations" in self._gather:
+            self._sample(inputs)
+
+    def add_gradient(self, gradient: Tensor | None) -> None:
+        """Take a batch's gradient; None counts as 0."""
+        self.batches += 1
+        if gradient is not None:
+            self._add("gradient", gradient.detach().float())
+            self._add("squares", gradient.detach().float().square())
+
+    def finish(self, name: str) -> LayerStatistics:
+        """Give the statistics.
+
+        Raises:
+            ScoresError: If one is no number.
+        """
+        for kind, total in self._sums.items():
+            if not bool(torch.isfinite(total).all()):
+                raise ScoresError(f"its {kind} hold NaN or infinity", name=name)
+        found = {kind: total.cpu() for kind, total in self._sums.items()}
+        if "norms" in found:
+            found["norms"] = found["norms"].sqrt()
+        if "gradients" in self._gather:
+            nothing = torch.zeros(self.modules[0].weight.shape)
+            found["gradient"] = found.get("gradient", nothing) / self.batches
+            found["gradient_rms"] = (found.pop("squares", nothing) / self.batches).sqrt()
+        return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in found.items()})
+
+    def _add(self, kind: str, value: Tensor) -> None:
+        self._sums[kind] = self._sums[kind] + value if kind in self._sums else value
+
+    def _sample(self, inputs: Tensor) -> None:
+        """Keep the rows with the smallest random keys: every row of every batch has the same chance."""
+        keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
+        rows = torch.cat([self._sums["activations"], inputs]) if "activations" in self._sums else inputs
+        chosen = torch.argsort(keys)[: self._max_samples]
+        self._keys, self._sums["activations"] = keys[chosen], rows[chosen.to(rows.device)]
+
+
+def _rows(module: Any, inputs: Tensor) -> Tensor:
+    """View a layer's input as rows, one a token or patch, with columns in the order of the flattened weight."""
+    if isinstance(module, torch.nn.Linear):
+        return inputs.reshape(-1, inputs.shape[-1])
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
+    if len(kernel) == 1:
+        padded = padded.unsqueeze(-2)
+        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+    patches = functional.unfold(padded, kernel, dilation=dilation, stride=stride)
+    return patches.transpose(-1, -2).reshape(-1, patches.shape[-2])

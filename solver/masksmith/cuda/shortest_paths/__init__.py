@@ -1,0 +1,1 @@
+"""Shortest paths on the device, from the source that the CPU uses."""

@@ -1,0 +1,138 @@
+"""One launch for what no wave settled: the CPU's own shortest paths and polish on the device, a thread a tile.
+
+Such tiles are few (forced entries, orders of magnitude in one tile), so that the same code, and with it the same choice
+among equal optima, is worth more here than a layout that suits a device.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+from masksmith.cuda.elements import reader
+from masksmith.cuda.jit import cuda, device, kernel
+from masksmith.kernels.shortest_paths.augmentation import mend
+from masksmith.kernels.shortest_paths.complementary_slackness import is_proved
+from masksmith.kernels.shortest_paths.initial_mask import fix_forced, open_tile, price_wide
+from masksmith.kernels.shortest_paths.negative_cycles import polish
+from masksmith.kernels.tile import Budget, Search, Tile
+
+HUGE, SHRINK, LARGEST = 2.0**1000, 2.0**-64, 1.7976931348623157e308
+
+
+def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
+    """Count the doubles, integers and bytes that one thread works with."""
+    rows, cols, width = budget.rows, budget.cols, budget.width
+    size, tall, wide = rows * cols, (rows + 7) // 8 * 8, (width + 7) // 8 * 8
+    doubles = 2 * size + rows + cols + rows * wide + width * tall + tall + wide + rows + width
+    return doubles, tall + wide + 2 * width, 5 * size + rows
+
+
+@device
+def _tile_in(doubles: Any, flags: Any, rows: int, cols: int) -> Tile:
+    size, prices = rows * cols, doubles[2 * rows * cols :]
+    return Tile(
+        doubles[:size], doubles[size : 2 * size], flags[:size], flags[size : 2 * size], flags[2 * size : 3 * size],
+        flags[3 * size : 4 * size], prices[:rows], prices[rows : rows + cols],
+    )  # fmt: skip
+
+
+@device
+def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) -> Search:
+    tall, wide = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
+    give, row_d = rows * wide, rows * wide + width * tall
+    col_d, row_seen = row_d + tall, row_d + tall + wide
+    col_seen = row_seen + rows
+    return Search(
+        doubles[:give], doubles[give:row_d], doubles[row_d:col_d], doubles[col_d:row_seen], doubles[row_seen:col_seen],
+        doubles[col_seen : col_seen + width], numbers[:tall], numbers[tall : tall + wide],
+        numbers[tall + wide : tall + wide + width], numbers[tall + wide + width : tall + wide + 2 * width],
+        flags[:rows],
+    )  # fmt: skip
+
+
+@device
+def _settle(tile: Tile, budget: Budget, search: Search, bound: bool, codes: Any, ready: bool) -> int:
+    """Solve the tile; 0 if it has no allowed mask."""
+    if bound and not fix_forced(tile, budget, codes):
+        return 0
+    if not ready:
+        price_wide(tile, budget, search)
+        if not open_tile(tile, budget, search):
+            return 0
+    if not mend(tile, budget, search):
+        return 0
+    if not is_proved(tile, budget):
+        polish(tile, budget, search)
+    return 1
+
+
+@device
+def _mirror(tile: Tile, budget: Budget) -> float:
+    """Fill the transposed copies; give the power of two that keeps sums of scores in range."""
+    largest = 0.0
+    for i in range(budget.rows):
+        for j in range(budget.cols):
+            at, turned = i * budget.cols + j, j * budget.rows + i
+            tile.w_t[turned], tile.kept_t[turned] = tile.w[at], tile.kept[at]
+            tile.free[at] = tile.free_t[turned] = 1
+            largest = max(largest, tile.w[at])
+    if largest < HUGE:
+        return 1.0
+    for at in range(budget.rows * budget.cols):
+        tile.w[at] *= SHRINK
+        tile.w_t[at] *= SHRINK
+    return SHRINK
+
+
+@device
+def _clear(search: Search) -> None:
+    """Let no edge lead to what pads vectors."""
+    for at in range(len(search.take)):
+        search.take[at] = math.inf
+    for at in range(len(search.give)):
+        search.give[at] = math.inf
+
+
+@cache
+def path_kernel(element: str) -> Any:
+    """Make the kernel, one for all tile sizes; every thread takes its share of the order, in scratch of its own."""
+    read = reader(element)
+
+    def run(
+        scores: Any, across: int, rows: int, cols: int, row_keep: int, col_keep: int, at_most: bool, forced: Any,
+        order: Any, ready: Any, mask: Any, row_duals: Any, col_duals: Any, doubles: Any, numbers: Any, flags: Any,
+        impossible: Any,
+    ) -> None:  # fmt: skip
+        thread, size = cuda.grid(1), rows * cols
+        budget = Budget(rows, cols, row_keep, col_keep, at_most, cols + (1 if at_most else 0))
+        tile = _tile_in(doubles[thread], flags[thread], rows, cols)
+        rest = doubles[thread, 2 * size + rows + cols :]
+        search = _search_in(rest, numbers[thread], flags[thread, 4 * size :], rows, budget.width)
+        codes, low = flags[thread, 4 * size + rows :], 0.0 if at_most else -LARGEST
+        for slot in range(thread, len(order), cuda.gridsize(1)):
+            t = order[slot]
+            top, edge = (t // across) * rows, (t % across) * cols
+            for at in range(size):
+                i, j = top + at // cols, edge + at % cols
+                tile.w[at] = float(read(scores, i, j)) if i < scores.shape[0] and j < scores.shape[1] else 0.0
+                tile.kept[at] = mask[i, j] if ready[t] else 0
+                codes[at] = forced[i, j] if forced.size else 0
+            scale = _mirror(tile, budget)
+            for i in range(rows):
+                tile.u[i] = max(low, row_duals[t, i] * scale)
+            for j in range(cols):
+                tile.v[j] = max(low, col_duals[t, j] * scale)
+            _clear(search)
+            if not _settle(tile, budget, search, forced.size > 0, codes, ready[t] != 0):
+                cuda.atomic.min(impossible, 0, t)
+                continue
+            for at in range(size):
+                mask[top + at // cols, edge + at % cols] = tile.kept[at]
+            for i in range(rows):
+                row_duals[t, i] = max(-LARGEST, min(LARGEST, tile.u[i] / scale))
+            for j in range(cols):
+                col_duals[t, j] = max(-LARGEST, min(LARGEST, tile.v[j] / scale))
+
+    return kernel(run)

@@ -1,0 +1,265 @@
+"""The checker's fast pass: 64 columns at a time, in SIMD lanes of doubles; like `tiles`, it knows no solver.
+
+Tiles with every entry on its side of u + v and every count equal to its budget are optimal, and most are such. The pass
+adds up what they keep and leaves the others to `tiles`. Lanes are cut into slots, one a tile; where tiles do not
+fill their slots, or the group, the lanes that are left over load nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+
+from masksmith._panels import Bools, Duals, Matrix
+from masksmith.kernels.jit import alloca_once, for_range, intrinsic, jit, types
+
+WIDTH, LANES = 64, 8
+PARTS = range(WIDTH // LANES)
+SLOTS = (4, 8, 16, 32, 64)
+BIT, BYTE, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
+MANGLED = {BYTE: "i8", FLOAT: "f32", DOUBLE: "f64"}
+DOUBLES = ir.VectorType(DOUBLE, LANES)
+PAIRWISE = (
+    (1, 0x5555555555555555), (2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F0F), (8, 0x00FF00FF00FF00FF),
+    (16, 0x0000FFFF0000FFFF), (32, 0x00000000FFFFFFFF),
+)  # fmt: skip
+"""Shift and mask that turn sums over 1, 2, 4, ... bits into sums over twice as many."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+def slot_of(cols: int) -> int:
+    """Lanes that a tile of `cols` columns gets."""
+    return cols if cols in SLOTS else next(slot for slot in SLOTS[1:] if slot >= cols)
+
+
+def _index(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, picks: Sequence[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), list(picks)))
+
+
+def _repeat(builder: Any, values: Sequence[Any], width: int) -> Any:
+    """Put every value into equally many lanes."""
+    vector = ir.Constant(ir.VectorType(values[0].type, width), ir.Undefined)
+    for k, value in enumerate(values):
+        vector = builder.insert_element(vector, value, ir.Constant(I32, k))
+    return _shuffle(builder, vector, vector, [lane * len(values) // width for lane in range(width)])
+
+
+def _join(builder: Any, vectors: Sequence[Any]) -> Any:
+    """Concatenate a power of two of equally long vectors."""
+    while len(vectors) > 1:
+        both = range(2 * vectors[0].type.count)
+        vectors = [_shuffle(builder, a, b, both) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
+
+
+def _load(builder: Any, data: Any, at: Any, element: Any, width: int, active: Any = None) -> Any:
+    """Load a vector; with `active`, only those lanes, the others are 0."""
+    vector = ir.VectorType(element, width)
+    pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+    if active is None:
+        return builder.load(pointer, align=1)
+    name, module = f"llvm.masked.load.v{width}{MANGLED[element]}.p0", builder.module
+    kind = ir.FunctionType(vector, [pointer.type, I32, active.type, vector])
+    masked = module.globals.get(name) or ir.Function(module, kind, name)
+    return builder.call(masked, [pointer, ir.Constant(I32, 1), active, ir.Constant(vector, None)])
+
+
+def _at_least(builder: Any, value: Any, floor: Any) -> Any:
+    """Raise to the floor; what is no number stays none."""
+    return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+
+
+def _wrong(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
+    """Tell lanes whose score is on the wrong side of u + v; unless `exact`, also those where it equals fl(u + v).
+
+    Rounding is monotone: where w differs from fl(u + v), it is on the same side of u + v. Where they are equal, the
+    error of that sum (Knuth's TwoSum) decides. It is too small to change the sign of a difference that is not 0.
+    """
+    total = builder.fadd(u, v)
+    if not exact:
+        right = builder.select(keep, builder.fcmp_ordered(">", w, total), builder.fcmp_ordered("<", w, total))
+        return builder.not_(right)
+    part = builder.fsub(total, u)
+    error = builder.fadd(builder.fsub(u, builder.fsub(total, part)), builder.fsub(v, part))
+    side = builder.fsub(builder.fsub(w, total), error)
+    return builder.fcmp_unordered("<", builder.select(keep, side, builder.fneg(side)), ir.Constant(DOUBLES, None))
+
+
+def _add_up(builder: Any, vectors: Sequence[Any], slot: int) -> Any:
+    """Add neighbours in pairs until every slot is one number."""
+    run = 1
+    while run < slot:
+        if len(vectors) > 1:
+            pairs, width = list(zip(vectors[::2], vectors[1::2], strict=True)), 2 * LANES
+        else:
+            pairs, width = [(vectors[0], vectors[0])], vectors[0].type.count
+        even, odd = range(0, width, 2), range(1, width, 2)
+        vectors = [builder.fadd(_shuffle(builder, a, b, even), _shuffle(builder, a, b, odd)) for a, b in pairs]
+        run *= 2
+    return _join(builder, vectors)
+
+
+def _uneven(builder: Any, bits: Any, slot: int, keep: Any) -> Any:
+    """Give 0 within the bits of every slot with `keep` ones, something else within the others'."""
+    run = 1
+    for shift, taken in PAIRWISE[: slot.bit_length() - 1]:
+        moved = builder.lshr(bits, _index(shift))
+        bits = builder.add(builder.and_(bits, _index(taken)), builder.and_(moved, _index(taken)))
+        run *= 2
+    return builder.xor(bits, builder.mul(keep, _index(sum(1 << first for first in range(0, WIDTH, slot)))))
+
+
+class _Group:
+    """The tiles of one group: where their rows begin, and which lanes are theirs."""
+
+    def __init__(self, builder: Any, slot: int, packed: bool, cols: Any, tile: Any, count: Any) -> None:
+        self.builder, self.packed, self.tile = builder, packed, tile
+        self.tiles = [range(k * LANES // slot, max(k * LANES // slot + 1, (k + 1) * LANES // slot)) for k in PARTS]
+        self.within = [k * LANES % slot for k in PARTS]
+        self.last = builder.sub(count, _index(1))
+        self.cols = _index(slot) if packed else cols
+        self.active = None if packed else [self._active(k, count) for k in PARTS]
+
+    def _active(self, k: int, count: Any) -> Any:
+        place = ir.Constant(ir.VectorType(I64, LANES), [self.within[k] + lane for lane in range(LANES)])
+        inside = self.builder.icmp_signed("<", place, _repeat(self.builder, [self.cols], LANES))
+        used = self.builder.icmp_signed("<", _index(self.tiles[k][0]), count)
+        return self.builder.and_(inside, _repeat(self.builder, [used], LANES))
+
+    def offset(self, k: int) -> Any:
+        """Column of the first lane of part `k`."""
+        first = self.builder.mul(_index(self.tiles[k][0]), self.cols)
+        return self.builder.add(first, _index(self.within[k]))
+
+    def load(self, data: Any, at: Any, k: int, element: Any) -> Any:
+        """Load part `k` of a row."""
+        active = None if self.active is None else self.active[k]
+        return _load(self.builder, data, self.builder.add(at, self.offset(k)), element, LANES, active)
+
+    def load_marks(self, data: Any, at: Any) -> Any:
+        """Load the mask of a whole row."""
+        if self.packed:
+            return _load(self.builder, data, at, BYTE, WIDTH)
+        return _join(self.builder, [self.load(data, at, k, BYTE) for k in PARTS])
+
+    def row_prices(self, data: Any, k: int, rows: Any, row: Any) -> Any:
+        """Give every lane of part `k` its row's price."""
+        prices = []
+        for t in self.tiles[k]:
+            here = self.builder.icmp_signed("<", _index(t), self.last)
+            tile = _index(t) if self.packed else self.builder.select(here, _index(t), self.last)
+            at = self.builder.add(self.builder.mul(self.builder.add(self.tile, tile), rows), row)
+            prices.append(self.builder.load(self.builder.gep(data, [at])))
+        return _repeat(self.builder, prices, LANES)
+
+
+@intrinsic
+def _check(
+    typing: Any, scores: Any, mask: Any, at: Any, cols: Any, tile: Any, count: Any, u: Any, v: Any, rows: Any,
+    floor: Any, row_keep: Any, col_keep: Any, kept: Any, uneven: Any, slot: Any, packed: Any, exact: Any,
+) -> Any:  # fmt: skip
+    """Check `count` tiles side by side, from `tile` on, whose first entry is `at`; tell whether any entry is wrong.
+
+    `kept` gets what each tile keeps, `uneven` bits within the slots of tiles where a count differs from its budget.
+    With `packed` the tiles fill all 64 lanes.
+    """
+    ints = types.int64
+    signature = types.boolean(
+        scores, mask, ints, ints, ints, ints, u, v, ints, types.float64, ints, ints, kept, uneven, slot, packed, exact
+    )
+    size, full, precise = slot.literal_value, bool(packed.literal_value), bool(exact.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = {k: context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 6, 7, 12, 13)}
+        source, marks, row_price, col_price, sums, flags = (array.data for array in arrays.values())
+        stride = builder.extract_value(arrays[1].strides, 0)
+        element = context.get_value_type(signature.args[0].dtype)
+        group = _Group(builder, size, full, args[3], args[4], args[5])
+        first_col = builder.mul(args[4], args[3])
+        least, zero = _repeat(builder, [args[9]], LANES), ir.Constant(DOUBLES, None)
+        prices = [_at_least(builder, group.load(col_price, first_col, k, DOUBLE), least) for k in PARTS]
+        wrong, odd = alloca_once(builder, ir.VectorType(BIT, LANES)), alloca_once(builder, I64)
+        used, totals = alloca_once(builder, ir.VectorType(BYTE, WIDTH)), [alloca_once(builder, DOUBLES) for _ in PARTS]
+        for place in (wrong, odd, used, *totals):
+            builder.store(ir.Constant(place.type.pointee, None), place)
+        with for_range(builder, args[8]) as row:
+            first = builder.add(args[2], builder.mul(row.index, stride))
+            ones = group.load_marks(marks, first)
+            keeps = builder.icmp_unsigned("!=", ones, ir.Constant(ones.type, None))
+            builder.store(builder.add(builder.load(used), ones), used)
+            bits = _uneven(builder, builder.bitcast(keeps, I64), size, args[10])
+            builder.store(builder.or_(builder.load(odd), bits), odd)
+            for k in PARTS:
+                own = _at_least(builder, group.row_prices(row_price, k, args[8], row.index), least)
+                w = group.load(source, first, k, element)
+                w = w if element == DOUBLE else builder.fpext(w, DOUBLES)
+                keep = _shuffle(builder, keeps, keeps, range(k * LANES, (k + 1) * LANES))
+                bad = _wrong(builder, w, own, prices[k], keep, precise)
+                bad = bad if group.active is None else builder.and_(bad, group.active[k])
+                builder.store(builder.or_(builder.load(wrong), bad), wrong)
+                builder.store(builder.fadd(builder.load(totals[k]), builder.select(keep, w, zero)), totals[k])
+        added = _add_up(builder, [builder.load(total) for total in totals], size)
+        builder.store(added, builder.bitcast(sums, added.type.as_pointer()), align=8)
+        budget = _repeat(builder, [builder.trunc(args[11], BYTE)], WIDTH)
+        columns = builder.icmp_unsigned("!=", builder.load(used), budget)
+        columns = columns if group.active is None else builder.and_(columns, _join(builder, group.active))
+        builder.store(builder.or_(builder.load(odd), builder.bitcast(columns, I64)), flags)
+        return builder.icmp_unsigned("!=", builder.bitcast(builder.load(wrong), BYTE), BYTE(0))
+
+    return signature, generate
+
+
+@cache
+def lanes_for(slot: int, packed: bool) -> Callable[..., int]:
+    """Make the pass for tiles in slots of `slot` lanes, which they fill if `packed`."""
+    full = int(packed)
+
+    @jit
+    def check(
+        scores: Matrix, mask: Bools, row_duals: Duals, col_duals: Duals, row_keep: int, col_keep: int, floor: float,
+        objective: Duals, rest: Numbers,
+    ) -> int:  # fmt: skip
+        """Add up what every tile keeps; list in `rest` those that are not plainly optimal, and give their number.
+
+        Arguments as for `tiles.certify`; prices are at least `floor`.
+        """
+        down, across, rows = row_duals.shape
+        cols, per, left = col_duals.shape[2], 64 // slot, 0
+        uneven, kept = np.zeros(1, np.int64), np.zeros(64 // slot)
+        for i in range(down):
+            done = 0
+            while done < across:
+                # A last group that is not full overlaps the one before it.
+                t = done if done + per <= across or not full else across - per
+                count, at, tile = min(per, across - t), (i * rows * across + t) * cols, i * across + t
+                wrong = _check(
+                    scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep, kept,
+                    uneven, slot, full, 0,
+                )  # fmt: skip
+                if wrong:
+                    wrong = _check(
+                        scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep,
+                        kept, uneven, slot, full, 1,
+                    )  # fmt: skip
+                for k in range(count):
+                    objective[i, t + k] = kept[k]
+                if wrong or uneven[0] != 0:
+                    for k in range(done - t, count):
+                        if wrong or ((uneven[0] >> (k * slot)) << (64 - slot)) != 0:
+                            rest[left] = tile + k
+                            left += 1
+                done = t + count
+        return left
+
+    return check

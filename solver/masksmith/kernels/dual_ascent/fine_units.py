@@ -1,0 +1,182 @@
+"""Lanes once more, for what ties need: residual scores under a fine unit, and potentials for a mask that stands.
+
+All numbers are exact: scores are rounded so that only what was no even integer is odd, and potentials stay even, hence
+`score >= u + v` and `score <= u + v` mean the same before and after rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from masksmith.kernels.jit import alloca_once, for_range, intrinsic, types
+
+from .simd.lanes import exponents, longs, place, pointers, power_of_two
+from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, index, load, smaller, splat, store
+
+FAR = 1 << 30
+"""An edge that is not there."""
+CLIP = 2.0**26
+"""Half of the largest residual score that is told from larger ones."""
+
+
+@intrinsic
+def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> Any:
+    """Choose each lane's unit, `zoom` bits finer than that of the sweeps, and half of what it is divided by.
+
+    Units that doubles cannot hold are 0.
+    """
+    signature = types.void(peak, types.int64, factor, unit)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, factors, units = pointers(context, builder, signature, args, 0, 2, 3)
+        element = context.get_value_type(signature.args[0].dtype)
+        top = load(builder, source, index(0), element)
+        exponent = builder.add(exponents(builder, top), splat(builder, args[1]))
+        exponent = smaller(builder, exponent, longs(1000))
+        empty = builder.fcmp_ordered("==", top, ir.Constant(top.type, None))
+        exponent = builder.select(empty, longs(0), exponent)
+        store(builder, power_of_two(builder, builder.sub(exponent, longs(1))), factors, index(0))
+        fine = power_of_two(builder, builder.sub(longs(0), exponent))
+        held = builder.icmp_signed(">", exponent, longs(-900))
+        store(builder, builder.select(held, fine, ir.Constant(fine.type, None)), units, index(0))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def residue(
+    typing: Any, raw: Any, u: Any, v: Any, factor: Any, noise: Any, x: Any, tied: Any, rows: Any, cols: Any,
+    row_size: Any,
+) -> Any:  # fmt: skip
+    """Write `x`, which is `(raw - v - u) * factor`, twice, rounded, and `tied`, which is `x + noise`."""
+    signature = types.void(raw, u, v, factor, noise, x, tied, types.int64, types.int64, row_size)
+    doubles = ir.VectorType(ir.DoubleType(), LANES)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, row_price, col_price, factors, extra, target, other = pointers(
+            context, builder, signature, args, 0, 1, 2, 3, 4, 5, 6
+        )
+        element = context.get_value_type(signature.args[0].dtype)
+        scale, double = load(builder, factors, index(0), doubles.element), doubles.element
+        with for_range(builder, args[7]) as row:
+            own = load(builder, row_price, place(builder, row.index), double)
+            with for_range(builder, args[8]) as col:
+                at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
+                w = load(builder, source, place(builder, at), element)
+                w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
+                rest = builder.fsub(w, load(builder, col_price, place(builder, col.index), double))
+                rest = builder.fmul(builder.fsub(rest, own), scale)
+                for sign, bound in ((">", CLIP), ("<", -CLIP)):
+                    limit = ir.Constant(doubles, [bound] * LANES)
+                    rest = builder.select(builder.fcmp_ordered(sign, rest, limit), limit, rest)
+                value = floor_sticky(builder, rest)
+                store(builder, value, target, place(builder, at))
+                shift = splat(builder, builder.load(builder.gep(extra, [at])))
+                store(builder, builder.add(value, shift), other, place(builder, at))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def split(
+    typing: Any, x: Any, tied: Any, u: Any, v: Any, take: Any, give: Any, rows: Any, cols: Any, row_size: Any
+) -> Any:  # fmt: skip
+    """Turn the mask `tied >= u + v` into bounds on potentials, and `tied` into 0 where kept, -1 elsewhere.
+
+    Kept entries ask `u <= take - v`, dropped ones `-v <= give + u`; where there is no bound stands `FAR`.
+    """
+    signature = types.void(x, tied, u, v, take, give, types.int64, types.int64, row_size)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, other, row_price, col_price, upper, lower = pointers(
+            context, builder, signature, args, 0, 1, 2, 3, 4, 5
+        )
+        even, far = constant(-2), constant(FAR)
+        with for_range(builder, args[6]) as row:
+            own = load(builder, row_price, place(builder, row.index), I32)
+            with for_range(builder, args[7]) as col:
+                at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
+                score = load(builder, source, at, I32)
+                rest = builder.sub(
+                    load(builder, other, at, I32), load(builder, col_price, place(builder, col.index), I32)
+                )
+                kept = builder.icmp_signed(">=", rest, own)
+                ceiling = builder.and_(builder.add(score, constant(1)), even)
+                store(builder, builder.select(kept, builder.and_(score, even), far), upper, at)
+                store(builder, builder.select(kept, far, builder.neg(ceiling)), lower, at)
+                store(builder, builder.select(kept, constant(0), constant(-1)), other, at)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def lower(
+    typing: Any, bounds: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, size: Any
+) -> Any:  # fmt: skip
+    """Lower every line's potential to its bound `min(bounds + others)`; give the lanes where none had to move."""
+    signature = types.int64(bounds, types.int64, types.int64, types.int64, others, mine, size)
+    count = size.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, prices, target = pointers(context, builder, signature, args, 0, 4, 5)
+        bits = alloca_once(builder, BITS)
+        builder.store(ir.Constant(BITS, -1), bits)
+        with for_range(builder, args[1]) as line:
+            first, values = place(builder, builder.mul(line.index, args[2])), []
+            for p in range(count):
+                bound = load(builder, source, first, I32)
+                values.append(builder.add(bound, load(builder, prices, index(p * LANES), I32)))
+                first = builder.add(first, place(builder, args[3]))
+            at = place(builder, line.index)
+            old = load(builder, target, at, I32)
+            new = smaller(builder, fold(builder, smaller, values), old)
+            store(builder, new, target, at)
+            same = builder.bitcast(builder.icmp_signed("==", new, old), BITS)
+            builder.store(builder.and_(builder.load(bits), same), bits)
+        return builder.zext(builder.load(bits), I64)
+
+    return signature, generate
+
+
+@intrinsic
+def proving(
+    typing: Any, raw: Any, tied: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any, strict: Any
+) -> Any:  # fmt: skip
+    """Tell in which lanes every kept entry (`tied` 0) has `raw >= u + v`, every dropped one `<=`, all sums exact.
+
+    With `strict` none may be equal, which leaves no other optimum, and sums may be rounded: signs are exact even so
+    (Knuth's TwoSum).
+    """
+    signature = types.int64(raw, tied, u, v, types.int64, types.int64, row_size, strict)
+    doubles, unique = ir.VectorType(ir.DoubleType(), LANES), bool(strict.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, mask, row_price, col_price = pointers(context, builder, signature, args, 0, 1, 2, 3)
+        element, none = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
+        bits = alloca_once(builder, BITS)
+        builder.store(ir.Constant(BITS, -1), bits)
+        with for_range(builder, args[4]) as row:
+            a = load(builder, row_price, place(builder, row.index), doubles.element)
+            with for_range(builder, args[5]) as col:
+                at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
+                b = load(builder, col_price, place(builder, col.index), doubles.element)
+                w = load(builder, source, at, element)
+                w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
+                total = builder.fadd(a, b)
+                piece = builder.fsub(total, a)
+                error = builder.fadd(builder.fsub(a, builder.fsub(total, piece)), builder.fsub(b, piece))
+                side = builder.fsub(builder.fsub(w, total), error)
+                kept = builder.icmp_signed("==", load(builder, mask, at, I32), constant(0))
+                side = builder.select(kept, side, builder.fneg(side))
+                fine = builder.fcmp_ordered(">" if unique else ">=", side, none)
+                if not unique:
+                    fine = builder.and_(fine, builder.fcmp_ordered("==", error, none))
+                builder.store(builder.and_(builder.load(bits), builder.bitcast(fine, BITS)), bits)
+        return builder.zext(builder.load(bits), I64)
+
+    return signature, generate

@@ -1,0 +1,46 @@
+"""Reads scores once at streaming speed: the first value that no score may have, and their sum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from masksmith._panels import Matrix
+
+from .jit import jit
+
+STRIP = 256
+
+
+@jit
+def scan(scores: Matrix) -> tuple[int, float]:
+    """Check and add up a matrix of scores.
+
+    Returns:
+        Row-major position of the first NaN, infinite or negative score (-1 when there is none), and the sum of all
+        scores in float64 (meaningless when one is bad).
+    """
+    values, sums, total, good = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
+    whole = len(values) // STRIP * STRIP
+    for begin in range(0, whole, STRIP):
+        strip = values[begin : begin + STRIP]
+        for j in range(STRIP):
+            sums[j] += np.float64(strip[j])
+            good += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
+    for value in values[whole:]:
+        total += np.float64(value)
+        good += np.int64((value >= 0.0) & (value < np.inf))
+    if good < len(values):
+        return _first_bad(scores), total
+    for j in range(STRIP):
+        total += sums[j]
+    return -1, total
+
+
+@jit
+def _first_bad(scores: Matrix) -> int:
+    rows, cols = scores.shape
+    for i in range(rows):
+        for j in range(cols):
+            if not (scores[i, j] >= 0.0 and scores[i, j] < np.inf):
+                return i * cols + j
+    return -1

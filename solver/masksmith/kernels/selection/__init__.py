@@ -1,0 +1,1 @@
+"""Selections without flows: the n largest of a group, V:N:M panels, thresholds from histograms."""

@@ -1,0 +1,75 @@
+"""V:N:M panels one after the other: choose 4 columns, then the n largest of them in every row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from masksmith._panels import Bools, Duals
+from masksmith.kernels.jit import jit
+
+from .vnm_search import STEP, Choice, search
+
+ROUNDED = 2.0**-40
+"""More than any sum of a panel can be off, relatively, when float64 does not hold it."""
+
+
+@jit
+def _adds_exactly(columns: Duals) -> bool:
+    """Whether float64 holds every sum of a panel's scores: all are multiples of one power of two, none too large."""
+    largest = columns.max()
+    if largest == 0.0:
+        return True
+    bits = math.ceil(math.log2(8.0 * columns.shape[1]))
+    exponent = math.frexp(largest)[1] - 53 + bits
+    if exponent < -1000 or exponent > 900:
+        return False
+    unit = math.ldexp(1.0, exponent)
+    for column in range(columns.shape[0]):
+        for row in range(columns.shape[1]):
+            units = columns[column, row] / unit
+            if units != math.floor(units):
+                return False
+    return True
+
+
+@jit
+def _keep_rows(columns: Duals, rows: int, n: int, chosen: Choice, mask: Bools) -> None:
+    """Keep the n largest of the chosen columns in every row, ties to the lowest column."""
+    mask[:] = False
+    for row in range(rows):
+        for i in range(4):
+            rank = 0
+            for j in range(4):
+                w, other = columns[chosen[i], row], columns[chosen[j], row]
+                rank += int(other > w or (other == w and j < i))
+            mask[row, chosen[i]] = rank < n
+
+
+@jit
+def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: Duals) -> None:
+    """Solve a row of panels.
+
+    Args:
+        scores: `[rows, across * m]`.
+        n: Entries kept in each row of a panel.
+        m: Columns of a panel.
+        limit: Choices of columns scored in one panel at most.
+        mask: `[rows, across * m]`, written.
+        excess: `[across]`, written: how much more any mask of the panel could keep; 0.0 is a proof.
+    """
+    rows = scores.shape[0]
+    columns = np.zeros((m, -(-rows // STEP) * STEP))
+    chosen = np.zeros(4, np.int64)
+    for number in range(len(excess)):
+        left = number * m
+        for row in range(rows):
+            for column in range(m):
+                columns[column, row] = scores[row, left + column]
+        slack = 1.0 if _adds_exactly(columns) else 1.0 + ROUNDED
+        best, second, beyond = search(columns, n, limit, slack, chosen)
+        # Where sums are rounded, the best is proved only if the runner-up lies further away than rounding reaches.
+        doubtful = slack > 1.0 and second * slack >= best
+        excess[number] = max(0.0, beyond - best) + (best * ROUNDED if doubtful else 0.0)
+        _keep_rows(columns, rows, n, chosen, mask[:, left : left + m])

@@ -1,0 +1,201 @@
+"""The best 4 columns of a V:N:M panel, by branch and bound over all choices.
+
+What 4 columns keep, each row its n largest of them, is monotone and submodular in the set of columns (a sum of ranks of
+weighted uniform matroids), so
+
+    f(abcd) <= f(abc) + f(abd) - f(ab)    for every pair ab of the four:
+
+six bounds from a table of triples, made once a panel. Only choices whose least bound exceeds the best found are scored.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._panels import Duals
+from masksmith.kernels.jit import inline, jit
+
+Choice: TypeAlias = npt.NDArray[np.int64]
+
+STEP = 4
+"""Rows added side by side, in SIMD lanes; columns are padded with zeros to a multiple."""
+
+
+@inline
+def _larger(x: float, y: float) -> float:
+    return x if x > y else y
+
+
+@inline
+def _two(n: int, i: float, j: float) -> float:
+    return _larger(i, j) if n == 1 else i + j
+
+
+@inline
+def _three(n: int, i: float, j: float, k: float) -> float:
+    high, both = _larger(i, j), i + j
+    if n == 1:
+        return _larger(high, k)
+    return _larger(both, high + k) if n == 2 else both + k
+
+
+@inline
+def _four(n: int, i: float, j: float, k: float, o: float) -> float:
+    """From the larger and the sum of two pairs follows what n of four entries keep."""
+    high, both, high2, both2 = _larger(i, j), i + j, _larger(k, o), k + o
+    if n == 1:
+        return _larger(high, high2)
+    if n == 2:
+        return _larger(high + high2, _larger(both, both2))
+    if n == 3:
+        return _larger(both + high2, high + both2)
+    return both + both2
+
+
+@inline
+def _pair(n: int, x: Duals, y: Duals) -> float:
+    s = t = u = v = 0.0
+    for r in range(0, len(x), STEP):
+        s += _two(n, x[r], y[r])
+        t += _two(n, x[r + 1], y[r + 1])
+        u += _two(n, x[r + 2], y[r + 2])
+        v += _two(n, x[r + 3], y[r + 3])
+    return (s + t) + (u + v)
+
+
+@inline
+def _triple(n: int, x: Duals, y: Duals, z: Duals) -> float:
+    s = t = u = v = 0.0
+    for r in range(0, len(x), STEP):
+        s += _three(n, x[r], y[r], z[r])
+        t += _three(n, x[r + 1], y[r + 1], z[r + 1])
+        u += _three(n, x[r + 2], y[r + 2], z[r + 2])
+        v += _three(n, x[r + 3], y[r + 3], z[r + 3])
+    return (s + t) + (u + v)
+
+
+@jit
+def _value(columns: Duals, n: int, a: int, b: int, c: int, d: int) -> float:
+    """Score kept by four columns."""
+    x, y, z, w = columns[a], columns[b], columns[c], columns[d]
+    s = t = u = v = 0.0
+    for r in range(0, len(x), STEP):
+        s += _four(n, x[r], y[r], z[r], w[r])
+        t += _four(n, x[r + 1], y[r + 1], z[r + 1], w[r + 1])
+        u += _four(n, x[r + 2], y[r + 2], z[r + 2], w[r + 2])
+        v += _four(n, x[r + 3], y[r + 3], z[r + 3], w[r + 3])
+    return (s + t) + (u + v)
+
+
+@jit
+def _tables(columns: Duals, n: int) -> tuple[Duals, Duals]:
+    """Score every pair and every triple of columns, in all orders."""
+    m = columns.shape[0]
+    pairs, triples = np.zeros((m, m)), np.zeros((m, m, m))
+    for a in range(m):
+        for b in range(a + 1, m):
+            pairs[a, b] = pairs[b, a] = _pair(n, columns[a], columns[b])
+            for c in range(b + 1, m):
+                total = _triple(n, columns[a], columns[b], columns[c])
+                triples[a, b, c] = triples[a, c, b] = triples[b, a, c] = total
+                triples[b, c, a] = triples[c, a, b] = triples[c, b, a] = total
+    return pairs, triples
+
+
+@inline
+def _bound(pairs: Duals, triples: Duals, a: int, b: int, c: int, d: int) -> float:
+    abc, abd, acd, bcd = triples[a, b, c], triples[a, b, d], triples[a, c, d], triples[b, c, d]
+    least = min(abc + abd - pairs[a, b], abc + acd - pairs[a, c])
+    least = min(least, min(abd + acd - pairs[a, d], abc + bcd - pairs[b, c]))
+    return min(least, min(abd + bcd - pairs[b, d], acd + bcd - pairs[c, d]))
+
+
+@jit
+def _start(columns: Duals, n: int, triples: Duals, chosen: Choice) -> float:
+    """Take the best triple and the best fourth, then exchange columns for as long as that helps."""
+    m, top = columns.shape[0], -1.0
+    for a in range(m):
+        for b in range(a + 1, m):
+            for c in range(b + 1, m):
+                if triples[a, b, c] > top:
+                    top = triples[a, b, c]
+                    chosen[0], chosen[1], chosen[2] = a, b, c
+    best, slot, idle = -1.0, 3, 0
+    while idle < 4:
+        idle += 1
+        kept = chosen[slot]
+        for column in range(m):
+            taken = False
+            for other in range(4):
+                taken |= other != slot and chosen[other] == column
+            if taken:
+                continue
+            chosen[slot] = column
+            value = _value(columns, n, chosen[0], chosen[1], chosen[2], chosen[3])
+            if value > best:
+                best, kept, idle = value, column, 0
+        chosen[slot] = kept
+        slot = (slot + 1) % 4
+    chosen.sort()
+    return best
+
+
+@jit
+def _ceiling(columns: Duals, n: int) -> float:
+    """Add up the n largest of every row, whatever their columns: what no choice exceeds."""
+    m, rows = columns.shape
+    top, total = np.empty(n), 0.0
+    for row in range(rows):
+        top[:] = 0.0
+        for column in range(m):
+            value = columns[column, row]
+            for place in range(n):
+                if value > top[place]:
+                    top[place], value = value, top[place]
+        total += top.sum()
+    return total
+
+
+@jit
+def search(columns: Duals, n: int, limit: int, slack: float, chosen: Choice) -> tuple[float, float, float]:
+    """Find the best 4 columns.
+
+    Args:
+        columns: `[m, rows]`.
+        n: Entries kept in each row.
+        limit: Choices scored at most; of those left the bounds are what is known.
+        slack: Factor that covers rounding, 1 where there is none.
+        chosen: `[4]`, written.
+
+    Returns:
+        The score kept, that of the second best choice scored, and an upper bound on what any choice keeps.
+    """
+    m = columns.shape[0]
+    pairs, triples = _tables(columns, n)
+    best = _start(columns, n, triples, chosen)
+    second, beyond, left = -1.0, best, limit
+    ceiling = _ceiling(columns, n)
+    if slack == 1.0 and ceiling == best:
+        return best, second, best
+    for a in range(m):
+        for b in range(a + 1, m):
+            for c in range(b + 1, m):
+                for d in range(c + 1, m):
+                    bound = min(ceiling, _bound(pairs, triples, a, b, c, d)) * slack
+                    if bound < best or (slack == 1.0 and bound == best):
+                        continue
+                    if chosen[0] == a and chosen[1] == b and chosen[2] == c and chosen[3] == d:
+                        continue
+                    if left == 0:
+                        beyond = max(beyond, bound)
+                        continue
+                    left -= 1
+                    value = _value(columns, n, a, b, c, d)
+                    second = max(second, min(value, best))
+                    if value > best:
+                        best = value
+                        chosen[0], chosen[1], chosen[2], chosen[3] = a, b, c, d
+    return best, second, max(best, beyond)

@@ -1,0 +1,94 @@
+"""Potentials at rest: whether they prove a mask, and how to move them to the middle of what proves it.
+
+Shortest paths leave potentials on the border, where sums that float64 must round end up on the wrong side. Half-way
+between the entries that a row keeps and those it drops, rounding cannot reach the border.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from masksmith.kernels.jit import borrow, inline
+from masksmith.kernels.tile import Budget, Floats, Tile
+
+
+@inline
+def sum_rest(u: float, v: float) -> tuple[float, float]:
+    """Give `u + v` rounded and the exact remainder (Knuth)."""
+    total = u + v
+    part = total - u
+    return total, (u - (total - part)) + (v - part)
+
+
+@borrow
+def is_proved(tile: Tile, budget: Budget) -> bool:
+    """Whether complementary slackness holds without any error; the budgets themselves are taken for granted."""
+    for i in range(budget.rows):
+        kept = 0
+        for j in range(budget.cols):
+            at = i * budget.cols + j
+            kept += np.int64(tile.kept[at])
+            if tile.free[at]:
+                total, rest = sum_rest(tile.u[i], tile.v[j])
+                side = tile.w[at] - total if tile.w[at] != total else -rest
+                if (side if tile.kept[at] else -side) < 0.0:
+                    return False
+        if budget.at_most and (tile.u[i] < 0.0 or (tile.u[i] > 0.0 and kept < budget.row_keep)):
+            return False
+    return not budget.at_most or _cols_proved(tile, budget)
+
+
+@borrow
+def _cols_proved(tile: Tile, budget: Budget) -> bool:
+    for j in range(budget.cols):
+        kept = 0
+        for i in range(budget.rows):
+            kept += np.int64(tile.kept_t[j * budget.rows + i])
+        if tile.v[j] < 0.0 or (tile.v[j] > 0.0 and kept < budget.col_keep):
+            return False
+    return True
+
+
+@inline
+def _middle(low: float, high: float, old: float) -> float:
+    if low == -np.inf:
+        return min(old, high)
+    if high == np.inf:
+        return max(old, low)
+    return low + 0.5 * (high - low)
+
+
+@borrow
+def _centre_side(
+    w: Floats,
+    kept: Floats,
+    free: Floats,
+    mine: Floats,
+    others: Floats,
+    count: int,
+    length: int,
+    keep: int,
+    at_most: bool,
+) -> None:
+    for i in range(count):
+        low, high, used = (0.0 if at_most else -np.inf), np.inf, 0
+        for j in range(length):
+            at = i * length + j
+            used += np.int64(kept[at])
+            x = w[at] - others[j]
+            if free[at]:
+                if kept[at]:
+                    high = min(high, x)
+                else:
+                    low = max(low, x)
+        mine[i] = 0.0 if at_most and used < keep else _middle(low, high, mine[i])
+        if at_most:
+            mine[i] = max(0.0, mine[i])
+
+
+@borrow
+def centre(tile: Tile, budget: Budget) -> None:
+    """Move every potential to the middle of its range, rows first."""
+    rows, cols = budget.rows, budget.cols
+    _centre_side(tile.w, tile.kept, tile.free, tile.u, tile.v, rows, cols, budget.row_keep, budget.at_most)
+    _centre_side(tile.w_t, tile.kept_t, tile.free_t, tile.v, tile.u, cols, rows, budget.col_keep, budget.at_most)

@@ -1,0 +1,193 @@
+"""Matrices with n of every m entries along a row, times dense ones: `y = x A^T` by gathering columns of x.
+
+Because every group holds the same n entries, rows have one length and no pointers: an entry is a value and the place in
+its group, one byte. The batch runs in vector lanes: `x` is transposed panel by panel, so that a column of it is a few
+whole vectors, and one entry of A costs one multiply-add for each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+
+from .dual_ascent.simd.lanes import pointers
+from .dual_ascent.simd.vectors import I64, LANES, element_bytes, index, load, splat, store, to_lanes
+from .jit import alloca_once, for_range, inline, intrinsic, jit, types
+
+Floats = npt.NDArray[np.float32]
+PAIR = 2
+"""Rows of A that are worked on together: their sums are what keeps the multiply-add units busy."""
+FEW = 2
+"""Batches up to this size are summed row by row: most lanes would idle."""
+
+
+def _at(builder: Any, *parts: tuple[Any, Any]) -> Any:
+    """Give the offset `sum(place * stride)`."""
+    total = index(0)
+    for place, stride in parts:
+        total = builder.add(total, builder.mul(place, stride))
+    return total
+
+
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Give `a * b + c`, rounded once."""
+    name = f"llvm.fma.v{LANES}f{8 * element_bytes(a.type.element)}"
+    declared = builder.module.globals.get(name)
+    if declared is None:
+        declared = ir.Function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(declared, [a, b, c])
+
+
+@intrinsic
+def _two_rows(
+    typing: Any, values: Any, places: Any, row: Any, groups: Any, n: Any, m: Any, panel: Any, width: Any, out: Any
+) -> Any:  # fmt: skip
+    """Write `out[k, :]`, the sums of row `row + k` of A over a panel `[column, lane]` of `width` vectors."""
+    signature = types.void(values, places, row, groups, n, m, panel, width, out)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers, offsets, columns, sums = pointers(context, builder, signature, args, 0, 1, 6, 8)
+        first, count, kept, size = args[2:6]
+        vectors = signature.args[7].literal_value
+        lanes, element = index(vectors * LANES), context.get_value_type(signature.args[0].dtype)
+        kind = ir.VectorType(element, LANES)
+        totals = [alloca_once(builder, kind) for _ in range(PAIR * vectors)]
+        for total in totals:
+            builder.store(ir.Constant(kind, None), total)
+        per_row = builder.mul(count, kept)
+        with for_range(builder, count, intp=I64) as group:
+            base = builder.mul(group.index, size)
+            with for_range(builder, kept, intp=I64) as slot:
+                for k in range(PAIR):
+                    entry = _at(builder, (builder.add(first, index(k)), per_row), (group.index, kept))
+                    entry = builder.add(entry, slot.index)
+                    value = splat(builder, builder.load(builder.gep(numbers, [entry])))
+                    place = builder.zext(builder.load(builder.gep(offsets, [entry])), I64)
+                    column = builder.mul(builder.add(base, place), lanes)
+                    for v in range(vectors):
+                        lane = load(builder, columns, builder.add(column, index(v * LANES)), element)
+                        total = totals[k * vectors + v]
+                        builder.store(_fused(builder, value, lane, builder.load(total)), total)
+        for k, total in enumerate(totals):
+            store(builder, builder.load(total), sums, index(k * LANES))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _turn(typing: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
+    """Transpose 16 x 16 elements: `target[to + j * step + i] = source[start + i * stride + j]`."""
+    signature = types.void(source, start, stride, target, to, step)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        before, after = pointers(context, builder, signature, args, 0, 3)
+        element = context.get_value_type(signature.args[0].dtype)
+        rows = [
+            load(builder, before, builder.add(args[1], builder.mul(args[2], index(i))), element) for i in range(LANES)
+        ]
+        for j, column in enumerate(to_lanes(builder, rows)):
+            pointer = builder.gep(after, [builder.add(args[4], builder.mul(args[5], index(j)))])
+            builder.store(column, builder.bitcast(pointer, column.type.as_pointer()), align=element_bytes(element))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@inline
+def _fill(panel: Floats, x: Floats, first: int, count: int, lanes: int) -> None:
+    """Write `panel[column * lanes + lane] = x[first + lane, column]`, zero beyond `count` lanes."""
+    cols = x.shape[1]
+    flat = x.reshape(x.size)
+    whole_cols, whole = cols // LANES * LANES, count // LANES * LANES
+    for lane in range(0, whole, LANES):
+        for col in range(0, whole_cols, LANES):
+            _turn(flat, (first + lane) * cols + col, cols, panel, col * lanes + lane, lanes)
+    for col in range(cols):
+        for lane in range(whole if col < whole_cols else 0, count):
+            panel[col * lanes + lane] = x[first + lane, col]
+        for lane in range(count, lanes):
+            panel[col * lanes + lane] = 0.0
+
+
+@inline
+def _empty(block: Floats, y: Floats, row: int, first: int, count: int, lanes: int) -> None:
+    """Write `y[first + lane, row + k] = block[k * lanes + lane]` for 16 rows of A, as far as y goes."""
+    rows = min(LANES, y.shape[1] - row)
+    flat = y.reshape(y.size)
+    whole = count // LANES * LANES if rows == LANES else 0
+    for lane in range(0, whole, LANES):
+        _turn(block, lane, lanes, flat, (first + lane) * y.shape[1] + row, y.shape[1])
+    for lane in range(whole, count):
+        for k in range(rows):
+            y[first + lane, row + k] = block[k * lanes + lane]
+
+
+@jit
+def gather_rows(
+    values: Floats, places: npt.NDArray[np.uint8], n: int, m: int, x: Floats, y: Floats, first: int, last: int
+) -> None:
+    """Write rows `first` to `last` of A into columns of `y = x A^T`, the batch in lanes.
+
+    Args:
+        values: Entries of A, `[rows, groups * n]`, rows a multiple of 16.
+        places: Their places in their groups, likewise.
+        n: Entries of a group.
+        m: Length of a group.
+        x: `[batch, groups * m]`, C-contiguous.
+        y: `[batch, rows]`, C-contiguous; fewer rows than `values` has where A was padded.
+        first: Row of A to begin with, a multiple of 16.
+        last: Row to stop before, likewise.
+    """
+    batch, groups = x.shape[0], x.shape[1] // m
+    flat_values, flat_places = values.reshape(values.size), places.reshape(places.size)
+    panel = np.empty(x.shape[1] * 4 * LANES, x.dtype)
+    block = np.empty(LANES * 4 * LANES, x.dtype)
+    start = 0
+    while start < batch:
+        left = batch - start
+        vectors = 4 if left > 2 * LANES else (2 if left > LANES else 1)
+        lanes = vectors * LANES
+        count = min(left, lanes)
+        _fill(panel, x, start, count, lanes)
+        for row in range(first, last, LANES):
+            for k in range(0, LANES, PAIR):
+                out = block[k * lanes :]
+                if vectors == 4:
+                    _two_rows(flat_values, flat_places, row + k, groups, n, m, panel, 4, out)
+                elif vectors == 2:
+                    _two_rows(flat_values, flat_places, row + k, groups, n, m, panel, 2, out)
+                else:
+                    _two_rows(flat_values, flat_places, row + k, groups, n, m, panel, 1, out)
+            _empty(block, y, row, start, count, lanes)
+        start += count
+
+
+@jit
+def gather_dots(
+    values: Floats, places: npt.NDArray[np.uint8], n: int, m: int, x: Floats, y: Floats, first: int, last: int
+) -> None:
+    """Do as `gather_rows` for batches of a few: every sum on its own, in four strands."""
+    groups = x.shape[1] // m
+    for b in range(x.shape[0]):
+        for row in range(first, min(last, y.shape[1])):
+            strands = (x.dtype.type(0), x.dtype.type(0), x.dtype.type(0), x.dtype.type(0))
+            a, c, d, e = strands
+            entry = 0
+            for group in range(groups // 4):
+                base = group * 4 * m
+                for slot in range(n):
+                    at = entry + slot
+                    a += values[row, at] * x[b, base + places[row, at]]
+                    c += values[row, at + n] * x[b, base + m + places[row, at + n]]
+                    d += values[row, at + 2 * n] * x[b, base + 2 * m + places[row, at + 2 * n]]
+                    e += values[row, at + 3 * n] * x[b, base + 3 * m + places[row, at + 3 * n]]
+                entry += 4 * n
+            for group in range(groups // 4 * 4, groups):
+                for slot in range(n):
+                    a += values[row, entry + slot] * x[b, group * m + places[row, entry + slot]]
+                entry += n
+            y[b, row] = (a + c) + (d + e)

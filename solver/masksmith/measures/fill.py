@@ -1,0 +1,21 @@
+"""Fill: how much of what a pattern allows a mask really keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from masksmith._tensors import Source
+from masksmith.patterns import Pattern, capacity, parse
+
+from .counts import count
+
+
+def fill(mask: Any, pattern: Pattern | str) -> float:
+    """Give `kept / capacity`, in [0, 1]: 1 unless a heuristic or an at-most pattern left places empty.
+
+    Args:
+        mask: Bool array or tensor, True = kept, allowed by the pattern.
+        pattern: What is allowed.
+    """
+    rule = parse(pattern) if isinstance(pattern, str) else pattern
+    return count(mask).kept / capacity(rule, Source(mask, name="mask").shape)

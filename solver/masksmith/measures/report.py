@@ -1,0 +1,113 @@
+"""Everything measured of one solution, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from masksmith._errors import ScoresError
+from masksmith._solution import Solution
+from masksmith.patterns import NM, capacity, storage
+
+from .counts import count
+from .diversity import Diversity, diversity
+from .spectrum import Spectrum, spectrum as singular_values
+from .stability import Change, change
+
+EFFICIENCY = "accuracy divided by millions of kept weights of this tensor"
+"""What `accuracy_per_million_kept` means; the literature has several efficiencies of pruned parameters."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Measures of one mask; those that were not asked for, or do not apply, are None.
+
+    Attributes:
+        pattern, status: As in the solution.
+        shape: Of the weight.
+        objective, upper_bound, gap, retained, density: As in the solution.
+        kept: Entries kept.
+        fill: Kept of what the pattern allows, in [0, 1].
+        change: Against the previous mask.
+        diversity: Masks of a tile, for N:M patterns.
+        storage_bytes: By format, see `storage`.
+        spectrum: Singular values of the masked layer.
+        accuracy: As the user gave it.
+        accuracy_per_million_kept: See `EFFICIENCY`.
+    """
+
+    pattern: str
+    status: str
+    shape: tuple[int, ...]
+    objective: float
+    upper_bound: float
+    gap: float
+    retained: float
+    density: float
+    kept: int
+    fill: float
+    change: Change | None
+    diversity: Diversity | None
+    storage_bytes: Mapping[str, int | None]
+    spectrum: Spectrum | None
+    accuracy: float | None
+    accuracy_per_million_kept: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it all as what JSON can hold; the exact count of masks as text, for it has many digits."""
+        document = asdict(self) | {"shape": list(self.shape), "storage_bytes": dict(self.storage_bytes)}
+        if self.diversity is not None:
+            exact = self.diversity.count
+            document["diversity"] |= {
+                "count": None if exact is None else str(exact),
+                "bits_per_weight": self.diversity.bits_per_weight,
+            }
+        return document | {"efficiency": EFFICIENCY if self.accuracy is not None else None}
+
+
+def report(
+    solution: Solution,
+    previous: Any = None,
+    *,
+    weight: Any = None,
+    accuracy: float | None = None,
+    item_bytes: int = 2,
+    block: tuple[int, int] = (16, 16),
+) -> Report:
+    """Measure a solution.
+
+    Args:
+        solution: What `solve` gave.
+        previous: An earlier mask or `Solution` of the same shape: SAD and flip rate against it.
+        weight: The weight itself: singular values of the masked layer, which takes a singular value decomposition.
+        accuracy: Of the model with this mask, in the user's own unit.
+        item_bytes: Size of a stored value.
+        block: Block size of the BSR storage.
+
+    Raises:
+        ScoresError: If a shape differs from the mask's, or the accuracy is of a mask that keeps nothing.
+    """
+    counts = count(solution.mask, block)
+    shape = tuple(int(length) for length in solution.mask.shape)
+    before = previous.mask if isinstance(previous, Solution) else previous
+    if accuracy is not None and counts.kept == 0:
+        raise ScoresError("accuracy per kept weight of a mask that keeps nothing", name="mask")
+    return Report(
+        pattern=str(solution.pattern),
+        status=str(solution.status),
+        shape=shape,
+        objective=solution.objective,
+        upper_bound=solution.upper_bound,
+        gap=solution.gap,
+        retained=solution.retained,
+        density=counts.kept / counts.entries,
+        kept=counts.kept,
+        fill=counts.kept / capacity(solution.pattern, shape),
+        change=None if before is None else change(solution.mask, before),
+        diversity=diversity(solution.pattern) if isinstance(solution.pattern, NM) else None,
+        storage_bytes=storage(counts, item_bytes),
+        spectrum=None if weight is None else singular_values(weight, solution.mask),
+        accuracy=accuracy,
+        accuracy_per_million_kept=None if accuracy is None else accuracy / (counts.kept / 1e6),
+    )

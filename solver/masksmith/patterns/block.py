@@ -1,0 +1,116 @@
+"""Blocks: rectangles that are kept or dropped as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .checks import check_choice
+from .density import check_density, share, spread, to_percent
+from .errors import PatternError
+from .geometry import Grid, matrix_shape
+from .nm import NM
+from .pattern import Axis, Ragged
+
+Balance = Literal["none", "rows", "cols", "both"]
+Norm = Literal["l1", "l2", "max", "mean"]
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole blocks of `rows` x `cols` entries kept, a share `density` of them.
+
+    Attributes:
+        rows: Height of a block, 1 to 4096.
+        cols: Width of a block, likewise.
+        density: Share of the blocks kept, rounded to a whole number of blocks, halves up.
+        balance: Where the kept blocks may lie: `none` anywhere; `rows` the same number in every block row, `cols` in
+            every block column, `both` in both. Numbers that do not divide differ by one, the larger ones first.
+        norm: What a block is worth: the sum of its scores (`l1`), the root of their squares' sum (`l2`), their
+            maximum (`max`) or their mean.
+        ragged: Blocks that stick out: `pad` counts the part inside as a block, `dense` keeps it whole, `error` refuses.
+        nested: An n:m pattern (exact fill) that the kept blocks obey inside; they are valued by what it keeps of them.
+
+    Raises:
+        PatternError: If the numbers contradict each other.
+    """
+
+    rows: int
+    cols: int
+    density: float
+    balance: Balance = "none"
+    norm: Norm = "l1"
+    ragged: Ragged = "pad"
+    nested: NM | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "density", check_density(self.density))
+        check_choice("balance", self.balance, ("none", "rows", "cols", "both"))
+        check_choice("norm", self.norm, ("l1", "l2", "max", "mean"))
+        check_choice("ragged", self.ragged, ("pad", "dense", "error"))
+        if not (1 <= self.rows <= MAX_SIDE and 1 <= self.cols <= MAX_SIDE):
+            raise PatternError(f"{self}: the sides of a block must lie between 1 and {MAX_SIDE}")
+        if self.nested is not None:
+            self._check_nested(self.nested)
+
+    def _check_nested(self, nested: NM) -> None:
+        tile = nested.tile
+        if nested.axis != "in" or nested.fill != "exact" or nested.ragged != "pad" or self.norm != "l1":
+            raise PatternError(f"{self}: a nested pattern is n:m of exact fill along 'in', and blocks have the l1 norm")
+        if self.rows % tile.rows or self.cols % tile.cols:
+            raise PatternError(
+                f"{self}: tiles of {tile.rows}x{tile.cols} do not fill blocks of {self.rows}x{self.cols}"
+            )
+
+    @property
+    def axis(self) -> Axis:
+        """Blocks are rectangles of the matrix as it lies."""
+        return "in"
+
+    @property
+    def shard_rows(self) -> None:
+        """The number of blocks kept belongs to the whole tensor."""
+        return
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """Cut a weight into blocks, those at its edges included.
+
+        Raises:
+            PatternError: If the shape is not a weight's, ragged under `error`, too small for a whole block under
+                `dense`, or the density rounds to no block.
+        """
+        rows, cols = matrix_shape(shape)
+        grid = Grid(rows, cols, self.rows, self.cols)
+        if self.ragged == "error" and grid.is_ragged:
+            raise PatternError(f"{self}: blocks do not cover a {rows}x{cols} matrix; choose ragged='pad' or 'dense'")
+        if self.nested is not None and self.ragged == "pad" and grid.is_ragged:
+            raise PatternError(
+                f"{self}: blocks do not cover a {rows}x{cols} matrix, and a part of one may keep nothing of "
+                f"{self.nested}; choose ragged='dense'"
+            )
+        down, across = self.blocks(grid)
+        if down * across == 0:
+            raise PatternError(f"{self}: no whole block fits a {rows}x{cols} matrix, and ragged='dense' keeps the rest")
+        share(self.density, down * across, "blocks", self)
+        return grid
+
+    def blocks(self, grid: Grid) -> tuple[int, int]:
+        """Count the blocks that are chosen from, downwards and across."""
+        if self.ragged == "dense":
+            return grid.rows // self.rows, grid.cols // self.cols
+        return grid.down, grid.across
+
+    def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:
+        """Say how many blocks are kept in each block row, in each block column (None where free), and in all."""
+        down, across = self.blocks(grid)
+        total = share(self.density, down * across, "blocks", self)
+        by_row = spread(total, down) if self.balance in ("rows", "both") else None
+        by_col = spread(total, across) if self.balance in ("cols", "both") else None
+        return by_row, by_col, total
+
+    def __str__(self) -> str:
+        text = f"block {self.rows}x{self.cols} {to_percent(self.density)}"
+        text += "" if self.balance == "none" else f" balance {self.balance}"
+        text += "" if self.norm == "l1" else f" norm {self.norm}"
+        return text + ("" if self.nested is None else f" nested {self.nested}")

@@ -1,0 +1,188 @@
+"""Budgets: one density for a whole model, and what each layer must keep at least."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from fractions import Fraction
+
+from .block import Block
+from .capacity import capacity
+from .density import check_density, from_percent, to_percent
+from .errors import PatternError
+from .geometry import Grid
+from .nm import NM
+from .pattern import Pattern
+from .unstructured import Unstructured
+
+PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,40})?)\s*%\s*")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A share of a whole model that may be kept, shared out over its layers to keep the most score.
+
+    Attributes:
+        density: Share kept of all layers together, in (0, 1], or as text: `"50%"`.
+        floors: Least share of the layers whose names a glob meets; the largest floor of a layer counts. Every layer
+            keeps at least one entry, block or kept place of each group.
+
+    Raises:
+        PatternError: If a share is none, or a floor exceeds 1.
+    """
+
+    density: float
+    floors: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "density", _share_of(self.density))
+        object.__setattr__(self, "floors", {glob: _share_of(floor) for glob, floor in self.floors.items()})
+
+    @classmethod
+    def parse(cls, density: str, floors: Iterable[str] = ()) -> Budget:
+        """Read `"50%"` and floors such as `"*.query*=25%"`.
+
+        Raises:
+            PatternError: Naming what is wrong.
+        """
+        found: dict[str, float] = {}
+        for text in floors:
+            glob, sign, share = text.rpartition("=")
+            if not (glob and sign):
+                raise PatternError(f"floor {text[:80]!r}: expected GLOB=SHARE%, such as '*.query*=25%'")
+            if glob in found:
+                raise PatternError(f"floor {text[:80]!r}: {glob!r} has two floors")
+            found[glob] = _share_of(share)
+        return cls(_share_of(density), found)
+
+    def texts(self) -> dict[str, object]:
+        """Give what `parse` takes."""
+        floors = [f"{glob}={to_percent(floor)}" for glob, floor in self.floors.items()]
+        return {"budget": to_percent(self.density), "floors": floors}
+
+    def floor_of(self, name: str) -> float:
+        """Give the least share that a layer keeps, 0 if it has no floor."""
+        return max((floor for glob, floor in self.floors.items() if fnmatchcase(name, glob)), default=0.0)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], pattern: Pattern) -> None:
+        """Refuse a budget that no layer can meet, before any score is looked at.
+
+        Raises:
+            PatternError: If the pattern has nothing to share out, a floor meets no layer, floors and density contradict
+                each other, or the density rounds to nothing.
+        """
+        check_shareable(pattern)
+        if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:
+            raise PatternError(f"{pattern} contradicts the budget {self}: give both the same share")
+        for glob in self.floors:
+            if not any(fnmatchcase(name, glob) for name in shapes):
+                raise PatternError(f"floor {glob!r} meets no layer; there are {', '.join(list(shapes)[:4])}")
+        least, total = 0, 0
+        for name, shape in shapes.items():
+            units = count_units(pattern, shape)
+            least += floor_units(pattern, shape, self.floor_of(name))
+            total += units
+        kept = self.units(total, pattern)
+        if least > kept:
+            raise PatternError(
+                f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the floors of {len(shapes)} "
+                f"layer(s), at least one each, ask for {least}; raise the density or lower the floors"
+            )
+
+    def units(self, total: int, pattern: Pattern) -> int:
+        """Count what may be kept of all units: rounded to the next, or down where n steps by whole groups.
+
+        Raises:
+            PatternError: If that is none.
+        """
+        half = Fraction(0) if isinstance(pattern, NM) else Fraction(1, 2)
+        kept = int(Fraction(repr(self.density)) * total + half)
+        if kept == 0:
+            raise PatternError(
+                f"budget {to_percent(self.density)} of {total} {unit_of(pattern)} rounds to none; raise it"
+            )
+        return kept
+
+    def __str__(self) -> str:
+        floors = "".join(f", {glob} >= {to_percent(floor)}" for glob, floor in self.floors.items())
+        return to_percent(self.density) + floors
+
+
+def unit_of(pattern: Pattern) -> str:
+    """Name what a budget counts."""
+    return "blocks" if isinstance(pattern, Block) else "entries"
+
+
+def check_shareable(pattern: Pattern) -> None:
+    """Refuse patterns that have nothing to share out.
+
+    Raises:
+        PatternError: If it is no n:m pattern, blocks without balance, or share of all entries.
+    """
+    if isinstance(pattern, Block) and pattern.balance != "none":
+        raise PatternError(f"{pattern}: budgets share out blocks that may lie anywhere; leave the balance out")
+    if not isinstance(pattern, (NM, Block, Unstructured)):
+        raise PatternError(f"{pattern}: budgets share out entries ('50%'), blocks, or the n of n:m, nothing else")
+
+
+def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
+    """Count what a layer has to share out: blocks, or entries.
+
+    Raises:
+        PatternError: If the pattern has nothing to share out, or does not fit the shape.
+    """
+    check_shareable(pattern)
+    if isinstance(pattern, Block):
+        down, across = pattern.blocks(_grid(pattern, shape))
+        return down * across
+    grid = _grid(pattern, shape)
+    return grid.rows * grid.cols
+
+
+def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
+    """Count what a layer must keep at least; at least one unit, or one place of each group."""
+    if isinstance(pattern, NM):
+        return int(capacity(steps(pattern, floor)[0], shape))
+    return max(1, -int(-Fraction(repr(floor)) * count_units(pattern, shape) // 1))
+
+
+def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
+    """Give the patterns that differ from an n:m pattern in n alone, sparsest first, from a floor on."""
+    found = []
+    for n in range(1, pattern.m + 1):
+        if not pattern.transposable:
+            found.append(NM(n, pattern.m, fill=pattern.fill, axis=pattern.axis, ragged=pattern.ragged))
+            continue
+        assert pattern.m_out is not None
+        if n * pattern.m_out % pattern.m == 0:
+            n_out = n * pattern.m_out // pattern.m
+            found.append(NM(n, pattern.m, True, pattern.fill, n_out, pattern.m_out, ragged=pattern.ragged))
+    return [step for step in found if step.density >= floor] or found[-1:]
+
+
+def with_share(pattern: Pattern, kept: int, units: int) -> Pattern:
+    """Give the pattern that keeps so many of a layer's units."""
+    share = kept / units
+    if isinstance(pattern, Block):
+        return Block(pattern.rows, pattern.cols, share, "none", pattern.norm, pattern.ragged, pattern.nested)
+    return Unstructured(share)
+
+
+def unshared(pattern: Pattern) -> Pattern:
+    """Give the pattern that keeps all, whose shapes are those that a budget can share out: none rounds to nothing."""
+    return with_share(pattern, 1, 1) if isinstance(pattern, (Block, Unstructured)) else pattern
+
+
+def _grid(pattern: Pattern, shape: tuple[int, ...]) -> Grid:
+    return unshared(pattern).grid(shape)
+
+
+def _share_of(value: float | str) -> float:
+    if not isinstance(value, str):
+        return check_density(value)
+    found = PERCENT.fullmatch(value)
+    if found is None:
+        raise PatternError(f"{value[:40]!r} is no share; write it as a percentage, such as '50%'")
+    return check_density(from_percent(found[1]))

@@ -1,0 +1,60 @@
+"""Channels: whole rows or whole columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .checks import check_choice
+from .density import check_density, share, to_percent
+from .geometry import Grid, matrix_shape
+from .pattern import Axis, Ragged
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Whole channels kept, those with the largest sums of scores; ties to the first.
+
+    Attributes:
+        density: Share of the channels kept, rounded to a whole number, halves up.
+        axis: Whose channels: `out` keeps or drops whole rows of the matrix (filters, neurons), `in` whole columns;
+            an input channel of a convolution is dropped with its whole kernel.
+
+    Raises:
+        PatternError: If the density is no share.
+    """
+
+    density: float
+    axis: Axis = "in"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "density", check_density(self.density))
+        check_choice("axis", self.axis, ("in", "out"))
+
+    @property
+    def ragged(self) -> Ragged:
+        """There are no edges."""
+        return "pad"
+
+    @property
+    def shard_rows(self) -> None:
+        """The number of channels kept belongs to the whole tensor."""
+        return
+
+    def kept(self, shape: tuple[int, ...]) -> int:
+        """Count the channels kept of a weight.
+
+        Raises:
+            PatternError: If the shape is not a weight's, or the density rounds to no channel.
+        """
+        matrix_shape(shape)
+        channels = shape[0] if self.axis == "out" else shape[1]
+        return share(self.density, channels, f"{self.axis}put channels", self)
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """Cut a weight into its channels; raises as `kept` does."""
+        self.kept(shape)
+        rows, cols = matrix_shape(shape)
+        return Grid(rows, cols, 1, cols) if self.axis == "out" else Grid(rows, cols, rows, cols // shape[1])
+
+    def __str__(self) -> str:
+        return f"channels {self.axis} {to_percent(self.density)}"

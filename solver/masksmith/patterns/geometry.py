@@ -1,0 +1,76 @@
+"""Shapes: how a weight becomes a matrix and a matrix becomes tiles."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import PatternError
+
+
+@dataclass(frozen=True, slots=True)
+class TileSpec:
+    """One tile's size and budgets.
+
+    Attributes:
+        rows, cols: Size of the tile.
+        row_keep: Entries kept in every row.
+        col_keep: Entries kept in every column; 0 where columns are free (patterns that separate by row).
+        at_most: Budgets are upper limits instead of exact counts.
+    """
+
+    rows: int
+    cols: int
+    row_keep: int
+    col_keep: int
+    at_most: bool = False
+
+    @property
+    def separable(self) -> bool:
+        """Whether each row can be solved without looking at the others."""
+        return self.col_keep == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A matrix of `rows` x `cols` entries covered by tiles of `tile_rows` x `tile_cols`."""
+
+    rows: int
+    cols: int
+    tile_rows: int
+    tile_cols: int
+
+    @property
+    def down(self) -> int:
+        """Tiles from top to bottom, the ragged one included."""
+        return -(-self.rows // self.tile_rows)
+
+    @property
+    def across(self) -> int:
+        """Tiles from left to right, the ragged one included."""
+        return -(-self.cols // self.tile_cols)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return self.down * self.across
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the last tile row or column sticks out of the matrix."""
+        return bool(self.rows % self.tile_rows or self.cols % self.tile_cols)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Give the `[out, in]` view of a weight: convolutions `[out, in, *kernel]` become `[out, prod(kernel) * in]`.
+
+    Raises:
+        PatternError: If the weight has fewer than two or more than four dimensions, or an empty one.
+    """
+    if not 2 <= len(shape) <= 4:
+        raise PatternError(
+            f"shape {list(shape)} has {len(shape)} dimension(s); a weight has two (linear) to four (2-D convolution)"
+        )
+    if 0 in shape:
+        raise PatternError(f"shape {list(shape)} is empty: dimension {shape.index(0)} is 0")
+    return shape[0], math.prod(shape[1:])

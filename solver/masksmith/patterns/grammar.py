@@ -1,0 +1,133 @@
+"""The string form of patterns: `"2:4"`, `"transposable 8:16"`, `"block 32x32 50%"`, `"10%"` and so on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+from .block import Balance, Block, Norm
+from .channels import Channels
+from .density import from_percent
+from .double_pruned import DoublePruned
+from .errors import PatternError
+from .nm import NM
+from .pattern import Axis, Pattern, Ragged
+from .unstructured import Unstructured
+from .vnm import VNM
+
+Found = dict[str, Any]
+Reader = Callable[[Found, Axis, Ragged], Pattern]
+PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
+
+
+def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
+    """Read a pattern's string form; `parse(str(pattern))` gives the pattern back.
+
+    Args:
+        text: Such as `"2:4"`, `"<=2:4"`, `"transposable 8:16"`, `"transposable 8:16 x 4:8"` (in x out),
+            `"block 32x32 50% balance rows norm l2"`, `"channels out 50%"`, `"64:2:8"` (V:N:M), `"double 2:4"` or
+            `"10%"`.
+        axis: Dimension that plain groups run along; whose channels `"channels 50%"` means.
+        ragged: What happens at edges that no whole tile covers.
+
+    Raises:
+        PatternError: If the text is no pattern, or its numbers contradict each other.
+    """
+    for form, read in _FORMS:
+        found = form.fullmatch(text.strip())
+        if found is not None:
+            return read({key: value and value.lower() for key, value in found.groupdict().items()}, axis, ragged)
+    raise PatternError(
+        f"{text[:80]!r} is no pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
+        f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept"
+    )
+
+
+def _read_nm(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    n, m = int(found["n"]), int(found["m"])
+    n_out, m_out = (None if found[key] is None else int(found[key]) for key in ("n_out", "m_out"))
+    if n_out is not None and not found["transposable"]:
+        raise PatternError(f"'{n}:{m} x {n_out}:{m_out}': two ratios need the word 'transposable' in front")
+    return NM(
+        n,
+        m,
+        transposable=found["transposable"] is not None,
+        fill="at_most" if found["limit"] else "exact",
+        n_out=n_out,
+        m_out=m_out,
+        axis=axis,
+        ragged=ragged,
+    )
+
+
+def _read_block(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    block = Block(
+        int(found["rows"]),
+        int(found["cols"]),
+        from_percent(found["percent"]),
+        cast("Balance", found["balance"] or "none"),
+        cast("Norm", found["norm"] or "l1"),
+        ragged,
+        _nested(found["nested"]),
+    )
+    return _along_in(block, axis)
+
+
+def _nested(text: str | None) -> NM | None:
+    nested = None if text is None else parse(text)
+    if isinstance(nested, NM) or nested is None:
+        return nested
+    raise PatternError(f"nested {nested}: only n:m patterns can be nested in blocks")
+
+
+def _read_channels(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    named = found["axis"]
+    if axis == "out" and named == "in":
+        raise PatternError("'channels in' contradicts axis='out'; leave one of them out")
+    return Channels(from_percent(found["percent"]), named or axis)
+
+
+def _read_double(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(DoublePruned(int(found["n"]), int(found["m"]), ragged), axis)
+
+
+def _read_vnm(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(VNM(int(found["v"]), int(found["n"]), int(found["m"]), ragged), axis)
+
+
+def _read_unstructured(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(Unstructured(from_percent(found["percent"])), axis)
+
+
+def _along_in(pattern: Pattern, axis: Axis) -> Pattern:
+    if axis != "in":
+        raise PatternError(f"{pattern} has no axis to choose: axis must stay 'in'")
+    return pattern
+
+
+def _form(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.IGNORECASE | re.ASCII)
+
+
+_FORMS: tuple[tuple[re.Pattern[str], Reader], ...] = (
+    (
+        _form(
+            r"(?P<transposable>transposable\s+)?(?P<limit><=\s*)?(?P<n>\d{1,6}):(?P<m>\d{1,6})"
+            r"(?:\s*x\s*(?P<n_out>\d{1,6}):(?P<m_out>\d{1,6}))?"
+        ),
+        _read_nm,
+    ),
+    (
+        _form(
+            r"block\s+(?P<rows>\d{1,6})\s*x\s*(?P<cols>\d{1,6})\s+" + PERCENT
+            + r"(?:\s+balance\s+(?P<balance>none|rows|cols|both))?(?:\s+norm\s+(?P<norm>l1|l2|max|mean))?"
+            r"(?:\s+nested\s+(?P<nested>.{1,60}))?"
+        ),
+        _read_block,
+    ),
+    (_form(r"(?P<v>\d{1,6}):(?P<n>\d{1,6}):(?P<m>\d{1,6})"), _read_vnm),
+    (_form(r"double\s+(?P<n>\d{1,6}):(?P<m>\d{1,6})"), _read_double),
+    (_form(r"channels\s+(?:(?P<axis>in|out)\s+)?" + PERCENT), _read_channels),
+    (_form(PERCENT), _read_unstructured),
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""Unstructured sparsity: any mask that keeps its share of the whole tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .density import check_density, share, to_percent
+from .geometry import Grid, matrix_shape
+from .pattern import Axis, Ragged
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """A share of the tensor's entries **kept**, wherever they are: `"10%"` is 90 % sparse.
+
+    Attributes:
+        density: Share kept, in (0, 1]; it is rounded to a whole number of entries, halves up.
+
+    Raises:
+        PatternError: If the density is no share.
+    """
+
+    density: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "density", check_density(self.density))
+
+    @property
+    def axis(self) -> Axis:
+        """There are no groups; the matrix is read as it lies."""
+        return "in"
+
+    @property
+    def ragged(self) -> Ragged:
+        """There are no edges."""
+        return "pad"
+
+    @property
+    def shard_rows(self) -> None:
+        """One threshold rules the whole tensor."""
+        return
+
+    def kept(self, shape: tuple[int, ...]) -> int:
+        """Count the entries kept of a weight.
+
+        Raises:
+            PatternError: If the shape is not a weight's, or the density rounds to no entry.
+        """
+        rows, cols = matrix_shape(shape)
+        return share(self.density, rows * cols, "entries", self)
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """Take the weight as one piece; raises as `kept` does."""
+        self.kept(shape)
+        rows, cols = matrix_shape(shape)
+        return Grid(rows, cols, rows, cols)
+
+    def __str__(self) -> str:
+        return to_percent(self.density)

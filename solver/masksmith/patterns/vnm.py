@@ -1,0 +1,81 @@
+"""V:N:M patterns: columns shared by V rows, then n of them in each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .checks import check_choice
+from .errors import PatternError
+from .geometry import Grid, matrix_shape
+from .pattern import Axis, Ragged
+
+MAX_V = 4096
+MAX_M = 64
+
+
+@dataclass(frozen=True)
+class VNM:
+    """Panels of `v` x `m` entries share 4 of their `m` columns; each row of a panel keeps `n` of those 4.
+
+    What is left of a panel once its columns are chosen is n:4, which 2:4 hardware runs (VENOM, Castro et al., SC 2023).
+
+    Attributes:
+        v: Rows of a panel, 1 to 4096.
+        n: Entries **kept** in each row of a panel, 1 to 4.
+        m: Columns of a panel, 4 to 64.
+        ragged: Panels that stick out: `pad` allows the crops of allowed masks of the zero-padded panel, `dense` keeps
+            them whole, `error` refuses.
+
+    Raises:
+        PatternError: If the numbers contradict each other.
+    """
+
+    v: int
+    n: int
+    m: int
+    ragged: Ragged = "pad"
+
+    columns: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        check_choice("ragged", self.ragged, ("pad", "dense", "error"))
+        if not 1 <= self.v <= MAX_V:
+            raise PatternError(f"{self}: v, the rows of a panel, must lie between 1 and {MAX_V}")
+        if not self.columns <= self.m <= MAX_M:
+            raise PatternError(f"{self}: m, the columns of a panel, must lie between {self.columns} and {MAX_M}")
+        if not 1 <= self.n <= self.columns:
+            raise PatternError(f"{self}: n counts the entries kept of {self.columns} columns, 1 to {self.columns}")
+
+    @property
+    def axis(self) -> Axis:
+        """Rows of panels run along the input dimension."""
+        return "in"
+
+    @property
+    def density(self) -> float:
+        """Share of entries kept."""
+        return self.n / self.m
+
+    @property
+    def shard_rows(self) -> int:
+        """Panels are solved on their own."""
+        return self.v
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """Cut a weight into panels.
+
+        Raises:
+            PatternError: If the shape is not a weight's, or ragged under `ragged="error"`.
+        """
+        rows, cols = matrix_shape(shape)
+        grid = Grid(rows, cols, self.v, self.m)
+        if self.ragged == "error" and grid.is_ragged:
+            raise PatternError(
+                f"{self}: panels of {self.v}x{self.m} do not cover a {rows}x{cols} matrix; choose ragged='pad' or "
+                f"'dense'"
+            )
+        return grid
+
+    def __str__(self) -> str:
+        return f"{self.v}:{self.n}:{self.m}"

@@ -1,0 +1,125 @@
+"""Column orders for plain N:M: descent over swaps, and escapes from local optima by a few random ones."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith.kernels.column_swaps import descend, refresh, swap
+
+from .deadline import Deadline
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+CHUNK_WORK = 1e9
+"""Rows times columns squared of the columns that are searched together; wider layers go chunk by chunk."""
+
+SWAPS_BETWEEN_LOOKS = 64
+
+
+class _Chunk:
+    """Groups of columns that are searched together, with the tables of `kernels.column_swaps`."""
+
+    def __init__(self, x: Floats, order: Ints, m: int, keep: int) -> None:
+        columns = x.shape[1]
+        self.x, self.order, self.m, self.keep = x, order, m, keep
+        self.places = np.full(columns, -1, np.int64)
+        self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
+        self._tables = (
+            np.empty(m, np.float32), np.empty((columns, len(x)), np.float32), np.empty(columns),
+            np.empty(len(order) // m), np.empty((columns, columns)),
+        )  # fmt: skip
+        self.refresh(range(len(order) // m))
+        self.least = 1e-9 * max(1e-30, float(self._tables[3].sum()))
+
+    @property
+    def score(self) -> float:
+        """What all groups keep."""
+        return float(self._tables[3].sum())
+
+    def refresh(self, groups: range | Ints) -> None:
+        """Work out the tables of some groups anew."""
+        for group in groups:
+            refresh(self.x, self.order, int(group), self.keep, *self._tables)
+
+    def descend(self, deadline: Deadline) -> None:
+        """Go to a local optimum, or as far as time allows."""
+        rest = (self.least, SWAPS_BETWEEN_LOOKS)
+        while not deadline.passed():
+            if descend(self.x, self.order, self.places, self.keep, *self._tables, *rest) < SWAPS_BETWEEN_LOOKS:
+                return
+
+    def shake(self, generator: np.random.Generator) -> None:
+        """Swap a few random columns of different groups."""
+        filled = np.flatnonzero(self.order >= 0)
+        for _ in range(int(generator.integers(2, 5))):
+            p, q = (int(place) for place in generator.choice(filled, 2, replace=False))
+            if p // self.m != q // self.m:
+                swap(self.order, self.places, p, q)
+                self.refresh(np.array([p // self.m, q // self.m]))
+
+    def restore(self, order: Ints) -> None:
+        """Go back to an earlier order."""
+        changed = np.unique(np.flatnonzero(self.order != order) // self.m)
+        self.order[:] = order
+        self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
+        self.refresh(changed)
+
+
+def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Deadline) -> Ints:
+    """Find a column order that keeps much under n:m along the rows.
+
+    Args:
+        x: `[rows, columns]`, non-negative.
+        m: Group length; the last group may be short.
+        keep: Kept of every m.
+        escapes: Random restarts from a local optimum (of each round, where columns are searched chunk by chunk).
+        seed: Of the random choices.
+        deadline: When to stop.
+
+    Returns:
+        The columns in their new order, `[columns]`.
+    """
+    columns = x.shape[1]
+    order = np.full(-(-columns // m) * m, -1, np.int64)
+    order[:columns] = np.arange(columns)
+    generator = np.random.default_rng(seed)
+    width = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
+    if len(order) // m <= width:
+        return _escape(_Chunk(x, order, m, keep), escapes, generator, deadline)[:columns]
+    for _ in range(1 + escapes // 10):
+        _round(x, order, m, keep, generator.permutation(len(order) // m), width, deadline)
+    return order[:columns]
+
+
+def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, deadline: Deadline) -> None:
+    """Descend in chunks of `width` random groups each."""
+    for first in range(0, len(groups), width):
+        if deadline.passed():
+            return
+        places = (groups[first : first + width, None] * m + np.arange(m)).ravel()
+        columns = order[places]
+        real = columns[columns >= 0]
+        local = np.full(len(places), -1, np.int64)
+        local[columns >= 0] = np.arange(len(real))
+        chunk = _Chunk(np.ascontiguousarray(x[:, real]), local, m, keep)
+        chunk.descend(deadline)
+        order[places] = np.where(chunk.order >= 0, real[chunk.order], -1)
+
+
+def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, deadline: Deadline) -> Ints:
+    chunk.descend(deadline)
+    best, order = chunk.score, chunk.order.copy()
+    for _ in range(escapes):
+        if deadline.passed():
+            break
+        chunk.shake(generator)
+        chunk.descend(deadline)
+        if chunk.score > best:
+            best, order = chunk.score, chunk.order.copy()
+        else:
+            chunk.restore(order)
+    return order

@@ -1,0 +1,171 @@
+"""The search for channel orders: which axis, which layout, which method."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._solve import solve
+from masksmith._tensors import is_torch
+from masksmith.patterns import NM, Axis, PatternError, parse
+
+from . import column_swapping, pricing
+from .deadline import Deadline
+from .permutation import Permutation
+
+Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+Axes = Literal["in", "out", "both"]
+
+ENOUGH = 1e-4
+"""Share of what is kept that another round over both axes must gain, or it is the last."""
+
+STEPS = 10
+"""Steps along one axis before it is the other's turn."""
+
+
+def permute(
+    scores: Any,
+    pattern: NM | str,
+    axis: Axes = "in",
+    *,
+    time_limit_s: float | None = 10.0,
+    effort: int = 300,
+    seed: int = 0,
+    name: str | None = None,
+) -> Permutation:
+    """Find an order of channels under which an N:M pattern keeps more score.
+
+    Plain patterns: descent over swaps of two channels, whose gains are exact, and `effort` escapes from local optima
+    (Pool and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021, for any n and m). Transposable ones: swaps
+    proposed by the tiles' dual prices and accepted by solving the tiles exactly, one axis after the other until neither
+    gains. The same arguments give the same order on every machine, unless the time limit ends the search.
+
+    Args:
+        scores: Importance per weight, `[out, in, *kernel]`, finite and non-negative; numpy array or torch tensor.
+        pattern: N:M, plain or transposable.
+        axis: Channels that may move: inputs, outputs, or both. Plain patterns gain only along their own axis.
+        time_limit_s: Seconds after which the best order so far is taken; the last step is finished.
+        effort: Escapes tried for plain patterns; wide layers are cut into chunks anew `1 + effort // 10` times at most.
+        seed: Of the random choices.
+        name: What messages call the tensor.
+
+    Returns:
+        The order, the solution of the permuted scores, and what was gained.
+
+    Raises:
+        PatternError: If it is no N:M pattern, permuting the axis cannot change anything, or a convolution's channels do
+            not divide into whole groups.
+        ScoresError: As `solve` raises it.
+    """
+    began, deadline = time.monotonic(), Deadline(time_limit_s)
+    rule = _rule(pattern)
+    axes = _axes(rule, axis)
+    before = solve(scores, rule, name=name)
+    array = _as_array(scores)
+    _check_convolution(array.shape, rule)
+    orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
+    kept = before.objective
+    while True:
+        start = kept
+        for each in axes:
+            steps = None if len(axes) == 1 else STEPS
+            order = _search(_take(array, orders), rule, each, (effort, steps, seed), deadline)
+            trial = orders | {each: orders[each][order]}
+            found = solve(_take(array, trial), rule).objective
+            if found > kept:
+                orders, kept = trial, found
+        if len(axes) == 1 or kept <= start * (1 + ENOUGH) or deadline.passed():
+            break
+    after = before if kept == before.objective else solve(_like(_take(array, orders), scores), rule, name=name)
+    lost_freely = before.total_score - _kept_freely(array, rule)
+    lost = before.total_score - before.objective
+    won = after.objective - before.objective
+    efficacy = won / (lost - lost_freely) if lost > lost_freely else 0.0
+    return Permutation(
+        orders["in"], orders["out"], after, before.objective, after.objective, efficacy,
+        time.monotonic() - began, deadline.cut_short,
+    )  # fmt: skip
+
+
+def _rule(pattern: NM | str) -> NM:
+    rule = parse(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(rule, NM):
+        raise PatternError(f"{rule}: channels are permuted for N:M patterns alone")
+    return rule
+
+
+def _axes(rule: NM, axis: Axes) -> tuple[Axis, ...]:
+    if axis not in ("in", "out", "both"):
+        raise PatternError(f"axis={axis!r} is none of 'in', 'out', 'both'")
+    if not rule.transposable:
+        if axis not in (rule.axis, "both"):
+            raise PatternError(f"{rule} along {rule.axis!r}: no order of the {axis!r} channels changes what it keeps")
+        return (rule.axis,)
+    return ("in", "out") if axis == "both" else (axis,)
+
+
+def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
+    """Groups of convolutions must end with their channels, else a permutation would mix places of the kernel."""
+    if len(shape) == 2:
+        return
+    sides = {"in": (shape[1], rule.m), "out": (shape[0], rule.m_out or rule.m)}
+    for each, (channels, m) in sides.items():
+        if channels % m and (rule.transposable or each == rule.axis):
+            raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are no multiple of {m}")
+
+
+def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], deadline: Deadline) -> Ints:
+    """Search in the layout where the channels are the columns of a matrix, `[prod(kernel) * others, channels]`."""
+    (effort, steps, seed), view = limits, _columns(array, axis)
+    if rule.transposable:
+        turned = rule if axis == "in" else _transposed(rule)
+        return pricing.search(view, turned, 1 + effort // 10, steps, seed, deadline)
+    order = np.arange(view.shape[1])
+    whole = view.shape[1] // rule.m * rule.m if rule.ragged == "dense" else view.shape[1]
+    if whole:
+        # One scale for all: swaps are compared in float32.
+        scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
+        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, deadline)
+    return order
+
+
+def _columns(array: Doubles, axis: Axis) -> Doubles:
+    kernel = tuple(range(2, array.ndim))
+    moved = array.transpose((*kernel, 0, 1) if axis == "in" else (*kernel, 1, 0))
+    return np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
+
+
+def _transposed(rule: NM) -> NM:
+    assert rule.n_out is not None
+    assert rule.m_out is not None
+    return replace(rule, n=rule.n_out, m=rule.m_out, n_out=rule.n, m_out=rule.m)
+
+
+def _kept_freely(array: Doubles, rule: NM) -> float:
+    """Give what each row keeps at the pattern's density if it may choose freely."""
+    view = _columns(array, rule.axis)
+    keep = math.ceil(view.shape[1] * rule.density)
+    return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
+
+
+def _take(array: Doubles, orders: dict[str, Ints]) -> Doubles:
+    return np.ascontiguousarray(array[orders["out"]][:, orders["in"]])
+
+
+def _as_array(scores: Any) -> Doubles:
+    array: Doubles = scores.detach().cpu().double().numpy() if is_torch(scores) else np.asarray(scores, np.float64)
+    return array
+
+
+def _like(array: Doubles, scores: Any) -> Any:
+    if not is_torch(scores):
+        return array.astype(scores.dtype)
+    import torch
+
+    return torch.from_numpy(array).to(device=scores.device, dtype=scores.dtype)

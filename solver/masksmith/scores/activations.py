@@ -1,0 +1,74 @@
+"""Scores from the norms of a layer's inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from masksmith._errors import ScoresError
+
+from .operands import as_floats, beside, check_weight, is_torch, per_input
+
+
+def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
+    """Score each weight by its size times the norm of its input, `|w_ij| * ||x_j||_2`.
+
+    Sun et al., A Simple and Effective Pruning Approach for Large Language Models (ICLR 2024).
+
+    Args:
+        weight: `[out, in, *kernel]`.
+        norms: Euclidean norms of the inputs over all samples: `[in, *kernel]`, flattened, or `[in]`; non-negative.
+        name: What messages call the weight.
+
+    Returns:
+        Scores of the weight's shape, library and device, in [0, inf).
+
+    Raises:
+        ScoresError: If the shapes do not fit or a norm is no norm.
+    """
+    weight = as_floats(weight)
+    return abs(weight) * per_input(norms, weight, "norms", name)
+
+
+def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any = None, name: str | None = None) -> Any:
+    """Score each weight by its share of its row and of its column, times its input's norm to a power.
+
+    `(|w_ij| / sum_k |w_ik| + |w_ij| / sum_k |w_kj|) * ||x_j||_2 ** power`: relative importance and activations, Zhang
+    et al., Plug-and-Play (ICLR 2024). A share of a row or column of zeros is 0.
+
+    Args:
+        weight: `[out, in, *kernel]`; all of it, unless `column_sums` is given.
+        norms: Norms of the inputs as in `wanda`; left out, all are 1.
+        power: Weight of the activations, at least 0; the paper has 0.5.
+        column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time.
+        name: What messages call the weight.
+
+    Returns:
+        Scores of the weight's shape, library and device, in [0, inf).
+
+    Raises:
+        ScoresError: If the shapes do not fit, a norm is no norm, or the power is negative.
+    """
+    if not 0 <= power < float("inf"):
+        raise ScoresError(f"power={power} must be a number of at least 0", name=name)
+    size = abs(as_floats(weight))
+    shape = check_weight(size, name)
+    in_row = size.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
+    in_column = per_input(_sums(size) if column_sums is None else column_sums, size, "column_sums", name)
+    shares = _share(size, in_row) + _share(size, in_column)
+    return shares if norms is None else shares * per_input(norms, size, "norms", name) ** power
+
+
+def column_sums(weight: Any) -> Any:
+    """Add up `|w|` over all outputs, in float64: `[in, *kernel]`; sums of a few rows each add up to those of all."""
+    return _sums(abs(as_floats(weight)))
+
+
+def _sums(size: Any) -> Any:
+    return size.double().sum(0) if is_torch(size) else size.sum(0, dtype=np.float64)
+
+
+def _share(size: Any, total: Any) -> Any:
+    safe = total + beside(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
+    return size / safe

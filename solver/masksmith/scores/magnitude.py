@@ -1,0 +1,31 @@
+"""Magnitude: the score that needs no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from masksmith._errors import ScoresError
+
+from .operands import as_floats, is_torch
+
+
+def magnitude(weight: Any, power: float = 1.0) -> Any:
+    """Score each weight by its size, `|w| ** power`.
+
+    Args:
+        weight: numpy array or torch tensor.
+        power: 1 keeps the most magnitude, 2 the most energy.
+
+    Returns:
+        Scores of the same shape, library and device, in [0, inf); 8-bit integers become float32, lest -128 overflow.
+
+    Raises:
+        ScoresError: If the power is not positive and finite.
+    """
+    if not 0 < power < float("inf"):
+        raise ScoresError(f"power={power} would not rank weights by size; expected a positive number")
+    if is_torch(weight):
+        size = (weight.detach() if weight.is_floating_point() else weight.detach().float()).abs()
+    else:
+        size = abs(weight if getattr(getattr(weight, "dtype", None), "kind", "") == "f" else as_floats(weight))
+    return size if power == 1.0 else size**power

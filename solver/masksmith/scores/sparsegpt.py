@@ -1,0 +1,102 @@
+"""The score of second-order pruning: what a layer's output loses when the remaining weights make up for one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._errors import ScoresError
+
+from .operands import as_floats, flat_inputs, is_torch, per_input, shape_of
+
+Doubles = npt.NDArray[np.float64]
+
+
+def sparsegpt(
+    weight: Any,
+    *,
+    gram: Any = None,
+    inverse_diagonal: Any = None,
+    damping: float = 0.01,
+    form: Literal["diagonal", "sequential"] = "diagonal",
+    name: str | None = None,
+) -> Any:
+    """Score each weight by the least error of the layer's output without it, `w_ij^2 / [H^-1]_jj`.
+
+    `H = X^T X + damping * mean(diag(X^T X)) * I`. Without damping the score is exactly the squared error that is left
+    after the other weights of the row are refitted (Hassibi and Stork's optimal brain surgeon, times two).
+    `form="sequential"` divides by `U_jj^2` instead, `U` the upper Cholesky factor of `H^-1`: what SparseGPT (Frantar
+    and Alistarh, ICML 2023) writes as `w^2 / [H^-1]_jj^2`, where earlier columns are already frozen.
+
+    Args:
+        weight: `[out, in, *kernel]`.
+        gram: `X^T X` of the inputs, `[in, in]` with inputs in the weight's own order (kernels flattened).
+        inverse_diagonal: `diag(H^-1)`, `[in]`, positive; instead of `gram`, and damped already.
+        damping: Share of the mean diagonal that is added, at least 0.
+        form: `diagonal`, or `sequential` (with `gram` alone).
+        name: What messages call the weight.
+
+    Returns:
+        Scores of the weight's shape, library and device, in [0, inf).
+
+    Raises:
+        ScoresError: If not exactly one of both is given, shapes do not fit, or the damped Gram matrix is singular.
+    """
+    if (gram is None) == (inverse_diagonal is None):
+        raise ScoresError("sparsegpt wants either gram= or inverse_diagonal=", name=name)
+    if form not in ("diagonal", "sequential"):
+        raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
+    weight = as_floats(weight)
+    if gram is not None:
+        _check_inputs(gram, weight, name)
+        inverse_diagonal = _inverse_diagonal(gram, damping, form, name)
+    elif form == "sequential":
+        raise ScoresError("form='sequential' wants gram=, not inverse_diagonal=", name=name)
+    divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
+    if bool((divisor == 0).any()):
+        raise ScoresError("inverse_diagonal holds 0; a damped Gram matrix has none", name=name)
+    return weight**2 / divisor
+
+
+def inverse_diagonal(
+    gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
+) -> Doubles:
+    """Give what `sparsegpt` divides by, `[in]`: once for all rows, for a weight that is scored a few at a time.
+
+    Args:
+        gram: `X^T X` of the inputs, `[in, in]`.
+        damping: As in `sparsegpt`.
+        form: As in `sparsegpt`.
+        name: What messages call the weight.
+
+    Raises:
+        ScoresError: If the damped Gram matrix is no positive definite one.
+    """
+    return _inverse_diagonal(gram, damping, form, name)
+
+
+def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
+    inputs = shape_of(flat_inputs(weight, name))[1]
+    if shape_of(gram) != (inputs, inputs):
+        raise ScoresError(
+            f"gram has shape {list(shape_of(gram))}, the weight {list(shape_of(weight))} needs {[inputs, inputs]}",
+            name=name,
+        )
+
+
+def _inverse_diagonal(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
+    matrix: Doubles = np.array(gram.detach().cpu().double().numpy() if is_torch(gram) else gram, np.float64)
+    if not (np.isfinite(matrix).all() and 0 <= damping < float("inf")):
+        raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative", name=name)
+    matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()
+    try:
+        lower = np.linalg.cholesky(matrix)
+        inverse = np.linalg.inv(lower)
+        diagonal: Doubles = (inverse**2).sum(0)
+        if form == "sequential":
+            diagonal = np.linalg.cholesky(inverse.T @ inverse).diagonal() ** 2
+    except np.linalg.LinAlgError:
+        raise ScoresError("gram is not positive definite; give more samples or more damping", name=name) from None
+    return diagonal

@@ -1,0 +1,102 @@
+"""First-order Taylor importance: how much the loss moves when weights go to zero."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from masksmith._errors import ScoresError
+
+from .operands import as_floats, check_weight, is_torch, same_shape
+
+Group = Literal["out", "in"] | tuple[int, int]
+
+
+def taylor(
+    weight: Any, gradient: Any, group: Group | None = None, *, joint: bool = False, name: str | None = None
+) -> Any:
+    """Score each weight, or each group of weights, by the squared first-order change of the loss without it.
+
+    `(g_ij * w_ij) ** 2`, and for groups `sum_(s in group) (g_s * w_s) ** 2`; with `joint`, `(sum_s g_s * w_s) ** 2`,
+    the change when the whole group goes at once. Molchanov et al., Importance Estimation for Neural Network Pruning
+    (CVPR 2019). For several batches pass the root mean square of their gradients, which gives the mean of the scores.
+
+    Args:
+        weight: `[out, in, *kernel]`.
+        gradient: Of the loss by the weight, same shape.
+        group: None scores weights one by one; `"out"` and `"in"` sum over all that belongs to an output or input
+            channel; `(rows, cols)` over blocks of `[out, prod(kernel) * in]`, channel last, cut at the edges.
+        joint: Whether the changes are summed before they are squared.
+        name: What messages call the weight.
+
+    Returns:
+        Scores of the weight's shape, library and device, in [0, inf); every member of a group holds the group's score.
+
+    Raises:
+        ScoresError: If the shapes differ or the group is none.
+    """
+    weight = as_floats(weight)
+    check_weight(weight, name)
+    change = weight * same_shape(gradient, weight, "gradient", name)
+    if group is None:
+        return change**2
+    summed = _sum_groups(change if joint else change**2, group, name)
+    return summed**2 if joint else summed
+
+
+def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
+    shape = tuple(values.shape)
+    if group == "out":
+        total = values.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
+        return _spread(total, shape)
+    if group == "in":
+        rest = values.swapaxes(0, 1).reshape(shape[1], -1).sum(1).reshape(1, -1, *(1 for _ in shape[2:]))
+        return _spread(rest, shape)
+    if not (isinstance(group, tuple) and len(group) == 2 and all(type(size) is int and size > 0 for size in group)):
+        raise ScoresError(f"group={group!r} is none of 'out', 'in', (rows, cols)", name=name)
+    return _from_matrix(_sum_blocks(_to_matrix(values), *group), shape)
+
+
+def _sum_blocks(matrix: Any, rows: int, cols: int) -> Any:
+    """Sum blocks of a matrix `[out, in]` and write each sum to all of its block."""
+    for size, axis in ((rows, 0), (cols, 1)):
+        length = int(matrix.shape[axis])
+        starts = range(0, length, size)
+        pieces = [_take(matrix, start, size, axis).sum(axis, keepdims=True) for start in starts]
+        widths = [min(size, length - start) for start in starts]
+        matrix = _join([_repeat(piece, width, axis) for piece, width in zip(pieces, widths, strict=True)], axis)
+    return matrix
+
+
+def _take(matrix: Any, start: int, size: int, axis: int) -> Any:
+    return matrix[start : start + size] if axis == 0 else matrix[:, start : start + size]
+
+
+def _repeat(piece: Any, width: int, axis: int) -> Any:
+    shape = (width, piece.shape[1]) if axis == 0 else (piece.shape[0], width)
+    return _spread(piece, shape)
+
+
+def _spread(values: Any, shape: tuple[int, ...]) -> Any:
+    return values.expand(shape).clone() if is_torch(values) else np.broadcast_to(values, shape).copy()
+
+
+def _join(pieces: list[Any], axis: int) -> Any:
+    if not is_torch(pieces[0]):
+        return np.concatenate(pieces, axis)
+    import torch
+
+    return torch.cat(pieces, axis)
+
+
+def _to_matrix(values: Any) -> Any:
+    order = (0, *range(2, values.ndim), 1)
+    moved = values.permute(order) if is_torch(values) else values.transpose(order)
+    return moved.reshape(values.shape[0], -1)
+
+
+def _from_matrix(matrix: Any, shape: tuple[int, ...]) -> Any:
+    back = (0, len(shape) - 1, *range(1, len(shape) - 1))
+    full = matrix.reshape(shape[0], *shape[2:], shape[1])
+    return full.permute(back) if is_torch(full) else full.transpose(back)

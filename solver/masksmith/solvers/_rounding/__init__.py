@@ -1,0 +1,1 @@
+"""From a relaxed or partial mask to an allowed one: transport plans, repair, exchanges, panels through torch."""

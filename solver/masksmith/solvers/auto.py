@@ -1,0 +1,57 @@
+"""Auto: the best solver for a pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from masksmith._panels import Panel, PanelAnswer
+from masksmith.patterns import DoublePruned, TilePattern, TileSpec
+
+from .base import Parallelism, Solver
+from .double_prune import DoublePrune
+from .exact import Exact
+from .top_k import TopK
+
+PLANS_VERSION = 1
+"""Raised whenever the masks that `masksmith.whole_tensor` finds may change."""
+
+
+class Choice(NamedTuple):
+    """A solver and why it was chosen."""
+
+    solver: Solver
+    reason: str
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Chooses by the pattern alone, so that every process and shard chooses alike."""
+
+    name: ClassVar[str] = "auto"
+    parallelism: ClassVar[Parallelism] = "threads"
+
+    @property
+    def version(self) -> int:
+        """Changes whenever a solver that it may choose does, or a plan."""
+        return (PLANS_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
+
+    def select(self, pattern: TilePattern) -> Choice:
+        """Say which solver it would run, and why."""
+        if isinstance(pattern, DoublePruned):
+            return Choice(DoublePrune(), "the pattern names its own procedure; the optimum is 'transposable <=n:m'")
+        return self._for(pattern.tile)
+
+    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
+        """Refuse what the chosen solver refuses."""
+        return self._for(tile).solver.refusal(tile, forced=forced)
+
+    def __call__(self, panel: Panel) -> PanelAnswer:
+        """Solve with the chosen solver."""
+        return self._for(panel.tile).solver(panel)
+
+    @staticmethod
+    def _for(tile: TileSpec) -> Choice:
+        if tile.separable:
+            return Choice(TopK(), "rows are independent: the largest scores of each group are the optimum")
+        return Choice(Exact(), "rows and columns are bound: the proved optimum costs less than an approximation")

@@ -1,0 +1,137 @@
+"""OR-Tools' min-cost flow, one graph a tile: an exact solver that shares no code with `Exact`, and its oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
+
+from masksmith._errors import InfeasibleError, SolverError
+from masksmith._panels import KEEP, Bools, Forced, Panel, PanelAnswer, from_tiles, to_tiles
+from masksmith.patterns import TileSpec
+from masksmith.patterns.solver_support import tile_refusal
+
+from ._duals.exact_duals import ScaledTiles, exact_duals
+from ._duals.integers import Integers
+from .base import Parallelism
+
+_OPTIMAL, _INFEASIBLE, _OVERFLOW = (
+    int(status)
+    for status in (SimpleMinCostFlow.OPTIMAL, SimpleMinCostFlow.INFEASIBLE, SimpleMinCostFlow.BAD_COST_RANGE)
+)
+
+
+@dataclass(frozen=True)
+class MinCostFlow:
+    """Cost-scaling push-relabel on `rows -> columns` with an arc of capacity 1 and cost `-w` an entry.
+
+    Exact fill: rows supply their budget and columns demand theirs. At-most: one more node takes what rows do not use
+    and gives it to the columns, free of charge, so that a flow always exists. OR-Tools reports no potentials; they
+    come from the residual graph of the flow (`_duals.residual`).
+
+    OR-Tools holds the interpreter lock while it solves: processes, never threads. Every tile has its own graph, since
+    the choice among equal optima in a shared graph would depend on the neighbours.
+
+    Goldberg (1997), An efficient implementation of a scaling minimum-cost flow algorithm, J. Algorithms 22.
+    """
+
+    name: ClassVar[str] = "min-cost-flow"
+    version: ClassVar[int] = 1
+    parallelism: ClassVar[Parallelism] = "processes"
+
+    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
+        """Refuse tiles without column budgets."""
+        return tile_refusal(tile, self.name)
+
+    def __call__(self, panel: Panel) -> PanelAnswer:
+        """Solve every tile of a panel.
+
+        Raises:
+            InfeasibleError: If forced entries leave a tile without an allowed mask.
+            SolverError: If OR-Tools gives up for another reason.
+        """
+        tile, tiles = panel.tile, to_tiles(panel.scores, panel.tile)
+        forced = None if panel.forced is None else cast("Forced", to_tiles(panel.forced, tile))
+        scaled, mask, network = ScaledTiles.of(tiles, tile), np.empty(tiles.shape, np.bool_), _Network(tile)
+        costs, flat = network.costs(scaled.integers), mask.reshape(len(tiles), -1)
+        for index in range(len(tiles)):
+            fixed = None if forced is None else forced[index]
+            status = network.solve(costs[index], flat[index], fixed)
+            while status == _OVERFLOW and costs[index].any():
+                scaled.halve(index)
+                costs[index] = network.costs(scaled.integers[index : index + 1])
+                status = network.solve(costs[index], flat[index], fixed)
+            if status != _OPTIMAL:
+                raise _error(status, divmod(index, panel.across))
+        u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
+        shape = (panel.down, panel.across)
+        return PanelAnswer(
+            cast("Bools", from_tiles(mask, *shape)), u.reshape(*shape, tile.rows), v.reshape(*shape, tile.cols)
+        )
+
+
+class _Network:
+    """The arcs that all tiles share: entries in row-major order, then (at-most) the ways around them."""
+
+    def __init__(self, tile: TileSpec) -> None:
+        rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
+        around = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
+        self.entries = tile.rows * tile.cols
+        self.at_most = tile.at_most
+        self.tails = np.concatenate([np.repeat(rows, tile.cols), rows[: len(around)], around[tile.rows :]])
+        self.heads = np.concatenate([np.tile(cols, tile.rows), around[: tile.rows], cols[: len(around)]])
+        self.capacities = np.ones(len(self.tails), np.int64)
+        self.capacities[self.entries :] = max(tile.row_keep, tile.col_keep)
+        self.arcs = np.arange(self.entries, dtype=np.int32)
+        self.nodes = np.arange(tile.rows + tile.cols + tile.at_most, dtype=np.int32)
+        self.supplies = np.repeat(np.array([tile.row_keep, -tile.col_keep, 0]), [tile.rows, tile.cols, tile.at_most])
+        if tile.at_most:
+            self.supplies[-1] = -self.supplies.sum()
+
+    def costs(self, integers: Integers) -> Integers:
+        """Lay out the arcs' costs for integer scores `[T, R, C]`."""
+        costs = np.zeros((len(integers), len(self.tails)), np.int64)
+        np.negative(integers.reshape(len(integers), -1), out=costs[:, : self.entries])
+        return costs
+
+    def solve(self, costs: Integers, mask: Bools, forced: Forced | None) -> int:
+        """Write the best mask `[R * C]` of one tile and return the status; it is written only if `_OPTIMAL`."""
+        if forced is not None:
+            return self._solve_forced(costs, mask, forced)
+        status, flow = self._run(self.tails, self.heads, self.capacities, costs, self.supplies)
+        if status == _OPTIMAL:
+            mask[:] = flow.flows(self.arcs)
+        return status
+
+    def _solve_forced(self, costs: Integers, mask: Bools, forced: Forced) -> int:
+        """Route forced keeps beforehand, and leave the arcs of all forced entries out."""
+        kept = forced == KEEP
+        supplies = self.supplies.copy()
+        supplies[: forced.shape[0]] -= kept.sum(1)
+        supplies[forced.shape[0] : sum(forced.shape)] += kept.sum(0)
+        if supplies[: forced.shape[0]].min() < 0 or supplies[forced.shape[0] : sum(forced.shape)].max() > 0:
+            return _INFEASIBLE
+        if self.at_most:
+            supplies[-1] = -supplies[:-1].sum()
+        free = np.flatnonzero(forced.reshape(-1) == 0).astype(np.int32)
+        arcs = np.concatenate([free, np.arange(self.entries, len(self.tails), dtype=np.int32)])
+        chosen = (self.tails[arcs], self.heads[arcs], self.capacities[arcs], costs[arcs])
+        status, flow = self._run(*chosen, supplies)
+        if status == _OPTIMAL:
+            mask[:] = kept.reshape(-1)
+            mask[free] = flow.flows(self.arcs[: len(free)])
+        return status
+
+    def _run(self, tails: Any, heads: Any, capacities: Any, costs: Any, supplies: Any) -> tuple[int, Any]:
+        flow = SimpleMinCostFlow()
+        flow.add_arcs_with_capacity_and_unit_cost(tails, heads, capacities, costs)
+        flow.set_nodes_supplies(self.nodes, supplies)
+        return int(flow.solve()), flow
+
+
+def _error(status: int, place: tuple[int, int]) -> Exception:
+    if status == _INFEASIBLE:
+        return InfeasibleError("forced entries leave no allowed mask", place)
+    return SolverError(f"tile {place}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")

@@ -1,0 +1,59 @@
+"""Plain N:M: every group on its own, the n largest scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from masksmith._errors import InfeasibleError
+from masksmith._panels import Panel, PanelAnswer
+from masksmith.kernels.selection.top_k import top_k, top_k_of_four
+from masksmith.patterns import TileSpec
+from masksmith.patterns.solver_support import tile_refusal
+
+from .base import Parallelism
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep the n largest entries of every group of m: exact for patterns that separate.
+
+    The n-th largest score `u` proves it: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual
+    `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`.
+    """
+
+    name: ClassVar[str] = "top-k"
+    version: ClassVar[int] = 1
+    parallelism: ClassVar[Parallelism] = "threads"
+
+    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
+        """Refuse tiles whose columns are bound too."""
+        return tile_refusal(tile, self.name)
+
+    def __call__(self, panel: Panel) -> PanelAnswer:
+        """Solve every group of a panel.
+
+        Raises:
+            InfeasibleError: If forced entries leave a group without an allowed mask.
+        """
+        down, across, tile = panel.down, panel.across, panel.tile
+        scores = np.ascontiguousarray(panel.scores)
+        mask = np.empty(scores.shape, np.bool_) if panel.room is None else panel.room
+        prices = np.empty((down, across))
+        if tile.cols == 4 and panel.forced is None:
+            top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), prices.reshape(-1))
+        else:
+            forced = np.zeros((0, 0), np.int8) if panel.forced is None else np.ascontiguousarray(panel.forced)
+            impossible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, prices)
+            if impossible >= 0:
+                raise InfeasibleError(_why(tile), divmod(int(impossible), across))
+        # No memory for prices that are 0 wherever columns are free.
+        free = np.broadcast_to(np.float64(0), (down, across, tile.cols))
+        return PanelAnswer(mask, prices.reshape(down, across, 1), free)
+
+
+def _why(tile: TileSpec) -> str:
+    fill = "at most" if tile.at_most else "exactly"
+    return f"forced entries allow no mask that keeps {fill} {tile.row_keep} of {tile.cols}"

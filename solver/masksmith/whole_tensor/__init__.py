@@ -1,0 +1,46 @@
+"""Plans: how patterns are solved whose budgets belong to the whole tensor, one module a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from masksmith._errors import SolverError
+from masksmith._solution import Solution
+from masksmith.patterns import VNM, Block, Channels, Pattern, Unstructured, solver_refusal
+from masksmith.solvers.base import Solver
+
+from .reader import Ask as Ask
+
+Plan = Callable[[Any, Any, Ask], Solution]
+
+_PLANS: dict[type, tuple[str, str]] = {
+    Unstructured: ("unstructured", "solve_unstructured"),
+    Block: ("blocks", "solve_blocks"),
+    VNM: ("vnm", "solve_vnm"),
+    Channels: ("channels", "solve_channels"),
+}
+
+
+def plan_for(pattern: Pattern, solver: Solver, asked: Sequence[str]) -> Plan:
+    """Find the plan of a pattern.
+
+    Args:
+        pattern: What is allowed.
+        solver: What was asked for: `auto`, or the name of what the plan does anyway.
+        asked: Options of `solve` that were set although they mean nothing here.
+
+    Raises:
+        SolverError: If there is none, it is not what was asked for, or an option was set.
+    """
+    if asked:
+        raise SolverError(f"{asked[0]} does not go with {pattern}: only n:m patterns take it")
+    if type(pattern) not in _PLANS:
+        raise SolverError(f"no solver is known for {pattern}")
+    module, function = _PLANS[type(pattern)]
+    refusal = solver_refusal(pattern, solver.name)
+    if refusal is not None:
+        raise SolverError(refusal)
+    plan: Plan = getattr(import_module(f".{module}", __name__), function)
+    return plan

@@ -1,0 +1,62 @@
+"""Blocks balanced both ways: one min-cost flow over the whole grid of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
+
+from masksmith._errors import SolverError
+from masksmith._panels import Bools, Duals
+from masksmith.patterns import TileSpec
+from masksmith.solvers._duals.exact_duals import ScaledTiles, exact_duals
+from masksmith.solvers._duals.integers import Integers
+
+from .units import Choice
+
+MAX_BLOCKS = 1 << 22
+"""Arcs of a flow; beyond, it takes minutes and gigabytes."""
+
+_OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
+
+
+def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Choice:
+    """Keep as many blocks of each row and column as the budgets say: the best such choice, with the prices to prove it.
+
+    Block rows supply their budget, block columns demand theirs; an arc of capacity 1 and cost `-worth` stands for every
+    block. Costs are integers, exact where one power of two makes them so. OR-Tools reports no potentials: they come
+    from the residual graph (`solvers._duals.residual`), as those of tiles do.
+
+    Raises:
+        SolverError: If the grid is too large for one flow, or OR-Tools gives up.
+    """
+    if worth.size > MAX_BLOCKS:
+        raise SolverError(
+            f"balance both is one flow over all blocks, and {worth.size} are more than {MAX_BLOCKS}; use larger blocks "
+            f"or balance rows"
+        )
+    # The residual graph asks for no budgets where they are exact: they are those of the mask.
+    tile = TileSpec(worth.shape[0], worth.shape[1], 1, 1)
+    scaled = ScaledTiles.of(worth[None], tile)
+    status, mask = _flow(scaled.integers[0], by_row, by_col)
+    while status == _OVERFLOW and scaled.integers.any():
+        scaled.halve(0)
+        status, mask = _flow(scaled.integers[0], by_row, by_col)
+    if status != _OPTIMAL:
+        raise SolverError(f"OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
+    u, v = exact_duals(scaled, mask[None], tile, None)
+    return Choice(mask, u.T, v, "min-cost-flow")
+
+
+def _flow(worth: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:
+    down, across = worth.shape
+    tails = np.repeat(np.arange(down, dtype=np.int32), across)
+    heads = np.tile(np.arange(down, down + across, dtype=np.int32), down)
+    flow = SimpleMinCostFlow()
+    arcs = flow.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(worth.size, np.int64), -worth.reshape(-1))
+    nodes = np.arange(down + across, dtype=np.int32)
+    flow.set_nodes_supplies(nodes, np.concatenate([by_row, np.negative(by_col)]).astype(np.int64))
+    status = int(flow.solve())
+    mask = flow.flows(arcs).astype(np.bool_) if status == _OPTIMAL else np.zeros(worth.size, np.bool_)
+    return status, mask.reshape(worth.shape)

@@ -1,0 +1,90 @@
+"""Unstructured: the largest scores of the whole tensor, by a threshold found in histograms."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._panels import Bools, Matrix
+from masksmith._solution import Solution
+from masksmith.kernels.selection.histogram import BINS, count
+from masksmith.patterns import Unstructured
+
+from .outcome import Outcome, conclude
+from .reader import Ask, Reader
+from .violations import threshold_violation
+
+
+def solve_unstructured(scores: Any, pattern: Unstructured, ask: Ask) -> Solution:
+    """Keep the largest scores, ties to the lowest row-major index of the `[out, in]` view.
+
+    The bits of non-negative floats are ordered as the floats are: one pass counts the scores by their leading 16 bits,
+    the next ones those that begin as the threshold does, until the threshold is known to the last bit. Never more than
+    a panel and a histogram are held, besides the mask. The k-th largest score t proves the mask: every kept score is
+    at least t and every dropped one at most.
+    """
+    begun = time.perf_counter()
+    reader = Reader(scores, ask)
+    reader.passes = 5 if reader.source.is_double else 3
+    threshold = _Threshold(reader, pattern.kept(reader.source.shape))
+    objectives, violations, kept = [], [], 0
+    for first, rows in reader.again():
+        mask = threshold.mask(rows)
+        objectives.append(float((rows * mask).sum(dtype=np.float64)))
+        violations.append(threshold_violation(rows, mask, threshold.value))
+        kept += int(np.count_nonzero(mask))
+        reader.sink.write(first, mask)
+    objective = math.fsum(objectives)
+    pieces = np.array([[objective]]), np.array([[math.fsum(violations)]])
+    return conclude(reader, pattern, Outcome(*pieces, objective, kept, "threshold"), ask, begun)
+
+
+class _Threshold:
+    """The k-th largest score.
+
+    Attributes:
+        value: It.
+    """
+
+    WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
+
+    def __init__(self, reader: Reader, keep: int) -> None:
+        self._word: Any = self.WORDS[8 if reader.source.is_double else 4]
+        bits = self._word(0).nbytes * 8
+        self._sign = self._word((1 << (bits - 1)) - 1)
+        seen, prefix, left = 0, 0, keep
+        for shift in range(bits - 16, -1, -16):
+            panels = reader.again() if seen else reader.checked()
+            counts = self._count(panels, seen, prefix, shift)
+            above = np.cumsum(counts[::-1])
+            place = int(np.searchsorted(above, left))
+            left -= int(above[place] - counts[::-1][place])
+            prefix |= (BINS - 1 - place) << shift
+            seen |= (BINS - 1) << shift
+            self._ties = int(counts[BINS - 1 - place])
+        self._room = left
+        self.value = float(np.array([prefix], self._word).view(np.float64 if bits == 64 else np.float32)[0])
+
+    def _count(self, panels: Any, seen: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
+        counts = np.zeros(BINS, np.int64)
+        for _, rows in panels:
+            word = self._word
+            count(rows.view(word), word(seen), word(prefix), self._sign, word(shift), counts)
+        return counts
+
+    def mask(self, rows: Matrix) -> Bools:
+        """Choose from the next panel: all above the threshold, and of those equal to it the first few in all."""
+        if self._ties == self._room:
+            everything: Bools = rows >= self.value
+            return everything
+        mask: Bools = rows > self.value
+        if self._room > 0:
+            equal = np.flatnonzero(rows == self.value)[: self._room]
+            mask.flat[equal] = True
+            self._room -= len(equal)
+            self._ties = -1
+        return mask
