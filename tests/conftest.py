@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from broker import Valkey
 
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.store import BlobStore
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.records import JobRecords
 
 # The name by which starlette's test client calls the application.
 os.environ.setdefault("MASKSMITH_ALLOWED_HOSTS", "testserver")

@@ -5,7 +5,7 @@ import json
 import math
 import struct
 
-from masksmith_protocol.headers import DTYPE_BITS
+from masksmith_wire.headers import DTYPE_BITS
 
 HUGE = [2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 2**200, -1, -(2**63)]
 STRANGE = [None, True, False, "", "4", "F32", 0.5, 1e308, [], [[]], {}, {"dtype": "F32"}, [None], ["4"], 2**100]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from masksmith_protocol.masks import unpack
-from masksmith_protocol.store import result_name
+from masksmith_state.blobs.store import result_name
+from masksmith_wire.masks import unpack
 
 WEIGHT = np.random.default_rng(0).standard_normal((32, 48)).astype(np.float32)
 TRANSPOSABLE = "transposable 2:4"

@@ -6,7 +6,7 @@ with Client() as client:
     masks = client.solve(model.state_dict(), "transposable 8:16")
 """
 
-from masksmith_protocol.documents import JobState as JobState, TensorReport as TensorReport
+from masksmith_wire.documents import JobState as JobState, TensorReport as TensorReport
 
 from ._async_client import AsyncClient as AsyncClient
 from ._async_jobs import AsyncJob as AsyncJob

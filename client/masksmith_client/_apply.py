@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from masksmith_protocol.headers import DTYPE_BITS
+from masksmith_wire.headers import DTYPE_BITS
 
 from ._errors import InputError
 from ._files import read_metadata, read_path

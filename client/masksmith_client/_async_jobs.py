@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
-from masksmith_protocol.benchmarks import BenchmarkRequest
-from masksmith_protocol.documents import JobState, JobSummary
+from masksmith_wire.benchmarks import BenchmarkRequest
+from masksmith_wire.documents import JobState, JobSummary
 
 from . import _calls as calls
 from ._async_connection import AsyncConnection

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypedDict
 from pydantic import ValidationError
 
 from masksmith.benchmark import MODELS, Layer, group, read_shapes
-from masksmith_protocol.benchmarks import BenchmarkRequest, LayerInput
-from masksmith_protocol.dtypes import FLOAT_DTYPES
+from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
+from masksmith_wire.dtypes import FLOAT_DTYPES
 
 from ._errors import InputError
 from ._submission import read_weights

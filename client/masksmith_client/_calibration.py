@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from masksmith_protocol.documents import Skipped
-from masksmith_protocol.dtypes import FLOAT_DTYPES
-from masksmith_protocol.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
-from masksmith_protocol.updates import UpdateMethod
+from masksmith_wire.documents import Skipped
+from masksmith_wire.dtypes import FLOAT_DTYPES
+from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
+from masksmith_wire.updates import UpdateMethod
 
 from ._errors import InputError
 from ._files import read_path

@@ -12,10 +12,10 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from masksmith.benchmark import Report
-from masksmith_protocol import WIRE_VERSION
-from masksmith_protocol.benchmarks import BenchmarkRequest
-from masksmith_protocol.documents import Job, JobPage, JobSummary, MasksRequest, WorkerInfo
-from masksmith_protocol.errors import Code, Problem
+from masksmith_wire import WIRE_VERSION
+from masksmith_wire.benchmarks import BenchmarkRequest
+from masksmith_wire.documents import Job, JobPage, JobSummary, MasksRequest, WorkerInfo
+from masksmith_wire.errors import Code, Problem
 
 from ._errors import BadRequest, Conflict, NotFound, RateLimited, ServerError, StatusError, Unauthorized, WireError
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING
 
-from masksmith_protocol.documents import CaseView, JobState, TensorReport
-from masksmith_protocol.errors import Problem
+from masksmith_wire.documents import CaseView, JobState, TensorReport
+from masksmith_wire.errors import Problem
 
 if TYPE_CHECKING:
     from ._job_view import JobView

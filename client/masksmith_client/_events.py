@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from masksmith_protocol.documents import Job, JobState, Progress
+from masksmith_wire.documents import Job, JobState, Progress
 
 from ._errors import ClientError, TimeoutError
 from ._retry import RetryPolicy, is_passing

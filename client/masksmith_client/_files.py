@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from masksmith_protocol.headers import Header, HeaderError, TensorEntry
+from masksmith_wire.headers import Header, HeaderError, TensorEntry
 
 from ._errors import InputError
 from ._headers import read_header

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from masksmith_protocol.headers import PREFIX_BYTES, Header, HeaderError, header_length, parse_header
+from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, parse_header
 
 
 def read_header(file: BinaryIO) -> Header:

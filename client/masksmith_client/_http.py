@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from masksmith_protocol import WIRE_VERSION
+from masksmith_wire import WIRE_VERSION
 
 from ._settings import Settings
 from ._version import __version__

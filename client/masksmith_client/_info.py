@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.errors import Problem
+from masksmith_wire.documents import WorkerInfo
+from masksmith_wire.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)

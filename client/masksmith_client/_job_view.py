@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from masksmith_protocol.documents import Job as JobDocument, JobState, Skipped, TensorReport
+from masksmith_wire.documents import Job as JobDocument, JobState, Skipped, TensorReport
 
 from ._errors import JobFailedError
 from ._notebook import job_html

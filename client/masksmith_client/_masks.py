@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from masksmith_protocol.headers import HeaderError, TensorEntry
-from masksmith_protocol.masks import MaskInfo, packed_width, read_infos, unpack
+from masksmith_wire.headers import HeaderError, TensorEntry
+from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
 from ._errors import InputError, TransportError
 from ._headers import read_header

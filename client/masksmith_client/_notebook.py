@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from masksmith_protocol.documents import Job, TensorReport
+from masksmith_wire.documents import Job, TensorReport
 
 HEADS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from masksmith.patterns import Pattern, PatternError, matrix_shape
-from masksmith_protocol.documents import Skipped
-from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
-from masksmith_protocol.shards import outsized
+from masksmith_wire.documents import Skipped
+from masksmith_wire.dtypes import FLOAT_DTYPES, is_supported
+from masksmith_wire.whole_tensors import outsized
 
 from ._errors import InputError
 from ._weights import Weight

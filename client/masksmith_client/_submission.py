@@ -12,10 +12,10 @@ from typing import Any, Literal, TypedDict, get_args
 from pydantic import ValidationError
 
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
-from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
-from masksmith_protocol.scores import parse_scores
-from masksmith_protocol.shards import binding
-from masksmith_protocol.updates import parse_update
+from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
+from masksmith_wire.scores import parse_scores
+from masksmith_wire.updates import parse_update
+from masksmith_wire.whole_tensors import binding
 
 from ._calibration import Calibration, Chosen
 from ._errors import InputError

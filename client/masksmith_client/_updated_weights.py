@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from masksmith_protocol.dtypes import to_numpy
-from masksmith_protocol.headers import TensorEntry
+from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.headers import TensorEntry
 
 from ._headers import read_header
 from ._tensors import SAFETENSORS_DTYPES

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from masksmith_protocol.headers import DTYPE_BITS
+from masksmith_wire.headers import DTYPE_BITS
 
 KEY = "weight"
 """Name of the tensor inside its file: the same for all, so that equal weights have equal digests."""

@@ -7,9 +7,9 @@ import sys
 
 import redis
 
-from masksmith_protocol import logs
-from masksmith_protocol.keys import Keys
-from masksmith_protocol.records import JobRecords
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.keys import Keys
+from masksmith_state.telemetry import logs
 
 from .serving.front import Front
 from .settings import Settings

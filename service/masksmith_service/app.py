@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 
-from masksmith_protocol import spans
-from masksmith_protocol.sweeper import Sweeper
+from masksmith_state.jobs.sweeper import Sweeper
+from masksmith_state.telemetry import tracing
 
 from . import errors
 from .described import describe
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
     """
     settings = settings or Settings()
     closing = closing or Event()
-    telemetry = spans.provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    telemetry = tracing.provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

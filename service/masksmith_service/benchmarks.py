@@ -17,7 +17,9 @@ from masksmith.benchmark import (
     own_kernels,
     plan,
 )
-from masksmith_protocol.benchmarks import (
+from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.benchmarks import (
     BenchmarkOptions,
     BenchmarkPlan,
     BenchmarkRequest,
@@ -29,9 +31,7 @@ from masksmith_protocol.benchmarks import (
     PlannedCase,
     PlannedMask,
 )
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.jobs import JobRecord
-from masksmith_protocol.records import JobRecords
+from masksmith_wire.errors import Code, RequestError
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from masksmith_protocol.addresses import is_address
-from masksmith_protocol.errors import Code, RequestError
+from masksmith_wire.errors import Code, RequestError
 
+from .addresses import is_address
 from .settings import Settings
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})

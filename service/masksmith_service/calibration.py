@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from masksmith_protocol.documents import MasksOptions, StatisticInput
-from masksmith_protocol.dtypes import FLOAT_DTYPES
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import Header, TensorEntry
-from masksmith_protocol.scores import KINDS, parse_scores, statistic_key, statistic_misfit
-from masksmith_protocol.shards import WHOLE_BYTES, PlannedTensor
-from masksmith_protocol.updates import parse_update
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.documents import MasksOptions, StatisticInput
+from masksmith_wire.dtypes import FLOAT_DTYPES
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.scores import KINDS, parse_scores, statistic_key, statistic_misfit
+from masksmith_wire.updates import parse_update
+from masksmith_wire.whole_tensors import WHOLE_BYTES
 
 
 class Statistics:

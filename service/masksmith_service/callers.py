@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.keys import KEYS, KeyInfo, Quotas, Role, is_genuine, key_key, key_of, read_key, session_key
+from masksmith_state.keys import KEYS, KeyInfo, Quotas, Role, is_genuine, key_key, key_of, read_key, session_key
+from masksmith_wire.errors import Code, RequestError
 
 from .settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Problem
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Problem
 
 _PROBLEM = {
     "description": "A problem document",

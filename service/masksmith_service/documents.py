@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from masksmith_protocol.errors import Code, RequestError
+from masksmith_wire.errors import Code, RequestError
 
 from . import errors
 from .browsers import READS

@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
 from starlette.exceptions import HTTPException
 
-from masksmith_protocol import logs
-from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Code, Problem, RequestError
+from masksmith_state.telemetry import logs
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, Problem, RequestError
 
 from .pages.rendering import render
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from masksmith_protocol.documents import JobState
-from masksmith_protocol.jobs import events_key, job_key
+from masksmith_state.jobs.model import events_key, job_key
+from masksmith_wire.documents import JobState
 
 BLOCK_MS = 2000
 MAX_FOLLOWERS = 10_000

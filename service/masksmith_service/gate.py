@@ -9,8 +9,8 @@ from fastapi import Request
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from masksmith_protocol import logs
-from masksmith_protocol.errors import Code, RequestError
+from masksmith_state.telemetry import logs
+from masksmith_wire.errors import Code, RequestError
 
 from . import browsers, errors
 from .callers import COOKIE, Caller, identify

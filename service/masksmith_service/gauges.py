@@ -11,9 +11,9 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from masksmith_protocol.counts import GAPS, SECONDS, UPLOAD_BYTES, grouped
-from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE
-from masksmith_protocol.records import JobRecords
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
+from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, grouped
 
 
 class Gauges:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from masksmith_protocol import logs
+from masksmith_state.telemetry import logs
 
 from . import errors
 from .browsers import READS

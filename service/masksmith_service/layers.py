@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.patterns import TilePattern, matrix_shape, parse
-from masksmith_protocol import masks
-from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.dtypes import ITEM_BYTES, to_numpy
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.jobs import JobRecord
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.shards import PlannedTensor, shards_by_tensor
-from masksmith_protocol.store import BlobStore, result_name, upload_name
+from masksmith_state.blobs.store import BlobStore, result_name, upload_name
+from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.shards import PlannedTensor, shards_by_tensor
+from masksmith_wire import masks
+from masksmith_wire.documents import MasksOptions
+from masksmith_wire.dtypes import ITEM_BYTES, to_numpy
+from masksmith_wire.errors import Code, RequestError
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from masksmith.patterns import MaskCounts, capacity, matrix_shape, parse, storage
-from masksmith_protocol.documents import ChangeReport, MasksOptions
-from masksmith_protocol.dtypes import ITEM_BYTES
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.shards import BLOCK_ROWS, PlannedTensor
+from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
+from masksmith_wire.documents import ChangeReport, MasksOptions
+from masksmith_wire.dtypes import ITEM_BYTES
 
 
 def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], options: MasksOptions) -> dict[str, Any]:

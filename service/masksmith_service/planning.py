@@ -9,10 +9,14 @@ from typing import Annotated
 from pydantic import Field
 
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
-from masksmith_protocol.documents import MasksOptions, MasksRequest, Skipped, TensorInput
-from masksmith_protocol.dtypes import FLOAT_DTYPES, is_supported
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import (
+from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
+from masksmith_wire.dtypes import FLOAT_DTYPES, is_supported
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import (
     LARGEST_HEADER_BYTES,
     PREFIX_BYTES,
     Header,
@@ -21,11 +25,8 @@ from masksmith_protocol.headers import (
     header_length,
     parse_header,
 )
-from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.jobs import Plan
-from masksmith_protocol.shards import PlannedTensor, binding, outsized
-from masksmith_protocol.store import BlobStore, upload_name
-from masksmith_protocol.updates import parse_update
+from masksmith_wire.updates import parse_update
+from masksmith_wire.whole_tensors import binding, outsized
 
 from .calibration import Statistics
 from .previous import MasksOf, previous_masks

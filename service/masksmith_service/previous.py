@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from masksmith_protocol.digests import is_digest
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import Header
-from masksmith_protocol.jobs import JobRecord, ShardReport
-from masksmith_protocol.masks import packed_width, read_infos
-from masksmith_protocol.shards import MaskPart, Shard
-from masksmith_protocol.store import result_name, upload_name
+from masksmith_state.blobs.store import result_name, upload_name
+from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.shards import MaskPart, Shard
+from masksmith_wire.digests import is_digest
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import Header
+from masksmith_wire.masks import packed_width, read_infos
 
 from .results import finished
 

@@ -9,7 +9,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from masksmith_protocol.queues import CPU_QUEUE, broker_url, task_of, transport_options
+from masksmith_state.queue import CPU_QUEUE, broker_url, task_of, transport_options
 
 
 class Queue:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 import numpy as np
 
-from masksmith_protocol import masks
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.jobs import JobRecord, ShardReport
-from masksmith_protocol.masks import MaskInfo
-from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
-from masksmith_protocol.store import BlobStore, result_name
+from masksmith_state.blobs.store import BlobStore, result_name
+from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_wire import masks
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.masks import MaskInfo
 
 
 def finished(

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from masksmith_protocol.addresses import is_loopback
-from masksmith_protocol.logs import LogFormat
-from masksmith_protocol.shards import SHARD_BYTES
+from masksmith_state.jobs.shards import SHARD_BYTES
+from masksmith_state.telemetry.logs import LogFormat
+
+from .addresses import is_loopback
 
 
 class Settings(BaseSettings):

@@ -11,11 +11,11 @@ import redis.asyncio
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from masksmith_protocol.counts import COUNTS, UPLOAD_BYTES
-from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.retention import Retention
-from masksmith_protocol.store import BlobStore
+from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.retention import Retention
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.telemetry.counters import COUNTS, UPLOAD_BYTES
 
 from .endings import Endings
 from .events import BLOCK_MS, MAX_FOLLOWERS

@@ -10,17 +10,17 @@ from typing import Any
 import redis
 
 from masksmith.patterns import Pattern
-from masksmith_protocol import logs
-from masksmith_protocol.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
-from masksmith_protocol.digests import digest_document
-from masksmith_protocol.documents import MasksRequest
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import Header
-from masksmith_protocol.jobs import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
-from masksmith_protocol.placement import search_queue
-from masksmith_protocol.queues import bench_queue
-from masksmith_protocol.shards import Shard, cut
-from masksmith_protocol.updates import parse_update
+from masksmith_state.jobs.model import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
+from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.shards import Shard, cut
+from masksmith_state.queue import bench_queue
+from masksmith_state.telemetry import logs
+from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
+from masksmith_wire.digests import digest_document
+from masksmith_wire.documents import MasksRequest
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import Header
+from masksmith_wire.updates import parse_update
 
 from . import planning
 from .benchmarks import plan_benchmark

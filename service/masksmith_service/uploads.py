@@ -12,8 +12,10 @@ from blake3 import blake3
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import (
+from masksmith_state.blobs.references import Linked
+from masksmith_state.blobs.store import BlobStore, incoming_name, upload_name
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import (
     PREFIX_BYTES,
     Header,
     HeaderError,
@@ -22,8 +24,6 @@ from masksmith_protocol.headers import (
     header_length,
     parse_header,
 )
-from masksmith_protocol.holdings import Linked
-from masksmith_protocol.store import BlobStore, incoming_name, upload_name
 
 from .callers import Caller
 from .settings import Settings

@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 
 from masksmith.benchmark import CaseResult, winners
-from masksmith_protocol.benchmarks import CaseReport, PlannedCase
-from masksmith_protocol.documents import (
+from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
+from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_state.jobs.snapshots import Snapshot
+from masksmith_wire.benchmarks import CaseReport, PlannedCase
+from masksmith_wire.documents import (
     CaseView,
     Job,
     JobState,
@@ -18,9 +21,6 @@ from masksmith_protocol.documents import (
     TensorReport,
     UpdateReport,
 )
-from masksmith_protocol.jobs import JobRecord, ShardReport, by_index, record_of
-from masksmith_protocol.shards import PlannedTensor, Shard, shards_by_tensor
-from masksmith_protocol.snapshots import Snapshot
 
 from .benchmarks import case_result
 from .measures import measured

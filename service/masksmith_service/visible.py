@@ -7,11 +7,11 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import Depends
 
-from masksmith_protocol import logs
-from masksmith_protocol.documents import Job
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.jobs import JobRecord
-from masksmith_protocol.snapshots import read_snapshot, read_snapshot_soon
+from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_soon
+from masksmith_state.telemetry import logs
+from masksmith_wire.documents import Job
+from masksmith_wire.errors import Code, RequestError
 
 from .callers import Caller, CallerDep
 from .state import State, StateDep

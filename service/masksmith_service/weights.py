@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.headers import build_header
-from masksmith_protocol.jobs import JobRecord, ShardReport
-from masksmith_protocol.shards import Shard
-from masksmith_protocol.store import BlobStore, weights_name
+from masksmith_state.blobs.store import BlobStore, weights_name
+from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.shards import Shard
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import build_header
 
 from .results import finished
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from masksmith_protocol.store import BlobStore
+from masksmith_state.blobs.store import BlobStore
 
 from .layers import Floats, Layer
 

@@ -66,7 +66,7 @@ def test_patterns_cost_nothing_but_the_standard_library():
 
 @pytest.mark.parametrize(
     "module",
-    ["masksmith_protocol.documents", "masksmith_protocol.shards", "masksmith_service.app", "masksmith_client"],
+    ["masksmith_wire.documents", "masksmith_state.jobs.shards", "masksmith_service.app", "masksmith_client"],
 )
 def test_only_the_worker_pays_for_the_solver(module):
     loaded = loaded_by(module)
@@ -82,7 +82,7 @@ def test_kernels_are_declared_without_loading_what_runs_them():
 
 def test_the_library_knows_nothing_of_the_network():
     loaded = loaded_by("masksmith._solve")
-    assert not {"pydantic", "fastapi", "celery", "redis", "httpx2", "obstore", "masksmith_protocol"} & loaded
+    assert not {"pydantic", "fastapi", "celery", "redis", "httpx2", "obstore", "masksmith_wire"} & loaded
 
 
 def test_celery_is_met_in_few_modules():
@@ -111,11 +111,11 @@ def test_the_process_that_asks_for_masks_loads_no_torch():
     assert not {"torch", "numba", "ortools", "loky"} & loaded_by("masksmith_client.training.asking.__main__")
 
 
-@pytest.mark.parametrize("kernel", ["_certificate", "_certificate_lanes", "_row_certificate"])
+@pytest.mark.parametrize("kernel", ["tiles", "tiles_simd", "rows"])
 def test_the_certificate_shares_no_code_with_solvers(kernel):
-    path = ROOT / f"solver/masksmith/kernels/{kernel}.py"
-    assert {node.module for node in tree(path).body if isinstance(node, ast.ImportFrom) and node.level} == {"_jit"}
-    assert {name for name in imported(path) if "masksmith" in name} == {"masksmith._panels"}
+    path = ROOT / f"solver/masksmith/kernels/certificate/{kernel}.py"
+    assert not [node for node in tree(path).body if isinstance(node, ast.ImportFrom) and node.level]
+    assert {name for name in imported(path) if "masksmith" in name} == {"masksmith._panels", "masksmith.kernels.jit"}
 
 
 def test_only_settings_read_the_environment():

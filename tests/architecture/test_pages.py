@@ -17,8 +17,8 @@ import masksmith_client
 import masksmith_service.settings
 import masksmith_worker.settings
 from masksmith_client.cli.app import app as cli
-from masksmith_protocol.errors import Code
 from masksmith_service.app import create_app
+from masksmith_wire.errors import Code
 
 START = ROOT / "docs" / "start.md"
 HTTP = ROOT / "docs" / "http.md"

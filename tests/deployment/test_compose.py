@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 
 import masksmith as ms
 from masksmith_client.cli.valkey import find_binary
-from masksmith_protocol.masks import unpack
+from masksmith_wire.masks import unpack
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

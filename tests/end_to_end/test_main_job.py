@@ -9,7 +9,7 @@ import safetensors.numpy
 
 import masksmith as ms
 from masksmith_client import JobFailedError, StatusError
-from masksmith_protocol.masks import read_infos, unpack
+from masksmith_wire.masks import read_infos, unpack
 
 PATTERN = "transposable 8:16"
 MASKSMITH = Path(sys.executable).with_name("masksmith")

@@ -7,7 +7,7 @@ import pytest
 import safetensors
 from forgery import Forger
 
-from masksmith_protocol.headers import DTYPE_BITS, PREFIX_BYTES, HeaderError, header_length, parse_header
+from masksmith_wire.headers import DTYPE_BITS, PREFIX_BYTES, HeaderError, header_length, parse_header
 
 BATCHES = [pytest.param(5_000, id="5000"), pytest.param(100_000, id="100000", marks=pytest.mark.slow)]
 

@@ -13,10 +13,10 @@ import pytest
 from blake3 import blake3
 
 from masksmith_client import AsyncClient, Client, RetryPolicy
-from masksmith_protocol.documents import Job, JobState, MasksRequest, Progress, TensorReport
-from masksmith_protocol.errors import Code, RequestError, TensorError
-from masksmith_protocol.headers import PREFIX_BYTES, Header, header_length, parse_header
-from masksmith_protocol.masks import MaskInfo, file_header, pack
+from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
+from masksmith_wire.errors import Code, RequestError, TensorError
+from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 QUICK = RetryPolicy(retries=3, first_s=0.001, longest_s=0.002, outage_s=0.3)
 Fault = Callable[[httpx2.Request], httpx2.Response]

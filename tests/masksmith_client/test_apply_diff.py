@@ -14,7 +14,7 @@ from masksmith_client import InputError, Masks, _compare, _files
 from masksmith_client._apply import apply_masks
 from masksmith_client._compare import compare
 from masksmith_client.cli.app import run
-from masksmith_protocol.masks import MaskInfo, file_header, pack
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 RNG = np.random.default_rng(0)
 SHAPES = {"a": (33, 70), "conv": (5, 3, 3, 3), "row": (1, 9)}

@@ -12,7 +12,7 @@ import pytest
 
 from masksmith_client import Client, Unauthorized
 from masksmith_client.cli.app import run
-from masksmith_protocol.keys import Keys, Role
+from masksmith_state.keys import Keys, Role
 
 MASKSMITH = str(Path(sys.executable).parent / "masksmith")
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 from masksmith_client._job_view import JobView
-from masksmith_protocol.documents import Job, JobState, Progress, TensorReport
-from masksmith_protocol.errors import Code, TensorError
+from masksmith_wire.documents import Job, JobState, Progress, TensorReport
+from masksmith_wire.errors import Code, TensorError
 
 
 def test_a_job_shows_a_row_for_each_tensor_whatever_its_name():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from masksmith.benchmark import CaseResult, Measurement, Report, Timing
-from masksmith_protocol.benchmarks import AnnouncedKernel, BenchWorker, CaseReport
-from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.errors import TensorError
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.queues import BENCH_CPU_QUEUE, CPU_QUEUE
+from masksmith_state.jobs.model import ShardReport
+from masksmith_state.queue import BENCH_CPU_QUEUE, CPU_QUEUE
+from masksmith_wire.benchmarks import AnnouncedKernel, BenchWorker, CaseReport
+from masksmith_wire.documents import WorkerInfo
+from masksmith_wire.errors import TensorError
 
 LAYER = {"name": "layer.weight", "rows": 64, "cols": 128}
 ASKED = {"kind": "benchmark", "layers": [LAYER], "patterns": ["2:4"], "batches": [1, 32], "curves": False}

@@ -3,8 +3,8 @@ import re
 import pytest
 
 from masksmith.benchmark import Case, CaseResult, Layer, Measurement, Report, Timing
-from masksmith_protocol.benchmarks import CaseReport
 from masksmith_service.pages import charts
+from masksmith_wire.benchmarks import CaseReport
 
 HTML = {"Accept": "text/html"}
 

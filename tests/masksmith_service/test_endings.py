@@ -6,10 +6,10 @@ import time
 
 import redis.asyncio
 
-from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.jobs import Plan
-from masksmith_protocol.shards import PlannedTensor, Shard
 from masksmith_service.endings import Endings
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.documents import MasksOptions
 
 
 def new_job(records):

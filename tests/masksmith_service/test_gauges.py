@@ -9,13 +9,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from masksmith_protocol.counts import GAPS, SECONDS
-from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.errors import TensorError
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.keys import Keys, Role
-from masksmith_protocol.store import BlobStore
 from masksmith_service.app import create_app
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.model import ShardReport
+from masksmith_state.keys import Keys, Role
+from masksmith_state.telemetry.counters import GAPS, SECONDS
+from masksmith_wire.documents import WorkerInfo
+from masksmith_wire.errors import TensorError
 from masksmith_worker.runner import Runner
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"

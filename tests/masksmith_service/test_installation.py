@@ -4,10 +4,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from masksmith.patterns import parse
-from masksmith_protocol.documents import SolverName, WorkerInfo
-from masksmith_protocol.records import JobRecords
 from masksmith_service.app import create_app
 from masksmith_service.settings import Settings
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.documents import SolverName, WorkerInfo
 
 WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["masksmith.cpu"], version="1",
                     started_at="2026-01-01T00:00:00Z")  # fmt: skip
@@ -85,7 +85,7 @@ def test_without_a_broker_everything_says_so_and_comes_back(fragile, fragile_val
 
 
 def test_a_job_that_was_recorded_but_not_enqueued_is_enqueued_later(fragile, fragile_valkey, good, monkeypatch, caplog):
-    monkeypatch.setattr("masksmith_protocol.sweeper.IDLE_PATIENCE_S", 0.0)
+    monkeypatch.setattr("masksmith_state.jobs.sweeper.IDLE_PATIENCE_S", 0.0)
     fragile_valkey.start()
     records = JobRecords(fragile_valkey.url)
     create = JobRecords.create

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from masksmith_protocol.errors import TensorError
-from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.masks import pack, read_infos, unpack
-from masksmith_protocol.store import BlobStore, result_name
 from masksmith_service import results
+from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.store import BlobStore, result_name
+from masksmith_state.jobs.model import ShardReport
+from masksmith_wire.errors import TensorError
+from masksmith_wire.masks import pack, read_infos, unpack
 
 MASK = np.tile([True, True, False, False], (8, 2))
 NAN = ShardReport(error=TensorError(code="invalid_scores", message="tensor 'b': NaN at [3, 1]", index=[3, 1]))

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from masksmith_protocol import logs
-from masksmith_protocol.keys import Keys
 from masksmith_service.callers import COOKIE
+from masksmith_state.keys import Keys
+from masksmith_state.telemetry import logs
 
 
 @pytest.fixture(params=["json", "text"])

@@ -9,9 +9,9 @@ from blake3 import blake3
 from starlette.testclient import TestClient
 
 from masksmith_client import Client
-from masksmith_protocol.keys import Keys, Quotas, Role
 from masksmith_service.app import create_app
 from masksmith_service.callers import COOKIE
+from masksmith_state.keys import Keys, Quotas, Role
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_no_address_of_a_job_tells_another_key_that_it_is_there(app, client, mad
 
 
 def test_expired_uploads_go_while_the_service_runs(settings, save, on_disk, monkeypatch):
-    monkeypatch.setattr("masksmith_protocol.retention.PERIOD_S", 0.1)
+    monkeypatch.setattr("masksmith_state.blobs.retention.PERIOD_S", 0.1)
     quick = settings.model_copy(update={"sweep_s": 0.05, "upload_age_s": 0.3, "result_age_s": 0.3})
     data = save({"w": np.ones((4, 4), np.float32)})
     digest = blake3(data).hexdigest()

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith_protocol.documents import Job, WorkerInfo
-from masksmith_protocol.errors import TensorError
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.keys import Keys, Role
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.routes.discovery import PATTERNS
+from masksmith_state.jobs.model import ShardReport
+from masksmith_state.keys import Keys, Role
+from masksmith_wire.documents import Job, WorkerInfo
+from masksmith_wire.errors import TensorError
 
 PAGES = files("masksmith_service.pages")
 HTML = {"Accept": "text/html,application/xhtml+xml"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.masks import MaskInfo, file_header, pack
-from masksmith_protocol.store import BlobStore, result_name, upload_name
+from masksmith_state.blobs.store import BlobStore, result_name, upload_name
+from masksmith_state.jobs.model import ShardReport
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 MASK = np.random.default_rng(0).random((8, 8)) < 0.5
 
@@ -91,7 +91,7 @@ def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, r
 def test_tensors_too_large_for_their_pattern_are_skipped_unless_they_are_named(
     client, save, check_problem, monkeypatch
 ):
-    monkeypatch.setattr("masksmith_protocol.shards.WHOLE_BYTES", 200)
+    monkeypatch.setattr("masksmith_wire.whole_tensors.WHOLE_BYTES", 200)
     data = save({"large": np.ones((8, 8), np.float32), "small": np.ones((4, 4), np.float32)})
     job = client.post("/v1/masks", params={"pattern": "50%"}, content=data).json()
     assert [tensor["name"] for tensor in job["tensors"]] == ["small"]

@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.testclient import TestClient
 
-from masksmith_protocol import spans
 from masksmith_service.app import create_app
+from masksmith_state.telemetry import tracing
 from masksmith_worker.spans import Spans
 
 
@@ -95,5 +95,5 @@ def test_without_a_collector_nothing_is_told_or_loaded():
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(spans.TelemetryError, match=r"pip install 'masksmith\[telemetry\]'"):
-        spans.provider("http://127.0.0.1:1", "x")
+    with pytest.raises(tracing.TelemetryError, match=r"pip install 'masksmith\[telemetry\]'"):
+        tracing.provider("http://127.0.0.1:1", "x")

@@ -158,7 +158,7 @@ def test_a_disk_below_its_floor_takes_no_uploads(settings, save, on_disk, how):
 def test_a_disk_that_fills_while_a_body_comes_is_seen(settings, save, on_disk, monkeypatch):
     monkeypatch.setattr("masksmith_service.uploads.DISK_CHECK_BYTES", 2**16)
     looks = iter([10**12])
-    monkeypatch.setattr("masksmith_protocol.store.BlobStore.free_bytes", lambda _: next(looks, 0))
+    monkeypatch.setattr("masksmith_state.blobs.store.BlobStore.free_bytes", lambda _: next(looks, 0))
     data = save({"a": np.zeros(10**6, np.float32)})
     pieces = (data[k : k + 2**15] for k in range(0, len(data), 2**15))
     with TestClient(create_app(settings.model_copy(update={"max_body_bytes": 10**8}))) as client:
@@ -316,7 +316,7 @@ def test_an_upload_that_is_canceled_leaves_nothing(settings, save, on_disk, path
 
 
 def test_leftovers_of_a_killed_service_are_cleared_when_it_starts(settings, on_disk, monkeypatch):
-    monkeypatch.setattr("masksmith_protocol.store.BlobStore.clear_leftovers.__defaults__", (-1.0,))
+    monkeypatch.setattr("masksmith_state.blobs.store.BlobStore.clear_leftovers.__defaults__", (-1.0,))
     for name in ("incoming/f00", "tensors/ab/abc#1"):
         (Path(settings.store_url) / name).parent.mkdir(parents=True)
         (Path(settings.store_url) / name).write_bytes(b"half")

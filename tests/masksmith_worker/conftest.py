@@ -8,11 +8,11 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith.patterns import parse
-from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.headers import header_length, parse_header
-from masksmith_protocol.jobs import Plan
-from masksmith_protocol.shards import PlannedTensor, cut
-from masksmith_protocol.store import upload_name
+from masksmith_state.blobs.store import upload_name
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor, cut
+from masksmith_wire.documents import MasksOptions
+from masksmith_wire.headers import header_length, parse_header
 from masksmith_worker import runner as runner_module
 from masksmith_worker.runner import Runner
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
-from masksmith_protocol import masks
-from masksmith_protocol.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
-from masksmith_protocol.devices import Device
-from masksmith_protocol.jobs import events_key
-from masksmith_protocol.queues import BENCH_CPU_QUEUE
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.store import result_name
+from masksmith_state.blobs.store import result_name
+from masksmith_state.device_locks import Device
+from masksmith_state.jobs.model import events_key
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.queue import BENCH_CPU_QUEUE
+from masksmith_wire import masks
+from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
 from masksmith_worker import bencher
 from masksmith_worker.bencher import Bencher, announcement
 from masksmith_worker.runner import Runner

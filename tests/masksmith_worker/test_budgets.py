@@ -5,9 +5,9 @@ import pytest
 from shards import mask_of, run_all
 
 import masksmith as ms
-from masksmith_protocol.documents import JobState
 from masksmith_service.results import MasksFile
 from masksmith_service.views import job_view
+from masksmith_wire.documents import JobState
 from masksmith_worker import budgets
 
 RNG = np.random.default_rng(9)

@@ -11,7 +11,7 @@ from obstore.exceptions import BaseError as StoreError
 from shards import WEIGHT, files
 
 import masksmith as ms
-from masksmith_protocol.documents import JobState
+from masksmith_wire.documents import JobState
 from masksmith_worker import leased, runner as runner_module
 
 

@@ -5,9 +5,9 @@ import pytest
 
 import masksmith as ms
 from masksmith import measures
-from masksmith_protocol.masks import pack
-from masksmith_protocol.shards import MaskPart
 from masksmith_service.views import job_view
+from masksmith_state.jobs.shards import MaskPart
+from masksmith_wire.masks import pack
 
 RNG = np.random.default_rng(4)
 WEIGHT = RNG.standard_normal((70, 40)).astype(np.float32)

@@ -1,6 +1,6 @@
 import time
 
-from masksmith_protocol.records import JobRecords
+from masksmith_state.jobs.records import JobRecords
 from masksmith_worker.presence import Presence
 
 

@@ -6,8 +6,8 @@ from shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
 
 import masksmith as ms
 from masksmith.solvers.min_cost_flow import MinCostFlow
-from masksmith_protocol.retention import Retention
-from masksmith_protocol.store import result_name, result_report_name
+from masksmith_state.blobs.retention import Retention
+from masksmith_state.blobs.store import result_name, result_report_name
 
 
 def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeypatch):

@@ -6,8 +6,8 @@ import torch
 from shards import TRANSPOSABLE, WEIGHT, mask_of, run_all
 
 import masksmith as ms
-from masksmith_protocol.documents import JobState
-from masksmith_protocol.store import upload_name
+from masksmith_state.blobs.store import upload_name
+from masksmith_wire.documents import JobState
 from masksmith_worker import runner as runner_module
 
 

@@ -6,9 +6,9 @@ import safetensors.numpy
 from blake3 import blake3
 
 import masksmith as ms
-from masksmith_protocol.headers import header_length, parse_header
-from masksmith_protocol.shards import PlannedTensor
-from masksmith_protocol.store import BlobStore, upload_name
+from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.headers import header_length, parse_header
 from masksmith_worker import scoring
 from masksmith_worker.scoring import Scoring
 

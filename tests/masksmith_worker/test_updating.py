@@ -10,13 +10,13 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith.patterns import parse
-from masksmith_protocol.documents import JobState, MasksOptions
-from masksmith_protocol.dtypes import to_bytes, to_numpy
-from masksmith_protocol.headers import header_length, parse_header
-from masksmith_protocol.jobs import Plan
-from masksmith_protocol.shards import PlannedTensor, cut
-from masksmith_protocol.store import upload_name, weights_name
-from masksmith_protocol.updates import parse_update
+from masksmith_state.blobs.store import upload_name, weights_name
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor, cut
+from masksmith_wire.documents import JobState, MasksOptions
+from masksmith_wire.dtypes import to_bytes, to_numpy
+from masksmith_wire.headers import header_length, parse_header
+from masksmith_wire.updates import parse_update
 
 RNG = np.random.default_rng(7)
 WEIGHT = torch.from_numpy(RNG.standard_normal((32, 16)).astype(np.float32))

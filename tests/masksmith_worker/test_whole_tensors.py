@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith_protocol.documents import JobState
-from masksmith_protocol.masks import unpack
-from masksmith_protocol.store import result_name
 from masksmith_service.views import tensor_view
+from masksmith_state.blobs.store import result_name
+from masksmith_wire.documents import JobState
+from masksmith_wire.masks import unpack
 
 WEIGHTS = np.random.default_rng(3).standard_normal((2, 40, 24)).astype(np.float32)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import masksmith as ms
 from masksmith.benchmark import all_kernels
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.sweeper import Sweeper
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.sweeper import Sweeper
 
 from .app import STOP_SIGNAL, configure_logging, enqueue, own_queue, run
 from .bencher import announcement

@@ -13,8 +13,8 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
-from masksmith_protocol import logs
-from masksmith_protocol.queues import CPU_QUEUE, GPU_QUEUE, bench_queue, broker_url, task_of, transport_options
+from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE, bench_queue, broker_url, task_of, transport_options
+from masksmith_state.telemetry import logs
 
 from .settings import Settings
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.benchmark import Bench, BenchmarkError, CaseResult, Kernel, all_kernels
-from masksmith_protocol import masks
-from masksmith_protocol.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorker, CaseReport, PlannedMask
-from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.jobs import Lease
-from masksmith_protocol.store import result_name
+from masksmith_state.blobs.store import result_name
+from masksmith_state.jobs.model import Lease
+from masksmith_wire import masks
+from masksmith_wire.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorker, CaseReport, PlannedMask
+from masksmith_wire.errors import Code, TensorError
 
 from .keeper import StoppedError
 from .leased import Check, Leased

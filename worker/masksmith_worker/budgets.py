@@ -16,10 +16,10 @@ from pydantic import BaseModel
 import masksmith as ms
 from masksmith.allocation import Decision, Family, family_of, measure_from
 from masksmith.solvers import by_name
-from masksmith_protocol.digests import digest_document
-from masksmith_protocol.jobs import Plan
-from masksmith_protocol.shards import PlannedTensor, Shard
-from masksmith_protocol.store import BlobStore, statistic_name
+from masksmith_state.blobs.store import BlobStore, statistic_name
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.digests import digest_document
 
 from .scoring import Scoring
 

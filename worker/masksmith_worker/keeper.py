@@ -10,8 +10,8 @@ from typing import Self
 
 import redis
 
-from masksmith_protocol.jobs import Lease
-from masksmith_protocol.records import JobRecords
+from masksmith_state.jobs.model import Lease
+from masksmith_state.jobs.records import JobRecords
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import redis
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_protocol.benchmarks import CaseReport
-from masksmith_protocol.devices import Device
-from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.jobs import Lease, ShardReport
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.store import BlobStore
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.device_locks import Device
+from masksmith_state.jobs.model import Lease, ShardReport
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.benchmarks import CaseReport
+from masksmith_wire.errors import Code, TensorError
 
 from .keeper import Keeper, StoppedError
 

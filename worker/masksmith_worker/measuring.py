@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith import measures
-from masksmith_protocol import masks
-from masksmith_protocol.documents import DiversityReport, SpectrumReport
-from masksmith_protocol.jobs import ShardReport
-from masksmith_protocol.shards import BLOCK_ROWS, MaskPart, PlannedTensor, Shard
-from masksmith_protocol.store import BlobStore, result_name
+from masksmith_state.blobs.store import BlobStore, result_name
+from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, PlannedTensor, Shard
+from masksmith_wire import masks
+from masksmith_wire.documents import DiversityReport, SpectrumReport
 
 
 class PreviousGoneError(Exception):

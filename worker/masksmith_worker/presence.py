@@ -12,10 +12,10 @@ import redis
 
 import masksmith as ms
 from masksmith.cuda import device_facts
-from masksmith_protocol.benchmarks import BenchWorker
-from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.roll import SILENCE_S
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.worker_registry import SILENCE_S
+from masksmith_wire.benchmarks import BenchWorker
+from masksmith_wire.documents import WorkerInfo
 
 log = logging.getLogger(__name__)
 

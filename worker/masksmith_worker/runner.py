@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith.solvers import by_name
-from masksmith_protocol import masks
-from masksmith_protocol.digests import digest_document
-from masksmith_protocol.documents import MasksOptions
-from masksmith_protocol.dtypes import to_numpy
-from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.holdings import Holdings
-from masksmith_protocol.jobs import JobRecord, Lease, ShardReport
-from masksmith_protocol.shards import PlannedTensor, Shard, result_key
-from masksmith_protocol.store import result_name, result_report_name, weights_name
+from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.store import result_name, result_report_name, weights_name
+from masksmith_state.jobs.model import JobRecord, Lease, ShardReport
+from masksmith_state.jobs.shards import PlannedTensor, Shard, result_key
+from masksmith_wire import masks
+from masksmith_wire.digests import digest_document
+from masksmith_wire.documents import MasksOptions
+from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.errors import Code, TensorError
 
 from .budgets import Budgets
 from .keeper import StoppedError

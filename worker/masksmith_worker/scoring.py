@@ -10,11 +10,11 @@ import numpy.typing as npt
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith import scores
-from masksmith_protocol.digests import digest_document
-from masksmith_protocol.dtypes import to_numpy
-from masksmith_protocol.scores import parse_scores
-from masksmith_protocol.shards import PlannedTensor
-from masksmith_protocol.store import BlobStore, statistic_name, upload_name
+from masksmith_state.blobs.store import BlobStore, statistic_name, upload_name
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.digests import digest_document
+from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.scores import parse_scores
 
 Array = npt.NDArray[Any]
 

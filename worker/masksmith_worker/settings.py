@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from masksmith_protocol.logs import LogFormat
+from masksmith_state.telemetry.logs import LogFormat
 
 
 class Settings(BaseSettings):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from masksmith_protocol import spans
+from masksmith_state.telemetry import tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -20,7 +20,7 @@ class Spans:
     """
 
     def __init__(self, otlp_url: str) -> None:
-        self._provider: TracerProvider | None = spans.provider(otlp_url, "masksmith-worker") if otlp_url else None
+        self._provider: TracerProvider | None = tracing.provider(otlp_url, "masksmith-worker") if otlp_url else None
 
     @contextmanager
     def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
@@ -31,7 +31,7 @@ class Spans:
             return
         tracer = self._provider.get_tracer("masksmith")
         named: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
-        with tracer.start_as_current_span("shard", spans.trace_of(job), attributes=named) as span:
+        with tracer.start_as_current_span("shard", tracing.trace_of(job), attributes=named) as span:
             yield found
             for name, value in found.items():
                 span.set_attribute(f"masksmith.{name}", value)

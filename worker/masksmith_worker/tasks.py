@@ -11,11 +11,11 @@ from celery.signals import worker_process_init
 
 import masksmith as ms
 from masksmith.benchmark import device_identity
-from masksmith_protocol import logs
-from masksmith_protocol.devices import Device
-from masksmith_protocol.queues import CASE_TASK, SHARD_TASK
-from masksmith_protocol.records import JobRecords
-from masksmith_protocol.store import BlobStore
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.device_locks import Device
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.queue import CASE_TASK, SHARD_TASK
+from masksmith_state.telemetry import logs
 
 from .app import STOP_SIGNAL, configure_logging, create_app
 from .bencher import Bencher

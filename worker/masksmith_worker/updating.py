@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import masksmith as ms
-from masksmith_protocol.documents import MasksOptions, UpdateReport
-from masksmith_protocol.dtypes import to_bytes
-from masksmith_protocol.shards import PlannedTensor, Shard
-from masksmith_protocol.store import BlobStore
-from masksmith_protocol.updates import parse_update
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.documents import MasksOptions, UpdateReport
+from masksmith_wire.dtypes import to_bytes
+from masksmith_wire.updates import parse_update
 
 from .scoring import read_rows
 

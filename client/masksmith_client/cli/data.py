@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from masksmith_client._errors import InputError
-from masksmith_protocol import DATA_FORMAT
+from masksmith_state import DATA_FORMAT
 
 LOCK, FORMAT = "lock", "format"
 LARGE_LOG_BYTES = 16 * 2**20

@@ -15,7 +15,7 @@ from masksmith_client._errors import ClientError, JobFailedError
 from masksmith_client._events import Event
 from masksmith_client._jobs import Job
 from masksmith_client._retry import RetryPolicy
-from masksmith_protocol.documents import Job as JobDocument, JobState
+from masksmith_wire.documents import Job as JobDocument, JobState
 
 from .console import JsonOption, UrlOption, emit, emit_line, note, show_table
 from .measures import show_measures

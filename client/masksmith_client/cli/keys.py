@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from masksmith_client._errors import ClientError, InputError
-from masksmith_protocol.addresses import is_loopback
+from masksmith_service.addresses import is_loopback
 
 from . import parts, settings
 from .broker import reached
 from .console import JsonOption, emit, note, show_table
 
 if TYPE_CHECKING:
-    from masksmith_protocol.keys import KeyInfo, Keys
+    from masksmith_state.keys import KeyInfo, Keys
 
 app = typer.Typer(help="Make, list and revoke the keys of an installation on this machine, whether it runs or not.")
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -48,7 +48,7 @@ def create(
         raise InputError(f"{name!r} can be no key's name: letters, digits, blanks and .@+-_ up to 100")
     stored_bytes = None if stored is None else _bytes(stored)
     with _keys(data, redis_url) as keys:
-        from masksmith_protocol.keys import Quotas, Role
+        from masksmith_state.keys import Quotas, Role
 
         quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
         info, token = keys.create(name, Role(role), quotas)
@@ -110,7 +110,7 @@ def _keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
     parts.check_installed("service")
     import redis
 
-    from masksmith_protocol.keys import Keys
+    from masksmith_state.keys import Keys
 
     with reached(data, redis_url) as url:
         try:

@@ -17,13 +17,13 @@ from masksmith_client._progress import Bar
 from masksmith_client._submission import Submission, parse_budget, parse_pattern
 from masksmith_client._weights import BoolMask, Weight
 from masksmith_client._whole_file import whole_file
-from masksmith_protocol.documents import JobState, TensorReport, UpdateReport
-from masksmith_protocol.dtypes import ITEM_BYTES, to_bytes, to_numpy
-from masksmith_protocol.errors import Code, TensorError
-from masksmith_protocol.headers import build_header
-from masksmith_protocol.masks import MaskInfo, file_header, pack
-from masksmith_protocol.scores import parse_scores
-from masksmith_protocol.updates import parse_update
+from masksmith_wire.documents import JobState, TensorReport, UpdateReport
+from masksmith_wire.dtypes import ITEM_BYTES, to_bytes, to_numpy
+from masksmith_wire.errors import Code, TensorError
+from masksmith_wire.headers import build_header
+from masksmith_wire.masks import MaskInfo, file_header, pack
+from masksmith_wire.scores import parse_scores
+from masksmith_wire.updates import parse_update
 
 from .report import Report
 

@@ -8,7 +8,7 @@ from masksmith.benchmark import BenchmarkError, CaseResult, Report
 from masksmith_client._benchmarks import request_layers
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
-from masksmith_protocol.benchmarks import BenchmarkRequest
+from masksmith_wire.benchmarks import BenchmarkRequest
 
 from .local import library
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from masksmith_protocol.documents import SpectrumReport, TensorReport
+from masksmith_wire.documents import SpectrumReport, TensorReport
 
 from .console import percent, show_table
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from masksmith_protocol.documents import Skipped, TensorReport
+from masksmith_wire.documents import Skipped, TensorReport
 
 from .console import emit, gap_text, note, percent, seconds, show_table
 

@@ -15,7 +15,7 @@ from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
 from masksmith_client._submission import SubmitOptions, prepare
-from masksmith_protocol.documents import SolverName
+from masksmith_wire.documents import SolverName
 
 from .console import JsonOption, UrlOption, note
 from .measures import show_measures

@@ -11,7 +11,7 @@ from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
 from masksmith_client._masks import Masks
 from masksmith_client._submission import parse_pattern
-from masksmith_protocol.masks import MaskInfo
+from masksmith_wire.masks import MaskInfo
 
 from .console import JsonOption, emit, percent, show_table
 

@@ -14,7 +14,7 @@ from masksmith.patterns import Pattern, PatternError, TilePattern
 from masksmith_client._errors import InputError
 from masksmith_client._selection import Globs
 from masksmith_client._tensors import SAFETENSORS_DTYPES
-from masksmith_protocol.dtypes import FLOAT_DTYPES
+from masksmith_wire.dtypes import FLOAT_DTYPES
 
 from ._masking import Masking
 from .methods._method import Method

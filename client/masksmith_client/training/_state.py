@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from masksmith_client._errors import InputError
-from masksmith_protocol.masks import pack, packed_width, unpack
+from masksmith_wire.masks import pack, packed_width, unpack
 
 from ._layers import MaskedLayer
 

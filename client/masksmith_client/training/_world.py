@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from masksmith_protocol.masks import pack, packed_width, unpack
+from masksmith_wire.masks import pack, packed_width, unpack
 
 from ._layers import MaskedLayer
 from .asking._memory import Memory

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksmith_protocol.documents import Job, TensorReport
-from masksmith_protocol.dtypes import ITEM_BYTES
-from masksmith_protocol.jobs import JobRecord
-from masksmith_protocol.store import BlobStore
 from masksmith_service.layers import Layer
 from masksmith_service.windows import BAND_BYTES
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.model import JobRecord
+from masksmith_wire.documents import Job, TensorReport
+from masksmith_wire.dtypes import ITEM_BYTES
 
 
 @dataclass(frozen=True)

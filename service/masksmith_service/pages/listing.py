@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from masksmith_protocol.documents import Job, JobPage, JobState, JobSummary, TensorReport
-from masksmith_protocol.records import JobRecords
 from masksmith_service.views import summary_view
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.documents import Job, JobPage, JobState, JobSummary, TensorReport
 
 PAGE = 50
 LAYERS = 200

@@ -12,14 +12,14 @@ from fastapi.staticfiles import StaticFiles
 
 from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
-from masksmith_protocol.documents import Job, JobState
-from masksmith_protocol.queues import QUEUES
 from masksmith_service.benchmarks import read_report
 from masksmith_service.callers import CallerDep
 from masksmith_service.layers import find_layer
 from masksmith_service.routes.discovery import SOLVERS
 from masksmith_service.state import State, StateDep
 from masksmith_service.visible import JobId, read_document, read_job, read_masks_job, visible_job
+from masksmith_state.queue import QUEUES
+from masksmith_wire.documents import Job, JobState
 
 from . import charts
 from .choices import described, offered

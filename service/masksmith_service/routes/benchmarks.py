@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from masksmith_protocol.benchmarks import KernelInfo
-from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.benchmarks import kernel_infos, read_report
 from masksmith_service.state import StateDep
 from masksmith_service.visible import JobId, read_job
+from masksmith_wire.benchmarks import KernelInfo
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(prefix="/v1", tags=["benchmarks"])
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "markdown": "text/markdown; charset=utf-8"}

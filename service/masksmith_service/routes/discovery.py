@@ -5,13 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from masksmith_protocol import DATA_FORMAT, WIRE_VERSION
-from masksmith_protocol.documents import WorkerInfo
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.queues import BENCH_QUEUES
-from masksmith_protocol.store import upload_name
 from masksmith_service.callers import AdminDep
 from masksmith_service.state import StateDep
+from masksmith_state import DATA_FORMAT
+from masksmith_state.blobs.store import upload_name
+from masksmith_state.queue import BENCH_QUEUES
+from masksmith_wire import WIRE_VERSION
+from masksmith_wire.documents import WorkerInfo
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(tags=["discovery"])
 

@@ -12,10 +12,6 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
-from masksmith_protocol.benchmarks import BenchmarkRequest
-from masksmith_protocol.documents import Job, JobPage, MasksRequest
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.jobs import JobRecord
 from masksmith_service import events, planning
 from masksmith_service.callers import Caller, CallerDep, is_valid
 from masksmith_service.results import MasksFile
@@ -25,6 +21,10 @@ from masksmith_service.uploads import receive
 from masksmith_service.views import summary_view
 from masksmith_service.visible import JobId, read_masks_job, unknown, view_job
 from masksmith_service.weights import WeightsFile
+from masksmith_state.jobs.model import JobRecord
+from masksmith_wire.benchmarks import BenchmarkRequest
+from masksmith_wire.documents import Job, JobPage, MasksRequest
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

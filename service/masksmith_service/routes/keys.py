@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 
-from masksmith_protocol.crowds import few_members
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.keys import KeyInfo, Keys, Quotas, Role
 from masksmith_service.callers import AdminDep
 from masksmith_service.state import StateDep
+from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.payload_limits import few_members
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

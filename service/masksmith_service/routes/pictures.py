@@ -10,11 +10,11 @@ import numpy.typing as npt
 import safetensors.numpy
 from fastapi import APIRouter, Depends, Query, Response
 
-from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.layers import Layer, find_layer
 from masksmith_service.state import StateDep
 from masksmith_service.visible import JobId, read_masks_job
 from masksmith_service.windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(prefix="/v1/jobs/{job}", tags=["pictures"])
 Place = Annotated[int, Query(ge=0, lt=2**40)]

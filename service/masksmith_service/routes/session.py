@@ -9,11 +9,11 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Cookie, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from masksmith_protocol import logs
-from masksmith_protocol.errors import Code, RequestError
-from masksmith_protocol.keys import Role, session_key
 from masksmith_service.callers import COOKIE, CallerDep, find_key
 from masksmith_service.state import StateDep
+from masksmith_state.keys import Role, session_key
+from masksmith_state.telemetry import logs
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from masksmith_protocol.digests import is_digest
-from masksmith_protocol.errors import Code, RequestError
 from masksmith_service.callers import CallerDep
 from masksmith_service.state import StateDep
 from masksmith_service.uploads import receive
+from masksmith_wire.digests import is_digest
+from masksmith_wire.errors import Code, RequestError
 
 router = APIRouter(prefix="/v1/tensors", tags=["tensors"])
 DigestPath = Annotated[str, Path(description="BLAKE3 of the file, 64 hex digits", max_length=200)]

@@ -7,8 +7,8 @@ import os
 import socket
 import sys
 
-from masksmith_protocol import logs
 from masksmith_service.settings import Settings
+from masksmith_state.telemetry import logs
 
 from .connection import is_bulk
 from .server import Server

@@ -10,8 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from masksmith_protocol.errors import PROBLEM_MEDIA_TYPE, Code, RequestError
 from masksmith_service.uploads import BLOCK_BYTES
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, RequestError
 
 from .peer import Peer
 

@@ -7,7 +7,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 import masksmith as ms
-from masksmith_protocol.keys import Keys as ServiceKeys
+from masksmith_state.keys import Keys as ServiceKeys
 
 PATTERN = "transposable 8:16"
 

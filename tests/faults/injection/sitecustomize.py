@@ -6,7 +6,7 @@ Python imports this module by itself wherever its folder stands on PYTHONPATH.
 import os
 import signal
 
-from masksmith_protocol import dtypes
+from masksmith_wire import dtypes
 
 POISON = bytes.fromhex("0defaced")
 _to_numpy = dtypes.to_numpy

@@ -15,7 +15,7 @@ from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError, JobFailedError, TimeoutError
 from masksmith_client._masks import Masks
 from masksmith_client._weights import Weight
-from masksmith_protocol.dtypes import to_numpy
+from masksmith_wire.dtypes import to_numpy
 
 from ._memory import Bools, Bytes, Slot
 from ._question import Found

@@ -1,7 +1,8 @@
 """One launch, one wave: sweeps for every tile that an order lists, in shared memory from first to last.
 
 The arithmetic is that of `kernels.dual_ascent.integer_pass`, number for number: the same integers, the same half-way
-thresholds, the same sweeps. Tiles that are not solved are handed to the next wave through an order of their own, so the host need not look.
+thresholds, the same sweeps. Tiles that are not solved are handed to the next wave through an order of their own, so
+the host need not look.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Shards: the unit of work that one task does, whole tile rows of one tensor or all of it, bounded in bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
+
+from masksmith.patterns import Pattern
+from masksmith_wire.digests import digest_document
+from masksmith_wire.documents import MasksOptions
+from masksmith_wire.dtypes import ITEM_BYTES
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.updates import UPDATES_VERSION, UpdateMethod
+from masksmith_wire.whole_tensors import binding
+
+SHARD_BYTES = 16 * 2**20
+
+
+BLOCK_ROWS = 16
+"""Rows that shards begin at multiples of, where they may: blocks of stored formats are then counted shard by shard."""
+
+
+class MaskPart(BaseModel):
+    """Output rows `first` to `last` (exclusive) of a stored mask, from byte `start` of a blob: bits, or bool bytes."""
+
+    blob: str
+    start: int
+    first: int
+    last: int
+    is_bool: bool = False
+
+
+class PlannedTensor(BaseModel):
+    """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
+
+    `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs; `previous` is an
+    earlier mask of it.
+    """
+
+    name: str
+    digest: str
+    dtype: str
+    shape: list[int]
+    start: int
+    statistic: PlannedTensor | None = None
+    gram: PlannedTensor | None = None
+    previous: list[MaskPart] | None = None
+
+    @property
+    def inputs(self) -> dict[str, object]:
+        """Everything about it that masks depend on."""
+        return self.model_dump(exclude={"name", "previous"}, exclude_none=True)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one output row."""
+        size = ITEM_BYTES[self.dtype]
+        for length in self.shape[1:]:
+            size *= length
+        return size
+
+
+class Shard(BaseModel):
+    """Output rows `first` to `last` (exclusive) of the job's tensor number `tensor`."""
+
+    tensor: int
+    first: int
+    last: int
+
+
+def cut(
+    tensors: Sequence[PlannedTensor],
+    pattern: Pattern,
+    shard_bytes: int = SHARD_BYTES,
+    update: UpdateMethod | None = None,
+    most: int | None = None,
+    *,
+    spectrum: bool = False,
+    tied: bool = False,
+) -> list[Shard]:
+    """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
+
+    Patterns whose budgets belong to the whole tensor, updates that look at all of it, and singular values make one
+    shard of it.
+
+    Args:
+        tensors: All tensors of a job.
+        pattern: Theirs.
+        shard_bytes: Size to aim at.
+        update: How weights are updated, if they are.
+        most: Shards that a job may have.
+        spectrum: Whether singular values are wanted.
+        tied: Leave out tensors that are an earlier one under another name; `shards_by_tensor` finds that one's shards.
+
+    Raises:
+        RequestError: If there are too many shards.
+    """
+    shards: list[Shard] = []
+    firsts = _first_alike(tensors)
+    for number, tensor in enumerate(tensors):
+        if tied and firsts[number] != number:
+            continue
+        rows = tensor.shape[0]
+        unit = rows if binding(pattern, update, spectrum=spectrum) else _unit(tensor, pattern, shard_bytes)
+        step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
+        if most is not None and len(shards) + -(-rows // step) > most:
+            detail = f"the job would have more than max_shards = {most} shards; name fewer tensors"
+            raise RequestError(413, Code.TOO_MANY_SHARDS, detail, limit=most)
+        shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
+    return shards
+
+
+def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
+    """Give each tensor's shards in order; a tied tensor has those of the first of its kind."""
+    found: list[list[int]] = [[] for _ in tensors]
+    for index in sorted(shards):
+        found[shards[index].tensor].append(index)
+    return [own or found[first] for own, first in zip(found, _first_alike(tensors), strict=True)]
+
+
+def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+    assert pattern.shard_rows is not None
+    aligned = math.lcm(pattern.shard_rows, BLOCK_ROWS)
+    return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
+
+
+def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
+    seen: dict[str, int] = {}
+    return [seen.setdefault(tensor.model_dump_json(exclude={"name"}), number) for number, tensor in enumerate(tensors)]
+
+
+def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solver: str, solver_version: int) -> str:
+    """Name a shard's result by everything that determines it, the solver's version included."""
+    updated = {} if options.update is None else {"update": [options.update, UPDATES_VERSION]}
+    return digest_document(
+        updated
+        | {
+            "format": 2,
+            "tensor": tensor.inputs,
+            "rows": [shard.first, shard.last],
+            "options": options.model_dump(include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}),
+            "solver": [solver, solver_version],
+        }
+    )

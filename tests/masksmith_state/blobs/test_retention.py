@@ -1,0 +1,354 @@
+"""What is deleted when, and what never is; a clock of our own tells the sweeps what time it is."""
+
+import threading
+import time
+
+import pytest
+
+from masksmith_state.blobs.references import Holdings, Linked
+from masksmith_state.blobs.retention import Retention, Swept
+from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.jobs.model import Admission, FullError, MissingUploadError, Plan, ShardReport
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.documents import MasksOptions
+
+UPLOAD_AGE_S, RESULT_AGE_S = 100.0, 1000.0
+
+
+class Clock:
+    """The server's time and what was added to it."""
+
+    def __init__(self, records):
+        self._records, self.ahead = records, 0.0
+
+    def __call__(self):
+        return self._records.now() + self.ahead
+
+
+@pytest.fixture
+def holdings(records, store):
+    return Holdings(records.redis, store)
+
+
+@pytest.fixture
+def retention(records, holdings, store):
+    return Retention(records, holdings, store, RESULT_AGE_S, UPLOAD_AGE_S, Clock(records))
+
+
+@pytest.fixture
+def sweep(retention):
+    """Sweep so many seconds from now."""
+
+    def sweep(ahead_s, *, orphans=False):
+        retention.clock.ahead = ahead_s
+        return retention.sweep(orphans=orphans)
+
+    return sweep
+
+
+@pytest.fixture
+def upload(holdings, store):
+    def upload(letter="a", owner="ann", size=10, most=None):
+        store.put(upload_name(letter * 64), bytes(size))
+        return holdings.link(owner, letter * 64, size, most)
+
+    return upload
+
+
+@pytest.fixture
+def job(records):
+    """Make a job of one shard that reads uploads."""
+
+    def job(*letters, owner="ann", senders="owner", **limits):
+        tensors = [PlannedTensor(name=x, digest=x * 64, dtype="F32", shape=[4, 16], start=8) for x in letters]
+        plan = Plan(options=MasksOptions(pattern="2:4"), tensors=tensors)
+        admission = Admission(owner=owner, senders=senders, **limits)
+        return records.create(plan, [Shard(tensor=0, first=0, last=4)], admission=admission)[0]
+
+    return job
+
+
+@pytest.fixture
+def finish(records, holdings, store):
+    """Do a worker's part."""
+
+    def finish(job, result="f" * 64):
+        lease = records.take(job, 0, lease_s=60, attempts=3)
+        assert holdings.hold_result(job, result)
+        store.put(result_name(result), b"mask")
+        store.put(result_report_name(result), b"{}")
+        assert records.strike(lease, ShardReport(result=result))
+
+    return finish
+
+
+def names(store):
+    return {name for folder in ("tensors", "masks", "statistics") for name, _ in store.list(folder)}
+
+
+def test_an_upload_is_its_senders(holdings, upload):
+    assert upload(owner="ann") is Linked.NEW
+    assert upload(owner="ann") is Linked.KNOWN
+    assert holdings.touch("ann", "a" * 64, anybodys=False) == 10
+    assert holdings.touch("bob", "a" * 64, anybodys=False) is None
+    assert holdings.touch("bob", "a" * 64, anybodys=True) == 10
+    assert holdings.touch("bob", "b" * 64, anybodys=True) is None
+    assert upload(owner="bob") is Linked.NEW
+    assert (holdings.bytes_of("ann"), holdings.bytes_of("bob"), holdings.bytes_of("eve")) == (10, 10, 0)
+
+
+def test_what_is_too_much_is_neither_held_nor_kept(holdings, upload, store):
+    assert upload("a", most=25) is Linked.NEW
+    assert upload("b", most=25) is Linked.NEW
+    assert upload("c", most=25) is Linked.FULL
+    assert upload("a", most=0) is Linked.KNOWN
+    assert names(store) == {upload_name("a" * 64), upload_name("b" * 64)}
+    assert holdings.bytes_of("ann") == 20
+    upload("c", owner="bob")
+    assert upload("c", most=25) is Linked.FULL
+    assert upload_name("c" * 64) in names(store)
+
+
+def test_an_upload_expires_after_its_last_use(holdings, upload, store, sweep):
+    upload()
+    assert sweep(UPLOAD_AGE_S - 5) == Swept()
+    assert sweep(UPLOAD_AGE_S + 5) == Swept(uploads=1)
+    assert names(store) == set()
+    assert holdings.bytes_of("ann") == 0
+    assert holdings.touch("ann", "a" * 64, anybodys=True) is None
+    assert upload() is Linked.NEW
+
+
+def test_it_stays_for_the_key_that_used_it_last(holdings, upload, store, sweep, records):
+    upload(owner="ann")
+    upload(owner="bob")
+    age(records, f"ann:{'a' * 64}", UPLOAD_AGE_S)
+    assert sweep(5) == Swept(uploads=1)
+    assert holdings.touch("ann", "a" * 64, anybodys=False) is None
+    assert holdings.touch("bob", "a" * 64, anybodys=False) == 10
+    age(records, f"bob:{'a' * 64}", UPLOAD_AGE_S)
+    assert holdings.touch("bob", "a" * 64, anybodys=False) == 10
+    assert sweep(5) == Swept()
+
+
+def age(records, member, seconds):
+    records.redis.zincrby("masksmith:uploads", -seconds, member)
+
+
+def test_what_a_live_job_reads_stays_however_old(upload, store, sweep, job, records, finish):
+    upload("a")
+    upload("b")
+    live = job("a")
+    assert sweep(10**9, orphans=True) == Swept(uploads=1)
+    assert names(store) == {upload_name("a" * 64)}
+    finish(live)
+    assert sweep(UPLOAD_AGE_S - 5) == Swept()
+    assert sweep(UPLOAD_AGE_S + 5) == Swept(uploads=1)
+    assert upload_name("a" * 64) not in names(store)
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_a_job_that_ends_early_lets_go(upload, store, sweep, job, records, how):
+    upload()
+    getattr(records, how)(job("a"))
+    assert sweep(UPLOAD_AGE_S + 5).uploads == 1
+    assert names(store) == set()
+
+
+def test_an_admins_job_holds_what_another_key_sent(upload, sweep, job, store):
+    upload(owner="ann")
+    with pytest.raises(MissingUploadError, match="a" * 64):
+        job("a", owner="bob")
+    job("a", owner="root", senders="anybody")
+    assert sweep(10**9) == Swept()
+    with pytest.raises(MissingUploadError, match="b" * 64):
+        job("a", "b", owner="root", senders="anybody")
+    assert upload_name("a" * 64) in names(store)
+
+
+def test_a_refused_job_holds_nothing(upload, sweep, job, records):
+    upload()
+    with pytest.raises(MissingUploadError):
+        job("a", "b")
+    with pytest.raises(FullError):
+        job("a", most_bytes=10)
+    assert sweep(UPLOAD_AGE_S + 5).uploads == 1
+    assert records.live_count() == 0
+
+
+def test_results_count_until_their_job_is_gone(holdings, upload, job, records):
+    upload()
+    made = job("a", most_bytes=18)
+    assert holdings.bytes_of("ann") == 10 + 4 * 2
+    with pytest.raises(FullError) as caught:
+        job("a", most_bytes=25)
+    assert (caught.value.what, caught.value.limit) == ("bytes", 25)
+    records.delete(made)
+    assert holdings.bytes_of("ann") == 10
+
+
+def test_a_job_and_its_results_expire_after_its_end(upload, store, sweep, job, finish, records):
+    upload()
+    made = job("a")
+    assert sweep(10**9) == Swept()
+    finish(made)
+    assert sweep(RESULT_AGE_S - 5).jobs == 0
+    assert result_name("f" * 64) in names(store)
+    assert sweep(RESULT_AGE_S + 5).jobs == 1
+    assert records.read(made) is None
+    assert names(store) == set()
+    leftover = [key for key in records.redis.keys("masksmith:*") if made in key or "f" * 64 in key]
+    assert leftover == []
+
+
+def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, records, retention):
+    upload(owner="ann")
+    upload(owner="bob")
+    one, other = job("a"), job("a", owner="bob")
+    finish(one)
+    finish(other)
+    records.delete(one)
+    assert retention.free_results() == 0
+    assert result_name("f" * 64) in names(store)
+    records.delete(other)
+    assert retention.free_results() == 1
+    assert names(store) == {upload_name("a" * 64)}
+
+
+def test_a_live_job_holds_a_result_that_it_has_yet_to_look_for(
+    upload, store, job, finish, records, retention, holdings
+):
+    upload()
+    one, other = job("a"), job("a")
+    finish(one)
+    records.delete(one)
+    assert holdings.hold_result(other, "f" * 64)
+    assert retention.free_results() == 0
+    assert result_name("f" * 64) in names(store)
+
+
+def test_a_job_that_is_over_holds_nothing_more(upload, job, records, holdings):
+    upload()
+    made = job("a")
+    records.cancel(made)
+    assert not holdings.hold_result(made, "e" * 64)
+    records.delete(made)
+    assert not holdings.hold_result(made, "e" * 64)
+    assert records.redis.keys("*" + "e" * 64 + "*") == []
+
+
+def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypatch, upload):
+    upload("a")
+    for name in (upload_name("b" * 64), result_name("c" * 64), result_report_name("c" * 64), statistic_name("d" * 64)):
+        store.put(name, b"left")
+    assert sweep(0, orphans=True) == Swept()
+    monkeypatch.setattr("masksmith_state.blobs.retention.ORPHAN_AFTER_S", -5.0)
+    assert sweep(0, orphans=True).orphans >= 2
+    assert names(store) == {upload_name("a" * 64), statistic_name("d" * 64)}
+    assert sweep(UPLOAD_AGE_S + 5, orphans=True).orphans == 1
+
+
+def test_a_deletion_that_was_killed_is_finished(records, store, holdings, retention, upload, monkeypatch):
+    upload()
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "delete", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            holdings.expire_upload("ann", "a" * 64, time.time() + 60)
+    assert names(store) == {upload_name("a" * 64)}
+    records.redis.hset("masksmith:doomed", f"upload:{'a' * 64}", f"{time.time() - 3600}:dead")
+    retention.sweep(orphans=False)
+    assert names(store) == set()
+    assert upload() is Linked.NEW
+    assert names(store) == {upload_name("a" * 64)}
+
+
+def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, store, holdings, upload, monkeypatch):
+    upload()
+    deleting, go_on = threading.Event(), threading.Event()
+    delete = BlobStore.delete
+
+    def slow_delete(self, name):
+        deleting.set()
+        assert go_on.wait(20)
+        delete(self, name)
+
+    monkeypatch.setattr(BlobStore, "delete", slow_delete)
+    thread = threading.Thread(target=holdings.expire_upload, args=("ann", "a" * 64, time.time() + 60))
+    thread.start()
+    assert deleting.wait(20)
+    store.put(upload_name("a" * 64), bytes(10))
+    threading.Timer(0.2, go_on.set).start()
+    assert holdings.link("ann", "a" * 64, 10, None) is Linked.LOST
+    thread.join()
+    assert holdings.touch("ann", "a" * 64, anybodys=True) is None
+    assert holdings.bytes_of("ann") == 0
+    assert upload() is Linked.NEW
+
+
+def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, holdings, upload, monkeypatch):
+    upload()
+    hget = records.redis.hget
+
+    def late(key, field):
+        # While it slept another one has finished its work, and the upload was sent again.
+        records.redis.hdel(key, field)
+        store.put(upload_name("a" * 64), bytes(10))
+        monkeypatch.undo()
+        return hget(key, field)
+
+    monkeypatch.setattr(records.redis, "hget", late)
+    assert holdings.expire_upload("ann", "a" * 64, time.time() + 60)
+    assert names(store) == {upload_name("a" * 64)}
+
+
+def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey, records, store):
+    """Keys send and use the same few uploads while sweeps delete whatever they may."""
+    stop, faults, made = threading.Event(), [], []
+
+    def use(owner):
+        mine = JobRecords(valkey.url)
+        holdings = Holdings(mine.redis, store)
+        for turn in range(60):
+            digest = "abc"[turn % 3] * 64
+            if holdings.touch(owner, digest, anybodys=False) is None:
+                store.put(upload_name(digest), bytes(10))
+                if holdings.link(owner, digest, 10, None) is Linked.LOST:
+                    continue
+            tensor = PlannedTensor(name="w", digest=digest, dtype="F32", shape=[4, 4], start=8)
+            plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+            try:
+                job, _ = mine.create(plan, [Shard(tensor=0, first=0, last=4)],
+                                     admission=Admission(owner=owner, senders="owner"))  # fmt: skip
+            except MissingUploadError:
+                continue
+            made.append(job)
+            if store.size(upload_name(digest)) is None:
+                faults.append((owner, turn))
+            mine.cancel(job)
+        mine.redis.close()
+
+    def sweep():
+        mine = JobRecords(valkey.url)
+        retention = Retention(mine, Holdings(mine.redis, store), store, 0.0, 0.0)
+        while not stop.is_set():
+            retention.sweep(orphans=False)
+        mine.redis.close()
+
+    sweeper = threading.Thread(target=sweep)
+    users = [threading.Thread(target=use, args=(owner,)) for owner in ("ann", "bob", "eve")]
+    sweeper.start()
+    for thread in users:
+        thread.start()
+    for thread in users:
+        thread.join()
+    stop.set()
+    sweeper.join()
+    assert faults == []
+    assert len(made) > 30
+
+
+def test_one_process_has_its_turn(retention, records):
+    assert retention.sweep_in_turn() == Swept()
+    assert retention.sweep_in_turn() is None
+    assert records.claim_sweep(60.0)

@@ -1,0 +1,196 @@
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from obstore.exceptions import BaseError as StoreError
+
+from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
+
+MIB = 2**20
+
+
+async def pieces(*chunks):
+    for chunk in chunks:
+        if isinstance(chunk, BaseException):
+            raise chunk
+        yield chunk
+
+
+def files(store):
+    return sorted(str(path.relative_to(store.url)) for path in Path(store.url).rglob("*") if path.is_file())
+
+
+async def whole(store, name):
+    return b"".join([piece async for piece in store.stream(name)])
+
+
+def test_a_blob_comes_back(store):
+    store.put("a/b/c", b"0123456789")
+    assert store.get("a/b/c") == b"0123456789"
+    assert store.size("a/b/c") == 10
+    assert store.get_range("a/b/c", 2, 5) == b"234"
+    assert store.get_range("a/b/c", 5, 5) == b""
+    assert store.get_range("a/b/c", 8, 50) == b"89"
+    assert asyncio.run(whole(store, "a/b/c")) == b"0123456789"
+    store.put("a/b/c", b"new")
+    assert store.get("a/b/c") == b"new"
+    assert files(store) == ["a/b/c"]
+
+
+def test_what_is_missing_is_a_missing_file(store):
+    assert store.size("a") is None
+    store.delete("a")
+    for read in (lambda: store.get("a"), lambda: store.get_range("a", 0, 8), lambda: store.rename("a", "b"),
+                 lambda: asyncio.run(whole(store, "a"))):  # fmt: skip
+        with pytest.raises(FileNotFoundError):
+            read()
+
+
+def test_delete(store):
+    store.put("a", b"x")
+    store.delete("a")
+    assert (store.size("a"), files(store)) == (None, [])
+
+
+def test_rename_replaces(store):
+    store.put("incoming/a", b"new")
+    store.put("tensors/b", b"old")
+    store.rename("incoming/a", "tensors/b")
+    assert (store.get("tensors/b"), files(store)) == (b"new", ["tensors/b"])
+
+
+@pytest.mark.parametrize(
+    "chunks", [[], [b"abc"], [b"", b"a", b""], [bytes([n]) * 65536 for n in range(200)], [b"x" * (20 * MIB + 1), b"y"]],
+    ids=["none", "one", "empty", "many", "large"],
+)  # fmt: skip
+def test_a_stream_is_stored_whole(store, chunks):
+    assert asyncio.run(store.put_stream("a/b", pieces(*chunks))) is None
+    assert store.get("a/b") == b"".join(chunks)
+    assert files(store) == ["a/b"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 30 * MIB])
+def test_a_stream_that_breaks_leaves_nothing(store, before):
+    broken = pieces(b"x" * before, ConnectionError("cut"))
+    with pytest.raises(Exception, match="cut"):
+        asyncio.run(store.put_stream("a/b", broken))
+    assert files(store) == []
+
+
+def test_a_stream_that_breaks_leaves_the_older_blob(store):
+    store.put("a", b"old")
+    with pytest.raises(Exception, match="cut"):
+        asyncio.run(store.put_stream("a", pieces(b"x" * 20 * MIB, ConnectionError("cut"))))
+    assert (store.get("a"), files(store)) == (b"old", ["a"])
+
+
+def test_a_canceled_stream_leaves_nothing(store):
+    async def cancel():
+        arrived = asyncio.Event()
+
+        async def endless():
+            for _ in range(20):
+                yield bytes(MIB)
+            arrived.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(store.put_stream("a", endless()))
+        await asyncio.wait_for(arrived.wait(), 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert files(store) == []
+
+
+def test_equal_streams_at_once_leave_one_blob(store):
+    async def write():
+        await asyncio.gather(*(store.put_stream("a", pieces(*[b"z" * MIB] * 12)) for _ in range(4)))
+
+    asyncio.run(write())
+    assert store.get("a") == b"z" * 12 * MIB
+    assert files(store) == ["a"]
+
+
+def test_names_lie_in_folders_of_their_own():
+    digest = "ab" + "0" * 62
+    assert upload_name(digest) == f"tensors/ab/{digest}"
+    assert result_name(digest) == f"masks/ab/{digest}"
+    assert result_report_name(digest) == f"masks/ab/{digest}.json"
+
+
+def test_a_directory_is_made_where_it_is_missing(tmp_path):
+    store = BlobStore(str(tmp_path / "a" / "b"), make=True)
+    store.put("c", b"x")
+    assert (tmp_path / "a" / "b" / "c").read_bytes() == b"x"
+
+
+def test_who_starts_while_the_directory_is_away_waits_for_it(store, tmp_path):
+    store.put("masks/a", b"a")
+    away = Path(store.url).rename(tmp_path / "away")
+    late = BlobStore(store.url)
+    for call in (lambda: late.size("masks/a"), lambda: late.put("masks/b", b"b"), late.free_bytes):
+        with pytest.raises(StoreError, match="is gone"):
+            call()
+    assert not Path(store.url).exists()
+    away.rename(store.url)
+    assert late.get("masks/a") == b"a"
+
+
+def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
+    store.put("tensors/ab/abc", b"whole")
+    for name in ("tensors/ab/abd#1", "tensors/ab/abd#12", "incoming/f00"):
+        path = Path(store.url) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    store.put(statistic_name("cd" * 32), b"sums")
+    assert store.clear_leftovers() == 0
+    assert store.clear_leftovers(-1.0) == 4
+    assert files(store) == ["tensors/ab/abc"]
+
+
+def test_a_directory_that_is_gone_is_no_missing_blob(store, tmp_path):
+    store.put("masks/a", b"a")
+    away = Path(store.url).rename(tmp_path / "away")
+    for call in (
+        lambda: store.size("masks/a"), lambda: store.get("masks/a"), lambda: store.get_range("masks/a", 0, 1),
+        lambda: store.put("masks/b", b"b"), lambda: asyncio.run(store.put_stream("masks/b", pieces(b"b"))),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match="is gone"):
+            call()
+    assert not Path(store.url).exists()
+    away.rename(store.url)
+    assert store.get("masks/a") == b"a"
+    assert store.size("masks/b") is None
+
+
+@pytest.mark.parametrize(
+    "listens", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["nobody there", "nobody answers"]
+)
+def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        begun = time.monotonic()
+        with pytest.raises(StoreError):
+            BlobStore("s3://bucket/prefix").size("masks/a")
+        assert time.monotonic() - begun < 60
+
+
+def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tmp_path):
+    store = BlobStore(str(tmp_path / "store"), make=True)
+    store.put("blob", b"bytes")
+    folder, away = tmp_path / "store", tmp_path / "away"
+    folder.rename(away)
+    # Back just after the first look found nothing, and before anybody asks whether the directory is there.
+    check = store._check_place
+    store._check_place = lambda: (away.rename(folder), check())
+    assert store.get("blob") == b"bytes"

@@ -1,0 +1,37 @@
+"""Which workers a search goes to."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from masksmith.patterns import parse
+from masksmith_state.jobs.placement import search_queue
+from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
+from masksmith_wire.documents import MasksOptions, WorkerInfo
+
+
+def worker(queue: str) -> WorkerInfo:
+    return WorkerInfo(
+        name=queue, device="any", device_name="any", slots=1, queues=[queue], version="0", started_at=datetime.now(UTC)
+    )
+
+
+CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "solver", "workers", "queue"),
+    [
+        ("transposable 8:16", "auto", [CPU, GPU], GPU_QUEUE),
+        ("transposable 8:16", "exact", [GPU], GPU_QUEUE),
+        ("transposable 8:16", "exact", [CPU], CPU_QUEUE),
+        ("transposable 8:16", "exact", [], CPU_QUEUE),
+        ("transposable 8:16", "min-cost-flow", [CPU, GPU], CPU_QUEUE),
+        ("2:4", "auto", [CPU, GPU], CPU_QUEUE),
+        ("block 4x4 50%", "auto", [CPU, GPU], CPU_QUEUE),
+        ("2:4", "auto", [GPU], GPU_QUEUE),
+    ],
+)
+def test_devices_get_what_suits_them(pattern, solver, workers, queue):
+    options = MasksOptions(pattern=pattern, solver=solver)
+    assert search_queue(parse(pattern), options, workers) == queue

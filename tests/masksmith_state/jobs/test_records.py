@@ -1,0 +1,341 @@
+import threading
+import time
+
+import pytest
+
+from masksmith_state.jobs.model import Lease, Plan, ShardReport, events_key
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.documents import JobState, MasksOptions
+from masksmith_wire.errors import TensorError
+
+GOOD = ShardReport(
+    result="f" * 64, status="optimal", objective=1.5, upper_bound=1.5, total_score=2.0, kept=2, entries=4
+)
+BAD = ShardReport(error=TensorError(code="invalid_scores", message="tensor 'w': NaN at [0, 1]", index=[0, 1]))
+
+
+def plan(rows=2):
+    tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[rows, 4], start=80)
+    return Plan(options=MasksOptions(pattern="2:4", solver="top-k"), tensors=[tensor])
+
+
+def create(records, shards=2, key="", fingerprint=""):
+    cut = [Shard(tensor=0, first=row, last=row + 1) for row in range(shards)]
+    return records.create(plan(shards), cut, key, fingerprint)
+
+
+def new_job(records, shards=2):
+    job, new = create(records, shards)
+    assert new
+    return job
+
+
+def take(records, job, shard, lease_s=60.0, attempts=3):
+    return records.take(job, shard, lease_s=lease_s, attempts=attempts)
+
+
+def events(records, job):
+    answer = records.redis.xrange(events_key(job))
+    return [(fields["event"], fields["data"]) for _, fields in answer]
+
+
+def expire(records, lease):
+    assert records.redis.delete(f"masksmith:job:{lease.job}:lease:{lease.shard}")
+
+
+def stranded(records, patience_s=3600.0):
+    return sorted(shard for _, shard in records.stranded(patience_s))
+
+
+def test_a_job_is_written_whole(records):
+    job = new_job(records, 12)
+    record = records.read(job)
+    assert (record.state, record.done, record.total, record.kind) == (JobState.QUEUED, 0, 12, "masks")
+    assert record.plan == plan(12)
+    assert abs(record.created_at.timestamp() - time.time()) < 60
+    assert (record.started_at, record.finished_at) == (None, None)
+    assert list(records.shards(job)) == list(range(12))
+    assert records.shard(job, 11) == Shard(tensor=0, first=11, last=12)
+    assert records.shard(job, 12) is None
+    assert records.live_count() == 1
+    assert events(records, job) == [("state", '{"state":"queued"}')]
+
+
+def test_an_unknown_job_is_none_everywhere(records):
+    assert records.read("nope") is None
+    assert records.state("nope") is None
+    assert (records.shards("nope"), records.reports("nope")) == ({}, {})
+    assert not records.cancel("nope")
+    assert not records.delete("nope")
+    assert take(records, "nope", 0) == "closed"
+
+
+def test_life_of_a_job(records):
+    job = new_job(records)
+    first = take(records, job, 0)
+    assert (first.attempt, records.state(job)) == (1, JobState.RUNNING)
+    assert records.strike(first, GOOD)
+    assert (records.read(job).done, records.state(job)) == (1, JobState.RUNNING)
+    assert records.strike(take(records, job, 1), GOOD)
+    record = records.read(job)
+    assert (record.state, record.done) == (JobState.SUCCEEDED, 2)
+    assert record.created_at <= record.started_at <= record.finished_at
+    assert records.reports(job) == {0: GOOD, 1: GOOD}
+    assert records.live_count() == 0
+    assert events(records, job) == [
+        ("state", '{"state":"queued"}'),
+        ("state", '{"state":"running"}'),
+        ("progress", '{"done":1,"total":2}'),
+        ("progress", '{"done":2,"total":2}'),
+        ("state", '{"state":"succeeded"}'),
+    ]
+
+
+def test_one_failure_fails_the_job_once_all_shards_are_done(records):
+    job = new_job(records)
+    assert records.strike(take(records, job, 0), BAD)
+    assert records.state(job) is JobState.RUNNING
+    assert records.strike(take(records, job, 1), GOOD)
+    assert records.state(job) is JobState.FAILED
+    assert records.reports(job) == {0: BAD, 1: GOOD}
+
+
+def test_the_same_idempotency_key_gives_the_same_job(records):
+    job, _ = create(records, key="k", fingerprint="a")
+    assert create(records, key="k", fingerprint="a") == (job, False)
+    assert create(records, key="k", fingerprint="b") is None
+    assert records.live_count() == 1
+    assert create(records, key="other", fingerprint="a")[1]
+
+
+def test_the_key_of_a_deleted_job_makes_a_new_one(records):
+    job, _ = create(records, key="k", fingerprint="a")
+    records.delete(job)
+    again, new = create(records, key="k", fingerprint="b")
+    assert new
+    assert records.state(again) is JobState.QUEUED
+    assert create(records, key="k", fingerprint="b") == (again, False)
+
+
+def test_of_many_equal_requests_at_once_one_makes_the_job(records, valkey):
+    barrier, made = threading.Barrier(8), []
+
+    def request():
+        mine = JobRecords(valkey.url)
+        barrier.wait()
+        made.append(create(mine, key="k", fingerprint="a"))
+        mine.redis.close()
+
+    threads = [threading.Thread(target=request) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({job for job, _ in made}) == 1
+    assert sorted(new for _, new in made) == [False] * 7 + [True]
+
+
+def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(records):
+    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, "[]", "", 0]
+    assert records._create(args=args) == args[0]
+    records.strike(take(records, args[0], 0), GOOD)
+    assert records._create(args=args) == args[0]
+    assert records.redis.hget(f"masksmith:job:{args[0]}", "done") == "1"
+    assert take(records, args[0], 0) == "done"
+
+
+def test_a_shard_is_held_by_one(records):
+    job = new_job(records)
+    lease = take(records, job, 0)
+    assert isinstance(lease, Lease)
+    assert take(records, job, 0) == "held"
+    assert take(records, job, 1).token != lease.token
+    records.release(lease)
+    assert take(records, job, 0).attempt == 2
+
+
+def test_a_struck_shard_is_done(records):
+    job = new_job(records)
+    lease = take(records, job, 0)
+    assert records.strike(lease, GOOD)
+    assert not records.strike(lease, GOOD)
+    assert take(records, job, 0) == "done"
+    assert records.read(job).done == 1
+
+
+def test_a_lease_lapses_unless_it_is_renewed(records):
+    job = new_job(records)
+    lease = take(records, job, 0, lease_s=0.5)
+    until = time.monotonic() + 0.8
+    while time.monotonic() < until:
+        assert records.renew(lease, 0.5)
+        assert take(records, job, 0) == "held"
+    assert records.renew(lease, 0.001)
+    until = time.monotonic() + 10
+    while (found := take(records, job, 0)) == "held":
+        assert time.monotonic() < until
+    assert found.attempt == 2
+    assert not records.renew(lease, 0.5)
+
+
+def test_the_late_striker_loses_to_the_new_holder(records):
+    job = new_job(records, 1)
+    late = take(records, job, 0)
+    expire(records, late)
+    now = take(records, job, 0)
+    assert int(now.token) > int(late.token)
+    assert not records.renew(late, 60)
+    records.release(late)
+    assert not records.strike(late, BAD)
+    assert take(records, job, 0) == "held"
+    assert records.reports(job) == {}
+    assert records.strike(now, GOOD)
+    assert records.state(job) is JobState.SUCCEEDED
+    assert not records.strike(late, BAD)
+    assert records.reports(job) == {0: GOOD}
+
+
+def test_a_lapsed_lease_cannot_strike_even_where_nobody_followed(records):
+    job = new_job(records, 1)
+    lease = take(records, job, 0)
+    expire(records, lease)
+    assert not records.strike(lease, GOOD)
+    assert records.read(job).done == 0
+
+
+def test_attempts_are_counted_when_taken_and_end_in_a_report(records):
+    job = new_job(records)
+    for attempt in (1, 2):
+        lease = take(records, job, 0, attempts=2)
+        assert lease.attempt == attempt
+        expire(records, lease)
+    assert take(records, job, 0, attempts=2) == "exhausted"
+    assert take(records, job, 0, attempts=2) == "done"
+    report = records.reports(job)[0]
+    assert report.error.code == "attempts_exhausted"
+    assert "2 times" in report.error.message
+    assert records.strike(take(records, job, 1), GOOD)
+    record = records.read(job)
+    assert (record.state, record.done) == (JobState.FAILED, 2)
+
+
+def test_the_last_shard_exhausted_closes_the_job(records):
+    job = new_job(records, 1)
+    expire(records, take(records, job, 0, attempts=1))
+    assert take(records, job, 0, attempts=1) == "exhausted"
+    assert records.state(job) is JobState.FAILED
+    assert events(records, job)[-1] == ("state", '{"state":"failed"}')
+
+
+def test_an_attempt_given_back_is_not_counted(records):
+    job = new_job(records, 1)
+    for _ in range(5):
+        lease = take(records, job, 0, attempts=2)
+        assert lease.attempt == 1
+        records.release(lease, uncount=True)
+    assert stranded(records) == [0]
+
+
+def test_cancel_is_terminal_at_once_and_idempotent(records):
+    job = new_job(records, 3)
+    assert records.strike(take(records, job, 0), GOOD)
+    lease = take(records, job, 1)
+    assert records.cancel(job)
+    record = records.read(job)
+    assert (record.state, record.done, record.total) == (JobState.CANCELED, 1, 3)
+    assert not records.renew(lease, 60)
+    assert not records.strike(lease, GOOD)
+    assert take(records, job, 2) == "closed"
+    assert records.cancel(job)
+    assert records.read(job) == record
+    assert records.reports(job) == {0: GOOD}
+    assert stranded(records) == []
+    assert [data for kind, data in events(records, job) if kind == "state"][-1] == '{"state":"canceled"}'
+    assert records.live_count() == 0
+
+
+def test_canceling_a_finished_job_changes_nothing(records):
+    job = new_job(records, 1)
+    records.strike(take(records, job, 0), GOOD)
+    before = records.read(job), events(records, job)
+    assert records.cancel(job)
+    assert (records.read(job), events(records, job)) == before
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_delete_leaves_nothing(records, live):
+    job = new_job(records, 2)
+    lease = take(records, job, 0)
+    if not live:
+        records.strike(lease, GOOD)
+        records.strike(take(records, job, 1), GOOD)
+    assert records.delete(job)
+    assert not records.delete(job)
+    assert records.read(job) is None
+    assert not records.strike(lease, GOOD)
+    assert not records.renew(lease, 60)
+    assert take(records, job, 1) == "closed"
+    assert records.summaries(None, 10) == []
+    records.release(lease)
+    assert records.redis.keys(f"*{job}*") == []
+
+
+def test_stranded_names_what_nobody_will_bring_back(records):
+    job = new_job(records, 4)
+    assert stranded(records) == []  # just enqueued
+    lapsed, held = take(records, job, 0), take(records, job, 1)
+    struck = take(records, job, 2)
+    records.strike(struck, GOOD)
+    expire(records, lapsed)
+    assert stranded(records) == [0]
+    assert stranded(records) == []  # its message is under way now
+    assert stranded(records, patience_s=-1.0) == [0, 3]
+    records.release(held)
+    assert stranded(records) == [1]
+
+
+def test_stranded_reaches_every_shard_of_every_job(records, monkeypatch):
+    monkeypatch.setattr("masksmith_state.jobs.records.STRANDED_AT_ONCE", 3)
+    jobs = [new_job(records, 10), new_job(records, 5)]
+    for job in jobs:
+        records.redis.delete(f"masksmith:job:{job}:queued")
+    found = []
+    for _ in range(4):
+        found += records.stranded(3600.0)
+    assert sorted(found) == sorted([(jobs[0], shard) for shard in range(10)] + [(jobs[1], shard) for shard in range(5)])
+
+
+def test_one_sweeper_a_period(records):
+    assert records.claim_sweep(60.0)
+    assert not records.claim_sweep(60.0)
+    records.redis.delete("masksmith:sweeper")
+    assert records.claim_sweep(60.0)
+
+
+def test_summaries_are_newest_first_and_paged(records):
+    jobs = [new_job(records, 1) for _ in range(5)]
+    found, after = [], None
+    while page := records.summaries(after, 2):
+        found += [row["id"] for row in page]
+        after = found[-1]
+    assert found == jobs[::-1]
+    assert records.summaries(None, 1)[0] | {"created_at": ""} == {
+        "id": jobs[-1], "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "top-k", "created_at": "",
+        "finished_at": None, "done": "0", "total": "1",
+    }  # fmt: skip
+
+
+def test_paging_goes_on_where_a_deleted_job_was(records):
+    jobs = [new_job(records, 1) for _ in range(4)]
+    records.redis.zadd("masksmith:jobs", {jobs[3]: time.time() + 5})
+    records.delete(jobs[2])
+    assert [row["id"] for row in records.summaries(jobs[2], 10)] == [jobs[1], jobs[0]]
+    assert records.summaries("no such job", 10) == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_report_survives_the_journey_whatever_its_numbers(records, value):
+    job = new_job(records, 1)
+    assert records.strike(take(records, job, 0), GOOD.model_copy(update={"objective": value}))
+    assert repr(records.reports(job)[0].objective) == repr(value)

@@ -1,0 +1,146 @@
+"""A device shared out: any number of searches side by side, a benchmark alone, and nobody waits for ever."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from masksmith_state.device_locks import Device
+from masksmith_state.jobs.records import JobRecords
+
+
+class GivenUpError(Exception):
+    pass
+
+
+def give_up():
+    raise GivenUpError
+
+
+def nothing():
+    pass
+
+
+@pytest.fixture
+def device(records):
+    return Device(records.redis, "cpu-test", lease_s=5.0)
+
+
+def test_searches_share_a_device(device):
+    with device.beside_others(give_up), device.beside_others(give_up):
+        pass
+
+
+def test_a_benchmark_waits_for_searches_to_end_and_keeps_new_ones_off(device):
+    began, over = threading.Event(), threading.Event()
+
+    def measure():
+        with device.alone(nothing) as intact:
+            assert intact()
+            began.set()
+            over.wait(10)
+
+    with device.beside_others(give_up):
+        bench = threading.Thread(target=measure)
+        bench.start()
+        # It is announced at once: who comes later waits, though the benchmark has not begun.
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                with device.beside_others(give_up):
+                    time.sleep(0.01)
+            except GivenUpError:
+                break
+        else:
+            pytest.fail("the benchmark keeps nobody off")
+        assert not began.is_set()
+    assert began.wait(5)
+    with pytest.raises(GivenUpError), device.beside_others(give_up):
+        pass
+    over.set()
+    bench.join()
+    with device.beside_others(give_up):
+        pass
+
+
+def test_two_benchmarks_never_overlap(valkey, records):
+    inside, worst, lock = [], [], threading.Lock()
+
+    def measure():
+        own = JobRecords(valkey.url)
+        for _ in range(5):
+            with Device(own.redis, "cpu-test", 5.0).alone(nothing):
+                with lock:
+                    inside.append(1)
+                    worst.append(len(inside))
+                time.sleep(0.02)
+                with lock:
+                    inside.pop()
+
+    threads = [threading.Thread(target=measure) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(worst) == 20
+    assert max(worst) == 1
+
+
+def test_devices_do_not_know_of_each_other(records, device):
+    with device.alone(give_up), Device(records.redis, "gpu-test").alone(give_up):
+        pass
+
+
+def test_what_dies_lets_go(records):
+    dead = Device(records.redis, "cpu-test", lease_s=0.3)
+    # As a killed process leaves it: claimed, and nobody renews.
+    assert dead._call("claim", "dead", 300) == 2
+    begun = time.monotonic()
+    with dead.alone(nothing):
+        assert 0.1 < time.monotonic() - begun < 5
+
+
+def test_a_long_hold_is_renewed(records):
+    device = Device(records.redis, "cpu-test", lease_s=0.5)
+    with device.alone(nothing) as intact:
+        time.sleep(1.5)
+        assert intact()
+        with pytest.raises(GivenUpError), device.beside_others(give_up):
+            pass
+
+
+def test_a_lost_hold_is_noticed(records, device):
+    with device.alone(nothing) as intact:
+        records.redis.delete("masksmith:device:cpu-test:alone")
+        assert not intact()
+
+
+def test_whoever_gives_up_waiting_leaves_nothing_behind(device):
+    with device.beside_others(give_up):
+        with pytest.raises(GivenUpError), device.alone(give_up):
+            pass
+        with device.beside_others(give_up):
+            pass
+
+
+def test_searches_get_a_turn_between_two_cases(records, device):
+    turns = []
+
+    def search():
+        with device.beside_others(nothing):
+            turns.append(time.monotonic())
+
+    thread = threading.Thread(target=search)
+    with ExitStack() as stack:
+        stack.enter_context(device.alone(nothing))
+        thread.start()
+        deadline = time.monotonic() + 5
+        while not records.redis.exists("masksmith:device:cpu-test:waiting"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    with device.alone(nothing):
+        second = time.monotonic()
+    thread.join(5)
+    assert turns
+    assert turns[0] < second

@@ -1,0 +1,67 @@
+import pytest
+
+from masksmith_service.addresses import is_address, is_loopback
+from masksmith_state.keys import Keys, Quotas, Role, hash_token, is_genuine, key_key, key_of
+
+
+@pytest.fixture
+def keys(records):
+    return Keys(records.redis)
+
+
+def test_a_key_is_made_listed_and_revoked(keys):
+    assert not keys.any_made()
+    first, _ = keys.create("ann", Role.ADMIN)
+    second, _ = keys.create("bob", quotas=Quotas(stored_bytes=10, requests_s=2.5))
+    assert [key.name for key in keys.all()] == ["ann", "bob"]
+    assert (second.role, second.stored_bytes, second.live_jobs, second.requests_s) == (Role.USER, 10, None, 2.5)
+    assert keys.get(second.id) == second
+    assert keys.revoke(first.id)
+    revoked = keys.get(first.id)
+    assert revoked.revoked_at >= revoked.created_at
+    assert keys.revoke(first.id)
+    assert keys.get(first.id) == revoked
+    assert not keys.revoke("nobody")
+    assert keys.get("nobody") is None
+
+
+def test_revoking_the_last_key_opens_nothing(keys):
+    key, _ = keys.create("ann")
+    keys.revoke(key.id)
+    assert keys.any_made()
+
+
+def test_no_token_is_stored(keys, records):
+    key, token = keys.create("ann")
+    secret = token.rpartition("_")[2] if token.count("_") == 2 else token[15:]
+    stored = [str(records.redis.hgetall(name)) for name in records.redis.keys("masksmith:key:*")]
+    assert stored
+    assert not [text for text in stored if secret in text]
+    assert records.redis.hget(key_key(key.id), "hash") == hash_token(token)
+    assert token not in repr(key)
+
+
+def test_only_the_whole_token_is_genuine(keys, records):
+    key, token = keys.create("ann")
+    fields = records.redis.hgetall(key_key(key.id))
+    assert key_of(token) == key.id
+    assert is_genuine(token, fields)
+    other = keys.create("bob")[1]
+    assert not is_genuine(f"msk_{key.id}_{other[15:]}", fields)
+    assert not is_genuine(token, {})
+    for text in ("", "msk_", token[:-1], token + "x", token.replace("msk", "msq"), token.upper(), "é" * 58):
+        assert key_of(text) is None
+
+
+def test_tokens_do_not_repeat(keys):
+    assert len({keys.create("x")[1] for _ in range(50)}) == 50
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+     ("10.0.0.1", False), ("gpu-box", False), ("localhost.example", False)],
+)  # fmt: skip
+def test_what_only_this_machine_reaches(host, loopback):
+    assert is_loopback(host) is loopback
+    assert is_address(host) is (host[0] in "0123456789:")

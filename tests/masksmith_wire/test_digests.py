@@ -1,0 +1,24 @@
+import pytest
+from blake3 import blake3
+
+from masksmith_wire.digests import digest_bytes, digest_document, is_digest
+
+
+def test_digests_are_blake3_in_hex():
+    assert digest_bytes(b"") == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+    assert digest_bytes(memoryview(b"masksmith")) == blake3(b"masksmith").hexdigest()
+
+
+def test_documents_are_named_by_their_members_whatever_the_order():
+    assert digest_document({"a": 1, "b": {"c": [1, 2], "d": None}}) == digest_document(
+        {"b": {"d": None, "c": [1, 2]}, "a": 1}
+    )
+    assert digest_document({"a": [1, 2]}) != digest_document({"a": [2, 1]})
+    assert is_digest(digest_document({}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "\u0660" * 64, "0" * 63 + "\n", "../" * 21 + "a"]
+)
+def test_what_is_no_digest(text):
+    assert not is_digest(text)

@@ -1,0 +1,51 @@
+import pytest
+from pydantic import ValidationError
+
+from masksmith_state.queue import broker_url
+from masksmith_wire.documents import JobState, MasksRequest
+from masksmith_wire.errors import Code, RequestError
+
+INPUT = {"name": "w", "digest": "0" * 64, "key": "w"}
+GOOD = {"pattern": "2:4", "tensors": [INPUT]}
+
+
+def test_defaults():
+    request = MasksRequest.model_validate(GOOD)
+    assert (request.kind, request.scores, request.solver, request.axis, request.ragged) == (
+        "masks", "magnitude", "auto", "in", "pad",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "benchmark"}, {"pattern": 3}, {"pattern": "x" * 101}, {"solver": "best"}, {"scores": "taken"},
+        {"axis": "up"}, {"ragged": "x"}, {"tensors": []}, {"tensors": None}, {"time_limit_s": 0},
+        {"time_limit_s": float("nan")}, {"time_limit_s": float("inf")}, {"n": 2},
+        {"tensors": [INPUT | {"digest": "0" * 63}]}, {"tensors": [INPUT | {"digest": "A" * 64}]},
+        {"tensors": [INPUT | {"digest": "0" * 64 + "\n"}]}, {"tensors": [INPUT | {"name": ""}]},
+        {"tensors": [INPUT | {"name": "n" * 513}]}, {"tensors": [INPUT | {"name": "__metadata__"}]},
+        {"tensors": [INPUT | {"name": "\ud800"}]}, {"tensors": [INPUT | {"extra": 1}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_malformed_documents_are_refused(change):
+    with pytest.raises(ValidationError):
+        MasksRequest.model_validate(GOOD | change)
+
+
+def test_terminal_states():
+    assert [state for state in JobState if state.is_terminal] == ["succeeded", "failed", "canceled"]
+
+
+def test_a_problem_carries_what_was_at_fault():
+    error = RequestError(413, Code.TOO_MANY_TENSORS, "too many", limit=7)
+    assert error.problem("/v1/jobs").model_dump(mode="json") == {
+        "type": "about:blank", "title": "Too many tensors", "status": 413, "code": "too_many_tensors",
+        "detail": "too many", "instance": "/v1/jobs", "limit": 7,
+    }  # fmt: skip
+
+
+def test_broker_urls():
+    assert broker_url("unix:///a/b.sock") == "redis+socket:///a/b.sock"
+    assert broker_url("redis://host:1/0") == "redis://host:1/0"
