@@ -10,7 +10,6 @@ from masksmith_wire.documents import JobState as JobState, TensorReport as Tenso
 
 from ._async_client import AsyncClient as AsyncClient
 from ._async_jobs import AsyncJob as AsyncJob
-from ._benchmarks import BenchmarkOptions as BenchmarkOptions
 from ._client import Client as Client
 from ._errors import (
     BadRequest as BadRequest,
@@ -28,10 +27,11 @@ from ._errors import (
     Unauthorized as Unauthorized,
     WireError as WireError,
 )
-from ._events import Event as Event
 from ._info import Info as Info
 from ._jobs import Job as Job
-from ._masks import Masks as Masks
-from ._retry import RetryPolicy as RetryPolicy
-from ._submission import SubmitOptions as SubmitOptions
 from ._version import __version__ as __version__
+from .results.masks import Masks as Masks
+from .submission.benchmarks import BenchmarkOptions as BenchmarkOptions
+from .submission.prepare import SubmitOptions as SubmitOptions
+from .transport.events import Event as Event
+from .transport.retry import RetryPolicy as RetryPolicy

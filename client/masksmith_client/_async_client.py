@@ -11,16 +11,16 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
-from . import _calls as calls
-from ._async_connection import AsyncConnection
 from ._async_jobs import AsyncJobs
-from ._benchmarks import BenchmarkOptions
-from ._http import DEFAULT_TIMEOUT_S, timeouts
 from ._info import Info, read_info
-from ._masks import Masks
-from ._retry import RetryPolicy
-from ._settings import settings
-from ._submission import SubmitOptions
+from .results.masks import Masks
+from .submission.benchmarks import BenchmarkOptions
+from .submission.prepare import SubmitOptions
+from .transport import calls as calls
+from .transport.async_connection import AsyncConnection
+from .transport.http import DEFAULT_TIMEOUT_S, timeouts
+from .transport.retry import RetryPolicy
+from .transport.settings import settings
 
 
 class AsyncClient:

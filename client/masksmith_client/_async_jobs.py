@@ -14,19 +14,19 @@ from masksmith.patterns import Pattern
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobState, JobSummary
 
-from . import _calls as calls
-from ._async_connection import AsyncConnection
-from ._benchmarks import BenchmarkOptions, prepare_benchmark
 from ._errors import ClientError, JobFailedError, StatusError
-from ._events import Deadline, Event, Following, events_of, poll_pause_s
 from ._job_view import JobView
 from ._jobs import PAGE, Listener
-from ._masks import Masks
 from ._progress import Bar
-from ._submission import Submission, SubmitOptions, prepare
-from ._updated_weights import UpdatedWeights
-from ._uploads import PARALLEL, Tracker
-from ._weights import Weight
+from .results.masks import Masks
+from .results.updated_weights import UpdatedWeights
+from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
+from .submission.prepare import Submission, SubmitOptions, prepare
+from .submission.uploads import PARALLEL, Tracker
+from .submission.weights import Weight
+from .transport import calls as calls
+from .transport.async_connection import AsyncConnection
+from .transport.events import Deadline, Event, Following, events_of, poll_pause_s
 
 
 class AsyncJob(JobView):

@@ -12,16 +12,16 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
-from . import _calls as calls
-from ._benchmarks import BenchmarkOptions
-from ._connection import Connection
-from ._http import DEFAULT_TIMEOUT_S, timeouts
 from ._info import Info, read_info
 from ._jobs import Jobs
-from ._masks import Masks
-from ._retry import RetryPolicy
-from ._settings import settings
-from ._submission import SubmitOptions
+from .results.masks import Masks
+from .submission.benchmarks import BenchmarkOptions
+from .submission.prepare import SubmitOptions
+from .transport import calls as calls
+from .transport.connection import Connection
+from .transport.http import DEFAULT_TIMEOUT_S, timeouts
+from .transport.retry import RetryPolicy
+from .transport.settings import settings
 
 
 @dataclass(frozen=True, slots=True)

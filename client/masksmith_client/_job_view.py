@@ -8,7 +8,7 @@ from masksmith_wire.documents import Job as JobDocument, JobState, Skipped, Tens
 
 from ._errors import JobFailedError
 from ._notebook import job_html
-from ._weights import Restore
+from .submission.weights import Restore
 
 
 class JobView:

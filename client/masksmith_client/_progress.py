@@ -9,7 +9,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from ._events import Event
+from .transport.events import Event
 
 
 class Bar:

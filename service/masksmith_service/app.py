@@ -15,14 +15,19 @@ from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
 
 from . import errors
-from .described import describe
-from .documents import Documents
-from .gate import Gate
-from .journal import Journal
+from .auth import keys, sessions
+from .auth.middleware import Gate
+from .benchmarks import routes as benchmarks
+from .jobs import routes as jobs
+from .layers import routes as layers
+from .middleware.access_log import Journal
+from .middleware.json_bodies import Documents
 from .pages import routes as pages
-from .routes import benchmarks, discovery, gauges, jobs, keys, pictures, session, tensors
+from .resources import State, connect
 from .settings import Settings
-from .state import State, connect
+from .system import discovery, metrics
+from .system.openapi import describe
+from .uploads import routes as uploads
 
 
 def create_app(settings: Settings | None = None, closing: Event | None = None, *, sweeps: bool = True) -> FastAPI:
@@ -64,7 +69,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
     # The outermost: what the others refuse has an id too.
     app.add_middleware(Journal)
     errors.install(app)
-    for module in (tensors, jobs, benchmarks, pictures, session, keys, discovery, gauges, pages):
+    for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
     app.mount("/static", pages.statics())
     describe(app)

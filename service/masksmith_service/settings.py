@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from masksmith_state.jobs.shards import SHARD_BYTES
 from masksmith_state.telemetry.logs import LogFormat
 
-from .addresses import is_loopback
+from .middleware.addresses import is_loopback
 
 
 class Settings(BaseSettings):

@@ -14,7 +14,7 @@ import masksmith_client
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
-    path for name in ("solver", "protocol", "service", "worker", "client") for path in (ROOT / name).rglob("*.py")
+    path for name in ("solver", "wire", "state", "service", "worker", "client") for path in (ROOT / name).rglob("*.py")
 ]
 TESTS = list((ROOT / "tests").rglob("*.py"))
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("solver", "protocol", "service", "worker", "client")
+PACKAGES = ("solver", "wire", "state", "service", "worker", "client")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 CELERY = {
-    "service/masksmith_service/queue.py",
+    "service/masksmith_service/jobs/queue.py",
     "worker/masksmith_worker/app.py",
     "worker/masksmith_worker/tasks.py",
 }
 SETTINGS = {
-    "client/masksmith_client/_settings.py",
+    "client/masksmith_client/transport/settings.py",
     "client/masksmith_client/cli/settings.py",
     "service/masksmith_service/settings.py",
     "worker/masksmith_worker/settings.py",
@@ -108,7 +108,7 @@ def test_torch_stays_in_the_solver_and_in_training_loops():
 
 
 def test_the_process_that_asks_for_masks_loads_no_torch():
-    assert not {"torch", "numba", "ortools", "loky"} & loaded_by("masksmith_client.training.asking.__main__")
+    assert not {"torch", "numba", "ortools", "loky"} & loaded_by("masksmith_client.training.refresh_worker.__main__")
 
 
 @pytest.mark.parametrize("kernel", ["tiles", "tiles_simd", "rows"])

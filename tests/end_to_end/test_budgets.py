@@ -6,8 +6,8 @@ import pytest
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client._masks import Masks
 from masksmith_client.cli.app import run
+from masksmith_client.results.masks import Masks
 
 
 @pytest.mark.parametrize("pattern", ["50%", "block 16x16 50%", "transposable 8:16"])

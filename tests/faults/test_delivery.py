@@ -6,7 +6,7 @@ import httpx2
 from fleet import bits, submit
 from processes import poll
 
-from masksmith_service.queue import Queue
+from masksmith_service.jobs.queue import Queue
 
 
 def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table):

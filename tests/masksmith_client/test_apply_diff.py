@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch, save_file as save_torch
 
-from masksmith_client import InputError, Masks, _compare, _files
-from masksmith_client._apply import apply_masks
-from masksmith_client._compare import compare
+from masksmith_client import InputError, Masks
 from masksmith_client.cli.app import run
+from masksmith_client.results import changes
+from masksmith_client.results.apply import apply_masks
+from masksmith_client.results.changes import compare
+from masksmith_client.submission import files
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
 RNG = np.random.default_rng(0)
@@ -62,7 +64,7 @@ def test_weights_get_zeros_and_keep_every_other_bit(
 def test_pieces_may_be_cut_anywhere(
     tmp_path: Path, model: Path, some: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(_files, "PIECE_BYTES", piece)
+    monkeypatch.setattr(files, "PIECE_BYTES", piece)
     apply_masks(write_masks(tmp_path / "masks", some), model, tmp_path / "out")
     before, after = load_torch(model), load_torch(tmp_path / "out")
     for name, mask in some.items():
@@ -170,7 +172,7 @@ def test_the_command_applies_and_reports(tmp_path: Path, model: Path, some: dict
 def test_changes_are_counted_whatever_the_format(
     tmp_path: Path, some: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, strip: int
 ) -> None:
-    monkeypatch.setattr(_compare, "STRIP_ENTRIES", strip)
+    monkeypatch.setattr(changes, "STRIP_ENTRIES", strip)
     later = {name: mask ^ (RNG.random(mask.shape) < 0.1) for name, mask in some.items()}
     found = compare(write_masks(tmp_path / "a", some), write_masks(tmp_path / "b", later, as_bool=True))
     for change in found:

@@ -7,9 +7,9 @@ import torch
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client._masks import Masks
-from masksmith_client._submission import prepare
 from masksmith_client.cli.app import run
+from masksmith_client.results.masks import Masks
+from masksmith_client.submission.prepare import prepare
 
 RNG = np.random.default_rng(2)
 WEIGHTS = {name: RNG.standard_normal((8, 16)).astype(np.float32) for name in ("0.weight", "1.weight")}

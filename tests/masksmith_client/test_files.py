@@ -6,8 +6,8 @@ import pytest
 from safetensors.numpy import load, save_file
 
 from masksmith_client import InputError
-from masksmith_client._files import read_path
-from masksmith_client._weights import KEY
+from masksmith_client.submission.files import read_path
+from masksmith_client.submission.weights import KEY
 
 ARRAYS = {"x.weight": np.arange(12.0).reshape(3, 4), "y.weight": np.ones((2, 2), np.float16), "y.bias": np.ones(3)}
 

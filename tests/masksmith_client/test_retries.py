@@ -19,7 +19,7 @@ from masksmith_client import (
     Unauthorized,
     WireError,
 )
-from masksmith_client._retry import Attempts
+from masksmith_client.transport.retry import Attempts
 
 from .conftest import QUICK, FakeService, busy, problem, refused, reset
 

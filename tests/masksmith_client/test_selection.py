@@ -4,7 +4,7 @@ import torch
 
 from masksmith.patterns import NM
 from masksmith_client import InputError
-from masksmith_client._submission import prepare
+from masksmith_client.submission.prepare import prepare
 
 WEIGHTS = {
     "a.weight": np.ones((8, 8), np.float32),

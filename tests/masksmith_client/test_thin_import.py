@@ -12,7 +12,7 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
 
 def test_solving_numpy_weights_loads_no_torch() -> None:
     code = (
-        "import sys, numpy, masksmith_client._submission as s\n"
+        "import sys, numpy, masksmith_client.submission.prepare as s\n"
         "w = s.prepare({'a': numpy.ones((4, 4))}, '2:4').weights[0]; w.digest()\n"
         "assert 'torch' not in sys.modules"
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from masksmith_client import BadRequest, Client, JobFailedError, TransportError, _uploads as uploads
+from masksmith_client import BadRequest, Client, JobFailedError, TransportError
+from masksmith_client.submission import uploads as uploads
 
 from .conftest import FakeService, busy, problem, reset
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client._submission import prepare
+from masksmith_client.submission.prepare import prepare
 
 KERNEL = np.random.default_rng(3).standard_normal((16, 8, 3, 3), dtype=np.float32)
 MASKSMITH = Path(sys.executable).with_name("masksmith")

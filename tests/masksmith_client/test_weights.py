@@ -7,8 +7,8 @@ from blake3 import blake3
 from safetensors.numpy import load
 
 from masksmith_client import InputError
-from masksmith_client._tensors import read_mapping
-from masksmith_client._weights import KEY, Weight
+from masksmith_client.submission.tensors import read_mapping
+from masksmith_client.submission.weights import KEY, Weight
 
 
 def file_of(weight: Weight) -> bytes:

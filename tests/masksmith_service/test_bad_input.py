@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from masksmith_service.documents import depth
+from masksmith_service.middleware.json_bodies import depth
 
 EYE = np.eye(8, dtype=np.float32)
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith_service import windows
-from masksmith_service.layers import find_layer
+from masksmith_service.jobs.documents import job_view
+from masksmith_service.layers import windows
+from masksmith_service.layers.reader import find_layer
 from masksmith_service.pages.comparison import agreement, pair_up
-from masksmith_service.views import job_view
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.keys import Keys, Role
 from masksmith_worker.runner import Runner

@@ -6,7 +6,7 @@ import time
 
 import redis.asyncio
 
-from masksmith_service.endings import Endings
+from masksmith_service.jobs.completion_notifier import Endings
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
@@ -31,7 +31,7 @@ def run(url, story, closing=None):
 
 
 def test_everybody_who_waits_hears_of_the_end_at_once(records, valkey, monkeypatch):
-    monkeypatch.setattr("masksmith_service.endings.LOOK_S", 20.0)
+    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.LOOK_S", 20.0)
     jobs = [new_job(records) for _ in range(3)]
 
     async def story(endings):
@@ -73,8 +73,8 @@ def test_patience_ends_and_so_does_the_service(records, valkey):
 
 
 def test_what_nobody_heard_is_found_by_looking(records, valkey, monkeypatch):
-    monkeypatch.setattr("masksmith_service.endings.LOOK_S", 0.2)
-    monkeypatch.setattr("masksmith_service.endings.ENDED", "another channel")
+    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.LOOK_S", 0.2)
+    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.ENDED", "another channel")
     job = new_job(records)
 
     async def story(endings):
@@ -87,7 +87,7 @@ def test_what_nobody_heard_is_found_by_looking(records, valkey, monkeypatch):
 
 
 def test_news_that_was_premature_is_no_reason_to_look_without_pause(records, valkey, monkeypatch):
-    monkeypatch.setattr("masksmith_service.endings.LOOK_S", 0.5)
+    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.LOOK_S", 0.5)
     job = new_job(records)
 
     async def story(endings):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from masksmith_service.callers import COOKIE
+from masksmith_service.auth.principal import COOKIE
 from masksmith_state.keys import Keys
 from masksmith_state.telemetry import logs
 

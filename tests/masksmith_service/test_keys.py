@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from masksmith_client import Client
 from masksmith_service.app import create_app
-from masksmith_service.callers import COOKIE
+from masksmith_service.auth.principal import COOKIE
 from masksmith_state.keys import Keys, Quotas, Role
 
 

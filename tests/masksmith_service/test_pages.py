@@ -6,7 +6,7 @@ import pytest
 
 import masksmith as ms
 from masksmith_service.pages import choices, listing, rendering, tiles
-from masksmith_service.routes.discovery import PATTERNS
+from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.model import ShardReport
 from masksmith_state.keys import Keys, Role
 from masksmith_wire.documents import Job, WorkerInfo

@@ -7,8 +7,8 @@ from blake3 import blake3
 from starlette.testclient import TestClient
 
 import masksmith as ms
-from masksmith_service import windows
 from masksmith_service.app import create_app
+from masksmith_service.layers import windows
 from masksmith_state.blobs.store import BlobStore, upload_name
 from masksmith_worker.runner import Runner
 

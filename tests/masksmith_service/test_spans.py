@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
 from masksmith_state.telemetry import tracing
-from masksmith_worker.spans import Spans
+from masksmith_worker.tracing import Spans
 
 
 class Collector(HTTPServer):
@@ -83,7 +83,7 @@ def test_shards_of_a_job_make_one_trace(collector):
 
 def test_without_a_collector_nothing_is_told_or_loaded():
     code = (
-        "import sys; from masksmith_worker.spans import Spans\n"
+        "import sys; from masksmith_worker.tracing import Spans\n"
         "with Spans('').shard('j', 0) as found: found['outcome'] = 'struck'\n"
         "import masksmith_service.app\n"
         "heavy = ('opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"

@@ -1,6 +1,6 @@
 import pytest
 
-from masksmith_service.addresses import is_address, is_loopback
+from masksmith_service.middleware.addresses import is_address, is_loopback
 from masksmith_state.keys import Keys, Quotas, Role, hash_token, is_genuine, key_key, key_of
 
 

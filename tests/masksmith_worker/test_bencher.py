@@ -17,8 +17,8 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import BENCH_CPU_QUEUE
 from masksmith_wire import masks
 from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
-from masksmith_worker import bencher
-from masksmith_worker.bencher import Bencher, announcement
+from masksmith_worker import bench
+from masksmith_worker.bench import Bencher, announcement
 from masksmith_worker.runner import Runner
 
 LAYERS = [Layer("a", 16, 32)]
@@ -52,7 +52,7 @@ class Spy:
 def spy(monkeypatch):
     spy = Spy()
     registry = {"dense": own_kernels()["dense"], "spy": spy}
-    monkeypatch.setattr(bencher, "all_kernels", lambda: registry)
+    monkeypatch.setattr(bench, "all_kernels", lambda: registry)
     return spy
 
 

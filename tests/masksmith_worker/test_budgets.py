@@ -5,10 +5,10 @@ import pytest
 from shards import mask_of, run_all
 
 import masksmith as ms
-from masksmith_service.results import MasksFile
-from masksmith_service.views import job_view
+from masksmith_service.jobs.documents import job_view
+from masksmith_service.jobs.masks_file import MasksFile
 from masksmith_wire.documents import JobState
-from masksmith_worker import budgets
+from masksmith_worker.stages import allocate
 
 RNG = np.random.default_rng(9)
 LAYERS = {
@@ -44,8 +44,8 @@ def test_every_tensor_gets_the_librarys_pattern_and_mask(runner, submit, pattern
 
 def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeypatch):
     seen = []
-    measure = budgets.measure_from
-    monkeypatch.setattr(budgets, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
+    measure = allocate.measure_from
+    monkeypatch.setattr(allocate, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
     job = submit(LAYERS, "2:4", budget="50%", shard_bytes=24 * 4 * 8)
     shards = runner.records.shards(job)
     assert runner.run(job, len(shards) - 1) == "struck"

@@ -12,7 +12,7 @@ from shards import WEIGHT, files
 
 import masksmith as ms
 from masksmith_wire.documents import JobState
-from masksmith_worker import leased, runner as runner_module
+from masksmith_worker import leased_part, runner as runner_module
 
 
 def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
@@ -187,7 +187,7 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
 
 
 def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
-    monkeypatch.setattr(leased, "STORE_PAUSE_S", 0.05)
+    monkeypatch.setattr(leased_part, "STORE_PAUSE_S", 0.05)
     job = submit({"w": WEIGHT})
     blocked = Path(runner.store.url) / "masks"
     blocked.write_bytes(b"")

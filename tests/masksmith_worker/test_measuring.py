@@ -5,7 +5,7 @@ import pytest
 
 import masksmith as ms
 from masksmith import measures
-from masksmith_service.views import job_view
+from masksmith_service.jobs.documents import job_view
 from masksmith_state.jobs.shards import MaskPart
 from masksmith_wire.masks import pack
 

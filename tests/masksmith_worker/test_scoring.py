@@ -9,8 +9,8 @@ import masksmith as ms
 from masksmith_state.blobs.store import BlobStore, upload_name
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
-from masksmith_worker import scoring
-from masksmith_worker.scoring import Scoring
+from masksmith_worker.stages import score
+from masksmith_worker.stages.score import Scoring
 
 RNG = np.random.default_rng(5)
 WEIGHT = RNG.standard_normal((24, 12)).astype(np.float32)
@@ -73,7 +73,7 @@ def by_shards(store, tensor, text, step):
     ],
 )
 def test_shards_have_the_librarys_scores(store, plan, monkeypatch, text, kind, statistic, expected, step):
-    monkeypatch.setattr(scoring, "SLICE_ENTRIES", 70)
+    monkeypatch.setattr(score, "SLICE_ENTRIES", 70)
     found = by_shards(store, plan(WEIGHT, kind, statistic), text, step)
     np.testing.assert_allclose(found, expected(WEIGHT), rtol=2e-6)
     assert found.dtype == np.float32

@@ -16,8 +16,8 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 
 from .app import STOP_SIGNAL, configure_logging, enqueue, own_queue, run
-from .bencher import announcement
-from .presence import Presence
+from .bench import announcement
+from .heartbeat import Presence
 from .settings import Settings
 from .tasks import app
 

@@ -25,13 +25,13 @@ from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code, TensorError
 
-from .budgets import Budgets
-from .keeper import StoppedError
-from .leased import Leased
-from .measuring import PreviousGoneError, compare, measure
-from .placing import solver_on
-from .scoring import DamagedUploadError, Scoring, read_rows
-from .updating import Updated, update_rows
+from .lease import StoppedError
+from .leased_part import Leased
+from .stages.allocate import Budgets
+from .stages.measure import PreviousGoneError, compare, measure
+from .stages.placement import solver_on
+from .stages.score import DamagedUploadError, Scoring, read_rows
+from .stages.update import Updated, update_rows
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.telemetry import logs
 
 from .app import STOP_SIGNAL, configure_logging, create_app
-from .bencher import Bencher
-from .leased import Leased
+from .bench import Bencher
+from .leased_part import Leased
 from .runner import Runner
 from .settings import Settings
-from .spans import Spans
+from .tracing import Spans
 
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")

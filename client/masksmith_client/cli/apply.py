@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._apply import Applied, apply_masks, model_bytes
-from masksmith_client._masks import Masks
 from masksmith_client._progress import Bar
+from masksmith_client.results.apply import Applied, apply_masks, model_bytes
+from masksmith_client.results.masks import Masks
 
 from .console import JsonOption, emit, percent, show_table
 from .solve import check_output

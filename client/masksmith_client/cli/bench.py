@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from masksmith.benchmark import Report
-from masksmith_client._benchmarks import prepare_benchmark
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
-from masksmith_client._whole_file import whole_file
+from masksmith_client.results.whole_file import whole_file
+from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, emit, note, show_table
 from .solve import check_output

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._compare import MaskChange, compare
-from masksmith_client._masks import Masks
+from masksmith_client.results.changes import MaskChange, compare
+from masksmith_client.results.masks import Masks
 
 from .console import JsonOption, emit, note, percent, show_table
 

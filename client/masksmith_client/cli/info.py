@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from masksmith_client._client import Client
-from masksmith_client._retry import RetryPolicy
+from masksmith_client.transport.retry import RetryPolicy
 
 from .console import JsonOption, UrlOption, emit, show_table
 

@@ -12,9 +12,9 @@ import typer
 
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, JobFailedError
-from masksmith_client._events import Event
 from masksmith_client._jobs import Job
-from masksmith_client._retry import RetryPolicy
+from masksmith_client.transport.events import Event
+from masksmith_client.transport.retry import RetryPolicy
 from masksmith_wire.documents import Job as JobDocument, JobState
 
 from .console import JsonOption, UrlOption, emit, emit_line, note, show_table

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from masksmith_client._errors import ClientError, InputError
-from masksmith_service.addresses import is_loopback
+from masksmith_service.middleware.addresses import is_loopback
 
 from . import parts, settings
 from .broker import reached

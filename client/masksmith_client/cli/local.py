@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
-from masksmith_client._masks import Masks
 from masksmith_client._progress import Bar
-from masksmith_client._submission import Submission, parse_budget, parse_pattern
-from masksmith_client._weights import BoolMask, Weight
-from masksmith_client._whole_file import whole_file
+from masksmith_client.results.masks import Masks
+from masksmith_client.results.whole_file import whole_file
+from masksmith_client.submission.prepare import Submission, parse_budget, parse_pattern
+from masksmith_client.submission.weights import BoolMask, Weight
 from masksmith_wire.documents import JobState, TensorReport, UpdateReport
 from masksmith_wire.dtypes import ITEM_BYTES, to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError

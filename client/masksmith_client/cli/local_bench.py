@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from masksmith.benchmark import BenchmarkError, CaseResult, Report
-from masksmith_client._benchmarks import request_layers
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
+from masksmith_client.submission.benchmarks import request_layers
 from masksmith_wire.benchmarks import BenchmarkRequest
 
 from .local import library

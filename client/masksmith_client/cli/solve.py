@@ -14,7 +14,7 @@ from masksmith_client._client import Client
 from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
-from masksmith_client._submission import SubmitOptions, prepare
+from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
 from .console import JsonOption, UrlOption, note

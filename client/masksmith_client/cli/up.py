@@ -12,9 +12,9 @@ from typing import Annotated
 import httpx2
 import typer
 
-from masksmith_client._calls import refusal
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
+from masksmith_client.transport.calls import refusal
 
 from . import keys, parts, settings, valkey
 from .console import emit_line, note

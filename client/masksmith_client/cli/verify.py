@@ -9,8 +9,8 @@ import typer
 
 from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
-from masksmith_client._masks import Masks
-from masksmith_client._submission import parse_pattern
+from masksmith_client.results.masks import Masks
+from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
 
 from .console import JsonOption, emit, percent, show_table

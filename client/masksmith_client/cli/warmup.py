@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._submission import parse_pattern
+from masksmith_client.submission.prepare import parse_pattern
 
 from .console import emit_line, note
 from .local import library

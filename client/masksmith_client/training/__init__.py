@@ -19,38 +19,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._refresh import Refresh as Refresh
-    from ._report import LayerReport as LayerReport, RefreshRecord as RefreshRecord, TrainingReport as TrainingReport
-    from ._sparsifier import Sparsifier as Sparsifier
-    from .methods._fixed import Fixed as Fixed
-    from .methods._masked_decay import MaskedDecay as MaskedDecay
-    from .methods._method import Method as Method
-    from .methods._prune_and_grow import PruneAndGrow as PruneAndGrow
-    from .methods._sr_ste import SRSTE as SRSTE
-    from .methods._straight_through import StraightThrough as StraightThrough
-    from .methods._trainable_thresholds import TrainableThresholds as TrainableThresholds
-    from .schedules._cubic import CubicDensity as CubicDensity
-    from .schedules._dense_phases import DensePhases as DensePhases
-    from .schedules._falling_n import FallingN as FallingN
-    from .schedules._schedule import Schedule as Schedule
+    from .methods.fixed import Fixed as Fixed
+    from .methods.masked_decay import MaskedDecay as MaskedDecay
+    from .methods.method import Method as Method
+    from .methods.prune_and_grow import PruneAndGrow as PruneAndGrow
+    from .methods.sr_ste import SRSTE as SRSTE
+    from .methods.straight_through import StraightThrough as StraightThrough
+    from .methods.trainable_thresholds import TrainableThresholds as TrainableThresholds
+    from .refresh import Refresh as Refresh
+    from .report import LayerReport as LayerReport, RefreshRecord as RefreshRecord, TrainingReport as TrainingReport
+    from .schedules.cubic import CubicDensity as CubicDensity
+    from .schedules.dense_phases import DensePhases as DensePhases
+    from .schedules.falling_n import FallingN as FallingN
+    from .schedules.schedule import Schedule as Schedule
+    from .sparsifier import Sparsifier as Sparsifier
 
 _HOMES = {
-    "Sparsifier": "_sparsifier",
-    "Refresh": "_refresh",
-    "LayerReport": "_report",
-    "RefreshRecord": "_report",
-    "TrainingReport": "_report",
-    "Method": "methods._method",
-    "Fixed": "methods._fixed",
-    "StraightThrough": "methods._straight_through",
-    "SRSTE": "methods._sr_ste",
-    "MaskedDecay": "methods._masked_decay",
-    "PruneAndGrow": "methods._prune_and_grow",
-    "TrainableThresholds": "methods._trainable_thresholds",
-    "Schedule": "schedules._schedule",
-    "CubicDensity": "schedules._cubic",
-    "DensePhases": "schedules._dense_phases",
-    "FallingN": "schedules._falling_n",
+    "Sparsifier": "sparsifier",
+    "Refresh": "refresh",
+    "LayerReport": "report",
+    "RefreshRecord": "report",
+    "TrainingReport": "report",
+    "Method": "methods.method",
+    "Fixed": "methods.fixed",
+    "StraightThrough": "methods.straight_through",
+    "SRSTE": "methods.sr_ste",
+    "MaskedDecay": "methods.masked_decay",
+    "PruneAndGrow": "methods.prune_and_grow",
+    "TrainableThresholds": "methods.trainable_thresholds",
+    "Schedule": "schedules.schedule",
+    "CubicDensity": "schedules.cubic",
+    "DensePhases": "schedules.dense_phases",
+    "FallingN": "schedules.falling_n",
 }
 
 __all__ = list(_HOMES)

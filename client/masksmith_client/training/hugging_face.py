@@ -12,7 +12,7 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 
-from ._sparsifier import Sparsifier
+from .sparsifier import Sparsifier
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._sparsifier import Sparsifier
+from .sparsifier import Sparsifier
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

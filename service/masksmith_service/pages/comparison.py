@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksmith_service.layers import Layer
-from masksmith_service.windows import BAND_BYTES
+from masksmith_service.layers.reader import Layer
+from masksmith_service.layers.windows import BAND_BYTES
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.documents import Job, TensorReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from masksmith_service.views import summary_view
+from masksmith_service.jobs.documents import summary_view
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.documents import Job, JobPage, JobState, JobSummary, TensorReport
 

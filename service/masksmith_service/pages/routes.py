@@ -12,12 +12,12 @@ from fastapi.staticfiles import StaticFiles
 
 from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
-from masksmith_service.benchmarks import read_report
-from masksmith_service.callers import CallerDep
-from masksmith_service.layers import find_layer
-from masksmith_service.routes.discovery import SOLVERS
-from masksmith_service.state import State, StateDep
-from masksmith_service.visible import JobId, read_document, read_job, read_masks_job, visible_job
+from masksmith_service.auth.principal import CallerDep
+from masksmith_service.benchmarks.planning import read_report
+from masksmith_service.jobs.access import JobId, read_document, read_job, read_masks_job, visible_job
+from masksmith_service.layers.reader import find_layer
+from masksmith_service.resources import State, StateDep
+from masksmith_service.system.discovery import SOLVERS
 from masksmith_state.queue import QUEUES
 from masksmith_wire.documents import Job, JobState
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from masksmith_service.uploads import BLOCK_BYTES
+from masksmith_service.uploads.receive import BLOCK_BYTES
 from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, RequestError
 
 from .peer import Peer

@@ -1,0 +1,148 @@
+"""Masks as a mapping: kept packed in a file, unpacked one by one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from masksmith_client._errors import InputError, TransportError
+from masksmith_client.submission.headers import read_header
+from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
+from masksmith_wire.headers import HeaderError, TensorEntry
+from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
+
+from .whole_file import whole_file
+
+if TYPE_CHECKING:
+    from masksmith_client._job_view import JobView
+
+
+class Masks(Mapping[str, Any]):
+    """Masks by the names of their weights; True = kept, in the weight's shape.
+
+    A mask is a torch tensor on the weight's device where the weight was one, else a numpy array. It is unpacked anew
+    at every look-up, so all of them together take one bit an entry, on disk.
+
+    Attributes:
+        job: The job that found them, where they come from a service.
+        infos: Shape, pattern, ragged and axis of each.
+    """
+
+    def __init__(
+        self, file: BinaryIO, job: JobView | None = None, restore: Mapping[str, Restore] | None = None
+    ) -> None:
+        self.job = job
+        self._file = file
+        weakref.finalize(self, file.close)
+        self._restore = restore or {}
+        self._entries = read_header(file)
+        try:
+            self.infos: Mapping[str, MaskInfo] = read_infos(self._entries.metadata)
+        except ValueError:
+            self.infos = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Masks:
+        """Open a masks file, or any safetensors file of bool tensors.
+
+        Raises:
+            InputError: If it is neither.
+        """
+        try:
+            file = Path(path).open("rb")  # noqa: SIM115 - closed with the mapping
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        try:
+            masks = cls(file)
+            masks._check_kinds()
+        except ValueError as error:
+            file.close()
+            raise InputError(f"{path}: {error}") from None
+        return masks
+
+    def save(self, path: str | Path) -> Path:
+        """Write a masks file (safetensors; one bit an entry); it appears whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as copy:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, copy, 2**20)
+        return target
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Give the shape of a mask without reading it."""
+        entry = self._entries.tensors[name]
+        return entry.shape if entry.dtype == "BOOL" else tuple(self.infos[name].shape)
+
+    def rows(self, name: str, first: int, last: int) -> BoolMask:
+        """Read a few rows of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`; always a numpy array."""
+        entry, cols = self._entries.tensors[name], (self.shape(name) or (1,))[-1]
+        width = cols if entry.dtype == "BOOL" else packed_width((cols,))
+        part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
+        part = part.reshape(last - first, width)
+        return part.view(np.bool_).copy() if entry.dtype == "BOOL" else unpack(part, (last - first, cols))
+
+    def close(self) -> None:
+        """Give the file back; the masks are gone then unless they were saved."""
+        self._file.close()
+
+    def __getitem__(self, name: str) -> Any:
+        restore: Restore = self._restore.get(name, as_numpy)
+        return restore(self._numpy(self._entries.tensors[name]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries.tensors)
+
+    def __len__(self) -> int:
+        return len(self._entries.tensors)
+
+    def __repr__(self) -> str:
+        return f"<Masks of {len(self)} tensor(s)>"
+
+    def _numpy(self, entry: TensorEntry) -> BoolMask:
+        array = np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
+        if entry.dtype == "BOOL":
+            return array.view(np.bool_).copy()
+        return unpack(array, self.infos[entry.name].shape)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        # One call gives 2 GiB at most.
+        pieces = []
+        while start < stop:
+            pieces.append(os.pread(self._file.fileno(), stop - start, start))
+            start += len(pieces[-1])
+            if not pieces[-1]:
+                raise InputError("the masks file became shorter while it was open")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _check_kinds(self) -> None:
+        for entry in self._entries.tensors.values():
+            if entry.dtype != "BOOL" and not self._is_packed(entry):
+                raise InputError(f"{entry.name!r} is no mask: dtype {entry.dtype}, expected bool or a packed mask")
+
+    def _is_packed(self, entry: TensorEntry) -> bool:
+        if entry.dtype != "U8" or entry.name not in self.infos:
+            return False
+        shape = tuple(self.infos[entry.name].shape)
+        return bool(shape) and entry.shape == (*shape[:-1], packed_width(shape))
+
+
+def check_file(file: BinaryIO) -> None:
+    """Check that a downloaded masks file arrived whole.
+
+    Raises:
+        TransportError: If it did not.
+    """
+    try:
+        read_header(file)
+    except HeaderError as error:
+        raise TransportError(f"the download of the masks was cut: {error}") from None

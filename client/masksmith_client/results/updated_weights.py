@@ -1,0 +1,75 @@
+"""Updated weights as a mapping: kept in a file, read one by one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from masksmith_client.submission.headers import read_header
+from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
+from masksmith_client.submission.weights import Restore, as_numpy
+from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.headers import TensorEntry
+
+from .whole_file import whole_file
+
+_FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
+
+
+class UpdatedWeights(Mapping[str, Any]):
+    """Updated weights by name, 0 where their masks drop, in the weights' own shapes and dtypes.
+
+    A weight is a torch tensor on its own device where it was one, else a numpy array (float32 for bfloat16, which numpy
+    lacks). `model.load_state_dict({**model.state_dict(), **weights})` puts them in place.
+    """
+
+    def __init__(self, file: BinaryIO, restore: Mapping[str, Restore] | None = None) -> None:
+        self._file = file
+        weakref.finalize(self, file.close)
+        self._restore = restore or {}
+        self._entries = read_header(file).tensors
+
+    def save(self, path: str | Path) -> Path:
+        """Write them to a safetensors file, which appears whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as copy:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, copy, 2**20)
+        return target
+
+    def close(self) -> None:
+        """Give the file back; the weights are gone then unless they were saved."""
+        self._file.close()
+
+    def __getitem__(self, name: str) -> Any:
+        entry = self._entries[name]
+        self._file.seek(entry.start)
+        data = bytearray(self._file.read(entry.stop - entry.start))
+        restore = self._restore.get(name, as_numpy)
+        return (
+            to_numpy(memoryview(data), entry.dtype, entry.shape)
+            if restore is as_numpy
+            else _as_torch(data, entry, restore)
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<UpdatedWeights of {len(self)} tensor(s)>"
+
+
+def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:
+    # Brought to the weight's device as bytes: numpy has no bfloat16.
+    dtype = getattr(sys.modules["torch"], _FRAMEWORK_DTYPES[entry.dtype])
+    return restore(np.frombuffer(data, np.uint8)).view(dtype).reshape(entry.shape)

@@ -1,0 +1,1 @@
+"""What a submission sends: weights, statistics, earlier masks, and the job document."""

@@ -1,0 +1,269 @@
+"""What a submission consists of, worked out before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_args
+
+from pydantic import ValidationError
+
+from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
+from masksmith_client._errors import InputError
+from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
+from masksmith_wire.scores import parse_scores
+from masksmith_wire.updates import parse_update
+from masksmith_wire.whole_tensors import binding
+
+from .files import read_path
+from .previous_masks import masks_upload, previous_of
+from .selection import listed, select
+from .statistics import Calibration, Chosen
+from .tensors import read_mapping
+from .weights import KEY, Restore, Weight, flattened
+
+MAX_NAME_LENGTH = 512
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What a job may be told besides weights and pattern.
+
+    Attributes:
+        solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
+        scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
+            calibration; or `given`: the tensors are non-negative scores already. Options follow: `"ria power=0.7"`.
+        calibration: What `ms.calibrate` gathered, or the path where it was saved, or a mapping of names to what the
+            scores are made from; with `given` scores, the scores.
+        budget: Share kept of all weights together, such as `"50%"` or a `Budget` with its floors; it is shared out over
+            the weights so that the most score is kept. Of n:m patterns every weight gets an n of its own.
+        floors: Least shares of the weights whose names a glob meets: `["*.query*=25%"]`.
+        update: What becomes of the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
+            Needs a calibration with Gram matrices; `job.weights()` has the result.
+        previous: An earlier job (or its id), its masks, or the path of a masks file: reports count what changed.
+        spectrum: Whether to measure singular values of the masked weights, which takes a decomposition of each.
+        axis: Dimension that plain N:M groups run along: `in` or `out`.
+        ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
+        view: How convolutions become matrices: `channels-last`, or `flat`, which sends them as `[out, in * kh * kw]`;
+            the masks file has that shape too.
+        layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
+        exclude: Names or globs to leave out.
+        time_limit_s: Longest time for solving; what is found until then is kept, with its gap.
+    """
+
+    solver: SolverName
+    scores: str
+    calibration: object
+    budget: str | Budget | None
+    floors: Sequence[str]
+    update: str | None
+    previous: object
+    spectrum: bool
+    axis: Literal["in", "out"]
+    ragged: Literal["pad", "dense", "error"]
+    view: Literal["channels-last", "flat"]
+    layers: str | Sequence[str] | None
+    exclude: str | Sequence[str] | None
+    time_limit_s: float | None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Weights chosen and options checked; `key` makes all attempts to submit it the same job."""
+
+    weights: list[Weight]
+    skipped: list[Skipped]
+    options: MasksOptions
+    beside: Chosen = field(default_factory=Chosen)
+    previous: Path | None = None
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def uploads(self) -> list[Weight]:
+        """All that travels: the weights, what their scores are made from, what updates need, and earlier masks."""
+        statistics = (statistic.tensor for statistic in self.beside.statistics.values())
+        earlier = [] if self.previous is None else [masks_upload(self.previous)]
+        return [*self.weights, *statistics, *self.beside.grams.values(), *earlier]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes to send if the service has none of it."""
+        return sum(tensor.file_bytes for tensor in self.uploads)
+
+    @property
+    def restore(self) -> dict[str, Restore]:
+        """How each mask becomes what its weight was."""
+        return {weight.name: weight.restore for weight in self.weights}
+
+    def request(self, digests: Sequence[str]) -> MasksRequest:
+        """Give the job document for `uploads` sent under these digests."""
+        statistics, grams = self.beside.statistics, self.beside.grams
+        of_statistics = dict(zip(statistics, digests[len(self.weights) :], strict=False))
+        of_grams = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
+        kinds = {name: statistic.kind for name, statistic in statistics.items()}
+        inputs = [
+            TensorInput(
+                name=weight.name,
+                digest=digest,
+                key=KEY,
+                statistic=_statistic(weight.name, kinds, of_statistics),
+                gram=_statistic(weight.name, dict.fromkeys(grams, "gram"), of_grams),
+            )
+            for weight, digest in zip(self.weights, digests, strict=False)
+        ]
+        asked = self.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
+        return MasksRequest(tensors=inputs, **asked)
+
+
+def _statistic(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
+    if name not in digests:
+        return None
+    return StatisticInput.model_validate({"kind": kinds[name], "digest": digests[name], "key": KEY})
+
+
+def prepare(
+    weights: object,
+    pattern: str | Pattern,
+    *,
+    layers: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    calibration: object = None,
+    previous: object = None,
+    view: Literal["channels-last", "flat"] = "channels-last",
+    local: bool = False,
+    **options: Any,
+) -> Submission:
+    """Read, choose and check.
+
+    Args:
+        weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
+            file, a sharded checkpoint's index, or the directory of either.
+        pattern: Such as `"transposable 8:16"`, or a pattern object.
+        layers: See `SubmitOptions`, as for all others.
+        exclude: See `SubmitOptions`.
+        calibration: See `SubmitOptions`.
+        previous: See `SubmitOptions`.
+        view: See `SubmitOptions`.
+        local: Whether it is for this process, which sets no limits on sizes.
+        options: See `SubmitOptions`.
+
+    Raises:
+        InputError: If anything cannot be used.
+    """
+    job, file = previous_of(previous)
+    checked = masks_options(pattern, previous=job, **options)
+    parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
+    model = _viewed(read_weights(weights), view, checked)
+    update = None if checked.update is None else parse_update(checked.update)
+    calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model}, update)
+    budget = parse_budget(checked)
+    bound = None if local else binding(parsed, update, spectrum=checked.spectrum)
+    selection = select(model, unshared(parsed) if budget else parsed, layers, exclude, bound)
+    for weight in selection.chosen:
+        if len(weight.name) > MAX_NAME_LENGTH:
+            raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
+    beside, bare = calibrated.choose(selection.chosen, listed(layers))
+    left_out = {skipped.name for skipped in bare}
+    chosen = [weight for weight in selection.chosen if weight.name not in left_out]
+    _check_budget(budget, chosen, parsed)
+    if update is not None and checked.scores == "given" and not beside.statistics:
+        raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
+    return Submission(chosen, [*selection.skipped, *bare], checked, beside, file)
+
+
+def _viewed(model: list[Weight], view: str, options: MasksOptions) -> list[Weight]:
+    if view == "channels-last":
+        return model
+    if view != "flat":
+        raise InputError(f"view={view!r} is not one of: channels-last, flat")
+    if parse_scores(options.scores).name not in ("magnitude", "given") or options.update is not None:
+        raise InputError("calibrations of convolutions are channel last: view='flat' takes magnitude or given scores")
+    return [flattened(weight) for weight in model]
+
+
+def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
+    """Check a pattern and options as the service would.
+
+    Raises:
+        InputError: Naming the value at fault.
+        TypeError: For an option that does not exist.
+    """
+    unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
+    if unknown:
+        raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
+    if not isinstance(pattern, str):
+        options = {"axis": pattern.axis, "ragged": pattern.ragged} | options
+    if isinstance(options.get("budget"), Budget):
+        options |= options["budget"].texts()
+    try:
+        checked = MasksOptions(pattern=str(pattern), **options)
+    except ValidationError as error:
+        raise InputError(_first(error, options)) from None
+    parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
+    refusal = solver_refusal(parsed, checked.solver)
+    if refusal is not None:
+        raise InputError(refusal)
+    return checked.model_copy(update={"pattern": str(parsed)})
+
+
+def parse_pattern(
+    text: str, axis: Literal["in", "out"] = "in", ragged: Literal["pad", "dense", "error"] = "pad"
+) -> Pattern:
+    """Read a pattern.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        return parse(text, axis=axis, ragged=ragged)
+    except PatternError as error:
+        raise InputError(str(error)) from None
+
+
+def parse_budget(options: MasksOptions) -> Budget | None:
+    """Read the budget of a job, if it has one.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if options.budget is None and options.floors:
+        raise InputError(f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors")
+    try:
+        return None if options.budget is None else Budget.parse(options.budget, options.floors)
+    except PatternError as error:
+        raise InputError(str(error)) from None
+
+
+def _check_budget(budget: Budget | None, weights: Sequence[Weight], pattern: Pattern) -> None:
+    try:
+        if budget is not None:
+            budget.check({weight.name: weight.shape for weight in weights}, pattern)
+    except PatternError as error:
+        raise InputError(str(error)) from None
+
+
+def read_weights(weights: object) -> list[Weight]:
+    """Read any input that `prepare` takes.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(weights, (str, os.PathLike)):
+        return read_path(Path(weights))
+    if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
+        weights = weights.state_dict()  # type: ignore[attr-defined]
+    if not isinstance(weights, Mapping):
+        raise InputError(f"weights are a dict of tensors, a torch module or a path, got a {type(weights).__name__}")
+    return read_mapping(weights)
+
+
+def _first(error: ValidationError, options: Mapping[str, Any]) -> str:
+    fault = error.errors()[0]
+    name = str(fault["loc"][0])
+    if name == "solver":
+        return f"solver={options[name]!r} is none of {', '.join(get_args(SolverName))}"
+    if fault["type"] == "value_error":
+        return f"{name}: {fault['ctx']['error']}"
+    return f"{name}={options.get(name)!r}: {fault['msg'].lower()}"

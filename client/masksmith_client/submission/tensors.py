@@ -1,0 +1,101 @@
+"""Weights in memory: numpy arrays and torch tensors. torch is met here only if the caller brought it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_client._errors import InputError
+
+from .weights import PIECE_BYTES, Restore, Weight, as_numpy
+
+# numpy's and torch's names of the same thing; ml_dtypes' too.
+SAFETENSORS_DTYPES: Mapping[str, str] = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+}  # fmt: skip
+
+
+def read_mapping(weights: Mapping[str, Any]) -> list[Weight]:
+    """Read a dict of tensors, such as a state dict; what is no tensor in it, nor made ready to travel, is refused.
+
+    Raises:
+        InputError: If a name is no text or a value is no tensor.
+    """
+    return [_weight(name, value) for name, value in weights.items()]
+
+
+def is_torch(value: Any) -> bool:
+    """Whether `value` is a torch tensor, without importing torch."""
+    return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(value).__mro__)
+
+
+def _weight(name: Any, value: Any) -> Weight:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"names of weights are non-empty text, got {name!r}")
+    if isinstance(value, Weight):
+        return value
+    if is_torch(value):
+        return _torch_weight(name, value)
+    if not isinstance(value, np.ndarray):
+        if not hasattr(value, "__array__"):
+            raise InputError(f"{name!r} is a {type(value).__name__}; expected a torch tensor or a numpy array")
+        value = np.asarray(value)
+    return _numpy_weight(name, value)
+
+
+def _numpy_weight(name: str, array: npt.NDArray[Any]) -> Weight:
+    dtype = array.dtype.name
+    known = SAFETENSORS_DTYPES.get(dtype)
+    trouble = None if known else f"dtype {dtype} cannot be sent"
+    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), as_numpy, trouble)
+
+
+def _torch_weight(name: str, tensor: Any) -> Weight:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    known = SAFETENSORS_DTYPES.get(dtype)
+    trouble = _torch_trouble(tensor) or (None if known else f"dtype {dtype} cannot be sent")
+    shape = tuple(int(length) for length in tensor.shape)
+    return Weight(name, known or dtype, shape, lambda: _torch_pieces(tensor), _restore_on(tensor), trouble)
+
+
+def _torch_trouble(tensor: Any) -> str | None:
+    if str(tensor.layout) != "torch.strided":
+        return f"layout {tensor.layout} is not dense; pass .to_dense()"
+    if tensor.device.type == "meta":
+        return "it has no data (device meta)"
+    if hasattr(tensor, "full_tensor"):
+        return "it is distributed; pass .full_tensor()"
+    return None
+
+
+def _torch_pieces(tensor: Any) -> Iterator[memoryview]:
+    # Reinterpreted as bytes by torch itself, since numpy has no bfloat16.
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return _slices(flat.view(sys.modules["torch"].uint8).numpy().data)
+
+
+def _numpy_pieces(array: npt.NDArray[Any]) -> Iterator[memoryview]:
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return _slices(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _slices(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(data), PIECE_BYTES):
+        yield data[start : start + PIECE_BYTES]
+
+
+def _restore_on(tensor: Any) -> Restore:
+    device = tensor.device
+
+    def restore(array: npt.NDArray[Any]) -> Any:
+        return sys.modules["torch"].from_numpy(array).to(device)
+
+    return restore

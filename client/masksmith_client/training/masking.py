@@ -1,0 +1,48 @@
+"""The mask of one weight: multiplied in on the way forward, ruled by the method on the way back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .methods.method import Method
+
+
+class Masking(torch.nn.Module):
+    """Turns a dense weight into a masked one; a parametrization of the weight, unless masks are applied in place.
+
+    Products with the masked weight are sparse both ways: the layer's output uses it, and so does the gradient that
+    autograd passes on to the layer's input. What the dense weight receives is the method's to say.
+
+    Attributes:
+        mask: True = kept; left out of the model's own state dict, for the sparsifier's has it with its pattern.
+        dense: Whether the mask is set aside, as in a dense phase or before the first masks.
+        wants_gradient: Whether the next gradient of the masked weight is kept in `gradient`.
+        gradient: That gradient, dense.
+    """
+
+    mask: Tensor
+
+    def __init__(self, method: Method, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool), persistent=False)
+        self.method = method
+        self.dense = True
+        self.wants_gradient = False
+        self.gradient: Tensor | None = None
+        method.extend(self, weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Give the weight that the layer computes with."""
+        return weight if self.dense else self.method.masked(weight, self)
+
+    def backward_rule(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+        """Turn the gradient of the masked weight into that of the dense one, and keep it where it is wanted."""
+        self.see(gradient)
+        return self.method.gradient(gradient, weight, mask)
+
+    def see(self, gradient: Tensor) -> None:
+        """Add a gradient of the masked weight to the one that is wanted; micro-batches sum up."""
+        if self.wants_gradient:
+            seen = gradient.detach()
+            self.gradient = seen.clone() if self.gradient is None else self.gradient + seen

@@ -1,0 +1,48 @@
+"""Masked decay: the decay of pruned entries, added to the gradient that the optimizer sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from .method import Method
+from .numbers import not_negative
+
+if TYPE_CHECKING:
+    from masksmith_client.training.layers import MaskedLayer
+
+
+@dataclass(frozen=True)
+class MaskedDecay(Method):
+    """Straight through, and before every optimizer step `W.grad += decay * (1 - m) * W` (Hu et al., ICML 2024).
+
+    Once a step, on the accumulated, unscaled and clipped gradient, so that Adam's normalisation applies to it. The
+    flip rate in the report tells whether `decay` is right: the paper picks it in a short warm-up so that flips start
+    near those of dense training and fade.
+
+    Attributes:
+        decay: Strength, at least 0.
+
+    Raises:
+        InputError: If the decay is negative or not finite.
+    """
+
+    decay: float = 2e-4
+    keeps_dense: ClassVar[bool] = True
+    needs_optimizer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        not_negative("decay", self.decay)
+
+    def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+        """Pass the gradient through."""
+        return gradient
+
+    @torch.no_grad()
+    def before_step(self, layer: MaskedLayer) -> None:
+        """Add the decay to the gradient."""
+        if layer.weight.grad is not None and not layer.masking.dense:
+            layer.weight.grad.add_(layer.weight * ~layer.masking.mask, alpha=self.decay)

@@ -1,0 +1,83 @@
+"""Prune and grow: entries go by magnitude and come by gradient, never outside the pattern."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from masksmith.patterns import Pattern, TilePattern, Unstructured
+from masksmith_client._errors import InputError
+
+from .method import Method
+from .numbers import share
+
+if TYPE_CHECKING:
+    from masksmith_client.training.layers import MaskedLayer
+
+
+@dataclass(frozen=True)
+class PruneAndGrow(Method):
+    """At each refresh drop the smallest kept weights and grow where the gradient is largest (RigL, Evci et al., 2020).
+
+    The share dropped falls as a cosine, `fraction / 2 * (1 + cos(pi * step / until))`. Under a pattern the free places
+    are not independent, so the growth is one exact search: every survivor scores more than all candidates of its tile
+    together, every candidate its gradient's magnitude. The best mask keeps all survivors, and no other that does so
+    collects more gradient. Grown entries begin at zero; with transposable patterns a place can only be filled together
+    with others, so fewer entries move than are dropped.
+
+    Attributes:
+        fraction: Share of the kept entries that is dropped at the beginning, in (0, 1].
+        until: Optimizer steps after which nothing is dropped any more.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    until: int
+    fraction: float = 0.3
+    gives_scores: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        share("fraction", self.fraction)
+        if isinstance(self.until, bool) or not isinstance(self.until, int) or self.until < 1:
+            raise InputError(f"until={self.until!r} must be a whole number of at least 1")
+
+    def check(self, pattern: Pattern) -> None:
+        """Refuse patterns whose pieces are not entries."""
+        if not isinstance(pattern, TilePattern | Unstructured):
+            raise InputError(f"PruneAndGrow moves single entries, which {pattern} does not have: use n:m or a share")
+
+    def dropped_share(self, step: int) -> float:
+        """Give the share of kept entries that is dropped after this many optimizer steps."""
+        return self.fraction / 2 * (1 + math.cos(math.pi * min(step, self.until) / self.until))
+
+    @torch.no_grad()
+    def scores(self, layer: MaskedLayer, step: int) -> Tensor:
+        """Score survivors above everything, candidates by their gradients; a dense layer by its magnitudes."""
+        weight = layer.weight.detach().float()
+        if layer.masking.dense:
+            return weight.abs()
+        if layer.masking.gradient is None:
+            raise InputError(f"{layer.name!r} has no gradient to grow by: refresh after a backward pass and step()")
+        gradient = layer.masking.gradient.float().abs()
+        candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
+        survivors = self._survivors(weight.abs(), layer.masking.mask, step)
+        return torch.where(survivors, torch.full_like(candidates, layer.rank_above), candidates)
+
+    @torch.no_grad()
+    def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
+        """Let grown entries begin at zero."""
+        if previous is not None:
+            layer.weight.detach()[layer.masking.mask & ~previous] = 0.0
+
+    def _survivors(self, magnitudes: Tensor, mask: Tensor, step: int) -> Tensor:
+        count = int(self.dropped_share(step) * int(mask.sum()))
+        smallest = magnitudes.masked_fill(~mask, math.inf).flatten().topk(count, largest=False).indices
+        survivors = mask.clone()
+        survivors.view(-1)[smallest] = False
+        return survivors

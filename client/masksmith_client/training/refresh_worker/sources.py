@@ -1,0 +1,151 @@
+"""Where masks come from: a masksmith service, or a function such as `masksmith.solve`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith.patterns import Pattern
+from masksmith_client._client import Client
+from masksmith_client._errors import ClientError, InputError, JobFailedError, TimeoutError
+from masksmith_client.results.masks import Masks
+from masksmith_client.submission.weights import Weight
+from masksmith_wire.dtypes import to_numpy
+
+from .messages import Found
+from .shared_memory import Bools, Bytes, Slot
+
+PIECE_BYTES = 512 * 1024
+Numbers = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One layer: the bytes of its values, which are scores if `given`."""
+
+    slot: Slot
+    values: Bytes
+    given: bool
+
+    def numbers(self) -> Numbers:
+        """Give the values as an array; bfloat16 is widened."""
+        return to_numpy(self.values.data, self.slot.dtype, self.slot.shape)
+
+    def scores(self) -> Numbers:
+        """Give the scores."""
+        numbers = self.numbers()
+        return numbers if self.given else np.abs(numbers)
+
+    def with_scores(self, scores: Numbers) -> Asked:
+        """Ask for other scores instead."""
+        dtype = {"float64": "F64", "float16": "F16"}.get(scores.dtype.name, "F32")
+        data = np.ascontiguousarray(scores).reshape(-1).view(np.uint8)
+        return Asked(replace(self.slot, dtype=dtype), data, given=True)
+
+    def weight(self) -> Weight:
+        """Give it in the form that uploads take."""
+        data = self.values.data
+        pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+        return Weight(self.slot.name, self.slot.dtype, self.slot.shape, lambda: iter(pieces))
+
+
+class Source(Protocol):
+    """Finds masks; calls `on_mask` with each, and gives what is known about them by name."""
+
+    def solve(
+        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, Found]:
+        """Find the best mask of each layer.
+
+        Raises:
+            ClientError: If there is none at all.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Service:
+    """A masksmith service."""
+
+    client: Client
+
+    def solve(
+        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, Found]:
+        """Upload what the service lacks, wait, download, and have the job forgotten."""
+        weights = {one.slot.name: one.weight() for one in asked}
+        scores = "given" if asked[0].given else "magnitude"
+        job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores)
+        try:
+            masks = self._masks(job, timeout_s)
+            for name in masks:
+                on_mask(name, masks[name])
+            masks.close()
+            return {name: _found(report) for name, report in job.report.items()}
+        except TimeoutError:
+            with contextlib.suppress(ClientError):
+                job.cancel()
+            raise
+        finally:
+            # A run asks thousands of times; nobody looks for these jobs, and a service that is gone has other worries.
+            with contextlib.suppress(ClientError):
+                job.delete()
+
+    def _masks(self, job: Any, timeout_s: float) -> Masks:
+        try:
+            return job.wait(timeout_s).masks()  # type: ignore[no-any-return]
+        except JobFailedError:
+            if not any(report.error is None and report.status for report in job.report.values()):
+                raise
+            return job.masks()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of scores and pattern that gives a mask, or a `Solution`; as `masksmith.solve` is."""
+
+    call: Callable[..., Any]
+
+    def solve(
+        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, Found]:
+        """Call the function for one layer after the other."""
+        found = {}
+        for one in asked:
+            try:
+                answer = self.call(one.scores(), pattern)
+            except ValueError as error:
+                found[one.slot.name] = Found(error=str(error))
+                continue
+            mask = _as_mask(answer, one.slot)
+            on_mask(one.slot.name, mask)
+            found[one.slot.name] = _found(answer)
+        return found
+
+
+def _as_mask(answer: Any, slot: Slot) -> Bools:
+    mask = np.asarray(getattr(answer, "mask", answer))
+    if mask.dtype != np.bool_ or mask.shape != slot.shape:
+        raise InputError(
+            f"masks: {slot.name!r} got {mask.dtype} of shape {list(mask.shape)}, expected bool of {list(slot.shape)}"
+        )
+    return mask
+
+
+def _found(report: Any) -> Found:
+    error = getattr(report, "error", None)
+    if error is not None:
+        return Found(error=error.message)
+    status = getattr(report, "status", None)
+    return Found(
+        status=None if status is None else str(getattr(status, "value", status)),
+        objective=getattr(report, "objective", None),
+        upper_bound=getattr(report, "upper_bound", None),
+        gap=getattr(report, "gap", None),
+        retained=getattr(report, "retained", None),
+    )

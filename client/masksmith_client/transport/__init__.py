@@ -1,0 +1,1 @@
+"""HTTP: requests as values, connections that send and try again, events."""

@@ -1,0 +1,162 @@
+"""A job's events: reading the stream, and coming back to it after a cut."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from masksmith_client._errors import ClientError, TimeoutError
+from masksmith_wire.documents import Job, JobState, Progress
+
+from .retry import RetryPolicy, is_passing
+
+SILENCE_S = 45.0
+"""The service pings every 15 s; silence for three times that is a dead connection."""
+
+POLL_BELOW_S = 20.0
+"""With less time left than this a wait polls: it could not be told in time that nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job: its `state` changed, or its `progress`."""
+
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+    @property
+    def state(self) -> JobState | None:
+        """The new state, if this is about one that is known here."""
+        value = self.data.get("state") if self.kind == "state" else None
+        return JobState(value) if value in set(JobState) else None
+
+    @property
+    def progress(self) -> Progress | None:
+        """Shards done and in all, if this is about them."""
+        return Progress.model_validate(self.data) if self.kind == "progress" else None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing will follow."""
+        return self.state is not None and self.state.is_terminal
+
+
+def events_of(document: Job) -> list[Event]:
+    """Tell a job's present as events."""
+    return [
+        Event("progress", document.progress.model_dump()),
+        Event("state", {"state": document.state.value}),
+    ]
+
+
+class EventParser:
+    """Reads server-sent events line by line."""
+
+    def __init__(self) -> None:
+        self._kind, self._data = "", ""
+        self._id: str | None = None
+
+    def feed(self, line: str) -> Event | None:
+        """Take a line without its end; gives an event when the line completes one that can be read."""
+        if line:
+            self._take(*_split(line))
+            return None
+        kind, text = self._kind or "message", self._data
+        self._kind, self._data = "", ""
+        try:
+            data = json.loads(text) if text else None
+        except ValueError:
+            return None
+        return Event(kind, data, self._id) if isinstance(data, dict) else None
+
+    def _take(self, name: str, value: str) -> None:
+        if name == "event":
+            self._kind = value
+        elif name == "data":
+            self._data += ("\n" if self._data else "") + value
+        elif name == "id":
+            self._id = value
+
+
+def _split(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name, value.removeprefix(" ")
+
+
+class Following:
+    """Where a follower of events stands: the last event seen, and how long the service has been out of reach."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.last_id: str | None = None
+        self._policy = policy
+        self._seen = 0
+        self._failures = 0
+        self._since: float | None = None
+
+    def begin(self) -> str | None:
+        """Begin another stream; gives the event to resume after."""
+        self._seen = 0
+        return self.last_id
+
+    @property
+    def learnt_nothing(self) -> bool:
+        """Whether the stream gave no event; a proxy may hold them back, so the job itself must be looked at."""
+        return self._seen == 0
+
+    def saw(self, event: Event | None) -> None:
+        """Take what a stream gave; whatever it is, the service is in reach."""
+        self._failures, self._since = 0, None
+        if event is not None:
+            self._seen += 1
+            self.last_id = event.id or self.last_id
+
+    def pause_s(self, error: ClientError | None = None) -> float:
+        """Give the pause before coming back to a stream that has ended too soon.
+
+        Raises:
+            ClientError: The error, where coming back is pointless or the outage lasts for too long.
+        """
+        if error is None:
+            return self._policy.pause_s(0)
+        now = time.monotonic()
+        self._since = self._since or now
+        if not is_passing(error) or now - self._since > self._policy.outage_s:
+            raise error
+        self._failures += 1
+        return self._policy.pause_s(self._failures - 1)
+
+
+class Deadline:
+    """The end of a caller's patience; None is endless."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, infinite without a limit."""
+        return float("inf") if self._end is None else self._end - time.monotonic()
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a stream of events could overrun it."""
+        return self.left_s < POLL_BELOW_S
+
+    def check(self, job: Job) -> None:
+        """Raise when it is over.
+
+        Raises:
+            TimeoutError: With the job's id, since the job goes on.
+        """
+        if self.left_s <= 0:
+            raise TimeoutError(
+                f"job {job.id} is still {job.state.value}; it goes on, client.jobs.get({job.id!r}).wait()"
+            )
+
+
+def poll_pause_s(polls: int, deadline: Deadline) -> float:
+    """Give the pause before the next look: short at first, since small jobs end soon."""
+    return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.left_s))

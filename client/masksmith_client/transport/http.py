@@ -1,0 +1,39 @@
+"""How both twins set up httpx2."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import httpx2
+
+from masksmith_client._version import __version__
+from masksmith_wire import WIRE_VERSION
+
+from .settings import Settings
+
+DEFAULT_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+
+
+def timeouts(timeout_s: float | None) -> httpx2.Timeout:
+    """Limit the silence while reading and writing; a connection is made within 5 s or not at all."""
+    connect_s = CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
+    return httpx2.Timeout(timeout_s, connect=connect_s, pool=None)
+
+
+def client_options(settings: Settings, timeout: httpx2.Timeout) -> dict[str, Any]:
+    """Give the arguments that `httpx2.Client` and `httpx2.AsyncClient` share."""
+    headers = {
+        "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
+        "accept": "application/json",
+    }
+    if settings.token:
+        headers["authorization"] = f"Bearer {settings.token}"
+    return {
+        "base_url": settings.url,
+        "headers": headers,
+        "timeout": timeout,
+        # A proxy of the environment cannot be meant for a service on this machine.
+        "trust_env": not settings.is_loopback,
+    }

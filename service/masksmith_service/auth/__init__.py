@@ -1,0 +1,1 @@
+"""Authentication: keys, sessions, and what a principal may see."""

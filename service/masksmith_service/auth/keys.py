@@ -1,0 +1,64 @@
+"""Keys over HTTP, for admins: made, listed, revoked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import ConfigDict, Field
+
+from masksmith_service.resources import StateDep
+from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.payload_limits import few_members
+
+from .principal import AdminDep
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+
+class KeyRequest(Quotas):
+    """What a new key is to be called and may do."""
+
+    model_config = ConfigDict(extra="forbid")
+    _members = few_members
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
+    role: Role = Role.USER
+
+
+class NewKey(KeyInfo):
+    """A key with its token, which is shown this once."""
+
+    token: str
+
+
+async def _keys(state: StateDep, caller: AdminDep) -> Keys:
+    return Keys(state.records.redis)
+
+
+KeysDep = Annotated[Keys, Depends(_keys)]
+
+
+@router.get("")
+def list_keys(keys: KeysDep) -> list[KeyInfo]:
+    """List all keys, oldest first, without their tokens."""
+    return keys.all()
+
+
+@router.post("", status_code=201)
+def create_key(document: KeyRequest, keys: KeysDep, caller: AdminDep) -> NewKey:
+    """Make a key. The first one is made by `masksmith keys create`, for from then on all requests need one."""
+    if not caller.key:
+        detail = "only a key makes keys over HTTP; the first is made by 'masksmith keys create'"
+        raise RequestError(403, Code.FORBIDDEN, detail)
+    quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
+    info, token = keys.create(document.name, document.role, quotas)
+    return NewKey(**info.model_dump(), token=token)
+
+
+@router.delete("/{key}", status_code=204)
+def revoke_key(key: str, keys: KeysDep) -> None:
+    """Revoke a key: what carries it is refused from now on."""
+    if not keys.revoke(key[:20]):
+        raise RequestError(404, Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")

@@ -1,0 +1,1 @@
+"""Benchmarks: planned from requests, reported from results."""

@@ -1,0 +1,37 @@
+"""Benchmarks: the kernels there are, and the report of a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from masksmith_service.jobs.access import JobId, read_job
+from masksmith_service.resources import StateDep
+from masksmith_wire.benchmarks import KernelInfo
+from masksmith_wire.errors import Code, RequestError
+
+from .planning import kernel_infos, read_report
+
+router = APIRouter(prefix="/v1", tags=["benchmarks"])
+MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "markdown": "text/markdown; charset=utf-8"}
+
+
+@router.get("/kernels")
+def kernels(state: StateDep) -> list[KernelInfo]:
+    """List the kernels: what each can do, and on which living worker it runs."""
+    return kernel_infos(state.records.bench_workers.present())
+
+
+@router.get("/jobs/{job}/benchmark")
+def get_benchmark(
+    job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(json|csv|markdown)$")] = "json"
+) -> Response:
+    """Download the report of a benchmark that is over: measurements, break-even densities, whole-model estimates."""
+    record = read_job(state, job)
+    report = read_report(record, state.records)
+    if not record.state.is_terminal:
+        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
+        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    text = {"json": report.to_json, "csv": report.to_csv, "markdown": report.to_markdown}[format]()
+    return Response(text, media_type=MEDIA_TYPES[format])

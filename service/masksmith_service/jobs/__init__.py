@@ -1,0 +1,1 @@
+"""Jobs: asked for, planned, recorded, followed, and their results."""

@@ -1,0 +1,156 @@
+"""Views: records and shard reports become the job documents that clients see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from masksmith.benchmark import CaseResult, winners
+from masksmith_service.benchmarks.planning import case_result
+from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
+from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_state.jobs.snapshots import Snapshot
+from masksmith_wire.benchmarks import CaseReport, PlannedCase
+from masksmith_wire.documents import (
+    CaseView,
+    Job,
+    JobState,
+    JobSummary,
+    MasksOptions,
+    Progress,
+    SolveStatus,
+    TensorReport,
+    UpdateReport,
+)
+
+from .measures import measured
+
+_WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
+
+
+def snapshot_view(found: Snapshot) -> Job:
+    """Give the whole job document, of either kind."""
+    record = record_of(found.job, found.fields)
+    if record.kind == "benchmark":
+        return benchmark_view(record, by_index(found.parts, PlannedCase), by_index(found.reports, CaseReport))
+    return job_view(record, by_index(found.parts, Shard), by_index(found.reports, ShardReport))
+
+
+def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
+    """Give the whole job document."""
+    options, tensors = record.plan.options, record.plan.tensors
+    of_tensor = [[reports.get(index) for index in mine] for mine in shards_by_tensor(tensors, shards)]
+    return Job(
+        id=record.id,
+        state=record.state,
+        pattern=options.pattern,
+        axis=options.axis,
+        ragged=options.ragged,
+        scores=options.scores,
+        budget=options.budget,
+        floors=options.floors,
+        budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
+        update=options.update,
+        solver=options.solver,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        progress=Progress(done=record.done, total=record.total),
+        tensors=[
+            tensor_view(tensor, parts, record.state, options) for tensor, parts in zip(tensors, of_tensor, strict=True)
+        ],
+        skipped=record.plan.skipped,
+    )
+
+
+def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: dict[int, CaseReport]) -> Job:
+    """Give the whole job document of a benchmark."""
+    assert record.benchmark is not None
+    headline = record.benchmark.headline
+    return Job(
+        id=record.id,
+        kind="benchmark",
+        state=record.state,
+        pattern=headline["pattern"],
+        solver=headline["solver"],
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        progress=Progress(done=record.done, total=record.total),
+        cases=[_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()],
+    )
+
+
+def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -> CaseView:
+    name = str(CaseResult.read_case(planned.case))
+    if report is None:
+        return CaseView(name=name, state=job if job is JobState.CANCELED else JobState.QUEUED)
+    best = next(iter(winners([case_result(planned, report)])), None)
+    return CaseView(
+        name=name,
+        state=JobState.SUCCEEDED if report.error is None else JobState.FAILED,
+        kernel=None if best is None else best.kernel,
+        speedup=None if best is None else best.speedup,
+        error=report.error,
+    )
+
+
+def tensor_view(
+    tensor: PlannedTensor, parts: Sequence[ShardReport | None], job: JobState, options: MasksOptions
+) -> TensorReport:
+    """Add up a tensor's shards; numbers appear once all of them are there."""
+    done = [part for part in parts if part is not None]
+    errors = [part.error for part in done if part.error is not None]
+    report = TensorReport(name=tensor.name, shape=tensor.shape, state=_state(parts, done, bool(errors), job))
+    if errors:
+        return report.model_copy(update={"error": errors[0]})
+    if len(done) < len(parts):
+        return report
+    objective, bound, total = (
+        math.fsum(getattr(part, name) for part in done) for name in ("objective", "upper_bound", "total_score")
+    )
+    kept = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in done)
+    status = next((word for word in _WORST if any(part.status == word for part in done)), None)
+    return report.model_copy(
+        update={
+            "pattern": done[0].pattern,
+            "status": status,
+            "objective": objective,
+            "upper_bound": bound,
+            "gap": (bound - objective) / bound if bound > 0 else 0.0,
+            "retained": kept / total if total > 0 else 1.0,
+            "density": sum(part.kept for part in done) / sum(part.entries for part in done),
+            **measured(tensor, done, options),
+            "solve_s": math.fsum(part.solve_s for part in done),
+            "solver": done[0].solver,
+            "device": ", ".join(sorted({part.device for part in done})),
+            "update": _update(done),
+        }
+    )
+
+
+def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
+    parts = [part.update for part in done if part.update is not None]
+    if not parts:
+        return None
+    error, masked, energy, seconds = (
+        math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
+    )
+    # ADMM has one shard a tensor.
+    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
+
+
+def summary_view(row: dict[str, object]) -> JobSummary:
+    """Give a job's line in a list."""
+    progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
+    return JobSummary.model_validate(row | {"progress": progress})
+
+
+def _state(parts: Sequence[object], done: Sequence[object], failed: bool, job: JobState) -> JobState:
+    if failed:
+        return JobState.FAILED
+    if len(done) == len(parts):
+        return JobState.SUCCEEDED
+    if job is JobState.CANCELED:
+        return JobState.CANCELED
+    return JobState.RUNNING if done else JobState.QUEUED

@@ -1,0 +1,268 @@
+"""Planning: a request becomes located tensors that fit the pattern, before anything is queued."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import Field
+
+from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
+from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
+from masksmith_wire.dtypes import FLOAT_DTYPES, is_supported
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import (
+    LARGEST_HEADER_BYTES,
+    PREFIX_BYTES,
+    Header,
+    HeaderError,
+    TensorEntry,
+    header_length,
+    parse_header,
+)
+from masksmith_wire.updates import parse_update
+from masksmith_wire.whole_tensors import binding, outsized
+
+from .previous_masks import MasksOf, previous_masks
+from .statistics import Statistics
+
+
+class FileOptions(MasksOptions):
+    """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
+
+    layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+
+
+def parse_pattern(options: MasksOptions) -> Pattern:
+    """Read the pattern of a request.
+
+    Raises:
+        RequestError: If it is none, or the solver cannot solve it.
+    """
+    try:
+        pattern = parse(options.pattern, axis=options.axis, ragged=options.ragged)
+    except PatternError as error:
+        raise RequestError(422, Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
+    refusal = solver_refusal(pattern, options.solver)
+    if refusal is not None:
+        raise RequestError(422, Code.SOLVER_REFUSED, refusal, solver=options.solver, pattern=options.pattern)
+    return pattern
+
+
+def parse_budget(options: MasksOptions) -> Budget | None:
+    """Read the budget of a request.
+
+    Raises:
+        RequestError: If it is none, or there are floors without one.
+    """
+    if options.budget is None and options.floors:
+        raise _bad_budget(f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors", options)
+    try:
+        return None if options.budget is None else Budget.parse(options.budget, options.floors)
+    except PatternError as error:
+        raise _bad_budget(str(error), options) from None
+
+
+def plan_request(request: MasksRequest, headers: Headers, max_tensors: int, masks_of: MasksOf) -> Plan:
+    """Locate the tensors that a job document names; each of them must fit.
+
+    Raises:
+        RequestError: If the pattern is none, or a tensor is missing, named twice, not calibrated, or does not fit.
+    """
+    pattern = _fitting(request)
+    if len(request.tensors) > max_tensors:
+        detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
+        raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
+    _refuse_duplicates(request.tensors)
+    statistics, before = Statistics(request, headers.of), previous_masks(request.previous, headers.of, masks_of)
+    planned, bound = [], _bound(request, pattern)
+    for wanted in request.tensors:
+        entry = headers.of(wanted.digest).tensors.get(wanted.key)
+        if entry is None:
+            detail = f"tensor {wanted.name!r}: upload {wanted.digest} holds no {wanted.key!r}"
+            raise RequestError(422, Code.UNKNOWN_TENSOR, detail, tensor=wanted.name)
+        reason = misfit(entry, pattern, bound)
+        if reason is not None:
+            raise _does_not_fit(wanted.name, reason)
+        statistic = statistics.find(wanted.name, entry, wanted.statistic)
+        gram = statistics.find_gram(wanted.name, entry, wanted.gram)
+        _refuse_scores_as_weights(request, statistic, wanted.name)
+        found = _locate(wanted.name, wanted.digest, entry)
+        earlier = before.find(wanted.name, entry.shape)
+        planned.append(found.model_copy(update={"statistic": statistic, "gram": gram, "previous": earlier}))
+    before.check_found()
+    _check_budget(request, planned)
+    return Plan(options=_options(request), tensors=planned)
+
+
+def plan_file(
+    options: FileOptions,
+    digest: str,
+    header: Header,
+    headers: Headers,
+    masks_of: MasksOf,
+) -> Plan:
+    """Choose the tensors of one file: those that `layers` (globs) names, or else every float weight that fits.
+
+    Raises:
+        RequestError: If the pattern is none, a tensor named literally does not fit or is not calibrated, the
+            calibration is another model's, or nothing is left.
+    """
+    pattern, wanted, unwanted = _fitting(options), options.layers, options.exclude
+    _refuse_missing(header, wanted)
+    statistics = Statistics(options, headers.of)
+    statistics.check_names(header.tensors)
+    before = previous_masks(options.previous, headers.of, masks_of)
+    planned, skipped, bound = [], [], _bound(options, pattern)
+    for name, entry in header.tensors.items():
+        explicit = name in wanted and name not in unwanted
+        reason = _skip_reason(entry, pattern, bound, wanted, unwanted)
+        if reason is not None and explicit:
+            raise _does_not_fit(name, reason)
+        reason = reason or (None if explicit else statistics.missing(name))
+        if reason is None:
+            statistic, gram = statistics.find(name, entry), statistics.find_gram(name, entry)
+            _refuse_scores_as_weights(options, statistic, name)
+            found, earlier = _locate(name, digest, entry), before.find(name, entry.shape)
+            planned.append(found.model_copy(update={"statistic": statistic, "gram": gram, "previous": earlier}))
+        else:
+            skipped.append(Skipped(name=name, reason=reason))
+    if not planned:
+        detail = f"none of the file's {len(header.tensors)} tensor(s) can be masked with {options.pattern!r}"
+        reasons = [skip.model_dump() for skip in skipped[:20]]
+        raise RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=reasons)
+    before.check_found()
+    _check_budget(options, planned)
+    return Plan(options=_options(options), tensors=planned, skipped=skipped)
+
+
+def misfit(entry: TensorEntry, pattern: Pattern, bound: str | None) -> str | None:
+    """Say why a tensor cannot be masked, or None when it can."""
+    if not is_supported(entry.dtype):
+        return f"dtype {entry.dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
+    try:
+        pattern.grid(entry.shape)
+    except PatternError as error:
+        return str(error)
+    return outsized(entry.shape, entry.dtype, bound)
+
+
+def _skip_reason(
+    entry: TensorEntry, pattern: Pattern, bound: str | None, wanted: list[str], unwanted: list[str]
+) -> str | None:
+    if any(fnmatchcase(entry.name, glob) for glob in unwanted):
+        return "excluded"
+    if wanted and not any(fnmatchcase(entry.name, glob) or entry.name == glob for glob in wanted):
+        return "not selected"
+    if not wanted and entry.dtype not in FLOAT_DTYPES:
+        return f"dtype {entry.dtype} is no float"
+    return misfit(entry, pattern, bound)
+
+
+def _refuse_missing(header: Header, wanted: list[str]) -> None:
+    for glob in wanted:
+        literal = not any(sign in glob for sign in "*?[")
+        if literal and glob not in header.tensors:
+            raise RequestError(422, Code.UNKNOWN_TENSOR, f"the file holds no tensor {glob!r}", tensor=glob)
+
+
+def _refuse_duplicates(tensors: list[TensorInput]) -> None:
+    seen: set[str] = set()
+    for tensor in tensors:
+        if tensor.name in seen:
+            detail = f"tensor {tensor.name!r} is named twice"
+            raise RequestError(422, Code.INVALID_DOCUMENT, detail, tensor=tensor.name)
+        seen.add(tensor.name)
+
+
+def _refuse_scores_as_weights(options: MasksOptions, statistic: PlannedTensor | None, name: str) -> None:
+    if options.update is not None and options.scores == "given" and statistic is None:
+        detail = f"tensor {name!r}: it holds scores, and an update wants weights; send the scores as the calibration"
+        raise RequestError(422, Code.INVALID_CALIBRATION, detail, tensor=name)
+
+
+def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:
+    return PlannedTensor(
+        name=name,
+        digest=digest,
+        dtype=entry.dtype,
+        shape=list(entry.shape),
+        start=entry.start,
+    )
+
+
+def _bound(options: MasksOptions, pattern: Pattern) -> str | None:
+    """Say what binds the whole of a tensor, if anything does."""
+    update = None if options.update is None else parse_update(options.update)
+    return binding(pattern, update, spectrum=options.spectrum)
+
+
+def _fitting(options: MasksOptions) -> Pattern:
+    """Give the pattern that tensors must fit: under a budget no share of one tensor rounds to nothing."""
+    pattern = parse_pattern(options)
+    return pattern if parse_budget(options) is None else unshared(pattern)
+
+
+def _check_budget(options: MasksOptions, tensors: list[PlannedTensor]) -> None:
+    budget = parse_budget(options)
+    if budget is None:
+        return
+    try:
+        budget.check({tensor.name: tuple(tensor.shape) for tensor in tensors}, parse_pattern(options))
+    except PatternError as error:
+        raise _bad_budget(str(error), options) from None
+
+
+def _bad_budget(detail: str, options: MasksOptions) -> RequestError:
+    return RequestError(422, Code.INVALID_BUDGET, detail, budget=options.budget, floors=options.floors)
+
+
+def _options(options: MasksOptions) -> MasksOptions:
+    canonical = str(parse_pattern(options))
+    return MasksOptions(**{name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": canonical})
+
+
+def _does_not_fit(name: str, reason: str) -> RequestError:
+    return RequestError(422, Code.TENSOR_DOES_NOT_FIT, f"tensor {name!r}: {reason}", tensor=name)
+
+
+class Headers:
+    """Reads the headers of uploads, each once a request.
+
+    Args:
+        store: Where they are.
+        holdings: Who has sent them.
+        owner: Whose they must be.
+        anybodys: Whether those of others will do.
+    """
+
+    def __init__(self, store: BlobStore, holdings: Holdings, owner: str, *, anybodys: bool) -> None:
+        self._store, self._holdings, self._owner, self._anybodys = store, holdings, owner, anybodys
+        self.of = lru_cache(maxsize=None)(self._read)
+
+    def _read(self, digest: str) -> Header:
+        if self._holdings.touch(self._owner, digest, anybodys=self._anybodys) is None:
+            raise upload_missing(digest)
+        name = upload_name(digest)
+        try:
+            length = header_length(self._store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
+            return parse_header(self._store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length))
+        except FileNotFoundError:
+            raise upload_missing(digest) from None
+        except HeaderError as error:
+            # It was sound when it came.
+            self._holdings.forget_upload(digest)
+            detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
+            raise RequestError(409, Code.UPLOAD_DAMAGED, detail, digest=digest) from None
+
+
+def upload_missing(digest: str) -> RequestError:
+    """Say that an upload is not here, or not the key's."""
+    detail = f"upload {digest} is not here; PUT /v1/tensors/{digest} first"
+    return RequestError(409, Code.UPLOAD_NOT_FOUND, detail, digest=digest)

@@ -1,0 +1,182 @@
+"""Jobs: made from documents or files, looked at, followed, canceled, forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Discriminator, Tag
+
+from masksmith_service.auth.principal import Caller, CallerDep, is_valid
+from masksmith_service.resources import State, StateDep
+from masksmith_service.uploads.receive import receive
+from masksmith_state.jobs.model import JobRecord
+from masksmith_wire.benchmarks import BenchmarkRequest
+from masksmith_wire.documents import Job, JobPage, MasksRequest
+from masksmith_wire.errors import Code, RequestError
+
+from . import events, planning
+from .access import JobId, read_masks_job, unknown, view_job
+from .documents import summary_view
+from .masks_file import MasksFile
+from .submission import Submission
+from .weights_file import WeightsFile
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+Prefer = Annotated[str | None, Header(max_length=200)]
+
+
+def _kind(document: Any) -> str:
+    """Masks are what documents ask for that do not say."""
+    found = document.get("kind", "masks") if isinstance(document, dict) else getattr(document, "kind", "masks")
+    return str(found)
+
+
+JobRequest = Annotated[
+    Annotated[MasksRequest, Tag("masks")] | Annotated[BenchmarkRequest, Tag("benchmark")], Discriminator(_kind)
+]
+
+
+@router.post("/jobs", status_code=202)
+async def create_job(
+    document: JobRequest,
+    response: Response,
+    state: StateDep,
+    caller: CallerDep,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Job:
+    """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
+    submission = Submission(state, caller, key)
+    job = await anyio.to_thread.run_sync(submission.of_document, document, limiter=state.creating)
+    return await _accepted(state, job, caller, prefer, response)
+
+
+@router.post("/masks", status_code=202)
+async def create_masks(
+    request: Request,
+    response: Response,
+    state: StateDep,
+    caller: CallerDep,
+    options: Annotated[planning.FileOptions, Query()],
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Job:
+    """Upload a safetensors file and start a job on its weights, in one call.
+
+    `layers` and `exclude` select; without them every float tensor with two to four dimensions is
+    masked and the rest is listed as `skipped`.
+    """
+    # What is no pattern is refused before the body is read.
+    pattern = planning.parse_pattern(options)
+    inspector, _ = await receive(request, state, caller, None)
+    await state.count_upload(inspector.bytes)
+    assert inspector.header is not None
+    create = partial(Submission(state, caller, key).of_file, options, pattern)
+    job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
+    return await _accepted(state, job, caller, prefer, response)
+
+
+@router.get("/jobs")
+def list_jobs(
+    state: StateDep,
+    caller: CallerDep,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> JobPage:
+    """List jobs, newest first: the key's own, or all for an admin."""
+    rows = state.records.summaries(after, limit, None if caller.is_admin else caller.key)
+    return JobPage(jobs=[summary_view(row) for row in rows], next=str(rows[-1]["id"]) if len(rows) == limit else None)
+
+
+@router.get("/jobs/{job}")
+async def get_job(job: str, state: StateDep, caller: CallerDep) -> Job:
+    """Give a job with its progress and what is known about each tensor."""
+    return await view_job(state, job, caller)
+
+
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+async def follow_job(
+    job: JobId,
+    state: StateDep,
+    caller: CallerDep,
+    last: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
+    async for event in events.follow(
+        state.events, job, state.closing, partial(is_valid, state.events, caller), last or "0-0"
+    ):
+        yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
+
+
+@router.get("/jobs/{job}/masks")
+def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
+    """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
+    record = _ended(job, state)
+    file = MasksFile(record, state.records.shards(job), state.records.reports(job), as_bool=format == "bool")
+    return _download(file, "masks", job, state)
+
+
+@router.get("/jobs/{job}/weights")
+def get_weights(job: JobId, state: StateDep) -> Response:
+    """Download the updated weights as one safetensors file: of every tensor that has them, once the job is over."""
+    record = _ended(job, state)
+    return _download(WeightsFile(record, state.records.shards(job), state.records.reports(job)), "weights", job, state)
+
+
+@router.post("/jobs/{job}/cancel")
+async def cancel_job(job: JobId, state: StateDep, caller: CallerDep) -> Job:
+    """Cancel a job; canceling a finished one changes nothing."""
+    if not await anyio.to_thread.run_sync(state.records.cancel, job):
+        raise unknown(job)
+    return await view_job(state, job, caller)
+
+
+@router.delete("/jobs/{job}", status_code=204)
+def delete_job(job: JobId, state: StateDep) -> None:
+    """Cancel a job if it is live, forget it, and delete the results that no other job shares."""
+    if not state.records.delete(job):
+        raise unknown(job)
+    state.retention.free_results()
+
+
+async def _accepted(state: State, job: str, caller: Caller, prefer: str | None, response: Response) -> Job:
+    wait_s = _wait_s(prefer, state.settings.max_wait_s)
+    response.headers["Location"] = f"/v1/jobs/{job}"
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+        if await state.endings.wait(job, wait_s):
+            response.status_code = 200
+    return await view_job(state, job, caller)
+
+
+def _wait_s(prefer: str | None, most: float) -> float | None:
+    for part in (prefer or "").split(","):
+        word, _, value = part.strip().partition("=")
+        if word.lower() == "wait" and value.isdecimal() and len(value) < 10:
+            return min(float(value), most)
+    return None
+
+
+def _ended(job: str, state: State) -> JobRecord:
+    record = read_masks_job(state, job)
+    if not record.state.is_terminal:
+        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
+        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    return record
+
+
+def _download(file: MasksFile | WeightsFile, what: str, job: str, state: State) -> StreamingResponse:
+    file.check(state.store)
+    headers = {
+        "Content-Length": str(file.size),
+        "Content-Disposition": f'attachment; filename="{what}-{job}.safetensors"',
+    }
+    return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)

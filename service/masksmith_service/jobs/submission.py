@@ -1,0 +1,144 @@
+"""Submission: what callers ask for becomes recorded jobs, whose parts are enqueued."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from masksmith.patterns import Pattern
+from masksmith_service.auth.principal import Caller
+from masksmith_service.benchmarks.planning import plan_benchmark
+from masksmith_service.resources import State
+from masksmith_service.uploads.receive import too_many_bytes
+from masksmith_state.jobs.model import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
+from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.shards import Shard, cut
+from masksmith_state.queue import bench_queue
+from masksmith_state.telemetry import logs
+from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
+from masksmith_wire.digests import digest_document
+from masksmith_wire.documents import MasksRequest
+from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.headers import Header
+from masksmith_wire.updates import parse_update
+
+from . import planning
+from .access import read_masks_job, visible_job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Makes a job for a caller, on a thread; its methods give the job's id.
+
+    Attributes:
+        key: The `Idempotency-Key` that came with the request.
+    """
+
+    state: State
+    caller: Caller
+    key: str | None
+
+    def of_document(self, document: MasksRequest | BenchmarkRequest) -> str:
+        """Start what a document asks for.
+
+        Raises:
+            RequestError: If it cannot be done, or there are too many jobs.
+        """
+        if isinstance(document, BenchmarkRequest):
+            return self._measure(document)
+        limit = self.state.settings.max_tensors
+        plan = planning.plan_request(document, self._headers(), limit, self._masks_of)
+        return self._solve(plan, planning.parse_pattern(document))
+
+    def of_file(self, options: planning.FileOptions, pattern: Pattern, digest: str, header: Header) -> str:
+        """Start a masks job on an upload.
+
+        Raises:
+            RequestError: If it cannot be done, or there are too many jobs.
+        """
+        plan = planning.plan_file(options, digest, header, self._headers(), self._masks_of)
+        return self._solve(plan, pattern)
+
+    def _solve(self, plan: Plan, pattern: Pattern) -> str:
+        """Cut a masks job into shards, and start it."""
+        options, limits = plan.options, self.state.settings
+        update = None if options.update is None else parse_update(options.update)
+        tied = options.budget is None
+        shards = cut(
+            plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
+        )
+        return self._start(plan, shards, search_queue(pattern, options, self.state.records.workers.present()))
+
+    def _measure(self, document: BenchmarkRequest) -> str:
+        """Make the cases of a benchmark, and start it; masks must be visible to whoever asks."""
+        if document.masks_of is not None:
+            visible_job(document.masks_of, self.state, self.caller)
+        planned = plan_benchmark(document, self.state.records)
+        return self._start(planned.plan, planned.cases, bench_queue(document.device))
+
+    def _start(self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str) -> str:
+        """Write the record, then enqueue its parts; the sweeper enqueues what a crash in between leaves out."""
+        job, is_new = self._record(plan, parts, queue)
+        logs.note(job=job)
+        if is_new:
+            try:
+                self.state.queue.enqueue_all(job, len(parts), queue)
+            except redis.RedisError as error:
+                log.warning("job %s is recorded but not enqueued; the sweeper will do it: %s", job, error)
+        return job
+
+    def _record(
+        self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+    ) -> tuple[str, bool]:
+        fingerprint = digest_document(_what(plan, parts)) if self.key else ""
+        try:
+            made = self.state.records.create(plan, parts, self.key or "", fingerprint, self._admission(), queue)
+        except FullError as error:
+            raise _full(error, self.caller) from None
+        except MissingUploadError as error:
+            raise planning.upload_missing(error.digest) from None
+        if made is None:
+            detail = f"Idempotency-Key {self.key!r} came with another request before; use a new one"
+            raise RequestError(409, Code.IDEMPOTENCY_CONFLICT, detail)
+        return made
+
+    def _headers(self) -> planning.Headers:
+        state, caller = self.state, self.caller
+        return planning.Headers(state.store, state.holdings, caller.key, anybodys=caller.is_admin)
+
+    def _admission(self) -> Admission:
+        quotas = self.caller.quotas
+        return Admission(
+            owner=self.caller.key,
+            senders="anybody" if self.caller.is_admin else "owner",
+            most=self.state.settings.max_live_jobs,
+            most_of_owner=quotas.live_jobs,
+            most_bytes=quotas.stored_bytes,
+        )
+
+    def _masks_of(self, job: str) -> tuple[JobRecord, Mapping[int, Shard], Mapping[int, ShardReport]]:
+        visible_job(job, self.state, self.caller)
+        records = self.state.records
+        return read_masks_job(self.state, job), records.shards(job), records.reports(job)
+
+
+def _what(plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:
+    """Give what makes two requests the same: masks do not depend on how they are cut, benchmarks are their cases."""
+    content = plan.model_dump(mode="json")
+    return content if isinstance(plan, Plan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
+
+
+def _full(error: FullError, caller: Caller) -> RequestError:
+    if error.what == "bytes":
+        return too_many_bytes(caller)
+    if error.what == "quota":
+        detail = f"key {caller.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
+        return RequestError(429, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
+    detail = f"{error.limit} jobs are queued or running (max_live_jobs); try again when some have ended"
+    return RequestError(503, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)

@@ -1,0 +1,66 @@
+"""Pictures: windows of a mask and of the scores below it, as small safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from fastapi import APIRouter, Depends, Query, Response
+
+from masksmith_service.jobs.access import JobId, read_masks_job
+from masksmith_service.resources import StateDep
+from masksmith_wire.errors import Code, RequestError
+
+from .reader import Layer, find_layer
+from .windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
+
+router = APIRouter(prefix="/v1/jobs/{job}", tags=["pictures"])
+Place = Annotated[int, Query(ge=0, lt=2**40)]
+Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
+
+
+def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> Layer:
+    """Find the layer that a request is about."""
+    return find_layer(read_masks_job(state, job), state.records, tensor)
+
+
+LayerDep = Annotated[Layer, Depends(layer_of)]
+
+
+@router.get("/window", response_class=Response)
+def get_window(
+    layer: LayerDep,
+    state: StateDep,
+    row: Place = 0,
+    col: Place = 0,
+    rows: Side = 256,
+    cols: Side = 256,
+    step: Annotated[int, Query(ge=1, le=2**20)] = 1,
+) -> Response:
+    """Read a rectangle of a layer with a complete mask: `rows` x `cols` cells of `step` x `step` entries each.
+
+    The file holds F32 tensors of that size, cut where the layer ends: `kept` (share kept), `scores` (mean score) and
+    `kept_scores` (mean over the kept). Of large windows some rows are read:
+    `sampled` in the metadata, of each cell.
+    """
+    height, width = layer.shape
+    if row >= height or col >= width or rows * cols > MAX_CELLS:
+        detail = f"a window begins inside the {height}x{width} layer and has at most {MAX_CELLS} cells"
+        raise RequestError(422, Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
+    window = Window(row, col, rows, cols, step).clipped(layer.shape)
+    return _answer(read_window(layer, state.store, window), sampled=window.sampled, step=step)
+
+
+@router.get("/profile", response_class=Response)
+def get_profile(layer: LayerDep, state: StateDep) -> Response:
+    """Count the kept entries of each row (`row_kept`) and column (`col_kept`); sample 101 `quantiles` of the scores."""
+    height, width = layer.shape
+    return _answer(read_profile(layer, state.store), rows=height, cols=width)
+
+
+def _answer(tensors: Mapping[str, npt.NDArray[np.generic]], **metadata: int) -> Response:
+    texts = {name: str(value) for name, value in metadata.items()}
+    return Response(safetensors.numpy.save(dict(tensors), texts), media_type="application/octet-stream")

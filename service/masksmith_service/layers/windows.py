@@ -1,0 +1,122 @@
+"""Windows: what a picture of a layer needs, in bounded memory, however large the layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_state.blobs.store import BlobStore
+
+from .reader import Floats, Layer
+
+MAX_SIDE = 1024
+MAX_CELLS = 2**18
+BAND_BYTES = 8 * 2**20
+SAMPLED_ENTRIES = 2**24
+SAMPLED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of cells, each `step` x `step` entries of the matrix.
+
+    Attributes:
+        row, col: Where it begins.
+        rows, cols: Cells downwards and across; fewer where the matrix ends.
+        step: Entries along a cell's side.
+    """
+
+    row: int
+    col: int
+    rows: int
+    cols: int
+    step: int = 1
+
+    def clipped(self, shape: tuple[int, int]) -> Window:
+        """Cut it where the matrix ends."""
+        down, across = (
+            max(0, -(-(length - first) // self.step)) for length, first in zip(shape, (self.row, self.col), strict=True)
+        )
+        return Window(self.row, self.col, min(self.rows, down), min(self.cols, across), self.step)
+
+    @property
+    def sampled(self) -> int:
+        """Rows read of each cell: all of a small window's, evenly spaced ones of a large one's."""
+        width = max(1, self.rows * self.cols * self.step)
+        return min(self.step, max(1, SAMPLED_ENTRIES // width))
+
+
+def read_window(layer: Layer, store: BlobStore, window: Window) -> dict[str, Floats]:
+    """Read a window's cells.
+
+    Returns:
+        `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: their mean score; `kept_scores`:
+        the mean over those kept, 0 where none is. Entries are those of the rows sampled.
+    """
+    height, width = layer.shape
+    last = min(width, window.col + window.cols * window.step)
+    edges = np.arange(0, last - window.col, window.step)
+    counts = np.diff(np.append(edges, last - window.col)).astype(np.float32)
+    planes = {name: np.zeros((window.rows, window.cols), np.float32) for name in ("kept", "scores", "kept_scores")}
+    for cells, rows in _bands(window, height, last - window.col):
+        mask = layer.kept(store, rows, window.col, last)
+        scores = layer.scores(store, rows, window.col, last)
+        share, mean, above = (
+            np.add.reduceat(_by_cell(plane, cells, rows, window), edges, axis=1) / counts
+            for plane in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
+        )
+        planes["kept"][cells], planes["scores"][cells] = share, mean
+        planes["kept_scores"][cells] = np.divide(above, share, out=np.zeros_like(above), where=share > 0)
+    return planes
+
+
+def read_profile(layer: Layer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
+    """Read what frames a picture.
+
+    Returns:
+        `row_kept` and `col_kept`: entries kept of each row and column; `quantiles`: 101 quantiles of the scores of up
+        to 64 rows, evenly spaced, which a shade can be taken from.
+    """
+    height, width = layer.shape
+    row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
+    step = max(1, BAND_BYTES // width)
+    for first in range(0, height, step):
+        mask = layer.kept(store, range(first, min(height, first + step)), 0, width)
+        row_kept[first : first + step] = np.count_nonzero(mask, axis=1)
+        col_kept += np.count_nonzero(mask, axis=0).astype(np.int32)
+    return {"row_kept": row_kept, "col_kept": col_kept, "quantiles": _quantiles(layer, store)}
+
+
+def _quantiles(layer: Layer, store: BlobStore) -> Floats:
+    height, width = layer.shape
+    count = max(1, min(height, SAMPLED_ROWS, BAND_BYTES // (4 * width)))
+    rows = [number * height // count for number in range(count)]
+    scores = layer.scores(store, rows, 0, width)
+    return np.quantile(scores, np.linspace(0, 1, 101)).astype(np.float32)
+
+
+def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:
+    """Yield cell rows with the matrix rows that stand for them, few enough for `BAND_BYTES`."""
+    at_once = max(1, BAND_BYTES // (4 * width * window.sampled))
+    for first in range(0, window.rows, at_once):
+        last = min(window.rows, first + at_once)
+        yield slice(first, last), [row for cell in range(first, last) for row in _rows(window, cell, height)]
+
+
+def _rows(window: Window, cell: int, height: int) -> list[int]:
+    first = window.row + cell * window.step
+    length = min(window.step, height - first)
+    count = min(window.sampled, length)
+    return [first + number * length // count for number in range(count)]
+
+
+def _by_cell(plane: Floats, cells: slice, rows: Sequence[int], window: Window) -> Floats:
+    """Take the mean over the rows of each cell."""
+    owners = (np.asarray(rows) - window.row) // window.step - cells.start
+    starts = np.searchsorted(owners, np.arange(cells.stop - cells.start))
+    sums = np.add.reduceat(plane, starts, axis=0)
+    counts = np.bincount(owners).astype(np.float32)[:, None]
+    return np.asarray(sums / counts, np.float32)

@@ -1,0 +1,64 @@
+"""The journal: requests have ids, which answers, problems and log lines carry, and every write leaves a line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from masksmith_service import errors
+from masksmith_state.telemetry import logs
+
+from .host_checks import READS
+
+audit = logging.getLogger("masksmith_service.audit")
+
+HEADER = "X-Request-Id"
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Journal:
+    """ASGI middleware that names requests and logs those that may change something."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on under its id: its own, where it brings a sound one, else a new one."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        began, status = time.monotonic(), 0
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        with logs.about(request=request_id):
+            try:
+                await self._app(scope, receive, named)
+            except Exception as error:
+                if status:
+                    raise
+                await errors.bug(Request(scope), error)(scope, receive, named)
+            finally:
+                if scope["method"] not in READS:
+                    _write(scope, status, time.monotonic() - began)
+
+
+def _write(scope: Scope, status: int, took_s: float) -> None:
+    # The path alone: a query is the caller's business, and headers hold secrets.
+    path = str(scope["path"])[:200]
+    client = scope.get("client")
+    fields = {"status": status, "took_s": round(took_s, 3), "client": client[0] if client else None}
+    audit.info("%s %s", scope["method"], path.encode("unicode_escape").decode(), extra={"fields": fields})

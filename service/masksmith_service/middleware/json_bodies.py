@@ -1,0 +1,97 @@
+"""JSON documents: read whole before anybody parses them, within limits of size, depth and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from masksmith_service import errors
+from masksmith_service.settings import Settings
+from masksmith_wire.errors import Code, RequestError
+
+from .host_checks import READS
+
+UPLOADS = ("/v1/tensors/", "/v1/masks")
+PIECE_BYTES = 2**20
+_OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
+
+class Documents:
+    """ASGI middleware that reads documents and refuses those beyond the limits."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on once its document is here."""
+        if scope["type"] != "http" or scope["method"] in READS or scope["path"].startswith(UPLOADS):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except RequestError as error:
+            await errors.respond(Request(scope), error)(scope, receive, send)
+        else:
+            if body is not None:
+                await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """Read a document; None if the client has gone."""
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        self._check_size(int(length) if length.isdigit() else 0)
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(self._settings.upload_stall_s):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    self._check_size(len(body))
+        except TimeoutError:
+            detail = (
+                f"the document was not here within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
+            )
+            raise RequestError(408, Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
+        self._check_depth(bytes(body))
+        return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        limit = self._settings.max_document_bytes
+        if size > limit:
+            detail = f"the document is larger than max_document_bytes = {limit}; name fewer tensors in a job"
+            raise RequestError(413, Code.BODY_TOO_LARGE, detail, limit=limit)
+
+    def _check_depth(self, body: bytes) -> None:
+        limit = self._settings.max_document_depth
+        if depth(body) > limit:
+            detail = f"the document is nested deeper than max_document_depth = {limit}"
+            raise RequestError(413, Code.DOCUMENT_TOO_DEEP, detail, limit=limit)
+
+
+def depth(body: bytes) -> int:
+    """Count how deep the lists and objects of a JSON text are nested, whatever its strings hold."""
+    signs = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
+    deepest = level = quotes = 0
+    for start in range(0, len(signs), PIECE_BYTES):
+        piece = np.frombuffer(signs, np.uint8, min(PIECE_BYTES, len(signs) - start), start)
+        seen = quotes + np.cumsum(piece == ord('"'))
+        levels = level + np.cumsum(np.where(seen % 2 == 0, _STEPS[piece], 0))
+        deepest, level, quotes = max(deepest, int(levels.max())), int(levels[-1]), int(seen[-1])
+    return deepest
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the body once, and then whatever else comes."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed

@@ -1,0 +1,1 @@
+"""Uploads: safetensors bodies, inspected, hashed and stored while they arrive."""

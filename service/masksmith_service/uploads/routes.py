@@ -1,0 +1,54 @@
+"""Uploads by digest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
+
+from masksmith_service.auth.principal import CallerDep
+from masksmith_service.resources import StateDep
+from masksmith_wire.digests import is_digest
+from masksmith_wire.errors import Code, RequestError
+
+from .receive import receive
+
+router = APIRouter(prefix="/v1/tensors", tags=["tensors"])
+DigestPath = Annotated[str, Path(description="BLAKE3 of the file, 64 hex digits", max_length=200)]
+
+
+class Upload(BaseModel):
+    """What the service holds after an upload."""
+
+    digest: str
+    bytes: int
+    tensors: list[str]
+
+
+@router.put("/{digest}", status_code=201)
+async def put_tensor(
+    digest: DigestPath, request: Request, response: Response, state: StateDep, caller: CallerDep
+) -> Upload:
+    """Store a safetensors file under the digest of its bytes: 201 when it is new to the key, 200 when it was not."""
+    inspector, new = await receive(request, state, caller, _checked(digest))
+    await state.count_upload(inspector.bytes)
+    if not new:
+        response.status_code = 200
+    assert inspector.header is not None
+    return Upload(digest=digest, bytes=inspector.bytes, tensors=list(inspector.header.tensors))
+
+
+@router.head("/{digest}")
+def head_tensor(digest: DigestPath, state: StateDep, caller: CallerDep) -> Response:
+    """Tell whether the key has sent an upload that is here: 200 or 404; it expires later then."""
+    size = state.holdings.touch(caller.key, _checked(digest), anybodys=caller.is_admin)
+    if size is None:
+        return Response(status_code=404)
+    return Response(headers={"X-Upload-Bytes": str(size)})
+
+
+def _checked(digest: str) -> str:
+    if not is_digest(digest):
+        raise RequestError(400, Code.INVALID_DIGEST, f"{digest[:80]!r} is no BLAKE3 digest: 64 lower-case hex digits")
+    return digest

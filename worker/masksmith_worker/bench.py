@@ -1,0 +1,117 @@
+"""Measures one case of a benchmark, alone on its device. Knows records, store and the library, but no Celery."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith.benchmark import Bench, BenchmarkError, CaseResult, Kernel, all_kernels
+from masksmith_state.blobs.store import result_name
+from masksmith_state.jobs.model import Lease
+from masksmith_wire import masks
+from masksmith_wire.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorker, CaseReport, PlannedMask
+from masksmith_wire.errors import Code, TensorError
+
+from .lease import StoppedError
+from .leased_part import Check, Leased
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bencher(Leased):
+    """Measures cases of benchmarks; peaks, and what two cases share, are found once."""
+
+    _benches: dict[str, Bench] = field(default_factory=dict)
+
+    @cached_property
+    def kernels(self) -> Mapping[str, Kernel]:
+        """The kernels of this installation."""
+        return all_kernels()
+
+    def place(self, job: str) -> AbstractContextManager[object]:
+        """Take no place yet: the device is waited for under the lease, so that the job is seen to go on."""
+        return nullcontext()
+
+    def failed(self, error: TensorError) -> CaseReport:
+        """Make the report of a case that failed."""
+        return CaseReport(error=error)
+
+    def work(self, lease: Lease, taken: float, check: Check) -> CaseReport:
+        """Measure a case, once the device is free; with company it is measured again."""
+        record, planned = self.records.read(lease.job), self.records.case(lease.job, lease.shard)
+        if record is None or record.benchmark is None or planned is None:
+            raise StoppedError
+        case = CaseResult.read_case(planned.case)
+        try:
+            bench = self._bench(lease.job, record.benchmark)
+            result = self._alone(bench, case, check)
+        except (BenchmarkError, FileNotFoundError) as error:
+            return self._report(lease, str(case), CaseReport(error=TensorError(code=_code(error), message=str(error))))
+        report = CaseReport(result=result.document())
+        if not result.measured:
+            message = result.error or "; ".join(f"{one.kernel}: {one.reason}" for one in result.measurements)
+            report.error = TensorError(code=Code.KERNEL_REFUSED, message=f"{case}: nothing was measured: {message}")
+        return self._report(lease, str(case), report)
+
+    def _alone(self, bench: Bench, case: Any, check: Check) -> CaseResult:
+        if self.shared is None:
+            return bench.measure(case)
+        while True:
+            with self.shared.alone(check) as intact:
+                result = bench.measure(case)
+                if intact():
+                    return result
+            log.warning("%s: the device's lease lapsed meanwhile; measuring again", case)
+            check()
+
+    def _report(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
+        data: dict[str, Any] = {"case": name, "error": report.error and report.error.message}
+        self.records.tell(lease, "case", data)
+        return report
+
+    def _bench(self, job: str, plan: BenchmarkPlan) -> Bench:
+        if job not in self._benches:
+            options = plan.options
+            given = {name: self._mask(mask) for name, mask in plan.masks.items()}
+            self._benches.clear()
+            self._benches[job] = Bench(
+                self.kernels, self.device, options.rounds, options.threads, options.seed, given
+            )  # fmt: skip
+        return self._benches[job]
+
+    def _mask(self, planned: PlannedMask) -> npt.NDArray[np.bool_]:
+        parts = []
+        for part in planned.parts:
+            shape = (part.rows, planned.cols)
+            size = math.prod((part.rows, masks.packed_width(shape)))
+            packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
+            if packed.size != size:
+                raise FileNotFoundError(f"the mask {part.result} is not what it was")
+            parts.append(masks.unpack(packed, shape))
+        return np.concatenate(parts)
+
+
+def announcement(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
+    """Say which kernels there are, and what keeps which of them from running here."""
+    kind = device.partition(":")[0]
+    found = []
+    for kernel in kernels.values():
+        elsewhere = kernel.declaration.support and kind not in kernel.declaration.support
+        obstacle = f"it does not run on {kind}" if elsewhere else kernel.obstacle(device)
+        found.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
+    return BenchWorker(name=name, device=device, kernels=found)
+
+
+def _code(error: Exception) -> Code:
+    if isinstance(error, BenchmarkError):
+        return Code(error.fault)
+    return Code.RESULT_NOT_FOUND

@@ -1,0 +1,131 @@
+"""Doing one part of a job under a lease: what all kinds of jobs have in common."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import redis
+from obstore.exceptions import BaseError as StoreError
+
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.device_locks import Device
+from masksmith_state.jobs.model import Lease, ShardReport
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.benchmarks import CaseReport
+from masksmith_wire.errors import Code, TensorError
+
+from .lease import Keeper, StoppedError
+
+Check = Callable[[], None]
+STORE_PAUSE_S = 1.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Leased(ABC):
+    """Everything that a part of a job needs.
+
+    Attributes:
+        records: Job records.
+        store: Uploads and results.
+        device: What reports name.
+        lease_s: Seconds a lease lasts without renewal.
+        attempts: Times a part is tried.
+        store_patience_s: Seconds that a part waits for a store that fails, before the attempt has failed.
+        grace_s: Seconds that a canceled part may take to stop.
+        abort: Ends this process when a canceled part takes longer.
+        stopping: Set when this process is to stop: the part under way is given back.
+        shared: The device, where others use it too.
+    """
+
+    records: JobRecords
+    store: BlobStore
+    device: str = "cpu"
+    lease_s: float = 15.0
+    attempts: int = 3
+    store_patience_s: float = 0.0
+    grace_s: float = 10.0
+    abort: Callable[[], None] | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    shared: Device | None = None
+
+    def run(self, job: str, index: int) -> str:
+        """Do part `index` of a job, unless somebody else does or did.
+
+        Returns:
+            One word for the log: `struck`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
+        """
+        try:
+            with self.place(job):
+                return self._run(job, index)
+        except StoppedError:
+            return "stopped"
+
+    def place(self, job: str) -> AbstractContextManager[object]:
+        """Wait for a place on the device, before any lease is taken."""
+        if self.shared is None:
+            return nullcontext()
+        return self.shared.beside_others(lambda: self._check_waiting(job))
+
+    @abstractmethod
+    def work(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
+        """Do the part that a lease is for, which was taken at this monotonic time; `check` raises when to stop."""
+
+    @abstractmethod
+    def failed(self, error: TensorError) -> ShardReport | CaseReport:
+        """Make the report of a part that failed."""
+
+    def _run(self, job: str, index: int) -> str:
+        lease = self.records.take(job, index, lease_s=self.lease_s, attempts=self.attempts)
+        if isinstance(lease, str):
+            return lease
+        began = time.monotonic()
+        try:
+            with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
+                report = self._work_patiently(lease, began, keeper.check)
+            return "struck" if self.records.strike(lease, report, time.monotonic() - began) else "lost"
+        except StoppedError:
+            return "stopped"
+        except redis.RedisError:
+            raise
+        except Exception as error:
+            # What failed may pass the next time; the last attempt says what it was, lest a bug pass for a dead worker.
+            if lease.attempt >= self.attempts:
+                self.records.strike(lease, self.failed(_crash(error)))
+            raise
+        finally:
+            self.records.release(lease, uncount=self.stopping.is_set())
+
+    def _work_patiently(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
+        """Work, again and again while the store fails: a disk is freed, a bucket comes back."""
+        until = time.monotonic() + self.store_patience_s
+        while True:
+            try:
+                return self.work(lease, taken, check)
+            except StoreError as error:
+                if time.monotonic() >= until:
+                    raise
+                log.warning(
+                    "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]
+                )
+            self.stopping.wait(STORE_PAUSE_S)
+            check()
+
+    def _check_waiting(self, job: str) -> None:
+        state = self.records.state(job)
+        if self.stopping.is_set() or state is None or state.is_terminal:
+            raise StoppedError
+
+
+def _crash(error: Exception) -> TensorError:
+    if isinstance(error, StoreError):
+        message = "the blob store failed, time and again: its disk may be full; the worker's log has the details"
+        return TensorError(code=Code.STORE_UNAVAILABLE, message=message)
+    message = f"unexpected {type(error).__name__} in the worker, whose log has the details; please report this"
+    return TensorError(code=Code.INTERNAL, message=message)

@@ -1,0 +1,1 @@
+"""The stages of a shard: score, solve, update, measure."""
