@@ -14,7 +14,8 @@ ENV PATH=/opt/masksmith/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY solver solver
-COPY protocol protocol
+COPY wire wire
+COPY state state
 COPY service service
 COPY worker worker
 COPY client client

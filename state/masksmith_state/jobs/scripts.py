@@ -6,8 +6,8 @@ Keys of job J, all below `masksmith:job:J`: the hash itself (document and state)
 holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K, empty
 where no keys are asked for. `masksmith:finished` orders those that are terminal by their end. `masksmith:horizon` is
 the latest time at which a shard was enqueued that has been taken since (`masksmith:horizon:Q` in queues Q other than
-the CPU workers'), `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `telemetry.counters` names: jobs
-by kind and state, and what shards that are done add. What a job holds of the store is told in `blobs.references`. The
+the CPU workers'), `masksmith:lease-ms` the longest lease. `masksmith:counts` holds what `telemetry.counters` names:
+jobs by kind and state, and what shards that are done add. What a job holds of the store is told in `blobs.references`. The
 channel `masksmith:ended` tells the id of every job that ends. Times are the server's own, so no other clock matters;
 should that one be set back, what it left in the future is brought back to now.
 """
