@@ -1,0 +1,111 @@
+"""Checks that `constraints.txt` resolves against the public package index alone, and pins all that is installed.
+
+    python scripts/check_constraints.py python3.11 python3.12 python3.13
+
+For each interpreter pip resolves the project with all its extras and groups, without installing anything; whatever
+would add local wheels, other indexes or other constraints is switched off. An interpreter that cannot be run is an
+error, unless none was named: then those of the supported versions that are on the path are checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+SUPPORTED = ("python3.11", "python3.12", "python3.13")
+REQUIREMENTS = (".[all,lightning,huggingface,telemetry,studies]", "--group", "dev")
+# Settings of pip that change where packages come from; certificates and proxies stay as they are.
+SOURCES = (
+    "CONFIG_FILE",
+    "CONSTRAINT",
+    "EXTRA_INDEX_URL",
+    "FIND_LINKS",
+    "INDEX_URL",
+    "NO_INDEX",
+    "PREFER_BINARY",
+    "PRE",
+)
+
+
+def main() -> int:
+    """Check every interpreter; gives 0 if all resolve, 1 if one does not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("interpreters", nargs="*", help="Python interpreters; all supported ones here unless given.")
+    parser.add_argument("--if-reachable", action="store_true", help="Succeed where no package index is in reach.")
+    arguments = parser.parse_args()
+    if arguments.if_reachable and not is_index_reachable():
+        print("no package index is in reach: constraints.txt was not checked")
+        return 0
+    interpreters = arguments.interpreters or [name for name in SUPPORTED if runs(name)]
+    with ThreadPoolExecutor() as pool:
+        problems = [problem for each in pool.map(check, interpreters) for problem in each]
+    print("\n".join(problems) or f"constraints.txt resolves on {', '.join(interpreters)}")
+    return 1 if problems or not interpreters else 0
+
+
+def runs(interpreter: str) -> bool:
+    """Whether an interpreter is here and starts."""
+    try:
+        return subprocess.run([interpreter, "-c", ""], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def is_index_reachable() -> bool:
+    """Whether the public index answers."""
+    command = [sys.executable, "-m", "pip", "index", "versions", "blake3", "--quiet"]
+    return subprocess.run(command, env=environment(), capture_output=True).returncode == 0
+
+
+def check(interpreter: str) -> list[str]:
+    """Resolve with one interpreter; gives what is wrong, a line each."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [make_pip(interpreter, Path(folder)), "-m", "pip"]
+        report = Path(folder) / "report.json"
+        command = [*pip, "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+        command += ["--constraint", str(CONSTRAINTS), *REQUIREMENTS]
+        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+        if done.returncode:
+            return [f"{interpreter}: {done.stderr.strip()}"]
+        return [f"{interpreter}: {name} is not pinned" for name in unpinned(report)]
+
+
+def make_pip(interpreter: str, folder: Path) -> str:
+    """Make an environment with a current pip; gives its interpreter."""
+    subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
+    python = str(folder / "venv" / "bin" / "python")
+    upgrade = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"]
+    subprocess.run(upgrade, check=True, env=environment())
+    return python
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without pip's settings of where packages come from."""
+    kept = {name: value for name, value in os.environ.items() if name not in {f"PIP_{source}" for source in SOURCES}}
+    return {**kept, "PIP_CONFIG_FILE": os.devnull}
+
+
+def unpinned(report: Path) -> list[str]:
+    """Name the resolved packages that the constraints do not mention."""
+    lines = CONSTRAINTS.read_text().splitlines()
+    pinned = {normal(line.partition("==")[0]) for line in lines if "==" in line}
+    resolved = {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
+    return sorted(resolved - pinned - {"masksmith"})
+
+
+def normal(name: str) -> str:
+    """Normalise a package's name as the index does."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
