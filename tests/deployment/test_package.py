@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERSION = "0.1.0"
-PACKAGES = {"solver": "masksmith"} | {name: f"masksmith_{name}" for name in ("protocol", "service", "worker", "client")}
+PACKAGES = {"solver": "masksmith"} | {name: f"masksmith_{name}" for name in ("wire", "state", "service", "worker", "client")}
 
 
 @pytest.fixture(scope="module")
