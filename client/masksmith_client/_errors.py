@@ -28,11 +28,19 @@ if TYPE_CHECKING:
 
 
 class ClientError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes:
+        exit_code: What the command line exits with.
+    """
+
+    exit_code = 1
 
 
 class InputError(ClientError, ValueError):
     """What was passed in cannot be used; the message names the value. Nothing was sent."""
+
+    exit_code = 2
 
 
 class TransportError(ClientError):
@@ -73,17 +81,25 @@ class StatusError(ClientError):
 class BadRequest(StatusError):
     """The request itself is at fault; sending it again will not help."""
 
+    exit_code = 2
+
 
 class Unauthorized(StatusError):
     """The token is missing or wrong."""
+
+    exit_code = 2
 
 
 class NotFound(StatusError):
     """There is no such job, tensor or result."""
 
+    exit_code = 2
+
 
 class Conflict(StatusError):
     """Not in this state, such as asking for the masks of a job that still runs."""
+
+    exit_code = 2
 
 
 class RateLimited(StatusError):

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="The service.", envvar="MASKSMITH_URL", show_envvar=False, metavar="URL")
@@ -43,6 +41,9 @@ def emit_line(document: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
     """Print a table on stdout; columns from number `left` on are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")

@@ -21,12 +21,10 @@ from .console import JsonOption, UrlOption, emit, emit_line, note, show_table
 from .measures import show_measures
 from .solve import check_output, remote_report
 
-app = typer.Typer(help="Look at, follow, stop and forget jobs.")
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 FAILED = (JobState.FAILED, JobState.CANCELED)
 
 
-@app.command("list")
 def list_jobs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
     url: UrlOption = None,
@@ -52,7 +50,6 @@ def list_jobs(
     return None
 
 
-@app.command()
 def show(
     job: JobId,
     measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
@@ -67,7 +64,6 @@ def show(
             show_measures(found.document.tensors)
 
 
-@app.command()
 def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Follow a job to its end; with --json every event is a line. Exit code 1 if it fails or is canceled."""
     with Client(url) as client:
@@ -86,7 +82,6 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
             raise typer.Exit(1)
 
 
-@app.command()
 def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Stop a job; masks that are finished stay downloadable."""
     with _client(url) as client:
@@ -97,7 +92,6 @@ def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
     return None
 
 
-@app.command()
 def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Forget a job and its results."""
     with _client(url) as client:
@@ -108,7 +102,6 @@ def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
     return None
 
 
-@app.command()
 def masks(
     job: JobId,
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],

@@ -20,7 +20,6 @@ from .console import JsonOption, emit, note, show_table
 if TYPE_CHECKING:
     from masksmith_state.keys import KeyInfo, Keys
 
-app = typer.Typer(help="Make, list and revoke the keys of an installation on this machine, whether it runs or not.")
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 DataOption = Annotated[
@@ -28,7 +27,6 @@ DataOption = Annotated[
 ]
 
 
-@app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is; for people to read.")],
     role: Annotated[str, typer.Option(help="user: own jobs only; admin: all jobs, workers and keys.")] = "user",
@@ -60,7 +58,6 @@ def create(
     return None
 
 
-@app.command("list")
 def list_keys(data: DataOption = None, redis_url: parts.RedisOption = None, as_json: JsonOption = False) -> None:
     """List the keys, oldest first; no token is among it."""
     with _keys(data, redis_url) as keys:
@@ -71,7 +68,6 @@ def list_keys(data: DataOption = None, redis_url: parts.RedisOption = None, as_j
     return None
 
 
-@app.command()
 def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as 'list' shows it.")],
     data: DataOption = None,

@@ -1,0 +1,62 @@
+"""Commands whose modules are imported when they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .table import COMMANDS, GROUPS, Entry
+
+
+class LazyCommand(TyperCommand):
+    """Stands in lists of commands; parsing its arguments imports the real command."""
+
+    def __init__(self, path: str, entry: Entry) -> None:
+        super().__init__(path.rpartition(" ")[2], help=entry.help)
+        self._path, self._entry = path, entry
+
+    def make_context(self, info_name: str | None, args: list[str], *options: Any, **more_options: Any) -> Any:
+        """Give the context of the real command, which is the one that is invoked then.
+
+        Raises:
+            InputError: If what the command imports is not installed.
+        """
+        command = build_command(self.name, load(self._path, self._entry))
+        return command.make_context(info_name, args, *options, **more_options)
+
+
+def add_commands(root: TyperGroup) -> None:
+    """Add every command of the table, and the groups after them."""
+    groups = {name: TyperGroup(name=name, help=line) for name, line in GROUPS.items()}
+    for path, entry in COMMANDS.items():
+        groups.get(path.partition(" ")[0], root).add_command(LazyCommand(path, entry))
+    for group in groups.values():
+        root.add_command(group)
+
+
+def load(path: str, entry: Entry) -> Callable[..., Any]:
+    """Import a command's function.
+
+    Raises:
+        InputError: If one of its requirements is not installed; the message says which extra installs it.
+    """
+    module, _, function = entry.target.partition(":")
+    try:
+        return getattr(import_module(module), function)  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        if error.name is None or ("." in error.name and error.name.startswith("masksmith")):
+            raise
+        from masksmith_client._errors import InputError
+
+        raise InputError(f"'masksmith {path}' needs {error.name}: pip install 'masksmith[{entry.extra}]'") from error
+
+
+def build_command(name: str | None, function: Callable[..., Any]) -> Any:
+    """Make a command of a function as typer does."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(function)
+    return typer.main.get_command(single)

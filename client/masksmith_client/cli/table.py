@@ -1,0 +1,90 @@
+"""Every command: the function that runs it, the extra of `masksmith` that installs what it imports, its line of help.
+
+`masksmith --help` and the shell's completion read this table alone; a command's module is imported when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A command.
+
+    Attributes:
+        target: `module:function`.
+        extra: What `pip install 'masksmith[EXTRA]'` has to name.
+        help: The first line of the function's docstring.
+    """
+
+    target: str
+    extra: str
+    help: str
+
+
+GROUPS = {
+    "jobs": "Look at, follow, stop and forget jobs.",
+    "keys": "Make, list and revoke the keys of an installation on this machine, whether it runs or not.",
+}
+
+_JOBS, _KEYS = "masksmith_client.cli.jobs", "masksmith_client.cli.keys"
+
+COMMANDS = {
+    "up": Entry(
+        "masksmith_client.cli.up:up",
+        "service",
+        "Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it.",
+    ),
+    "solve": Entry("masksmith_client.cli.solve:solve", "cli", "Find the best masks for the weights of a checkpoint."),
+    "verify": Entry(
+        "masksmith_client.cli.verify:verify",
+        "solver",
+        "Check every mask of a file against a pattern; exit code 1 if any breaks it.",
+    ),
+    "bench": Entry(
+        "masksmith_client.cli.bench:bench",
+        "cli",
+        "Measure what masks buy: sparse kernels against dense ones, for a model's layers or for shapes.",
+    ),
+    "apply": Entry(
+        "masksmith_client.cli.apply:apply",
+        "cli",
+        "Write the model's weights with zeros where the masks drop them; dtypes and all other tensors stay.",
+    ),
+    "diff": Entry(
+        "masksmith_client.cli.diff:diff",
+        "cli",
+        "Count the entries that differ: SAD (sum of absolute differences) and flip rate, tensor by tensor.",
+    ),
+    "info": Entry("masksmith_client.cli.info:info", "cli", "Show a service's state, workers, patterns and solvers."),
+    "warmup": Entry(
+        "masksmith_client.cli.warmup:warmup",
+        "solver",
+        "Compile the solver's kernels for this machine, once; later processes load them from disk.",
+    ),
+    "service": Entry(
+        "masksmith_client.cli.parts:service",
+        "service",
+        "Run the HTTP service alone, against a Redis server of yours.",
+    ),
+    "worker": Entry(
+        "masksmith_client.cli.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
+    ),
+    "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
+    "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with a line for every tensor."),
+    "jobs watch": Entry(
+        f"{_JOBS}:watch",
+        "cli",
+        "Follow a job to its end; with --json every event is a line. Exit code 1 if it fails or is canceled.",
+    ),
+    "jobs cancel": Entry(f"{_JOBS}:cancel", "cli", "Stop a job; masks that are finished stay downloadable."),
+    "jobs delete": Entry(f"{_JOBS}:delete", "cli", "Forget a job and its results."),
+    "jobs masks": Entry(f"{_JOBS}:masks", "cli", "Download the masks of a job that has ended."),
+    "keys create": Entry(f"{_KEYS}:create", "service", "Make a key and print its token, which cannot be shown again."),
+    "keys list": Entry(f"{_KEYS}:list_keys", "service", "List the keys, oldest first; no token is among it."),
+    "keys revoke": Entry(
+        f"{_KEYS}:revoke",
+        "service",
+        "Revoke a key: what carries it is refused from now on. Its jobs stay, for admins to see.",
+    ),
+}

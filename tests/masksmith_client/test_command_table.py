@@ -1,0 +1,74 @@
+import importlib.metadata
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from masksmith_client.cli import info
+from masksmith_client.cli.app import run
+from masksmith_client.cli.lazy import load
+from masksmith_client.cli.table import COMMANDS, GROUPS, Entry
+
+MODULES = {entry.target.partition(":")[0] for entry in COMMANDS.values()}
+HEAVY = {"numpy", "httpx2", "asyncio", "redis", "torch", "masksmith_service", "masksmith_worker", "masksmith_wire"}
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a process has imported when it has run a command."""
+    code = (
+        "import sys; from masksmith_client.cli.app import run; run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["jobs", "--help"], ["keys", "--help"]])
+def test_lists_of_commands_import_none_of_them(arguments: list[str]) -> None:
+    loaded = loaded_by(*arguments)
+    assert "masksmith_client.cli.table" in loaded
+    assert not loaded & (MODULES | HEAVY)
+
+
+def test_help_of_a_command_imports_that_one() -> None:
+    assert loaded_by("info", "--help") & MODULES == {"masksmith_client.cli.info"}
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_entries_name_functions_and_their_docstrings(path: str) -> None:
+    function = load(path, COMMANDS[path])
+    assert (inspect.getdoc(function) or "").split("\n")[0] == COMMANDS[path].help
+    assert path.count(" ") == (path.partition(" ")[0] in GROUPS)
+
+
+def test_extras_are_those_of_the_distribution() -> None:
+    extras = importlib.metadata.metadata("masksmith").get_all("Provides-Extra")
+    assert {entry.extra for entry in COMMANDS.values()} <= set(extras or ())
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        load("absent", Entry("masksmith_client.cli.absent:absent", "cli", ""))
+
+
+class ForeignError(Exception):
+    exit_code = 7
+
+
+def test_errors_with_an_exit_code_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fail() -> None:
+        raise ForeignError("the disk is full")
+
+    monkeypatch.setattr(info, "info", fail)
+    assert run(["info"]) == 7
+    assert capsys.readouterr().err == "masksmith: the disk is full\n"
+
+
+def test_errors_without_one_are_defects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    monkeypatch.setattr(info, "info", fail)
+    with pytest.raises(LookupError):
+        run(["info"])
