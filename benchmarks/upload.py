@@ -32,7 +32,7 @@ from typing import IO
 
 from blake3 import blake3
 
-from masksmith_client.cli import valkey
+from masksmith_service.local import valkey
 
 MIB = 2**20
 PIECE = os.urandom(MIB)

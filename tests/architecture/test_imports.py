@@ -19,7 +19,7 @@ CELERY = {
 }
 SETTINGS = {
     "client/masksmith_client/transport/settings.py",
-    "client/masksmith_client/cli/settings.py",
+    "service/masksmith_service/local/settings.py",
     "service/masksmith_service/settings.py",
     "worker/masksmith_worker/settings.py",
 }

@@ -22,7 +22,7 @@ import yaml
 from safetensors.numpy import load, save
 
 import masksmith as ms
-from masksmith_client.cli.valkey import find_binary
+from masksmith_service.local.valkey import find_binary
 from masksmith_wire.masks import unpack
 
 ROOT = Path(__file__).parents[2]

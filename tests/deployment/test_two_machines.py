@@ -13,7 +13,7 @@ from processes import environment, free_port, poll, run, tails
 
 import masksmith as ms
 from masksmith_client import Client
-from masksmith_client.cli.valkey import find_binary
+from masksmith_service.local.valkey import find_binary
 
 HERE, THERE = "10.213.7.1", "10.213.7.2"
 PATTERN = "transposable 8:16"

@@ -47,6 +47,19 @@ def test_extras_are_those_of_the_distribution() -> None:
     assert {entry.extra for entry in COMMANDS.values()} <= set(extras or ())
 
 
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [("redis", ["keys", "list"], "service"), ("redis", ["up"], "service")],
+)
+def test_a_missing_requirement_names_the_extra_that_installs_it(missing: str, arguments: list[str], extra: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from masksmith_client.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    line = f"masksmith: 'masksmith {' '.join(arguments)}' needs {missing}: pip install 'masksmith[{extra}]'\n"
+    assert done.stderr == line
+
+
 def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:
     with pytest.raises(ModuleNotFoundError):
         load("absent", Entry("masksmith_client.cli.absent:absent", "cli", ""))

@@ -27,11 +27,11 @@ GROUPS = {
     "keys": "Make, list and revoke the keys of an installation on this machine, whether it runs or not.",
 }
 
-_JOBS, _KEYS = "masksmith_client.cli.jobs", "masksmith_client.cli.keys"
+_JOBS, _KEYS = "masksmith_client.cli.jobs", "masksmith_service.local.keys"
 
 COMMANDS = {
     "up": Entry(
-        "masksmith_client.cli.up:up",
+        "masksmith_service.local.up:up",
         "service",
         "Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it.",
     ),
@@ -63,12 +63,12 @@ COMMANDS = {
         "Compile the solver's kernels for this machine, once; later processes load them from disk.",
     ),
     "service": Entry(
-        "masksmith_client.cli.parts:service",
+        "masksmith_service.local.parts:service",
         "service",
         "Run the HTTP service alone, against a Redis server of yours.",
     ),
     "worker": Entry(
-        "masksmith_client.cli.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
+        "masksmith_service.local.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
     ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
     "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with a line for every tensor."),

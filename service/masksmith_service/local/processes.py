@@ -1,4 +1,4 @@
-"""One child process: started so that it cannot outlive us, and stopped with patience."""
+"""One child process: started so that it cannot outlive us, and given time to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Part:
     Attributes:
         name: What it is called in messages and logs.
         grace_s: How long it may take to stop.
-        death_signal: What it gets when we die without stopping it.
+        death_signal: The signal that it gets when we end without stopping it.
         keep_open: File descriptors it inherits.
     """
 
@@ -54,7 +54,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=part.keep_open,
-                preexec_fn=_tie_to_us(part.death_signal),
+                preexec_fn=_end_with_parent(part.death_signal),
             )
 
     @property
@@ -62,7 +62,7 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    def ended(self) -> str | None:
+    def exit_reason(self) -> str | None:
         """Say how it ended, or None while it runs."""
         code = self._process.poll()
         if code is None:
@@ -70,20 +70,20 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Send SIGTERM."""
         if self._process.poll() is None:
             self._process.terminate()
 
-    def finish(self, until: float) -> bool:
-        """Wait until the given monotonic time for it to stop, then kill it; gives whether it stopped by itself."""
+    def wait_or_kill(self, deadline: float) -> bool:
+        """Wait for it to stop until a monotonic time, then kill it; gives whether it stopped by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, until - time.monotonic()))
+            self._process.wait(max(0.0, deadline - time.monotonic()))
             return True
         self._process.kill()
         self._process.wait()
         return False
 
-    def tail(self) -> str:
+    def log_tail(self) -> str:
         """Give the last lines that it logged in this run."""
         with self.part.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
@@ -93,20 +93,20 @@ class Child:
 
 
 def adopt_orphans() -> None:
-    """Make grandchildren whose parent dies ours, so that none is lost; Linux only."""
+    """Become the parent of grandchildren whose parent ends, so that none is lost; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of(parent: int) -> set[int]:
     """List the living children of a process; empty where there is no /proc."""
-    found = set()
+    children = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name in parentheses may hold anything; the fields after it are state and parent.
             if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.add(int(stat.parent.name))
-    return found
+                children.add(int(stat.parent.name))
+    return children
 
 
 def kill_all(pids: set[int]) -> None:
@@ -118,7 +118,7 @@ def kill_all(pids: set[int]) -> None:
             os.waitpid(pid, 0)
 
 
-def _tie_to_us(death_signal: signal.Signals) -> Callable[[], None]:
+def _end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 

@@ -9,25 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from masksmith_client._errors import InputError
-
+from .errors import UsageError
+from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
 NEEDS = {"service": ("uvicorn", "fastapi", "celery", "obstore"), "worker": ("celery", "obstore", "torch", "numba")}
-
-RedisOption = Annotated[
-    str | None, typer.Option("--redis-url", metavar="URL", help="redis:// or unix:///path.sock (MASKSMITH_REDIS_URL).")
-]
-StoreOption = Annotated[
-    str | None, typer.Option("--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).")
-]
-
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Ask nobody for a key, wherever the service listens (MASKSMITH_INSECURE).")
-]
-LogFormatOption = Annotated[
-    str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
-]
 
 
 def service(
@@ -39,14 +25,13 @@ def service(
     log_format: LogFormatOption = None,
 ) -> None:
     """Run the HTTP service alone, against a Redis server of yours."""
-    _become(
+    _replace_process(
         "service",
         MASKSMITH_HOST=host,
         MASKSMITH_PORT=None if port is None else str(port),
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
-        MASKSMITH_INSECURE="true" if insecure else None,
-        MASKSMITH_LOG_FORMAT=check_log_format(log_format),
+        **shared_settings(insecure, log_format),
     )
 
 
@@ -62,7 +47,7 @@ def worker(
     log_format: LogFormatOption = None,
 ) -> None:
     """Run a worker alone, against a Redis server of yours."""
-    _become(
+    _replace_process(
         "worker",
         MASKSMITH_WORKER_NAME=name,
         MASKSMITH_WORKER_DEVICE=device,
@@ -70,41 +55,29 @@ def worker(
         MASKSMITH_WORKER_ROLE=role,
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
-        MASKSMITH_LOG_FORMAT=check_log_format(log_format),
+        **shared_settings(False, log_format),
     )
 
 
-def check_log_format(log_format: str | None) -> str | None:
-    """Check an option before it becomes a setting.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if log_format not in (None, "text", "json"):
-        raise InputError(f"--log-format {log_format!r}: text or json")
-    return log_format
-
-
 def check_installed(part: str) -> None:
-    """Check that a part's extra is there, without importing any of it.
+    """Check that a part's extra is installed, without importing any of it.
 
     Raises:
-        InputError: With the line that installs it.
+        UsageError: With the line that installs it.
     """
     for module in (*NEEDS[part], f"masksmith_{part}"):
         if importlib.util.find_spec(module) is None:
-            raise InputError(f"the {part} needs {module}: pip install 'masksmith[{part}]'")
+            raise UsageError(f"the {part} needs {module}: pip install 'masksmith[{part}]'")
 
 
 def command(part: str) -> list[str]:
     """Give the command that runs a part."""
-    # -P: a file called celery.py where the user happens to stand must not be taken for the real one.
+    # -P: a file called celery.py in the current directory must not be taken for the real one.
     return [sys.executable, "-P", "-m", f"masksmith_{part}"]
 
 
-def _become(part: str, **settings: str | None) -> None:
+def _replace_process(part: str, **variables: str | None) -> None:
     check_installed(part)
     arguments = command(part)
-    given = {name: value for name, value in settings.items() if value is not None}
     sys.stdout.flush()
-    os.execve(arguments[0], arguments, child_environment(given))
+    os.execve(arguments[0], arguments, child_environment(variables))

@@ -1,4 +1,4 @@
-"""The data directory of `masksmith up`: held by a lock that dies with its holder, and stamped with a format."""
+"""The data directory of `masksmith up`: held by a lock that ends with its holder, and stamped with a format."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import fcntl
 import os
 from pathlib import Path
 
-from masksmith_client._errors import InputError
 from masksmith_state import DATA_FORMAT
+
+from .errors import UsageError
 
 LOCK, FORMAT = "lock", "format"
 LARGE_LOG_BYTES = 16 * 2**20
 
 
-class InUseError(InputError):
-    """Another process works in the directory."""
+class InUseError(UsageError):
+    """Another process holds the directory."""
 
-    def __init__(self, path: Path, who: str) -> None:
+    def __init__(self, path: Path, holder: str) -> None:
         super().__init__(
-            f"{path} is in use by another 'masksmith up'{f' ({who})' if who else ''}; stop it, or choose "
+            f"{path} is in use by another 'masksmith up'{f' ({holder})' if holder else ''}; stop it, or choose "
             f"another directory with --data"
         )
         self.path = path
@@ -28,7 +29,7 @@ class DataDirectory:
     """A directory that this process alone works in, until it exits or `release` is called.
 
     Raises:
-        InputError: If it is in use, foreign, of another format, or cannot be written.
+        UsageError: If it is in use, holds other files, is of another format, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,9 +38,9 @@ class DataDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise InputError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
+            raise UsageError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
         try:
-            self._hold()
+            self._acquire_lock()
             self._check_format()
             for folder in (self.redis, self.store, self.logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -69,40 +70,40 @@ class DataDirectory:
             path.replace(path.with_suffix(".log.1"))
         return path
 
-    def announce(self, text: str) -> None:
-        """Leave a word for whoever finds the directory in use. Only the lock itself decides whether it is."""
+    def write_holder(self, text: str) -> None:
+        """Write down who holds the directory, for messages. Only the lock itself decides whether it is held."""
         os.ftruncate(self.lock, 0)
         os.pwrite(self.lock, text.encode(), 0)
 
     def release(self) -> None:
-        """Let go; children that inherited the lock still hold it."""
-        self.announce("")
+        """Release the lock; children that inherited it still hold it."""
+        self.write_holder("")
         os.close(self.lock)
 
-    def _hold(self) -> None:
+    def _acquire_lock(self) -> None:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = os.pread(self.lock, 500, 0).decode(errors="replace").strip()
-            raise InUseError(self.path, who) from None
+            holder = os.pread(self.lock, 500, 0).decode(errors="replace").strip()
+            raise InUseError(self.path, holder) from None
 
     def _check_format(self) -> None:
         stamp = self.path / FORMAT
         if stamp.exists():
             self._compare(stamp.read_text().strip())
         elif set(os.listdir(self.path)) - {LOCK}:
-            raise InputError(
+            raise UsageError(
                 f"{self.path} holds other files and is no data directory of masksmith; choose an empty one"
             )
         else:
             stamp.write_text(f"{DATA_FORMAT}\n")
 
-    def _compare(self, found: str) -> None:
-        if found == str(DATA_FORMAT):
+    def _compare(self, stamped: str) -> None:
+        if stamped == str(DATA_FORMAT):
             return
-        newer = found.isdigit() and int(found) > DATA_FORMAT
+        newer = stamped.isdigit() and int(stamped) > DATA_FORMAT
         advice = "upgrade masksmith" if newer else "use the masksmith that wrote it"
-        raise InputError(
-            f"{self.path} has data format {found[:20]!r}, this masksmith knows {DATA_FORMAT}: {advice}, or choose "
+        raise UsageError(
+            f"{self.path} has data format {stamped[:20]!r}, this masksmith knows {DATA_FORMAT}: {advice}, or choose "
             f"another directory with --data"
         )

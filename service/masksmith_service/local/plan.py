@@ -1,0 +1,90 @@
+"""What `masksmith up` runs: workers, those that measure, and the service, each with its environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from . import parts, settings
+from .data_directory import DataDirectory
+from .processes import Part
+
+# Together with the Redis server's, below 30 s, the longest that Ctrl-C may take.
+SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        slots: Shards that the CPU worker solves at once.
+        gpus: Number of GPU workers beside it.
+        bench: Whether a worker that measures runs beside each of them.
+        variables: Environment variables for all parts; those that are None stay as they are.
+    """
+
+    host: str
+    port: int
+    data: DataDirectory
+    slots: int
+    gpus: int
+    bench: bool = True
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where the service will be; a wildcard address is reached on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    @property
+    def workers(self) -> dict[str, tuple[str, int]]:
+        """Device and slots of every worker, by name."""
+        gpus = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
+        return {"worker-cpu": ("cpu", self.slots), **gpus}
+
+    @property
+    def benches(self) -> dict[str, str]:
+        """Device of every worker that measures, by name."""
+        devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
+        return {f"bench-{name}": device for name, device in devices.items() if self.bench}
+
+    def parts(self, redis_url: str) -> list[Part]:
+        """Give the parts in the order in which they start."""
+        workers = [
+            self._part(
+                "worker",
+                name,
+                redis_url,
+                MASKSMITH_WORKER_NAME=f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}",
+                MASKSMITH_WORKER_DEVICE=device,
+                MASKSMITH_WORKER_SLOTS=str(slots),
+            )
+            for name, (device, slots) in self.workers.items()
+        ]
+        benches = [
+            self._part(
+                "worker",
+                name,
+                redis_url,
+                MASKSMITH_WORKER_NAME=f"{name}-{socket.gethostname()}-{os.getpid()}",
+                MASKSMITH_WORKER_DEVICE=device,
+                MASKSMITH_WORKER_ROLE="bench",
+            )
+            for name, device in self.benches.items()
+        ]
+        service = self._part("service", "service", redis_url, MASKSMITH_HOST=self.host, MASKSMITH_PORT=str(self.port))
+        return [*workers, *benches, service]
+
+    def _part(self, package: str, name: str, redis_url: str, **own: str) -> Part:
+        variables = {
+            **self.variables,
+            "MASKSMITH_REDIS_URL": redis_url,
+            "MASKSMITH_STORE_URL": settings.store_url() or str(self.data.store),
+            **own,
+        }
+        grace_s = SERVICE_GRACE_S if package == "service" else WORKER_GRACE_S
+        return Part(name, parts.command(package), settings.child_environment(variables), self.data.log(name), grace_s)

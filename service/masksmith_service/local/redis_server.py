@@ -1,0 +1,85 @@
+"""The Redis-protocol server of an installation: started on a data directory, or reached where it runs already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from . import settings, valkey
+from .data_directory import DataDirectory, InUseError
+from .errors import UsageError
+from .supervisor import Supervisor
+
+
+def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path) -> None:
+    """Start the server of a data directory; return when it takes commands, or when the supervisor is to stop.
+
+    Raises:
+        PartFailedError: If it ends before.
+    """
+    supervisor.start(valkey.part(data, socket_path))
+    while not (supervisor.stopping or valkey.is_ready(socket_path)):
+        supervisor.check()
+        time.sleep(0.02)
+
+
+@contextmanager
+def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str]:
+    """Give the URL of the server that holds an installation's records, for as long as the block runs.
+
+    Args:
+        data: Data directory of `masksmith up`; the default one if neither this nor a server is named.
+        redis_url: Server by its URL.
+
+    Raises:
+        UsageError: If both are given, or the directory cannot be used.
+        FailedError: If the server does not start.
+    """
+    if data is not None and redis_url is not None:
+        raise UsageError("--data and --redis-url name two places; give one")
+    url = redis_url or (settings.redis_url() if data is None else None)
+    if url is not None:
+        yield url
+        return
+    try:
+        directory = DataDirectory(data or settings.data_home())
+    except InUseError as error:
+        with _running_server(error.path) as url:
+            yield url
+        return
+    try:
+        with _own_server(directory) as url:
+            yield url
+    finally:
+        directory.release()
+
+
+@contextmanager
+def _running_server(folder: Path) -> Iterator[str]:
+    location = valkey.SocketLocation(folder)
+    try:
+        if not valkey.is_ready(location.path):
+            raise UsageError(f"the 'masksmith up' of {folder} uses another Redis server; name it with --redis-url")
+        yield valkey.url(location.path)
+    finally:
+        location.remove()
+
+
+@contextmanager
+def _own_server(directory: DataDirectory) -> Iterator[str]:
+    supervisor = Supervisor(partial(typer.echo, err=True))
+    location = valkey.SocketLocation(directory.path)
+    with supervisor.signals():
+        try:
+            start_server(supervisor, directory, location.path)
+            if supervisor.stopping:
+                raise KeyboardInterrupt
+            yield valkey.url(location.path)
+        finally:
+            supervisor.stop()
+            location.remove()

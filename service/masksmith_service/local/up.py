@@ -1,0 +1,159 @@
+"""`masksmith up`: a whole installation with one command, and nothing to install before."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import httpx2
+import typer
+from pydantic import ValidationError
+
+from masksmith_wire.errors import Problem
+
+from . import keys, parts, settings, valkey
+from .data_directory import DataDirectory
+from .errors import UsageError
+from .options import InsecureOption, LogFormatOption, shared_settings
+from .plan import Plan
+from .redis_server import start_server
+from .supervisor import Supervisor
+
+SLOW_START_S = 4.0
+
+note = partial(typer.echo, err=True)
+
+
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Where everything is kept.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; all unless given.")
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
+    bench: Annotated[
+        bool, typer.Option("--bench/--no-bench", help="A worker that measures kernels, beside each of the others.")
+    ] = True,
+    insecure: InsecureOption = False,
+    log_format: LogFormatOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
+) -> None:
+    """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
+    variables = shared_settings(insecure, log_format)
+    for part in ("service", "worker"):
+        parts.check_installed(part)
+    if gpus > settings.visible_gpus():
+        raise UsageError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
+    directory = DataDirectory(data or settings.data_home())
+    try:
+        plan = Plan(host, _free_port(host, port), directory, workers or _cores(), gpus, bench, variables)
+        directory.write_holder(f"{plan.url}, process {os.getpid()}")
+        _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
+    finally:
+        directory.release()
+
+
+def _run(plan: Plan, *, needs_keys: bool, as_json: bool) -> None:
+    supervisor = Supervisor(note)
+    location = valkey.SocketLocation(plan.data.path)
+    with supervisor.signals():
+        try:
+            _start(plan, supervisor, location, needs_keys=needs_keys)
+            if not supervisor.stopping:
+                _show_ready(plan, as_json=as_json)
+            while not supervisor.stopping:
+                supervisor.restart_ended()
+                supervisor.wait()
+            note("\nstopping; queued jobs go on with the next 'masksmith up' ...")
+        finally:
+            supervisor.stop()
+            location.remove()
+            note("stopped")
+
+
+def _start(plan: Plan, supervisor: Supervisor, location: valkey.SocketLocation, *, needs_keys: bool) -> None:
+    note(f"starting masksmith {version('masksmith')} ...")
+    redis_url = settings.redis_url()
+    if redis_url is None:
+        redis_url = valkey.url(location.path)
+        start_server(supervisor, plan.data, location.path)
+    if supervisor.stopping:
+        return
+    if needs_keys:
+        keys.require_keys(plan.host, redis_url)
+    for part in plan.parts(redis_url):
+        supervisor.start(part)
+    _await_readiness(plan, supervisor)
+
+
+def _await_readiness(plan: Plan, supervisor: Supervisor) -> None:
+    slow_at = time.monotonic() + SLOW_START_S
+    with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
+        while not supervisor.stopping:
+            supervisor.check()
+            reason = _unready_reason(client)
+            if reason is None:
+                return
+            if time.monotonic() > slow_at:
+                note(
+                    f"still starting: {reason}\n"
+                    f"the first start on a machine compiles the solver's kernels, once, for about half a minute "
+                    f"(logs: {plan.data.logs})"
+                )
+                slow_at = float("inf")
+            supervisor.wait()
+
+
+def _unready_reason(client: httpx2.Client) -> str | None:
+    try:
+        response = client.get("/readyz")
+    except httpx2.RequestError:
+        return "the service does not answer yet"
+    if response.is_success:
+        return None
+    try:
+        return Problem.model_validate_json(response.content).detail
+    except ValidationError:
+        return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+
+
+def _show_ready(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        ready = {"url": plan.url, "data": str(plan.data.path), "workers": list(plan.workers), "pid": os.getpid()}
+        typer.echo(json.dumps(ready))
+        return
+    devices = ", ".join(f"{device} ({slots} slot{'s' * (slots > 1)})" for device, slots in plan.workers.values())
+    note(f"ready at {plan.url}")
+    note(f"  page     {plan.url}/")
+    note(f"  workers  {devices}")
+    note(f"  data     {plan.data.path}")
+    if settings.store_url():
+        note(f"  store    {settings.store_url()}")
+    note(f"  logs     {plan.data.logs}")
+    if plan.url != "http://127.0.0.1:8000":
+        note(f"  clients  export MASKSMITH_URL={plan.url}")
+    note("Ctrl-C stops everything; nothing is lost.")
+
+
+def _free_port(host: str, port: int) -> int:
+    """Check before anything starts that the address can be listened on; 0 becomes a free port."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        hint = "; --port 0 takes a free one" if port else ""
+        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}{hint}") from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
