@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 VERSION = "0.1.0"
-PACKAGES = {"solver": "masksmith"} | {name: f"masksmith_{name}" for name in ("wire", "state", "service", "worker", "client")}
+NAMES = ("wire", "state", "service", "worker", "client")
+PACKAGES = {"solver": "masksmith"} | {name: f"masksmith_{name}" for name in NAMES}
 
 
 @pytest.fixture(scope="module")

@@ -14,27 +14,27 @@ from .console import JsonOption, UrlOption, emit, show_table
 
 def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show a service's state, workers, patterns and solvers."""
-    # Somebody looks and waits: no long patience.
+    # A person waits for the answer: one retry is enough.
     with Client(url, retry=RetryPolicy(retries=1)) as client:
-        found = client.info()
+        service = client.info()
     if as_json:
         emit(
             {
-                "url": found.url,
-                "ready": found.ready,
-                "trouble": found.trouble,
-                "workers": [worker.model_dump(mode="json") for worker in found.workers],
-                "patterns": found.patterns,
-                "solvers": found.solvers,
+                "url": service.url,
+                "ready": service.ready,
+                "trouble": service.trouble,
+                "workers": [worker.model_dump(mode="json") for worker in service.workers],
+                "patterns": service.patterns,
+                "solvers": service.solvers,
             }
         )
     else:
-        print(f"{found.url}: {'ready' if found.ready else f'not ready: {found.trouble}'}")
-        rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in found.workers]
+        print(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
+        rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in service.workers]
         show_table(("worker", "device", "slots", "hardware", "queues"), rows, left=5)
-        print(f"patterns: {_names(found.patterns)}")
-        print(f"solvers: {_names(found.solvers)}")
-    if not found.ready:
+        print(f"patterns: {_names(service.patterns)}")
+        print(f"solvers: {_names(service.solvers)}")
+    if not service.ready:
         raise typer.Exit(1)
 
 

@@ -31,10 +31,10 @@ def list_jobs(
     as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    with _client(url) as client:
-        found = list(client.jobs.list(limit))
+    with _impatient_client(url) as client:
+        summaries = list(client.jobs.list(limit))
     if as_json:
-        return emit([summary.model_dump(mode="json") for summary in found])
+        return emit([summary.model_dump(mode="json") for summary in summaries])
     rows = [
         (
             summary.id,
@@ -44,7 +44,7 @@ def list_jobs(
             f"{summary.progress.done}/{summary.progress.total}",
             summary.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         )
-        for summary in found
+        for summary in summaries
     ]
     show_table(("job", "state", "pattern", "solver", "shards", "created"), rows, left=4)
     return None
@@ -57,34 +57,34 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a job with a line for every tensor."""
-    with _client(url) as client:
-        found = client.jobs.get(job)
-        _show(found, as_json=as_json)
+    with _impatient_client(url) as client:
+        handle = client.jobs.get(job)
+        _show(handle, as_json=as_json)
         if measures and not as_json:
-            show_measures(found.document.tensors)
+            show_measures(handle.document.tensors)
 
 
 def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Follow a job to its end; with --json every event is a line. Exit code 1 if it fails or is canceled."""
     with Client(url) as client:
-        found = client.jobs.get(job)
+        handle = client.jobs.get(job)
         if as_json:
-            for event in found.events():
+            for event in handle.events():
                 _emit_event(event)
-            found.refresh()
+            handle.refresh()
         else:
             try:
-                found.wait(progress=None)
+                handle.wait(progress=None)
             except JobFailedError as error:
                 note(f"masksmith: {error}")
-            _show(found, as_json=False)
-        if found.state in FAILED:
+            _show(handle, as_json=False)
+        if handle.state in FAILED:
             raise typer.Exit(1)
 
 
 def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Stop a job; masks that are finished stay downloadable."""
-    with _client(url) as client:
+    with _impatient_client(url) as client:
         document = client.jobs.cancel(job).document
     if as_json:
         return emit(document.model_dump(mode="json"))
@@ -94,7 +94,7 @@ def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
 
 def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Forget a job and its results."""
-    with _client(url) as client:
+    with _impatient_client(url) as client:
         client.jobs.delete(job)
     if as_json:
         return emit({"id": job, "deleted": True})
@@ -110,20 +110,20 @@ def masks(
 ) -> None:
     """Download the masks of a job that has ended."""
     check_output(output)
-    with _client(url) as client:
-        found = client.jobs.get(job).masks()
-    if not found:
+    with _impatient_client(url) as client:
+        downloaded = client.jobs.get(job).masks()
+    if not downloaded:
         raise ClientError(f"job {job} has no masks: none of its tensors was solved")
-    found.save(output)
+    downloaded.save(output)
     if as_json:
-        return emit({"id": job, "output": str(output), "masks": list(found)})
-    print(f"{len(found)} mask(s) -> {output}")
+        return emit({"id": job, "output": str(output), "masks": list(downloaded)})
+    print(f"{len(downloaded)} mask(s) -> {output}")
     return None
 
 
 @contextmanager
-def _client(url: str | None) -> Iterator[Client]:
-    # Somebody looks and waits: no long patience.
+def _impatient_client(url: str | None) -> Iterator[Client]:
+    # A person waits for the answer: one retry is enough.
     with Client(url, retry=RetryPolicy(retries=1)) as client:
         yield client
 

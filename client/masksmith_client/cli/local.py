@@ -50,7 +50,7 @@ def solve_locally(submission: Submission, output: Path, began: float, weights_ou
     """Solve, write the masks file and that of updated weights, and report."""
     options = submission.options
     search = _Search(submission, parse_pattern(options.pattern, options.axis, options.ragged))
-    search.share_out()
+    search.allocate()
     with Bar("solving", sum(weight.data_bytes for weight in submission.weights), show=None, in_bytes=True) as bar:
         for batch in _batches(submission.weights):
             search.solve(batch)
@@ -78,10 +78,10 @@ def solve_locally(submission: Submission, output: Path, began: float, weights_ou
     )
 
 
-def verdict(mask: BoolMask, pattern: Pattern) -> str | None:
+def violation_of(mask: BoolMask, pattern: Pattern) -> str | None:
     """Say where a mask breaks a pattern, or None."""
-    found = library().verify(mask, pattern)
-    return None if found.ok else str(found.message)
+    verdict = library().verify(mask, pattern)
+    return None if verdict.ok else str(verdict.message)
 
 
 class _Search:
@@ -103,25 +103,25 @@ class _Search:
         self.packed: dict[str, npt.NDArray[np.uint8]] = {}
         self.updated: dict[str, bytes] = {}
 
-    def share_out(self) -> None:
+    def allocate(self) -> None:
         """Give every weight its own pattern, if there is a budget.
 
         Raises:
-            InputError: If a score is bad; nothing can be shared out then.
+            InputError: If a score is bad: the allocation needs them all.
         """
         if self._budget is None:
             return
         try:
-            found = self._library.allocate(_Scored(self), next(iter(self._patterns.values())), self._budget)
+            allocation = self._library.allocate(_LazyScores(self), next(iter(self._patterns.values())), self._budget)
         except self._library.MasksmithError as error:
             raise InputError(f"the budget cannot be shared out: {error}") from None
-        self._patterns, self.budget_gap = found.patterns, found.gap
+        self._patterns, self.budget_gap = allocation.patterns, allocation.gap
 
     def solve(self, batch: list[Weight]) -> None:
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
-            # One bad tensor must not cost the others their masks.
+            # One bad tensor does not fail the others of its batch.
             if len(batch) > 1:
                 for weight in batch:
                     self.solve([weight])
@@ -137,37 +137,37 @@ class _Search:
     def _solutions(self, batch: list[Weight]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
         options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
-        found: Mapping[str, Any] = self._library.solve_many(scores, self._patterns, self._options.solver, **options)
-        return found
+        solutions: Mapping[str, Any] = self._library.solve_many(scores, self._patterns, self._options.solver, **options)
+        return solutions
 
     def scores(self, weight: Weight) -> Any:
         from masksmith.scores import by_name
 
         statistic, method = self._beside.statistics.get(weight.name), parse_scores(self._options.scores)
-        given, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
-        return by_name(method.name, _array(weight), given, kind, name=weight.name, **method.options)
+        values, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
+        return by_name(method.name, _array(weight), values, kind, name=weight.name, **method.options)
 
     def _update(self, weight: Weight, solution: Any) -> tuple[Any, UpdateReport | None]:
-        """Update a weight if asked to; gives the mask that it is on then."""
+        """Update a weight if the options say so; gives the solution whose mask the weight then has."""
         if self._options.update is None:
             return solution, None
         method, gram = parse_update(self._options.update), _array(self._beside.grams[weight.name])
-        asked = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
+        keywords = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
         if method.name == "reconstruct":
-            found = self._library.reconstruct(_array(weight), solution.mask, gram, **asked)
+            updated = self._library.reconstruct(_array(weight), solution.mask, gram, **keywords)
         else:
             solver = self._options.solver
-            found = self._library.admm(
-                _array(weight), gram, self._patterns[weight.name], solver=solver, start=solution, **asked
+            updated = self._library.admm(
+                _array(weight), gram, self._patterns[weight.name], solver=solver, start=solution, **keywords
             )
-            solution = found.solution
-        self.updated[weight.name] = to_bytes(found.weight, weight.dtype)
+            solution = updated.solution
+        self.updated[weight.name] = to_bytes(updated.weight, weight.dtype)
         return solution, UpdateReport(
-            error=found.error,
-            masked_error=found.masked_error,
-            energy=found.energy,
-            update_s=found.stats["update_s"],
-            solves=found.stats.get("solves"),
+            error=updated.error,
+            masked_error=updated.masked_error,
+            energy=updated.energy,
+            update_s=updated.stats["update_s"],
+            solves=updated.stats.get("solves"),
         )
 
     def _keep(self, weight: Weight, solution: Any, update: UpdateReport | None) -> None:
@@ -201,12 +201,12 @@ class _Search:
             updated = self.updated.get(weight.name)
             values = _array(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
         try:
-            found = self._library.report(
+            measures = self._library.report(
                 solution, self._previous.get(weight.name), weight=values, item_bytes=ITEM_BYTES[weight.dtype]
             ).as_dict()
         except self._library.ScoresError as error:
             raise InputError(f"{weight.name!r}: {error}") from None
-        return {name: found[name] for name in ("fill", "storage_bytes", "diversity", "change", "spectrum")}
+        return {name: measures[name] for name in ("fill", "storage_bytes", "diversity", "change", "spectrum")}
 
     def _fail(self, weight: Weight, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
@@ -219,8 +219,8 @@ class _Search:
         )
 
 
-class _Scored(Mapping[str, Any]):
-    """Scores of all weights, made anew at every look-up: no two are held at a time."""
+class _LazyScores(Mapping[str, Any]):
+    """Scores of all weights, computed at every look-up, so that only one array is in memory at a time."""
 
     def __init__(self, search: _Search) -> None:
         self._search = search

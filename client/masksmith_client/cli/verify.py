@@ -24,27 +24,27 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every mask of a file against a pattern; exit code 1 if any breaks it."""
-    from .local import verdict
+    from .local import violation_of
 
     results: list[dict[str, Any]] = []
-    with_masks = Masks.open(path)
+    masks = Masks.open(path)
     if pattern is not None:
         parse_pattern(pattern)
-    for name in with_masks:
-        wanted = _pattern(name, with_masks.infos.get(name), pattern, axis, ragged)
-        mask = with_masks[name]
+    for name in masks:
+        expected = _pattern(name, masks.infos.get(name), pattern, axis, ragged)
+        mask = masks[name]
         try:
-            trouble = verdict(mask, wanted)
+            violation = violation_of(mask, expected)
         except PatternError as error:
-            trouble = str(error)
+            violation = str(error)
         results.append(
             {
                 "name": name,
-                "ok": trouble is None,
-                "pattern": str(wanted),
+                "ok": violation is None,
+                "pattern": str(expected),
                 "shape": list(mask.shape),
                 "density": float(mask.mean()) if mask.size else 0.0,
-                "message": trouble,
+                "message": violation,
             }
         )
     _show(results, as_json=as_json)

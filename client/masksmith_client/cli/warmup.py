@@ -19,7 +19,7 @@ def warmup(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")] = False,
 ) -> None:
     """Compile the solver's kernels for this machine, once; later processes load them from disk."""
-    wanted = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
+    chosen = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
     ms = library()
     seconds: dict[str, float] = {}
 
@@ -27,7 +27,7 @@ def warmup(
         seconds[pattern] = took_s
         note(f"{pattern:<24}{took_s:6.1f} s")
 
-    total = ms.warm_up(wanted, step) if wanted else ms.warm_up(on_step=step)
+    total = ms.warm_up(chosen, step) if chosen else ms.warm_up(on_step=step)
     note(f"{'ready':<24}{total:6.1f} s")
     if as_json:
         emit_line({"seconds": total, "patterns": seconds})

@@ -24,20 +24,20 @@ def named(valkey, records, monkeypatch):
     return Keys(records.redis)
 
 
-def told(capsys, *arguments):
+def run_json(capsys, *arguments):
     assert run(["keys", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_keys_of_a_server_that_is_named(named, capsys):
-    made = told(capsys, "create", "ann", "--stored-bytes", "2G", "--live-jobs", "3", "--requests-s", "0.5")
+    made = run_json(capsys, "create", "ann", "--stored-bytes", "2G", "--live-jobs", "3", "--requests-s", "0.5")
     assert (made["name"], made["role"], made["stored_bytes"], made["live_jobs"]) == ("ann", "user", 2**31, 3)
-    assert told(capsys, "list")[0]["id"] == made["id"]
+    assert run_json(capsys, "list")[0]["id"] == made["id"]
     assert run(["keys", "list"]) == 0
     shown = capsys.readouterr().out
     assert "ann" in shown
     assert made["token"] not in shown
-    assert told(capsys, "revoke", made["id"]) == {"id": made["id"], "revoked": True}
+    assert run_json(capsys, "revoke", made["id"]) == {"id": made["id"], "revoked": True}
     assert named.get(made["id"]).revoked_at is not None
 
 
@@ -106,10 +106,10 @@ def test_keys_of_an_up_whether_it_runs_or_not(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
     data = tmp_path / "data"
     place = ("--data", str(data))
-    ops = told(capsys, "create", "ops", "--role", "admin", *place)
+    ops = run_json(capsys, "create", "ops", "--role", "admin", *place)
     with Up(data, "--log-format", "json") as up:
-        ann = told(capsys, "create", "ann", *place)
-        assert [key["name"] for key in told(capsys, "list", *place)] == ["ops", "ann"]
+        ann = run_json(capsys, "create", "ann", *place)
+        assert [key["name"] for key in run_json(capsys, "list", *place)] == ["ops", "ann"]
         with Client(up.url) as nobody, pytest.raises(Unauthorized, match="MASKSMITH_TOKEN"):
             list(nobody.jobs.list())
         with Client(up.url, token=ann["token"]) as client:
@@ -117,10 +117,10 @@ def test_keys_of_an_up_whether_it_runs_or_not(tmp_path, capsys, monkeypatch):
             assert (client.info().ready, client.info().workers) == (True, [])
         with Client(up.url, token=ops["token"]) as client:
             assert len(client.info().workers) == 1
-        told(capsys, "revoke", ann["id"], *place)
+        run_json(capsys, "revoke", ann["id"], *place)
         bearer = {"Authorization": f"Bearer {ann['token']}"}
         assert httpx2.post(f"{up.url}/v1/jobs/x/cancel", headers=bearer).status_code == 401
-    assert [key["revoked_at"] is None for key in told(capsys, "list", *place)] == [True, False]
+    assert [key["revoked_at"] is None for key in run_json(capsys, "list", *place)] == [True, False]
     lines = [json.loads(line) for line in (data / "logs" / "service.log").read_text().splitlines()]
     (refused,) = [line for line in lines if line["logger"] == "masksmith_service.audit"]
     assert (refused["message"], refused["status"]) == ("POST /v1/jobs/x/cancel", 401)
