@@ -1,10 +1,11 @@
-"""How a job looks in a notebook: its state, and a row for each tensor."""
+"""How a job looks in a notebook: its state, a row for each tensor, and what they add up to."""
 
 from __future__ import annotations
 
 from html import escape
 
 from masksmith_wire.documents import Job, TensorReport
+from masksmith_wire.totals import total
 
 HEADS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 
@@ -15,9 +16,10 @@ def job_html(job: Job) -> str:
     caption = f"job {job.id}: {job.state.value}, {progress.done} of {progress.total} shards"
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in HEADS)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(report))}</tr>" for report in job.tensors
-    )
+    totals = total(job.tensors)
+    shares = _numbers(totals.density, totals.retained, totals.gap, totals.solve_s)
+    rows = [*map(_cells, job.tensors), *([[f"all {totals.solved}", "", "", *shares]] if totals.solved else [])]
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<p>{escape(caption)} {bar}</p><table><tr>{head}</tr>{body}</table>"
 
 
@@ -25,13 +27,10 @@ def _cells(report: TensorReport) -> list[str]:
     shape = " x ".join(map(str, report.shape))
     if report.error is not None:
         return [report.name, f"{report.error.code}: {report.error.message}", shape, "", "", "", ""]
-    numbers = [
-        "" if value is None else form.format(value)
-        for value, form in (
-            (report.density, "{:.2%}"),
-            (report.retained, "{:.2%}"),
-            (report.gap, "{:.3g}"),
-            (report.solve_s, "{:.2f} s"),
-        )
-    ]
+    numbers = _numbers(report.density, report.retained, report.gap, report.solve_s)
     return [report.name, report.status or report.state.value, shape, *numbers]
+
+
+def _numbers(*values: float | None) -> list[str]:
+    forms = ("{:.2%}", "{:.2%}", "{:.3g}", "{:.2f} s")
+    return ["" if value is None else form.format(value) for value, form in zip(values, forms, strict=True)]

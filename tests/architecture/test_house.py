@@ -72,7 +72,7 @@ def test_the_client_exports_exactly_this():
 
 def test_versions_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    [newest, *_] = re.findall(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    [newest, *_] = re.findall(r"^## \[(\d\S*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
     installed = importlib.metadata.version("masksmith")
     assert {newest, cited, installed, ms.__version__, masksmith_client.__version__} == {project["version"]}

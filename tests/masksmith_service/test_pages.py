@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import masksmith as ms
+from masksmith_client._notebook import job_html
+from masksmith_client.cli.report import Report as TerminalReport
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.model import ShardReport
@@ -203,6 +205,30 @@ def test_a_layers_error_is_shown_beside_it(client, records, submit):
     assert 'badge failed">failed' in text
 
 
+def test_totals_are_the_same_on_page_terminal_and_notebook(client, records, put, save):
+    weights = {name: np.ones((8, 8), np.float32) * size for size, name in enumerate("abc", 1)}
+    digest = put(save(weights))
+    inputs = [{"name": name, "digest": digest, "key": name} for name in weights]
+    job = client.post("/v1/jobs", json={"pattern": "2:4", "tensors": inputs}).json()["id"]
+    numbers = {"status": "feasible", "kept": 32, "entries": 64, "solver": "top-k", "device": "cpu"}
+    reports = [
+        ShardReport(result="0" * 64, objective=6e307, upper_bound=8e307, total_score=1e308, **numbers),
+        ShardReport(result="1" * 64, objective=1.2e308, upper_bound=1.6e308, total_score=1.5e308, **numbers),
+        ShardReport(error=TensorError(code="invalid_scores", message="NaN")),
+    ]
+    for index, report in enumerate(reports):
+        records.strike(records.take(job, index, lease_s=30, attempts=3), report)
+    document = Job.model_validate(client.get(f"/v1/jobs/{job}").json())
+    terminal = TerminalReport("2:4", "auto", document.tensors, [], None, 0.0)
+    assert terminal.document()["total"]["gap"] == pytest.approx(0.25)
+    assert terminal.document()["total"]["retained"] == pytest.approx(1.8 / 2.5)
+    assert (terminal.document()["total"]["tensors"], terminal.document()["total"]["failed"]) == (2, 1)
+    page = client.get(f"/jobs/{job}", headers=HTML).text
+    assert '<dt>gap to the bound</dt><dd class="figure">2.5e-01</dd>' in page
+    assert '<dt>of the score retained</dt><dd class="figure">72.00 %</dd>' in page
+    assert "<td>all 2</td><td></td><td></td><td>50.00%</td><td>72.00%</td><td>0.25</td>" in job_html(document)
+
+
 def job_of(*rows):
     tensors = [
         {"name": name, "state": "succeeded", "shape": [10, size], "status": "optimal", "objective": 0.5 * size,
@@ -235,15 +261,6 @@ def test_many_layers_come_in_pages(monkeypatch):
     job = job_of(*((f"l{number}", 1, 0.0) for number in range(5)))
     last = listing.list_layers(job, "", "", 9, descending=False)
     assert (last.page, last.pages, last.found, [row.name for row in last.rows]) == (3, 3, 5, ["l4"])
-
-
-def test_totals_add_up():
-    totals = listing.total(job_of(("a", 4, 0.0), ("b", 8, 1.0), ("c", 8, None)))
-    assert (totals.weights, totals.solved, totals.optimal) == (120, 2, 2)
-    assert totals.retained == pytest.approx(0.5)
-    assert totals.gap == pytest.approx(1 / 7)
-    empty = listing.total(job_of(("c", 8, None)))
-    assert (empty.retained, empty.gap, empty.weights) == (None, None, 0)
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import prod
+from dataclasses import dataclass
 from typing import Any
 
 from masksmith_wire.documents import Skipped, TensorReport
+from masksmith_wire.totals import Totals, total
 
 from .console import emit, gap_text, note, percent, seconds, show_table
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """All masked tensors together: shares weighted by score, except density, which counts entries."""
-
-    tensors: int
-    failed: int
-    retained: float | None
-    gap: float | None
-    density: float | None
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +33,13 @@ class Report:
         return [report for report in self.tensors if report.error is not None]
 
     @property
-    def total(self) -> Total:
+    def totals(self) -> Totals:
         """Add up."""
-        done = [report for report in self.tensors if report.objective is not None]
-        kept = sum(report.objective or 0.0 for report in done)
-        bound = sum(report.upper_bound or 0.0 for report in done)
-        score = sum((report.objective or 0.0) / report.retained for report in done if report.retained)
-        entries = sum(prod(report.shape) for report in done)
-        kept_entries = sum(prod(report.shape) * (report.density or 0.0) for report in done)
-        # Differences are summed, not sums subtracted: all gaps 0 must give exactly 0.
-        missing = sum((report.upper_bound or 0.0) - (report.objective or 0.0) for report in done if report.gap)
-        return Total(
-            tensors=len(done),
-            failed=len(self.failures),
-            retained=kept / score if score else None,
-            gap=(missing / bound if bound else 0.0) if done else None,
-            density=kept_entries / entries if entries else None,
-            seconds=self.wall_s,
-        )
+        return total(self.tensors)
 
     def document(self) -> dict[str, Any]:
         """Give the JSON form."""
+        totals = self.totals
         return {
             "job": self.job,
             "pattern": self.pattern,
@@ -76,7 +50,14 @@ class Report:
             "weights": self.weights,
             "tensors": [report.model_dump(mode="json") for report in self.tensors],
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
-            "total": asdict(self.total),
+            "total": {
+                "tensors": totals.solved,
+                "failed": totals.failed,
+                "retained": totals.retained,
+                "gap": totals.gap,
+                "density": totals.density,
+                "seconds": self.wall_s,
+            },
         }
 
     def show(self, *, as_json: bool) -> None:
@@ -94,9 +75,9 @@ class Report:
         for report in self.failures:
             assert report.error is not None
             note(f"{report.name}: {report.error.message} ({report.error.code})")
-        if self.skipped:
-            some = ", ".join(skipped.name for skipped in self.skipped[:4])
-            print(f"skipped {len(self.skipped)}: {some}{', ...' * (len(self.skipped) > 4)} (reasons: --json)")
+        names = [skipped.name for skipped in self.skipped]
+        if names:
+            print(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
         print(self._summary())
         return None
 
@@ -105,10 +86,10 @@ class Report:
         return any(report.pattern for report in self.tensors)
 
     def _summary(self) -> str:
-        total = self.total
+        totals = self.totals
         line = (
-            f"{total.tensors} tensor(s), {self.pattern}: {percent(total.density)} of entries keep "
-            f"{percent(total.retained)} of the score, gap {gap_text(total.gap)}, {seconds(total.seconds)}"
+            f"{totals.solved} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
+            f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {seconds(self.wall_s)}"
         )
         if self.budget is not None:
             line += f" (budget {self.budget} shared out with gap {gap_text(self.budget_gap)})"

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from masksmith_wire.totals import total_retained
+
 from .refresh_worker.messages import Answer, Found
 from .refresher import Pending
 from .report import LayerReport, RefreshRecord
@@ -46,7 +48,7 @@ class History:
                 failed=sum(one.error is not None for one in found),
                 sad=sad,
                 flip_rate=sad / sum(self._entries.values()),
-                retained=_retained(new),
+                retained=total_retained((one.objective, one.retained) for one in new),
                 optimal=all(one.status == "optimal" and one.gap == 0.0 for one in new),
             )
         )
@@ -77,9 +79,3 @@ class History:
             objective=found.objective,
             upper_bound=found.upper_bound,
         )
-
-
-def _retained(found: Iterable[Found]) -> float | None:
-    kept = [(one.objective, one.retained) for one in found if one.objective and one.retained]
-    total = sum(objective / retained for objective, retained in kept)
-    return sum(objective for objective, _ in kept) / total if total else None

@@ -22,6 +22,7 @@ from masksmith_wire.documents import (
     TensorReport,
     UpdateReport,
 )
+from masksmith_wire.totals import relative_gap
 
 from .measures import measured
 
@@ -117,7 +118,7 @@ def tensor_view(
             "status": status,
             "objective": objective,
             "upper_bound": bound,
-            "gap": (bound - objective) / bound if bound > 0 else 0.0,
+            "gap": relative_gap(objective, bound),
             "retained": kept / total if total > 0 else 1.0,
             "density": sum(part.kept for part in done) / sum(part.entries for part in done),
             **measured(tensor, done, options),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from masksmith_service.jobs.documents import summary_view
 from masksmith_state.jobs.records import JobRecords
-from masksmith_wire.documents import Job, JobPage, JobState, JobSummary, TensorReport
+from masksmith_wire.documents import Job, JobPage, JobSummary, TensorReport
 
 PAGE = 50
 LAYERS = 200
@@ -16,7 +17,7 @@ AT_ONCE = 200
 
 _WORST_FIRST = ("time_limit", "feasible", "optimal", None)
 _KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
-    "shape": lambda layer: _entries(layer),
+    "shape": lambda layer: math.prod(layer.shape),
     "retained": lambda layer: layer.retained,
     "gap": lambda layer: layer.gap,
     "kept": lambda layer: layer.density,
@@ -78,44 +79,3 @@ def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) 
     pages = max(1, -(-len(rows) // LAYERS))
     page = min(page, pages)
     return Layers(rows[(page - 1) * LAYERS : page * LAYERS], len(rows), page, pages, sort, descending)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """A job in figures: over the layers whose masks are there."""
-
-    weights: int
-    retained: float | None
-    density: float | None
-    gap: float | None
-    solve_s: float
-    optimal: int
-    solved: int
-    failed: int
-
-
-def total(job: Job) -> Totals:
-    """Add up a job's layers."""
-    done = [layer for layer in job.tensors if layer.objective is not None and layer.upper_bound is not None]
-    weights = sum(map(_entries, done))
-    # Retained is kept score over total score, which gives the total back.
-    kept = sum(layer.objective or 0.0 for layer in done)
-    bound = sum(layer.upper_bound or 0.0 for layer in done)
-    whole = sum((layer.objective or 0.0) / layer.retained for layer in done if layer.retained)
-    return Totals(
-        weights=weights,
-        retained=kept / whole if whole else None,
-        density=sum(_entries(layer) * (layer.density or 0.0) for layer in done) / weights if weights else None,
-        gap=((bound - kept) / bound if bound else 0.0) if done else None,
-        solve_s=sum(layer.solve_s or 0.0 for layer in done),
-        optimal=sum(layer.status == "optimal" for layer in done),
-        solved=len(done),
-        failed=sum(layer.state is JobState.FAILED for layer in job.tensors),
-    )
-
-
-def _entries(layer: TensorReport) -> int:
-    entries = 1
-    for length in layer.shape:
-        entries *= length
-    return entries

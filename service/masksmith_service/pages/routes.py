@@ -20,11 +20,12 @@ from masksmith_service.resources import State, StateDep
 from masksmith_service.system.discovery import SOLVERS
 from masksmith_state.queue import QUEUES
 from masksmith_wire.documents import Job, JobState
+from masksmith_wire.totals import total
 
 from . import charts
 from .choices import described, offered
 from .comparison import agreement, pair_up
-from .listing import find_jobs, list_layers, total
+from .listing import find_jobs, list_layers
 from .rendering import render
 
 router = APIRouter(include_in_schema=False)
@@ -65,7 +66,7 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
     pairs = pair_up(jobs[0], records[0], jobs[1], records[1])
     found: dict[str, Any] = {
         "pairs": pairs,
-        "totals": [total(job) for job in jobs],
+        "totals": [total(job.tensors) for job in jobs],
         "stored": [
             sum(side.stored_bytes or 0 for pair in pairs if (side := getattr(pair, name))) for name in ("a", "b")
         ],
@@ -136,7 +137,9 @@ def show_job(
         machines = [machine_line(machine, report) for machine in report.machines]
         return render("benchmark.html", job=found, report=report, machines=machines, charts=charts.draw(report))
     layers = list_layers(found, q, sort, page, descending=desc)
-    return render("job.html", job=found, layers=layers, totals=total(found), q=q, query=_queries(q, sort, desc=desc))
+    return render(
+        "job.html", job=found, layers=layers, totals=total(found.tensors), q=q, query=_queries(q, sort, desc=desc)
+    )
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:

@@ -14,6 +14,7 @@ from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import DiversityReport, JobState, MasksOptions, Skipped, SpectrumReport, UpdateReport
 from masksmith_wire.errors import Code, RequestError, TensorError
 from masksmith_wire.masks import packed_width
+from masksmith_wire.totals import relative_gap
 
 from .shards import PlannedTensor, Shard
 
@@ -86,7 +87,7 @@ class ShardReport(BaseModel):
     @property
     def gap(self) -> float:
         """Share of the bound that the mask misses."""
-        return 0.0 if self.upper_bound <= 0 else (self.upper_bound - self.objective) / self.upper_bound
+        return relative_gap(self.objective, self.upper_bound)
 
 
 class Lease(BaseModel):
