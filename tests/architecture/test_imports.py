@@ -59,8 +59,9 @@ def loaded_by(module):
     return set(done.stdout.split())
 
 
-def test_patterns_cost_nothing_but_the_standard_library():
-    loaded = {name.partition(".")[0] for name in loaded_by("masksmith.patterns")}
+@pytest.mark.parametrize("module", ["masksmith.patterns", "masksmith.layouts"])
+def test_patterns_and_layouts_cost_nothing_but_the_standard_library(module):
+    loaded = {name.partition(".")[0] for name in loaded_by(module)}
     assert loaded & {"numpy", "torch", "numba", "ortools", "loky", "pydantic", "scipy"} == set()
 
 

@@ -43,6 +43,16 @@ def test_solve_writes_masks_and_says_what_they_keep(checkpoint: Path, capsys: An
     assert set(Masks.open(output)) == {"a", "b"}
 
 
+def test_what_is_left_out_by_choice_is_listed_in_json_alone(checkpoint: Path, capsys: Any) -> None:
+    command = ["solve", str(checkpoint), "-p", "2:4", "-o", str(checkpoint.with_name("m")), "--exclude", "b"]
+    assert run([*command, "--layers", "a", "--layers", "b*"]) == 0
+    assert "skipped 1: bias" in capsys.readouterr().out
+    assert run([*command, "--layers", "a", "--layers", "b*", "--json"]) == 0
+    reasons = {skip["name"]: skip["reason"] for skip in json.loads(capsys.readouterr().out)["skipped"]}
+    assert reasons["b"] == "excluded"
+    assert "1 dimension" in reasons["bias"]
+
+
 def test_json_is_all_of_stdout(checkpoint: Path, capsys: Any) -> None:
     output = checkpoint.with_name("m")
     assert run(["solve", str(checkpoint), "-p", "2:4", "-o", str(output), "--json"]) == 0

@@ -38,6 +38,9 @@ def test_everything_that_can_be_masked_is_chosen_and_the_rest_is_listed() -> Non
         ({"layers": "codes"}, ["codes"]),
         ({"exclude": ["*.weight"]}, ["conv", "[odd]"]),
         ({"layers": "*.weight", "exclude": "b*"}, ["a.weight"]),
+        ({"exclude": "[odd]"}, ["a.weight", "b.weight", "conv"]),
+        ({"exclude": ["[[]*", "conv"]}, ["a.weight", "b.weight"]),
+        ({"layers": ["conv", "a.weight"], "exclude": "a*"}, ["conv"]),
         ({"ragged": "error"}, ["a.weight", "conv", "[odd]"]),
     ],
     ids=str,
@@ -50,6 +53,9 @@ def test_globs_and_names(options: dict[str, object], expected: list[str]) -> Non
     ("options", "message"),
     [
         ({"layers": "nothing*"}, "no tensor is called"),
+        ({"exclude": "nothing*"}, r"no tensor is called 'nothing\*'; there are a\.weight, .*\(8 in all\)"),
+        ({"exclude": ["conv", "nothing"]}, "no tensor is called 'nothing'"),
+        ({"layers": "cod*"}, "only its full name selects it"),
         ({"layers": "a.bias"}, r"'a\.bias' cannot be masked"),
         ({"layers": "ids"}, "dtype I64"),
         ({"layers": "b.weight", "ragged": "error"}, "do not cover"),
@@ -64,6 +70,14 @@ def test_globs_and_names(options: dict[str, object], expected: list[str]) -> Non
 def test_what_cannot_be_done_is_said_before_anything_is_sent(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         names(**options)
+
+
+def test_everything_that_is_left_out_is_listed_in_the_models_order() -> None:
+    skipped = prepare(WEIGHTS, "2:4", layers=["*.weight", "*s"], exclude="b*").skipped
+    assert [(skip.name, skip.reason.partition(" ")[0]) for skip in skipped] == [
+        ("a.bias", "shape"), ("b.weight", "excluded"), ("conv", "not"), ("volume", "not"), ("ids", "dtype"),
+        ("codes", "dtype"), ("[odd]", "not"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", ["5:4", "2/4", "", "0:4", "transposable 2:4 x 3:4", "2:400"])

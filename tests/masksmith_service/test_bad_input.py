@@ -105,8 +105,37 @@ def test_selection(client, save):
 def test_a_layer_that_is_not_there(client, save, check_problem):
     problem = check_problem(masks(client, save({"w": EYE}), layers="v"), 422, "unknown_tensor", "'v'")
     assert problem["tensor"] == "v"
-    check_problem(masks(client, save({"w": EYE}), layers="v*"), 422, "no_tensor_fits")
     check_problem(masks(client, save({"w": EYE}), exclude="*"), 422, "no_tensor_fits")
+
+
+@pytest.mark.parametrize("option", ["layers", "exclude"])
+def test_globs_that_match_nothing_are_refused_by_name(client, save, check_problem, option):
+    data = save({"w": EYE, "x": EYE})
+    for texts in ("v*", ["x", "v*"]):
+        problem = check_problem(masks(client, data, **{option: texts}), 422, "unknown_tensor", "'v*'", "there are w, x")
+        assert problem["tensor"] == "v*"
+
+
+def test_names_with_the_signs_of_globs_are_names(client, save):
+    data = save({"w[0]": EYE, "w0": EYE, "w*": EYE, "c[1]": EYE.astype(np.int8)})
+    chosen = {"w[0]": ["w*", "w0"], "w*": ["w0", "w[0]"], "w[[]*": ["w*", "w0"]}
+    for text, left in chosen.items():
+        assert sorted(tensor["name"] for tensor in masks(client, data, exclude=text).json()["tensors"]) == left
+    for text in ("w[0]", "w*", "c[1]"):
+        assert [tensor["name"] for tensor in masks(client, data, layers=text).json()["tensors"]] == [text]
+
+
+def test_only_its_full_name_selects_a_tensor_of_integers(client, save):
+    data = save({"w": EYE, "codes": EYE.astype(np.uint8)})
+    answer = masks(client, data, layers=["w", "c*"]).json()
+    assert [tensor["name"] for tensor in answer["tensors"]] == ["w"]
+    assert answer["skipped"] == [{"name": "codes", "reason": "dtype U8 is no float; only its full name selects it"}]
+    assert len(masks(client, data, layers=["w", "codes"]).json()["tensors"]) == 2
+
+
+def test_what_is_named_and_excluded_is_left_out(client, save):
+    answer = masks(client, save({"w": EYE, "x": EYE}), layers=["w", "x"], exclude="x*").json()
+    assert answer["skipped"] == [{"name": "x", "reason": "excluded"}]
 
 
 def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_problem):

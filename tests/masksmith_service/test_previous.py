@@ -91,7 +91,7 @@ def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, r
 def test_tensors_too_large_for_their_pattern_are_skipped_unless_they_are_named(
     client, save, check_problem, monkeypatch
 ):
-    monkeypatch.setattr("masksmith_wire.whole_tensors.WHOLE_BYTES", 200)
+    monkeypatch.setattr("masksmith.layouts.whole_tensors.WHOLE_BYTES", 200)
     data = save({"large": np.ones((8, 8), np.float32), "small": np.ones((4, 4), np.float32)})
     job = client.post("/v1/masks", params={"pattern": "50%"}, content=data).json()
     assert [tensor["name"] for tensor in job["tensors"]] == ["small"]

@@ -8,13 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 NUMPY_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1", "U8": "<u1"}
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
-
-
-def is_supported(dtype: str) -> bool:
-    """Whether weights or scores of this safetensors dtype can be masked."""
-    return dtype in NUMPY_DTYPES
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: str) -> bytes:

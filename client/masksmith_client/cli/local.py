@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
@@ -18,7 +19,7 @@ from masksmith_client.results.whole_file import whole_file
 from masksmith_client.submission.prepare import Submission, parse_budget, parse_pattern
 from masksmith_client.submission.weights import BoolMask, Weight
 from masksmith_wire.documents import JobState, TensorReport, UpdateReport
-from masksmith_wire.dtypes import ITEM_BYTES, to_bytes, to_numpy
+from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo, file_header, pack

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from masksmith.layouts import BY_CHOICE
 from masksmith_wire.documents import Skipped, TensorReport
 from masksmith_wire.totals import Totals, total
 
@@ -75,7 +76,7 @@ class Report:
         for report in self.failures:
             assert report.error is not None
             note(f"{report.name}: {report.error.message} ({report.error.code})")
-        names = [skipped.name for skipped in self.skipped]
+        names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
             print(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
         print(self._summary())

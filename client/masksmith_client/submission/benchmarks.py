@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pydantic import ValidationError
 
 from masksmith.benchmark import MODELS, Layer, group, read_shapes
+from masksmith.layouts import FLOAT_DTYPES, Candidate, SelectionError, select
 from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
-from masksmith_wire.dtypes import FLOAT_DTYPES
 
 from .prepare import read_weights
+from .weights import Weight
 
 
 class BenchmarkOptions(TypedDict, total=False):
@@ -59,8 +59,8 @@ def prepare_benchmark(
             torch module; of the last three the two-dimensional float weights count, and only their shapes travel.
         patterns: One pattern or several.
         masks_of: The id of a masks job, instead of both.
-        layers: Globs: only these weights.
-        exclude: Globs: not these.
+        layers: Names or globs: only these weights.
+        exclude: Names or globs: not these.
         options: See `BenchmarkOptions`.
 
     Raises:
@@ -101,14 +101,19 @@ def _shapes(model: object, layers: Sequence[str] | None, exclude: Sequence[str] 
             if not isinstance(model, str) or not Path(model).exists():
                 known = ", ".join(MODELS)
                 raise InputError(f"{error}; or name a model ({known}) or a checkpoint's path") from None
-    weights = [
-        weight
-        for weight in read_weights(model)
-        if len(weight.shape) == 2
-        and weight.dtype in FLOAT_DTYPES
-        and (not layers or any(fnmatchcase(weight.name, glob) for glob in layers))
-        and not any(fnmatchcase(weight.name, glob) for glob in exclude or ())
-    ]
-    if not weights:
-        raise InputError("no weight is left to measure: two-dimensional float tensors count")
-    return group((weight.name, weight.shape[0], weight.shape[1]) for weight in weights)
+    weights = {weight.name: weight for weight in read_weights(model)}
+    try:
+        selection = select([_candidate(weight) for weight in weights.values()], None, layers, exclude)
+    except SelectionError as error:
+        if error.kind == "unsupported":
+            raise InputError(f"{error.name!r} cannot be measured: {error.reason}") from None
+        nothing_left = "no weight is left to measure: " if error.kind == "nothing_left" else ""
+        raise InputError(f"{nothing_left}{error}") from None
+    chosen = [weights[name] for name in selection.chosen]
+    return group((weight.name, weight.shape[0], weight.shape[1]) for weight in chosen)
+
+
+def _candidate(weight: Weight) -> Candidate:
+    is_measured = len(weight.shape) == 2 and 0 not in weight.shape and weight.dtype in FLOAT_DTYPES
+    reason = None if is_measured else "two-dimensional float tensors count, if they are not empty"
+    return Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=reason)

@@ -11,16 +11,16 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
+from masksmith.layouts import binding
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_client._errors import InputError
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
 from masksmith_wire.scores import parse_scores
 from masksmith_wire.updates import parse_update
-from masksmith_wire.whole_tensors import binding
 
 from .files import read_path
 from .previous_masks import masks_upload, previous_of
-from .selection import listed, select
+from .selection import select
 from .statistics import Calibration, Chosen
 from .tensors import read_mapping
 from .weights import KEY, Restore, Weight, flattened
@@ -161,16 +161,19 @@ def prepare(
     budget = parse_budget(checked)
     bound = None if local else binding(parsed, update, spectrum=checked.spectrum)
     selection = select(model, unshared(parsed) if budget else parsed, layers, exclude, bound)
-    for weight in selection.chosen:
+    selected = set(selection.chosen)
+    masked = [weight for weight in model if weight.name in selected]
+    for weight in masked:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
-    beside, bare = calibrated.choose(selection.chosen, listed(layers))
-    left_out = {skipped.name for skipped in bare}
-    chosen = [weight for weight in selection.chosen if weight.name not in left_out]
+    beside, uncalibrated = calibrated.choose(masked, selection.named)
+    chosen = [weight for weight in masked if weight.name not in uncalibrated]
+    reasons = selection.skipped | uncalibrated
+    skipped = [Skipped(name=weight.name, reason=reasons[weight.name]) for weight in model if weight.name in reasons]
     _check_budget(budget, chosen, parsed)
     if update is not None and checked.scores == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
-    return Submission(chosen, [*selection.skipped, *bare], checked, beside, file)
+    return Submission(chosen, skipped, checked, beside, file)
 
 
 def _viewed(model: list[Weight], view: str, options: MasksOptions) -> list[Weight]:

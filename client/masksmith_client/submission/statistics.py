@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from masksmith.layouts import FLOAT_DTYPES
 from masksmith_client._errors import InputError
-from masksmith_wire.documents import Skipped
-from masksmith_wire.dtypes import FLOAT_DTYPES
 from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
 from masksmith_wire.updates import UpdateMethod
 
@@ -68,24 +67,23 @@ class Calibration:
             if layer not in names:
                 raise InputError(f"the calibration is for a layer {layer!r}, which the model does not have")
 
-    def choose(self, weights: list[Weight], named: Collection[str]) -> tuple[Chosen, list[Skipped]]:
+    def choose(self, weights: list[Weight], named: Collection[str]) -> tuple[Chosen, dict[str, str]]:
         """Find what each weight needs; weights without it are skipped, unless they were named.
 
         Raises:
             InputError: If one does not fit its weight, or a named weight or all of them have none.
         """
         chosen = Chosen()
-        skipped: list[Skipped] = []
+        skipped: dict[str, str] = {}
         for weight in weights if self._given else ():
             reason = self._take(weight, chosen)
             if reason is not None and (weight.name in named or len(weights) == 1):
                 raise InputError(f"{weight.name!r} is {reason}")
             if reason is not None:
-                skipped.append(Skipped(name=weight.name, reason=reason))
+                skipped[weight.name] = reason
         if weights and len(skipped) == len(weights):
-            raise InputError(
-                f"none of {len(weights)} weight(s) is calibrated; {skipped[0].name!r}: {skipped[0].reason}"
-            )
+            name, reason = next(iter(skipped.items()))
+            raise InputError(f"none of {len(weights)} weight(s) is calibrated; {name!r}: {reason}")
         return chosen, skipped
 
     def _take(self, weight: Weight, chosen: Chosen) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from masksmith.patterns import Pattern, PatternError, TilePattern
+from masksmith.layouts import FLOAT_DTYPES, Candidate, SelectionError, select
+from masksmith.patterns import Pattern, TilePattern
+from masksmith.patterns.matching import Globs
 from masksmith_client._errors import InputError
-from masksmith_client.submission.selection import Globs
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
-from masksmith_wire.dtypes import FLOAT_DTYPES
 
 from .masking import Masking
 from .methods.method import Method
@@ -113,26 +111,41 @@ def choose(
         The layers, not yet attached; and the weights left dense, with the reason.
 
     Raises:
-        InputError: If a name meets nothing, a layer that is spelled out cannot be masked, or nothing is left.
+        InputError: If a name or glob matches nothing, a layer that is spelled out cannot be masked, or nothing is left.
     """
     found = _weights(model)
-    wanted, unwanted = _listed(layers), _listed(exclude)
-    for glob in (*wanted, *unwanted):
-        if not any(_meets(name, [glob]) for name in found):
-            raise InputError(f"no linear or convolution layer is called {glob!r}; there are {_some(found)}")
-    chosen, skipped = [], {}
-    for place, (name, modules) in enumerate(found.items()):
-        weight = next(iter(modules.values())).get_parameter("weight")
-        reason = _excluded(name, place, len(found), wanted, unwanted) or _misfit(weight, pattern)
-        if reason is None:
-            chosen.append(MaskedLayer(name, modules, weight, Masking(method, weight), _rank_above(pattern)))
-        elif _is_named(name, wanted) and not _meets(name, unwanted):
-            raise InputError(f"{name!r} cannot be masked: {reason}")
-        elif not wanted or _meets(name, wanted):
-            skipped[name] = reason
-    if not chosen:
-        raise InputError(_nothing_left(found, skipped, pattern))
-    return chosen, skipped
+    candidates = [_candidate(name, modules, place, len(found)) for place, (name, modules) in enumerate(found.items())]
+    try:
+        selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
+    except SelectionError as error:
+        if error.kind != "nothing_left" or not found:
+            raise InputError(str(error)) from None
+        raise InputError(f"no layer is left to mask with {pattern}: {error}. Name some with layers=") from None
+    return [_masked_layer(name, found[name], pattern, method) for name in selection.chosen], selection.skipped
+
+
+def _candidate(name: str, modules: dict[str, torch.nn.Module], place: int, count: int) -> Candidate:
+    weight = next(iter(modules.values())).get_parameter("weight")
+    dtype = SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch."), str(weight.dtype))
+    return Candidate(
+        name,
+        tuple(weight.shape),
+        dtype,
+        aliases=tuple(spelling for path in modules if path for spelling in (path, f"{path}.weight")),
+        dense_by_default=_dense_by_default(place, count),
+        unsupported_reason=None if dtype in FLOAT_DTYPES else f"dtype {weight.dtype} cannot be trained under a mask",
+    )
+
+
+def _dense_by_default(place: int, count: int) -> str | None:
+    if place not in (0, count - 1):
+        return None
+    return f"the {'first' if place == 0 else 'last'} layer stays dense unless it is named"
+
+
+def _masked_layer(name: str, modules: dict[str, torch.nn.Module], pattern: Pattern, method: Method) -> MaskedLayer:
+    weight = next(iter(modules.values())).get_parameter("weight")
+    return MaskedLayer(name, modules, weight, Masking(method, weight), _rank_above(pattern))
 
 
 def _weights(model: torch.nn.Module) -> dict[str, dict[str, torch.nn.Module]]:
@@ -149,56 +162,6 @@ def _weights(model: torch.nn.Module) -> dict[str, dict[str, torch.nn.Module]]:
     return found
 
 
-def _excluded(name: str, place: int, count: int, wanted: Sequence[str], unwanted: Sequence[str]) -> str | None:
-    if _meets(name, unwanted):
-        return "excluded"
-    if wanted:
-        return None if _meets(name, wanted) else "not selected"
-    if place in (0, count - 1):
-        return f"the {'first' if place == 0 else 'last'} layer stays dense unless it is named"
-    return None
-
-
-def _misfit(weight: Tensor, pattern: Pattern) -> str | None:
-    dtype = SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch."))
-    if dtype not in FLOAT_DTYPES:
-        return f"dtype {weight.dtype} cannot be trained under a mask"
-    try:
-        pattern.grid(tuple(weight.shape))
-    except PatternError as error:
-        return str(error)
-    return None
-
-
 def _rank_above(pattern: Pattern) -> float:
     # Patterns without tiles are filled entry by entry, where it is enough to come first.
     return 1.0 + pattern.tile.rows * pattern.tile.cols if isinstance(pattern, TilePattern) else 2.0
-
-
-def _nothing_left(found: dict[str, dict[str, torch.nn.Module]], skipped: dict[str, str], pattern: Pattern) -> str:
-    if not found:
-        return "the model has no linear or convolution layer"
-    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(skipped.items())[:3])
-    return f"no layer is left to mask with {pattern}, of {len(found)}: {reasons}. Name some with layers="
-
-
-def _some(found: dict[str, dict[str, torch.nn.Module]]) -> str:
-    return ", ".join(list(found)[:5]) + ", ..." * (len(found) > 5) if found else "none at all"
-
-
-def _listed(globs: Globs) -> list[str]:
-    if globs is None:
-        return []
-    return [globs] if isinstance(globs, str) else list(globs)
-
-
-def _spellings(name: str) -> tuple[str, str]:
-    return name, name.removesuffix("weight").removesuffix(".")
-
-
-def _meets(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(spelling, glob) for spelling in _spellings(name) for glob in globs)
-
-
-def _is_named(name: str, globs: Sequence[str]) -> bool:
-    return any(spelling in globs for spelling in _spellings(name))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from masksmith.patterns import Pattern
+from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 from masksmith_client.submission.prepare import parse_pattern
-from masksmith_client.submission.selection import Globs
 
 from .history import History
 from .layers import MaskedLayer, choose

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import MaskCounts, capacity, matrix_shape, parse, storage
 from masksmith_state.jobs.model import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 from masksmith_wire.documents import ChangeReport, MasksOptions
-from masksmith_wire.dtypes import ITEM_BYTES
 
 
 def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], options: MasksOptions) -> dict[str, Any]:

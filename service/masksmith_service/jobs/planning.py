@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
 
+from masksmith.layouts import Candidate, Selection, SelectionError, binding, select
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_state.blobs.references import Holdings
 from masksmith_state.blobs.store import BlobStore, upload_name
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
-from masksmith_wire.dtypes import FLOAT_DTYPES, is_supported
 from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.headers import (
     LARGEST_HEADER_BYTES,
@@ -26,7 +25,6 @@ from masksmith_wire.headers import (
     parse_header,
 )
 from masksmith_wire.updates import parse_update
-from masksmith_wire.whole_tensors import binding, outsized
 
 from .previous_masks import MasksOf, previous_masks
 from .statistics import Statistics
@@ -79,17 +77,12 @@ def plan_request(request: MasksRequest, headers: Headers, max_tensors: int, mask
     if len(request.tensors) > max_tensors:
         detail = f"the job names {len(request.tensors)} tensors, max_tensors is {max_tensors}"
         raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
-    _refuse_duplicates(request.tensors)
+    entries = [_entry(wanted, headers) for wanted in request.tensors]
+    names = [wanted.name for wanted in request.tensors]
+    _select(names, entries, pattern, request, names, [])
     statistics, before = Statistics(request, headers.of), previous_masks(request.previous, headers.of, masks_of)
-    planned, bound = [], _bound(request, pattern)
-    for wanted in request.tensors:
-        entry = headers.of(wanted.digest).tensors.get(wanted.key)
-        if entry is None:
-            detail = f"tensor {wanted.name!r}: upload {wanted.digest} holds no {wanted.key!r}"
-            raise RequestError(422, Code.UNKNOWN_TENSOR, detail, tensor=wanted.name)
-        reason = misfit(entry, pattern, bound)
-        if reason is not None:
-            raise _does_not_fit(wanted.name, reason)
+    planned = []
+    for wanted, entry in zip(request.tensors, entries, strict=True):
         statistic = statistics.find(wanted.name, entry, wanted.statistic)
         gram = statistics.find_gram(wanted.name, entry, wanted.gram)
         _refuse_scores_as_weights(request, statistic, wanted.name)
@@ -114,18 +107,15 @@ def plan_file(
         RequestError: If the pattern is none, a tensor named literally does not fit or is not calibrated, the
             calibration is another model's, or nothing is left.
     """
-    pattern, wanted, unwanted = _fitting(options), options.layers, options.exclude
-    _refuse_missing(header, wanted)
+    pattern, entries = _fitting(options), header.tensors
+    selection = _select(list(entries), list(entries.values()), pattern, options, options.layers, options.exclude)
     statistics = Statistics(options, headers.of)
     statistics.check_names(header.tensors)
     before = previous_masks(options.previous, headers.of, masks_of)
-    planned, skipped, bound = [], [], _bound(options, pattern)
-    for name, entry in header.tensors.items():
-        explicit = name in wanted and name not in unwanted
-        reason = _skip_reason(entry, pattern, bound, wanted, unwanted)
-        if reason is not None and explicit:
-            raise _does_not_fit(name, reason)
-        reason = reason or (None if explicit else statistics.missing(name))
+    planned, skipped = [], []
+    for name, entry in entries.items():
+        reason = selection.skipped.get(name)
+        reason = reason or (None if name in selection.named else statistics.missing(name))
         if reason is None:
             statistic, gram = statistics.find(name, entry), statistics.find_gram(name, entry)
             _refuse_scores_as_weights(options, statistic, name)
@@ -134,51 +124,49 @@ def plan_file(
         else:
             skipped.append(Skipped(name=name, reason=reason))
     if not planned:
-        detail = f"none of the file's {len(header.tensors)} tensor(s) can be masked with {options.pattern!r}"
-        reasons = [skip.model_dump() for skip in skipped[:20]]
-        raise RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=reasons)
+        raise _nothing_fits(len(entries), options.pattern, skipped)
     before.check_found()
     _check_budget(options, planned)
     return Plan(options=_options(options), tensors=planned, skipped=skipped)
 
 
-def misfit(entry: TensorEntry, pattern: Pattern, bound: str | None) -> str | None:
-    """Say why a tensor cannot be masked, or None when it can."""
-    if not is_supported(entry.dtype):
-        return f"dtype {entry.dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
+def _entry(wanted: TensorInput, headers: Headers) -> TensorEntry:
+    entry = headers.of(wanted.digest).tensors.get(wanted.key)
+    if entry is None:
+        detail = f"tensor {wanted.name!r}: upload {wanted.digest} holds no {wanted.key!r}"
+        raise RequestError(422, Code.UNKNOWN_TENSOR, detail, tensor=wanted.name)
+    return entry
+
+
+def _select(
+    names: list[str],
+    entries: list[TensorEntry],
+    pattern: Pattern,
+    options: MasksOptions,
+    layers: list[str],
+    exclude: list[str],
+) -> Selection:
+    candidates = [Candidate(name, entry.shape, entry.dtype) for name, entry in zip(names, entries, strict=True)]
     try:
-        pattern.grid(entry.shape)
-    except PatternError as error:
-        return str(error)
-    return outsized(entry.shape, entry.dtype, bound)
+        return select(candidates, pattern, layers, exclude, bound=_bound(options, pattern))
+    except SelectionError as error:
+        raise _refusal(error, len(names), options.pattern) from None
 
 
-def _skip_reason(
-    entry: TensorEntry, pattern: Pattern, bound: str | None, wanted: list[str], unwanted: list[str]
-) -> str | None:
-    if any(fnmatchcase(entry.name, glob) for glob in unwanted):
-        return "excluded"
-    if wanted and not any(fnmatchcase(entry.name, glob) or entry.name == glob for glob in wanted):
-        return "not selected"
-    if not wanted and entry.dtype not in FLOAT_DTYPES:
-        return f"dtype {entry.dtype} is no float"
-    return misfit(entry, pattern, bound)
+def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
+    if error.kind == "nothing_left":
+        skipped = [Skipped(name=name, reason=reason) for name, reason in error.skipped.items()]
+        return _nothing_fits(count, pattern, skipped)
+    if error.kind == "unsupported":
+        detail = f"tensor {error.name!r}: {error.reason}"
+        return RequestError(422, Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
+    code = Code.UNKNOWN_TENSOR if error.kind == "unmatched" else Code.INVALID_DOCUMENT
+    return RequestError(422, code, str(error), tensor=error.name)
 
 
-def _refuse_missing(header: Header, wanted: list[str]) -> None:
-    for glob in wanted:
-        literal = not any(sign in glob for sign in "*?[")
-        if literal and glob not in header.tensors:
-            raise RequestError(422, Code.UNKNOWN_TENSOR, f"the file holds no tensor {glob!r}", tensor=glob)
-
-
-def _refuse_duplicates(tensors: list[TensorInput]) -> None:
-    seen: set[str] = set()
-    for tensor in tensors:
-        if tensor.name in seen:
-            detail = f"tensor {tensor.name!r} is named twice"
-            raise RequestError(422, Code.INVALID_DOCUMENT, detail, tensor=tensor.name)
-        seen.add(tensor.name)
+def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
+    detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
+    return RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
 
 
 def _refuse_scores_as_weights(options: MasksOptions, statistic: PlannedTensor | None, name: str) -> None:
@@ -226,10 +214,6 @@ def _bad_budget(detail: str, options: MasksOptions) -> RequestError:
 def _options(options: MasksOptions) -> MasksOptions:
     canonical = str(parse_pattern(options))
     return MasksOptions(**{name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": canonical})
-
-
-def _does_not_fit(name: str, reason: str) -> RequestError:
-    return RequestError(422, Code.TENSOR_DOES_NOT_FIT, f"tensor {name!r}: {reason}", tensor=name)
 
 
 class Headers:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from masksmith.layouts import FLOAT_DTYPES, WHOLE_BYTES
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, StatisticInput
-from masksmith_wire.dtypes import FLOAT_DTYPES
 from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.scores import KINDS, parse_scores, statistic_key, statistic_misfit
 from masksmith_wire.updates import parse_update
-from masksmith_wire.whole_tensors import WHOLE_BYTES
 
 
 class Statistics:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import TilePattern, matrix_shape, parse
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
 from masksmith_state.jobs.model import JobRecord
@@ -18,7 +19,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor, shards_by_tensor
 from masksmith_wire import masks
 from masksmith_wire.documents import MasksOptions
-from masksmith_wire.dtypes import ITEM_BYTES, to_numpy
+from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code, RequestError
 
 Bools = npt.NDArray[np.bool_]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from masksmith.layouts import ITEM_BYTES
 from masksmith_service.layers.reader import Layer
 from masksmith_service.layers.windows import BAND_BYTES
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.documents import Job, TensorReport
-from masksmith_wire.dtypes import ITEM_BYTES
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
+from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, select
+from masksmith.patterns.matching import Globs
 
 from .accumulator import Gatherer
 from .statistics import Calibration
@@ -25,7 +26,7 @@ def calibrate(
     batches: Iterable[Any],
     *,
     gather: Sequence[str] = ("norms",),
-    layers: Sequence[str] = ("*",),
+    layers: Globs = None,
     loss: Loss | None = None,
     max_samples: int = 256,
     progress: bool | None = None,
@@ -40,14 +41,15 @@ def calibrate(
         batches: A tensor is passed as it is, a tuple or list as arguments, a mapping as keywords.
         gather: `norms` (Wanda, RIA), `gram` (SparseGPT: `inputs ** 2` float64 a layer), `activations` (SiPP, PFP) and
             `gradients` (Taylor).
-        layers: Names of weights, or globs.
+        layers: Names of layers or of their weights, or globs; all unless given. A layer that is spelled out must be one
+            that can be watched.
         loss: `loss(model, batch)` gives the scalar that `gradients` are of; unless given, the output's own `.loss`.
         max_samples: Rows that `activations` keeps, chosen at random by a fixed seed.
         progress: Whether to show a bar; unless given, if somebody is likely to look.
 
     Raises:
-        ScoresError: If nothing or something unknown is asked for, a name fits no layer, there is no batch, or a layer
-            gathers NaN or infinity.
+        ScoresError: If nothing or something unknown is asked for, a name or glob matches no layer, no layer is left to
+            watch, there is no batch, or a layer gathers NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -70,34 +72,45 @@ def calibrate(
 
 
 def _gatherers(
-    model: torch.nn.Module, layers: Sequence[str], gather: Sequence[str], max_samples: int
+    model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, Gatherer], dict[str, str]]:
+    modules = {f"{path}.weight" if path else "weight": (path, module) for path, module in _layers(model)}
+    candidates = [
+        Candidate(name, aliases=(path,) if path else (), unsupported_reason=_unsupported_reason(module))
+        for name, (path, module) in modules.items()
+    ]
+    try:
+        selection = select(candidates, None, layers, noun="linear or convolution layer")
+    except SelectionError as error:
+        raise _refusal(error) from None
     gatherers: dict[str, Gatherer] = {}
-    skipped: dict[str, str] = {}
-    by_weight: dict[int, Gatherer] = {}
-    names: list[str] = []
-    for path, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)) or weight is None:
-            continue
-        name = f"{path}.weight" if path else "weight"
-        names.append(name)
-        if not any(fnmatchcase(name, glob) for glob in layers):
-            continue
-        reason = _reason(module)
-        if reason is not None:
-            skipped[name] = reason
-        elif id(weight) in by_weight:
-            by_weight[id(weight)].modules.append(module)
+    # The weights are kept beside, for a parametrized one is a new tensor each time, and ids are used again.
+    by_weight: dict[int, tuple[Any, Gatherer]] = {}
+    for name in selection.chosen:
+        module = modules[name][1]
+        weight = module.weight
+        if id(weight) in by_weight:
+            by_weight[id(weight)][1].modules.append(module)
         else:
-            gatherers[name] = by_weight[id(weight)] = Gatherer(module, gather, max_samples)
-    for glob in layers:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise ScoresError(f"fits no linear or convolution layer; there are {', '.join(names[:4])}", name=glob)
-    return gatherers, skipped
+            gatherers[name] = Gatherer(module, gather, max_samples)
+            by_weight[id(weight)] = weight, gatherers[name]
+    return gatherers, {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
 
 
-def _reason(module: torch.nn.Module) -> str | None:
+def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    for path, module in model.named_modules():
+        kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+        if isinstance(module, kinds) and getattr(module, "weight", None) is not None:
+            yield path, module
+
+
+def _refusal(error: SelectionError) -> ScoresError:
+    if error.kind == "unmatched":
+        return ScoresError(f"fits no linear or convolution layer; {error.reason}", name=error.name)
+    return ScoresError(error.reason, name=error.name or None)
+
+
+def _unsupported_reason(module: torch.nn.Module) -> str | None:
     if isinstance(module, torch.nn.Linear):
         return None
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from .block import Block
@@ -13,6 +12,7 @@ from .capacity import capacity
 from .density import check_density, from_percent, to_percent
 from .errors import PatternError
 from .geometry import Grid
+from .matching import matches
 from .nm import NM
 from .pattern import Pattern
 from .unstructured import Unstructured
@@ -64,7 +64,7 @@ class Budget:
 
     def floor_of(self, name: str) -> float:
         """Give the least share that a layer keeps, 0 if it has no floor."""
-        return max((floor for glob, floor in self.floors.items() if fnmatchcase(name, glob)), default=0.0)
+        return max((floor for glob, floor in self.floors.items() if matches(name, glob)), default=0.0)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], pattern: Pattern) -> None:
         """Refuse a budget that no layer can meet, before any score is looked at.
@@ -77,7 +77,7 @@ class Budget:
         if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:
             raise PatternError(f"{pattern} contradicts the budget {self}: give both the same share")
         for glob in self.floors:
-            if not any(fnmatchcase(name, glob) for name in shapes):
+            if not any(matches(name, glob) for name in shapes):
                 raise PatternError(f"floor {glob!r} meets no layer; there are {', '.join(list(shapes)[:4])}")
         least, total = 0, 0
         for name, shape in shapes.items():

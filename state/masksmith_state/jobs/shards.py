@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
+from masksmith.layouts import ITEM_BYTES, binding
 from masksmith.patterns import Pattern
 from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import MasksOptions
-from masksmith_wire.dtypes import ITEM_BYTES
 from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.updates import UPDATES_VERSION, UpdateMethod
-from masksmith_wire.whole_tensors import binding
 
 SHARD_BYTES = 16 * 2**20
 

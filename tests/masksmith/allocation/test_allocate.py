@@ -205,3 +205,11 @@ def test_tied_tensors_are_solved_once():
     assert str(mixed["b"].pattern) == "50%"
     with pytest.raises(ms.PatternError, match="no pattern for 'b'"):
         ms.solve_many({"a": weight, "b": weight}, {"a": "2:4"})
+
+
+def test_floors_may_be_names_with_the_signs_of_globs():
+    budget = ms.Budget("50%", {"[odd]": "75%", "w[12]": "20%"})
+    assert [budget.floor_of(name) for name in ("[odd]", "o", "w1", "w[12]", "w3")] == [0.75, 0.75, 0.2, 0.2, 0.0]
+    budget.check({"[odd]": (8, 8), "w1": (32, 32)}, ms.parse("50%"))
+    with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' meets no layer"):
+        budget.check({"[odd]": (8, 8), "w3": (8, 8)}, ms.parse("50%"))

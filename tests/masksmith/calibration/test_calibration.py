@@ -136,6 +136,32 @@ def test_what_cannot_be_calibrated_is_skipped_with_its_reason(batches):
         found.score("wanda", "idle.weight", model.idle.weight)
 
 
+def test_layers_are_named_as_modules_or_weights(model, batches):
+    for layers in ("0", "0.weight", ["0"], "[0]", ("0.*",)):
+        found = ms.calibrate(model, batches, layers=layers)
+        assert list(found) == ["0.weight"]
+        assert found.skipped == {}
+
+
+def test_a_layer_that_is_spelled_out_must_be_one_that_can_be_watched(batches):
+    model = torch.nn.Module()
+    model.used, model.grouped = torch.nn.Linear(8, 2), torch.nn.Conv2d(4, 4, 1, groups=2)
+    model.forward = lambda x: model.used(x)
+    for layers in ("grouped", ["used", "grouped.weight"]):
+        with pytest.raises(ms.ScoresError, match=r"'grouped\.weight': its inputs differ from group to group"):
+            ms.calibrate(model, batches, layers=layers)
+    with pytest.raises(ms.ScoresError, match=r"none of 1 linear or convolution layer\(s\).*group to group"):
+        ms.calibrate(model, batches, layers="group*")
+    with pytest.raises(ms.ScoresError, match="there are no linear or convolution layers"):
+        ms.calibrate(torch.nn.ReLU(), batches)
+
+
+def test_parametrized_weights_are_told_apart(batches):
+    model = torch.nn.Sequential(*(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8)) for _ in range(6)))
+    found = ms.calibrate(model, batches)
+    assert {name: layer.samples for name, layer in found.items()} == {f"{place}.weight": 60 for place in range(6)}
+
+
 def test_hooks_and_modes_are_gone_after_a_failure(model, batches):
     model.train()
     with pytest.raises(RuntimeError):

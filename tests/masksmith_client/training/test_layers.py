@@ -51,6 +51,32 @@ def test_a_shared_weight_has_one_mask():
     assert ms.verify(model[2].weight != 0, PATTERN)
 
 
+@pytest.mark.parametrize("text", ["2", "4", "4.weight", "[4]"])
+def test_every_name_of_a_shared_weight_is_its_name(text):
+    model = perceptron()
+    model[4].weight = model[2].weight
+    assert names(Sparsifier(model, PATTERN, ms.solve, None, layers=text)) == ["2.weight"]
+    model = perceptron()
+    model[4].weight = model[2].weight
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, layers="*", exclude=text)
+    assert names(sparsifier) == ["0.weight", "6.weight"]
+    assert sparsifier.report().skipped == {"2.weight": "excluded"}
+
+
+def test_layers_that_are_not_selected_are_reported(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, layers="[24]", exclude="4")
+    assert sparsifier.report().skipped == {
+        "0.weight": "not selected", "4.weight": "excluded", "6.weight": "not selected"
+    }  # fmt: skip
+
+
+def test_weights_of_integers_are_refused_by_name():
+    model = perceptron()
+    model[2].weight = torch.nn.Parameter(torch.ones(32, 32, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(InputError, match=r"'2.weight' cannot be masked: dtype torch.int8 cannot be trained"):
+        Sparsifier(model, PATTERN, ms.solve, None, layers="2")
+
+
 def test_masks_that_sit_on_layers_already_are_not_covered(model):
     Sparsifier(model, PATTERN, ms.solve, refresh=None)
     with pytest.raises(InputError, match="'2' is parametrized already"):
@@ -71,6 +97,8 @@ def test_a_model_of_two_layers_is_told_to_name_them():
 def test_a_glob_that_meets_nothing_is_refused(model):
     with pytest.raises(InputError, match=r"'encoder.\*'; there are 0.weight, 2.weight"):
         Sparsifier(model, PATTERN, ms.solve, layers="encoder.*")
+    with pytest.raises(InputError, match=r"no linear or convolution layer is called 'encoder.\*'"):
+        Sparsifier(model, PATTERN, ms.solve, exclude="encoder.*")
 
 
 def test_a_pattern_that_fits_no_layer_is_refused(model):

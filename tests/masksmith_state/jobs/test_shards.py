@@ -3,10 +3,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, strategies as st
 
+from masksmith.layouts import binding, oversize_reason
 from masksmith.patterns import parse
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard, cut, result_key, shards_by_tensor
 from masksmith_wire.documents import MasksOptions
-from masksmith_wire.whole_tensors import binding, outsized
 
 PATTERNS = ["2:4", "1:1", "transposable 8:16", "transposable <=3:5", "transposable 8:16 x 4:8", "7:64"]
 SHAPES = st.lists(st.integers(1, 100), min_size=2, max_size=4)
@@ -55,10 +55,10 @@ def test_patterns_that_bind_the_whole_tensor_make_one_shard_of_it(text):
 
 def test_tensors_too_large_for_one_worker_are_told_from_others():
     large, dtype = [2**20, 2**10], "F32"
-    assert "10% binds the whole tensor" in outsized(large, dtype, binding(parse("10%")))
-    assert "spectrum binds the whole tensor" in outsized(large, dtype, binding(parse("2:4"), spectrum=True))
-    assert outsized(large, dtype, binding(parse("2:4"))) is None
-    assert outsized([2**10, 2**10], dtype, binding(parse("10%"))) is None
+    assert "10% binds the whole tensor" in oversize_reason(large, dtype, binding(parse("10%")))
+    assert "spectrum binds the whole tensor" in oversize_reason(large, dtype, binding(parse("2:4"), spectrum=True))
+    assert oversize_reason(large, dtype, binding(parse("2:4"))) is None
+    assert oversize_reason([2**10, 2**10], dtype, binding(parse("10%"))) is None
     assert len(cut([tensor(large)], parse("2:4"))) == 256
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from masksmith_wire.dtypes import ITEM_BYTES
+from masksmith.layouts import ITEM_BYTES
 
 ALIGNMENT = 64
 Bytes = npt.NDArray[np.uint8]

@@ -1,0 +1,18 @@
+"""Dtypes that can be masked, as safetensors names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
+"""Bytes of an entry, of each dtype whose tensors can be masked."""
+
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+"""Those that are masked without being named."""
+
+
+def dtype_reason(dtype: str, *, named: bool) -> str | None:
+    """Say why a tensor of this dtype is not masked, or None; integers are masked where they are named."""
+    if dtype not in ITEM_BYTES:
+        return f"dtype {dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
+    return None if named or dtype in FLOAT_DTYPES else f"dtype {dtype} is no float; only its full name selects it"

@@ -1,0 +1,153 @@
+"""Which tensors are masked: by name, by glob, or all that can be; and why each of the others is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from masksmith.patterns import Pattern, PatternError
+from masksmith.patterns.errors import MasksmithError
+from masksmith.patterns.matching import Globs, Names
+
+from .candidates import Candidate
+from .dtypes import dtype_reason
+from .whole_tensors import oversize_reason
+
+EXCLUDED = "excluded"
+NOT_SELECTED = "not selected"
+BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
+"""Reasons that the caller gave, by `layers` and `exclude`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is masked, and what is not.
+
+    Attributes:
+        chosen: Names of the tensors to mask, in the order of the candidates.
+        named: Those of them that `layers` spells out: what else they need must be there.
+        skipped: All others, with the reason.
+    """
+
+    chosen: list[str]
+    named: frozenset[str]
+    skipped: dict[str, str]
+
+
+class SelectionError(MasksmithError, ValueError):
+    """The selection cannot be made; each caller turns it into an error of its own.
+
+    Attributes:
+        kind: `unmatched`: a name or glob matches nothing; `unsupported`: a tensor that is spelled out cannot be masked;
+            `duplicate`: two tensors have one name; `nothing_left`: no tensor is chosen.
+        name: The tensor, name or glob at fault; empty if nothing is left.
+        reason: What is wrong, without the name.
+        available: All names that there are.
+        skipped: Why each tensor is left out, if nothing is left.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["unmatched", "unsupported", "duplicate", "nothing_left"],
+        message: str,
+        name: str = "",
+        reason: str = "",
+        available: Sequence[str] = (),
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.name, self.reason = kind, name, reason or message
+        self.available, self.skipped = list(available), dict(skipped or {})
+
+
+def select(
+    candidates: Sequence[Candidate],
+    pattern: Pattern | None,
+    layers: Globs = None,
+    exclude: Globs = None,
+    *,
+    bound: str | None = None,
+    noun: str = "tensor",
+) -> Selection:
+    """Choose the tensors to mask.
+
+    Args:
+        candidates: All that there are.
+        pattern: What their shapes must suit; None where nothing is masked, so that shapes and dtypes do not count.
+        layers: Names or globs. A tensor that is spelled out must be maskable; what a glob matches may be skipped.
+        exclude: Names or globs to leave out, whatever `layers` says.
+        bound: What binds the whole of a tensor (see `binding`), so that one worker must have all of it.
+        noun: What the caller calls a candidate.
+
+    Raises:
+        SelectionError: If a name or glob matches nothing, a tensor that is spelled out cannot be masked, two have one
+            name, or nothing is left.
+    """
+    if not candidates:
+        raise SelectionError("nothing_left", f"there are no {noun}s at all")
+    _refuse_duplicates(candidates, noun)
+    spellings = [spelling for candidate in candidates for spelling in candidate.spellings]
+    wanted, unwanted = Names(layers, spellings), Names(exclude, spellings)
+    _refuse_unmatched([*wanted.unmatched, *unwanted.unmatched], candidates, noun)
+    chosen, named, skipped = [], set(), {}
+    for candidate in candidates:
+        reason = _not_wanted(candidate, wanted, unwanted)
+        is_named = reason is None and wanted.spell_out(*candidate.spellings)
+        reason = reason or _unsupported_reason(candidate, pattern, bound, named=is_named)
+        if reason is not None and is_named:
+            message = f"{candidate.name!r} cannot be masked: {reason}"
+            raise SelectionError("unsupported", message, candidate.name, reason)
+        if reason is not None:
+            skipped[candidate.name] = reason
+            continue
+        chosen.append(candidate.name)
+        if is_named:
+            named.add(candidate.name)
+    if not chosen:
+        raise SelectionError("nothing_left", _nothing_left(skipped, noun), skipped=skipped)
+    return Selection(chosen, frozenset(named), skipped)
+
+
+def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names) -> str | None:
+    if unwanted.match(*candidate.spellings):
+        return EXCLUDED
+    if not wanted.texts:
+        return candidate.dense_by_default
+    return None if wanted.match(*candidate.spellings) else NOT_SELECTED
+
+
+def _unsupported_reason(candidate: Candidate, pattern: Pattern | None, bound: str | None, *, named: bool) -> str | None:
+    if candidate.unsupported_reason is not None or pattern is None:
+        return candidate.unsupported_reason
+    reason = dtype_reason(candidate.dtype, named=named)
+    if reason is not None:
+        return reason
+    try:
+        pattern.grid(candidate.shape)
+    except PatternError as error:
+        return str(error)
+    return oversize_reason(candidate.shape, candidate.dtype, bound)
+
+
+def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:
+    seen: set[str] = set()
+    for candidate in candidates:
+        if candidate.name in seen:
+            raise SelectionError("duplicate", f"{noun} {candidate.name!r} is named twice", candidate.name)
+        seen.add(candidate.name)
+
+
+def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate], noun: str) -> None:
+    if unmatched:
+        names = [candidate.name for candidate in candidates]
+        reason = f"there are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
+        raise SelectionError(
+            "unmatched", f"no {noun} is called {unmatched[0]!r}; {reason}", unmatched[0], reason, names
+        )
+
+
+def _nothing_left(skipped: Mapping[str, str], noun: str) -> str:
+    asked_for = {name: reason for name, reason in skipped.items() if reason != NOT_SELECTED}
+    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(asked_for.items())[:3])
+    return f"none of {len(asked_for)} {noun}(s) can be masked: {reasons}"
