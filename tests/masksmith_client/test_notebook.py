@@ -10,8 +10,8 @@ from masksmith_wire.errors import Code, TensorError
 
 def test_a_job_shows_a_row_for_each_tensor_whatever_its_name():
     done = TensorReport(
-        name="<b>layer & co</b>", state=JobState.SUCCEEDED, shape=[16, 32], status="optimal", objective=3.0, upper_bound=3.0,
-        gap=0.0, retained=0.75, density=0.5, solve_s=0.25,
+        name="<b>layer & co</b>", state=JobState.SUCCEEDED, shape=[16, 32], status="optimal", objective=3.0,
+        upper_bound=3.0, gap=0.0, retained=0.75, density=0.5, solve_s=0.25,
     )  # fmt: skip
     error = TensorError(code=Code.INVALID_SCORES, message="NaN at [0, 1]")
     bad = TensorReport(name="other", state=JobState.FAILED, shape=[16, 32], error=error)
