@@ -72,7 +72,7 @@ def test_large_weights_come_in_small_pieces() -> None:
     ids=["meta", "sparse", "complex"],
 )
 def test_tensors_that_cannot_be_read_say_why(tensor: torch.Tensor, reason: str) -> None:
-    assert reason in str(one(tensor).trouble)
+    assert reason in str(one(tensor).unsupported_reason)
 
 
 @pytest.mark.parametrize("weights", [{"w": [1.0, 2.0]}, {"": np.ones((2, 2))}, {3: np.ones((2, 2))}])

@@ -1,3 +1,4 @@
+import io
 import json
 import struct
 
@@ -7,7 +8,18 @@ from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import SafetensorError
 
-from masksmith_wire.headers import MAX_HEADER_BYTES, Header, HeaderError, UnknownDtypeError, header_length, parse_header
+from masksmith_wire.headers import (
+    DTYPE_BITS,
+    MAX_HEADER_BYTES,
+    Header,
+    HeaderError,
+    UnknownDtypeError,
+    build_header,
+    data_bytes,
+    header_length,
+    parse_header,
+    read_header,
+)
 
 ONE = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
@@ -191,3 +203,34 @@ def _parses(data: bytes) -> Header | None:
     except HeaderError as error:
         str(error).encode()
         return None
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (3, 5)])
+def test_what_is_built_is_read_back(dtype, shape):
+    size = data_bytes(dtype, shape)
+    data = build_header({"a": (dtype, shape), "b": ("U8", (2,))}, {"note": "x"}) + bytes(size + 2)
+    header = read_header(io.BytesIO(data))
+    assert (header.tensors["a"].dtype, header.tensors["a"].shape) == (dtype, shape)
+    assert header.tensors["a"].stop - header.tensors["a"].start == size
+    assert header.tensors["b"].stop == header.file_bytes == len(data)
+    assert header.metadata == {"note": "x"}
+    assert header.tensors["a"].start % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [(4, "takes 8"), (20, "header claims"), (-1, "file is truncated")],
+    ids=["length", "header", "data"],
+)
+def test_open_files_that_are_cut_are_refused(cut, message):
+    data = build_header({"a": ("F32", (4, 4))}) + bytes(64)
+    with pytest.raises(HeaderError, match=message):
+        read_header(io.BytesIO(data[:cut]))
+
+
+def test_headers_of_open_files_may_be_larger_than_an_upload_may_send():
+    names = {f"{number:0200d}": ("U8", (0,)) for number in range(70_000)}
+    data = build_header(names)
+    assert len(data) > MAX_HEADER_BYTES
+    assert len(read_header(io.BytesIO(data)).tensors) == len(names)

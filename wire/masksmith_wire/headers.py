@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
@@ -59,12 +60,17 @@ class Header:
     file_bytes: int = 0
 
 
+def data_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Give the size of a tensor's data; items of less than a byte are packed."""
+    return -(-math.prod(shape) * DTYPE_BITS[dtype] // 8)
+
+
 def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str] | None = None) -> bytes:
     """Build a file's length and header for tensors given as (dtype, shape), their data one after the other."""
     document: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, (dtype, shape) in tensors.items():
-        end = offset + math.prod(shape) * DTYPE_BITS[dtype] // 8
+        end = offset + data_bytes(dtype, shape)
         document[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(document, separators=(",", ":")).encode()
@@ -109,6 +115,21 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
         what = "truncated" if file_bytes < promised else "followed by bytes that belong to no tensor"
         raise HeaderError(f"file is {what}: {file_bytes} bytes, the header promises {promised}")
     return Header(tensors, metadata, promised)
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of an open file, which may be of any size, and check that the file has the size it promises.
+
+    Raises:
+        HeaderError: If it is no safetensors file, or truncated.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    length = header_length(file.read(PREFIX_BYTES), limit=max(2, size))
+    text = file.read(length)
+    if len(text) < length:
+        raise HeaderError(f"file is truncated: its header claims {length} bytes, {len(text)} are there")
+    return parse_header(text, size)
 
 
 def _load(text: bytes) -> dict[str, Any]:
@@ -162,7 +183,7 @@ def _entry(name: str, value: Any, base: int) -> TensorEntry:
         raise HeaderError(f"tensor {name[:200]!r} has a malformed shape {str(shape)[:80]}")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise HeaderError(f"tensor {name[:200]!r} has malformed data_offsets {str(offsets)[:80]}")
-    needed = -(-math.prod(shape) * DTYPE_BITS[dtype] // 8)
+    needed = data_bytes(dtype, shape)
     if offsets[1] - offsets[0] != needed:
         raise HeaderError(f"tensor {name[:200]!r} spans {offsets[1] - offsets[0]} bytes, its shape needs {needed}")
     return TensorEntry(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])

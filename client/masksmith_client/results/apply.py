@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +13,7 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client.submission.files import read_metadata, read_path
 from masksmith_client.submission.weights import Weight, flat_shape
-from masksmith_wire.headers import DTYPE_BITS
+from masksmith_wire.headers import DTYPE_BITS, build_header
 
 from .masks import Masks
 from .whole_file import whole_file
@@ -55,7 +53,8 @@ def apply_masks(
     weights = read_path(model)
     _check(masks, weights, model)
     with whole_file(output) as file:
-        file.write(_header(weights, read_metadata(model)))
+        shapes = {weight.name: (weight.dtype, weight.shape) for weight in weights}
+        file.write(build_header(shapes, read_metadata(model)))
         return [_write(file, weight, masks, on_bytes) for weight in weights]
 
 
@@ -74,18 +73,6 @@ def _check(masks: Masks, weights: list[Weight], model: Path) -> None:
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(weight.shape)}")
         if DTYPE_BITS[weight.dtype] % 8 or weight.dtype == "F8_E8M0":
             raise InputError(f"{name!r} has dtype {weight.dtype}, whose entries cannot be zeroed one by one")
-
-
-def _header(weights: list[Weight], metadata: Mapping[str, str]) -> bytes:
-    document: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for weight in weights:
-        end = offset + weight.data_bytes
-        document[weight.name] = {"dtype": weight.dtype, "shape": list(weight.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
 
 
 def _write(file: BinaryIO, weight: Weight, masks: Masks, on_bytes: Callable[[int], None]) -> Applied:

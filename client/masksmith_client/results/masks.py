@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from masksmith_client._errors import InputError, TransportError
-from masksmith_client.submission.headers import read_header
 from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
-from masksmith_wire.headers import HeaderError, TensorEntry
+from masksmith_wire.headers import HeaderError, TensorEntry, read_header
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
 from .whole_file import whole_file

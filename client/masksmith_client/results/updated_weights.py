@@ -11,11 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from masksmith_client.submission.headers import read_header
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from masksmith_client.submission.weights import Restore, as_numpy
 from masksmith_wire.dtypes import to_numpy
-from masksmith_wire.headers import TensorEntry
+from masksmith_wire.headers import TensorEntry, read_header
 
 from .whole_file import whole_file
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from masksmith_client._errors import InputError
-from masksmith_wire.headers import Header, HeaderError, TensorEntry
+from masksmith_wire.headers import Header, HeaderError, TensorEntry, read_header
 
-from .headers import read_header
 from .weights import PIECE_BYTES, Weight
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})

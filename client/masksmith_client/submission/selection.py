@@ -22,7 +22,8 @@ def select(
         InputError: If a name or glob matches nothing, a spelled-out weight cannot be masked, or nothing is left.
     """
     candidates = [
-        Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=weight.trouble) for weight in weights
+        Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=weight.unsupported_reason)
+        for weight in weights
     ]
     try:
         return layouts.select(candidates, pattern, layers, exclude, bound=bound)

@@ -53,19 +53,19 @@ def _weight(name: Any, value: Any) -> Weight:
 def _numpy_weight(name: str, array: npt.NDArray[Any]) -> Weight:
     dtype = array.dtype.name
     known = SAFETENSORS_DTYPES.get(dtype)
-    trouble = None if known else f"dtype {dtype} cannot be sent"
-    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), as_numpy, trouble)
+    reason = None if known else f"dtype {dtype} cannot be sent"
+    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), as_numpy, reason)
 
 
 def _torch_weight(name: str, tensor: Any) -> Weight:
     dtype = str(tensor.dtype).removeprefix("torch.")
     known = SAFETENSORS_DTYPES.get(dtype)
-    trouble = _torch_trouble(tensor) or (None if known else f"dtype {dtype} cannot be sent")
+    reason = _unsupported_reason(tensor) or (None if known else f"dtype {dtype} cannot be sent")
     shape = tuple(int(length) for length in tensor.shape)
-    return Weight(name, known or dtype, shape, lambda: _torch_pieces(tensor), _restore_on(tensor), trouble)
+    return Weight(name, known or dtype, shape, lambda: _torch_pieces(tensor), _restore_on(tensor), reason)
 
 
-def _torch_trouble(tensor: Any) -> str | None:
+def _unsupported_reason(tensor: Any) -> str | None:
     if str(tensor.layout) != "torch.strided":
         return f"layout {tensor.layout} is not dense; pass .to_dense()"
     if tensor.device.type == "meta":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from masksmith_wire.headers import DTYPE_BITS
+from masksmith_wire.headers import build_header, data_bytes
 
 KEY = "weight"
 """Name of the tensor inside its file: the same for all, so that equal weights have equal digests."""
@@ -39,7 +37,7 @@ class Weight:
         shape: Its shape.
         read: Gives its little-endian bytes in pieces; may be called again, from any thread.
         restore: Turns a numpy array, such as a mask, into the weight's own kind.
-        trouble: Why its bytes cannot be read, where they cannot.
+        unsupported_reason: Why its bytes cannot be read, where they cannot.
     """
 
     name: str
@@ -47,12 +45,12 @@ class Weight:
     shape: tuple[int, ...]
     read: Callable[[], Iterator[bytes | memoryview]]
     restore: Restore = as_numpy
-    trouble: str | None = None
+    unsupported_reason: str | None = None
 
     @property
     def data_bytes(self) -> int:
         """Size of its data."""
-        return -(-math.prod(self.shape) * DTYPE_BITS[self.dtype] // 8)
+        return data_bytes(self.dtype, self.shape)
 
     @property
     def file_bytes(self) -> int:
@@ -61,10 +59,7 @@ class Weight:
 
     def header(self) -> bytes:
         """Give the beginning of its file, padded so that the data is aligned."""
-        member = {"dtype": self.dtype, "shape": list(self.shape), "data_offsets": [0, self.data_bytes]}
-        text = json.dumps({KEY: member}, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        return struct.pack("<Q", len(text)) + text
+        return build_header({KEY: (self.dtype, self.shape)})
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Give its file in pieces of at most half a MiB."""
