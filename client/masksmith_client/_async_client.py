@@ -1,8 +1,9 @@
-"""The asyncio client, the twin of `_client`: the same steps with awaits."""
+"""The asyncio client; `_client` has the blocking one. What they do is in `operations`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -11,15 +12,16 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
-from ._async_jobs import AsyncJobs
-from ._info import Info, read_info
+from ._async_jobs import AsyncJob, AsyncJobs
+from ._info import Info
+from .operations.service import ServiceOperations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
-from .transport import calls as calls
-from .transport.async_connection import AsyncConnection
+from .transport.async_driver import AsyncDriver
 from .transport.http import DEFAULT_TIMEOUT_S, timeouts
 from .transport.retry import RetryPolicy
+from .transport.session import Session
 from .transport.settings import settings
 
 
@@ -42,10 +44,11 @@ class AsyncClient:
         retry: RetryPolicy | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        found = settings(url, token)
-        self.url = found.url
-        self._connection = AsyncConnection(found, retry or RetryPolicy(), timeouts(timeout_s), transport)
-        self.jobs = AsyncJobs(self._connection)
+        session = Session(settings(url, token), retry or RetryPolicy())
+        self.url = session.settings.url
+        self._driver = AsyncDriver(session, timeouts(timeout_s), transport)
+        self._operations = ServiceOperations(session, partial(AsyncJob, self._driver))
+        self.jobs = AsyncJobs(self._driver, self._operations)
 
     async def solve(
         self,
@@ -57,8 +60,7 @@ class AsyncClient:
         **options: Unpack[SubmitOptions],
     ) -> Masks:
         """Upload weights, wait for their best masks, and download them; see `Client.solve`."""
-        job = await self.jobs.submit(weights, pattern, progress=progress, **options)
-        return await (await job.wait(timeout_s, progress=progress)).masks()
+        return await self._driver.run(self._operations.solve(weights, pattern, progress, timeout_s, options))
 
     async def benchmark(
         self,
@@ -71,22 +73,16 @@ class AsyncClient:
         **options: Unpack[BenchmarkOptions],
     ) -> Report:
         """Measure what masks buy on the service's device, and wait for the report. See `Client.benchmark`."""
-        job = await self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
-        return await job.wait_for_report(timeout_s, progress=progress)
+        operation = self._operations.benchmark(model, patterns, masks_of, progress, timeout_s, options)
+        return await self._driver.run(operation)
 
     async def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""
-        return read_info(
-            self.url,
-            trouble=await self._connection.send(calls.get_readiness()),
-            workers=await self._connection.send(calls.get_workers()),
-            patterns=await self._connection.send(calls.get_capabilities("patterns")),
-            solvers=await self._connection.send(calls.get_capabilities("solvers")),
-        )
+        return await self._driver.run(self._operations.info())
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._connection.close()
+        await self._driver.close()
 
     async def __aenter__(self) -> Self:
         return self

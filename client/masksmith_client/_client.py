@@ -1,9 +1,10 @@
-"""The blocking client. Its asyncio twin is `_async_client`."""
+"""The blocking client; `_async_client` has the one for asyncio. What they do is in `operations`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -12,21 +13,22 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
-from ._info import Info, read_info
-from ._jobs import Jobs
+from ._info import Info
+from ._jobs import Job, Jobs
+from .operations.service import ServiceOperations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
-from .transport import calls as calls
-from .transport.connection import Connection
+from .transport.driver import Driver
 from .transport.http import DEFAULT_TIMEOUT_S, timeouts
 from .transport.retry import RetryPolicy
+from .transport.session import Session
 from .transport.settings import settings
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What a client was made with: enough to make it anew in another process."""
+class ClientConfiguration:
+    """The arguments of a client: enough to make it again in another process."""
 
     url: str
     token: str | None = field(repr=False)
@@ -60,12 +62,15 @@ class Client:
         retry: RetryPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        found = settings(url, token)
-        policy = retry or RetryPolicy()
-        self.url = found.url
-        self.given = None if transport is not None else Given(found.url, found.token, timeout_s, policy)
-        self._connection = Connection(found, policy, timeouts(timeout_s), transport)
-        self.jobs = Jobs(self._connection)
+        session = Session(settings(url, token), retry or RetryPolicy())
+        self.url, token = session.settings.url, session.settings.token
+        # None if it has a transport of its own, which no other process could use.
+        self.configuration: ClientConfiguration | None = None
+        if transport is None:
+            self.configuration = ClientConfiguration(self.url, token, timeout_s, session.policy)
+        self._driver = Driver(session, timeouts(timeout_s), transport)
+        self._operations = ServiceOperations(session, partial(Job, self._driver))
+        self.jobs = Jobs(self._driver, self._operations)
 
     def solve(
         self,
@@ -95,8 +100,7 @@ class Client:
             StatusError: If the service refused.
             TransportError: If it cannot be reached, or `timeout_s` is over.
         """
-        job = self.jobs.submit(weights, pattern, progress=progress, **options)
-        return job.wait(timeout_s, progress=progress).masks()
+        return self._driver.run(self._operations.solve(weights, pattern, progress, timeout_s, options))
 
     def benchmark(
         self,
@@ -125,22 +129,16 @@ class Client:
             JobFailedError: If nothing was measured, or the job was canceled. What failed beside what was measured
                 stands in the report's `failures`.
         """
-        job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
-        return job.wait_for_report(timeout_s, progress=progress)
+        operation = self._operations.benchmark(model, patterns, masks_of, progress, timeout_s, options)
+        return self._driver.run(operation)
 
     def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""
-        return read_info(
-            self.url,
-            trouble=self._connection.send(calls.get_readiness()),
-            workers=self._connection.send(calls.get_workers()),
-            patterns=self._connection.send(calls.get_capabilities("patterns")),
-            solvers=self._connection.send(calls.get_capabilities("solvers")),
-        )
+        return self._driver.run(self._operations.info())
 
     def close(self) -> None:
         """Close all connections."""
-        self._connection.close()
+        self._driver.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,13 +18,11 @@ ClientError
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING
 
 from masksmith_wire.documents import CaseView, JobState, TensorReport
 from masksmith_wire.errors import Problem
 
-if TYPE_CHECKING:
-    from ._job_view import JobView
+from ._job_view import JobView
 
 
 class ClientError(Exception):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith_wire.documents import WorkerInfo
-from masksmith_wire.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +26,3 @@ class Info:
     workers: list[WorkerInfo]
     patterns: Any
     solvers: Any
-
-
-def read_info(url: str, trouble: Problem | None, workers: list[WorkerInfo], patterns: Any, solvers: Any) -> Info:
-    """Put the answers together."""
-    return Info(url, trouble is None, None if trouble is None else trouble.detail, workers, patterns, solvers)

@@ -1,4 +1,4 @@
-"""What blocking and asyncio jobs have in common: everything but I/O."""
+"""What blocking and asyncio jobs have in common: the job as it was last seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from masksmith_wire.documents import Job as JobDocument, JobState, Skipped, TensorReport
 
-from ._errors import JobFailedError
 from ._notebook import job_html
 from .submission.weights import Restore
 
@@ -56,7 +55,3 @@ class JobView:
 
     def _repr_html_(self) -> str:
         return job_html(self.document)
-
-    def _check(self) -> None:
-        if self.state in (JobState.FAILED, JobState.CANCELED):
-            raise JobFailedError(self)

@@ -16,9 +16,9 @@ class Bar:
     """A bar that several threads may move.
 
     Args:
-        what: What is going on.
-        total: Where it ends.
-        show: True, False, or None for whenever somebody is likely to look.
+        what: The work that it shows.
+        total: Its end.
+        show: True, False, or None: on terminals and in notebooks.
         in_bytes: Whether it counts bytes.
         unit: What else it counts.
     """
@@ -41,7 +41,7 @@ class Bar:
             self.move(event.progress.done, event.progress.total)
 
     def move(self, done: int, total: int) -> None:
-        """Move to a place, which may also end elsewhere than was thought."""
+        """Move to a place; the end may have changed."""
         self._bar.total = total
         self.advance(done - self._bar.n)
 

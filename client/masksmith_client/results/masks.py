@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from masksmith_client._errors import InputError, TransportError
+from masksmith_client._errors import InputError
 from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
-from masksmith_wire.headers import HeaderError, TensorEntry, read_header
+from masksmith_wire.headers import TensorEntry, read_header
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
 from .whole_file import whole_file
@@ -133,15 +133,3 @@ class Masks(Mapping[str, Any]):
             return False
         shape = tuple(self.infos[entry.name].shape)
         return bool(shape) and entry.shape == (*shape[:-1], packed_width(shape))
-
-
-def check_file(file: BinaryIO) -> None:
-    """Check that a downloaded masks file arrived whole.
-
-    Raises:
-        TransportError: If it did not.
-    """
-    try:
-        read_header(file)
-    except HeaderError as error:
-        raise TransportError(f"the download of the masks was cut: {error}") from None

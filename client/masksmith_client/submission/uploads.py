@@ -1,14 +1,14 @@
-"""Sending tensors, several at once: hash, ask, send what is missing."""
+"""Uploading tensors, several at once: each is hashed, and sent only if the service lacks it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from masksmith_client._progress import Bar
 from masksmith_client.transport import calls as calls
-from masksmith_client.transport.connection import Connection, StoppedError
+from masksmith_client.transport.effects import Block, Gather, Operation
+from masksmith_client.transport.session import Session
 
 from .prepare import Submission
 from .weights import Weight
@@ -17,65 +17,45 @@ PARALLEL = 4
 
 
 class Tracker:
-    """What all uploads of a submission share: the bar, which digests are taken care of, and whether to stop."""
+    """What all uploads of a submission share: the bar, and the digests that one of them takes care of."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._claimed: set[str] = set()
         self._sent: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.stopped = threading.Event()
 
     def claim(self, digest: str) -> bool:
-        """Whether the caller is the first to come with this digest; tied weights share one."""
+        """Whether the caller is the first with this digest; tied weights share one."""
         with self._lock:
-            fresh = digest not in self._claimed
+            first = digest not in self._claimed
             self._claimed.add(digest)
-        return fresh
+        return first
 
     def skip(self, weight: Weight) -> None:
-        """Note that a weight need not travel."""
+        """Move the bar over a weight that is not sent."""
         self._bar.advance(weight.file_bytes)
 
     def body(self, weight: Weight) -> Iterator[bytes]:
-        """Give a weight's file while moving the bar, which goes back first if an earlier attempt was cut."""
+        """Give a weight's file while moving the bar, which moves back first if an earlier attempt was cut."""
         self._bar.advance(-self._sent.pop(weight.name, 0))
         for piece in weight.pieces():
-            if self.stopped.is_set():
-                raise StoppedError
             self._bar.advance(len(piece))
             self._sent[weight.name] = self._sent.get(weight.name, 0) + len(piece)
             yield bytes(piece)
 
 
-def upload(connection: Connection, submission: Submission, *, progress: bool | None) -> list[str]:
-    """Bring a submission's uploads to the service; gives the digest of each."""
+def upload(session: Session, submission: Submission, *, progress: bool | None) -> Operation[list[str]]:
+    """Upload all of a submission that the service lacks; gives the digest of each weight."""
     with Bar("uploading", submission.total_bytes, show=progress, in_bytes=True) as bar:
         tracker = Tracker(bar)
-        pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="masksmith-upload")
-        try:
-            futures = [pool.submit(_upload_one, connection, weight, tracker) for weight in submission.uploads]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            _raise_first(done)
-            return [future.result() for future in futures]
-        finally:
-            tracker.stopped.set()
-            pool.shutdown(cancel_futures=True)
+        return (yield from Gather([_upload(session, weight, tracker) for weight in submission.uploads], PARALLEL))
 
 
-def _upload_one(connection: Connection, weight: Weight, tracker: Tracker) -> str:
-    digest = weight.digest()
-    if tracker.stopped.is_set():
-        raise StoppedError
-    if not tracker.claim(digest) or connection.send(calls.has_tensor(digest), tracker.stopped):
+def _upload(session: Session, weight: Weight, tracker: Tracker) -> Operation[str]:
+    digest = yield from Block(weight.digest)
+    if not tracker.claim(digest) or (yield from session.send(calls.has_tensor(digest))):
         tracker.skip(weight)
     else:
-        connection.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes), tracker.stopped)
+        yield from session.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes))
     return digest
-
-
-def _raise_first(done: set[Future[str]]) -> None:
-    errors = [error for future in done if (error := future.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, StoppedError):
-            raise error

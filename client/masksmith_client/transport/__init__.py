@@ -1,1 +1,1 @@
-"""HTTP: requests as values, connections that send and try again, events."""
+"""HTTP: requests as values, effects that blocking and asyncio drivers execute, retries, events."""

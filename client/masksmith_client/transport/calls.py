@@ -60,7 +60,7 @@ class Call(Generic[T]):
         """Read an answer whose body has arrived.
 
         Raises:
-            StatusError: If it says no.
+            StatusError: If it is an error response.
             WireError: If it cannot be understood.
         """
         if not response.is_success and response.status_code not in self.expected:
@@ -74,7 +74,7 @@ class Call(Generic[T]):
 
 
 def refusal(response: httpx2.Response) -> StatusError:
-    """Make the exception for an answer that says no; what is no problem document becomes one."""
+    """Make the exception for an error response; a body that is no problem document becomes one."""
     status = response.status_code
     try:
         problem = Problem.model_validate_json(response.content)
@@ -98,7 +98,7 @@ def _nothing(_: httpx2.Response) -> None:
     return None
 
 
-def _found(response: httpx2.Response) -> bool:
+def _exists(response: httpx2.Response) -> bool:
     return response.status_code != 404
 
 
@@ -108,7 +108,7 @@ def _json(response: httpx2.Response) -> Any:
 
 def has_tensor(digest: str) -> Call[bool]:
     """Ask whether the service has a tensor already."""
-    return Call("HEAD", f"/v1/tensors/{digest}", _found, expected=frozenset({404}))
+    return Call("HEAD", f"/v1/tensors/{digest}", _exists, expected=frozenset({404}))
 
 
 def put_tensor(digest: str, body: Body, size: int) -> Call[None]:
@@ -167,7 +167,7 @@ class Pages:
         return list_jobs(self._after, min(self._page, self.left))
 
     def take(self, page: JobPage) -> list[JobSummary]:
-        """Take a page in."""
+        """Note where the next page begins, and give the jobs of this one."""
         self._after = page.next
         self.left = self.left - len(page.jobs) if page.next is not None else 0
         return page.jobs
@@ -206,10 +206,10 @@ def check_wire() -> Call[None]:
         document = response.json()
         if not isinstance(document, dict) or not isinstance(document.get("wire_version"), int):
             raise ValueError
-        found = document["wire_version"]
-        if found != WIRE_VERSION:
-            old = "the service" if found < WIRE_VERSION else "this client"
-            raise WireError(f"the service speaks wire version {found}, this client {WIRE_VERSION}: upgrade {old}")
+        version = document["wire_version"]
+        if version != WIRE_VERSION:
+            older = "the service" if version < WIRE_VERSION else "this client"
+            raise WireError(f"the service speaks wire version {version}, this client {WIRE_VERSION}: upgrade {older}")
 
     return Call("GET", "/healthz", parse)
 

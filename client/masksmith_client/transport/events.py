@@ -16,7 +16,7 @@ SILENCE_S = 45.0
 """The service pings every 15 s; silence for three times that is a dead connection."""
 
 POLL_BELOW_S = 20.0
-"""With less time left than this a wait polls: it could not be told in time that nothing happens."""
+"""With less time left than this a wait polls: a stream without events could block beyond the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Event:
 
 
 def events_of(document: Job) -> list[Event]:
-    """Tell a job's present as events."""
+    """Give a job's present progress and state as events."""
     return [
         Event("progress", document.progress.model_dump()),
         Event("state", {"state": document.state.value}),
@@ -60,7 +60,7 @@ class EventParser:
         self._id: str | None = None
 
     def feed(self, line: str) -> Event | None:
-        """Take a line without its end; gives an event when the line completes one that can be read."""
+        """Parse a line without its end; gives the event that the line completes, if it can be read."""
         if line:
             self._take(*_split(line))
             return None
@@ -87,37 +87,37 @@ def _split(line: str) -> tuple[str, str]:
 
 
 class Following:
-    """Where a follower of events stands: the last event seen, and how long the service has been out of reach."""
+    """State between the streams of one job: the last event, and how long the service has been out of reach."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.last_id: str | None = None
         self._policy = policy
-        self._seen = 0
+        self._events = 0
         self._failures = 0
         self._since: float | None = None
 
     def begin(self) -> str | None:
         """Begin another stream; gives the event to resume after."""
-        self._seen = 0
+        self._events = 0
         return self.last_id
 
     @property
-    def learnt_nothing(self) -> bool:
-        """Whether the stream gave no event; a proxy may hold them back, so the job itself must be looked at."""
-        return self._seen == 0
+    def is_empty(self) -> bool:
+        """Whether the stream gave no event; a proxy may buffer them, so the job itself must be read."""
+        return self._events == 0
 
-    def saw(self, event: Event | None) -> None:
-        """Take what a stream gave; whatever it is, the service is in reach."""
+    def note(self, event: Event | None) -> None:
+        """Note what a stream gave; an event or not, the service is in reach."""
         self._failures, self._since = 0, None
         if event is not None:
-            self._seen += 1
+            self._events += 1
             self.last_id = event.id or self.last_id
 
     def pause_s(self, error: ClientError | None = None) -> float:
-        """Give the pause before coming back to a stream that has ended too soon.
+        """Give the pause before the next stream, after one that ended too soon.
 
         Raises:
-            ClientError: The error, where coming back is pointless or the outage lasts for too long.
+            ClientError: The error, if another stream is useless or the outage lasts for too long.
         """
         if error is None:
             return self._policy.pause_s(0)
@@ -130,7 +130,7 @@ class Following:
 
 
 class Deadline:
-    """The end of a caller's patience; None is endless."""
+    """The end of a wait; None is endless."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
@@ -158,5 +158,5 @@ class Deadline:
 
 
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
-    """Give the pause before the next look: short at first, since small jobs end soon."""
+    """Give the pause before the next poll: short at first, since small jobs end soon."""
     return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.left_s))

@@ -1,8 +1,9 @@
-"""How both twins set up httpx2."""
+"""What both drivers share of httpx2: options and requests."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import httpx2
 from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
+from .calls import Call
 from .settings import Settings
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -37,3 +39,17 @@ def client_options(settings: Settings, timeout: httpx2.Timeout) -> dict[str, Any
         # A proxy of the environment cannot be meant for a service on this machine.
         "trust_env": not settings.is_loopback,
     }
+
+
+def build_request(
+    http: httpx2.Client | httpx2.AsyncClient,
+    call: Call[Any],
+    content: Iterator[bytes] | AsyncIterator[bytes] | None,
+    silence_s: float | None = None,
+) -> httpx2.Request:
+    """Build the request of a call; `silence_s` replaces the read timeout."""
+    params, headers = dict(call.params), dict(call.headers)
+    request = http.build_request(call.method, call.path, params=params, headers=headers, content=content)
+    if silence_s is not None:
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": silence_s}
+    return request

@@ -1,4 +1,4 @@
-"""When to try again, and after how long: decided here, slept by the sync and async twins."""
+"""When to try again, and after how long: decided here, executed by the drivers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from masksmith_client._errors import ClientError, ConnectError, StatusError, Tim
 
 log = logging.getLogger("masksmith_client")
 
+FAILURES = (httpx2.RequestError, ClientError)
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient a client is.
+    """How often, and after which pauses, failed requests are sent again.
 
     Attributes:
         retries: Attempts after the first.
-        first_contact_retries: The same, while nobody has ever answered at the URL: it may well be wrong.
+        first_contact_retries: The same, while nothing has ever answered at the URL, which may be wrong.
         first_s: Pause before the second attempt; doubles with every further one.
-        longest_s: Longest pause of its own; a `Retry-After` may ask for more.
-        longest_retry_after_s: Longest `Retry-After` that is obeyed; beyond it the error is raised at once.
+        longest_s: Longest pause; a `Retry-After` may be longer.
+        longest_retry_after_s: Longest `Retry-After` that is waited for; beyond it the error is raised at once.
         outage_s: How long a service that answered before may be out of reach, as while it restarts.
     """
 
@@ -38,7 +39,7 @@ class RetryPolicy:
     outage_s: float = 120.0
 
     def pause_s(self, attempt: int) -> float:
-        """Pause after failed attempt number `attempt` (from 0), with jitter so that clients do not march in step."""
+        """Pause after failed attempt number `attempt` (from 0), with jitter so that clients do not retry in step."""
         # ruff's S311 does not apply: nothing secret hangs on the jitter.
         return min(self.first_s * 2.0**attempt, self.longest_s) * random.uniform(0.5, 1.0)
 
@@ -47,9 +48,9 @@ class Attempts:
     """Counts the attempts of one call.
 
     Args:
-        policy: How patient to be.
-        url: What messages call the service.
-        reached: Whether the service has answered before: then it restarts, and that is waited for.
+        policy: When and how often to try again.
+        url: The service's URL, for messages.
+        reached: Whether the service has answered before: then it may be restarting, which is waited for.
     """
 
     def __init__(self, policy: RetryPolicy, url: str, *, reached: bool = False) -> None:
@@ -64,18 +65,18 @@ class Attempts:
         """Give the pause before the next attempt.
 
         Raises:
-            ClientError: The given error as the caller shall see it, where trying again is pointless or was in vain.
+            ClientError: The error in this package's terms, if another attempt is useless or there were enough.
         """
-        seen = as_client_error(error, self._url)
+        failure = as_client_error(error, self._url)
         pause_s = self._policy.pause_s(self._failed)
-        if isinstance(seen, StatusError) and seen.retry_after_s is not None:
-            pause_s = max(pause_s, seen.retry_after_s)
-        if not is_passing(seen) or self._is_over(seen) or pause_s > self._policy.longest_retry_after_s:
-            raise seen from error
+        if isinstance(failure, StatusError) and failure.retry_after_s is not None:
+            pause_s = max(pause_s, failure.retry_after_s)
+        if not is_passing(failure) or self._is_over(failure) or pause_s > self._policy.longest_retry_after_s:
+            raise failure from error
         self._failed += 1
-        self._out_of_reach += isinstance(seen, ConnectError)
+        self._out_of_reach += isinstance(failure, ConnectError)
         if self._failed == 2 and self._reached:
-            log.warning("%s; trying again", seen)
+            log.warning("%s; trying again", failure)
         return pause_s
 
     def _is_over(self, error: ClientError) -> bool:
@@ -94,7 +95,7 @@ def is_passing(error: ClientError) -> bool:
 
 
 def as_client_error(error: Exception, url: str) -> ClientError:
-    """Say in this package's words what went wrong below."""
+    """Give the exception of this package for one of httpx2."""
     if isinstance(error, ClientError):
         return error
     if isinstance(error, httpx2.ConnectError):

@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     @classmethod
     def of(cls, client: Client) -> Recipe | None:
         """Describe a client; None if it has a transport of its own."""
-        given = client.given
+        given = client.configuration
         if given is None:
             return None
         retry = replace(given.retry, outage_s=min(given.retry.outage_s, OUTAGE_S))
