@@ -4,8 +4,10 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,13 @@ CELERY = {
     "worker/masksmith_worker/app.py",
     "worker/masksmith_worker/tasks.py",
 }
+WITHOUT_CIRCLES = [
+    "masksmith_wire",
+    "masksmith_state",
+    "masksmith_service",
+    "masksmith_worker",
+    "masksmith_client",
+]
 SETTINGS = {
     "client/masksmith_client/transport/settings.py",
     "service/masksmith_service/local/settings.py",
@@ -57,6 +66,39 @@ def loaded_by(module):
     # -I -S would hide the packages; -P keeps the folder at hand out of the way.
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+def circle(package):
+    """A circle of modules of a package that import each other, for types or inside functions too; empty without one."""
+    graph = grimp.build_graph(package, cache_dir=None)
+    try:
+        TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize("package", WITHOUT_CIRCLES)
+def test_no_modules_import_each_other_in_a_circle(package):
+    assert circle(package) == []
+
+
+CIRCULAR = {
+    "top": "from .first import A",
+    "types": "if TYPE_CHECKING:\n    from circular_types.first import A",
+    "function": "def f():\n    from . import first",
+}
+
+
+@pytest.mark.parametrize("place", CIRCULAR)
+def test_a_circle_is_seen_wherever_its_imports_stand(place, tmp_path, monkeypatch):
+    package = tmp_path / f"circular_{place}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "first.py").write_text("from .second import B\n")
+    (package / "second.py").write_text(f"from typing import TYPE_CHECKING\n{CIRCULAR[place]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(circle(package.name)) == {f"{package.name}.first", f"{package.name}.second"}
 
 
 @pytest.mark.parametrize("module", ["masksmith.patterns", "masksmith.layouts"])

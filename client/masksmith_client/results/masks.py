@@ -7,19 +7,17 @@ import shutil
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from masksmith_client._errors import InputError
+from masksmith_client._job_view import JobView
 from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import TensorEntry, read_header
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
 from .whole_file import whole_file
-
-if TYPE_CHECKING:
-    from masksmith_client._job_view import JobView
 
 
 class Masks(Mapping[str, Any]):

@@ -1,11 +1,27 @@
-"""The mask of one weight: multiplied in on the way forward, ruled by the method on the way back."""
+"""The mask of one weight: multiplied in on the forward pass; the method decides the backward pass."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .methods.method import Method
+
+class MaskingMethod(Protocol):
+    """What a masking needs of its method."""
+
+    def extend(self, masking: Masking, weight: Tensor) -> None:
+        """Add parameters of the method's own."""
+        ...
+
+    def masked(self, weight: Tensor, masking: Masking) -> Tensor:
+        """Give the masked weight."""
+        ...
+
+    def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+        """Turn the gradient of the masked weight into the dense weight's."""
+        ...
 
 
 class Masking(torch.nn.Module):
@@ -23,7 +39,7 @@ class Masking(torch.nn.Module):
 
     mask: Tensor
 
-    def __init__(self, method: Method, weight: Tensor) -> None:
+    def __init__(self, method: MaskingMethod, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool), persistent=False)
         self.method = method

@@ -14,7 +14,7 @@ from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
-from .layers import MaskedLayer
+from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .refresh import Refresh
 from .refresh_worker.messages import Answer, Question

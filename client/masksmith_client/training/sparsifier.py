@@ -18,7 +18,8 @@ from masksmith_client._errors import ClientError, InputError
 from masksmith_client.submission.prepare import parse_pattern
 
 from .history import History
-from .layers import MaskedLayer, choose
+from .layers import choose
+from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .methods.numbers import not_negative
 from .methods.sr_ste import SRSTE

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from masksmith_client._errors import InputError
 from masksmith_wire.masks import pack, packed_width, unpack
 
-from .layers import MaskedLayer
+from .masked_layer import MaskedLayer
 
 FORMAT = 1
 KEY = "masksmith_training"

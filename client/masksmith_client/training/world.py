@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from masksmith_wire.masks import pack, packed_width, unpack
 
-from .layers import MaskedLayer
+from .masked_layer import MaskedLayer
 from .refresh_worker.messages import Answer
 from .refresh_worker.shared_memory import Memory
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from masksmith_client.training.masked_layer import MaskedLayer
+
 from .method import Method
 from .numbers import not_negative
-
-if TYPE_CHECKING:
-    from masksmith_client.training.layers import MaskedLayer
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from masksmith.patterns import Pattern
+from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masked_weight import MaskedWeight
-
-if TYPE_CHECKING:
-    from masksmith_client.training.layers import MaskedLayer
-    from masksmith_client.training.masking import Masking
+from masksmith_client.training.masking import Masking
 
 
 class Method:

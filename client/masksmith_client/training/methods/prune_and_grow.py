@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from masksmith.patterns import Pattern, TilePattern, Unstructured
 from masksmith_client._errors import InputError
+from masksmith_client.training.masked_layer import MaskedLayer
 
 from .method import Method
 from .numbers import share
-
-if TYPE_CHECKING:
-    from masksmith_client.training.layers import MaskedLayer
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from masksmith_client.training.masked_layer import MaskedLayer
+from masksmith_client.training.masking import Masking
+
 from .method import Method
 from .numbers import not_negative
-
-if TYPE_CHECKING:
-    from masksmith_client.training.layers import MaskedLayer
-    from masksmith_client.training.masking import Masking
 
 EMPTY = 0.01
 """A layer that keeps a smaller share than this gets its thresholds back to zero, as in the paper."""
