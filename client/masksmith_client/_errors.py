@@ -3,15 +3,15 @@
 ClientError
 ├── InputError          what was passed in cannot be used; nothing was sent (also a ValueError)
 ├── TransportError      no usable answer, after all retries
-│   ├── ConnectError    nobody listens at the URL
+│   ├── ConnectError    nothing listens at the URL
 │   └── TimeoutError    too slow, or `timeout_s` is over (also the builtin TimeoutError)
-├── StatusError         the service said no; carries its problem document
+├── StatusError         the service refused; carries its problem document
 │   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request itself is at fault
 │   ├── Unauthorized    401, 403: the token is missing or wrong
 │   ├── NotFound        404, 410: no such job, tensor or result
 │   ├── Conflict        409: not now, such as masks of a job that still runs
 │   ├── RateLimited     429: full, after all retries
-│   └── ServerError     5xx: the service is in trouble, after all retries
+│   └── ServerError     5xx: the service failed, after all retries
 └── JobFailedError      the service did its part, but the job failed or was canceled; carries the job
 """
 
@@ -46,11 +46,11 @@ class TransportError(ClientError):
 
 
 class ConnectError(TransportError):
-    """Nobody listens at the service's URL."""
+    """Nothing listens at the service's URL."""
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """An answer took too long, or a job outlived the caller's patience (the job itself goes on)."""
+    """A response took too long, or a job longer than `timeout_s` (the job itself goes on)."""
 
 
 class WireError(TransportError):
@@ -64,7 +64,7 @@ class StatusError(ClientError):
         problem: The problem document: `detail` says what is wrong, extra members say with which value.
         code: Its stable name, such as `invalid_pattern`.
         status: The HTTP status.
-        request_id: What the service's log knows the request by, where it says so.
+        request_id: The request's id in the service's log, if the response has it.
     """
 
     def __init__(self, problem: Problem, request_id: str | None = None, retry_after_s: float | None = None) -> None:
@@ -105,7 +105,7 @@ class RateLimited(StatusError):
 
 
 class ServerError(StatusError):
-    """The service is in trouble."""
+    """The service failed."""
 
 
 class JobFailedError(ClientError):

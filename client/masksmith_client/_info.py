@@ -13,10 +13,10 @@ class Info:
     """A service's state and abilities.
 
     Attributes:
-        url: Where it was asked.
+        url: The service's URL.
         ready: Whether it can take and do jobs now.
-        trouble: What stops it, where it is not ready.
-        workers: The workers that live; none where only an admin's key sees them.
+        trouble: Why it is not ready; None if it is.
+        workers: The live workers; empty where only an admin's key may see them.
         patterns, solvers: What it says about its patterns and solvers.
     """
 

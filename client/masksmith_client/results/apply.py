@@ -21,7 +21,7 @@ from .whole_file import whole_file
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of one tensor: entries kept, or None where it has no mask and was copied as it was."""
+    """One tensor of the output: entries kept, or None where it has no mask and was copied unchanged."""
 
     name: str
     dtype: str
@@ -64,11 +64,11 @@ def model_bytes(model: Path) -> int:
 
 
 def _check(masks: Masks, weights: list[Weight], model: Path) -> None:
-    found = {weight.name: weight for weight in weights}
+    by_name = {weight.name: weight for weight in weights}
     for name in masks:
-        if name not in found:
+        if name not in by_name:
             raise InputError(f"mask {name!r} has no tensor in {model}")
-        weight = found[name]
+        weight = by_name[name]
         if masks.shape(name) not in (weight.shape, flat_shape(weight.shape)):
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(weight.shape)}")
         if DTYPE_BITS[weight.dtype] % 8 or weight.dtype == "F8_E8M0":

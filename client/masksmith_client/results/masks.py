@@ -27,7 +27,7 @@ class Masks(Mapping[str, Any]):
     at every look-up, so all of them together take one bit an entry, on disk.
 
     Attributes:
-        job: The job that found them, where they come from a service.
+        job: The job that computed them, where they come from a service.
         infos: Shape, pattern, ragged and axis of each.
     """
 
@@ -86,7 +86,7 @@ class Masks(Mapping[str, Any]):
         return part.view(np.bool_).copy() if entry.dtype == "BOOL" else unpack(part, (last - first, cols))
 
     def close(self) -> None:
-        """Give the file back; the masks are gone then unless they were saved."""
+        """Close the file; the masks are lost unless they were saved."""
         self._file.close()
 
     def __getitem__(self, name: str) -> Any:

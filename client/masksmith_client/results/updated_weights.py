@@ -44,7 +44,7 @@ class UpdatedWeights(Mapping[str, Any]):
         return target
 
     def close(self) -> None:
-        """Give the file back; the weights are gone then unless they were saved."""
+        """Close the file; the weights are lost unless they were saved."""
         self._file.close()
 
     def __getitem__(self, name: str) -> Any:

@@ -55,12 +55,12 @@ def _header(path: Path) -> Header:
 def _inside(folder: Path) -> Path:
     indexes = sorted(folder.glob("*.safetensors" + INDEX_SUFFIX))
     files = sorted(folder.glob("*.safetensors"))
-    for found in (indexes, files):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found[:4])
-            raise InputError(f"{folder} holds {len(found)} candidates ({names}, ...); name the one that is meant")
+    for paths in (indexes, files):
+        if len(paths) == 1:
+            return paths[0]
+        if paths:
+            names = ", ".join(path.name for path in paths[:4])
+            raise InputError(f"{folder} holds {len(paths)} candidates ({names}, ...); name the one that is meant")
     pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise InputError(_pickle_hint(pickles[0]))
@@ -73,17 +73,17 @@ def _sharded(index: Path) -> list[Weight]:
         files = {str(name): str(file) for name, file in members.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{index} is no checkpoint index: it has no 'weight_map' of names to files") from None
-    found: dict[str, Weight] = {}
+    weights: dict[str, Weight] = {}
     for file in dict.fromkeys(files.values()):
-        found |= {weight.name: weight for weight in _weights(index.parent / file, _shard_header(index, file))}
-    missing = [name for name in files if name not in found]
+        weights |= {weight.name: weight for weight in _weights(index.parent / file, _shard_header(index, file))}
+    missing = [name for name in files if name not in weights]
     if missing:
         raise InputError(f"{index} promises {missing[0]!r} in {files[missing[0]]}, which does not hold it")
-    return [found[name] for name in files]
+    return [weights[name] for name in files]
 
 
 def _shard_header(index: Path, file: str) -> Header:
-    # An index may come from a stranger: it names files beside itself, nothing else.
+    # An index may be untrusted: it names files in its own directory, nothing else.
     if Path(file).name != file:
         raise InputError(f"{index} points outside of its directory: {file!r}")
     if Path(file).suffix in PICKLES:

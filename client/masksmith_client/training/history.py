@@ -1,4 +1,4 @@
-"""What refreshes did: known of each layer, and recorded of each refresh."""
+"""What refreshes did: a report for each layer, and a record for each refresh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from masksmith_wire.totals import total_retained
 
-from .refresh_worker.messages import Answer, Found
+from .refresh_worker.messages import LayerResult, RefreshResponse
 from .refresher import Pending
 from .report import LayerReport, RefreshRecord
 
@@ -20,7 +20,7 @@ class History:
     """The last report of every layer, and the records of all refreshes.
 
     Attributes:
-        layers: By name; densities are filled in by whoever asks.
+        layers: By name; their densities are filled in when a report is made.
         records: The oldest first.
     """
 
@@ -29,23 +29,23 @@ class History:
         self.records: list[RefreshRecord] = []
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
 
-    def add(self, answer: Answer, pending: Pending, step: int, dense: Iterable[str]) -> None:
-        """Note an answer that is applied after optimizer step `step`; masks of layers that were dense flip nothing."""
-        flips = {name: 0 if name in dense else one.added + one.dropped for name, one in answer.layers.items()}
-        for name, one in answer.layers.items():
-            self.layers[name] = self._known(name, one, pending.step, flips[name])
-        found = answer.layers.values()
-        new = [one for one in found if one.error is None and not one.unchanged]
+    def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str]) -> None:
+        """Record a response applied after optimizer step `step`; masks of layers that were dense flip nothing."""
+        flips = {name: 0 if name in dense else one.added + one.dropped for name, one in response.layers.items()}
+        for name, one in response.layers.items():
+            self.layers[name] = self._report(name, one, pending.step, flips[name])
+        results = response.layers.values()
+        new = [one for one in results if one.has_new_mask]
         sad = sum(flips.values())
         self.records.append(
             RefreshRecord(
                 asked_at=pending.step,
                 applied_at=step,
-                wait_s=time.monotonic() - pending.asked_s,
+                wait_s=time.monotonic() - pending.requested_s,
                 pattern=str(pending.pattern),
-                sent=sum(not one.unchanged for one in found),
-                unchanged=sum(one.unchanged for one in found),
-                failed=sum(one.error is not None for one in found),
+                sent=sum(not one.unchanged for one in results),
+                unchanged=sum(one.unchanged for one in results),
+                failed=sum(one.error is not None for one in results),
                 sad=sad,
                 flip_rate=sad / sum(self._entries.values()),
                 retained=total_retained((one.objective, one.retained) for one in new),
@@ -56,26 +56,26 @@ class History:
     def state(self) -> dict[str, Any]:
         """Give everything as plain lists and dicts."""
         return {
-            "layers": [asdict(known) for known in self.layers.values()],
+            "layers": [asdict(report) for report in self.layers.values()],
             "refreshes": [asdict(record) for record in self.records],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave."""
-        known = [LayerReport(**{**told, "shape": tuple(told["shape"])}) for told in state["layers"]]
-        self.layers = {report.name: report for report in known}
-        self.records = [RefreshRecord(**told) for told in state["refreshes"]]
+        """Go on from what `state` gave."""
+        reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
+        self.layers = {report.name: report for report in reports}
+        self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
 
-    def _known(self, name: str, found: Found, step: int, sad: int) -> LayerReport:
-        known = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
-        if found.error is not None or found.unchanged:
-            return known
+    def _report(self, name: str, result: LayerResult, step: int, sad: int) -> LayerReport:
+        report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
+        if not result.has_new_mask:
+            return report
         return replace(
-            known,
+            report,
             asked_at=step,
-            status=found.status,
-            gap=found.gap,
-            retained=found.retained,
-            objective=found.objective,
-            upper_bound=found.upper_bound,
+            status=result.status,
+            gap=result.gap,
+            retained=result.retained,
+            objective=result.objective,
+            upper_bound=result.upper_bound,
         )

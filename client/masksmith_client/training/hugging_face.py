@@ -44,7 +44,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         self._resume_from = resume_from
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
     ) -> None:
         """Watch the optimizer, and go on where a resumed run stopped.
 
@@ -58,18 +58,22 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             self.sparsifier.load(folder / FILE)
         if self.sparsifier.method.needs_optimizer:
             # accelerate wraps the optimizer, and the wrapper has no hooks.
-            self.sparsifier.watch(getattr(given["optimizer"], "optimizer", given["optimizer"]))
+            self.sparsifier.watch(getattr(objects["optimizer"], "optimizer", objects["optimizer"]))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
         """Step; the Trainer calls this once an optimizer step."""
         self.sparsifier.step()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
         """Write the state beside the model."""
         if state.is_world_process_zero:
             self.sparsifier.save(_checkpoint(args, state) / FILE)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
         """Bake."""
         if self._bake:
             self.sparsifier.bake()

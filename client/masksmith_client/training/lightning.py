@@ -54,7 +54,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is not loo
             self.sparsifier.bake()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop asking."""
+        """Stop refreshing."""
         self.sparsifier.close()
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from masksmith_client._errors import InputError
 
 @dataclass(frozen=True)
 class Refresh:
-    """When masks are asked for, and who does the asking.
+    """When masks are requested, and with which processors.
 
     Attributes:
-        every: Steps between two askings, at least 1.
-        begin: First step at which masks are asked for.
+        every: Steps between two requests, at least 1.
+        begin: First step at which masks are requested.
         until: Step from which on they are not: the last masks stay. None: to the end.
-        wait: Whether `step` waits for the answer and applies it at once. Training is reproducible then, but waits.
-        timeout_s: Seconds after which an answer is given up; the next asking starts afresh.
-        cores: Processors that the asking process may use; those of the training process unless given.
+        wait: Whether `step` waits for the masks and applies them at once. Training is reproducible then, but waits.
+        timeout_s: Seconds after which a request is given up; the next one starts again.
+        cores: Processors that the refresh process may use; those of the training process unless given.
 
     Raises:
         InputError: If a number is out of range.
@@ -45,17 +45,17 @@ class Refresh:
             raise InputError(f"refresh: timeout_s={self.timeout_s} must be positive")
 
     def is_due(self, step: int) -> bool:
-        """Whether masks are to be asked for after this many optimizer steps."""
+        """Whether masks are to be requested after this many optimizer steps."""
         over = self.until is not None and step >= self.until
         return step >= self.begin and step % self.every == 0 and not over
 
 
-def as_refresh(given: int | Refresh | None) -> Refresh | None:
-    """Read what `Sparsifier(refresh=...)` takes: steps, a `Refresh`, or None for masks that are found once.
+def as_refresh(refresh: int | Refresh | None) -> Refresh | None:
+    """Read what `Sparsifier(refresh=...)` takes: steps, a `Refresh`, or None for masks that are computed once.
 
     Raises:
         InputError: If it is none of these.
     """
-    if given is None or isinstance(given, Refresh):
-        return given
-    return Refresh(every=given)
+    if refresh is None or isinstance(refresh, Refresh):
+        return refresh
+    return Refresh(every=refresh)

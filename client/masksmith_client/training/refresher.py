@@ -1,4 +1,4 @@
-"""The asking side: copies weights, hands them over, and says when answers stay out."""
+"""The training loop's side of refreshes: copies weights, submits requests, logs failures and late responses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .refresh import Refresh
-from .refresh_worker.messages import Answer, Question
+from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import Memory, Slot
 from .refresh_worker.start import start
-from .refresh_worker.thread import Asker
+from .refresh_worker.thread import RefreshWorker
 from .snapshots import Snapshots
 from .world import World
 
@@ -31,22 +31,22 @@ ScoresOf = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class Pending:
-    """A question under way: every process knows of it, though only the first one asked it."""
+    """A request under way: every process knows of it, though only the first one submitted it."""
 
     step: int
     pattern: Pattern
-    asked_s: float
+    requested_s: float
     dropped: bool = False
 
 
 class Refresher:
-    """Asks for masks and takes answers in, one question at a time.
+    """Requests masks and receives them, one request at a time.
 
     Attributes:
-        pending: The question under way.
-        late: Times that masks were due while the ones before were still awaited; those refreshes are left out.
-        outages: Times that masks could not be had.
-        trouble: Why, while it lasts.
+        pending: The request under way.
+        late: Times that masks were due while a request was under way; those refreshes are left out.
+        outages: Times that requests began to fail.
+        failure: Why the last request failed; None if it did not.
         failing: Layers that got no mask the last time, with the reason.
     """
 
@@ -61,64 +61,64 @@ class Refresher:
     ) -> None:
         self._layers, self._method = layers, method
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
-        self._given = method.gives_scores or scores is not None
+        self._are_scores = method.gives_scores or scores is not None
         self._world = World(layers[0].weight.device)
         self.memory = Memory(self._slot(layer) for layer in layers)
         self._snapshots = Snapshots(self.memory)
-        self._asker: Asker | None = start(masks, self.memory, refresh) if self._world.asks else None
+        self._worker: RefreshWorker | None = start(masks, self.memory, refresh) if self._world.is_first else None
         self.pending: Pending | None = None
         self.late = self.outages = 0
-        self.trouble: str | None = None
+        self.failure: str | None = None
         self.failing: dict[str, str] = {}
 
     @property
     def where(self) -> str:
-        """Who asks."""
-        return "another process of the group" if self._asker is None else self._asker.where
+        """Where masks are requested from."""
+        return "another process of the group" if self._worker is None else self._worker.where
 
-    def ask(self, pattern: Pattern, step: int) -> None:
-        """Copy the weights and ask for their masks; returns as soon as they are copied."""
+    def request(self, pattern: Pattern, step: int) -> None:
+        """Copy the weights and request their masks; returns as soon as they are copied."""
         self.pending = Pending(step, pattern, time.monotonic())
-        if self._asker is None:
+        if self._worker is None:
             return
         for layer in self._layers:
             self._snapshots.take(layer.name, self._values(layer, step), layer.masking.mask)
         self._snapshots.finish()
-        question = Question(
+        request = RefreshRequest(
             step=step,
             pattern=str(pattern),
             axis=pattern.axis,
             ragged=pattern.ragged,
             layers=[layer.name for layer in self._layers],
-            given=self._given,
+            are_scores=self._are_scores,
             hysteresis=self._hysteresis,
             timeout_s=self._refresh.timeout_s,
         )
-        self._snapshots.when_done(lambda: self._handed_over(question))
+        self._snapshots.when_done(lambda: self._submit(request))
 
-    def poll(self) -> Answer | None:
-        """Give the answer if it is there; never waits for one."""
+    def poll(self) -> RefreshResponse | None:
+        """Give the response if it is there; never waits for one."""
         return None if self.pending is None else self._take(self._poll)
 
-    def wait(self) -> Answer:
-        """Wait for the answer."""
-        answer = self._take(self._wait)
-        assert answer is not None
-        return answer
+    def wait(self) -> RefreshResponse:
+        """Wait for the response."""
+        response = self._take(self._wait)
+        assert response is not None
+        return response
 
     def drop(self) -> None:
-        """Let the answer under way count for nothing."""
+        """Ignore the response to the request under way."""
         if self.pending is not None:
             self.pending.dropped = True
 
     def end(self) -> Pending:
-        """Give the question whose answer has come."""
+        """Give the request whose response has come."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
         return pending
 
     def overdue(self) -> None:
-        """Say, the first time, that masks are due again while the last ones are still awaited."""
+        """Log, the first time, that masks are due again while a request is still under way."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
@@ -128,43 +128,43 @@ class Refresher:
         self.late += 1
 
     def close(self) -> None:
-        """Stop asking."""
-        if self._asker is not None:
-            self._asker.close()
+        """Stop the worker."""
+        if self._worker is not None:
+            self._worker.close()
 
-    def _handed_over(self, question: Question) -> None:
-        assert self._asker is not None
-        self._asker.ask(question)
+    def _submit(self, request: RefreshRequest) -> None:
+        assert self._worker is not None
+        self._worker.submit(request)
 
-    def _poll(self) -> Answer | None:
-        assert self._asker is not None
-        return self._asker.poll() if self._snapshots.are_done() else None
+    def _poll(self) -> RefreshResponse | None:
+        assert self._worker is not None
+        return self._worker.poll() if self._snapshots.are_done() else None
 
-    def _wait(self) -> Answer:
-        assert self._asker is not None
+    def _wait(self) -> RefreshResponse:
+        assert self._worker is not None
         self._snapshots.wait()
-        return self._asker.wait()
+        return self._worker.wait()
 
-    def _take(self, poll: Callable[[], Answer | None]) -> Answer | None:
-        answer = self._world.share(poll, self._layers, self.memory)
-        if answer is None:
+    def _take(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
+        response = self._world.share(poll, self._layers, self.memory)
+        if response is None:
             return None
-        if answer.failure is not None:
-            self._say(answer.failure)
-        elif self.trouble is not None:
+        if response.failure is not None:
+            self._log_failure(response.failure)
+        elif self.failure is not None:
             log.warning("masks are refreshed again")
-            self.trouble = None
-        self._say_of_layers(answer)
-        return answer
+            self.failure = None
+        self._log_layers(response)
+        return response
 
-    def _say(self, trouble: str) -> None:
-        if self.trouble is None:
+    def _log_failure(self, failure: str) -> None:
+        if self.failure is None:
             self.outages += 1
-            log.warning("masks are not being refreshed: %s; training goes on with the last ones", trouble)
-        self.trouble = trouble
+            log.warning("masks are not being refreshed: %s; training goes on with the last ones", failure)
+        self.failure = failure
 
-    def _say_of_layers(self, answer: Answer) -> None:
-        failing = {name: found.error for name, found in answer.layers.items() if found.error is not None}
+    def _log_layers(self, response: RefreshResponse) -> None:
+        failing = {name: result.error for name, result in response.layers.items() if result.error is not None}
         dense = {layer.name: layer.masking.dense for layer in self._layers}
         for name, error in failing.items():
             if name not in self.failing and not dense[name]:
@@ -184,6 +184,6 @@ class Refresher:
 
     def _slot(self, layer: MaskedLayer) -> Slot:
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
-        if self._given:
+        if self._are_scores:
             dtype = "F64" if dtype == "F64" else "F32"
         return Slot(layer.name, dtype, layer.shape)

@@ -14,8 +14,8 @@ class RefreshRecord:
     Attributes:
         asked_at, applied_at: Optimizer steps after which the weights were copied, and the masks applied.
         wait_s: Seconds between the two; the loop went on meanwhile.
-        pattern: The pattern asked for.
-        sent, unchanged: Layers that were asked for, and layers left out because nothing about them had changed.
+        pattern: The pattern of the masks.
+        sent, unchanged: Layers that were solved, and layers left out because nothing about them had changed.
         failed: Layers that got no mask and kept their last one.
         sad: Sum of absolute differences, `||mask - previous||_1`: the mask entries that changed (Zhou et al., 2021).
         flip_rate: `sad / entries` of all masked layers, in [0, 1] (Hu et al., 2024).
@@ -68,7 +68,7 @@ class TrainingReport:
     """What a sparsifier did so far.
 
     Attributes:
-        pattern: The pattern asked for last; None in a dense phase.
+        pattern: The pattern at this step; None in a dense phase.
         method: The method's name.
         step: Optimizer steps so far.
         asking: Where masks come from: `in this process`, `a thread` or `a process`.
@@ -76,8 +76,8 @@ class TrainingReport:
         skipped: Layers left dense, with the reason.
         refreshes: All refreshes, the first masks included.
         late: Refreshes left out because the masks before them were still awaited.
-        outages: Times that masks could not be had, each lasting until they could again.
-        trouble: What was wrong the last time, while it lasts.
+        outages: Times that requests began to fail, each lasting until one succeeded.
+        trouble: Why the last request for masks failed; None if it did not.
     """
 
     pattern: str | None

@@ -40,7 +40,7 @@ class Snapshots:
             self._copied.record()
 
     def when_done(self, then: Callable[[], None]) -> None:
-        """Call `then` as soon as the copies are found to have arrived."""
+        """Call `then` as soon as the copies are known to have arrived."""
         self._then = then
         self.are_done()
 
@@ -60,7 +60,7 @@ class Snapshots:
         self.are_done()
 
     def _pin(self) -> None:
-        # Copies from a GPU wait for nobody only if the memory cannot be swapped out.
+        # Copies from a GPU are asynchronous only if the memory is pinned.
         if not self._pinned:
             torch.cuda.cudart().cudaHostRegister(self._whole.data_ptr(), self._whole.numel(), 0)  # type: ignore[no-untyped-call]
             self._pinned = True

@@ -24,7 +24,7 @@ from .methods.method import Method
 from .methods.numbers import not_negative
 from .methods.sr_ste import SRSTE
 from .refresh import Refresh, as_refresh
-from .refresh_worker.messages import Answer
+from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules.schedule import Schedule
@@ -44,13 +44,13 @@ class Sparsifier:
     The first masks are waited for, so what is wrong shows at once. After that `step` never waits: at a refresh it
     copies the weights, a process of its own has them solved, and a later `step` puts the new masks in. A service that
     is slow or gone leaves the last masks in place; the log says so once, and once more when masks come again. Under
-    torch.distributed the first process asks, and all apply the same masks at the same step.
+    torch.distributed the first process requests masks, and all apply the same masks at the same step.
 
     Args:
         model: The model; its optimizer may exist already, unless the method adds parameters.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; `Client()` unless given.
-        refresh: Steps between refreshes, or a `Refresh`; None for masks that are found once.
+        refresh: Steps between refreshes, or a `Refresh`; None for masks that are computed once.
         method: What becomes of pruned weights; `SRSTE()` unless given.
         schedule: Which pattern counts when; the given one from the beginning unless given.
         layers: Names or globs of the layers to mask; all linear layers and convolutions but the first and the last
@@ -93,14 +93,14 @@ class Sparsifier:
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
-        self._asked_at: int | None = None
+        self._requested_at: int | None = None
         self._history = History({layer.name: layer.shape for layer in self._layers})
         self._watched: torch.utils.hooks.RemovableHandle | None = None
         self._baked = False
         self._begin(optimizer)
 
     def step(self) -> None:
-        """Take note of an optimizer step: apply masks that have arrived, ask for new ones when they are due.
+        """Count an optimizer step: apply masks that have arrived, request new ones when they are due.
 
         Raises:
             InputError: If the model is no longer the one that was masked, or the masks are baked.
@@ -110,22 +110,22 @@ class Sparsifier:
             raise InputError(f"{type(self.method).__name__} works on the optimizer: pass optimizer=, or call watch()")
         self._step += 1
         pattern = self.schedule.pattern_at(self.pattern, self._step)
-        answer = self._refresher.poll()
-        if answer is not None:
-            self._apply(answer)
+        response = self._refresher.poll()
+        if response is not None:
+            self._apply(response)
         if pattern is None:
             self._be_dense()
         elif self._is_due(pattern, self._step):
-            self._ask(pattern)
+            self._request(pattern)
         self._want_gradients()
         self._cut()
 
     def refresh_now(self) -> None:
-        """Ask for masks of the weights as they are, wait for them, and apply them; as before the end of training.
+        """Request masks of the weights as they are, wait for them, and apply them; as before the end of training.
 
         Raises:
             InputError: If the schedule has the layers dense at this step.
-            ClientError: If there is no answer.
+            ClientError: If there are no masks.
         """
         self._refuse_baked()
         pattern = self.schedule.pattern_at(self.pattern, self._step)
@@ -133,7 +133,7 @@ class Sparsifier:
             raise InputError(f"the schedule has the layers dense at step {self._step}")
         if self._refresher.pending is not None:
             self._apply(self._refresher.wait())
-        self._ask(pattern, wait=True)
+        self._request(pattern, wait=True)
         self._cut()
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
@@ -169,7 +169,7 @@ class Sparsifier:
             refreshes=list(self._history.records),
             late=self._refresher.late,
             outages=self._refresher.outages,
-            trouble=self._refresher.trouble,
+            trouble=self._refresher.failure,
         )
 
     def bake(self) -> torch.nn.Module:
@@ -186,7 +186,7 @@ class Sparsifier:
         return self._model
 
     def close(self) -> None:
-        """Stop asking; the masks stay as they are."""
+        """Stop refreshing; the masks stay as they are."""
         self._refresher.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Sparsifier:
         } | self._history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; an answer that is under way is dropped.
+        """Go on from a checkpoint; masks that are under way are dropped.
 
         Raises:
             InputError: If it belongs to another pattern, method or other layers.
@@ -211,7 +211,7 @@ class Sparsifier:
         for layer in self._layers:
             set_mask(layer, state["masks"][layer.name])
         self._history.load(state)
-        self._step = self._asked_at = int(state["step"])
+        self._step = self._requested_at = int(state["step"])
         self._want_gradients()
         self._cut()
 
@@ -253,7 +253,7 @@ class Sparsifier:
                 self.watch(optimizer)
             pattern = self.schedule.pattern_at(self.pattern, 0)
             if pattern is not None:
-                self._ask(pattern, wait=True)
+                self._request(pattern, wait=True)
                 self._refuse_holes()
         except BaseException:
             for layer in self._layers:
@@ -276,33 +276,32 @@ class Sparsifier:
         if pattern is None:
             return False
         missing = any(layer.masking.dense for layer in self._layers)
-        patient = self._asked_at is None or step - self._asked_at >= self._refresh.every
+        patient = self._requested_at is None or step - self._requested_at >= self._refresh.every
         return self._refresh.is_due(step) or (missing and patient)
 
-    def _ask(self, pattern: Pattern, *, wait: bool = False) -> None:
-        self._asked_at = self._step
+    def _request(self, pattern: Pattern, *, wait: bool = False) -> None:
+        self._requested_at = self._step
         if self._refresher.pending is not None:
             self._refresher.overdue()
             return
         for layer in self._layers:
             layer.check(self._model)
-        self._refresher.ask(pattern, self._step)
+        self._refresher.request(pattern, self._step)
         if wait or self._refresh.wait:
-            answer = self._refresher.wait()
-            self._apply(answer)
-            if answer.failure is not None:
-                raise ClientError(f"there are no masks for step {self._step}: {answer.failure}")
+            response = self._refresher.wait()
+            self._apply(response)
+            if response.failure is not None:
+                raise ClientError(f"there are no masks for step {self._step}: {response.failure}")
 
-    def _apply(self, answer: Answer) -> None:
+    def _apply(self, response: RefreshResponse) -> None:
         pending = self._refresher.end()
-        if pending.dropped or answer.failure is not None or self._is_dense_now():
+        if pending.dropped or response.failure is not None or self._is_dense_now():
             return
         dense = {layer.name for layer in self._layers if layer.masking.dense}
         for layer in self._layers:
-            found = answer.layers[layer.name]
-            if found.error is None and not found.unchanged:
+            if response.layers[layer.name].has_new_mask:
                 self._put_in(layer)
-        self._history.add(answer, pending, self._step, dense)
+        self._history.add(response, pending, self._step, dense)
 
     def _is_dense_now(self) -> bool:
         return self.schedule.pattern_at(self.pattern, self._step) is None
@@ -310,13 +309,13 @@ class Sparsifier:
     @torch.no_grad()
     def _put_in(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.found(layer.name)))
+        layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.mask(layer.name)))
         layer.masking.dense = False
         self.method.settle(layer, previous)
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
-        known = self._history.layers[layer.name]
-        return known if self._baked else replace(known, density=float(self.method.kept(layer).float().mean()))
+        report = self._history.layers[layer.name]
+        return report if self._baked else replace(report, density=float(self.method.kept(layer).float().mean()))
 
     def _be_dense(self) -> None:
         self._refresher.drop()

@@ -50,18 +50,18 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
         where = "this sparsifier does not mask" if name in masks else "the checkpoint has no mask of"
         raise InputError(f"{where} {name!r}: make the sparsifier with the same layers")
     for layer in layers:
-        found = masks[layer.name]
+        mask = masks[layer.name]
         width = (*layer.shape[:-1], packed_width(layer.shape))
-        if list(found["shape"]) != list(layer.shape) or tuple(found["bits"].shape) != width:
-            raise InputError(f"{layer.name!r} has shape {found['shape']} in the checkpoint, here {list(layer.shape)}")
+        if list(mask["shape"]) != list(layer.shape) or tuple(mask["bits"].shape) != width:
+            raise InputError(f"{layer.name!r} has shape {mask['shape']} in the checkpoint, here {list(layer.shape)}")
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state as a safetensors file."""
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
-    told = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
-    save_file(tensors, path, {KEY: json.dumps({**state, "masks": told})})
+    described = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
+    save_file(tensors, path, {KEY: json.dumps({**state, "masks": described})})
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
-            state["masks"] = {name: told | {"bits": file.get_tensor(name)} for name, told in state["masks"].items()}
+            state["masks"] = {name: mask | {"bits": file.get_tensor(name)} for name, mask in state["masks"].items()}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} is no sparsifier's state: {error}") from None
     return state

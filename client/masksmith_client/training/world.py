@@ -1,4 +1,4 @@
-"""Several training processes: the first asks, all get the same answer at the same step."""
+"""Several training processes: the first requests masks, all get the same ones at the same step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from masksmith_wire.masks import pack, packed_width, unpack
 
 from .masked_layer import MaskedLayer
-from .refresh_worker.messages import Answer
+from .refresh_worker.messages import RefreshResponse
 from .refresh_worker.shared_memory import Memory
 
 NOTHING = -1
@@ -23,41 +23,43 @@ class World:
 
     def __init__(self, device: torch.device) -> None:
         self.joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.asks = not self.joined or dist.get_rank() == 0
+        self.is_first = not self.joined or dist.get_rank() == 0
         self._device = device if self.joined and dist.get_backend() != "gloo" else torch.device("cpu")
 
-    def share(self, poll: Callable[[], Answer | None], layers: list[MaskedLayer], memory: Memory) -> Answer | None:
+    def share(
+        self, poll: Callable[[], RefreshResponse | None], layers: list[MaskedLayer], memory: Memory
+    ) -> RefreshResponse | None:
         """Give every process what the first one's `poll` gives, and its masks in the memory.
 
-        All processes must call this at the same step. While there is no answer, that costs one small broadcast.
+        All processes must call this at the same step. While there is no response, that costs one small broadcast.
         """
         if not self.joined:
             return poll()
-        answer = poll() if self.asks else None
-        text = b"" if answer is None else answer.model_dump_json().encode()
-        size = self._broadcast(torch.tensor([NOTHING if answer is None else len(text)]))
+        response = poll() if self.is_first else None
+        text = b"" if response is None else response.model_dump_json().encode()
+        size = self._broadcast(torch.tensor([NOTHING if response is None else len(text)]))
         if int(size) == NOTHING:
             return None
-        told = self._broadcast(_as_bytes(np.frombuffer(text, np.uint8)) if self.asks else _empty(int(size)))
-        answer = Answer.model_validate_json(told.numpy().tobytes())
+        data = self._broadcast(_as_bytes(np.frombuffer(text, np.uint8)) if self.is_first else _empty(int(size)))
+        response = RefreshResponse.model_validate_json(data.numpy().tobytes())
         for layer in layers:
-            found = answer.layers.get(layer.name)
-            if found is not None and found.error is None and not found.unchanged:
+            result = response.layers.get(layer.name)
+            if result is not None and result.has_new_mask:
                 self._share_mask(layer, memory)
-        return answer
+        return response
 
     def _share_mask(self, layer: MaskedLayer, memory: Memory) -> None:
-        mask = memory.found(layer.name)
+        mask = memory.mask(layer.name)
         size = math.prod(layer.shape[:-1]) * packed_width(layer.shape)
-        bits = self._broadcast(_as_bytes(pack(mask).reshape(-1)) if self.asks else _empty(size))
-        if not self.asks:
+        bits = self._broadcast(_as_bytes(pack(mask).reshape(-1)) if self.is_first else _empty(size))
+        if not self.is_first:
             packed = bits.numpy().reshape(*layer.shape[:-1], packed_width(layer.shape))
             mask[...] = unpack(packed, layer.shape)
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        there = tensor.to(self._device)
-        dist.broadcast(there, src=0)
-        return there.cpu()
+        on_device = tensor.to(self._device)
+        dist.broadcast(on_device, src=0)
+        return on_device.cpu()
 
 
 def _as_bytes(data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:

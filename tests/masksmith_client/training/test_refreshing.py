@@ -68,7 +68,7 @@ def dense_names():
 
 def test_a_process_that_was_killed_is_replaced(model, optimizer, caplog):
     with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
-        before, pid = sparsifier.masks, sparsifier._refresher._asker.pid
+        before, pid = sparsifier.masks, sparsifier._refresher._worker.pid
         os.kill(pid, signal.SIGSTOP)
         train(model, optimizer, sparsifier, 50)
         os.kill(pid, signal.SIGKILL)
@@ -84,8 +84,8 @@ def test_a_process_that_was_killed_is_replaced(model, optimizer, caplog):
 
 def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkeypatch):
     with Sparsifier(model, PATTERN, ms.solve, refresh=2) as sparsifier:
-        os.kill(sparsifier._refresher._asker.pid, signal.SIGKILL)
-        sparsifier._refresher._asker._process.wait()
+        os.kill(sparsifier._refresher._worker.pid, signal.SIGKILL)
+        sparsifier._refresher._worker._process.wait()
 
         def refuse(*arguments, **options):
             raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -100,7 +100,7 @@ def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkey
 
 def test_the_process_ends_with_the_sparsifier(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=5)
-    pid = sparsifier._refresher._asker.pid
+    pid = sparsifier._refresher._worker.pid
     sparsifier.bake()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

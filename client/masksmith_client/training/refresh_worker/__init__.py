@@ -1,1 +1,1 @@
-"""Asking for masks beside a training loop. Nothing here needs torch, so the asking process starts quickly."""
+"""Getting masks while a training loop runs. Nothing here imports torch, so the refresh process starts quickly."""

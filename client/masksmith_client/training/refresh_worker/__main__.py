@@ -1,4 +1,4 @@
-"""The process that asks: reads questions, answers them, and ends with its input."""
+"""The refresh process: reads requests, writes responses, and ends with its input."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import threading
 
 from .client_configuration import Start
-from .handler import Answerer
-from .messages import Question
+from .handler import Handler
+from .messages import RefreshRequest
 from .shared_memory import Memory
 
 NICENESS = 10
@@ -18,29 +18,29 @@ NICENESS = 10
 
 
 def main() -> None:
-    """Read questions until there are no more; the work is done beside, lest the end of the input go unnoticed."""
-    # Trouble is told in the answers.
+    """Read requests until the input ends, which a thread that solves them would not notice."""
+    # Failures are reported in responses.
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
-    given = Start.model_validate_json(sys.stdin.readline())
-    if given.cores is not None:
-        os.sched_setaffinity(0, given.cores)
-    if given.recipe.url is None:
+    start = Start.model_validate_json(sys.stdin.readline())
+    if start.cores is not None:
+        os.sched_setaffinity(0, start.cores)
+    if start.client is None:
         os.nice(NICENESS)
-    questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
-    threading.Thread(target=_answer_all, args=(given, questions), daemon=True).start()
+    requests: queue.SimpleQueue[RefreshRequest] = queue.SimpleQueue()
+    threading.Thread(target=_handle_all, args=(start, requests), daemon=True).start()
     for line in sys.stdin:
-        questions.put(Question.model_validate_json(line))
-    # Without waiting for an upload that is under way: nobody wants its masks any more.
+        requests.put(RefreshRequest.model_validate_json(line))
+    # Without waiting for an upload that is under way: its masks are of no use any more.
     os._exit(0)
 
 
-def _answer_all(given: Start, questions: queue.SimpleQueue[Question]) -> None:
+def _handle_all(start: Start, requests: queue.SimpleQueue[RefreshRequest]) -> None:
     try:
-        answerer = Answerer(given.recipe.source(), Memory(given.slots, given.fd))
+        handler = Handler(start.source(), Memory(start.slots, start.fd))
         while True:
-            print(answerer.answer(questions.get()).model_dump_json(), flush=True)  # noqa: T201 - the answer's way
+            print(handler.handle(requests.get()).model_dump_json(), flush=True)  # noqa: T201 - read by the parent
     except BaseException:
-        logging.getLogger("masksmith_client.training").exception("the process that asks for masks failed")
+        logging.getLogger("masksmith_client.training").exception("the refresh process failed")
         os._exit(1)
 
 

@@ -1,8 +1,9 @@
-"""Answers questions: leaves out what has not changed, adds hysteresis, has the rest solved, counts the flips."""
+"""Handles requests: skips unchanged layers, adds hysteresis, has the rest solved, counts flipped entries."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 from blake3 import blake3
@@ -10,72 +11,74 @@ from blake3 import blake3
 from masksmith.patterns import parse
 from masksmith_client._errors import ClientError
 
-from .messages import Answer, Found, Question
+from .messages import LayerResult, RefreshRequest, RefreshResponse
 from .shared_memory import Bools, Memory
-from .sources import Asked, Source
+from .sources import LayerValues, Source
 
 log = logging.getLogger("masksmith_client.training")
 
 
-class Answerer:
-    """Answers questions about the layers of one memory, one at a time."""
+class Handler:
+    """Handles requests for the layers of one memory, one at a time."""
 
     def __init__(self, source: Source, memory: Memory) -> None:
         self._source, self._memory = source, memory
-        self._answered: dict[str, str] = {}
+        # By layer: digest of the values and options that the mask in the memory was computed for.
+        self._solved: dict[str, str] = {}
 
-    def answer(self, question: Question) -> Answer:
-        """Find the masks that are asked for; they lie in the memory afterwards."""
-        keys = {name: self._key(name, question) for name in question.layers}
-        wanted = [name for name in question.layers if not self._is_answered(name, keys[name])]
-        layers = {name: Found(unchanged=True) for name in question.layers if name not in wanted}
+    def handle(self, request: RefreshRequest) -> RefreshResponse:
+        """Get the masks of a request; they lie in the memory afterwards."""
+        keys = {name: self._key(name, request) for name in request.layers}
+        changed = [name for name in request.layers if not self._is_solved(name, keys[name])]
+        layers = {name: LayerResult(unchanged=True) for name in request.layers if name not in changed}
         try:
-            if wanted:
-                layers |= self._solve(wanted, question)
+            if changed:
+                layers |= self._solve(changed, request)
         except ClientError as error:
-            return Answer(step=question.step, failure=str(error))
+            return RefreshResponse(step=request.step, failure=str(error))
         except Exception as error:
-            log.exception("masks could not be found")
-            return Answer(step=question.step, failure=f"{type(error).__name__}: {error}")
-        self._answered |= {name: keys[name] for name in wanted if layers[name].error is None}
-        return Answer(step=question.step, layers=layers)
+            log.exception("masks could not be computed")
+            return RefreshResponse(step=request.step, failure=f"{type(error).__name__}: {error}")
+        self._solved |= {name: keys[name] for name in changed if layers[name].error is None}
+        return RefreshResponse(step=request.step, layers=layers)
 
-    def _solve(self, wanted: list[str], question: Question) -> dict[str, Found]:
-        pattern = parse(question.pattern, axis=question.axis, ragged=question.ragged)  # type: ignore[arg-type]
-        asked = [self._asked(name, question) for name in wanted]
+    def _solve(self, changed: list[str], request: RefreshRequest) -> dict[str, LayerResult]:
+        pattern = parse(request.pattern, axis=request.axis, ragged=request.ragged)  # type: ignore[arg-type]
+        values = [self._values(name, request) for name in changed]
         flips: dict[str, tuple[int, int]] = {}
 
-        def take(name: str, mask: Bools) -> None:
+        def on_mask(name: str, mask: Bools) -> None:
             previous = self._memory.previous(name)
             flips[name] = int(np.count_nonzero(mask & ~previous)), int(np.count_nonzero(previous & ~mask))
-            # From here on the memory no longer holds the mask that was answered before.
-            self._answered.pop(name, None)
-            self._memory.found(name)[...] = mask
+            # From here on the memory no longer holds the mask that `_solved` is about.
+            self._solved.pop(name, None)
+            self._memory.mask(name)[...] = mask
 
-        found = self._source.solve(asked, pattern, question.timeout_s, take)
-        return {name: self._told(name, found, flips) for name in wanted}
+        results = self._source.solve(values, pattern, request.timeout_s, on_mask)
+        return {name: _with_flips(name, results, flips) for name in changed}
 
-    def _told(self, name: str, found: object, flips: dict[str, tuple[int, int]]) -> Found:
-        told: Found | None = found.get(name)  # type: ignore[attr-defined]
-        if name not in flips:
-            return told if told is not None and told.error is not None else Found(error="there is no mask for it")
-        added, dropped = flips[name]
-        return (told or Found()).model_copy(update={"added": added, "dropped": dropped})
+    def _values(self, name: str, request: RefreshRequest) -> LayerValues:
+        values = LayerValues(self._memory.slots[name], self._memory.values(name), request.are_scores)
+        if request.hysteresis == 0.0:
+            return values
+        scores = values.scores()
+        dtype = np.dtype(np.float64 if scores.dtype == np.float64 else np.float32)
+        bonus = self._memory.previous(name).astype(dtype) * dtype.type(request.hysteresis)
+        return values.with_scores(scores.astype(dtype) + bonus)
 
-    def _asked(self, name: str, question: Question) -> Asked:
-        asked = Asked(self._memory.slots[name], self._memory.values(name), question.given)
-        if question.hysteresis == 0.0:
-            return asked
-        scores = asked.scores()
-        wide = np.dtype(np.float64 if scores.dtype == np.float64 else np.float32)
-        bonus = self._memory.previous(name).astype(wide) * wide.type(question.hysteresis)
-        return asked.with_scores(scores.astype(wide) + bonus)
+    def _key(self, name: str, request: RefreshRequest) -> str:
+        options = request.model_copy(update={"step": 0, "layers": []}).model_dump_json()
+        return blake3(options.encode()).update(self._memory.values(name).data).hexdigest()
 
-    def _key(self, name: str, question: Question) -> str:
-        told = question.model_copy(update={"step": 0, "layers": []}).model_dump_json()
-        return blake3(told.encode()).update(self._memory.values(name).data).hexdigest()
+    def _is_solved(self, name: str, key: str) -> bool:
+        # A mask that was loaded from a checkpoint meanwhile is another one.
+        same = self._solved.get(name) == key
+        return same and np.array_equal(self._memory.mask(name), self._memory.previous(name))
 
-    def _is_answered(self, name: str, key: str) -> bool:
-        # A mask that was loaded since is not the one that was answered.
-        same = self._answered.get(name) == key
-        return same and np.array_equal(self._memory.found(name), self._memory.previous(name))
+
+def _with_flips(name: str, results: Mapping[str, LayerResult], flips: Mapping[str, tuple[int, int]]) -> LayerResult:
+    result = results.get(name, LayerResult())
+    if name not in flips:
+        return result if result.error is not None else LayerResult(error="there is no mask for it")
+    added, dropped = flips[name]
+    return result.model_copy(update={"added": added, "dropped": dropped})

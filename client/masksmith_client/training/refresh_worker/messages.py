@@ -1,18 +1,18 @@
-"""What is asked and what is answered: plain values that travel between processes as JSON."""
+"""Requests and responses: plain values that travel between processes as JSON."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel
 
 
-class Question(BaseModel):
-    """Masks are wanted for layers whose values lie in the shared memory.
+class RefreshRequest(BaseModel):
+    """A request for masks of layers whose values lie in the shared memory.
 
     Attributes:
         step: Optimizer steps after which the values were copied.
         pattern, axis, ragged: The pattern.
         layers: Names of the layers.
-        given: Whether the values are scores already, or weights whose magnitude counts.
+        are_scores: Whether the values are scores, or weights whose magnitudes are.
         hysteresis: Bonus, in score units, for entries of the previous masks.
         timeout_s: Longest wait for the masks.
     """
@@ -22,16 +22,16 @@ class Question(BaseModel):
     axis: str
     ragged: str
     layers: list[str]
-    given: bool
+    are_scores: bool
     hysteresis: float
     timeout_s: float
 
 
-class Found(BaseModel):
+class LayerResult(BaseModel):
     """One layer's new mask, which lies in the shared memory; or why there is none.
 
     Attributes:
-        unchanged: Nothing about the layer had changed, so it was not asked for: its mask stays.
+        unchanged: Nothing about the layer had changed, so it was not solved again: its mask stays.
         error: Why it has no mask; its last one stays.
         added, dropped: Entries that only the new mask keeps, or only the previous one.
     """
@@ -46,10 +46,15 @@ class Found(BaseModel):
     added: int = 0
     dropped: int = 0
 
+    @property
+    def has_new_mask(self) -> bool:
+        """Whether a new mask lies in the shared memory."""
+        return self.error is None and not self.unchanged
 
-class Answer(BaseModel):
-    """The answer to the question of the same `step`; `failure` says why there is no mask at all."""
+
+class RefreshResponse(BaseModel):
+    """The response to the request of the same `step`; `failure` says why there is no mask at all."""
 
     step: int
-    layers: dict[str, Found] = {}
+    layers: dict[str, LayerResult] = {}
     failure: str | None = None

@@ -1,6 +1,6 @@
-"""Memory that the loop and whoever asks for masks share: what is asked, the masks before, the masks found.
+"""Memory shared by the training loop and the refresh worker: values, previous masks, new masks.
 
-It is a file without a name (`memfd_create` where there is one), so nothing has to be cleaned up, whoever dies first.
+It is a file without a name (`memfd_create` where there is one), so nothing has to be cleaned up, whichever ends first.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class Memory:
         return self._part(name, 0, self.slots[name].values_bytes)
 
     def previous(self, name: str) -> Bools:
-        """Give the mask that a layer had when it was asked for."""
-        return self._mask(name, 1)
+        """Give the mask that a layer had at the request."""
+        return self._bools(name, 1)
 
-    def found(self, name: str) -> Bools:
-        """Give the mask that was found."""
-        return self._mask(name, 2)
+    def mask(self, name: str) -> Bools:
+        """Give the new mask."""
+        return self._bools(name, 2)
 
-    def _mask(self, name: str, which: int) -> Bools:
+    def _bools(self, name: str, which: int) -> Bools:
         slot = self.slots[name]
         return self._part(name, which, slot.entries).view(np.bool_).reshape(slot.shape)
 

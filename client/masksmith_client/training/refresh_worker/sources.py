@@ -13,11 +13,12 @@ import numpy.typing as npt
 from masksmith.patterns import Pattern
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError, JobFailedError, TimeoutError
+from masksmith_client._jobs import Job
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.weights import Weight
 from masksmith_wire.dtypes import to_numpy
 
-from .messages import Found
+from .messages import LayerResult
 from .shared_memory import Bools, Bytes, Slot
 
 PIECE_BYTES = 512 * 1024
@@ -25,12 +26,12 @@ Numbers = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One layer: the bytes of its values, which are scores if `given`."""
+class LayerValues:
+    """One layer: the bytes of its weights, or of its scores if `are_scores`."""
 
     slot: Slot
     values: Bytes
-    given: bool
+    are_scores: bool
 
     def numbers(self) -> Numbers:
         """Give the values as an array; bfloat16 is widened."""
@@ -39,13 +40,13 @@ class Asked:
     def scores(self) -> Numbers:
         """Give the scores."""
         numbers = self.numbers()
-        return numbers if self.given else np.abs(numbers)
+        return numbers if self.are_scores else np.abs(numbers)
 
-    def with_scores(self, scores: Numbers) -> Asked:
-        """Ask for other scores instead."""
+    def with_scores(self, scores: Numbers) -> LayerValues:
+        """Give the layer with these scores instead."""
         dtype = {"float64": "F64", "float16": "F16"}.get(scores.dtype.name, "F32")
         data = np.ascontiguousarray(scores).reshape(-1).view(np.uint8)
-        return Asked(replace(self.slot, dtype=dtype), data, given=True)
+        return LayerValues(replace(self.slot, dtype=dtype), data, are_scores=True)
 
     def weight(self) -> Weight:
         """Give it in the form that uploads take."""
@@ -55,12 +56,12 @@ class Asked:
 
 
 class Source(Protocol):
-    """Finds masks; calls `on_mask` with each, and gives what is known about them by name."""
+    """Computes masks; calls `on_mask` with each, and gives their proofs or errors by name."""
 
     def solve(
-        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
-    ) -> Mapping[str, Found]:
-        """Find the best mask of each layer.
+        self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, LayerResult]:
+        """Compute the best mask of each layer.
 
         Raises:
             ClientError: If there is none at all.
@@ -75,34 +76,34 @@ class Service:
     client: Client
 
     def solve(
-        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
-    ) -> Mapping[str, Found]:
-        """Upload what the service lacks, wait, download, and have the job forgotten."""
-        weights = {one.slot.name: one.weight() for one in asked}
-        scores = "given" if asked[0].given else "magnitude"
+        self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, LayerResult]:
+        """Upload what the service lacks, wait, download, and delete the job."""
+        weights = {one.slot.name: one.weight() for one in layers}
+        scores = "given" if layers[0].are_scores else "magnitude"
         job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores)
         try:
             masks = self._masks(job, timeout_s)
             for name in masks:
                 on_mask(name, masks[name])
             masks.close()
-            return {name: _found(report) for name, report in job.report.items()}
+            return {name: _result(report) for name, report in job.report.items()}
         except TimeoutError:
             with contextlib.suppress(ClientError):
                 job.cancel()
             raise
         finally:
-            # A run asks thousands of times; nobody looks for these jobs, and a service that is gone has other worries.
+            # A run makes thousands of such jobs; where the service is gone, its retention deletes them later.
             with contextlib.suppress(ClientError):
                 job.delete()
 
-    def _masks(self, job: Any, timeout_s: float) -> Masks:
+    def _masks(self, job: Job, timeout_s: float) -> Masks:
         try:
-            return job.wait(timeout_s).masks()  # type: ignore[no-any-return]
+            return job.wait(timeout_s).masks()
         except JobFailedError:
             if not any(report.error is None and report.status for report in job.report.values()):
                 raise
-            return job.masks()  # type: ignore[no-any-return]
+            return job.masks()
 
 
 @dataclass(frozen=True)
@@ -112,24 +113,24 @@ class Function:
     call: Callable[..., Any]
 
     def solve(
-        self, asked: list[Asked], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
-    ) -> Mapping[str, Found]:
+        self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
+    ) -> Mapping[str, LayerResult]:
         """Call the function for one layer after the other."""
-        found = {}
-        for one in asked:
+        results = {}
+        for one in layers:
             try:
-                answer = self.call(one.scores(), pattern)
+                solution = self.call(one.scores(), pattern)
             except ValueError as error:
-                found[one.slot.name] = Found(error=str(error))
+                results[one.slot.name] = LayerResult(error=str(error))
                 continue
-            mask = _as_mask(answer, one.slot)
+            mask = _as_mask(solution, one.slot)
             on_mask(one.slot.name, mask)
-            found[one.slot.name] = _found(answer)
-        return found
+            results[one.slot.name] = _result(solution)
+        return results
 
 
-def _as_mask(answer: Any, slot: Slot) -> Bools:
-    mask = np.asarray(getattr(answer, "mask", answer))
+def _as_mask(solution: Any, slot: Slot) -> Bools:
+    mask = np.asarray(getattr(solution, "mask", solution))
     if mask.dtype != np.bool_ or mask.shape != slot.shape:
         raise InputError(
             f"masks: {slot.name!r} got {mask.dtype} of shape {list(mask.shape)}, expected bool of {list(slot.shape)}"
@@ -137,12 +138,12 @@ def _as_mask(answer: Any, slot: Slot) -> Bools:
     return mask
 
 
-def _found(report: Any) -> Found:
+def _result(report: Any) -> LayerResult:
     error = getattr(report, "error", None)
     if error is not None:
-        return Found(error=error.message)
+        return LayerResult(error=error.message)
     status = getattr(report, "status", None)
-    return Found(
+    return LayerResult(
         status=None if status is None else str(getattr(status, "value", status)),
         objective=getattr(report, "objective", None),
         upper_bound=getattr(report, "upper_bound", None),

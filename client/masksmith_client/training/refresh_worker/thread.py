@@ -1,4 +1,4 @@
-"""Asks from a thread of the training process: for functions that cannot travel, or with waiting."""
+"""Workers inside the training process: a thread for functions that cannot be sent elsewhere, or the caller itself."""
 
 from __future__ import annotations
 
@@ -6,92 +6,94 @@ import queue
 import threading
 from typing import Protocol
 
-from .handler import Answerer
-from .messages import Answer, Question
+from .handler import Handler
+from .messages import RefreshRequest, RefreshResponse
 
 
-class Asker(Protocol):
-    """Somebody who takes a question and has an answer some time later."""
+class RefreshWorker(Protocol):
+    """Takes a request and has its response some time later."""
 
     where: str
 
-    def ask(self, question: Question) -> None:
-        """Take a question; the one before must have been answered."""
+    def submit(self, request: RefreshRequest) -> None:
+        """Take a request; the one before must have been answered."""
         ...
 
-    def poll(self) -> Answer | None:
-        """Give the answer if it is there; never waits."""
+    def poll(self) -> RefreshResponse | None:
+        """Give the response if it is there; never waits."""
         ...
 
-    def wait(self) -> Answer:
-        """Give the answer when it is there."""
+    def wait(self) -> RefreshResponse:
+        """Give the response when it is there."""
         ...
 
     def close(self) -> None:
-        """Stop; a question under way is dropped."""
+        """Stop; a request under way is dropped."""
         ...
 
 
-class InlineAsker:
-    """Answers at once, in the thread that asks."""
+class InlineWorker:
+    """Handles requests in the calling thread."""
 
     where = "in this process"
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
-        self._question: Question | None = None
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._request: RefreshRequest | None = None
 
-    def ask(self, question: Question) -> None:
-        """Take a question."""
-        self._question = question
+    def submit(self, request: RefreshRequest) -> None:
+        """Take a request."""
+        self._request = request
 
-    def poll(self) -> Answer | None:
-        """Answer it."""
-        return None if self._question is None else self.wait()
+    def poll(self) -> RefreshResponse | None:
+        """Handle it."""
+        return None if self._request is None else self.wait()
 
-    def wait(self) -> Answer:
-        """Answer it."""
-        assert self._question is not None
-        question, self._question = self._question, None
-        return self._answerer.answer(question)
+    def wait(self) -> RefreshResponse:
+        """Handle it."""
+        assert self._request is not None
+        request, self._request = self._request, None
+        return self._handler.handle(request)
 
     def close(self) -> None:
         """There is nothing to stop."""
 
 
-class ThreadAsker:
-    """Answers in a thread that never keeps the process from ending."""
+class ThreadWorker:
+    """Handles requests in a daemon thread, which never keeps the process from ending."""
 
     where = "a thread"
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        arguments = (answerer, self._questions, self._answers)
-        threading.Thread(target=_answer_all, args=arguments, name="masksmith-training", daemon=True).start()
+    def __init__(self, handler: Handler) -> None:
+        self._requests: queue.SimpleQueue[RefreshRequest | None] = queue.SimpleQueue()
+        self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
+        arguments = (handler, self._requests, self._responses)
+        threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
 
-    def ask(self, question: Question) -> None:
-        """Take a question."""
-        self._questions.put(question)
+    def submit(self, request: RefreshRequest) -> None:
+        """Take a request."""
+        self._requests.put(request)
 
-    def poll(self) -> Answer | None:
-        """Give the answer if it is there."""
+    def poll(self) -> RefreshResponse | None:
+        """Give the response if it is there."""
         try:
-            return self._answers.get_nowait()
+            return self._responses.get_nowait()
         except queue.Empty:
             return None
 
-    def wait(self) -> Answer:
-        """Give the answer when it is there."""
-        return self._answers.get()
+    def wait(self) -> RefreshResponse:
+        """Give the response when it is there."""
+        return self._responses.get()
 
     def close(self) -> None:
-        """End the thread once it has answered."""
-        self._questions.put(None)
+        """End the thread after the request under way."""
+        self._requests.put(None)
 
 
-def _answer_all(
-    answerer: Answerer, questions: queue.SimpleQueue[Question | None], answers: queue.SimpleQueue[Answer]
+def _handle_all(
+    handler: Handler,
+    requests: queue.SimpleQueue[RefreshRequest | None],
+    responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:
-    while (question := questions.get()) is not None:
-        answers.put(answerer.answer(question))
+    while (request := requests.get()) is not None:
+        responses.put(handler.handle(request))

@@ -17,7 +17,7 @@ class Schedule:
         """
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
-        """Give the pattern that masks asked for after this many optimizer steps obey; None means dense layers."""
+        """Give the pattern of masks requested after this many optimizer steps; None means dense layers."""
         return pattern
 
 
