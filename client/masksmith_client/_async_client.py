@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -12,16 +11,15 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
-from ._async_jobs import AsyncJob, AsyncJobs
+from ._async_jobs import AsyncJobs
 from ._info import Info
-from .operations.service import ServiceOperations
+from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
 from .transport.async_driver import AsyncDriver
-from .transport.http import DEFAULT_TIMEOUT_S, timeouts
+from .transport.http import DEFAULT_TIMEOUT_S, client_options
 from .transport.retry import RetryPolicy
-from .transport.session import Session
 from .transport.settings import settings
 
 
@@ -44,11 +42,11 @@ class AsyncClient:
         retry: RetryPolicy | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        session = Session(settings(url, token), retry or RetryPolicy())
-        self.url = session.settings.url
-        self._driver = AsyncDriver(session, timeouts(timeout_s), transport)
-        self._operations = ServiceOperations(session, partial(AsyncJob, self._driver))
-        self.jobs = AsyncJobs(self._driver, self._operations)
+        service = settings(url, token)
+        self.url = service.url
+        http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
+        self._session = AsyncDriver(service, retry or RetryPolicy(), http)
+        self.jobs = AsyncJobs(self._session)
 
     async def solve(
         self,
@@ -60,7 +58,8 @@ class AsyncClient:
         **options: Unpack[SubmitOptions],
     ) -> Masks:
         """Upload weights, wait for their best masks, and download them; see `Client.solve`."""
-        return await self._driver.run(self._operations.solve(weights, pattern, progress, timeout_s, options))
+        job = await self.jobs.submit(weights, pattern, progress=progress, **options)
+        return await (await job.wait(timeout_s, progress=progress)).masks()
 
     async def benchmark(
         self,
@@ -73,16 +72,16 @@ class AsyncClient:
         **options: Unpack[BenchmarkOptions],
     ) -> Report:
         """Measure what masks buy on the service's device, and wait for the report. See `Client.benchmark`."""
-        operation = self._operations.benchmark(model, patterns, masks_of, progress, timeout_s, options)
-        return await self._driver.run(operation)
+        job = await self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
+        return await job.wait_for_report(timeout_s, progress=progress)
 
     async def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""
-        return await self._driver.run(self._operations.info())
+        return await operations.info(self._session)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._driver.close()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,93 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from typing import Self, Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import Job as JobDocument, JobSummary, Skipped
+from masksmith_wire.documents import JobSummary
 
 from ._job_view import JobView
-from .operations.job import JobOperations, Listener
-from .operations.service import ServiceOperations
+from .operations import jobs as operations
+from .operations.following import follow, refresh
+from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
-from .submission.benchmarks import BenchmarkOptions
+from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.prepare import SubmitOptions
-from .submission.weights import Restore
+from .transport import calls as calls
 from .transport.async_driver import AsyncDriver
-from .transport.events import Event
+from .transport.events import Deadline, Event
 
 
 class AsyncJob(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(
-        self,
-        driver: AsyncDriver,
-        document: JobDocument,
-        skipped: Sequence[Skipped] = (),
-        restore: Mapping[str, Restore] | None = None,
-    ) -> None:
-        super().__init__(document, skipped, restore)
-        self._driver = driver
-        self._operations = JobOperations(driver.session)
+    def __init__(self, session: AsyncDriver, *view: Any) -> None:
+        super().__init__(*view)
+        self._session = session
 
     async def refresh(self) -> Self:
         """Look again."""
-        await self._driver.run(self._operations.refresh(self))
+        await refresh(self._session, self)
         return self
 
     async def cancel(self) -> Self:
         """Stop it; see `Job.cancel`."""
-        await self._driver.run(self._operations.cancel(self))
+        self.document = await self._session.send(calls.cancel_job(self.id))
         return self
 
     async def delete(self) -> None:
         """Forget it and its results; a live one is canceled first."""
-        await self._driver.run(self._operations.delete(self))
+        await self._session.send(calls.delete_job(self.id))
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Give what happens, from the beginning until the job has ended; see `Job.events`."""
-        return self._driver.iterate(self._operations.events(self))
+        return follow(self._session, self, Deadline(None))
 
     async def wait(
-        self, timeout_s: float | None = None, *, progress: bool | None = False, on_event: Listener | None = None
+        self,
+        timeout_s: float | None = None,
+        *,
+        progress: bool | None = False,
+        on_event: Listener | None = None,
     ) -> Self:
         """Wait for the end; see `Job.wait`."""
-        await self._driver.run(self._operations.wait(self, timeout_s, progress, on_event))
+        await operations.wait(self._session, self, timeout_s, progress, on_event)
         return self
 
     async def masks(self) -> Masks:
         """Download the masks there are; see `Job.masks`."""
-        return await self._driver.run(self._operations.masks(self))
+        return await operations.download_masks(self._session, self)
 
     async def weights(self) -> UpdatedWeights:
         """Download the updated weights; see `Job.weights`."""
-        return await self._driver.run(self._operations.weights(self))
+        return await operations.download_weights(self._session, self)
 
     async def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
         """Wait for the end of a benchmark and download its report; see `Job.wait_for_report`."""
-        return await self._driver.run(self._operations.wait_for_report(self, timeout_s, progress))
+        return await operations.wait_for_report(self._session, self, timeout_s, progress)
 
     async def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended; see `Job.benchmark`."""
-        return await self._driver.run(self._operations.benchmark(self))
+        return await self._session.send(calls.get_benchmark(self.id))
 
 
 class AsyncJobs:
     """The service's jobs."""
 
-    def __init__(self, driver: AsyncDriver, operations: ServiceOperations[AsyncJob]) -> None:
-        self._driver, self._operations = driver, operations
+    def __init__(self, session: AsyncDriver) -> None:
+        self._session = session
 
     async def submit(
         self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
     ) -> AsyncJob:
         """Upload weights and ask for their masks; see `Jobs.submit`."""
-        return await self._driver.run(self._operations.submit(weights, pattern, progress, options))
+        submitted = await operations.submit(self._session, weights, pattern, progress, options)
+        return AsyncJob(self._session, *submitted)
 
     async def submit_benchmark(
         self,
@@ -99,24 +98,25 @@ class AsyncJobs:
         **options: Unpack[BenchmarkOptions],
     ) -> AsyncJob:
         """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
-        return await self._driver.run(self._operations.submit_benchmark(model, patterns, masks_of, options))
+        request = await self._session.block(lambda: prepare_benchmark(model, patterns, masks_of=masks_of, **options))
+        return await self.submit_request(request)
 
     async def submit_request(self, request: BenchmarkRequest) -> AsyncJob:
         """Ask for a benchmark whose document is ready."""
-        return await self._driver.run(self._operations.submit_request(request))
+        return AsyncJob(self._session, await operations.submit_benchmark(self._session, request))
 
     async def get(self, job: str) -> AsyncJob:
         """Find a job by its id; see `Jobs.get`."""
-        return await self._driver.run(self._operations.get(job))
+        return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
     def list(self, limit: int | None = None) -> AsyncIterator[JobSummary]:
         """Go through all jobs, newest first; pages are fetched on the way."""
-        return self._driver.iterate(self._operations.list(limit))
+        return operations.list_jobs(self._session, limit)
 
     async def cancel(self, job: str) -> AsyncJob:
         """Stop a job by its id; see `Job.cancel`."""
-        return await self._driver.run(self._operations.cancel(job))
+        return AsyncJob(self._session, await self._session.send(calls.cancel_job(job)))
 
     async def delete(self, job: str) -> None:
         """Forget a job by its id; see `Jobs.delete`."""
-        await self._driver.run(self._operations.delete(job))
+        await self._session.send(calls.delete_job(job))

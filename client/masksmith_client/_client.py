@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -14,15 +13,14 @@ from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 
 from ._info import Info
-from ._jobs import Job, Jobs
-from .operations.service import ServiceOperations
+from ._jobs import Jobs
+from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
 from .transport.driver import Driver
-from .transport.http import DEFAULT_TIMEOUT_S, timeouts
+from .transport.http import DEFAULT_TIMEOUT_S, client_options
 from .transport.retry import RetryPolicy
-from .transport.session import Session
 from .transport.settings import settings
 
 
@@ -62,15 +60,15 @@ class Client:
         retry: RetryPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        session = Session(settings(url, token), retry or RetryPolicy())
-        self.url, token = session.settings.url, session.settings.token
+        service, policy = settings(url, token), retry or RetryPolicy()
+        self.url = service.url
         # None if it has a transport of its own, which no other process could use.
         self.configuration: ClientConfiguration | None = None
         if transport is None:
-            self.configuration = ClientConfiguration(self.url, token, timeout_s, session.policy)
-        self._driver = Driver(session, timeouts(timeout_s), transport)
-        self._operations = ServiceOperations(session, partial(Job, self._driver))
-        self.jobs = Jobs(self._driver, self._operations)
+            self.configuration = ClientConfiguration(service.url, service.token, timeout_s, policy)
+        http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
+        self._session = Driver(service, policy, http)
+        self.jobs = Jobs(self._session)
 
     def solve(
         self,
@@ -100,7 +98,8 @@ class Client:
             StatusError: If the service refused.
             TransportError: If it cannot be reached, or `timeout_s` is over.
         """
-        return self._driver.run(self._operations.solve(weights, pattern, progress, timeout_s, options))
+        job = self.jobs.submit(weights, pattern, progress=progress, **options)
+        return job.wait(timeout_s, progress=progress).masks()
 
     def benchmark(
         self,
@@ -129,16 +128,16 @@ class Client:
             JobFailedError: If nothing was measured, or the job was canceled. What failed beside what was measured
                 stands in the report's `failures`.
         """
-        operation = self._operations.benchmark(model, patterns, masks_of, progress, timeout_s, options)
-        return self._driver.run(operation)
+        job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
+        return job.wait_for_report(timeout_s, progress=progress)
 
     def info(self) -> Info:
         """Ask what the service can do and whether it is ready."""
-        return self._driver.run(self._operations.info())
+        return self._session.run(operations.info(self._session))
 
     def close(self) -> None:
         """Close all connections."""
-        self._driver.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self

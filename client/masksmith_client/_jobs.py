@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self, Unpack
+from collections.abc import Iterable, Iterator
+from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
 from masksmith.patterns import Pattern
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import Job as JobDocument, JobSummary, Skipped
+from masksmith_wire.documents import JobSummary
 
 from ._job_view import JobView
-from .operations.job import JobOperations, Listener
-from .operations.service import ServiceOperations
+from .operations import jobs as operations
+from .operations.following import follow, refresh
+from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
-from .submission.benchmarks import BenchmarkOptions
+from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.prepare import SubmitOptions
-from .submission.weights import Restore
+from .transport import calls as calls
 from .transport.driver import Driver
-from .transport.events import Event
+from .transport.events import Deadline, Event
 
 
 class Job(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        document: JobDocument,
-        skipped: Sequence[Skipped] = (),
-        restore: Mapping[str, Restore] | None = None,
-    ) -> None:
-        super().__init__(document, skipped, restore)
-        self._driver = driver
-        self._operations = JobOperations(driver.session)
+    def __init__(self, session: Driver, *view: Any) -> None:
+        super().__init__(*view)
+        self._session = session
 
     def refresh(self) -> Self:
         """Look again."""
-        self._driver.run(self._operations.refresh(self))
+        self._session.run(refresh(self._session, self))
         return self
 
     def cancel(self) -> Self:
         """Stop it; what is finished stays downloadable, and a job that has ended stays as it is."""
-        self._driver.run(self._operations.cancel(self))
+        self.document = self._session.run(self._session.send(calls.cancel_job(self.id)))
         return self
 
     def delete(self) -> None:
         """Forget it and its results; a live one is canceled first."""
-        self._driver.run(self._operations.delete(self))
+        self._session.run(self._session.send(calls.delete_job(self.id)))
 
     def events(self) -> Iterator[Event]:
         """Give what happens, from the beginning until the job has ended, across lost connections.
@@ -56,10 +50,14 @@ class Job(JobView):
         Raises:
             ClientError: If the job is gone, or the service is out of reach for too long.
         """
-        return self._driver.iterate(self._operations.events(self))
+        return self._session.iterate(follow(self._session, self, Deadline(None)))
 
     def wait(
-        self, timeout_s: float | None = None, *, progress: bool | None = False, on_event: Listener | None = None
+        self,
+        timeout_s: float | None = None,
+        *,
+        progress: bool | None = False,
+        on_event: Listener | None = None,
     ) -> Self:
         """Wait for the end.
 
@@ -72,7 +70,7 @@ class Job(JobView):
             JobFailedError: If it failed or was canceled.
             TimeoutError: If the time is over.
         """
-        self._driver.run(self._operations.wait(self, timeout_s, progress, on_event))
+        self._session.run(operations.wait(self._session, self, timeout_s, progress, on_event))
         return self
 
     def masks(self) -> Masks:
@@ -82,7 +80,7 @@ class Job(JobView):
             Conflict: If the job still runs.
             NotFound: If no tensor has a mask.
         """
-        return self._driver.run(self._operations.masks(self))
+        return self._session.run(operations.download_masks(self._session, self))
 
     def weights(self) -> UpdatedWeights:
         """Download the weights that a job with `update=` has updated.
@@ -91,7 +89,7 @@ class Job(JobView):
             Conflict: If the job still runs.
             NotFound: If it updates none, or none could be.
         """
-        return self._driver.run(self._operations.weights(self))
+        return self._session.run(operations.download_weights(self._session, self))
 
     def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
         """Wait for the end of a benchmark and download its report, also where some of its cases failed.
@@ -100,7 +98,7 @@ class Job(JobView):
             JobFailedError: If nothing was measured, or it was canceled.
             TimeoutError: If the time is over.
         """
-        return self._driver.run(self._operations.wait_for_report(self, timeout_s, progress))
+        return self._session.run(operations.wait_for_report(self._session, self, timeout_s, progress))
 
     def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended.
@@ -109,14 +107,14 @@ class Job(JobView):
             Conflict: If it still runs.
             NotFound: If the job is no benchmark.
         """
-        return self._driver.run(self._operations.benchmark(self))
+        return self._session.run(self._session.send(calls.get_benchmark(self.id)))
 
 
 class Jobs:
     """The service's jobs."""
 
-    def __init__(self, driver: Driver, operations: ServiceOperations[Job]) -> None:
-        self._driver, self._operations = driver, operations
+    def __init__(self, session: Driver) -> None:
+        self._session = session
 
     def submit(
         self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
@@ -132,7 +130,8 @@ class Jobs:
         Raises:
             InputError: If the input cannot be used; nothing was sent then.
         """
-        return self._driver.run(self._operations.submit(weights, pattern, progress, options))
+        submitted = self._session.run(operations.submit(self._session, weights, pattern, progress, options))
+        return Job(self._session, *submitted)
 
     def submit_benchmark(
         self,
@@ -143,11 +142,12 @@ class Jobs:
         **options: Unpack[BenchmarkOptions],
     ) -> Job:
         """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
-        return self._driver.run(self._operations.submit_benchmark(model, patterns, masks_of, options))
+        request = prepare_benchmark(model, patterns, masks_of=masks_of, **options)
+        return self.submit_request(request)
 
     def submit_request(self, request: BenchmarkRequest) -> Job:
         """Ask for a benchmark whose document is ready."""
-        return self._driver.run(self._operations.submit_request(request))
+        return Job(self._session, self._session.run(operations.submit_benchmark(self._session, request)))
 
     def get(self, job: str) -> Job:
         """Find a job by its id.
@@ -155,15 +155,15 @@ class Jobs:
         Raises:
             NotFound: If there is none.
         """
-        return self._driver.run(self._operations.get(job))
+        return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
     def list(self, limit: int | None = None) -> Iterator[JobSummary]:
         """Go through all jobs, newest first; pages are fetched on the way."""
-        return self._driver.iterate(self._operations.list(limit))
+        return self._session.iterate(operations.list_jobs(self._session, limit))
 
     def cancel(self, job: str) -> Job:
         """Stop a job by its id; see `Job.cancel`."""
-        return self._driver.run(self._operations.cancel(job))
+        return Job(self._session, self._session.run(self._session.send(calls.cancel_job(job))))
 
     def delete(self, job: str) -> None:
         """Forget a job by its id.
@@ -171,4 +171,4 @@ class Jobs:
         Raises:
             NotFound: If there is none.
         """
-        self._driver.run(self._operations.delete(job))
+        self._session.run(self._session.send(calls.delete_job(job)))

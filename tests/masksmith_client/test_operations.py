@@ -1,95 +1,106 @@
-"""Operations executed by hand, without network, clock or threads."""
+"""Operations with a session that does no I/O: its answers are ready, and it writes down what it was to do."""
 
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO
 
 import httpx2
 import pytest
 
 from masksmith_client import NotFound, RateLimited, RetryPolicy, TransportError
+from masksmith_client.operations.jobs import list_jobs
 from masksmith_client.transport import calls
-from masksmith_client.transport.effects import (
-    Block,
-    Close,
-    Copy,
-    Effect,
-    Emit,
-    Execution,
-    Gather,
-    Open,
-    Operation,
-    Send,
-    Sleep,
-    Stream,
-    tapped,
-)
+from masksmith_client.transport.driver import Driver
 from masksmith_client.transport.session import Session
 from masksmith_client.transport.settings import Settings
-from masksmith_wire.errors import Problem
+from masksmith_wire.masks import MaskInfo, file_header
 
 from .conftest import problem
 
-POLICY = RetryPolicy(retries=2, first_s=1.0, longest_s=1.0)
 REQUEST = httpx2.Request("GET", "http://service/v1/jobs/x")
 GOOD = httpx2.Response(200, json=[], request=REQUEST)
-STREAM = Stream(GOOD, iter(()))
+FILE = file_header({"a": MaskInfo(shape=[4, 4], pattern="2:4")}) + bytes(4)
 CALL = calls.get_capabilities("patterns")
 
 
-@pytest.fixture
-def session() -> Session:
-    return Session(Settings("http://service"), POLICY)
+class Script(Session):
+    """Gives ready answers, exceptions among them; `done` has every step."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(Settings("http://service"), RetryPolicy(retries=2, first_s=1.0, longest_s=1.0))
+        self.answers = list(answers)
+        self.done: list[Any] = []
+        self.files: list[BinaryIO] = []
+
+    async def _exchange(self, call: calls.Call[Any]) -> httpx2.Response:
+        self.done.append(call.path)
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    @asynccontextmanager
+    async def _stream(self, call: calls.Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+        try:
+            yield await self._exchange(call)
+        finally:
+            self.done.append("closed")
+
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+        for line in response.text.splitlines():
+            yield line
+
+    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+        self.files.append(file)
+        file.write(response.content)
+
+    async def sleep(self, seconds: float) -> None:
+        self.done.append(seconds)
+
+    async def block(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    async def gather(
+        self, operation: Callable[[Session, Any], Coroutine[Any, Any, Any]], arguments: Sequence[Any], parallel: int
+    ) -> list[Any]:
+        return [await operation(self, argument) for argument in arguments]
+
+    def run(self, operation: Coroutine[Any, Any, Any]) -> Any:
+        with pytest.raises(StopIteration) as end:
+            operation.send(None)
+        return end.value.value
+
+    @property
+    def pauses(self) -> list[float]:
+        return [step for step in self.done if isinstance(step, float)]
 
 
 def answer(status: int, **headers: str) -> httpx2.Response:
-    response = problem(
-        status, "some_code", "the reason", {name.replace("_", "-"): text for name, text in headers.items()}
-    )
+    response = problem(status, "some_code", "why", {name.replace("_", "-"): text for name, text in headers.items()})
     response.request = REQUEST
     return response
 
 
-class Player:
-    """Executes an operation with ready replies, exceptions among them; pauses and closing need none."""
-
-    def __init__(self, *replies: Any) -> None:
-        self.effects: list[Effect[Any]] = []
-        self._replies = list(replies)
-
-    def run(self, operation: Operation[Any]) -> Any:
-        execution = Execution(operation)
-        while (effect := execution.effect) is not None:
-            self.effects.append(effect)
-            with execution:
-                if not isinstance(effect, (Sleep, Close)):
-                    execution.reply = self._replies.pop(0)
-                if isinstance(execution.reply, BaseException):
-                    raise execution.reply
-        assert not self._replies
-        return execution.result
-
-    def kinds(self) -> list[type[Effect[Any]]]:
-        return [type(effect) for effect in self.effects]
-
-    def pauses(self) -> list[float]:
-        return [effect.seconds for effect in self.effects if isinstance(effect, Sleep)]
+def body(content: bytes) -> httpx2.Response:
+    return httpx2.Response(200, content=content, request=REQUEST)
 
 
-def test_a_call_is_sent_again_until_it_is_answered(session: Session) -> None:
-    player = Player(answer(503), httpx2.ReadError("reset"), GOOD)
-    assert player.run(session.send(CALL)) == []
-    assert player.kinds() == [Send, Sleep, Send, Sleep, Send]
-    assert all(0.5 <= pause <= 1.0 for pause in player.pauses())
-    assert session.reached
+def test_a_call_is_sent_again_until_it_is_answered() -> None:
+    script = Script(answer(503), httpx2.ReadError("reset"), GOOD)
+    assert script.run(script.send(CALL)) == []
+    assert [step for step in script.done if step not in script.pauses] == [CALL.path] * 3
+    assert len(script.pauses) == 2
+    assert all(0.5 <= pause <= 1.0 for pause in script.pauses)
 
 
-def test_a_retry_after_is_waited_for_exactly(session: Session) -> None:
-    player = Player(answer(429, retry_after="7"), GOOD)
-    player.run(session.send(CALL))
-    assert player.pauses() == [7.0]
+def test_a_retry_after_is_waited_for_exactly() -> None:
+    script = Script(answer(429, retry_after="7"), GOOD)
+    script.run(script.send(CALL))
+    assert script.pauses == [7.0]
 
 
 @pytest.mark.parametrize(
-    ("replies", "kind"),
+    ("answers", "kind"),
     [
         ([answer(404)], NotFound),
         ([answer(429, retry_after="3600")], RateLimited),
@@ -97,67 +108,49 @@ def test_a_retry_after_is_waited_for_exactly(session: Session) -> None:
     ],
     ids=["not found", "an hour", "too often"],
 )
-def test_errors_that_stay_end_the_call(session: Session, replies: Any, kind: type[Exception]) -> None:
-    player = Player(*replies)
+def test_errors_that_stay_end_the_call(answers: Any, kind: type[Exception]) -> None:
+    script = Script(*answers)
     with pytest.raises(kind):
-        player.run(session.send(CALL))
-    assert player.kinds().count(Send) == len(replies)
+        script.send(CALL).send(None)
+    assert script.done.count(CALL.path) == len(answers)
+    assert not script.answers
 
 
-@pytest.mark.parametrize("error", [httpx2.ReadError("reset"), None], ids=["reset", "short"])
-def test_a_download_that_is_cut_begins_again_and_closes_its_streams(session: Session, error: Exception | None) -> None:
-    player = Player(STREAM, error, STREAM, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        player.run(session.download(calls.get_masks("x")))
-    assert player.kinds() == [Open, Copy, Close, Sleep, Open, Copy, Close]
-    copy = player.effects[-2]
-    assert isinstance(copy, Copy)
-    assert copy.file.closed
+def test_a_download_that_is_cut_begins_again_and_closes_every_stream() -> None:
+    script = Script(body(FILE[:-1]), httpx2.ReadError("reset"), body(FILE))
+    file = script.run(script.download(calls.get_masks("x")))
+    path, closed = "/v1/jobs/x/masks", "closed"
+    assert [step for step in script.done if step not in script.pauses] == [path, closed] * 3
+    file.seek(0)
+    assert file.read() == FILE
+    file.close()
 
 
-def emitting() -> Operation[str]:
-    yield from Emit(1)
-    length = yield from Block(lambda: 5)
-    yield from Emit(length)
-    return "done"
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), answer(404)], ids=["interrupted", "refused"])
+def test_a_download_that_ends_without_a_file_leaves_none_open(error: Any) -> None:
+    script = Script(body(FILE[:-1]), error)
+    with pytest.raises((KeyboardInterrupt, NotFound)):
+        script.download(calls.get_masks("x")).send(None)
+    assert [file.closed for file in script.files] == [True]
 
 
-def test_what_is_emitted_goes_to_the_listener_and_nothing_else() -> None:
-    heard: list[int] = []
-    player = Player(7)
-    assert player.run(tapped(emitting(), heard.append)) == "done"
-    assert heard == [1, 7]
-    assert player.kinds() == [Block]
-
-
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, GeneratorExit])
-def test_errors_reach_an_operation_through_every_layer_and_it_may_clean_up(kind: type[BaseException]) -> None:
-    def operation() -> Operation[None]:
-        try:
-            yield from Sleep(1.0)
-        finally:
-            yield from Close(STREAM)
-
-    execution = Execution(tapped(operation(), print))
-    with execution:
-        raise kind
-    assert execution.effect == Close(STREAM)
-    with pytest.raises(kind), execution:
-        pass
-
-
-def test_an_error_of_the_listener_ends_the_operation() -> None:
-    heard: list[int] = []
-
-    def listener(value: int) -> None:
-        heard.append(value)
-        raise NotFound(Problem(title="t", status=404, code="not_found", detail="d"))
-
+def test_pages_are_fetched_only_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = {"jobs": [], "next": "00ab"}
+    script = Script(httpx2.Response(200, json=page, request=REQUEST), answer(404))
     with pytest.raises(NotFound):
-        Player().run(tapped(emitting(), listener))
-    assert heard == [1]
+        list_jobs(script, None).__anext__().send(None)
+    assert script.done == ["/v1/jobs", "/v1/jobs"]
 
 
-def test_gathered_operations_are_values_until_a_driver_executes_them() -> None:
-    gather = Gather([emitting(), emitting()], 2)
-    assert [Player(None, 7, None).run(operation) for operation in gather.operations] == ["done", "done"]
+def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_blocking_driver() -> None:
+    class Loop:
+        def __await__(self) -> Any:
+            yield
+
+    async def suspended() -> None:
+        await Loop()
+
+    driver = Driver(Settings("http://service"), RetryPolicy(), httpx2.Client())
+    with pytest.raises(RuntimeError, match="awaited something else"):
+        driver.run(suspended())
+    driver.close()

@@ -1,1 +1,1 @@
-"""Everything the clients do, written once: generators that yield effects, executed by a blocking or asyncio driver."""
+"""What the clients do, written once; a session's driver does the I/O, blocking or with asyncio."""

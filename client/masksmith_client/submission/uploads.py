@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 from masksmith_client._progress import Bar
 from masksmith_client.transport import calls as calls
-from masksmith_client.transport.effects import Block, Gather, Operation
 from masksmith_client.transport.session import Session
 
 from .prepare import Submission
@@ -45,17 +45,16 @@ class Tracker:
             yield bytes(piece)
 
 
-def upload(session: Session, submission: Submission, *, progress: bool | None) -> Operation[list[str]]:
+async def upload(session: Session, submission: Submission, *, progress: bool | None) -> list[str]:
     """Upload all of a submission that the service lacks; gives the digest of each weight."""
     with Bar("uploading", submission.total_bytes, show=progress, in_bytes=True) as bar:
-        tracker = Tracker(bar)
-        return (yield from Gather([_upload(session, weight, tracker) for weight in submission.uploads], PARALLEL))
+        return await session.gather(partial(_upload, Tracker(bar)), submission.uploads, PARALLEL)
 
 
-def _upload(session: Session, weight: Weight, tracker: Tracker) -> Operation[str]:
-    digest = yield from Block(weight.digest)
-    if not tracker.claim(digest) or (yield from session.send(calls.has_tensor(digest))):
+async def _upload(tracker: Tracker, session: Session, weight: Weight) -> str:
+    digest = await session.block(weight.digest)
+    if not tracker.claim(digest) or await session.send(calls.has_tensor(digest)):
         tracker.skip(weight)
     else:
-        yield from session.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes))
+        await session.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes))
     return digest

@@ -44,7 +44,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         self._resume_from = resume_from
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Watch the optimizer, and go on where a resumed run stopped.
 
@@ -58,21 +58,19 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             self.sparsifier.load(folder / FILE)
         if self.sparsifier.method.needs_optimizer:
             # accelerate wraps the optimizer, and the wrapper has no hooks.
-            self.sparsifier.watch(getattr(objects["optimizer"], "optimizer", objects["optimizer"]))
+            self.sparsifier.watch(getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"]))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Step; the Trainer calls this once an optimizer step."""
         self.sparsifier.step()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the state beside the model."""
         if state.is_world_process_zero:
             self.sparsifier.save(_checkpoint(args, state) / FILE)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Bake."""
         if self._bake:

@@ -13,15 +13,12 @@ class MaskingMethod(Protocol):
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Add parameters of the method's own."""
-        ...
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Give the masked weight."""
-        ...
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Turn the gradient of the masked weight into the dense weight's."""
-        ...
 
 
 class Masking(torch.nn.Module):

@@ -1,1 +1,1 @@
-"""HTTP: requests as values, effects that blocking and asyncio drivers execute, retries, events."""
+"""HTTP: requests as values, sessions that send and try again, drivers that do the I/O, events."""

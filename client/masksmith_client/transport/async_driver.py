@@ -1,97 +1,85 @@
-"""The asyncio driver: executes operations with `httpx2.AsyncClient` and tasks. `driver` does so with blocking calls."""
+"""The asyncio driver: a session's I/O with `httpx2.AsyncClient` and tasks. `driver` has the blocking one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO, TypeVar
 
 import httpx2
 
 from .calls import Call
-from .effects import Block, Close, Copy, Effect, Emit, Execution, Gather, Open, Operation, ReadLine, Send, Sleep, Stream
-from .http import build_request, client_options
+from .http import build_request
+from .retry import RetryPolicy
 from .session import Session
+from .settings import Settings
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
-class AsyncDriver:
+class AsyncDriver(Session):
     """A pool of connections to one service; belongs to one event loop."""
 
-    def __init__(
-        self, session: Session, timeout: httpx2.Timeout, transport: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
-        self.session = session
-        self._http = httpx2.AsyncClient(**client_options(session.settings, timeout), transport=transport)
+    def __init__(self, settings: Settings, policy: RetryPolicy, http: httpx2.AsyncClient) -> None:
+        super().__init__(settings, policy)
+        self._http = http
 
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
-    async def run(self, operation: Operation[T]) -> T:
-        """Execute an operation and give its result; what it emits is dropped."""
-        execution = Execution(operation)
-        while (effect := execution.effect) is not None:
-            with execution:
-                execution.reply = await self._execute(effect)
-        return execution.result
+    async def _exchange(self, call: Call[Any]) -> httpx2.Response:
+        return await self._http.send(self._request(call))
 
-    async def iterate(self, operation: Operation[None]) -> AsyncGenerator[Any, None]:
-        """Execute an operation and yield what it emits."""
-        execution = Execution(operation)
-        while (effect := execution.effect) is not None:
-            with execution:
-                if isinstance(effect, Emit):
-                    yield effect.value
-                else:
-                    execution.reply = await self._execute(effect)
+    @asynccontextmanager
+    async def _stream(self, call: Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+        response = await self._http.send(self._request(call, silence_s), stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+            yield response
+        finally:
+            await response.aclose()
 
-    async def _execute(self, effect: Effect[Any]) -> Any:
-        match effect:
-            case Send(call):
-                return await self._http.send(self._request(call))
-            case Open(call, silence_s):
-                return await self._open(self._request(call, silence_s))
-            case ReadLine(stream):
-                return await anext(stream.lines, None)
-            case Copy(stream, file):
-                async for piece in stream.response.aiter_bytes():
-                    await asyncio.to_thread(file.write, piece)
-            case Close(stream):
-                await stream.response.aclose()
-            case Sleep(seconds):
-                await asyncio.sleep(seconds)
-            case Block(function):
-                return await asyncio.to_thread(function)
-            case Gather(operations, parallel):
-                return await self._gather(operations, parallel)
-        return None
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+        async for line in response.aiter_lines():
+            yield line
 
-    def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
-        content = None if call.body is None else _pieces(call.body())
-        return build_request(self._http, call, content, silence_s)
+    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+        async for piece in response.aiter_bytes():
+            await asyncio.to_thread(file.write, piece)
 
-    async def _open(self, request: httpx2.Request) -> Stream:
-        response = await self._http.send(request, stream=True)
-        if not response.is_success:
-            await response.aread()
-        return Stream(response, response.aiter_lines())
+    async def sleep(self, seconds: float) -> None:
+        """Pause."""
+        await asyncio.sleep(seconds)
 
-    async def _gather(self, operations: Sequence[Operation[T]], parallel: int) -> list[T]:
+    async def block(self, function: Callable[[], T]) -> T:
+        """Call a function in a thread."""
+        return await asyncio.to_thread(function)
+
+    async def gather(
+        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+    ) -> list[T]:
+        """Call an operation in tasks; an error cancels the others."""
         slots = asyncio.Semaphore(parallel)
 
-        async def run(operation: Operation[T]) -> T:
+        async def call(argument: A) -> T:
             async with slots:
-                return await self.run(operation)
+                return await operation(self, argument)
 
-        tasks = [asyncio.ensure_future(run(operation)) for operation in operations]
+        tasks = [asyncio.ensure_future(call(argument)) for argument in arguments]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
+        content = None if call.body is None else _pieces(call.body())
+        return build_request(self._http, call, content, silence_s)
 
 
 async def _pieces(body: Iterator[bytes]) -> AsyncIterator[bytes]:

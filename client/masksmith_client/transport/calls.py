@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -24,7 +23,7 @@ from masksmith_client._errors import (
 )
 from masksmith_wire import WIRE_VERSION
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import Job, JobPage, JobSummary, MasksRequest, WorkerInfo
+from masksmith_wire.documents import Job, JobPage, MasksRequest, WorkerInfo
 from masksmith_wire.errors import Code, Problem
 
 T = TypeVar("T")
@@ -117,15 +116,8 @@ def put_tensor(digest: str, body: Body, size: int) -> Call[None]:
     return Call("PUT", f"/v1/tensors/{digest}", _nothing, headers=headers, body=body)
 
 
-def post_job(request: MasksRequest, idempotency_key: str) -> Call[Job]:
-    """Ask for masks; the same key gives the same job, however often it is sent."""
-    content = request.model_dump_json(exclude_none=True).encode()
-    headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
-    return Call("POST", "/v1/jobs", _document(Job), headers=headers, body=lambda: iter([content]))
-
-
-def post_benchmark(request: BenchmarkRequest, idempotency_key: str) -> Call[Job]:
-    """Ask for a benchmark; the same key gives the same job, however often it is sent."""
+def post_job(request: MasksRequest | BenchmarkRequest, idempotency_key: str) -> Call[Job]:
+    """Submit a job; the same key gives the same job, however often it is sent."""
     content = request.model_dump_json(exclude_none=True).encode()
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     return Call("POST", "/v1/jobs", _document(Job), headers=headers, body=lambda: iter([content]))
@@ -152,25 +144,6 @@ def list_jobs(after: str | None, limit: int) -> Call[JobPage]:
     """Get a page of jobs, newest first."""
     params = {"limit": str(limit)} | ({} if after is None else {"after": after})
     return Call("GET", "/v1/jobs", _document(JobPage), params=params)
-
-
-class Pages:
-    """Goes through pages of jobs until there are no more, or `limit` is reached."""
-
-    def __init__(self, limit: int | None, page: int) -> None:
-        self.left = sys.maxsize if limit is None else max(0, limit)
-        self._page = page
-        self._after: str | None = None
-
-    def call(self) -> Call[JobPage]:
-        """Ask for the next page."""
-        return list_jobs(self._after, min(self._page, self.left))
-
-    def take(self, page: JobPage) -> list[JobSummary]:
-        """Note where the next page begins, and give the jobs of this one."""
-        self._after = page.next
-        self.left = self.left - len(page.jobs) if page.next is not None else 0
-        return page.jobs
 
 
 def cancel_job(job: str) -> Call[Job]:

@@ -1,114 +1,116 @@
-"""The blocking driver: executes operations with `httpx2.Client` and threads. `async_driver` does so with asyncio."""
+"""The blocking driver: a session's I/O with `httpx2.Client` and threads. `async_driver` has the one for asyncio."""
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, BinaryIO, TypeVar
 
 import httpx2
 
 from .calls import Call
-from .effects import Block, Close, Copy, Effect, Emit, Execution, Gather, Open, Operation, ReadLine, Send, Sleep, Stream
-from .http import build_request, client_options
+from .http import build_request
+from .retry import RetryPolicy
 from .session import Session
+from .settings import Settings
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """Another operation of the same `Gather` has failed."""
+    """Another operation of the same `gather` has failed."""
 
 
-class Driver:
+class Driver(Session):
     """A pool of connections to one service; safe to use from several threads."""
 
-    def __init__(
-        self, session: Session, timeout: httpx2.Timeout, transport: httpx2.BaseTransport | None = None
-    ) -> None:
-        self.session = session
-        self._http = httpx2.Client(**client_options(session.settings, timeout), transport=transport)
+    def __init__(self, settings: Settings, policy: RetryPolicy, http: httpx2.Client) -> None:
+        super().__init__(settings, policy)
+        self._http = http
+        self._stop = threading.Event()
 
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
 
-    def run(self, operation: Operation[T], stop: threading.Event | None = None) -> T:
-        """Execute an operation and give its result; what it emits is dropped.
+    def run(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Run an operation, which never suspends, to its end."""
+        try:
+            operation.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        operation.close()
+        raise RuntimeError("an operation of the blocking client awaited something else than its driver")
 
-        Args:
-            operation: The operation.
-            stop: Ends pauses and uploads when set, with `StoppedError`.
-        """
-        stop = stop or threading.Event()
-        execution = Execution(operation)
-        while (effect := execution.effect) is not None:
-            with execution:
-                execution.reply = self._execute(effect, stop)
-        return execution.result
+    def iterate(self, operation: AsyncGenerator[T, None]) -> Iterator[T]:
+        """Yield what an operation yields."""
+        try:
+            with suppress(StopAsyncIteration):
+                while True:
+                    yield self.run(operation.__anext__())
+        finally:
+            self.run(operation.aclose())
 
-    def iterate(self, operation: Operation[None]) -> Generator[Any, None, None]:
-        """Execute an operation and yield what it emits."""
-        stop = threading.Event()
-        execution = Execution(operation)
-        while (effect := execution.effect) is not None:
-            with execution:
-                if isinstance(effect, Emit):
-                    yield effect.value
-                else:
-                    execution.reply = self._execute(effect, stop)
+    async def _exchange(self, call: Call[Any]) -> httpx2.Response:
+        return self._http.send(self._request(call))
 
-    def _execute(self, effect: Effect[Any], stop: threading.Event) -> Any:
-        match effect:
-            case Send(call):
-                return self._http.send(self._request(call, stop))
-            case Open(call, silence_s):
-                return self._open(self._request(call, stop, silence_s))
-            case ReadLine(stream):
-                return next(stream.lines, None)
-            case Copy(stream, file):
-                for piece in stream.response.iter_bytes():
-                    file.write(piece)
-            case Close(stream):
-                stream.response.close()
-            case Sleep(seconds):
-                if stop.wait(seconds):
-                    raise StoppedError
-            case Block(function):
-                return function()
-            case Gather(operations, parallel):
-                return self._gather(operations, parallel)
-        return None
+    @asynccontextmanager
+    async def _stream(self, call: Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+        response = self._http.send(self._request(call, silence_s), stream=True)
+        try:
+            if not response.is_success:
+                response.read()
+            yield response
+        finally:
+            response.close()
 
-    def _request(self, call: Call[Any], stop: threading.Event, silence_s: float | None = None) -> httpx2.Request:
-        if stop.is_set():
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+        for line in response.iter_lines():
+            yield line
+
+    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+        for piece in response.iter_bytes():
+            file.write(piece)
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause, until another operation of the same `gather` fails."""
+        if self._stop.wait(seconds):
             raise StoppedError
-        content = None if call.body is None else _until(stop, call.body())
-        return build_request(self._http, call, content, silence_s)
 
-    def _open(self, request: httpx2.Request) -> Stream:
-        response = self._http.send(request, stream=True)
-        if not response.is_success:
-            response.read()
-        return Stream(response, response.iter_lines())
+    async def block(self, function: Callable[[], T]) -> T:
+        """Call a function."""
+        return function()
 
-    def _gather(self, operations: Sequence[Operation[T]], parallel: int) -> list[T]:
-        stop = threading.Event()
+    async def gather(
+        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+    ) -> list[T]:
+        """Call an operation in threads; an error ends the pauses and uploads of the others."""
+        driver = copy.copy(self)
+        driver._stop = threading.Event()
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="masksmith")
         try:
-            futures = [pool.submit(self.run, operation, stop) for operation in operations]
+            futures = [pool.submit(lambda one: driver.run(operation(driver, one)), one) for one in arguments]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
             return [future.result() for future in futures]
         finally:
-            stop.set()
+            driver._stop.set()
             pool.shutdown(cancel_futures=True)
 
-
-def _until(stop: threading.Event, body: Iterator[bytes]) -> Iterator[bytes]:
-    for piece in body:
-        if stop.is_set():
+    def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
+        if self._stop.is_set():
             raise StoppedError
-        yield piece
+        content = None if call.body is None else self._until_stopped(call.body())
+        return build_request(self._http, call, content, silence_s)
+
+    def _until_stopped(self, body: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in body:
+            if self._stop.is_set():
+                raise StoppedError
+            yield piece

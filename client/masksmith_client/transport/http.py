@@ -18,13 +18,7 @@ DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 
 
-def timeouts(timeout_s: float | None) -> httpx2.Timeout:
-    """Limit the silence while reading and writing; a connection is made within 5 s or not at all."""
-    connect_s = CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
-    return httpx2.Timeout(timeout_s, connect=connect_s, pool=None)
-
-
-def client_options(settings: Settings, timeout: httpx2.Timeout) -> dict[str, Any]:
+def client_options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:
     """Give the arguments that `httpx2.Client` and `httpx2.AsyncClient` share."""
     headers = {
         "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
@@ -35,7 +29,7 @@ def client_options(settings: Settings, timeout: httpx2.Timeout) -> dict[str, Any
     return {
         "base_url": settings.url,
         "headers": headers,
-        "timeout": timeout,
+        "timeout": _timeouts(timeout_s),
         # A proxy of the environment cannot be meant for a service on this machine.
         "trust_env": not settings.is_loopback,
     }
@@ -53,3 +47,9 @@ def build_request(
     if silence_s is not None:
         request.extensions["timeout"] = {**request.extensions["timeout"], "read": silence_s}
     return request
+
+
+def _timeouts(timeout_s: float | None) -> httpx2.Timeout:
+    """Limit the silence while reading and writing; a connection is made within 5 s or not at all."""
+    connect_s = CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
+    return httpx2.Timeout(timeout_s, connect=connect_s, pool=None)

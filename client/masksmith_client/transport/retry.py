@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import httpx2
 
 from masksmith_client._errors import ClientError, ConnectError, StatusError, TimeoutError, TransportError, WireError
+from masksmith_wire.headers import HeaderError
 
 log = logging.getLogger("masksmith_client")
 
-FAILURES = (httpx2.RequestError, ClientError)
+FAILURES = (httpx2.RequestError, ClientError, HeaderError)
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
 
@@ -95,9 +96,11 @@ def is_passing(error: ClientError) -> bool:
 
 
 def as_client_error(error: Exception, url: str) -> ClientError:
-    """Give the exception of this package for one of httpx2."""
+    """Give the exception of this package for one of `FAILURES`."""
     if isinstance(error, ClientError):
         return error
+    if isinstance(error, HeaderError):
+        return TransportError(f"the download was cut: {error}")
     if isinstance(error, httpx2.ConnectError):
         return ConnectError(f"no masksmith service answers at {url} ({error}); start one with 'masksmith up'")
     if isinstance(error, httpx2.TimeoutException):

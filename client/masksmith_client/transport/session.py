@@ -1,91 +1,131 @@
-"""A session with one service: requests sent until they are answered, streams, downloads. No I/O here."""
+"""A session with one service: requests sent until they are answered, downloads, event streams.
+
+It is written once, as coroutines. `Driver` and `AsyncDriver` add the I/O: the abstract methods. Those of `Driver`
+block instead of awaiting, so its coroutines are never suspended and need no event loop.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, BinaryIO, TypeVar
 
-from masksmith_client._errors import TransportError
-from masksmith_wire.headers import HeaderError, read_header
+import httpx2
+
+from masksmith_wire.headers import read_header
 
 from .calls import Call, refusal
-from .effects import Close, Copy, Open, Operation, Send, Sleep, Stream
-from .retry import FAILURES, Attempts, RetryPolicy
+from .events import SILENCE_S, Event, EventParser
+from .retry import FAILURES, Attempts, RetryPolicy, as_client_error
 from .settings import Settings
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Session:
+class Session(ABC):
     """What all operations on one service share.
 
     Attributes:
         settings: The service's address and the key to it.
         policy: When and how often failed requests are sent again.
-        reached: Whether the service has answered before.
     """
 
-    settings: Settings
-    policy: RetryPolicy
-    reached: bool = False
+    def __init__(self, settings: Settings, policy: RetryPolicy) -> None:
+        self.settings, self.policy = settings, policy
+        self._reached = False
 
-    def send(self, call: Call[T]) -> Operation[T]:
+    async def send(self, call: Call[T]) -> T:
         """Send a request until it is answered.
 
         Raises:
             StatusError: If the service refuses.
             TransportError: If there is no usable answer after all retries.
         """
-        return self._retry(lambda: self._send(call))
 
-    def open(self, call: Call[None], silence_s: float | None = None) -> Operation[Stream]:
-        """Open a stream, without retries.
+        async def attempt() -> T:
+            response = await self._exchange(call)
+            self._reached = True
+            return call.read(response)
 
-        Raises:
-            StatusError: If the service refuses.
-        """
-        stream = yield from Open(call, silence_s)
-        self.reached = True
-        if not stream.response.is_success:
-            raise refusal(stream.response)
-        return stream
+        return await self._retry(attempt)
 
-    def download(self, call: Call[None]) -> Operation[BinaryIO]:
+    async def download(self, call: Call[None]) -> BinaryIO:
         """Download a safetensors file to a temporary file, from the beginning after every cut; errors as of `send`."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
+
+        async def attempt() -> None:
+            file.seek(0)
+            file.truncate()
+            async with self._stream(call) as response:
+                await self._write(_accepted(response), file)
+            read_header(file)
+
         try:
-            yield from self._retry(lambda: self._download(call, file))
+            await self._retry(attempt)
         except BaseException:
             file.close()
             raise
         return file
 
-    def _retry(self, attempt: Callable[[], Operation[T]]) -> Operation[T]:
-        attempts = Attempts(self.policy, self.settings.url, reached=self.reached)
+    async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
+        """Give the events of one stream; None once it is open and for every line between, as a time to look around.
+
+        Raises:
+            ClientError: If it cannot be opened or breaks; nothing is retried here.
+        """
+        parser = EventParser()
+        try:
+            async with self._stream(call, SILENCE_S) as response, aclosing(self._lines(_accepted(response))) as lines:
+                yield None
+                async for line in lines:
+                    yield parser.feed(line)
+        except httpx2.RequestError as error:
+            raise as_client_error(error, self.settings.url) from error
+
+    async def _retry(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        attempts = Attempts(self.policy, self.settings.url, reached=self._reached)
         while True:
             try:
-                return (yield from attempt())
+                return await attempt()
             except FAILURES as error:
                 pause_s = attempts.pause_s(error)
-            yield from Sleep(pause_s)
+            await self.sleep(pause_s)
 
-    def _send(self, call: Call[T]) -> Operation[T]:
-        response = yield from Send(call)
-        self.reached = True
-        return call.read(response)
+    @abstractmethod
+    async def _exchange(self, call: Call[Any]) -> httpx2.Response:
+        """Send a request once and read the response."""
 
-    def _download(self, call: Call[None], file: BinaryIO) -> Operation[None]:
-        file.seek(0)
-        file.truncate()
-        stream = yield from self.open(call)
-        try:
-            yield from Copy(stream, file)
-        finally:
-            yield from Close(stream)
-        try:
-            read_header(file)
-        except HeaderError as error:
-            raise TransportError(f"the download was cut: {error}") from None
+    @abstractmethod
+    def _stream(self, call: Call[Any], silence_s: float | None = None) -> AbstractAsyncContextManager[httpx2.Response]:
+        """Send a request once, with `silence_s` as read timeout; the body is read only if it is an error."""
+
+    @abstractmethod
+    def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+        """Give the lines of a body."""
+
+    @abstractmethod
+    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+        """Write a body to a file."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Pause."""
+
+    @abstractmethod
+    async def block(self, function: Callable[[], T]) -> T:
+        """Call a function that may read files or compute for long."""
+
+    @abstractmethod
+    async def gather(
+        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+    ) -> list[T]:
+        """Call an operation for all arguments, `parallel` at a time; the first error stops the others."""
+
+
+def _accepted(response: httpx2.Response) -> httpx2.Response:
+    if not response.is_success:
+        raise refusal(response)
+    return response

@@ -66,7 +66,6 @@ class Source(Protocol):
         Raises:
             ClientError: If there is none at all.
         """
-        ...
 
 
 @dataclass(frozen=True)

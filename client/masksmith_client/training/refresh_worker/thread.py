@@ -17,19 +17,15 @@ class RefreshWorker(Protocol):
 
     def submit(self, request: RefreshRequest) -> None:
         """Take a request; the one before must have been answered."""
-        ...
 
     def poll(self) -> RefreshResponse | None:
         """Give the response if it is there; never waits."""
-        ...
 
     def wait(self) -> RefreshResponse:
         """Give the response when it is there."""
-        ...
 
     def close(self) -> None:
         """Stop; a request under way is dropped."""
-        ...
 
 
 class InlineWorker:
