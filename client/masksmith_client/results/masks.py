@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import TensorEntry, read_header
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
-from .whole_file import whole_file
+from .whole_file import save_copy
 
 
 class Masks(Mapping[str, Any]):
@@ -65,12 +64,7 @@ class Masks(Mapping[str, Any]):
 
     def save(self, path: str | Path) -> Path:
         """Write a masks file (safetensors; one bit an entry); it appears whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as copy:
-            self._file.seek(0)
-            shutil.copyfileobj(self._file, copy, 2**20)
-        return target
+        return save_copy(self._file, Path(path))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Give the shape of a mask without reading it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from masksmith_client.submission.weights import Restore, as_numpy
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.headers import TensorEntry, read_header
 
-from .whole_file import whole_file
+from .whole_file import save_copy
 
 _FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
 
@@ -36,12 +35,7 @@ class UpdatedWeights(Mapping[str, Any]):
 
     def save(self, path: str | Path) -> Path:
         """Write them to a safetensors file, which appears whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as copy:
-            self._file.seek(0)
-            shutil.copyfileobj(self._file, copy, 2**20)
-        return target
+        return save_copy(self._file, Path(path))
 
     def close(self) -> None:
         """Close the file; the weights are lost unless they were saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ def whole_file(target: Path) -> Iterator[BinaryIO]:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def save_copy(file: BinaryIO, target: Path) -> Path:
+    """Copy an open file to a path, whose folder is made if it is missing; gives the path."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as copy:
+        file.seek(0)
+        shutil.copyfileobj(file, copy, 2**20)
+    return target
 
 
 def _umask() -> int:
