@@ -17,7 +17,7 @@ NO_FORCED = np.zeros((0, 0), np.int8)
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class PanelCertificate:
     """Per tile, `[down, across]`: score kept, how much more any mask could keep at most, and whether budgets hold."""
 
     objective: Duals
@@ -25,23 +25,24 @@ class Certificate:
     legal: Bools
 
 
-def certify_panel(panel: Panel, answer: PanelAnswer) -> Certificate:
+def certify_panel(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
     """Check a mask against its budgets and bound the optimum by its duals (Lagrangian duality).
 
     Duals that are not finite prove nothing: the bound is then the tile's whole score.
     """
     shape = (panel.down, panel.across)
-    certificate = Certificate(np.empty(shape), np.empty(shape), np.empty(shape, np.bool_))
+    certificate = PanelCertificate(np.empty(shape), np.empty(shape), np.empty(shape, np.bool_))
     if panel.tile.separable:
         _certify_rows(panel, answer, certificate)
     else:
         _certify_tiles(panel, answer, certificate)
-    if not math.isfinite(certificate.violation.sum()):
-        _bound_by_total(panel, certificate)
+    with np.errstate(over="ignore"):
+        if not math.isfinite(certificate.violation.sum()):
+            _bound_by_total(panel, certificate)
     return certificate
 
 
-def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: Certificate) -> None:
+def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     certify_rows(
         panel.scores, np.ascontiguousarray(answer.mask), NO_FORCED if panel.forced is None else panel.forced,
         answer.row_duals.reshape(panel.down, panel.across), panel.tile.cols, panel.tile.row_keep, panel.tile.at_most,
@@ -49,7 +50,7 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: Certificate) -
     )  # fmt: skip
 
 
-def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: Certificate) -> None:
+def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
     u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
     tiles, rest = np.arange(panel.down * panel.across), panel.down * panel.across
@@ -65,7 +66,7 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: Certificate) 
         )  # fmt: skip
 
 
-def _bound_by_total(panel: Panel, certificate: Certificate) -> None:
+def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
     cut = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
     total = cut.sum(axis=(1, 3), dtype=np.float64) * (1 + 2.0**-40)
     unproved = ~np.isfinite(certificate.violation)

@@ -69,3 +69,8 @@ class UpdateError(MasksmithError, ValueError):
 
 class VerificationError(MasksmithError):
     """A mask outside its pattern; raised when a solver breaks its contract."""
+
+
+def sums_overflow(name: str | None) -> ScoresError:
+    """Make the error for scores that are finite, but not their sum."""
+    return ScoresError("the sum of the scores exceeds float64; scale them down", name=name)

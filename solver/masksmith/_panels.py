@@ -1,7 +1,7 @@
 """Panels: rectangles of whole tiles, small enough for a cache and independent of each other.
 
-A layer is cut into panels that stream through solver, certificate and output one after the other; no copy of the
-layer is ever made, only of the panel at hand.
+A tensor is cut into panels that stream through solver, certificate and output one after the other; no copy of the
+tensor is ever made, only of the panel at hand.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Panel:
         tile: Size and budgets of its tiles.
         forced: Per entry `KEEP`, `FREE` or `DROP`; None when every entry is free.
         start_duals: Row and column duals to start from (shapes as in `PanelAnswer`), or None.
-        room: Where a solver may put its mask, so that it need not be copied there; as scores, not initialised.
+        output: Buffer that a solver may write its mask to, which saves a copy; shape of the scores, not initialised.
     """
 
     scores: Matrix
     tile: TileSpec
     forced: Forced | None = None
     start_duals: tuple[Duals, Duals] | None = None
-    room: Bools | None = None
+    output: Bools | None = None
 
     @property
     def down(self) -> int:
@@ -56,7 +56,7 @@ class PanelAnswer:
 
     Attributes:
         mask: `[down * tile.rows, across * tile.cols]`, True = kept.
-        row_duals: `[down, across, tile.rows]` float64, the price of a place in each row.
+        row_duals: `[down, across, tile.rows]` float64, the duals of the row budgets.
         col_duals: `[down, across, tile.cols]` float64, likewise for columns; all zero for separable tiles.
 
     Complementary slackness of an optimum: kept entries have `score >= row + col`, dropped ones `<=`; at-most budgets

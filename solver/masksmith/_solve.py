@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from ._engine.streaming import available_cores, run
+from ._engine import PanelStore, available_cores, run
 from ._errors import SolverError
-from ._flat import View, check_view, flat, moved, shaped, solve_flat
-from ._layer import Extras, Layer, Span
-from ._pruned import carry, check_weight
-from ._solution import Solution, Status
-from ._tensors import Source, are_equal, like, sample
+from ._problem import Options, Problem
+from ._solution import Solution
+from ._solution.pruned import with_pruned
+from ._tensors import View, are_equal, sample
 from .cuda.placement import note, solve_on_device
 from .patterns import Block, Pattern, PatternError, TilePattern, parse
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
-from .whole_tensor import Ask, plan_for
+from .whole_tensor import PlanOptions, plan_for
 
 OnProgress = Callable[[int, int], None]
 
@@ -73,20 +70,17 @@ def solve(
 
     Raises:
         PatternError: If the pattern is malformed or does not fit the shape.
-        ScoresError: If a score is NaN, infinite or negative, or the tensor is empty.
+        ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, or the tensor is empty.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If the solver cannot do what is asked of it.
     """
-    check_view(view)
-    check_weight(weight, scores, name)
-    if view == "flat" and len(scores.shape) > 2:
-        options = {"pattern": pattern, "solver": solver, "warm_start": warm_start, "must_keep": must_keep}
-        options |= {"must_drop": must_drop, "hysteresis": hysteresis, "time_limit_s": time_limit_s, "threads": threads}
-        options |= {"keep_duals": keep_duals, "on_progress": on_progress, "name": name}
-        return carry(solve_flat(solve, scores, options), weight)
-    extras = Extras(must_keep, must_drop, warm_start, _checked(hysteresis, warm_start), keep_duals, weight)
-    pace = _Pace(time_limit_s, threads, on_progress)
-    return carry(_solve_one(scores, _pattern(pattern), _solver(solver), extras, pace, name), weight)
+    _check_hysteresis(hysteresis)
+    if hysteresis > 0 and warm_start is None:
+        raise SolverError("hysteresis rewards entries of warm_start; give one")
+    options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
+    call = _Call.of(solver, time_limit_s, threads, on_progress)
+    (solution,) = call.solve([call.problem(scores, _pattern(pattern), options, name)])
+    return with_pruned(solution, weight)
 
 
 def solve_many(
@@ -121,76 +115,95 @@ def solve_many(
     Raises:
         MasksmithError: As `solve` does, at the first tensor that is at fault, naming it.
     """
-    check_view(view)
-    if view == "flat":
-        begun = {name: moved(start) for name, start in (warm_start or {}).items()}
-        matrices = {name: flat(tensor) for name, tensor in scores.items()}
-        solved = solve_many(
-            matrices, pattern, solver, warm_start=begun or None, hysteresis=hysteresis, time_limit_s=time_limit_s,
-            threads=threads, keep_duals=keep_duals, on_progress=on_progress,
-        )  # fmt: skip
-        return {name: shaped(solution, scores[name]) for name, solution in solved.items()}
-    chosen, starts, pace = _solver(solver), warm_start or {}, _Pace(time_limit_s, threads, on_progress)
-    rules = _rules(scores, pattern)
+    _check_hysteresis(hysteresis)
+    starts, rules = warm_start or {}, _rules(scores, pattern)
     first = _first_names(scores, rules, starts)
-    layers: dict[str, Layer] = {}
-    found: dict[str, Solution] = {}
-    reasons: dict[str, str | None] = {}
-    whole: dict[Pattern, dict[str, Any]] = {}
-    for name, rule in rules.items():
-        if first[name] != name:
-            continue
-        if not isinstance(rule, TilePattern):
-            whole.setdefault(rule, {})[name] = scores[name]
-            continue
-        asked = Extras(None, None, starts.get(name), _checked(hysteresis, starts.get(name, ())), keep_duals)
-        placed = solve_on_device(scores[name], rule, _for(chosen, rule), asked, name)
-        if isinstance(placed, Solution):
-            found[name] = placed
-        else:
-            layers[name], reasons[name] = Layer(scores[name], rule, asked, name), placed
-    tiled = _solve_tiles(layers, chosen, pace)
-    found |= {name: note(solution, reasons[name]) for name, solution in tiled.items()}
-    extras = Extras(None, None, warm_start, _checked(hysteresis, starts), keep_duals)
-    for rule, tensors in whole.items():
-        found |= _solve_whole(tensors, rule, chosen, extras, pace)
-    return {name: found[first[name]] for name in scores}
+    call, shared = _Call.of(solver, time_limit_s, threads, on_progress), Options(view=view, keep_duals=keep_duals)
+    problems = {
+        name: call.problem(
+            scores[name], rules[name], replace(shared, warm_start=starts.get(name), hysteresis=hysteresis), name
+        )
+        for name in dict.fromkeys(first.values())
+    }
+    solutions = dict(zip(problems, call.solve(list(problems.values())), strict=True))
+    return {name: solutions[first[name]] for name in scores}
 
 
 @dataclass(frozen=True)
-class _Pace:
-    """How long and on how many cores a call may solve, and who hears how far it is."""
+class _Call:
+    """One call of `solve` or `solve_many`: its solver, when it ends, its threads, and who is called as it goes on."""
 
-    limit_s: float | None
-    threads: int | None
+    solver: Solver
+    deadline: float
+    threads: int
     on_progress: OnProgress | None
 
-    @property
-    def cores(self) -> int:
-        return self.threads or available_cores()
+    @classmethod
+    def of(
+        cls, solver: Solver | str | None, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
+    ) -> _Call:
+        """Begin a call now."""
+        if solver is None or isinstance(solver, str):
+            solver = by_name(solver) if solver else Auto()
+        deadline = math.inf if limit_s is None else time.monotonic() + limit_s
+        return cls(solver, deadline, threads or available_cores(), on_progress)
 
-    def deadline(self) -> float:
-        """When it ends, if the call begins now."""
-        return math.inf if self.limit_s is None else time.monotonic() + self.limit_s
+    def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
+        """Check that the solver takes the pattern, then what is asked of this tensor."""
+        if not isinstance(pattern, TilePattern):
+            plan_for(pattern, self.solver)
+        problem = Problem(scores, pattern, options, name)
+        if problem.has_tiles:
+            refusal = self._solver_of(problem).refusal(problem.tile, forced=problem.has_forced)
+            if refusal is not None:
+                raise SolverError(refusal)
+        return problem
 
-    def tell(self, done: int, total: int) -> None:
+    def solve(self, problems: Sequence[Problem]) -> list[Solution]:
+        """Solve the tiles of all problems side by side, and those without tiles one after the other."""
+        tiled = iter(self._solve_tiles([problem for problem in problems if problem.has_tiles]))
+        return [next(tiled) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
+
+    def _solve_tiles(self, problems: Sequence[Problem]) -> list[Solution]:
+        """Solve on the device where a problem belongs there, and the rest on the CPU, one solver after the other."""
+        solvers = [self._solver_of(problem) for problem in problems]
+        done, total = 0, sum(problem.down * problem.across for problem in problems)
+        on_device: list[Solution | str | None] = []
+        for problem, solver in zip(problems, solvers, strict=True):
+            on_device.append(solve_on_device(problem, solver))
+            if isinstance(on_device[-1], Solution):
+                done += problem.down * problem.across
+                self._report(done, total)
+        stores = {k: PanelStore(problems[k]) for k, made in enumerate(on_device) if not isinstance(made, Solution)}
+        for solver in dict.fromkeys(solvers[k] for k in stores):
+            work = [(store, span) for k, store in stores.items() if solvers[k] == solver for span in store.spans()]
+            for store, span in run(work, solver, min(len(work), self.threads), self.deadline):
+                done += store.tiles(span)
+                self._report(done, total)
+        return [
+            made if isinstance(made, Solution) else note(stores[k].solution(solvers[k], self.threads), made)
+            for k, made in enumerate(on_device)
+        ]
+
+    def _solve_whole(self, problem: Problem) -> Solution:
+        """Solve a tensor that is one problem; progress starts anew with it."""
+        pattern, nested = problem.pattern, None
+        if isinstance(pattern, Block) and pattern.nested is not None:
+            inner = Problem(problem.scores, pattern.nested, Options(view=problem.options.view), problem.name)
+            (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
+        plan = plan_for(pattern, self.solver)
+        return plan(problem, pattern, PlanOptions(self.deadline, self.threads, nested, self.on_progress))
+
+    def _report(self, done: int, total: int) -> None:
         if self.on_progress is not None:
             self.on_progress(done, total)
 
-
-def _solve_one(
-    scores: Any, pattern: Pattern, solver: Solver, extras: Extras, pace: _Pace, name: str | None
-) -> Solution:
-    if not isinstance(pattern, TilePattern):
-        return _solve_whole({name or "": scores}, pattern, solver, extras, pace)[name or ""]
-    chosen = _for(solver, pattern)
-    placed = solve_on_device(scores, pattern, chosen, extras, name)
-    if isinstance(placed, Solution):
-        pace.tell(placed.tile_objectives.size, placed.tile_objectives.size)
-        return placed
-    layer = Layer(scores, pattern, extras, name)
-    _run([layer], chosen, pace, pace.deadline())
-    return note(_conclude(layer, chosen, pace.cores), placed)
+    def _solver_of(self, problem: Problem) -> Solver:
+        """Give what solves the tiles of a problem: `auto` chooses by the pattern."""
+        if not isinstance(self.solver, Auto):
+            return self.solver
+        assert isinstance(problem.pattern, TilePattern)
+        return self.solver.select(problem.pattern).solver
 
 
 def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
@@ -204,112 +217,20 @@ def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Patt
 
 def _first_names(scores: Mapping[str, Any], rules: Mapping[str, Pattern], starts: Mapping[str, Any]) -> dict[str, str]:
     """Name for each tensor the first one with the same scores, pattern and start."""
-    firsts: dict[Any, list[str]] = {}
-    found: dict[str, str] = {}
+    alike: dict[Any, list[str]] = {}
+    first_names: dict[str, str] = {}
     for name, tensor in scores.items():
-        alike = firsts.setdefault((sample(tensor), rules[name], id(starts.get(name))), [])
-        found[name] = next((first for first in alike if are_equal(scores[first], tensor)), name)
-        if found[name] == name:
-            alike.append(name)
-    return found
-
-
-def _solve_tiles(layers: dict[str, Layer], solver: Solver, pace: _Pace) -> dict[str, Solution]:
-    """Solve layers of tiles; `auto` chooses by the pattern, so layers of a kind go together."""
-    chosen = {name: _for(solver, layer.pattern) for name, layer in layers.items()}
-    deadline = pace.deadline()
-    for each in dict.fromkeys(chosen.values()):
-        _run([layer for name, layer in layers.items() if chosen[name] == each], each, pace, deadline)
-    return {name: _conclude(layer, chosen[name], pace.cores) for name, layer in layers.items()}
-
-
-def _solve_whole(
-    scores: Mapping[str, Any],
-    pattern: Pattern,
-    solver: Solver,
-    extras: Extras,
-    pace: _Pace,
-) -> dict[str, Solution]:
-    """Solve tensors that are one problem each, one after the other; progress starts anew with every tensor."""
-    asked = {
-        "must_keep": extras.must_keep,
-        "must_drop": extras.must_drop,
-        "warm_start": extras.warm_start,
-        "keep_duals": extras.keep_duals or None,
-    }
-    plan = plan_for(pattern, solver, [option for option, value in asked.items() if value is not None])
-    deadline, solutions = pace.deadline(), {}
-    for name, tensor in scores.items():
-        nested = None
-        if isinstance(pattern, Block) and pattern.nested is not None:
-            pattern.grid(Source(tensor, "in", name or None).shape)
-            nested = _solve_one(tensor, pattern.nested, Auto(), Extras(), replace(pace, on_progress=None), name or None)
-        solutions[name] = plan(tensor, pattern, Ask(name or None, deadline, pace.cores, nested, pace.on_progress))
-    return solutions
-
-
-def _run(layers: list[Layer], solver: Solver, pace: _Pace, deadline: float) -> None:
-    for layer in layers:
-        refusal = solver.refusal(layer.tile, forced=layer.has_forced)
-        if refusal is not None:
-            raise SolverError(refusal)
-    total = sum(layer.down * layer.across for layer in layers)
-    work = [(layer, span) for layer in layers for span in layer.spans()]
-    done = 0
-    for layer, span in run(work, solver, min(len(work), pace.cores), deadline):
-        done += _tiles(layer, span)
-        pace.tell(done, total)
-
-
-def _tiles(layer: Layer, span: Span) -> int:
-    return max(0, min(span.last, layer.down) - span.first) * layer.across
-
-
-def _conclude(layer: Layer, solver: Solver, cores: int) -> Solution:
-    tally = layer.total()
-    objective = float(layer.objectives.sum()) + tally.edge_score
-    violation = float(layer.violations.sum())
-    proved = violation == 0.0
-    return Solution(
-        mask=like(layer.sink.mask, layer.scores),
-        pattern=layer.pattern,
-        objective=objective,
-        upper_bound=objective if proved else float(np.nextafter(objective + violation, math.inf)),
-        status=Status.OPTIMAL if proved else Status.TIME_LIMIT if layer.cut_short else Status.FEASIBLE,
-        tile_objectives=layer.objectives,
-        tile_bounds=layer.objectives if proved else layer.objectives + layer.violations,
-        total_score=tally.total,
-        kept=tally.kept,
-        unshifted_objective=tally.kept_score if layer.extras.hysteresis else objective,
-        stats={
-            "solver": solver.name,
-            "tiles": layer.objectives.size,
-            "optimal_tiles": layer.objectives.size - (0 if proved else int(np.count_nonzero(layer.violations))),
-            "solve_s": layer.solve_s,
-            "threads": cores,
-            "device": getattr(solver, "device", None) or "cpu",
-        },
-        duals=layer.duals,
-    )
+        names = alike.setdefault((sample(tensor), rules[name], id(starts.get(name))), [])
+        first_names[name] = next((first for first in names if are_equal(scores[first], tensor)), name)
+        if first_names[name] == name:
+            names.append(name)
+    return first_names
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:
     return parse(pattern) if isinstance(pattern, str) else pattern
 
 
-def _solver(solver: Solver | str | None) -> Solver:
-    if solver is None:
-        return Auto()
-    return by_name(solver) if isinstance(solver, str) else solver
-
-
-def _for(solver: Solver, pattern: TilePattern) -> Solver:
-    return solver.select(pattern).solver if isinstance(solver, Auto) else solver
-
-
-def _checked(hysteresis: float, warm_start: Any) -> float:
+def _check_hysteresis(hysteresis: float) -> None:
     if not (hysteresis >= 0 and math.isfinite(hysteresis)):
         raise SolverError(f"hysteresis={hysteresis} must be a finite bonus of at least 0")
-    if hysteresis > 0 and warm_start is None:
-        raise SolverError("hysteresis rewards entries of warm_start; give one")
-    return hysteresis

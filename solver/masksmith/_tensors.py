@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ._errors import ScoresError
+from ._errors import ScoresError, SolverError
 from ._panels import Bools, Matrix
 from .patterns import Axis
+
+View = Literal["channels-last", "flat"]
+"""How a convolution `[out, in, *kernel]` becomes a matrix: `[out, prod(kernel) * in]`, or in the order of its bytes."""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -35,42 +38,49 @@ def are_equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-class Source:
-    """Reads a weight or its scores as the rows of a float32 or float64 matrix.
+class MatrixReader:
+    """Reads a weight, its scores or a mask as the rows of a matrix; scores as float32 or float64.
 
-    Convolutions `[out, in, *kernel]` are read channel last, `[out, prod(kernel) * in]`; `axis="out"` transposes that.
+    Convolutions `[out, in, *kernel]` are read channel last, `[out, prod(kernel) * in]`, unless `view` is `flat`;
+    `axis="out"` transposes that.
 
     Args:
         tensor: numpy array or torch tensor of floats, 8-bit integers or bool, any strides, any device.
         axis: The pattern's axis.
         name: What messages call it.
+        view: How a convolution becomes a matrix.
+
+    Attributes:
+        tensor_shape: Of the tensor.
+        shape: What patterns count on: the tensor's, or `[out, in * prod(kernel)]` where that is the view.
 
     Raises:
         ScoresError: If the tensor is empty or of a dtype that holds no scores.
+        SolverError: If the view is unknown.
     """
 
-    def __init__(self, tensor: Any, axis: Axis = "in", name: str | None = None) -> None:
+    def __init__(self, tensor: Any, axis: Axis = "in", name: str | None = None, view: View = "channels-last") -> None:
+        if view not in ("channels-last", "flat"):
+            raise SolverError(f"view={view!r} is not one of: channels-last, flat")
         self.name = name
-        self._torch = is_torch(tensor)
-        self._tensor: Any = tensor.detach() if self._torch else np.asarray(tensor)
-        self.shape = tuple(int(length) for length in self._tensor.shape)
+        self.is_torch = is_torch(tensor)
+        self._tensor: Any = tensor.detach() if self.is_torch else np.asarray(tensor)
+        self.tensor_shape = tuple(int(length) for length in self._tensor.shape)
         _check_dtype(self._tensor, name)
         self.is_double = str(self._tensor.dtype).endswith("float64")
         self._axis = axis
+        if view == "flat" and self._tensor.ndim > 2:
+            self._tensor = self._tensor.reshape(self.tensor_shape[0], -1)
+        self.shape = tuple(int(length) for length in self._tensor.shape)
         if axis == "out":
             self._tensor = self._flatten(self._tensor).T
-
-    @property
-    def device(self) -> str:
-        """Where the tensor lives."""
-        return str(self._tensor.device) if self._torch else "cpu"
 
     def rows(self, first: int, last: int) -> Matrix:
         """Read rows as a C-contiguous matrix; a view where the tensor is one already."""
         part = self._tensor[first:last]
         if self._axis == "in":
             part = self._flatten(part)
-        if self._torch:
+        if self.is_torch:
             part = part.to(dtype=_torch_float(part)).cpu().numpy()
         elif part.dtype not in NUMPY_FLOATS:
             part = part.astype(np.float32)
@@ -80,28 +90,46 @@ class Source:
         """Give the whole tensor as that matrix, of its own dtype and where it lives; a view where it can be one."""
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
 
+    def bad_score(self, position: int, value: float) -> ScoresError:
+        """Make the error for a NaN, infinite or negative score at a row-major position in the matrix."""
+        if math.isnan(value):
+            return ScoresError("NaN", self._index(position), self.name)
+        reason = "infinity" if value == math.inf else f"negative score {value:g}"
+        return ScoresError(reason, self._index(position), self.name)
+
+    def _index(self, position: int) -> tuple[int, ...]:
+        """Give the tensor's own index of a position in the matrix."""
+        matrix = (self.shape[0], math.prod(self.shape[1:]))
+        row, col = np.unravel_index(position, matrix if self._axis == "in" else matrix[::-1])
+        if self._axis == "out":
+            row, col = col, row
+        if len(self.shape) == 2:
+            return int(row), *(int(k) for k in np.unravel_index(int(col), self.tensor_shape[1:]))
+        *kernel, channel = np.unravel_index(int(col), (*self.shape[2:], self.shape[1]))
+        return int(row), int(channel), *(int(k) for k in kernel)
+
     def _flatten(self, part: Any) -> Any:
         if part.ndim == 2:
             return part
         order = (0, *range(2, part.ndim), 1)
-        moved = part.permute(order) if self._torch else part.transpose(order)
+        moved = part.permute(order) if self.is_torch else part.transpose(order)
         return moved.reshape(part.shape[0], math.prod(part.shape[1:]))
 
 
-class Sink:
-    """Collects the rows of a mask in the shape, library and device of the weight."""
+class MaskWriter:
+    """Collects the rows of a mask in the shape that patterns count on (`MatrixReader.shape`)."""
 
     def __init__(self, shape: tuple[int, ...], axis: Axis = "in") -> None:
         self.mask: Bools = np.empty(shape, np.bool_)
         self._axis = axis
 
-    def room(self, first: int, height: int, width: int) -> Bools | None:
-        """Give the place of matrix rows where it is such a matrix itself; what is put there need not be written."""
+    def output(self, first: int, height: int, width: int) -> Bools | None:
+        """Give the memory of matrix rows if it is such a matrix itself; what is put there need not be written."""
         part = self.mask[first : first + height]
         return part if self._axis == "in" and part.shape == (height, width) else None
 
     def write(self, first: int, rows: Bools) -> None:
-        """Write matrix rows, starting at `first`, in the orientation that `Source` read them."""
+        """Write matrix rows, starting at `first`, in the orientation that `MatrixReader` read them."""
         if self._axis == "out":
             for number, row in enumerate(rows, first):
                 self._column(number)[:] = row
@@ -118,24 +146,12 @@ class Sink:
 
 
 def like(mask: Bools, tensor: Any) -> Any:
-    """Hand a mask over in the library, and on the device, of `tensor`."""
+    """Give a mask in the shape and library, and on the device, of `tensor`."""
     if not is_torch(tensor):
-        return mask
+        return mask.reshape(np.shape(tensor))
     import torch
 
-    return torch.from_numpy(mask).to(tensor.device)
-
-
-def bool_source(mask: Any, shape: tuple[int, ...], axis: Axis, name: str) -> Source:
-    """Read a mask-shaped argument row by row.
-
-    Raises:
-        ScoresError: If its shape is not the scores'.
-    """
-    found = tuple(int(length) for length in mask.shape)
-    if found != shape:
-        raise ScoresError(f"shape {list(found)} differs from the scores' {list(shape)}", name=name)
-    return Source(mask, axis, name)
+    return torch.from_numpy(mask.reshape(tuple(tensor.shape))).to(tensor.device)
 
 
 def _check_dtype(tensor: Any, name: str | None) -> None:
@@ -150,22 +166,3 @@ def _torch_float(tensor: Any) -> Any:
     import torch
 
     return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
-
-
-def bad_score(value: float) -> str:
-    """Say what is wrong with a score."""
-    if np.isnan(value):
-        return "NaN"
-    return "infinity" if np.isinf(value) and value > 0 else f"negative score {value:g}"
-
-
-def flat_index(position: int, shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """Give the tensor's own index of a row-major position in the matrix that `Source` reads."""
-    matrix = (shape[0], math.prod(shape[1:]))
-    row, col = np.unravel_index(position, matrix if axis == "in" else matrix[::-1])
-    if axis == "out":
-        row, col = col, row
-    if len(shape) == 2:
-        return int(row), int(col)
-    *kernel, channel = np.unravel_index(int(col), (*shape[2:], shape[1]))
-    return int(row), int(channel), *(int(k) for k in kernel)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from masksmith._certify import NO_FORCED, Certificate, certify_panel
+from masksmith._certify import NO_FORCED, PanelCertificate, certify_panel
 from masksmith._panels import DROP, KEEP, Panel, PanelAnswer
 from masksmith.kernels.certificate.tiles import certify
 from masksmith.patterns import TileSpec
@@ -51,7 +51,7 @@ def random_case(
     return Panel(scores, tile, marks), PanelAnswer(mask, u, v)
 
 
-def check(panel: Panel, answer: PanelAnswer) -> Certificate:
+def check(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
     certificate = certify_panel(panel, answer)
     for i in range(panel.down):
         for j in range(panel.across):

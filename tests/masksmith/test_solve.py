@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import masksmith as ms
-from masksmith import _layer
+from masksmith._engine import PanelStore, panel_store
+from masksmith._problem import Problem
 
 T816 = "transposable 8:16"
 
@@ -98,7 +99,7 @@ def test_the_answer_does_not_depend_on_panels(rule: Any, monkeypatch: pytest.Mon
     scores = np.round(4 * np.abs(gaussian(200, 130)))
     whole = ms.solve(scores, rule, threads=1)
     for entries in (1, 5000, 9000):
-        monkeypatch.setattr(_layer, "PANEL_ENTRIES", entries)
+        monkeypatch.setattr(panel_store, "PANEL_ENTRIES", entries)
         pieces = ms.solve(scores, rule, threads=2)
         np.testing.assert_array_equal(pieces.mask, whole.mask)
         assert pieces.tile_objectives.tobytes() == whole.tile_objectives.tobytes()
@@ -106,29 +107,28 @@ def test_the_answer_does_not_depend_on_panels(rule: Any, monkeypatch: pytest.Mon
 
 def test_panels_come_in_pairs_and_cover_the_layer() -> None:
     for rows in (16, 256, 512, 768, 4000):
-        layer = _layer.Layer(np.zeros((rows, 1024), np.float32), ms.parse(T816), _layer.Extras())
-        spans = list(layer.spans())
+        spans = list(PanelStore(Problem(np.zeros((rows, 1024), np.float32), ms.parse(T816))).spans())
         assert [span.first for span in spans[1:]] == [span.last for span in spans[:-1]]
         assert spans[0].first == 0
         assert spans[-1].last == rows // 16
         assert len(spans) == 1 or len(spans) % 2 == 0
         assert len({span.last - span.first for span in spans[:-1]}) <= 1
-        assert (spans[0].last - 1) * 16 * 1024 <= _layer.PANEL_ENTRIES
+        assert (spans[0].last - 1) * 16 * 1024 <= panel_store.PANEL_ENTRIES
 
 
 def test_a_mask_is_made_where_it_stays() -> None:
-    layer = _layer.Layer(np.abs(gaussian(32, 32)), ms.parse(T816), _layer.Extras())
-    span = next(layer.spans())
-    rows, panel = layer.read(span)
+    store = PanelStore(Problem(np.abs(gaussian(32, 32)), ms.parse(T816)))
+    span = next(store.spans())
+    rows, total, panel = store.read(span)
     assert panel is not None
     answer = ms.Exact()(panel)
-    assert np.shares_memory(answer.mask, layer.sink.mask)
-    layer.write(span, rows, panel, answer)
-    assert ms.verify(layer.sink.mask, T816)
-    ragged = _layer.Layer(np.abs(gaussian(30, 30)), ms.parse(T816), _layer.Extras())
-    padded = ragged.read(next(ragged.spans()))[1]
+    assert np.shares_memory(answer.mask, store.writer.mask)
+    store.write(span, rows, total, panel, answer, 0.0)
+    assert ms.verify(store.writer.mask, T816)
+    ragged = PanelStore(Problem(np.abs(gaussian(30, 30)), ms.parse(T816)))
+    padded = ragged.read(next(ragged.spans()))[2]
     assert padded is not None
-    assert padded.room is None
+    assert padded.output is None
 
 
 @pytest.mark.parametrize(

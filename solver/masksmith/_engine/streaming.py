@@ -7,23 +7,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
 from loky import get_reusable_executor
 
-from masksmith._errors import InfeasibleError
-from masksmith._layer import Layer, Span
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.solvers.base import Solver
 from masksmith.solvers.rotation import Rotation
 
-from .thread_pool import Crew
+from .panel_store import PanelStore, Span
+from .thread_pool import CallerRunsPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Work = tuple[Layer, Span]
+Work = tuple[PanelStore, Span]
 
 
 def available_cores() -> int:
@@ -47,31 +45,34 @@ def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> 
             _solve_here(item, solver, deadline)
             yield item
     elif solver.parallelism == "threads":
-        yield from Crew(lambda item: _solve_here(item, solver, deadline), work).run(threads)
+        yield from CallerRunsPool(lambda item: _solve_here(item, solver, deadline), work).run(threads)
     else:
         yield from _run_on_processes(work, solver, threads, deadline)
 
 
 def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
-    layer, span = item
-    rows, panel = layer.read(span)
+    store, span = item
+    rows, total, panel = store.read(span)
     begun = time.perf_counter()
-    answer = None if panel is None else _answer(layer, span, panel, _choose(layer, solver, deadline))
-    layer.write(span, rows, panel, answer, time.perf_counter() - begun)
+    answer = None
+    if panel is not None:
+        with store.problem.named(span.first):
+            answer = _choose(store, solver, deadline)(panel)
+    store.write(span, rows, total, panel, answer, time.perf_counter() - begun)
 
 
 def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
     pool = get_reusable_executor(processes, timeout=60)
 
     def through_pool(item: Work) -> Work:
-        layer, span = item
-        rows, panel = layer.read(span)
+        store, span = item
+        rows, total, panel = store.read(span)
         answer, seconds = None, 0.0
         if panel is not None:
-            with _naming(layer, span):
-                sent = replace(panel, room=None)
-                answer, seconds = pool.submit(_timed, _choose(layer, solver, deadline), sent).result()
-        layer.write(span, rows, panel, answer, seconds)
+            with store.problem.named(span.first):
+                sent = replace(panel, output=None)
+                answer, seconds = pool.submit(_timed, _choose(store, solver, deadline), sent).result()
+        store.write(span, rows, total, panel, answer, seconds)
         return item
 
     with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
@@ -83,26 +84,11 @@ def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
     return solver(panel), time.perf_counter() - begun
 
 
-def _choose(layer: Layer, solver: Solver, deadline: float) -> Solver:
-    if time.monotonic() < deadline or layer.has_forced:
+def _choose(store: PanelStore, solver: Solver, deadline: float) -> Solver:
+    if time.monotonic() < deadline or store.problem.has_forced:
         return solver
-    layer.cut_short = True
+    store.cut_short = True
     return Rotation()
-
-
-def _answer(layer: Layer, span: Span, panel: Panel, solver: Solver) -> PanelAnswer:
-    with _naming(layer, span):
-        return solver(panel)
-
-
-@contextmanager
-def _naming(layer: Layer, span: Span) -> Iterator[None]:
-    """Name tensor and tile, as the whole layer counts them, when forced entries leave no mask."""
-    try:
-        yield
-    except InfeasibleError as error:
-        tile = None if error.tile is None else (span.first + error.tile[0], error.tile[1])
-        raise InfeasibleError(error.reason, tile, layer.name) from None
 
 
 def windowed(

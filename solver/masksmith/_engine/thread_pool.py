@@ -1,4 +1,4 @@
-"""Threads that share one line of work with their caller, who works too instead of waiting to be woken."""
+"""A caller-runs thread pool: the caller works on the items too, which costs less than to be woken for each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Crew(Generic[Item]):
-    """Does a line of work, each item once, begun in order.
+class CallerRunsPool(Generic[Item]):
+    """Calls a function once for every item, begun in order.
 
     Args:
         function: What to do with an item.
-        items: The line; it is advanced under a lock.
+        items: The queue; it is advanced under a lock.
     """
 
     def __init__(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
         self._function = function
-        self._line = enumerate(items)
+        self._queue = enumerate(items)
         self._lock = Lock()
-        self._ends = False
+        self._stopped = False
         self._done: deque[Item] = deque()
         self._failures: dict[int, BaseException] = {}
 
@@ -31,34 +31,34 @@ class Crew(Generic[Item]):
         """Work on `threads` threads, this one included; yields what is done.
 
         Raises:
-            BaseException: What the first item in the line that failed raised; nothing is begun after a failure.
+            BaseException: What the first failed item of the queue raised; nothing is begun after a failure.
         """
         with ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="masksmith") as pool:
             for _ in range(threads - 1):
-                pool.submit(self._labour)
+                pool.submit(self._work)
             try:
                 while self._step():
                     yield from self._finished()
             finally:
-                self._ends = True
+                self._stopped = True
         yield from self._finished()
         if self._failures:
             raise self._failures[min(self._failures)]
 
-    def _labour(self) -> None:
+    def _work(self) -> None:
         while self._step():
             pass
 
     def _step(self) -> bool:
         """Do the next item, if there is one."""
         with self._lock:
-            number, item = next(self._line, (-1, None)) if not self._ends else (-1, None)
+            number, item = next(self._queue, (-1, None)) if not self._stopped else (-1, None)
         if item is None:
             return False
         try:
             self._function(item)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever runs the crew
-            self._failures[number], self._ends = error, True
+        except BaseException as error:  # noqa: BLE001 - raised again by run
+            self._failures[number], self._stopped = error, True
             return False
         self._done.append(item)
         return True

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._flat import View, check_view, flat
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader, View
 from masksmith.patterns import Pattern, TilePattern, parse
 
 from .tiles import broken_tiles
@@ -51,16 +50,14 @@ def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -
         view: How a convolution becomes a matrix, as in `solve`.
 
     Raises:
-        SolverError: If the view is none.
+        SolverError: If the view is unknown.
         PatternError: If the pattern cannot hold for this shape.
         ScoresError: If the mask's dtype is no mask's.
     """
-    check_view(view)
-    mask = flat(mask) if view == "flat" else mask
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(pattern, TilePattern):
-        return _judge(Source(mask, "in", "mask"), pattern)
-    source = Source(mask, pattern.axis, "mask")
+        return _judge(MatrixReader(mask, "in", "mask", view), pattern)
+    source = MatrixReader(mask, pattern.axis, "mask", view)
     grid = pattern.grid(source.shape)
     broken: list[tuple[int, int]] = []
     for tile_row in range(grid.down):
@@ -73,7 +70,7 @@ def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -
     return Verdict(False, message, broken[0], len(broken), grid.tiles)
 
 
-def _judge(mask: Source, pattern: Pattern) -> Verdict:
-    found = examine(mask, pattern)
-    message = f"{pattern}: {found.message}" if found.message else f"all {found.tiles} pieces obey {pattern}"
-    return Verdict(not found.message, message, found.tile, found.broken, found.tiles)
+def _judge(mask: MatrixReader, pattern: Pattern) -> Verdict:
+    finding = examine(mask, pattern)
+    message = f"{pattern}: {finding.message}" if finding.message else f"all {finding.tiles} pieces obey {pattern}"
+    return Verdict(not finding.message, message, finding.tile, finding.broken, finding.tiles)

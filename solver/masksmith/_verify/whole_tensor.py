@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import VNM, Block, Channels, Pattern, PatternError, Unstructured
 
 from .tiles import broken_tiles
@@ -37,13 +37,13 @@ class Finding:
     tiles: int = 1
 
 
-def examine(mask: Source, pattern: Pattern) -> Finding:
+def examine(mask: MatrixReader, pattern: Pattern) -> Finding:
     """Check a mask against a pattern that is no tile pattern.
 
     Raises:
         PatternError: If the pattern cannot hold for this shape, or is none that is known.
     """
-    checks: dict[type, Callable[[Source, Any], Finding]] = {
+    checks: dict[type, Callable[[MatrixReader, Any], Finding]] = {
         Unstructured: _unstructured,
         Channels: _channels,
         Block: _block,
@@ -54,18 +54,18 @@ def examine(mask: Source, pattern: Pattern) -> Finding:
     return checks[type(pattern)](mask, pattern)
 
 
-def _strips(mask: Source, step: int) -> Iterator[tuple[int, Bools]]:
+def _strips(mask: MatrixReader, step: int) -> Iterator[tuple[int, Bools]]:
     for first in range(0, mask.shape[0], step):
         yield first, mask.rows(first, min(first + step, mask.shape[0])) != 0
 
 
-def _unstructured(mask: Source, pattern: Unstructured) -> Finding:
+def _unstructured(mask: MatrixReader, pattern: Unstructured) -> Finding:
     wanted = pattern.kept(mask.shape)
     found = sum(int(np.count_nonzero(rows)) for _, rows in _strips(mask, ROWS_AT_ONCE))
     return Finding() if found == wanted else Finding(f"{found} entries are kept instead of {wanted}", (0, 0), 1)
 
 
-def _channels(mask: Source, pattern: Channels) -> Finding:
+def _channels(mask: MatrixReader, pattern: Channels) -> Finding:
     wanted, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
     channels = mask.shape[0 if pattern.axis == "out" else 1]
     counts = np.zeros(channels, np.int64)
@@ -85,7 +85,7 @@ def _channels(mask: Source, pattern: Channels) -> Finding:
     return Finding(tiles=channels)
 
 
-def _block(mask: Source, pattern: Block) -> Finding:
+def _block(mask: MatrixReader, pattern: Block) -> Finding:
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
     lefts = np.arange(0, grid.cols, pattern.cols)
@@ -106,7 +106,7 @@ def _block(mask: Source, pattern: Block) -> Finding:
     return _budgets(kept[:down, :across], pattern, mask)
 
 
-def _vnm(mask: Source, pattern: VNM) -> Finding:
+def _vnm(mask: MatrixReader, pattern: VNM) -> Finding:
     grid = pattern.grid(mask.shape)
     broken = []
     for number, (_, rows) in enumerate(_strips(mask, pattern.v)):
@@ -148,7 +148,7 @@ def _breaks_inside(rows: Bools, pattern: Block) -> Bools:
     return np.asarray(np.logical_or.reduceat(broken, np.arange(0, len(broken), pattern.cols // tile.cols)))
 
 
-def _budgets(kept: Bools, pattern: Block, mask: Source) -> Finding:
+def _budgets(kept: Bools, pattern: Block, mask: MatrixReader) -> Finding:
     grid = pattern.grid(mask.shape)
     by_row, by_col, total = pattern.budgets(grid)
     for counts, wanted, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):

@@ -1,6 +1,7 @@
 """Allocation: one budget for a whole model, shared out over its layers to keep the most score."""
 
 from .allocation import Allocation as Allocation, allocate as allocate
-from .families import Decision as Decision, Family as Family, family_of as family_of, measure_from as measure_from
+from .families import family_of as family_of, measure_from as measure_from
+from .family import Decision as Decision, Family as Family
 
 __all__ = ["Allocation", "Decision", "Family", "allocate", "family_of", "measure_from"]

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import Budget, Pattern, matrix_shape, parse
 
-from .families import Decision, family_of, measure_from
+from .families import family_of, measure_from
+from .family import Decision
 
 SLICE_ENTRIES = 2**22
 
@@ -56,7 +57,7 @@ def allocate(
     )
     shapes, double = {}, False
     for name, tensor in scores.items():
-        source = Source(tensor, "in", name)
+        source = MatrixReader(tensor, "in", name)
         shapes[name], double = source.shape, double or source.is_double
     family = family_of(rule, asked, shapes, double=double)
     state: Any = None

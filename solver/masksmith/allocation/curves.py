@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from masksmith._errors import sums_overflow
+from masksmith._problem import checked_rows
+from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import NM, Budget, capacity
 from masksmith.patterns.budget import steps
 
-from .families import Decision, Doubles, Shapes, check
+from .family import Decision, Doubles, Shapes
 from .knapsack import choose
 
 
@@ -42,18 +45,23 @@ class Curves:
         return steps(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Give `[n]`: the score that the best mask keeps, for every n that the pattern may have."""
-        check(scores, name)
+        """Give `[n]`: the score that the best mask keeps, for every n that the pattern may have.
+
+        Raises:
+            ScoresError: At the first bad score.
+        """
         if self._pattern.transposable:
             return np.array([solve(scores, step, threads=1, name=name).upper_bound for step in self._steps])
         return _plain(scores, self._pattern, name)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
         """Add up."""
-        return np.array([math.fsum(column) for column in zip(*measures, strict=True)])
+        return np.array([exact_sum(column) for column in zip(*measures, strict=True)])
 
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
         """Choose every layer's n, the best way by dynamic programming; by marginal gain where that takes too long."""
+        if math.isinf(exact_sum(values[-1] for values in layers.values())):
+            raise sums_overflow(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
         room = self._budget.units(total, self._pattern)
         ladders = {name: self._ladder(name, layers[name]) for name in layers}
@@ -115,14 +123,14 @@ def _climb(ladders: Mapping[str, _Ladder], chosen: dict[str, int], room: int) ->
 
 
 def _plain(scores: Any, pattern: NM, name: str) -> Doubles:
-    source = Source(scores, pattern.axis, name)
+    source = MatrixReader(scores, pattern.axis, name)
     rows, cols = source.shape[0], math.prod(source.shape[1:])
     height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
     sums = np.zeros(pattern.m)
     groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
     step = max(1, 2**20 // width)
     for first in range(0, height, step):
-        part = source.rows(first, min(first + step, height))[:, : groups * pattern.m]
+        part = checked_rows(source, first, min(first + step, height))[0][:, : groups * pattern.m]
         padded = np.pad(part, ((0, 0), (0, groups * pattern.m - part.shape[1])))
         ordered = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
         sums += ordered.sum(axis=0, dtype=np.float64)

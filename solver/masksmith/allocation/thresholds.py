@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from masksmith._problem import Problem, checked_rows
 from masksmith._solve import solve
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Block, Budget, Pattern, Unstructured
 from masksmith.patterns.budget import count_units, floor_units, unshared, with_share
 from masksmith.whole_tensor.blocks import block_worths
 
-from .families import Decision, Doubles, Shapes, check
+from .family import Decision, Doubles, Shapes
 
 Counts = npt.NDArray[np.int64]
 
@@ -50,11 +51,10 @@ class EntryThreshold:
 
     def measure(self, scores: Any, state: _Search | None, name: str) -> Doubles:
         """Count scores by the next 16 bits: the values that occur, then how often each does."""
-        check(scores, name)
         search = state or _Search(self._bits - 16)
         counts, word = np.zeros(BINS, np.int64), self._word
-        source = Source(scores, "in", name)
-        rows = source.rows(0, source.shape[0]).astype(np.float64 if self._bits == 64 else np.float32, copy=False)
+        scanned, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
+        rows = scanned.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
         sign = word((1 << (self._bits - 1)) - 1)
         count(rows.view(word), word(search.seen), word(search.prefix), sign, word(search.shift), counts)
         found = np.flatnonzero(counts)
@@ -102,12 +102,11 @@ class BlockThreshold:
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Give the worth of every block, row by row."""
-        check(scores, name)
         pattern = self._pattern
         nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
         keeper = unshared(pattern)
         assert isinstance(keeper, Block)
-        return block_worths(scores, keeper, nested, name).reshape(-1)
+        return block_worths(Problem(scores, keeper, name=name), keeper, nested).reshape(-1)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
         """Put one after the other."""

@@ -1,4 +1,4 @@
-"""Which device a solve runs on: where its scores live, unless the solver says otherwise; never in silence."""
+"""Which device a solve runs on: where its scores live, unless the solver names one; a fallback is always reported."""
 
 from __future__ import annotations
 
@@ -8,28 +8,25 @@ from functools import cache
 from typing import Any
 
 from masksmith._errors import SolverError
-from masksmith._layer import Extras
+from masksmith._problem import Problem
 from masksmith._solution import Solution
 from masksmith._tensors import is_torch
-from masksmith.patterns import TilePattern
 from masksmith.solvers.base import Solver
 from masksmith.solvers.exact import Exact
 
 log = logging.getLogger("masksmith")
 
 
-def solve_on_device(
-    scores: Any, pattern: TilePattern, solver: Solver, extras: Extras, name: str | None
-) -> Solution | str | None:
-    """Solve on a CUDA device, if that is where this solve belongs.
+def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
+    """Solve on a CUDA device, if that is where this problem belongs.
 
     Returns:
         The solution; None when it belongs to the CPU; or the reason why the CPU must do what the device could not.
 
     Raises:
-        SolverError: If the solver was told to use a device that cannot be used.
+        SolverError: If the solver names a device that cannot be used.
     """
-    device = _device_of(scores, solver)
+    device = _device_of(problem.scores, solver)
     if device is None:
         return None
     from . import failures, reason_unusable, solve_on
@@ -38,18 +35,18 @@ def solve_on_device(
     if reason is not None:
         if isinstance(solver, Exact) and solver.device is not None:
             raise SolverError(f"device={solver.device!r} cannot be used: {reason}")
-        _say(f"scores on {device} are solved on the CPU: {reason}")
+        _log_once(f"scores on {device} are solved on the CPU: {reason}")
         return reason
     try:
-        return solve_on(device, scores, pattern, extras, name)
+        return solve_on(device, problem)
     except failures() as error:
         reason = f"{device} failed ({type(error).__name__}: {error})"
-        log.warning("%s%s; solving on the CPU", f"{name}: " if name else "", reason)
+        log.warning("%s%s; solving on the CPU", f"{problem.name}: " if problem.name else "", reason)
         return reason
 
 
 def note(solution: Solution, reason: str | None) -> Solution:
-    """Say in a solution's stats why the CPU found it, if it was not meant to."""
+    """Note in a solution's stats why it was solved on the CPU although it belonged to a device."""
     if reason is None:
         return solution
     return replace(solution, stats={**solution.stats, "fallback": reason, "device": "cpu"})
@@ -64,5 +61,5 @@ def _device_of(scores: Any, solver: Solver) -> str | None:
 
 
 @cache
-def _say(message: str) -> None:
+def _log_once(message: str) -> None:
     log.warning(message)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import MaskCounts, matrix_shape
 
 STRIP_ENTRIES = 2**20
@@ -32,7 +32,7 @@ def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
     """
     if min(block) < 1:
         raise ValueError(f"block={block} must have positive sides")
-    source = Source(mask, name="mask")
+    source = MatrixReader(mask, name="mask")
     rows, cols = matrix_shape(source.shape)
     kept = blocks = 0
     fits = True
@@ -45,7 +45,7 @@ def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
     return MaskCounts(rows, cols, kept, block, blocks, fits)
 
 
-def strips(source: Source, multiple: int = 1) -> Iterator[Bools]:
+def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:
     """Yield a mask's rows as bool matrices of a multiple of `multiple` rows each, the last one apart."""
     rows, cols = matrix_shape(source.shape)
     step = max(1, STRIP_ENTRIES // (cols * multiple)) * multiple

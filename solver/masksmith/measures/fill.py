@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import Pattern, capacity, parse
 
 from .counts import count
@@ -18,4 +18,4 @@ def fill(mask: Any, pattern: Pattern | str) -> float:
         pattern: What is allowed.
     """
     rule = parse(pattern) if isinstance(pattern, str) else pattern
-    return count(mask).kept / capacity(rule, Source(mask, name="mask").shape)
+    return count(mask).kept / capacity(rule, MatrixReader(mask, name="mask").shape)

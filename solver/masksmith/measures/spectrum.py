@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 from masksmith.patterns import matrix_shape
 
 
@@ -33,11 +33,11 @@ def spectrum(weight: Any, mask: Any = None) -> Spectrum:
     Raises:
         ScoresError: If the shapes differ.
     """
-    source = Source(weight, name="weight")
+    source = MatrixReader(weight, name="weight")
     rows, _ = matrix_shape(source.shape)
     matrix = source.rows(0, rows).astype(np.float64)
     if mask is not None:
-        chosen = Source(mask, name="mask")
+        chosen = MatrixReader(mask, name="mask")
         if chosen.shape != source.shape:
             raise ScoresError(f"shape {list(chosen.shape)} differs from the weight's {list(source.shape)}", name="mask")
         matrix = matrix * (chosen.rows(0, rows) != 0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import Source
+from masksmith._tensors import MatrixReader
 
 from .counts import strips
 
@@ -40,7 +40,7 @@ def change(mask: Any, previous: Any) -> Change:
     Raises:
         ScoresError: If the shapes differ.
     """
-    now, before = Source(mask, name="mask"), Source(previous, name="previous")
+    now, before = MatrixReader(mask, name="mask"), MatrixReader(previous, name="previous")
     if now.shape != before.shape:
         raise ScoresError(f"shape {list(before.shape)} differs from the mask's {list(now.shape)}", name="previous")
     added = dropped = entries = 0

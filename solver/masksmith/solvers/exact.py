@@ -74,7 +74,7 @@ class Exact:
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        mask = np.empty(panel.scores.shape, np.bool_) if panel.room is None else panel.room
+        mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
         row_duals, col_duals = _start(panel)
         answer = PanelAnswer(mask, row_duals, col_duals)
         ready = np.zeros(panel.down * panel.across, np.uint8)

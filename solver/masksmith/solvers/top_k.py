@@ -40,7 +40,7 @@ class TopK:
         """
         down, across, tile = panel.down, panel.across, panel.tile
         scores = np.ascontiguousarray(panel.scores)
-        mask = np.empty(scores.shape, np.bool_) if panel.room is None else panel.room
+        mask = np.empty(scores.shape, np.bool_) if panel.output is None else panel.output
         prices = np.empty((down, across))
         if tile.cols == 4 and panel.forced is None:
             top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), prices.reshape(-1))

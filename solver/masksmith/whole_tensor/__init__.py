@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from masksmith._errors import SolverError
+from masksmith._problem import Problem
 from masksmith._solution import Solution
 from masksmith.patterns import VNM, Block, Channels, Pattern, Unstructured, solver_refusal
 from masksmith.solvers.base import Solver
 
-from .reader import Ask as Ask
+from .reader import PlanOptions as PlanOptions
 
-Plan = Callable[[Any, Any, Ask], Solution]
+SolvePlan = Callable[[Problem, Any, PlanOptions], Solution]
 
 _PLANS: dict[type, tuple[str, str]] = {
     Unstructured: ("unstructured", "solve_unstructured"),
@@ -23,24 +24,21 @@ _PLANS: dict[type, tuple[str, str]] = {
 }
 
 
-def plan_for(pattern: Pattern, solver: Solver, asked: Sequence[str]) -> Plan:
+def plan_for(pattern: Pattern, solver: Solver) -> SolvePlan:
     """Find the plan of a pattern.
 
     Args:
         pattern: What is allowed.
-        solver: What was asked for: `auto`, or the name of what the plan does anyway.
-        asked: Options of `solve` that were set although they mean nothing here.
+        solver: `auto`, or the name of what the plan does anyway.
 
     Raises:
-        SolverError: If there is none, it is not what was asked for, or an option was set.
+        SolverError: If the pattern has no plan, or the solver is another.
     """
-    if asked:
-        raise SolverError(f"{asked[0]} does not go with {pattern}: only n:m patterns take it")
     if type(pattern) not in _PLANS:
         raise SolverError(f"no solver is known for {pattern}")
     module, function = _PLANS[type(pattern)]
     refusal = solver_refusal(pattern, solver.name)
     if refusal is not None:
         raise SolverError(refusal)
-    plan: Plan = getattr(import_module(f".{module}", __name__), function)
+    plan: SolvePlan = getattr(import_module(f".{module}", __name__), function)
     return plan

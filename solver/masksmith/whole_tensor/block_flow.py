@@ -13,7 +13,7 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers._duals.exact_duals import ScaledTiles, exact_duals
 from masksmith.solvers._duals.integers import Integers
 
-from .units import Choice
+from .units import Selection
 
 MAX_BLOCKS = 1 << 22
 """Arcs of a flow; beyond, it takes minutes and gigabytes."""
@@ -21,7 +21,7 @@ MAX_BLOCKS = 1 << 22
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Choice:
+def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Selection:
     """Keep as many blocks of each row and column as the budgets say: the best such choice, with the prices to prove it.
 
     Block rows supply their budget, block columns demand theirs; an arc of capacity 1 and cost `-worth` stands for every
@@ -46,7 +46,7 @@ def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Cho
     if status != _OPTIMAL:
         raise SolverError(f"OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
     u, v = exact_duals(scaled, mask[None], tile, None)
-    return Choice(mask, u.T, v, "min-cost-flow")
+    return Selection(mask, u.T, v, "min-cost-flow")
 
 
 def _flow(worth: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:

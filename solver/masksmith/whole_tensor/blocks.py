@@ -2,68 +2,68 @@
 
 from __future__ import annotations
 
-import math
-import time
-from typing import Any
-
 import numpy as np
 
 from masksmith._errors import ScoresError
 from masksmith._panels import Bools, Duals, Matrix
-from masksmith._solution import Solution
-from masksmith._tensors import Source
+from masksmith._problem import Problem
+from masksmith._solution import Certificate, Solution
+from masksmith._solution.certificate import exact_sum
+from masksmith._tensors import MatrixReader, View
 from masksmith.patterns import Block, Grid
 
 from .block_flow import best_both
-from .outcome import Outcome, conclude
-from .reader import Ask, Reader
-from .units import Choice, best_of_all, best_of_rows
+from .conclusion import conclude
+from .reader import PanelReader, PlanOptions
+from .units import Selection, best_of_all, best_of_rows
 from .violations import losses
 
 
-def solve_blocks(scores: Any, pattern: Block, ask: Ask) -> Solution:
+def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solution:
     """Keep the blocks that are worth most.
 
     Two passes: the first adds up the blocks, the second writes the mask; memory is bounded by a row of blocks. What is
     maximised is the sum of the blocks' worths as float64 holds them. One piece (`tile_objectives`) is what has a budget
     of its own: a block row, a block column, or the tensor.
     """
-    begun = time.perf_counter()
-    reader = Reader(scores, ask, pattern.rows)
-    grid = pattern.grid(reader.source.shape)
-    down, across = pattern.blocks(grid)
-    inside = _Inside(ask.nested)
-    worth = np.concatenate([_worth(inside.scores(*panel), pattern, grid) for panel in reader.checked()])
-    assert worth.shape == (down, across)
-    if not np.isfinite(worth).all():
-        raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=ask.name)
-    choice = _choose(worth, pattern, grid)
-    kept_score, edge_score, kept = _write(reader, pattern, choice.mask, inside)
-    objectives = _pieces(np.where(choice.mask, worth, 0.0), pattern)
-    violations = _pieces(losses(worth, choice.mask, choice.u, choice.v), pattern)
+    reader, inside = PanelReader(problem, options, pattern.rows), _Inside(options.nested, problem.options.view)
+    worth = _worths(reader, pattern, inside)
+    selection = _choose(worth, pattern, problem.grid)
+    kept_score, edge_score, kept = _write(reader, pattern, selection.mask, inside)
+    objectives = _pieces(np.where(selection.mask, worth, 0.0), pattern)
+    violations = _pieces(losses(worth, selection.mask, selection.u, selection.v), pattern)
     violations[0, 0] += inside.violation
-    outcome = Outcome(objectives, violations, kept_score, kept, choice.solver)
-    if pattern.norm == "l1":
-        outcome.edge_score = edge_score
-        outcome.kept_score = math.fsum(objectives.flat) + edge_score
-    return conclude(reader, pattern, outcome, ask, begun)
+    sums_entries = pattern.norm == "l1"
+    certificate = Certificate(
+        pattern,
+        objectives,
+        violations,
+        total_score=reader.total,
+        kept=kept,
+        edge_score=edge_score if sums_entries else 0.0,
+        kept_score=None if sums_entries else kept_score,
+    )
+    return conclude(reader, certificate, selection.solver)
 
 
-def block_worths(scores: Any, pattern: Block, nested: Solution | None, name: str | None) -> Duals:
+def block_worths(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
     """Give the worth of every block, `[block rows, block columns]`: what `solve_blocks` maximises a sum of.
 
     Args:
-        scores: The tensor, or whole rows of blocks of it.
-        pattern: What a block is.
+        problem: The tensor, or whole rows of blocks of it.
+        pattern: Its pattern.
         nested: The solution of its nested pattern.
-        name: What messages call the tensor.
 
     Raises:
         ScoresError: If a score is bad, or a norm overflows.
     """
-    reader = Reader(scores, Ask(name), pattern.rows)
-    grid, inside = pattern.grid(reader.source.shape), _Inside(nested)
+    return _worths(PanelReader(problem, PlanOptions(), pattern.rows), pattern, _Inside(nested))
+
+
+def _worths(reader: PanelReader, pattern: Block, inside: _Inside) -> Duals:
+    grid, name = reader.problem.grid, reader.problem.name
     worth = np.concatenate([_worth(inside.scores(*panel), pattern, grid) for panel in reader.checked()])
+    assert worth.shape == pattern.blocks(grid)
     if not np.isfinite(worth).all():
         raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
     return worth
@@ -76,8 +76,8 @@ class _Inside:
         violation: How far it may be from the best such mask, all tiles together.
     """
 
-    def __init__(self, nested: Solution | None) -> None:
-        self._mask = None if nested is None else Source(nested.mask, "in", "mask")
+    def __init__(self, nested: Solution | None, view: View = "channels-last") -> None:
+        self._mask = None if nested is None else MatrixReader(nested.mask, "in", "mask", view)
         self.violation = 0.0 if nested is None else nested.upper_bound - nested.objective
 
     def scores(self, first: int, rows: Matrix) -> Matrix:
@@ -108,7 +108,7 @@ def _worth(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
     return np.sqrt(sums) if pattern.norm == "l2" else sums
 
 
-def _choose(worth: Duals, pattern: Block, grid: Grid) -> Choice:
+def _choose(worth: Duals, pattern: Block, grid: Grid) -> Selection:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
         return best_both(worth, by_row, by_col)
@@ -121,10 +121,11 @@ def _choose(worth: Duals, pattern: Block, grid: Grid) -> Choice:
 
 def _pieces(values: Duals, pattern: Block) -> Duals:
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
-    return np.asarray(values.sum(axis=axis, keepdims=True))
+    with np.errstate(over="ignore"):
+        return np.asarray(values.sum(axis=axis, keepdims=True))
 
 
-def _write(reader: Reader, pattern: Block, blocks: Bools, inside: _Inside) -> tuple[float, float, int]:
+def _write(reader: PanelReader, pattern: Block, blocks: Bools, inside: _Inside) -> tuple[float, float, int]:
     """Write the mask; give the scores kept, those of a dense edge among them, and the number of entries kept."""
     width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
     scores, edges, kept = [], [], 0
@@ -138,5 +139,5 @@ def _write(reader: Reader, pattern: Block, blocks: Bools, inside: _Inside) -> tu
         scores.append(float((rows * mask).sum(dtype=np.float64)))
         edges.append(float(rows[tall:].sum(dtype=np.float64) + rows[:tall, width:].sum(dtype=np.float64)))
         kept += int(np.count_nonzero(mask))
-        reader.sink.write(first, mask)
-    return math.fsum(scores), math.fsum(edges), kept
+        reader.writer.write(first, mask)
+    return exact_sum(scores), exact_sum(edges), kept

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools, Matrix
-from masksmith._solution import Solution
+from masksmith._problem import Problem
+from masksmith._solution import Certificate, Solution
+from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Unstructured
 
-from .outcome import Outcome, conclude
-from .reader import Ask, Reader
+from .conclusion import conclude
+from .reader import PanelReader, PlanOptions
 from .violations import threshold_violation
 
 
-def solve_unstructured(scores: Any, pattern: Unstructured, ask: Ask) -> Solution:
+def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOptions) -> Solution:
     """Keep the largest scores, ties to the lowest row-major index of the `[out, in]` view.
 
     The bits of non-negative floats are ordered as the floats are: one pass counts the scores by their leading 16 bits,
@@ -27,20 +27,18 @@ def solve_unstructured(scores: Any, pattern: Unstructured, ask: Ask) -> Solution
     a panel and a histogram are held, besides the mask. The k-th largest score t proves the mask: every kept score is
     at least t and every dropped one at most.
     """
-    begun = time.perf_counter()
-    reader = Reader(scores, ask)
-    reader.passes = 5 if reader.source.is_double else 3
-    threshold = _Threshold(reader, pattern.kept(reader.source.shape))
+    reader = PanelReader(problem, options, passes=5 if problem.source.is_double else 3)
+    threshold = _Threshold(reader, pattern.kept(problem.source.shape))
     objectives, violations, kept = [], [], 0
     for first, rows in reader.again():
         mask = threshold.mask(rows)
         objectives.append(float((rows * mask).sum(dtype=np.float64)))
         violations.append(threshold_violation(rows, mask, threshold.value))
         kept += int(np.count_nonzero(mask))
-        reader.sink.write(first, mask)
-    objective = math.fsum(objectives)
-    pieces = np.array([[objective]]), np.array([[math.fsum(violations)]])
-    return conclude(reader, pattern, Outcome(*pieces, objective, kept, "threshold"), ask, begun)
+        reader.writer.write(first, mask)
+    objective = exact_sum(objectives)
+    pieces = np.array([[objective]]), np.array([[exact_sum(violations)]])
+    return conclude(reader, Certificate(pattern, *pieces, reader.total, kept), "threshold")
 
 
 class _Threshold:
@@ -52,8 +50,8 @@ class _Threshold:
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
 
-    def __init__(self, reader: Reader, keep: int) -> None:
-        self._word: Any = self.WORDS[8 if reader.source.is_double else 4]
+    def __init__(self, reader: PanelReader, keep: int) -> None:
+        self._word: Any = self.WORDS[8 if reader.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
         self._sign = self._word((1 << (bits - 1)) - 1)
         seen, prefix, left = 0, 0, keep

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from masksmith._engine.streaming import windowed
 from masksmith._panels import Duals
-from masksmith._solution import Solution
+from masksmith._problem import Problem
+from masksmith._solution import Certificate, Solution
+from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.vnm import solve_strip
 from masksmith.patterns import VNM
 
-from .outcome import Outcome, conclude
-from .reader import Ask, Reader
+from .conclusion import conclude
+from .reader import PanelReader, PlanOptions
 
 MAX_SCORED = 1_000_000
 """Choices of columns that are scored in one panel at most: more than a panel of 64 columns has."""
@@ -25,7 +25,7 @@ MAX_SCORED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """What one row of panels came to."""
+    """The numbers of one row of panels."""
 
     objectives: Duals
     violations: Duals
@@ -34,47 +34,39 @@ class _Strip:
     cut_short: bool
 
 
-def solve_vnm(scores: Any, pattern: VNM, ask: Ask) -> Solution:
+def solve_vnm(problem: Problem, pattern: VNM, options: PlanOptions) -> Solution:
     """Choose the best columns of every panel, then the n largest of them in every row.
 
     Every choice of columns is scored or excluded by a bound. Past the deadline none is scored but a good one, and the
     bounds are what is known. Sums that float64 does not hold exactly prove a panel only if no other choice comes close.
     """
-    begun = time.perf_counter()
-    grid = pattern.grid(Reader(scores, ask).source.shape)
-    reader = Reader(scores, ask, pattern.v, passes=1)
-    spans = [(first, min(first + pattern.v, reader.rows)) for first in range(0, reader.rows, pattern.v)]
-    across = grid.cols // pattern.m if pattern.ragged == "dense" else grid.across
-    down = grid.rows // pattern.v if pattern.ragged == "dense" else grid.down
+    reader = PanelReader(problem, options, pattern.v, passes=1)
+    rows, down, across = problem.grid.rows, problem.down, problem.across
+    spans = [(first, min(first + pattern.v, rows)) for first in range(0, rows, pattern.v)]
 
     def work(span: tuple[int, int]) -> _Strip:
-        return _solve_strip(reader, pattern, span, across, ask.deadline)
+        return _solve_strip(reader, pattern, span, across, options.deadline)
 
-    with ThreadPoolExecutor(max(1, min(ask.threads, len(spans))), thread_name_prefix="masksmith") as pool:
+    with ThreadPoolExecutor(max(1, min(options.threads, len(spans))), thread_name_prefix="masksmith") as pool:
         strips = []
-        for strip in windowed(pool, work, spans, 2 * ask.threads):
+        for strip in windowed(pool, work, spans, 2 * options.threads):
             strips.append(strip)
-            if ask.on_progress is not None:
-                ask.on_progress(len(strips), len(spans))
-    objectives = np.array([strip.objectives for strip in strips[:down]]).reshape(down, across)
-    violations = np.array([strip.violations for strip in strips[:down]]).reshape(down, across)
-    edge = math.fsum(strip.edge_score for strip in strips)
-    outcome = Outcome(
-        objectives,
-        violations,
-        math.fsum(objectives.flat) + edge,
-        sum(strip.kept for strip in strips),
-        "branch-and-bound",
-        edge,
-        any(strip.cut_short for strip in strips),
+            if options.on_progress is not None:
+                options.on_progress(len(strips), len(spans))
+    certificate = Certificate(
+        pattern,
+        np.array([strip.objectives for strip in strips[:down]]).reshape(down, across),
+        np.array([strip.violations for strip in strips[:down]]).reshape(down, across),
+        total_score=reader.total,
+        kept=sum(strip.kept for strip in strips),
+        edge_score=exact_sum(strip.edge_score for strip in strips),
     )
-    return conclude(reader, pattern, outcome, ask, begun)
+    return conclude(reader, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
 
 
-def _solve_strip(reader: Reader, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
+def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
     first, last = span
-    rows = reader.source.rows(first, last)
-    reader.check(first, rows)
+    rows = reader.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
     whole = len(rows) == pattern.v or pattern.ragged != "dense"
     excess, objectives = np.zeros(across), np.zeros(across)
@@ -87,6 +79,6 @@ def _solve_strip(reader: Reader, pattern: VNM, span: tuple[int, int], across: in
         solve_strip(padded, pattern.n, pattern.m, 0 if hurried else MAX_SCORED, kept, excess)
         mask[:, :width] = kept[:, :width]
         objectives = (padded * kept).sum(0).reshape(across, pattern.m).sum(1)
-    reader.sink.write(first, mask)
+    reader.writer.write(first, mask)
     edge = float(rows[:, width:].sum(dtype=np.float64))
     return _Strip(objectives, excess, edge, int(np.count_nonzero(mask)), hurried and bool(width))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from masksmith.cuda.device import Device
+from masksmith.cuda.launcher import Launcher
 from masksmith.kernels.dual_ascent.tie_pass import noise_of
 from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import LIMITED_TIE_WAVES, LIMITED_WAVES, TIE_WAVES, WARM_WAVES, WAVES, budget_of
@@ -38,7 +38,7 @@ class State:
     flags: torch.Tensor
 
     @classmethod
-    def new(cls, device: Device, down: int, across: int, tile: TileSpec) -> State:
+    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> State:
         """Allocate; nothing solved, every price 0."""
         tiles = down * across
         return cls(
@@ -64,7 +64,7 @@ class Waves:
         begun: Tiles that ties left for paths to finish, as many as `begun_count` says.
     """
 
-    device: Device
+    device: Launcher
     scores: torch.Tensor
     element: str
     tile: TileSpec

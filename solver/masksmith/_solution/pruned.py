@@ -1,4 +1,4 @@
-"""What a mask leaves of a weight, and the mask as bits: what a training step or a file wants of a solution."""
+"""What a mask leaves of a weight, and the mask as packed bits: what a training step or a file needs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import ScoresError
-from ._solution import Solution
-from ._tensors import is_torch
+from masksmith._tensors import is_torch
+
+from .solution import Solution
 
 
-def check_weight(weight: Any, scores: Any, name: str | None) -> None:
-    """Refuse a weight that is not of the scores' shape.
-
-    Raises:
-        ScoresError: Naming both shapes.
-    """
-    if weight is not None and tuple(weight.shape) != tuple(scores.shape):
-        shapes = f"{list(weight.shape)} differs from the scores' {list(scores.shape)}"
-        raise ScoresError(f"the weight's shape {shapes}", name=name)
-
-
-def carry(solution: Solution, weight: Any) -> Solution:
-    """Give a solution that has `pruned` and `packed`, unless it has them or there is no weight."""
+def with_pruned(solution: Solution, weight: Any) -> Solution:
+    """Add `pruned` and `packed` to a solution, unless it has them or there is no weight."""
     if weight is None or solution.pruned is not None:
         return solution
     if is_torch(weight):
-        return _carry_torch(solution, weight)
+        return _with_pruned_torch(solution, weight)
     mask = solution.mask.cpu().numpy() if is_torch(solution.mask) else solution.mask
     weight = np.asarray(weight)
     pruned = np.where(mask, weight, weight.dtype.type(0))
     return replace(solution, pruned=pruned, packed=np.packbits(mask, axis=-1, bitorder="little"))
 
 
-def _carry_torch(solution: Solution, weight: Any) -> Solution:
+def _with_pruned_torch(solution: Solution, weight: Any) -> Solution:
     import torch
 
     mask = torch.as_tensor(solution.mask, device=weight.device)

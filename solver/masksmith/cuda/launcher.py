@@ -11,8 +11,8 @@ from .jit import SIMULATED, cuda, simulated
 
 
 @dataclass(frozen=True)
-class Device:
-    """One device."""
+class Launcher:
+    """Allocates on one device, and launches kernels there."""
 
     at: torch.device
 
@@ -26,12 +26,12 @@ class Device:
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any) -> None:
         """Launch a kernel behind whatever torch has queued; tensors become arrays."""
-        given = [_array(argument) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+        arrays = [_array(argument) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
         if SIMULATED:
-            kernel[blocks, threads](*given)
+            kernel[blocks, threads](*arrays)
             return
         stream = cuda.external_stream(torch.cuda.current_stream(self.at).cuda_stream)
-        kernel[blocks, threads, stream](*given)
+        kernel[blocks, threads, stream](*arrays)
 
     @property
     def label(self) -> str:
@@ -40,7 +40,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Its make."""
+        """Its model."""
         return "numba's CUDA simulator" if SIMULATED else torch.cuda.get_device_name(self.at)
 
 

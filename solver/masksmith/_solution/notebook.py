@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from masksmith.patterns import TilePattern
-
-if TYPE_CHECKING:
-    from masksmith._solution import Solution
+from masksmith.patterns import TileSpec
 
 CORNER, CELL = 32, 5
 
 
-def solution_html(solution: Solution) -> str:
+def table(rows: Mapping[str, str], picture: str) -> str:
     """Give a small table beside a picture, as HTML without scripts, styles or addresses of its own."""
-    rows = {
-        "pattern": str(solution.pattern),
-        "status": str(solution.status),
-        "shape": " x ".join(map(str, solution.mask.shape)),
-        "kept": f"{solution.kept:,} ({solution.density:.2%})",
-        "score kept": f"{solution.retained:.2%}",
-        "gap": f"{solution.gap:.3g}" if solution.gap else "0, proved",
-        "solver": f"{solution.stats.get('solver', '?')} on {solution.stats.get('device', '?')}",
-    }
     body = "".join(
         f"<tr><th align='left'>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items()
     )
-    picture = _picture(solution)
     return f"<table><tr><td><table>{body}</table></td><td>{picture}</td></tr></table>"
 
 
-def _picture(solution: Solution) -> str:
-    """Draw the corner, kept entries filled, with lines between tiles."""
-    corner = _corner(solution.mask)
+def picture(mask: Any, tile: TileSpec | None) -> str:
+    """Draw the corner of a mask as SVG: kept entries filled, with lines between tiles or around it."""
+    corner = _corner(mask)
     height, width = corner.shape
     kept = "".join(f"M{j * CELL} {i * CELL}h{CELL}v{CELL}h-{CELL}z" for i, j in np.argwhere(corner))
     return (
         f"<svg role='img' aria-label='upper left corner of the mask' width='{width * CELL + 1}' "
         f"height='{height * CELL + 1}'><path d='{kept}' fill='currentColor' opacity='.75'/>"
-        f"<path d='{_lines(solution, height, width)}' stroke='currentColor' opacity='.35'/></svg>"
+        f"<path d='{_lines(tile, height, width)}' stroke='currentColor' opacity='.35'/></svg>"
     )
 
 
@@ -51,9 +39,8 @@ def _corner(mask: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return array.reshape(array.shape[0], -1)[:, :CORNER]
 
 
-def _lines(solution: Solution, height: int, width: int) -> str:
-    if not isinstance(solution.pattern, TilePattern):
+def _lines(tile: TileSpec | None, height: int, width: int) -> str:
+    if tile is None:
         return f"M0 0h{width * CELL}v{height * CELL}h-{width * CELL}z"
-    tile = solution.pattern.tile
     across = "".join(f"M0 {i * CELL}h{width * CELL}" for i in range(0, height + 1, tile.rows))
     return across + "".join(f"M{j * CELL} 0v{height * CELL}" for j in range(0, width + 1, tile.cols))

@@ -1,4 +1,4 @@
-"""What a solve returns: the mask and its proof."""
+"""The solution: a mask with the proof of how good it is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._panels import Duals
-from .adapters.notebook import solution_html
-from .patterns import Pattern
+from masksmith._panels import Duals
+from masksmith.patterns import Pattern, TilePattern
+
+from .certificate import Certificate, Run
+from .notebook import picture, table
 
 
 class Status(StrEnum):
@@ -44,7 +46,7 @@ class Solution:
         kept: Number of kept entries.
         unshifted_objective: Score kept of the scores as given; differs from `objective` where that counts otherwise.
         stats: What ran: solver, device, threads, seconds, tiles proved optimal.
-        duals: Per tile row and column prices, `[down, across, rows]` and `[down, across, cols]`, if asked for.
+        duals: Of the rows and columns of each tile, `[down, across, rows]` and `[down, across, cols]`, if asked for.
         pruned: The weight where it is kept, 0 elsewhere, if `solve` was given one.
         packed: With it, the mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first.
     """
@@ -63,6 +65,42 @@ class Solution:
     duals: tuple[Duals, Duals] | None = None
     pruned: Any = None
     packed: Any = None
+
+    @classmethod
+    def from_certificate(
+        cls,
+        mask: Any,
+        certificate: Certificate,
+        run: Run,
+        *,
+        name: str | None = None,
+        duals: tuple[Duals, Duals] | None = None,
+        pruned: Any = None,
+        packed: Any = None,
+    ) -> Solution:
+        """Make the solution of a checked mask: the one place where objective, bound, status and stats are derived.
+
+        Raises:
+            ScoresError: If float64 does not hold the sum of the scores; it names the tensor.
+        """
+        certificate.check(name)
+        unproved = Status.TIME_LIMIT if run.cut_short else Status.FEASIBLE
+        return cls(
+            mask=mask,
+            pattern=certificate.pattern,
+            objective=certificate.objective,
+            upper_bound=certificate.upper_bound,
+            status=Status.OPTIMAL if certificate.proved else unproved,
+            tile_objectives=certificate.objectives,
+            tile_bounds=certificate.bounds,
+            total_score=certificate.total_score,
+            kept=certificate.kept,
+            unshifted_objective=certificate.unshifted_objective,
+            stats=run.stats(certificate),
+            duals=duals,
+            pruned=pruned,
+            packed=packed,
+        )
 
     @property
     def gap(self) -> float:
@@ -97,4 +135,14 @@ class Solution:
         )
 
     def _repr_html_(self) -> str:
-        return solution_html(self)
+        rows = {
+            "pattern": str(self.pattern),
+            "status": str(self.status),
+            "shape": " x ".join(map(str, self.mask.shape)),
+            "kept": f"{self.kept:,} ({self.density:.2%})",
+            "score kept": f"{self.retained:.2%}",
+            "gap": f"{self.gap:.3g}" if self.gap else "0, proved",
+            "solver": f"{self.stats.get('solver', '?')} on {self.stats.get('device', '?')}",
+        }
+        tile = self.pattern.tile if isinstance(self.pattern, TilePattern) else None
+        return table(rows, picture(self.mask, tile))

@@ -1,17 +1,17 @@
-"""Threads that share a line of work with their caller."""
+"""The thread pool whose caller works too."""
 
 import threading
 import time
 
 import pytest
 
-from masksmith._engine.thread_pool import Crew
+from masksmith._engine.thread_pool import CallerRunsPool
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_everything_is_done_once(threads):
     begun = []
-    assert sorted(Crew(begun.append, range(200)).run(threads)) == list(range(200))
+    assert sorted(CallerRunsPool(begun.append, range(200)).run(threads)) == list(range(200))
     assert sorted(begun) == list(range(200))
 
 
@@ -23,7 +23,7 @@ def test_the_caller_works_beside_its_helpers():
         seen.add(threading.current_thread())
         meet.wait()
 
-    assert len(list(Crew(work, range(6)).run(3))) == 6
+    assert len(list(CallerRunsPool(work, range(6)).run(3))) == 6
     assert threading.current_thread() in seen
     assert len(seen) == 3
 
@@ -41,13 +41,13 @@ def test_the_first_failure_in_the_line_is_raised_and_nothing_is_begun_after_it(t
             raise ValueError(number)
 
     with pytest.raises(KeyError, match="4"):
-        list(Crew(work, range(1000)).run(threads))
+        list(CallerRunsPool(work, range(1000)).run(threads))
     assert len(begun) < 1000
 
 
 def test_who_stops_listening_stops_the_work():
     begun = []
-    run = Crew(begun.append, range(100_000)).run(2)
+    run = CallerRunsPool(begun.append, range(100_000)).run(2)
     next(run)
     run.close()
     count = len(begun)

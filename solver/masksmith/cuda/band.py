@@ -1,4 +1,4 @@
-"""One tensor on the device: read, solved, certified, and one answer for the host."""
+"""A band of tile rows on the device: read, solved, certified, and one answer for the host."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import budget_of, why_infeasible
 
 from .certificate.tiles import THREADS, certificate
-from .device import Device
 from .dual_ascent.schedule import NONE_BAD, State, Waves
+from .launcher import Launcher
 from .shortest_paths.panel import path_kernel, scratch_sizes
 
 SCRATCH_BYTES = 2**29
@@ -39,7 +39,7 @@ class Proofs:
 
 
 @dataclass
-class DeviceLayer:
+class Band:
     """A matrix of scores under tile budgets.
 
     Args:
@@ -64,15 +64,15 @@ class DeviceLayer:
     weight: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.device = Device(self.scores.device)
+        self.device = Launcher(self.scores.device)
         self.element = {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(self.scores.dtype, "float32")
         self.state = State.new(self.device, self.down, self.across, self.tile)
         if self.start is not None:
             self.state.row_duals.copy_(self.start[0])
             self.state.col_duals.copy_(self.start[1])
-        given = self._none() if self.weight is None else self.weight
-        height, width = given.shape
-        self._given, self.pruned = given, self.device.empty(height, width, dtype=given.dtype)
+        weight = self._none() if self.weight is None else self.weight
+        height, width = weight.shape
+        self._weight, self.pruned = weight, self.device.empty(height, width, dtype=weight.dtype)
         self.packed = self.device.empty(height, -(-width // 8), dtype=torch.uint8)
 
     def solve(self) -> Proofs:
@@ -127,7 +127,7 @@ class DeviceLayer:
         device.launch(
             certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
             *_numbers(budget_of(tile)), state.row_duals, state.col_duals, self.across, objective, violation, total,
-            legal, _raw(self._given), _raw(self.pruned), self.packed,
+            legal, _raw(self._weight), _raw(self.pruned), self.packed,
         )  # fmt: skip
         return objective, violation, total, legal
 
@@ -142,7 +142,8 @@ class DeviceLayer:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
         wild = ~np.isfinite(violation)
-        violation[wild] = (total * (1 + 2.0**-40) - objective)[wild]
+        with np.errstate(over="ignore", invalid="ignore"):
+            violation[wild] = (total * (1 + 2.0**-40) - objective)[wild]
         return Proofs(objective, violation, total, legal != 0, None if bad == NONE_BAD else bad)
 
 

@@ -1,0 +1,192 @@
+"""A problem's panels in main memory: read, checked and padded for solvers; their masks and numbers collected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from masksmith._certify import PanelCertificate, certify_panel
+from masksmith._errors import sums_overflow
+from masksmith._panels import DROP, KEEP, Bools, Forced, Matrix, Panel, PanelAnswer
+from masksmith._problem import Problem
+from masksmith._solution import Certificate, Run, Solution
+from masksmith._solution.certificate import exact_sum
+from masksmith._tensors import MaskWriter, MatrixReader, like
+from masksmith.solvers.base import Solver
+
+PANEL_ENTRIES = 2**19
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tile rows `first` to `last` (exclusive) of a problem."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """Of one panel: sums of all scores, of kept ones (under hysteresis), of a dense edge; entries kept; seconds."""
+
+    total: float
+    kept_score: float
+    edge_score: float
+    kept: int
+    seconds: float
+
+
+class PanelStore:
+    """A problem cut into panels; collects their masks and certificates."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.writer = MaskWriter(problem.source.shape, problem.axis)
+        tile, shape = problem.tile, (problem.down, problem.across)
+        self.objectives, self.violations = np.zeros(shape), np.zeros(shape)
+        self.cut_short = False
+        self._tallies: dict[int, _Tally] = {}
+        tile = problem.tile
+        self.duals = (
+            (np.zeros((*shape, tile.rows)), np.zeros((*shape, tile.cols))) if problem.options.keep_duals else None
+        )
+
+    def spans(self) -> Iterator[Span]:
+        """Cut the problem into equal panels of about `PANEL_ENTRIES` entries, at least one row of tiles each.
+
+        They come in pairs, so that two threads end at the same time.
+        """
+        grid = self.problem.grid
+        pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
+        alone = 2 * grid.rows * grid.cols <= PANEL_ENTRIES
+        step = -(-grid.down // (1 if alone else 2 * pairs))
+        for first in range(0, grid.down, step):
+            yield Span(first, min(first + step, grid.down))
+
+    def tiles(self, span: Span) -> int:
+        """Count the tiles of a panel that are solved."""
+        return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
+
+    def read(self, span: Span) -> tuple[Matrix, float, Panel | None]:
+        """Read a panel's scores: as given, checked; their sum; and shifted, forced and padded for the solver.
+
+        The panel is None where only a dense edge remains.
+
+        Raises:
+            ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold their sum.
+            InfeasibleError: If an entry must be both kept and dropped.
+        """
+        problem = self.problem
+        rows, total = problem.rows(*self._row_range(span))
+        whole = min(span.last, problem.down) - span.first
+        if whole <= 0 or problem.across == 0:
+            return rows, total, None
+        scores = self._fit(rows, whole)
+        if problem.bonus and problem.start is not None:
+            held = self._fit(self._bools(problem.start, span), whole)
+            if math.isinf(total + problem.bonus * np.count_nonzero(held)):
+                raise sums_overflow(problem.name)
+            scores = scores.astype(np.float64) + problem.bonus * held
+        output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None
+        duals = problem.start_duals(span.first, span.last)
+        return rows, total, Panel(scores, problem.tile, self._forced(span, whole), duals, output)
+
+    def write(
+        self, span: Span, rows: Matrix, total: float, panel: Panel | None, answer: PanelAnswer | None, seconds: float
+    ) -> None:
+        """Certify an answer, and take its mask and numbers over.
+
+        Raises:
+            VerificationError: If the mask breaks the pattern, or a forced entry.
+        """
+        mask, height, width = np.ones(rows.shape, np.bool_) if answer is None else answer.mask, 0, 0
+        if panel is not None and answer is not None:
+            self._certify(span, panel, answer)
+            height, width = min(len(rows), panel.scores.shape[0]), min(rows.shape[1], panel.scores.shape[1])
+            if mask.shape != rows.shape:
+                mask = np.ones(rows.shape, np.bool_)
+                mask[:height, :width] = answer.mask[:height, :width]
+        edge = 0.0
+        if self.problem.pattern.ragged == "dense":
+            edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
+        kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
+        self._tallies[span.first] = _Tally(total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
+        if panel is None or mask is not panel.output:
+            self.writer.write(self._row_range(span)[0], mask)
+
+    def solution(self, solver: Solver, threads: int) -> Solution:
+        """Put the panels together, in an order that does not depend on threads.
+
+        Raises:
+            ScoresError: If float64 does not hold the sum of the scores.
+        """
+        problem = self.problem
+        parts = [self._tallies[first] for first in sorted(self._tallies)]
+        certificate = Certificate(
+            problem.pattern,
+            self.objectives,
+            self.violations,
+            total_score=exact_sum(part.total for part in parts),
+            kept=sum(part.kept for part in parts),
+            edge_score=exact_sum(part.edge_score for part in parts),
+            kept_score=exact_sum(part.kept_score for part in parts) if problem.bonus else None,
+        )
+        seconds = sum(part.seconds for part in parts)
+        run = Run(solver.name, seconds, threads, getattr(solver, "device", None) or "cpu", self.cut_short)
+        mask = like(self.writer.mask, problem.scores)
+        return Solution.from_certificate(mask, certificate, run, name=problem.name, duals=self.duals)
+
+    def _certify(self, span: Span, panel: Panel, answer: PanelAnswer) -> None:
+        certificate = certify_panel(panel, answer)
+        self._check(span, panel, answer, certificate)
+        here = slice(span.first, span.first + panel.down)
+        self.objectives[here], self.violations[here] = certificate.objective, certificate.violation
+        if self.duals is not None:
+            self.duals[0][here], self.duals[1][here] = answer.row_duals, answer.col_duals
+
+    def _check(self, span: Span, panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
+        broken, tile = ~certificate.legal, panel.tile
+        if panel.forced is not None and not broken.any():
+            wrong = ((panel.forced == KEEP) & ~answer.mask) | ((panel.forced == DROP) & answer.mask)
+            broken = wrong.reshape(panel.down, tile.rows, panel.across, tile.cols).any(axis=(1, 3))
+        if broken.any():
+            i, j = (int(k[0]) for k in np.nonzero(broken))
+            raise self.problem.broken_tile(span.first + i, j)
+
+    def _row_range(self, span: Span) -> tuple[int, int]:
+        height = self.problem.grid.tile_rows
+        return span.first * height, min(span.last * height, self.problem.grid.rows)
+
+    def _fit(self, rows: Any, whole: int) -> Any:
+        """Crop to whole tiles (`dense`) or pad with zeros up to them; a view where neither is needed."""
+        height, width = whole * self.problem.grid.tile_rows, self.problem.width
+        part = rows[:height, :width]
+        if part.shape == (height, width):
+            return np.ascontiguousarray(part)
+        padded = np.zeros((height, width), part.dtype)
+        padded[: part.shape[0], : part.shape[1]] = part
+        return padded
+
+    def _bools(self, mask: MatrixReader, span: Span) -> Any:
+        return mask.rows(*self._row_range(span)) != 0
+
+    def _forced(self, span: Span, whole: int) -> Forced | None:
+        problem = self.problem
+        if not problem.has_forced:
+            return None
+        shape = (whole * problem.grid.tile_rows, problem.width)
+        keep, drop = (
+            np.zeros(shape, np.bool_) if mask is None else self._fit(self._bools(mask, span), whole)
+            for mask in (problem.must_keep, problem.must_drop)
+        )
+        both: Bools = keep & drop
+        if both.any():
+            row, col = (int(k[0]) for k in np.nonzero(both))
+            raise problem.contradiction(self._row_range(span)[0] + row, col)
+        forced = np.zeros(shape, np.int8)
+        forced[keep], forced[drop] = KEEP, DROP
+        return forced
