@@ -10,8 +10,9 @@ every process can read them; what measures needs torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from masksmith._lazy import attach
 
 if TYPE_CHECKING:
     from .cases import Case as Case, Layer as Layer, group as group, read_shapes as read_shapes
@@ -30,48 +31,25 @@ if TYPE_CHECKING:
     from .run import benchmark as benchmark
     from .tables import Table as Table, machine_line as machine_line
 
-_HOMES = {
-    "Bench": "method",
-    "BenchmarkError": "errors",
-    "BreakEven": "conclusions",
-    "Case": "cases",
-    "CaseResult": "results",
-    "Declaration": "declaration",
-    "Estimate": "conclusions",
-    "Kernel": "kernel",
-    "Layer": "cases",
-    "MODELS": "models",
-    "Measurement": "results",
-    "Operand": "kernel",
-    "Packed": "kernel",
-    "Report": "report",
-    "Request": "planning",
-    "Support": "declaration",
-    "Table": "tables",
-    "Timing": "results",
-    "Winner": "conclusions",
-    "all_kernels": "registry",
-    "bars": "plots",
-    "benchmark": "run",
-    "curves": "plots",
-    "device_identity": "machine",
-    "draw": "plots",
-    "group": "cases",
-    "own_kernels": "registry",
-    "machine_line": "tables",
-    "plan": "planning",
-    "read_shapes": "cases",
-    "winners": "conclusions",
-}
-
-__all__ = [*_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'masksmith.benchmark' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "method": ("Bench",),
+        "errors": ("BenchmarkError",),
+        "conclusions": ("BreakEven", "Estimate", "Winner", "winners"),
+        "cases": ("Case", "Layer", "group", "read_shapes"),
+        "results": ("CaseResult", "Measurement", "Timing"),
+        "declaration": ("Declaration", "Support"),
+        "kernel": ("Kernel", "Operand", "Packed"),
+        "models": ("MODELS",),
+        "report": ("Report",),
+        "planning": ("Request", "plan"),
+        "tables": ("Table", "machine_line"),
+        "registry": ("all_kernels", "own_kernels"),
+        "plots": ("bars", "curves", "draw"),
+        "run": ("benchmark",),
+        "machine": ("device_identity",),
+    },
+    extra="bench",
+    brings=("torch", "numba", "scipy"),
+)

@@ -1,16 +1,15 @@
-"""A whole benchmark: its results, and the answers they give, as JSON, CSV and words. Standard library only."""
+"""A whole benchmark as JSON, CSV and Markdown. Standard library only."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from .conclusions import NOISE, BreakEven, Estimate, Winner, break_evens, estimates, winners
+from .answers import Answers
 from .results import CaseResult, Timing
 from .tables import Table, page, tables
 
@@ -23,68 +22,13 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a benchmark found.
+class Report(Answers):
+    """A benchmark: its results and its answers, as documents.
 
     Attributes:
         results: One a case.
         settings: Seed, rounds, threads and what else was asked.
     """
-
-    results: Sequence[CaseResult]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def winners(self) -> list[Winner]:
-        """The fastest sparse kernel of every case that was asked for."""
-        return winners(self.results)
-
-    @cached_property
-    def break_evens(self) -> list[BreakEven]:
-        """Where each kernel starts to beat dense, by layer and batch."""
-        return break_evens(self.results)
-
-    @cached_property
-    def estimates(self) -> list[Estimate]:
-        """What all layers together take, by pattern and batch."""
-        return estimates(self.results)
-
-    @property
-    def machines(self) -> list[dict[str, Any]]:
-        """Every machine that measured some of it, once."""
-        found: list[dict[str, Any]] = []
-        rates = ("copy_bytes_per_s", "matrix_flops_per_s")
-        for result in self.results:
-            machine = {key: value for key, value in result.machine.items() if key not in rates}
-            if machine and machine not in found:
-                found.append(machine)
-        return found
-
-    @property
-    def failures(self) -> list[str]:
-        """One line for every case or kernel that failed."""
-        lines = [f"{result.case}: {result.error}" for result in self.results if result.error]
-        lines += [
-            f"{one.kernel} at {result.case}: {one.reason}"
-            for result in self.results
-            for one in result.measurements
-            if one.outcome == "failed"
-        ]
-        return lines
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Kernels that cannot run here at all, and why."""
-        return {
-            one.kernel: one.reason or ""
-            for result in self.results
-            for one in result.measurements
-            if one.outcome == "skipped"
-        }
-
-    def conclusions(self) -> list[str]:
-        """Say in words what it comes to: a sentence for every pattern and batch."""
-        return [_conclusion(estimate) for estimate in self.estimates]
 
     def document(self) -> dict[str, Any]:
         """Give all of it as JSON, the answers included."""
@@ -135,20 +79,6 @@ class Report:
         if document.get("format") != FORMAT:
             raise ValueError(f"no benchmark report of format {FORMAT}")
         return cls([CaseResult.read(one) for one in document["results"]], document["settings"])
-
-
-def _conclusion(estimate: Estimate) -> str:
-    where = f"{estimate.pattern}, batch {estimate.batch}, {estimate.dtype}, {estimate.direction}"
-    if not estimate.by_kernel:
-        return f"{where}: no sparse kernel takes this pattern here; stay with dense."
-    if estimate.speedup > 1.0 + NOISE:
-        sparse = sorted({name for name in estimate.kernels.values() if name != "dense"})
-        return f"{where}: {estimate.speedup:.2f}x faster than dense over all layers, with {', '.join(sparse)}."
-    name = min(estimate.by_kernel, key=lambda kernel: estimate.by_kernel[kernel])
-    ratio = estimate.dense_s / estimate.by_kernel[name]
-    if ratio > 1.0 - NOISE:
-        return f"{where}: nothing beats dense by more than noise; {name} is as fast, at {ratio:.2f}x."
-    return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x."
 
 
 def _rows(result: CaseResult) -> list[list[Any]]:

@@ -1,16 +1,13 @@
-"""A report as tables and as a page for people. Standard library only."""
+"""The answers as tables and as a page for people. Standard library only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from .answers import Answers
 from .conclusions import NOISE, BreakEven, Estimate
 from .planning import BASELINES
-
-if TYPE_CHECKING:
-    from .report import Report
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,13 @@ class Table:
         return "| " + " | ".join(padded) + " |"
 
 
-def tables(report: Report) -> list[Table]:
+def tables(report: Answers) -> list[Table]:
     """Give the answers: the whole model, each kernel, each layer, where kernels break even."""
     found = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
     return [table for table in found if table.rows]
 
 
-def page(report: Report, title: str, words: Sequence[str] = ()) -> str:
+def page(report: Answers, title: str, words: Sequence[str] = ()) -> str:
     """Give the report as a Markdown page that a newcomer can read."""
     parts = [f"# {title}\n", *words, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
     parts.append("## In words\n\n" + "\n".join(f"- {line}" for line in report.conclusions()) + "\n")
@@ -65,7 +62,7 @@ def page(report: Report, title: str, words: Sequence[str] = ()) -> str:
     return "\n".join(parts)
 
 
-def machine_line(machine: dict[str, object], report: Report) -> str:
+def machine_line(machine: dict[str, object], report: Answers) -> str:
     """Say where it was measured, and how fast that copies and multiplies."""
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
@@ -82,7 +79,7 @@ def seconds(value: float) -> str:
     return f"{value / 1e-6:.3g} us"
 
 
-def _rates(report: Report) -> str:
+def _rates(report: Answers) -> str:
     found = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
         for result in report.results
@@ -93,14 +90,14 @@ def _rates(report: Report) -> str:
     return f"copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
 
 
-def _where(one: Estimate | BreakEven, report: Report) -> str:
+def _where(one: Estimate | BreakEven, report: Answers) -> str:
     """Name dtype and direction where the report has several."""
     cases = [result.case for result in report.results]
     several = len({(case.dtype, case.direction) for case in cases}) > 1
     return f", {one.dtype}, {one.direction}" if several else ""
 
 
-def _model(report: Report) -> Table:
+def _model(report: Answers) -> Table:
     rows = [
         [
             f"{one.pattern}{_where(one, report)}",
@@ -127,7 +124,7 @@ def _verdict(one: Estimate) -> str:
     return "no, about even" if one.speedup > 1.0 else "no"
 
 
-def _kernels(report: Report) -> Table:
+def _kernels(report: Answers) -> Table:
     """One row a pattern and kernel, one column a batch: time of the whole model relative to dense."""
     batches = sorted({one.batch for one in report.estimates})
     cells: dict[tuple[str, str], dict[int, str]] = {}
@@ -141,7 +138,7 @@ def _kernels(report: Report) -> Table:
     return Table("Each kernel, over the whole model", note, head, rows, 2)
 
 
-def _layers(report: Report) -> Table:
+def _layers(report: Answers) -> Table:
     rows = []
     for result in report.results:
         case, dense = result.case, result.of("dense")
@@ -171,7 +168,7 @@ def _layers(report: Report) -> Table:
     return Table("Layer by layer", note, head, rows, 3)
 
 
-def _break_evens(report: Report) -> Table:
+def _break_evens(report: Answers) -> Table:
     batches = sorted({one.batch for one in report.break_evens})
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for one in report.break_evens:

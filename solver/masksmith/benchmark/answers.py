@@ -1,0 +1,90 @@
+"""The answers that a benchmark's results give: winners, break-evens, estimates, and words. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .conclusions import NOISE, BreakEven, Estimate, Winner, break_evens, estimates, winners
+from .results import CaseResult
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Results, and what follows from them.
+
+    Attributes:
+        results: One a case.
+        settings: Seed, rounds, threads and what else was asked.
+    """
+
+    results: Sequence[CaseResult]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def winners(self) -> list[Winner]:
+        """The fastest sparse kernel of every case that was asked for."""
+        return winners(self.results)
+
+    @cached_property
+    def break_evens(self) -> list[BreakEven]:
+        """Where each kernel starts to beat dense, by layer and batch."""
+        return break_evens(self.results)
+
+    @cached_property
+    def estimates(self) -> list[Estimate]:
+        """What all layers together take, by pattern and batch."""
+        return estimates(self.results)
+
+    @property
+    def machines(self) -> list[dict[str, Any]]:
+        """Every machine that measured some of it, once."""
+        machines: list[dict[str, Any]] = []
+        rates = ("copy_bytes_per_s", "matrix_flops_per_s")
+        for result in self.results:
+            machine = {key: value for key, value in result.machine.items() if key not in rates}
+            if machine and machine not in machines:
+                machines.append(machine)
+        return machines
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for every case or kernel that failed."""
+        lines = [f"{result.case}: {result.error}" for result in self.results if result.error]
+        lines += [
+            f"{one.kernel} at {result.case}: {one.reason}"
+            for result in self.results
+            for one in result.measurements
+            if one.outcome == "failed"
+        ]
+        return lines
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Kernels that cannot run here at all, and why."""
+        return {
+            one.kernel: one.reason or ""
+            for result in self.results
+            for one in result.measurements
+            if one.outcome == "skipped"
+        }
+
+    def conclusions(self) -> list[str]:
+        """Say in words what it comes to: a sentence for every pattern and batch."""
+        return [_conclusion(estimate) for estimate in self.estimates]
+
+
+def _conclusion(estimate: Estimate) -> str:
+    where = f"{estimate.pattern}, batch {estimate.batch}, {estimate.dtype}, {estimate.direction}"
+    if not estimate.by_kernel:
+        return f"{where}: no sparse kernel takes this pattern here; stay with dense."
+    if estimate.speedup > 1.0 + NOISE:
+        sparse = sorted({name for name in estimate.kernels.values() if name != "dense"})
+        return f"{where}: {estimate.speedup:.2f}x faster than dense over all layers, with {', '.join(sparse)}."
+    name = min(estimate.by_kernel, key=lambda kernel: estimate.by_kernel[kernel])
+    ratio = estimate.dense_s / estimate.by_kernel[name]
+    if ratio > 1.0 - NOISE:
+        return f"{where}: nothing beats dense by more than noise; {name} is as fast, at {ratio:.2f}x."
+    return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x."
