@@ -8,9 +8,9 @@ Names are loaded when first used, so that `masksmith.patterns` costs nothing but
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import attach
 from .patterns import (
     NM as NM,
     VNM as VNM,
@@ -65,82 +65,44 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "MasksmithError": "patterns.errors",
-    "InfeasibleError": "_errors",
-    "ScoresError": "_errors",
-    "SolverError": "_errors",
-    "UpdateError": "_errors",
-    "VerificationError": "_errors",
-    "magnitude": "scores",
-    "pfp": "scores",
-    "ria": "scores",
-    "sampling_bound": "scores",
-    "sipp": "scores",
-    "sparsegpt": "scores",
-    "taylor": "scores",
-    "wanda": "scores",
-    "choose_n": "patterns.conversion",
-    "zero_rate": "measures",
-    "report": "measures",
-    "diversity": "measures",
-    "Permutation": "permutation",
-    "permute": "permutation",
-    "Allocation": "allocation",
-    "allocate": "allocation",
-    "Calibration": "calibration",
-    "calibrate": "calibration",
-    "Panel": "_panels",
-    "PanelAnswer": "_panels",
-    "Solution": "_solution",
-    "Status": "_solution",
-    "solve": "_solve",
-    "solve_many": "_solve",
-    "Verdict": "_verify.verify",
-    "verify": "_verify.verify",
-    "warm_up": "_warm_up",
-    "Auto": "solvers.auto",
-    "Solver": "solvers.base",
-    "Enumerate": "solvers.enumerate",
-    "Exact": "solvers.exact",
-    "Greedy": "solvers.greedy",
-    "MinCostFlow": "solvers.min_cost_flow",
-    "Sinkhorn": "solvers.sinkhorn",
-    "TopK": "solvers.top_k",
-    "AdmmUpdate": "updates",
-    "Update": "updates",
-    "admm": "updates",
-    "reconstruct": "updates",
-}
-
-__all__ = [
-    "NM",
-    "Block",
-    "Budget",
-    "Channels",
-    "DoublePruned",
-    "Pattern",
-    "PatternError",
-    "Unstructured",
-    "VNM",
-    "parse",
-    *_HOMES,
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'masksmith' has no attribute {name!r}")
-    try:
-        module = import_module(f".{_HOMES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if error.name in ("torch", "numba", "ortools", "loky"):
-            raise ModuleNotFoundError(
-                f"masksmith.{name} needs {error.name}: pip install 'masksmith[solver]'", name=error.name
-            ) from None
-        raise
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "patterns": (
+            "NM",
+            "VNM",
+            "Block",
+            "Budget",
+            "Channels",
+            "DoublePruned",
+            "Pattern",
+            "PatternError",
+            "Unstructured",
+            "parse",
+        ),
+        "patterns.errors": ("MasksmithError",),
+        "_errors": ("InfeasibleError", "ScoresError", "SolverError", "UpdateError", "VerificationError"),
+        "scores": ("magnitude", "pfp", "ria", "sampling_bound", "sipp", "sparsegpt", "taylor", "wanda"),
+        "patterns.conversion": ("choose_n",),
+        "measures": ("zero_rate", "report", "diversity"),
+        "permutation": ("Permutation", "permute"),
+        "allocation": ("Allocation", "allocate"),
+        "calibration": ("Calibration", "calibrate"),
+        "_panels": ("Panel", "PanelAnswer"),
+        "_solution": ("Solution", "Status"),
+        "_solve": ("solve", "solve_many"),
+        "_verify.verify": ("Verdict", "verify"),
+        "_warm_up": ("warm_up",),
+        "solvers.auto": ("Auto",),
+        "solvers.base": ("Solver",),
+        "solvers.enumerate": ("Enumerate",),
+        "solvers.exact": ("Exact",),
+        "solvers.greedy": ("Greedy",),
+        "solvers.min_cost_flow": ("MinCostFlow",),
+        "solvers.sinkhorn": ("Sinkhorn",),
+        "solvers.top_k": ("TopK",),
+        "updates": ("AdmmUpdate", "Update", "admm", "reconstruct"),
+    },
+    extra="solver",
+    brings=("torch", "numba", "ortools", "loky"),
+)

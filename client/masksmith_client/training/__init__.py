@@ -15,8 +15,9 @@ Names are loaded when first used; they need torch, which the extra `train` bring
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from masksmith._lazy import attach
 
 if TYPE_CHECKING:
     from .methods.fixed import Fixed as Fixed
@@ -34,41 +35,24 @@ if TYPE_CHECKING:
     from .schedules.schedule import Schedule as Schedule
     from .sparsifier import Sparsifier as Sparsifier
 
-_HOMES = {
-    "Sparsifier": "sparsifier",
-    "Refresh": "refresh",
-    "LayerReport": "report",
-    "RefreshRecord": "report",
-    "TrainingReport": "report",
-    "Method": "methods.method",
-    "Fixed": "methods.fixed",
-    "StraightThrough": "methods.straight_through",
-    "SRSTE": "methods.sr_ste",
-    "MaskedDecay": "methods.masked_decay",
-    "PruneAndGrow": "methods.prune_and_grow",
-    "TrainableThresholds": "methods.trainable_thresholds",
-    "Schedule": "schedules.schedule",
-    "CubicDensity": "schedules.cubic",
-    "DensePhases": "schedules.dense_phases",
-    "FallingN": "schedules.falling_n",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'masksmith_client.training' has no attribute {name!r}")
-    try:
-        module = import_module(f".{_HOMES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if error.name == "torch":
-            raise ModuleNotFoundError(
-                f"masksmith_client.training.{name} needs torch: pip install 'masksmith[train]'", name="torch"
-            ) from None
-        raise
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "sparsifier": ("Sparsifier",),
+        "refresh": ("Refresh",),
+        "report": ("LayerReport", "RefreshRecord", "TrainingReport"),
+        "methods.method": ("Method",),
+        "methods.fixed": ("Fixed",),
+        "methods.straight_through": ("StraightThrough",),
+        "methods.sr_ste": ("SRSTE",),
+        "methods.masked_decay": ("MaskedDecay",),
+        "methods.prune_and_grow": ("PruneAndGrow",),
+        "methods.trainable_thresholds": ("TrainableThresholds",),
+        "schedules.schedule": ("Schedule",),
+        "schedules.cubic": ("CubicDensity",),
+        "schedules.dense_phases": ("DensePhases",),
+        "schedules.falling_n": ("FallingN",),
+    },
+    extra="train",
+    brings=("torch",),
+)

@@ -7,8 +7,9 @@ need it.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from masksmith._lazy import attach
 
 if TYPE_CHECKING:
     from .calculator import MaskCalculator as MaskCalculator, drop_mask as drop_mask, keep_mask as keep_mask
@@ -20,28 +21,14 @@ if TYPE_CHECKING:
     )
     from .torch_prune import MaskPruning as MaskPruning, custom_from_mask as custom_from_mask
 
-_HOMES = {
-    "MaskCalculator": "calculator",
-    "keep_mask": "calculator",
-    "drop_mask": "calculator",
-    "DeviceError": "sparse",
-    "to_bsr": "sparse",
-    "to_semi_structured": "sparse",
-    "dense_state": "state",
-    "pruned_state": "state",
-    "split_pruned_state": "state",
-    "MaskPruning": "torch_prune",
-    "custom_from_mask": "torch_prune",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'masksmith.adapters' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "calculator": ("MaskCalculator", "keep_mask", "drop_mask"),
+        "sparse": ("DeviceError", "to_bsr", "to_semi_structured"),
+        "state": ("dense_state", "pruned_state", "split_pruned_state"),
+        "torch_prune": ("MaskPruning", "custom_from_mask"),
+    },
+    extra="solver",
+    brings=("torch", "numba", "ortools", "loky"),
+)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .statistics import Calibration as Calibration, LayerStatistics as LayerStatistics
+from masksmith._lazy import attach
 
 if TYPE_CHECKING:
     from .forward_passes import calibrate as calibrate
+    from .statistics import Calibration as Calibration, LayerStatistics as LayerStatistics
 
-__all__ = ["Calibration", "LayerStatistics", "calibrate"]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "calibrate":
-        raise AttributeError(f"module 'masksmith.calibration' has no attribute {name!r}")
-    from .forward_passes import calibrate
-
-    return calibrate
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {"statistics": ("Calibration", "LayerStatistics"), "forward_passes": ("calibrate",)},
+    extra="solver",
+    brings=("torch",),
+)
