@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import masksmith as ms
 from masksmith._engine import PanelStore, panel_store
 from masksmith._problem import Problem
+from masksmith.whole_tensor import vnm
 
 T816 = "transposable 8:16"
 
@@ -37,6 +39,15 @@ def test_solution_is_proved_verified_and_adds_up(pattern: str, ragged: Any) -> N
     assert solution.retained == pytest.approx(kept / scores.sum(dtype=np.float64), rel=1e-12)
     assert solution.density == solution.mask.mean()
     assert solution.sparsity == 1 - solution.density
+
+
+@pytest.mark.parametrize("pattern", ["2:4", T816, "50%", "channels in 50%", "block 4x4 50%", "16:2:8"])
+def test_every_pattern_reports_the_same_stats(pattern: str) -> None:
+    stats = ms.solve(np.abs(gaussian(32, 32)), pattern, threads=1).stats
+    assert set(stats) == {"solver", "tiles", "optimal_tiles", "solve_s", "threads", "device"}
+    assert stats["tiles"] == stats["optimal_tiles"] > 0
+    assert (stats["threads"], stats["device"]) == (1, "cpu")
+    assert stats["solve_s"] > 0
 
 
 def test_all_kinds_of_input_give_the_same_mask() -> None:
@@ -232,6 +243,38 @@ def test_warm_start_with_duals_gives_the_optimum() -> None:
     warm, cold = ms.solve(scores, T816, warm_start=old), ms.solve(scores, T816)
     assert warm.gap == 0.0
     assert warm.objective == pytest.approx(cold.objective, rel=1e-12)
+
+
+@pytest.mark.parametrize("other", ["transposable 4:8", "2:4"])
+def test_duals_of_other_tiles_start_nothing(other: str) -> None:
+    scores = np.abs(gaussian(64, 64))
+    old = ms.solve(scores, other, keep_duals=True)
+    warm, cold = ms.solve(scores, T816, warm_start=old, keep_duals=True), ms.solve(scores, T816, keep_duals=True)
+    np.testing.assert_array_equal(warm.mask, cold.mask)
+    assert warm.duals is not None
+    assert cold.duals is not None
+    assert warm.duals[0].tobytes() == cold.duals[0].tobytes()
+
+
+def test_an_exact_solver_on_a_device_refuses_what_it_refuses_elsewhere() -> None:
+    for device in (None, "cuda:0"):
+        with pytest.raises(ms.SolverError, match="top-k"):
+            ms.solve(np.ones((4, 4)), "2:4", ms.Exact(device=device))
+
+
+def test_one_time_limit_holds_for_all_tensors_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    solved = vnm.solve_strip
+
+    def record(scores: Any, n: int, m: int, limit: int, *rest: Any) -> None:
+        seen.append(limit)
+        time.sleep(0.05)
+        solved(scores, n, m, limit, *rest)
+
+    monkeypatch.setattr(vnm, "solve_strip", record)
+    tensors = {name: np.abs(gaussian(8, 16, seed=number)) for number, name in enumerate("abc")}
+    ms.solve_many(tensors, "8:2:8", time_limit_s=0.02)
+    assert seen[1:] == [0, 0]
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])

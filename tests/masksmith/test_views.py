@@ -36,3 +36,29 @@ def test_channels_stay_last_unless_asked_and_other_views_are_refused():
         ms.solve(KERNEL, "2:4", view="sideways")
     with pytest.raises(ms.SolverError, match="view='sideways'"):
         ms.verify(KERNEL > 1, "2:4", view="sideways")
+
+
+@pytest.mark.parametrize("pattern", ["2:4", ms.NM(2, 4, axis="out"), "30%", "block 4x4 50%"], ids=repr)
+@pytest.mark.parametrize("view", ["channels-last", "flat"])
+def test_a_bad_score_is_named_by_its_own_index(pattern, view):
+    bad = KERNEL.copy()
+    bad[3, 2, 1, 0] = np.nan
+    with pytest.raises(ms.ScoresError, match=r"NaN at \[3, 2, 1, 0\]"):
+        ms.solve(bad, pattern, view=view)
+
+
+def test_blocks_with_a_nested_pattern_are_flat_inside_too():
+    pattern = "block 4x4 50% nested 2:4"
+    flat = ms.solve(KERNEL, pattern, view="flat")
+    np.testing.assert_array_equal(flat.mask, ms.solve(KERNEL.reshape(16, -1), pattern).mask.reshape(KERNEL.shape))
+    assert ms.verify(flat.mask, pattern, view="flat")
+
+
+def test_tied_weights_are_solved_once_in_every_view():
+    many = ms.solve_many({"a": KERNEL, "b": KERNEL.copy()}, "2:4", view="flat")
+    assert many["a"] is many["b"]
+
+
+def test_shapes_in_messages_are_the_tensors_own():
+    with pytest.raises(ms.ScoresError, match=r"shape \[16, 8, 3\] differs from the scores' \[16, 8, 3, 3\]"):
+        ms.solve(KERNEL, "2:4", view="flat", must_keep=KERNEL[..., 0] > 1)

@@ -88,7 +88,7 @@ class PanelStore:
         scores = self._fit(rows, whole)
         if problem.bonus and problem.start is not None:
             held = self._fit(self._bools(problem.start, span), whole)
-            if math.isinf(total + problem.bonus * np.count_nonzero(held)):
+            if math.isinf(total + problem.bonus * int(np.count_nonzero(held))):
                 raise sums_overflow(problem.name)
             scores = scores.astype(np.float64) + problem.bonus * held
         output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None

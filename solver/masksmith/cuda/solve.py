@@ -74,7 +74,7 @@ class DeviceSolve:
             return self.matrix
         scores = self.matrix.double()
         shifted = scores + self.problem.bonus * self._bools(self.problem.start).double()
-        if bool((torch.isinf(shifted) & torch.isfinite(scores)).any()):
+        if bool(torch.isinf(shifted.sum()) & torch.isfinite(scores).all()):
             raise sums_overflow(self.problem.name)
         return shifted
 

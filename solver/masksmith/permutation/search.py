@@ -43,7 +43,7 @@ def permute(
 
     Plain patterns: descent over swaps of two channels, whose gains are exact, and `effort` escapes from local optima
     (Pool and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021, for any n and m). Transposable ones: swaps
-    proposed by the tiles' dual prices and accepted by solving the tiles exactly, one axis after the other until neither
+    proposed by the tiles' duals and accepted by solving the tiles exactly, one axis after the other until neither
     gains. The same arguments give the same order on every machine, unless the time limit ends the search.
 
     Args:

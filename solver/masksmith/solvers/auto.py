@@ -17,7 +17,7 @@ PLANS_VERSION = 1
 """Raised whenever the masks that `masksmith.whole_tensor` finds may change."""
 
 
-class Choice(NamedTuple):
+class SolverChoice(NamedTuple):
     """A solver and why it was chosen."""
 
     solver: Solver
@@ -36,10 +36,12 @@ class Auto:
         """Changes whenever a solver that it may choose does, or a plan."""
         return (PLANS_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
 
-    def select(self, pattern: TilePattern) -> Choice:
+    def select(self, pattern: TilePattern) -> SolverChoice:
         """Say which solver it would run, and why."""
         if isinstance(pattern, DoublePruned):
-            return Choice(DoublePrune(), "the pattern names its own procedure; the optimum is 'transposable <=n:m'")
+            return SolverChoice(
+                DoublePrune(), "the pattern names its own procedure; the optimum is 'transposable <=n:m'"
+            )
         return self._for(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
@@ -51,7 +53,7 @@ class Auto:
         return self._for(panel.tile).solver(panel)
 
     @staticmethod
-    def _for(tile: TileSpec) -> Choice:
+    def _for(tile: TileSpec) -> SolverChoice:
         if tile.separable:
-            return Choice(TopK(), "rows are independent: the largest scores of each group are the optimum")
-        return Choice(Exact(), "rows and columns are bound: the proved optimum costs less than an approximation")
+            return SolverChoice(TopK(), "rows are independent: the largest scores of each group are the optimum")
+        return SolverChoice(Exact(), "rows and columns are bound: the proved optimum costs less than an approximation")

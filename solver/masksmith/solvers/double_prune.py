@@ -49,6 +49,6 @@ class DoublePrune:
 
 
 def _largest(scores: npt.NDArray[Any], forced: Forced, keep: int, m: int) -> Bools:
-    mask, prices = np.empty(scores.shape, np.bool_), np.empty((scores.shape[0], scores.shape[1] // m))
-    top_k(np.ascontiguousarray(scores), np.ascontiguousarray(forced), keep, True, mask, prices)
+    mask, duals = np.empty(scores.shape, np.bool_), np.empty((scores.shape[0], scores.shape[1] // m))
+    top_k(np.ascontiguousarray(scores), np.ascontiguousarray(forced), keep, True, mask, duals)
     return mask

@@ -25,9 +25,9 @@ WAVES = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 
 LIMITED_WAVES = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
 """Sweeps per wave, by network size; for exact budgets and for limits."""
 SWEPT_COLD = 8
-"""Sides up to which tiles are swept in less time than it takes to read prices to start from."""
+"""Sides up to which tiles are swept in less time than it takes to read duals to start from."""
 WARM_WAVES = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
-"""Sweeps per wave where there are such prices."""
+"""Sweeps per wave where there are such duals."""
 WIDE_SWEEPS = 12
 """Those of tiles of many magnitudes."""
 TIE_WAVES = {
@@ -44,14 +44,14 @@ LIMITED_TIE_WAVES = {
     32: ((12, 20, 20, 16, False), (8, 20, 4, 16, True)),
     64: ((20, 30, 20, 16, False), (20, 30, 4, 20, True)),
 }
-"""Sweeps, rounds of lowering, bits of zoom, bits of noise and whether prices keep to their limits, per wave."""
+"""Sweeps, rounds of lowering, bits of zoom, bits of noise and whether duals keep to their limits, per wave."""
 
 
 @dataclass(frozen=True)
 class Exact:
     """Proved-optimal masks for tiles whose rows and columns are both bound.
 
-    Descends on the dual by half-way thresholds, mends what is left with shortest paths, and moves the potentials until
+    Descends on the dual by half-way thresholds, mends what is left with shortest paths, and moves the duals until
     they prove the mask without rounding.
 
     Attributes:
@@ -91,7 +91,7 @@ class Exact:
 
 
 def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
-    """Run the waves; give the tiles that they leave unsolved, with the best prices found for them."""
+    """Run the waves; give the tiles that they leave unsolved, with the best duals for them."""
     order, forced = _split(panel)
     tile, left, warm = panel.tile, order.size, _is_warm(panel)
     if not order.size + forced.size or not _is_swept(tile):
@@ -102,7 +102,7 @@ def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     limited = uneven
     run = wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall)
     if forced.size:
-        # They cannot end here, but prices for free entries are a good start for them.
+        # They cannot end here, but duals for free entries are a good start for them.
         run(panel.scores, budget, np.array([8]), warm, limited, forced.copy(), forced.size, answer.mask, *duals)
     waves = WARM_WAVES if warm else LIMITED_WAVES if tile.at_most else WAVES
     left = run(panel.scores, budget, np.array(waves[size]), warm, limited, order, left, answer.mask, *duals)
@@ -121,7 +121,7 @@ def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
 
 
 def _is_swept(tile: TileSpec) -> bool:
-    """Whether lines have an entry to keep and one to drop, and there are kernels that look for a price in between."""
+    """Whether lines have an entry to keep and one to drop, and there are kernels that look for a dual in between."""
     return COMPILED and tile.row_keep < tile.cols and tile.col_keep < tile.rows
 
 
@@ -170,7 +170,7 @@ def budget_of(tile: TileSpec) -> Budget:
 
 
 def _start(panel: Panel) -> tuple[Duals, Duals]:
-    """Allocate duals; sweeps start from those of the columns, which are the given ones where these can be prices."""
+    """Allocate duals; sweeps start from those of the columns, taken from the panel where it has valid ones."""
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))
     if panel.start_duals is not None and _is_warm(panel):

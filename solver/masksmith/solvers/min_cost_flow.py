@@ -28,7 +28,7 @@ class MinCostFlow:
     """Cost-scaling push-relabel on `rows -> columns` with an arc of capacity 1 and cost `-w` an entry.
 
     Exact fill: rows supply their budget and columns demand theirs. At-most: one more node takes what rows do not use
-    and gives it to the columns, free of charge, so that a flow always exists. OR-Tools reports no potentials; they
+    and gives it to the columns, free of charge, so that a flow always exists. OR-Tools reports no duals; they
     come from the residual graph of the flow (`_duals.residual`).
 
     OR-Tools holds the interpreter lock while it solves: processes, never threads. Every tile has its own graph, since

@@ -41,17 +41,17 @@ class TopK:
         down, across, tile = panel.down, panel.across, panel.tile
         scores = np.ascontiguousarray(panel.scores)
         mask = np.empty(scores.shape, np.bool_) if panel.output is None else panel.output
-        prices = np.empty((down, across))
+        duals = np.empty((down, across))
         if tile.cols == 4 and panel.forced is None:
-            top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), prices.reshape(-1))
+            top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), duals.reshape(-1))
         else:
             forced = np.zeros((0, 0), np.int8) if panel.forced is None else np.ascontiguousarray(panel.forced)
-            impossible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, prices)
+            impossible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
             if impossible >= 0:
                 raise InfeasibleError(_why(tile), divmod(int(impossible), across))
-        # No memory for prices that are 0 wherever columns are free.
+        # No memory for duals that are 0 wherever columns are free.
         free = np.broadcast_to(np.float64(0), (down, across, tile.cols))
-        return PanelAnswer(mask, prices.reshape(down, across, 1), free)
+        return PanelAnswer(mask, duals.reshape(down, across, 1), free)
 
 
 def _why(tile: TileSpec) -> str:

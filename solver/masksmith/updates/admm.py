@@ -49,7 +49,7 @@ def admm(
 
     Minimises `trace((V - W) H (V - W)^T)`, `H = X^T X + damping * mean(diag(X^T X)) * I`, over weights `V` on any
     allowed mask. With inputs scaled to `diag(H) = 1`, each round solves for free weights `U`, for a masked copy `D`,
-    and for prices `P` of their difference:
+    and for duals `P` of their difference:
 
         U = (H + penalty I)^-1 (H W + penalty D - P),   D = mask * (U + P / penalty),   P = P + penalty (U - D)
 
@@ -141,16 +141,16 @@ class _Search:
     ) -> tuple[list[AdmmStep], Solution]:
         """Go through the rounds; gives them and the last mask."""
         solution, mask = first, read_mask(first.mask, self._operands)
-        copy, prices = self.target * mask, torch.zeros_like(self.target)
+        copy, duals = self.target * mask, torch.zeros_like(self.target)
         norm, looked = float(self.target.norm()) or 1.0, mask
         history: list[AdmmStep] = []
         for number in range(1, max_rounds + 1):
-            free = self._regress(penalty * copy - prices, penalty)
-            aim = free + prices / penalty
+            free = self._regress(penalty * copy - duals, penalty)
+            aim = free + duals / penalty
             solution = self.solve(aim**2, solution)
             before, mask = mask, read_mask(solution.mask, self._operands)
             copy = aim * mask
-            prices += penalty * (free - copy)
+            duals += penalty * (free - copy)
             distance = float((free - copy).norm()) / norm
             history.append(AdmmStep(penalty, int((mask != before).sum()), distance, solution.gap))
             if on_progress is not None:

@@ -22,10 +22,10 @@ _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_
 
 
 def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Selection:
-    """Keep as many blocks of each row and column as the budgets say: the best such choice, with the prices to prove it.
+    """Keep as many blocks of each row and column as the budgets say: the best such choice, with duals that prove it.
 
     Block rows supply their budget, block columns demand theirs; an arc of capacity 1 and cost `-worth` stands for every
-    block. Costs are integers, exact where one power of two makes them so. OR-Tools reports no potentials: they come
+    block. Costs are integers, exact where one power of two makes them so. OR-Tools reports no duals: they come
     from the residual graph (`solvers._duals.residual`), as those of tiles do.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The checker of whole-tensor plans: violations by prices, summed from the scores and the mask alone.
+"""The checker of whole-tensor plans: violations by duals, summed from the scores and the mask alone.
 
 A mask S that keeps what its budgets say is within `sum over dropped of max(0, w - u - v)` plus `sum over kept of
-max(0, u + v - w)` of the optimum, whatever the prices u of rows and v of columns are. `u + v` is formed error-free
+max(0, u + v - w)` of the optimum, whatever the duals u of rows and v of columns are. `u + v` is formed error-free
 (Knuth's TwoSum) and losses are rounded up, so that 0.0 is a proof. Shares no code with any solver.
 """
 
@@ -17,16 +17,16 @@ from masksmith._panels import Bools, Duals
 ROUNDED_UP = 1 + 2.0**-40
 
 
-def threshold_violation(scores: npt.NDArray[Any], mask: Bools, price: float) -> float:
-    """Sum what speaks against a mask under one price for all; exactly 0.0 if it keeps the largest scores."""
-    wrong = np.where(mask, scores < price, scores > price)
+def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float) -> float:
+    """Sum the violations of a mask under one dual for all units; exactly 0.0 if it keeps the largest scores."""
+    wrong = np.where(mask, scores < threshold, scores > threshold)
     if not wrong.any():
         return 0.0
-    return float(np.abs(scores[wrong].astype(np.float64) - price).sum() * ROUNDED_UP)
+    return float(np.abs(scores[wrong].astype(np.float64) - threshold).sum() * ROUNDED_UP)
 
 
 def losses(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
-    """Give what each unit speaks against a mask, for prices that broadcast to the shape of `scores`."""
+    """Give each unit's violation, for duals that broadcast to the shape of `scores`."""
     u, v = np.broadcast_arrays(u, v)
     total = u + v
     part = total - u

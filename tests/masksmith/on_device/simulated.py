@@ -42,6 +42,8 @@ def answer(case: dict[str, object], arrays: dict[str, np.ndarray]) -> dict[str, 
     emitted = {} if found.pruned is None else {"pruned": found.pruned, "packed": found.packed}
     return emitted | {
         "mask": np.asarray(found.mask),
+        "status": np.array(str(found.status)),
+        "stats": np.array(sorted(found.stats)),
         "objectives": found.tile_objectives,
         "bounds": found.tile_bounds,
         "total": np.array(found.total_score),

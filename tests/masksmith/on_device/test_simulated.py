@@ -19,6 +19,8 @@ def _check(case: Case, found: dict[str, np.ndarray]) -> None:
         assert str(found["error"]) == str(expected), case.name
         return
     assert "error" not in found, found.get("error")
+    assert str(found["status"]) == expected.status
+    assert set(found["stats"]) == {*expected.stats, "device_name"}
     np.testing.assert_array_equal(found["mask"], np.asarray(expected.mask), err_msg=case.name)
     np.testing.assert_array_equal(found["row_duals"], expected.duals[0], err_msg=case.name)
     np.testing.assert_array_equal(found["col_duals"], expected.duals[1], err_msg=case.name)
@@ -44,6 +46,7 @@ def _special() -> list[Case]:
     signed = RNG.standard_normal((16, 16))
     bad = gauss.copy()
     bad[3, 9] = np.nan
+    huge = np.ldexp(gauss.astype(np.float64), 1021)
     locked = np.zeros((16, 16), bool)
     locked[2, :5] = True
     return [
@@ -68,6 +71,13 @@ def _special() -> list[Case]:
         Case("integers", "transposable 4:8", RNG.integers(0, 100, (16, 16)).astype(np.int8)),
         Case("negative", "transposable 4:8", -gauss),
         Case("not a number", "transposable 4:8", bad),
+        Case("overflow", "transposable 4:8", huge),
+        Case("overflow of the total alone", "transposable 1:4", np.ldexp(np.ones((16, 16)), 1016)),
+        Case("no overflow yet", "transposable 4:8", np.ldexp(gauss.astype(np.float64), 1013)),
+        Case(
+            "overflow by hysteresis", "transposable 4:8", gauss, hysteresis=1.79e308, arrays={"warm_start": start.mask}
+        ),
+        Case("duals of other tiles", "transposable 4:8", moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
     ]
 
 

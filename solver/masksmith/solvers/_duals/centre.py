@@ -97,5 +97,5 @@ def _excess(proof: _Proof, u: Duals, v: Duals) -> Duals:
 
 
 def _limit(dual: Duals, slack: Bools, tile: TileSpec) -> Duals:
-    """Upper limits have prices of at least 0, and of 0 where they do not bind."""
+    """At-most budgets have duals of at least 0, and of 0 where they do not bind."""
     return np.where(slack, 0.0, np.maximum(dual, 0.0)) if tile.at_most else dual

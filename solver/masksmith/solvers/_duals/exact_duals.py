@@ -47,7 +47,7 @@ class ScaledTiles:
 
 
 def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | None) -> tuple[Duals, Duals]:
-    """Prove masks `[T, R, C]`: potentials in exact arithmetic, then centred where doubles cannot hold them.
+    """Prove masks `[T, R, C]`: duals in exact arithmetic, then centred where doubles cannot hold them.
 
     Args:
         scaled: The tiles.

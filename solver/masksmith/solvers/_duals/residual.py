@@ -1,4 +1,4 @@
-"""Dual prices of a given optimal mask: shortest paths in its residual graph, for many tiles at once.
+"""Duals of a given optimal mask: shortest paths in its residual graph, for many tiles at once.
 
 The residual graph of a mask S has a node for every row and column. Labels p (rows) and q (columns) that obey
 

@@ -1,4 +1,4 @@
-"""Cheap duals for any tile: rows and columns take turns in moving to the middle of their optimal prices.
+"""Cheap duals for any tile: rows and columns take turns in moving to the middle of their optimal duals.
 
 The dual of a tile is `D(u, v) = n sum u_i + n_out sum v_j + sum_ij max(0, w_ij - u_i - v_j)`. For fixed `v`,
 every `u_i` between the n-th and the (n+1)-th largest of `w_ij - v_j` minimises it; likewise for columns. Taking the
@@ -50,12 +50,12 @@ def _sweep(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     columns = scores.new_zeros(scores.shape[1:]) if v is None else v
     for sweep in range(sweeps):
-        rows = _price((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most)
-        target = _price(scores - rows[:, None], tile.col_keep, tile.at_most)
+        rows = _duals_of((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most)
+        target = _duals_of(scores - rows[:, None], tile.col_keep, tile.at_most)
         settle = sweep in (0, sweeps - 1)
         columns = target if settle else columns + OVERSHOOT * (target - columns)
         columns = columns.clamp_(min=0.0) if tile.at_most else columns
-    return _price((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most), columns
+    return _duals_of((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most), columns
 
 
 def dual_value(scores: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def shortfall(
     return total
 
 
-def _price(entries: torch.Tensor, keep: int, at_most: bool) -> torch.Tensor:
+def _duals_of(entries: torch.Tensor, keep: int, at_most: bool) -> torch.Tensor:
     """Give the middle between the `keep`-th largest and the next along axis 0: `[M, L, T]` to `[L, T]`."""
     m = entries.shape[0]
     if keep == m:

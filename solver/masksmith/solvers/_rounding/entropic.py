@@ -4,7 +4,7 @@
 Kullback-Leibler projections: scale rows to their sums, scale columns to theirs, clamp at 1 and remember what was cut
 off. The product of plan and memory is always `Z = r_i exp(tau w_ij) c_j`, so that the memory need not be stored: the
 plan is `min(Z, 1)`, and the whole state is two vectors. Upper limits keep `r` and `c` at most 1, which is `u, v >= 0`
-for the prices `u = -log(r) / tau`, `v = -log(c) / tau`.
+for the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
 
 Only additions, multiplications and divisions in a fixed order are used, so that the plan has the same bits on every
 device and in every batch. Tensors carry tiles along the last axis: `[R, C, T]`.
