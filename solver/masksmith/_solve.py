@@ -144,7 +144,7 @@ class _Call:
     ) -> _Call:
         """Begin a call now."""
         if solver is None or isinstance(solver, str):
-            solver = by_name(solver) if solver else Auto()
+            solver = Auto() if solver is None else by_name(solver)
         deadline = math.inf if limit_s is None else time.monotonic() + limit_s
         return cls(solver, deadline, threads or available_cores(), on_progress)
 

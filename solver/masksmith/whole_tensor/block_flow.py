@@ -13,7 +13,7 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers._duals.exact_duals import ScaledTiles, exact_duals
 from masksmith.solvers._duals.integers import Integers
 
-from .units import Selection
+from .units import KeptUnits
 
 MAX_BLOCKS = 1 << 22
 """Arcs of a flow; beyond, it takes minutes and gigabytes."""
@@ -21,7 +21,7 @@ MAX_BLOCKS = 1 << 22
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Selection:
+def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
     """Keep as many blocks of each row and column as the budgets say: the best such choice, with duals that prove it.
 
     Block rows supply their budget, block columns demand theirs; an arc of capacity 1 and cost `-worth` stands for every
@@ -46,7 +46,7 @@ def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Sel
     if status != _OPTIMAL:
         raise SolverError(f"OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
     u, v = exact_duals(scaled, mask[None], tile, None)
-    return Selection(mask, u.T, v, "min-cost-flow")
+    return KeptUnits(mask, u.T, v, "min-cost-flow")
 
 
 def _flow(worth: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:

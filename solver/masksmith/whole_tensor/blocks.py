@@ -15,7 +15,7 @@ from masksmith.patterns import Block, Grid
 from .block_flow import best_both
 from .conclusion import conclude
 from .reader import PanelReader, PlanOptions
-from .units import Selection, best_of_all, best_of_rows
+from .units import KeptUnits, best_of_all, best_of_rows
 from .violations import losses
 
 
@@ -108,7 +108,7 @@ def _worth(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
     return np.sqrt(sums) if pattern.norm == "l2" else sums
 
 
-def _choose(worth: Duals, pattern: Block, grid: Grid) -> Selection:
+def _choose(worth: Duals, pattern: Block, grid: Grid) -> KeptUnits:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
         return best_both(worth, by_row, by_col)

@@ -11,7 +11,7 @@ from masksmith._panels import Bools, Duals
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class KeptUnits:
     """Units kept, and the duals that prove them.
 
     Attributes:
@@ -26,21 +26,21 @@ class Selection:
     v: Duals
     solver: str = "threshold"
 
-    def turned(self) -> Selection:
+    def turned(self) -> KeptUnits:
         """Swap rows and columns."""
-        return Selection(self.mask.T, self.v.T, self.u.T, self.solver)
+        return KeptUnits(self.mask.T, self.v.T, self.u.T, self.solver)
 
 
-def best_of_all(worth: Duals, keep: int) -> Selection:
+def best_of_all(worth: Duals, keep: int) -> KeptUnits:
     """Keep the largest units, ties to the lowest row-major index."""
     mask, dual = _largest(worth.reshape(-1), keep)
-    return Selection(mask.reshape(worth.shape), np.full((1, 1), dual), np.zeros((1, 1)))
+    return KeptUnits(mask.reshape(worth.shape), np.full((1, 1), dual), np.zeros((1, 1)))
 
 
-def best_of_rows(worth: Duals, budgets: Sequence[int]) -> Selection:
+def best_of_rows(worth: Duals, budgets: Sequence[int]) -> KeptUnits:
     """Keep the largest units of every row."""
     masks, duals = zip(*(_largest(row, keep) for row, keep in zip(worth, budgets, strict=True)), strict=True)
-    return Selection(np.array(masks), np.array(duals)[:, None], np.zeros((1, 1)))
+    return KeptUnits(np.array(masks), np.array(duals)[:, None], np.zeros((1, 1)))
 
 
 def _largest(worth: Duals, keep: int) -> tuple[Bools, float]:
