@@ -130,14 +130,14 @@ def test_panels_come_in_pairs_and_cover_the_layer() -> None:
 def test_a_mask_is_made_where_it_stays() -> None:
     store = PanelStore(Problem(np.abs(gaussian(32, 32)), ms.parse(T816)))
     span = next(store.spans())
-    rows, total, panel = store.read(span)
-    assert panel is not None
-    answer = ms.Exact()(panel)
+    loaded = store.read(span)
+    assert loaded.panel is not None
+    answer = ms.Exact()(loaded.panel)
     assert np.shares_memory(answer.mask, store.writer.mask)
-    store.write(span, rows, total, panel, answer, 0.0)
+    store.write(span, loaded, answer, 0.0)
     assert ms.verify(store.writer.mask, T816)
     ragged = PanelStore(Problem(np.abs(gaussian(30, 30)), ms.parse(T816)))
-    padded = ragged.read(next(ragged.spans()))[2]
+    padded = ragged.read(next(ragged.spans())).panel
     assert padded is not None
     assert padded.output is None
 

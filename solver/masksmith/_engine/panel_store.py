@@ -30,6 +30,15 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """A panel's scores as given, checked; their sum; and the panel for the solver, None where only an edge remains."""
+
+    rows: Matrix
+    total: float
+    panel: Panel | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Tally:
     """Of one panel: sums of all scores, of kept ones (under hysteresis), of a dense edge; entries kept; seconds."""
 
@@ -50,7 +59,6 @@ class PanelStore:
         self.objectives, self.violations = np.zeros(shape), np.zeros(shape)
         self.cut_short = False
         self._tallies: dict[int, _Tally] = {}
-        tile = problem.tile
         self.duals = (
             (np.zeros((*shape, tile.rows)), np.zeros((*shape, tile.cols))) if problem.options.keep_duals else None
         )
@@ -71,10 +79,8 @@ class PanelStore:
         """Count the tiles of a panel that are solved."""
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
-    def read(self, span: Span) -> tuple[Matrix, float, Panel | None]:
-        """Read a panel's scores: as given, checked; their sum; and shifted, forced and padded for the solver.
-
-        The panel is None where only a dense edge remains.
+    def read(self, span: Span) -> Loaded:
+        """Read and check a panel's scores; shift, force and pad them for the solver.
 
         Raises:
             ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold their sum.
@@ -84,7 +90,7 @@ class PanelStore:
         rows, total = problem.rows(*self._row_range(span))
         whole = min(span.last, problem.down) - span.first
         if whole <= 0 or problem.across == 0:
-            return rows, total, None
+            return Loaded(rows, total, None)
         scores = self._fit(rows, whole)
         if problem.bonus and problem.start is not None:
             held = self._fit(self._bools(problem.start, span), whole)
@@ -93,16 +99,15 @@ class PanelStore:
             scores = scores.astype(np.float64) + problem.bonus * held
         output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None
         duals = problem.start_duals(span.first, span.last)
-        return rows, total, Panel(scores, problem.tile, self._forced(span, whole), duals, output)
+        return Loaded(rows, total, Panel(scores, problem.tile, self._forced(span, whole), duals, output))
 
-    def write(
-        self, span: Span, rows: Matrix, total: float, panel: Panel | None, answer: PanelAnswer | None, seconds: float
-    ) -> None:
+    def write(self, span: Span, loaded: Loaded, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify an answer, and take its mask and numbers over.
 
         Raises:
             VerificationError: If the mask breaks the pattern, or a forced entry.
         """
+        rows, panel = loaded.rows, loaded.panel
         mask, height, width = np.ones(rows.shape, np.bool_) if answer is None else answer.mask, 0, 0
         if panel is not None and answer is not None:
             self._certify(span, panel, answer)
@@ -114,7 +119,7 @@ class PanelStore:
         if self.problem.pattern.ragged == "dense":
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
-        self._tallies[span.first] = _Tally(total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
+        self._tallies[span.first] = _Tally(loaded.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
         if panel is None or mask is not panel.output:
             self.writer.write(self._row_range(span)[0], mask)
 

@@ -52,13 +52,13 @@ def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> 
 
 def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
     store, span = item
-    rows, total, panel = store.read(span)
+    loaded = store.read(span)
     begun = time.perf_counter()
     answer = None
-    if panel is not None:
+    if loaded.panel is not None:
         with store.problem.named(span.first):
-            answer = _choose(store, solver, deadline)(panel)
-    store.write(span, rows, total, panel, answer, time.perf_counter() - begun)
+            answer = _choose(store, solver, deadline)(loaded.panel)
+    store.write(span, loaded, answer, time.perf_counter() - begun)
 
 
 def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
@@ -66,13 +66,13 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
 
     def through_pool(item: Work) -> Work:
         store, span = item
-        rows, total, panel = store.read(span)
+        loaded = store.read(span)
         answer, seconds = None, 0.0
-        if panel is not None:
+        if loaded.panel is not None:
             with store.problem.named(span.first):
-                sent = replace(panel, output=None)
+                sent = replace(loaded.panel, output=None)
                 answer, seconds = pool.submit(_timed, _choose(store, solver, deadline), sent).result()
-        store.write(span, rows, total, panel, answer, seconds)
+        store.write(span, loaded, answer, seconds)
         return item
 
     with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
