@@ -7,11 +7,12 @@ tensor is ever made, only of the panel at hand.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from .patterns import TileSpec
+from .patterns import Pattern, TilePattern, TileSpec
 
 Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -66,6 +67,11 @@ class PanelAnswer:
     mask: Bools
     row_duals: Duals
     col_duals: Duals
+
+
+def has_tiles(pattern: Pattern) -> TypeGuard[TilePattern]:
+    """Whether a pattern's pieces are tiles; cheaper than `isinstance`, which computes every property of a protocol."""
+    return hasattr(pattern, "tile")
 
 
 def to_tiles(matrix: npt.NDArray[np.generic], tile: TileSpec) -> npt.NDArray[np.generic]:

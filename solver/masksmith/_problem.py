@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._errors import InfeasibleError, ScoresError, SolverError, VerificationError, sums_overflow
-from ._panels import Duals, Matrix
+from ._panels import Duals, Matrix, has_tiles
 from ._solution import Solution
 from ._tensors import MatrixReader, View
 from .kernels.scan import scan
-from .patterns import Pattern, TilePattern, TileSpec
+from .patterns import Axis, Pattern, TileSpec
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Problem:
     def __init__(self, scores: Any, pattern: Pattern, options: Options | None = None, name: str | None = None) -> None:
         self.scores, self.pattern, self.name = scores, pattern, name
         self.options = options = options or Options()
+        self._tile = pattern.tile if has_tiles(pattern) else None
         self._refuse_options()
-        self.axis = pattern.axis if isinstance(pattern, TilePattern) else "in"
+        self.axis: Axis = pattern.axis if self.has_tiles else "in"
         self.source = MatrixReader(scores, self.axis, name, options.view)
         self.grid = grid = pattern.grid(self.source.shape)
         dense = pattern.ragged == "dense"
@@ -71,13 +72,13 @@ class Problem:
     @property
     def has_tiles(self) -> bool:
         """Whether pieces are tiles, solved on their own; else the tensor is one problem."""
-        return isinstance(self.pattern, TilePattern)
+        return self._tile is not None
 
     @property
     def tile(self) -> TileSpec:
         """Size and budgets of a tile, under a pattern that has tiles."""
-        assert isinstance(self.pattern, TilePattern)
-        return self.pattern.tile
+        assert self._tile is not None
+        return self._tile
 
     @property
     def has_forced(self) -> bool:
@@ -126,7 +127,7 @@ class Problem:
             raise InfeasibleError(error.reason, tile, self.name) from None
 
     def _refuse_options(self) -> None:
-        if isinstance(self.pattern, TilePattern):
+        if self.has_tiles:
             return
         for option in ("must_keep", "must_drop", "warm_start", "keep_duals"):
             value = getattr(self.options, option)

@@ -10,12 +10,13 @@ from typing import Any
 
 from ._engine import PanelStore, available_cores, run
 from ._errors import SolverError
+from ._panels import has_tiles
 from ._problem import Options, Problem
 from ._solution import Solution
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
 from .cuda.placement import note, solve_on_device
-from .patterns import Block, Pattern, PatternError, TilePattern, parse
+from .patterns import Block, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
@@ -150,7 +151,7 @@ class _Call:
 
     def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
         """Check that the solver takes the pattern, then what is asked of this tensor."""
-        if not isinstance(pattern, TilePattern):
+        if not has_tiles(pattern):
             plan_for(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
         if problem.has_tiles:
@@ -200,10 +201,9 @@ class _Call:
 
     def _solver_of(self, problem: Problem) -> Solver:
         """Give what solves the tiles of a problem: `auto` chooses by the pattern."""
-        if not isinstance(self.solver, Auto):
-            return self.solver
-        assert isinstance(problem.pattern, TilePattern)
-        return self.solver.select(problem.pattern).solver
+        if isinstance(self.solver, Auto) and has_tiles(problem.pattern):
+            return self.solver.select(problem.pattern).solver
+        return self.solver
 
 
 def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import sums_overflow
-from masksmith.patterns import Pattern, TilePattern
+from masksmith._panels import has_tiles
+from masksmith.patterns import Pattern
 
 Doubles = npt.NDArray[np.float64]
 
@@ -85,7 +86,7 @@ class Certificate:
 
     def _sum(self, values: Doubles) -> float:
         """Add up: tiles, which may be millions, pairwise; the few pieces of other patterns with one rounding."""
-        if not isinstance(self.pattern, TilePattern):
+        if not has_tiles(self.pattern):
             return exact_sum(values.flat)
         with np.errstate(over="ignore"):
             return float(values.sum())

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masksmith._panels import Duals
-from masksmith.patterns import Pattern, TilePattern
+from masksmith._panels import Duals, has_tiles
+from masksmith.patterns import Pattern
 
 from .certificate import Certificate, Run
 from .notebook import picture, table
@@ -144,5 +144,5 @@ class Solution:
             "gap": f"{self.gap:.3g}" if self.gap else "0, proved",
             "solver": f"{self.stats.get('solver', '?')} on {self.stats.get('device', '?')}",
         }
-        tile = self.pattern.tile if isinstance(self.pattern, TilePattern) else None
+        tile = self.pattern.tile if has_tiles(self.pattern) else None
         return table(rows, picture(self.mask, tile))
