@@ -20,6 +20,7 @@ CELERY = {
     "worker/masksmith_worker/tasks.py",
 }
 WITHOUT_CIRCLES = [
+    "masksmith",
     "masksmith_wire",
     "masksmith_state",
     "masksmith_service",
