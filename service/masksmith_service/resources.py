@@ -11,7 +11,7 @@ import redis.asyncio
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.retention import Retention
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.records import JobRecords
@@ -37,7 +37,7 @@ class State:
     events: redis.asyncio.Redis
     endings: Endings
     store: BlobStore
-    holdings: Holdings
+    references: BlobReferences
     retention: Retention
     queue: Queue
     closing: Event
@@ -62,15 +62,15 @@ def connect(settings: Settings, closing: Event) -> State:
         max_connections=MAX_FOLLOWERS,
     )
     records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, make=True)
-    holdings = Holdings(records.redis, store)
-    retention = Retention(records, holdings, store, settings.result_age_s, settings.upload_age_s)
+    references = BlobReferences(records.redis, store)
+    retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
     return State(
         settings,
         records,
         events,
         Endings(events, closing),
         store,
-        holdings,
+        references,
         retention,
         Queue(settings.redis_url),
         closing,

@@ -1,4 +1,7 @@
-"""Rolls in Redis: who is there, by name, forgotten after 15 s of silence. Reading one costs nothing that grows."""
+"""Registry of live workers in Redis, by name; one without a heartbeat for 15 s is dropped.
+
+The cost of reading it does not grow with time.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ SILENCE_S = 15
 Entry = TypeVar("Entry", WorkerInfo, BenchWorker)
 
 
-class Roll(Generic[Entry]):
-    """The documents of those who announce themselves again and again.
+class WorkerRegistry(Generic[Entry]):
+    """The documents of the workers that announce themselves again and again.
 
     Args:
         client: The broker.
-        key: Name of the set that holds all names; each one's document lies below it.
-        kind: What the documents are.
+        key: Name of the set that holds all names; each worker's document is stored below it.
+        kind: Type of the documents.
     """
 
     def __init__(self, client: redis.Redis, key: str, kind: type[Entry]) -> None:
@@ -28,28 +31,28 @@ class Roll(Generic[Entry]):
         self._kind: type[Entry] = kind
 
     def announce(self, entry: Entry) -> None:
-        """Tell the world that `entry` is there."""
+        """Store a worker's document as its heartbeat."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._of(entry.name), entry.model_dump_json(), ex=SILENCE_S)
+            pipe.set(self._key_of(entry.name), entry.model_dump_json(), ex=SILENCE_S)
             pipe.sadd(self._key, entry.name)
             pipe.execute()
 
-    def dismiss(self, name: str) -> None:
-        """Forget who has left."""
+    def remove(self, name: str) -> None:
+        """Remove a worker that has stopped."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.delete(self._of(name))
+            pipe.delete(self._key_of(name))
             pipe.srem(self._key, name)
             pipe.execute()
 
     def present(self) -> list[Entry]:
-        """List who was heard of lately, by name."""
+        """List the live workers, by name."""
         names = sorted(cast("set[str]", self._redis.smembers(self._key)))
-        texts = cast("list[str | None]", self._redis.mget(map(self._of, names))) if names else []
+        texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         silent = [name for name, text in zip(names, texts, strict=True) if text is None]
         if silent:
-            # Whoever speaks up again is put back by that.
+            # The next heartbeat of one of them adds it again.
             self._redis.srem(self._key, *silent)
         return [self._kind.model_validate_json(text) for text in texts if text]
 
-    def _of(self, name: str) -> str:
+    def _key_of(self, name: str) -> str:
         return f"{self._key}:{name}"

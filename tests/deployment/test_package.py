@@ -38,6 +38,8 @@ def test_the_wheel_holds_all_packages_and_all_their_files(wheel):
     wanted = {path.split("/", 1)[1] for path in listed.split() if path.startswith(tuple(folders))}
     assert len(wanted) > 200
     assert wanted <= names
+    assert {path.partition("/")[2] for path in listed.split() if path.endswith(".lua")} <= names
+    assert "masksmith_state/jobs/lua/_prelude.lua" in names
     assert {f"{package}/py.typed" for package in PACKAGES.values()} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
 

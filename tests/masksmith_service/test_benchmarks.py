@@ -39,7 +39,7 @@ def work(records):
             report = CaseReport(result=CaseResult(case, 0.5, measurements).document())
             if index in broken:
                 report = CaseReport(error=TensorError(code="kernel_refused", message="nothing was measured"))
-            assert records.strike(lease, report)
+            assert records.complete(lease, report)
 
     return work
 
@@ -55,7 +55,7 @@ def worker(records):
     kernels = [AnnouncedKernel(declaration=stranger), AnnouncedKernel(declaration=lame, obstacle="it needs luck")]
     records.bench_workers.announce(BenchWorker(name="bench-1", device="cpu", kernels=kernels))
     yield
-    records.bench_workers.dismiss("bench-1")
+    records.bench_workers.remove("bench-1")
 
 
 def test_a_benchmark_is_queued_for_those_who_measure(ask, client, records):
@@ -199,7 +199,7 @@ def test_masks_of_a_job_give_layers_and_pattern(ask, client, records, save):
     assert ask(**asked).json()["code"] == "job_not_finished"
     for index in records.shards(job):
         lease = records.take(job, index, lease_s=60, attempts=3)
-        records.strike(lease, ShardReport(result="0" * 64, status="optimal", kept=64, entries=128))
+        records.complete(lease, ShardReport(result="0" * 64, status="optimal", kept=64, entries=128))
     made = ask(**asked).json()
     assert made["pattern"] == "2:4"
     assert [case["name"].split(",")[0] for case in made["cases"]] == ["8x16", "8x16", "16x16", "16x16"]

@@ -82,7 +82,7 @@ def test_the_page_draws_what_workers_measured(client, records):
         gain = {"2:4": 0.8, "1:4": 1.6}[case.pattern]
         lease = records.take(job, index, lease_s=60, attempts=3)
         found = result(case.pattern, case.rule.density, **{"nm-gather": gain})
-        assert records.strike(lease, CaseReport(result=found.document()))
+        assert records.complete(lease, CaseReport(result=found.document()))
     page = client.get(f"/jobs/{job}", headers=HTML).text
     assert page.count('<svg class="chart"') == 2
     assert "1:4: 1.60x" in page or "64x128, 1:4: 1.60x" in page

@@ -8,7 +8,7 @@ from masksmith_service.layers.reader import find_layer
 from masksmith_service.pages.comparison import agreement, pair_up
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.keys import Keys, Role
-from masksmith_worker.runner import Runner
+from masksmith_worker.runner import ShardRunner
 
 HTML = {"Accept": "text/html"}
 WEIGHT = np.random.default_rng(5).standard_normal((48, 33)).astype(np.float32)
@@ -19,7 +19,7 @@ def solve(client, settings, records, save):
     def solve(tensors, headers=None, **options):
         job = client.post("/v1/masks", params=options, content=save(tensors), headers=headers).json()["id"]
         for index in records.shards(job):
-            Runner(records, BlobStore(settings.store_path)).run(job, index)
+            ShardRunner(records, BlobStore(settings.store_path)).run(job, index)
         return job
 
     return solve

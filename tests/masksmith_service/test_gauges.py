@@ -16,7 +16,7 @@ from masksmith_state.keys import Keys, Role
 from masksmith_state.telemetry.counters import GAPS, SECONDS
 from masksmith_wire.documents import WorkerInfo
 from masksmith_wire.errors import TensorError
-from masksmith_worker.runner import Runner
+from masksmith_worker.runner import ShardRunner
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"
 
@@ -39,7 +39,7 @@ def read(client):
 
 
 def work(records, settings, job, device="cpu"):
-    runner = Runner(records, BlobStore(settings.store_path), device=device)
+    runner = ShardRunner(records, BlobStore(settings.store_path), device=device)
     return [runner.run(job, index) for index in records.shards(job)]
 
 
@@ -62,7 +62,7 @@ def test_jobs_are_counted_from_state_to_state(client, records, settings, read, s
     assert (read()[state("masks", "queued")], read()[state("masks", "running")]) == (2, 1)
     records.cancel(second)
     records.cancel(second)
-    assert records.strike(lease, ShardReport()) is False
+    assert records.complete(lease, ShardReport()) is False
     work(records, settings, first)
     found = read()
     assert [found[state("masks", word)] for word in ("queued", "canceled", "succeeded")] == [1, 1, 1]
@@ -77,7 +77,7 @@ def test_jobs_are_counted_from_state_to_state(client, records, settings, read, s
 
 def test_shards_are_observed_once_and_remembered_ones_apart(records, settings, read, submit):
     for device in ("cpu", "cuda:0"):
-        assert work(records, settings, submit()["id"], device) == ["struck"]
+        assert work(records, settings, submit()["id"], device) == ["completed"]
     found = read()
     outcome = {key[1:]: value for key, value in found.items() if key[0] == "masksmith_shards_total"}
     assert outcome == {
@@ -94,7 +94,7 @@ def test_histograms_add_up(records, read, submit):
     reports = [(0.02, 1.0, 1.0), (0.05, 99.0, 100.0), (7.0, 1.0, 2.0), (1e6, 0.0, 0.0)]
     for took_s, objective, bound in reports:
         lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
-        assert records.strike(lease, ShardReport(objective=objective, upper_bound=bound, device="cpu"), took_s)
+        assert records.complete(lease, ShardReport(objective=objective, upper_bound=bound, device="cpu"), took_s)
     found = read()
     for bound in SECONDS:
         below = sum(took_s <= bound for took_s, *_ in reports)
@@ -109,7 +109,7 @@ def test_histograms_add_up(records, read, submit):
 def test_what_is_no_number_is_not_observed(records, read, submit):
     for number in (float("nan"), float("inf")):
         lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
-        assert records.strike(lease, ShardReport(objective=number, upper_bound=number, device="cpu"), 1.0)
+        assert records.complete(lease, ShardReport(objective=number, upper_bound=number, device="cpu"), 1.0)
     found = read()
     assert found["masksmith_shards_total", ("device", "cpu"), ("outcome", "solved")] == 2
     assert found["masksmith_shard_gap_count",] == 0
@@ -117,7 +117,7 @@ def test_what_is_no_number_is_not_observed(records, read, submit):
 
 def test_failures_count_as_such(records, read, submit):
     lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
-    records.strike(lease, ShardReport(error=TensorError(code="invalid_scores", message="NaN")))
+    records.complete(lease, ShardReport(error=TensorError(code="invalid_scores", message="NaN")))
     exhausted = submit()["id"]
     lease = records.take(exhausted, 0, lease_s=30, attempts=1)
     records.release(lease)

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from masksmith_service.jobs import masks_file
-from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore, result_name
 from masksmith_state.jobs.model import ShardReport
 from masksmith_wire.errors import TensorError
@@ -29,10 +29,10 @@ def work(records, settings):
         key = f"{shard:064x}"
         if outcome is None:
             store = BlobStore(settings.store_url)
-            assert Holdings(records.redis, store).hold_result(job, key)
+            assert BlobReferences(records.redis, store).hold_result(job, key)
             store.put(result_name(key), pack(mask).tobytes())
         lease = records.take(job, shard, lease_s=60, attempts=3)
-        assert records.strike(lease, outcome or report(key))
+        assert records.complete(lease, outcome or report(key))
 
     return work
 

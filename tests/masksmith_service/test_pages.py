@@ -198,7 +198,7 @@ def test_a_layers_error_is_shown_beside_it(client, records, submit):
     job = submit()["id"]
     lease = records.take(job, 0, lease_s=30, attempts=3)
     error = TensorError(code="invalid_scores", message="tensor 'layer.weight': NaN at [3, 4]", index=[3, 4])
-    records.strike(lease, ShardReport(error=error))
+    records.complete(lease, ShardReport(error=error))
     text = client.get(f"/jobs/{job}", headers=HTML).text
     assert "NaN at [3, 4]" in text
     assert "<code>invalid_scores</code>" in text

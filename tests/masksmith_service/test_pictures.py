@@ -10,7 +10,7 @@ import masksmith as ms
 from masksmith_service.app import create_app
 from masksmith_service.layers import windows
 from masksmith_state.blobs.store import BlobStore, upload_name
-from masksmith_worker.runner import Runner
+from masksmith_worker.runner import ShardRunner
 
 RNG = np.random.default_rng(11)
 FLAT = RNG.standard_normal((75, 101), dtype=np.float32)
@@ -33,7 +33,7 @@ def solve(client, settings, records):
         data = safetensors.torch.save({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
         response = client.post("/v1/masks", params=options, content=data)
         assert response.status_code == 202, response.text
-        runner = Runner(records, BlobStore(settings.store_path))
+        runner = ShardRunner(records, BlobStore(settings.store_path))
         job = response.json()["id"]
         for index in records.shards(job):
             runner.run(job, index)

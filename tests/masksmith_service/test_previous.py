@@ -22,7 +22,7 @@ def finished(app, client, settings, save, records):
         key = f"{shard:064x}"
         BlobStore(settings.store_url).put(result_name(key), pack(MASK[4 * shard :][:4]).tobytes())
         lease = records.take(job["id"], shard, lease_s=60, attempts=3)
-        assert records.strike(lease, ShardReport(result=key, status="optimal", kept=16, entries=32))
+        assert records.complete(lease, ShardReport(result=key, status="optimal", kept=16, entries=32))
     return job["id"]
 
 
@@ -80,7 +80,7 @@ def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, r
     assert job["progress"]["total"] == 1
     BlobStore(settings.store_url).put(result_name("0" * 64), pack(MASK).tobytes())
     lease = records.take(job["id"], 0, lease_s=60, attempts=3)
-    assert records.strike(lease, ShardReport(result="0" * 64, status="optimal", objective=3, kept=32, entries=64))
+    assert records.complete(lease, ShardReport(result="0" * 64, status="optimal", objective=3, kept=32, entries=64))
     job = client.get(f"/v1/jobs/{job['id']}").json()
     assert [(tensor["name"], tensor["objective"]) for tensor in job["tensors"]] == [("a", 3.0), ("b", 3.0)]
     found = safetensors.numpy.load(client.get(f"/v1/jobs/{job['id']}/masks?format=bool").content)

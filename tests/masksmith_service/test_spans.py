@@ -67,7 +67,7 @@ def test_shards_of_a_job_make_one_trace(collector):
     for process in range(2):
         told = Spans(collector.url + "/")
         with told.shard("job-a", process) as found:
-            found["outcome"] = "struck"
+            found["outcome"] = "completed"
         told.stop()
     told = Spans(collector.url)
     with pytest.raises(ZeroDivisionError), told.shard("job-b", 0):
@@ -78,13 +78,13 @@ def test_shards_of_a_job_make_one_trace(collector):
     assert a == b != other
     assert [attributes.get("masksmith.shard") for _, _, attributes, _ in collector.taken] == [0, 1, 0]
     assert [attributes["masksmith.job"] for _, _, attributes, _ in collector.taken] == ["job-a", "job-a", "job-b"]
-    assert collector.taken[0][2]["masksmith.outcome"] == "struck"
+    assert collector.taken[0][2]["masksmith.outcome"] == "completed"
 
 
 def test_without_a_collector_nothing_is_told_or_loaded():
     code = (
         "import sys; from masksmith_worker.tracing import Spans\n"
-        "with Spans('').shard('j', 0) as found: found['outcome'] = 'struck'\n"
+        "with Spans('').shard('j', 0) as found: found['outcome'] = 'completed'\n"
         "import masksmith_service.app\n"
         "heavy = ('opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"
         "print(*[name for name in sys.modules if name.startswith(heavy)])"

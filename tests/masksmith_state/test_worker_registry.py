@@ -2,7 +2,7 @@
 
 import pytest
 
-from masksmith_state.worker_registry import SILENCE_S, Roll
+from masksmith_state.worker_registry import SILENCE_S, WorkerRegistry
 from masksmith_wire.documents import WorkerInfo
 
 
@@ -12,35 +12,35 @@ def worker(name):
 
 
 @pytest.fixture
-def roll(records):
-    return Roll(records.redis, "masksmith:workers", WorkerInfo)
+def registry(records):
+    return WorkerRegistry(records.redis, "masksmith:workers", WorkerInfo)
 
 
-def test_workers_are_known_until_they_are_dismissed(roll):
-    assert roll.present() == []
+def test_workers_are_known_until_they_are_dismissed(registry):
+    assert registry.present() == []
     for name in ("b", "a"):
-        roll.announce(worker(name))
-    assert roll.present() == [worker("a"), worker("b")]
-    roll.dismiss("a")
-    assert roll.present() == [worker("b")]
+        registry.announce(worker(name))
+    assert registry.present() == [worker("a"), worker("b")]
+    registry.remove("a")
+    assert registry.present() == [worker("b")]
 
 
-def test_who_is_silent_is_forgotten_until_he_speaks_up_again(roll, records):
-    roll.announce(worker("a"))
-    roll.announce(worker("b"))
+def test_who_is_silent_is_forgotten_until_he_speaks_up_again(registry, records):
+    registry.announce(worker("a"))
+    registry.announce(worker("b"))
     assert 0 < records.redis.ttl("masksmith:workers:a") <= SILENCE_S
     records.redis.delete("masksmith:workers:a")
-    assert roll.present() == [worker("b")]
+    assert registry.present() == [worker("b")]
     assert records.redis.smembers("masksmith:workers") == {"b"}
-    roll.announce(worker("a"))
-    assert roll.present() == [worker("a"), worker("b")]
+    registry.announce(worker("a"))
+    assert registry.present() == [worker("a"), worker("b")]
 
 
-def test_what_else_the_broker_holds_is_not_looked_at(roll, records):
+def test_what_else_the_broker_holds_is_not_looked_at(registry, records):
     records.redis.mset({f"masksmith:job:{number}": "" for number in range(100)})
-    roll.announce(worker("a"))
+    registry.announce(worker("a"))
     before = records.redis.info("commandstats")
-    roll.present()
+    registry.present()
     after = records.redis.info("commandstats")
     assert {name for name in after if after[name]["calls"] > before.get(name, {"calls": 0})["calls"]} <= {
         "cmdstat_smembers", "cmdstat_mget", "cmdstat_info",

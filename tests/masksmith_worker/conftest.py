@@ -14,12 +14,12 @@ from masksmith_state.jobs.shards import PlannedTensor, cut
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_worker import runner as runner_module
-from masksmith_worker.runner import Runner
+from masksmith_worker.runner import ShardRunner
 
 
 @pytest.fixture
 def runner(records, store):
-    return Runner(records, store, lease_s=30.0)
+    return ShardRunner(records, store, lease_s=30.0)
 
 
 @pytest.fixture

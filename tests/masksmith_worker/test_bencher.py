@@ -11,15 +11,15 @@ import pytest
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
 from masksmith_state.blobs.store import result_name
-from masksmith_state.device_locks import Device
+from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.model import events_key
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import BENCH_CPU_QUEUE
 from masksmith_wire import masks
 from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
 from masksmith_worker import bench
-from masksmith_worker.bench import Bencher, announcement
-from masksmith_worker.runner import Runner
+from masksmith_worker.bench import CaseRunner, announcement
+from masksmith_worker.runner import ShardRunner
 
 LAYERS = [Layer("a", 16, 32)]
 
@@ -73,14 +73,14 @@ def ask(records):
     return ask
 
 
-def runner_of(records, store, kind=Bencher, **options):
-    return kind(records, store, shared=Device(records.redis, "cpu-test", 5.0), **options)
+def runner_of(records, store, kind=CaseRunner, **options):
+    return kind(records, store, device_lock=DeviceLock(records.redis, "cpu-test", 5.0), **options)
 
 
 def test_a_job_is_measured_case_by_case(records, store, ask, spy):
     runner = runner_of(records, store)
     job = ask(runner.kernels)
-    assert [runner.run(job, index) for index in (1, 0)] == ["struck", "struck"]
+    assert [runner.run(job, index) for index in (1, 0)] == ["completed", "completed"]
     record = records.read(job)
     assert (record.kind, record.state, record.done) == ("benchmark", "succeeded", 2)
     results = {index: CaseResult.read(report.result) for index, report in records.case_reports(job).items()}
@@ -105,7 +105,7 @@ def test_a_case_of_which_nothing_is_measured_fails_and_the_others_go_on(records,
 
     monkeypatch.setattr(type(runner.kernels["dense"]), "pack", broken)
     spy.fault = "[2, 32]"
-    assert [runner.run(job, index) for index in (0, 1)] == ["struck", "struck"]
+    assert [runner.run(job, index) for index in (0, 1)] == ["completed", "completed"]
     assert records.read(job).state == "failed"
     reports = records.case_reports(job)
     assert reports[0].error.code == "kernel_refused"
@@ -129,7 +129,7 @@ def test_two_benchmarks_at_once_never_overlap_on_a_device(valkey, records, store
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert words == ["struck"] * 6
+    assert words == ["completed"] * 6
     # Whole cases alternate: between the first and the last call of a case nobody else's call lies.
     spans = sorted(spy.spans)
     changes = sum(before[2] != after[2] for before, after in pairwise(spans))
@@ -141,7 +141,7 @@ def test_two_benchmarks_at_once_never_overlap_on_a_device(valkey, records, store
 def test_a_search_waits_while_a_case_is_measured(records, store, ask, spy, submit):
     spy.pause_s = 0.02
     searching = submit({"w": np.ones((8, 8), np.float32)})
-    measuring, search = runner_of(records, store), runner_of(records, store, Runner)
+    measuring, search = runner_of(records, store), runner_of(records, store, ShardRunner)
     job = ask(measuring.kernels, batches=[1])
     bench = threading.Thread(target=measuring.run, args=(job, 0))
     bench.start()
@@ -149,7 +149,7 @@ def test_a_search_waits_while_a_case_is_measured(records, store, ask, spy, submi
     while not spy.spans:
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    assert search.run(searching, 0) == "struck"
+    assert search.run(searching, 0) == "completed"
     done = time.monotonic()
     bench.join(60)
     assert max(span[1] for span in spy.spans) < done
@@ -157,8 +157,8 @@ def test_a_search_waits_while_a_case_is_measured(records, store, ask, spy, submi
 
 def test_a_canceled_search_does_not_wait_for_a_benchmark(records, store, submit):
     job = submit({"w": np.ones((8, 8), np.float32)})
-    search = runner_of(records, store, Runner)
-    with Device(records.redis, "cpu-test").alone(lambda: None):
+    search = runner_of(records, store, ShardRunner)
+    with DeviceLock(records.redis, "cpu-test").exclude_others(lambda: None):
         records.cancel(job)
         assert search.run(job, 0) == "stopped"
 
@@ -172,7 +172,7 @@ def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
     mask = np.tile([True, True, False, False], (16, 8))
     runner = runner_of(records, store)
     job = ask(runner.kernels, mask_in(store, mask), batches=[2])
-    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 0) == "completed"
     assert CaseResult.read(records.case_reports(job)[0].result).density == 0.5
     assert records.read(job).state == "succeeded"
 
@@ -180,11 +180,11 @@ def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
 def test_a_mask_that_breaks_its_pattern_or_is_gone_is_an_error_of_the_case(records, store, ask, spy):
     runner = runner_of(records, store)
     broken = ask(runner.kernels, mask_in(store, np.ones((16, 32), bool)), batches=[2])
-    assert runner.run(broken, 0) == "struck"
+    assert runner.run(broken, 0) == "completed"
     error = records.case_reports(broken)[0].error
     assert (error.code, "'a' does not match its pattern" in error.message) == ("invalid_mask", True)
     gone = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[MaskPart(result="0" * 64, rows=16)])})
-    assert runner.run(gone, 0) == "struck"
+    assert runner.run(gone, 0) == "completed"
     assert records.case_reports(gone)[0].error.code == "result_not_found"
     assert not spy.spans
 

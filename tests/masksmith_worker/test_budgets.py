@@ -27,7 +27,7 @@ def view(runner, job):
 def test_every_tensor_gets_the_librarys_pattern_and_mask(runner, submit, pattern):
     budget = ms.Budget("40%", {"small": "25%"})
     job = submit(LAYERS, pattern, budget="40%", floors=["small=25%"], shard_bytes=24 * 4 * 8)
-    assert set(run_all(runner, job)) == {"struck"}
+    assert set(run_all(runner, job)) == {"completed"}
     expected = ms.allocate({name: abs(layer) for name, layer in LAYERS.items()}, pattern, budget)
     document = view(runner, job)
     assert {tensor.name: tensor.pattern for tensor in document.tensors} == {
@@ -48,10 +48,10 @@ def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeyp
     monkeypatch.setattr(allocate, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
     job = submit(LAYERS, "2:4", budget="50%", shard_bytes=24 * 4 * 8)
     shards = runner.records.shards(job)
-    assert runner.run(job, len(shards) - 1) == "struck"
+    assert runner.run(job, len(shards) - 1) == "completed"
     assert len(seen) == len(set(seen)) == len(shards) > 5
     assert seen[0] == ("small", shards[len(shards) - 1].first)
-    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 0) == "completed"
     assert len(seen) == len(shards)
 
 
@@ -70,7 +70,7 @@ def test_scores_may_come_from_data(runner, submit):
     job = submit(
         {name: abs(layer).astype(np.float64) for name, layer in LAYERS.items()}, "30%", budget="30%", scores="given"
     )
-    assert set(run_all(runner, job)) == {"struck"}
+    assert set(run_all(runner, job)) == {"completed"}
     expected = ms.allocate({name: abs(layer).astype(np.float64) for name, layer in LAYERS.items()}, "30%", "30%")
     assert {tensor.name: tensor.pattern for tensor in view(runner, job).tensors} == {
         name: str(rule) for name, rule in expected.patterns.items()

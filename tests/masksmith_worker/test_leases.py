@@ -12,7 +12,7 @@ from shards import WEIGHT, files
 
 import masksmith as ms
 from masksmith_wire.documents import JobState
-from masksmith_worker import leased_part, runner as runner_module
+from masksmith_worker import part_runner, runner as runner_module
 
 
 def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
@@ -21,7 +21,7 @@ def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
     assert runner.run(job, 0) == "held"
     assert solves == []
     runner.records.release(lease)
-    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 0) == "completed"
 
 
 class Slow:
@@ -115,7 +115,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, submit, monke
     while time.monotonic() < until:
         assert runner.run(job, 0) == "held"
     slow.leave.set()
-    assert word() == "struck"
+    assert word() == "completed"
 
 
 def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, submit, monkeypatch, in_background):
@@ -129,7 +129,7 @@ def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, submit, monk
         assert word() == "stopped"
     assert list(runner.records.stranded(3600.0)) == [(job, 0)]
     slow.leave.set()
-    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 0) == "completed"
 
 
 @contextmanager
@@ -152,8 +152,8 @@ def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
             with pytest.raises(ZeroDivisionError):
                 runner.run(job, 0)
             assert list(runner.records.stranded(3600.0)) == [(job, 0)]
-    assert runner.run(job, 0) == "struck"
-    assert runner.run(job, 1) == "struck"
+    assert runner.run(job, 0) == "completed"
+    assert runner.run(job, 1) == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED
 
 
@@ -165,7 +165,7 @@ def test_a_crash_that_lasts_fails_its_tensor_alone(runner, submit, monkeypatch):
             with pytest.raises(ZeroDivisionError):
                 runner.run(job, 0)
     assert runner.run(job, 0) == "done"
-    assert runner.run(job, 1) == "struck"
+    assert runner.run(job, 1) == "completed"
     assert runner.records.state(job) is JobState.FAILED
     error = runner.records.reports(job)[0].error
     assert error.code == "internal"
@@ -187,14 +187,14 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
 
 
 def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
-    monkeypatch.setattr(leased_part, "STORE_PAUSE_S", 0.05)
+    monkeypatch.setattr(part_runner, "STORE_PAUSE_S", 0.05)
     job = submit({"w": WEIGHT})
     blocked = Path(runner.store.url) / "masks"
     blocked.write_bytes(b"")
     word = in_background(replace(runner, store_patience_s=60.0), job)
     time.sleep(0.3)
     blocked.unlink()
-    assert word() == "struck"
+    assert word() == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED
 
 

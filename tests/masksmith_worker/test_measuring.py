@@ -15,7 +15,7 @@ CONV = RNG.standard_normal((40, 8, 3, 3)).astype(np.float32)
 
 
 def run(runner, job):
-    assert {runner.run(job, shard) for shard in runner.records.shards(job)} == {"struck"}
+    assert {runner.run(job, shard) for shard in runner.records.shards(job)} == {"completed"}
     records = runner.records
     return job_view(records.read(job), records.shards(job), records.reports(job)).tensors
 

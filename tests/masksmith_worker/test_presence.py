@@ -1,7 +1,7 @@
 import time
 
 from masksmith_state.jobs.records import JobRecords
-from masksmith_worker.heartbeat import Presence
+from masksmith_worker.heartbeat import Heartbeat
 
 
 def poll(condition, timeout_s=20.0):
@@ -12,7 +12,7 @@ def poll(condition, timeout_s=20.0):
 
 
 def test_a_worker_is_known_while_it_lives(records):
-    presence = Presence(records, "w", "cpu", 2, ["masksmith.cpu"])
+    presence = Heartbeat(records, "w", "cpu", 2, ["masksmith.cpu"])
     presence.start()
     poll(records.workers.present)
     (info,) = records.workers.present()
@@ -25,7 +25,7 @@ def test_a_worker_is_known_while_it_lives(records):
 def test_it_outlives_an_absent_broker(fragile_valkey, monkeypatch):
     monkeypatch.setattr("masksmith_worker.heartbeat.SILENCE_S", 0.2)
     records = JobRecords(fragile_valkey.url)
-    presence = Presence(records, "w", "cpu", 2, [])
+    presence = Heartbeat(records, "w", "cpu", 2, [])
     presence.start()
     try:
         fragile_valkey.start()

@@ -13,7 +13,7 @@ from masksmith_state.blobs.store import result_name, result_report_name
 def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeypatch):
     run_all(runner, first := submit({"w": WEIGHT}))
     second = submit({"w": WEIGHT})
-    retention = Retention(runner.records, runner.holdings, store, 10.0, 10.0)
+    retention = Retention(runner.records, runner.references, store, 10.0, 10.0)
     size = type(store).size
 
     def looked(self, name):
@@ -34,9 +34,9 @@ def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeyp
 
 def test_the_same_work_is_done_once(runner, submit, solves):
     first, second = (submit({name: WEIGHT}, shard_bytes=48 * 4 * 16) for name in ("a", "a"))
-    assert run_all(runner, first) == ["struck", "struck"]
+    assert run_all(runner, first) == ["completed", "completed"]
     assert len(solves) == 2
-    assert run_all(runner, second) == ["struck", "struck"]
+    assert run_all(runner, second) == ["completed", "completed"]
     assert len(solves) == 2
     anew, again = runner.records.reports(first), runner.records.reports(second)
     assert [report.remembered for report in (*anew.values(), *again.values())] == [False, False, True, True]
@@ -68,7 +68,7 @@ def test_what_a_time_limit_left_is_nobody_elses_result(runner, submit, solves):
     jobs = [submit({"w": np.tile(WEIGHT, (40, 30))}, TRANSPOSABLE, time_limit_s=1e-9) for _ in range(2)]
     results = []
     for job in jobs:
-        assert set(run_all(runner, job)) == {"struck"}
+        assert set(run_all(runner, job)) == {"completed"}
         reports = runner.records.reports(job).values()
         assert {report.status for report in reports} == {"time_limit"}
         assert ms.verify(mask_of(runner, job), TRANSPOSABLE).ok
@@ -78,10 +78,10 @@ def test_what_a_time_limit_left_is_nobody_elses_result(runner, submit, solves):
 
 def test_a_second_run_does_nothing(runner, submit, solves):
     job = submit({"w": WEIGHT})
-    assert runner.run(job, 0) == "struck"
+    assert runner.run(job, 0) == "completed"
     before = files(runner.store)
     assert runner.run(job, 0) == "closed"
     assert (len(solves), files(runner.store)) == (1, before)
     other = submit({"a": WEIGHT, "b": -WEIGHT})
-    assert [runner.run(other, 0), runner.run(other, 0)] == ["struck", "done"]
+    assert [runner.run(other, 0), runner.run(other, 0)] == ["completed", "done"]
     assert runner.run("unknown", 0) == "closed"

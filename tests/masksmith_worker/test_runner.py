@@ -26,7 +26,7 @@ def test_a_job_has_the_masks_that_the_library_finds(runner, submit, pattern, sol
     job = submit({"w": WEIGHT}, pattern, solver=solver, shard_bytes=48 * 4 * 10, **options)
     words = run_all(runner, job)
     assert len(words) > 1
-    assert set(words) == {"struck"}
+    assert set(words) == {"completed"}
     assert runner.records.state(job) is JobState.SUCCEEDED
     expected = ms.solve(ms.magnitude(WEIGHT), ms.parse(pattern, **options), solver, threads=1)
     assert (mask_of(runner, job) == expected.mask).all()
@@ -46,7 +46,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int
 def test_every_dtype(runner, submit, dtype):
     weight = torch.as_tensor(WEIGHT * 10).abs().to(dtype)
     job = submit({"w": weight}, TRANSPOSABLE)
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     assert (mask_of(runner, job) == ms.solve(weight.double(), TRANSPOSABLE).mask.numpy()).all()
 
 
@@ -54,14 +54,14 @@ def test_the_most_negative_int8_is_the_largest(runner, submit):
     weight = np.full((1, 4), 127, np.int8)
     weight[0, 3] = -128
     job = submit({"w": weight}, "1:4")
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     assert mask_of(runner, job).tolist() == [[False, False, False, True]]
 
 
 def test_a_convolution_is_solved_with_its_channels_last(runner, submit):
     weight = np.random.default_rng(1).standard_normal((8, 4, 3, 3)).astype(np.float32)
     job = submit({"w": weight}, "2:4", shard_bytes=4 * 36 * 4)
-    assert run_all(runner, job) == ["struck", "struck"]
+    assert run_all(runner, job) == ["completed", "completed"]
     mask = mask_of(runner, job)
     assert mask.shape == weight.shape
     assert (mask == ms.solve(ms.magnitude(weight), "2:4").mask).all()
@@ -71,7 +71,7 @@ def test_a_convolution_is_solved_with_its_channels_last(runner, submit):
 def test_given_scores_are_taken_as_they_are(runner, submit):
     scores = np.abs(WEIGHT)
     job = submit({"w": scores}, scores="given")
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     assert (mask_of(runner, job) == ms.solve(scores, "2:4").mask).all()
 
 
@@ -92,7 +92,7 @@ def test_a_bad_value_is_named_and_the_other_tensors_have_masks(runner, submit, d
     bad, good = np.abs(WEIGHT).astype(dtype), np.abs(WEIGHT)
     bad[index] = float(value)
     job = submit({"bad": bad, "good": good}, shard_bytes=16 * 48 * bad.itemsize, **options)
-    assert set(run_all(runner, job)) == {"struck"}
+    assert set(run_all(runner, job)) == {"completed"}
     assert runner.records.state(job) is JobState.FAILED
     shards, reports = runner.records.shards(job), runner.records.reports(job)
     (error,) = [report.error for report in reports.values() if report.error]
@@ -106,20 +106,20 @@ def test_a_bad_value_in_bfloat16_and_in_a_convolution(runner, submit):
     weight = torch.ones((32, 4, 3, 3), dtype=torch.bfloat16)
     weight[21, 2, 1, 0] = float("nan")
     job = submit({"w": weight}, shard_bytes=16 * 36 * 2)
-    assert run_all(runner, job) == ["struck", "struck"]
+    assert run_all(runner, job) == ["completed", "completed"]
     assert runner.records.reports(job)[1].error.index == [21, 2, 1, 0]
 
 
 def test_scores_that_add_up_to_infinity_are_refused(runner, submit):
     job = submit({"w": np.full((4, 4), 1e308)})
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == ("invalid_scores", "tensor 'w': its scores add up to more than float64 holds")
 
 
 def test_a_solver_that_does_not_fit_the_pattern_says_so(runner, submit):
     job = submit({"w": WEIGHT}, "2:4", solver="min-cost-flow")
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
     assert error.code == "solver_refused"
     assert "'w'" in error.message
@@ -129,7 +129,7 @@ def test_a_solver_that_does_not_fit_the_pattern_says_so(runner, submit):
 def test_an_upload_that_is_gone(runner, submit):
     job = submit({"w": WEIGHT})
     runner.store.delete(upload_name(runner.records.read(job).plan.tensors[0].digest))
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == ("upload_not_found", "tensor 'w': its upload is gone; send it again")
 
@@ -138,15 +138,15 @@ def test_an_upload_that_is_gone(runner, submit):
 def test_an_upload_that_was_cut_in_the_store_is_named_and_deleted(runner, submit, store, left):
     job = submit({"w": WEIGHT})
     digest = runner.records.read(job).plan.tensors[0].digest
-    runner.holdings.link("ann", digest, 1, None)
+    runner.references.link("ann", digest, 1, None)
     store.put(upload_name(digest), store.get(upload_name(digest))[:left])
-    assert run_all(runner, job) == ["struck"]
+    assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == (
         "upload_damaged", "tensor 'w': its upload was damaged in the store and has been deleted; send it again",
     )  # fmt: skip
     assert store.size(upload_name(digest)) is None
-    assert runner.holdings.touch("ann", digest, anybodys=True) is None
+    assert runner.references.touch("ann", digest, any_owner=True) is None
 
 
 def test_a_time_limit_is_the_jobs(runner, submit, solves, monkeypatch):

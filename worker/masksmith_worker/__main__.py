@@ -17,7 +17,7 @@ from masksmith_state.jobs.sweeper import Sweeper
 
 from .app import STOP_SIGNAL, configure_logging, enqueue, own_queue, run
 from .bench import announcement
-from .heartbeat import Presence
+from .heartbeat import Heartbeat
 from .settings import Settings
 from .tasks import app
 
@@ -37,7 +37,7 @@ def main() -> None:
     queue = own_queue(settings)
     name, device = settings.worker_name, settings.worker_device
     bench = announcement(name, device, all_kernels()) if settings.worker_role == "bench" else None
-    presence = Presence(records, name, device, settings.slots, [queue], bench)
+    presence = Heartbeat(records, name, device, settings.slots, [queue], bench)
     sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
     pools: list[Any] = []
 

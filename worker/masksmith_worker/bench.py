@@ -21,13 +21,13 @@ from masksmith_wire.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorke
 from masksmith_wire.errors import Code, TensorError
 
 from .lease import StoppedError
-from .leased_part import Check, Leased
+from .part_runner import Check, PartRunner
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Bencher(Leased):
+class CaseRunner(PartRunner):
     """Measures cases of benchmarks; peaks, and what two cases share, are found once."""
 
     _benches: dict[str, Bench] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class Bencher(Leased):
         return self._report(lease, str(case), report)
 
     def _alone(self, bench: Bench, case: Any, check: Check) -> CaseResult:
-        if self.shared is None:
+        if self.device_lock is None:
             return bench.measure(case)
         while True:
-            with self.shared.alone(check) as intact:
+            with self.device_lock.exclude_others(check) as intact:
                 result = bench.measure(case)
                 if intact():
                     return result
@@ -75,7 +75,7 @@ class Bencher(Leased):
 
     def _report(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
         data: dict[str, Any] = {"case": name, "error": report.error and report.error.message}
-        self.records.tell(lease, "case", data)
+        self.records.add_event(lease, "case", data)
         return report
 
     def _bench(self, job: str, plan: BenchmarkPlan) -> Bench:

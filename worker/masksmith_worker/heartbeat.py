@@ -20,8 +20,8 @@ from masksmith_wire.documents import WorkerInfo
 log = logging.getLogger(__name__)
 
 
-class Presence(threading.Thread):
-    """Announces a worker every few seconds; dismisses it when stopped."""
+class Heartbeat(threading.Thread):
+    """Announces a worker every few seconds; removees it when stopped."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Presence(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Announce now and then; dismiss in the end."""
+        """Announce now and then; remove in the end."""
         while not self._over.is_set():
             self._tell("announce", self._announce)
             self._over.wait(SILENCE_S / 5)
-        self._tell("dismiss", self._dismiss)
+        self._tell("remove", self._remove)
 
     def end(self) -> None:
         """Ask the thread to end; safe in a signal handler."""
@@ -68,10 +68,10 @@ class Presence(threading.Thread):
         if self._bench is not None:
             self._records.bench_workers.announce(self._bench)
 
-    def _dismiss(self) -> None:
-        self._records.workers.dismiss(self._info.name)
+    def _remove(self) -> None:
+        self._records.workers.remove(self._info.name)
         if self._bench is not None:
-            self._records.bench_workers.dismiss(self._info.name)
+            self._records.bench_workers.remove(self._info.name)
 
     @staticmethod
     def _tell(what: str, call: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ class StoppedError(Exception):
     """The job was canceled, the lease lost, or the worker told to stop, while the shard was being solved."""
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews a lease in the background for as long as it is entered.
 
     Args:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith.solvers import by_name
-from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import result_name, result_report_name, weights_name
 from masksmith_state.jobs.model import JobRecord, Lease, ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, result_key
@@ -26,7 +26,7 @@ from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code, TensorError
 
 from .lease import StoppedError
-from .leased_part import Leased
+from .part_runner import PartRunner
 from .stages.allocate import Budgets
 from .stages.measure import PreviousGoneError, compare, measure
 from .stages.placement import solver_on
@@ -52,13 +52,13 @@ class _Work:
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 1e-9)
 
 
-class Runner(Leased):
+class ShardRunner(PartRunner):
     """Solves shards of masks jobs."""
 
     @cached_property
-    def holdings(self) -> Holdings:
+    def references(self) -> BlobReferences:
         """Who holds what in the store."""
-        return Holdings(self.records.redis, self.store)
+        return BlobReferences(self.records.redis, self.store)
 
     def failed(self, error: TensorError) -> ShardReport:
         """Make the report of a shard that failed."""
@@ -79,7 +79,7 @@ class Runner(Leased):
         except PreviousGoneError:
             return _failure(Code.UPLOAD_NOT_FOUND, tensor, "its previous mask is gone; leave previous out", None)
         except DamagedUploadError as error:
-            self.holdings.forget_upload(error.digest)
+            self.references.forget_upload(error.digest)
             reason = "its upload was damaged in the store and has been deleted; send it again"
             return _failure(Code.UPLOAD_DAMAGED, tensor, reason, None)
 
@@ -105,7 +105,7 @@ class Runner(Leased):
 
     def _hold(self, job: str, key: str) -> None:
         # Before anybody looks whether it is there: what a job holds is not deleted.
-        if not self.holdings.hold_result(job, key):
+        if not self.references.hold_result(job, key):
             raise StoppedError
 
     def _remembered(self, key: str, *, updates: bool) -> ShardReport | None:

@@ -12,15 +12,15 @@ from celery.signals import worker_process_init
 import masksmith as ms
 from masksmith.benchmark import device_identity
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.device_locks import Device
+from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.telemetry import logs
 
 from .app import STOP_SIGNAL, configure_logging, create_app
-from .bench import Bencher
-from .leased_part import Leased
-from .runner import Runner
+from .bench import CaseRunner
+from .part_runner import PartRunner
+from .runner import ShardRunner
 from .settings import Settings
 from .tracing import Spans
 
@@ -30,11 +30,11 @@ app = create_app(Settings())
 
 
 @cache
-def runner() -> Leased:
+def runner() -> PartRunner:
     """This process's runner."""
     settings = Settings()
     records = JobRecords(settings.redis_url)
-    kind: type[Leased] = Bencher if settings.worker_role == "bench" else Runner
+    kind: type[PartRunner] = CaseRunner if settings.worker_role == "bench" else ShardRunner
     return kind(
         records,
         BlobStore(settings.store_path),
@@ -43,7 +43,7 @@ def runner() -> Leased:
         attempts=settings.attempts,
         store_patience_s=settings.store_patience_s,
         abort=_die,
-        shared=Device(records.redis, device_identity(settings.worker_device), settings.lease_s),
+        device_lock=DeviceLock(records.redis, device_identity(settings.worker_device), settings.lease_s),
     )
 
 
@@ -56,9 +56,9 @@ def spans() -> Spans:
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard(job: str, shard: int) -> None:
     """Solve one shard of a job; what became of it stands in the job's record."""
-    with logs.about(job=job, shard=shard), spans().shard(job, shard) as told:
-        told["outcome"] = runner().run(job, shard)
-        log.info("%s", told["outcome"])
+    with logs.about(job=job, shard=shard), spans().shard(job, shard) as attributes:
+        attributes["outcome"] = runner().run(job, shard)
+        log.info("%s", attributes["outcome"])
 
 
 @app.task(name=CASE_TASK)  # type: ignore[untyped-decorator]
@@ -82,7 +82,7 @@ def _prepare(**_: object) -> None:
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()
     spans()
-    if isinstance(runner(), Runner):
+    if isinstance(runner(), ShardRunner):
         ms.warm_up(WARM_PATTERNS)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from masksmith.layouts import Candidate, Selection, SelectionError, binding, select
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
-from masksmith_state.blobs.references import Holdings
+from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore, upload_name
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor
@@ -221,17 +221,17 @@ class Headers:
 
     Args:
         store: Where they are.
-        holdings: Who has sent them.
+        references: Who has sent them.
         owner: Whose they must be.
-        anybodys: Whether those of others will do.
+        any_owner: Whether those of others will do.
     """
 
-    def __init__(self, store: BlobStore, holdings: Holdings, owner: str, *, anybodys: bool) -> None:
-        self._store, self._holdings, self._owner, self._anybodys = store, holdings, owner, anybodys
+    def __init__(self, store: BlobStore, references: BlobReferences, owner: str, *, any_owner: bool) -> None:
+        self._store, self._references, self._owner, self._any_owner = store, references, owner, any_owner
         self.of = lru_cache(maxsize=None)(self._read)
 
     def _read(self, digest: str) -> Header:
-        if self._holdings.touch(self._owner, digest, anybodys=self._anybodys) is None:
+        if self._references.touch(self._owner, digest, any_owner=self._any_owner) is None:
             raise upload_missing(digest)
         name = upload_name(digest)
         try:
@@ -241,7 +241,7 @@ class Headers:
             raise upload_missing(digest) from None
         except HeaderError as error:
             # It was sound when it came.
-            self._holdings.forget_upload(digest)
+            self._references.forget_upload(digest)
             detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
             raise RequestError(409, Code.UPLOAD_DAMAGED, detail, digest=digest) from None
 

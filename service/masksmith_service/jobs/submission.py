@@ -110,7 +110,7 @@ class Submission:
 
     def _headers(self) -> planning.Headers:
         state, caller = self.state, self.caller
-        return planning.Headers(state.store, state.holdings, caller.key, anybodys=caller.is_admin)
+        return planning.Headers(state.store, state.references, caller.key, any_owner=caller.is_admin)
 
     def _admission(self) -> Admission:
         quotas = self.caller.quotas

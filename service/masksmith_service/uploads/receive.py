@@ -255,14 +255,14 @@ async def _store(request: Request, state: State, digest: str | None) -> Inspecto
 def _check_quota(state: State, caller: Caller, digest: str | None, length: int) -> None:
     """Refuse early what could not be kept."""
     most = caller.quotas.stored_bytes
-    if most is None or (digest is not None and state.holdings.touch(caller.key, digest, anybodys=False) is not None):
+    if most is None or (digest is not None and state.references.touch(caller.key, digest, any_owner=False) is not None):
         return
-    if state.holdings.bytes_of(caller.key) + length > most:
+    if state.references.bytes_of(caller.key) + length > most:
         raise too_many_bytes(caller)
 
 
 def _link(state: State, caller: Caller, inspector: Inspector) -> bool:
-    linked = state.holdings.link(caller.key, inspector.digest, inspector.bytes, caller.quotas.stored_bytes)
+    linked = state.references.link(caller.key, inspector.digest, inspector.bytes, caller.quotas.stored_bytes)
     if linked is Linked.FULL:
         raise too_many_bytes(caller)
     if linked is Linked.LOST:

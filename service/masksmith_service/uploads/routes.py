@@ -42,7 +42,7 @@ async def put_tensor(
 @router.head("/{digest}")
 def head_tensor(digest: DigestPath, state: StateDep, caller: CallerDep) -> Response:
     """Tell whether the key has sent an upload that is here: 200 or 404; it expires later then."""
-    size = state.holdings.touch(caller.key, _checked(digest), anybodys=caller.is_admin)
+    size = state.references.touch(caller.key, _checked(digest), any_owner=caller.is_admin)
     if size is None:
         return Response(status_code=404)
     return Response(headers={"X-Upload-Bytes": str(size)})

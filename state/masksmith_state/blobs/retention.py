@@ -1,4 +1,4 @@
-"""Retention: what nobody has used for long expires, and what nobody holds is deleted."""
+"""Retention: what has not been used for long expires, and blobs without references are deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 from masksmith_state.jobs.records import FINISHED, JobRecords
 
-from .references import Holdings
+from .references import BlobReferences
 from .store import BlobStore
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Retention:
 
     Attributes:
         records: Job records.
-        holdings: Who holds what.
+        references: Who needs which blob.
         store: The blobs.
         result_age_s: Seconds after its end that a job is forgotten, with its results.
         upload_age_s: Seconds after its last use that a key loses an upload.
@@ -46,7 +46,7 @@ class Retention:
     """
 
     records: JobRecords
-    holdings: Holdings
+    references: BlobReferences
     store: BlobStore
     result_age_s: float
     upload_age_s: float
@@ -65,7 +65,7 @@ class Retention:
             orphans: Look through the whole store for blobs that no record knows, as a crash between two steps leaves.
         """
         now = self.records.now() if self.clock is None else self.clock()
-        self.holdings.free_doomed()
+        self.references.finish_deletions()
         jobs = self._expire_jobs(now - self.result_age_s)
         results = self.free_results()
         uploads = self._expire_uploads(now - self.upload_age_s)
@@ -78,7 +78,7 @@ class Retention:
     def free_results(self) -> int:
         """Delete results whose last job was deleted; gives their number."""
         keys = cast("list[str]", self.records.redis.zrange("masksmith:unheld", 0, AT_ONCE - 1))
-        return sum(self.holdings.free_result(key) for key in keys)
+        return sum(self.references.free_result(key) for key in keys)
 
     def _expire_jobs(self, before: float) -> int:
         jobs = cast("list[str]", self.records.redis.zrangebyscore(FINISHED, "-inf", before, 0, AT_ONCE))
@@ -87,12 +87,12 @@ class Retention:
     def _expire_uploads(self, before: float) -> int:
         found = cast("list[str]", self.records.redis.zrangebyscore("masksmith:uploads", "-inf", before, 0, AT_ONCE))
         held = (member.rpartition(":") for member in found)
-        return sum(self.holdings.expire_upload(owner, digest, before) for owner, _, digest in held)
+        return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in held)
 
     def _free_orphans(self, now: float) -> int:
         # The store's clock may be another one, and what was just written is about to be held.
         before, count = min(now, time.time()) - ORPHAN_AFTER_S, 0
-        result, upload = self.holdings.free_result, self.holdings.free_upload
+        result, upload = self.references.free_result, self.references.free_upload
         for folder, free in (("tensors", upload), ("masks", result), ("weights", result)):
             for name, written in self.store.list(folder):
                 if written < before:

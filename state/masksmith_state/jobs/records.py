@@ -1,4 +1,4 @@
-"""Job records in Redis: the truth about every job, changed only by the atomic steps of `scripts`."""
+"""Job records in Redis: the truth about every job, changed only by the atomic scripts in `lua`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, cast
 import redis
 
 from masksmith_state.queue import CPU_QUEUE
+from masksmith_state.scripts import Scripts
 from masksmith_state.telemetry import counters
-from masksmith_state.worker_registry import Roll
+from masksmith_state.worker_registry import WorkerRegistry
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
 
-from . import scripts
 from .model import (
     Admission,
     FullError,
@@ -37,7 +37,7 @@ from .shards import Shard
 
 JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
 ENDED = "masksmith:ended"
-"""Channel that tells the id of every job that ends."""
+"""Channel that receives the id of every job that ends."""
 STRANDED_AT_ONCE = 1000
 STAMP_DIGITS = 11
 
@@ -53,18 +53,9 @@ class JobRecords:
         self.redis = redis.Redis.from_url(
             url, decode_responses=True, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10
         )
-        self.workers = Roll(self.redis, "masksmith:workers", WorkerInfo)
-        self.bench_workers = Roll(self.redis, "masksmith:bench-workers", BenchWorker)
-        self._create = self.redis.register_script(scripts.CREATE)
-        self._take = self.redis.register_script(scripts.TAKE)
-        self._renew = self.redis.register_script(scripts.RENEW)
-        self._release = self.redis.register_script(scripts.RELEASE)
-        self._tell = self.redis.register_script(scripts.TELL)
-        self._strike = self.redis.register_script(scripts.STRIKE)
-        self._cancel = self.redis.register_script(scripts.CANCEL)
-        self._delete = self.redis.register_script(scripts.DELETE)
-        self._stranded = self.redis.register_script(scripts.STRANDED)
-        self._claim_sweep = self.redis.register_script(scripts.CLAIM_SWEEP)
+        self.workers = WorkerRegistry(self.redis, "masksmith:workers", WorkerInfo)
+        self.bench_workers = WorkerRegistry(self.redis, "masksmith:bench-workers", BenchWorker)
+        self._scripts = Scripts(self.redis, __package__)
 
     def create(
         self,
@@ -114,7 +105,7 @@ class JobRecords:
             terms.senders or "",
             plan.result_bytes,
         ]
-        held = str(self._create(args=args))
+        held = str(self._scripts.run("create", *args))
         if held in limits:
             raise FullError(held, limits[held] or 0)
         if held.startswith("missing:"):
@@ -195,14 +186,14 @@ class JobRecords:
         """
         message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
         last = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
-        token, *words = self._take(args=[job, shard, int(lease_s * 1000), attempts, last.model_dump_json()])
+        token, *words = self._scripts.run("take", job, shard, int(lease_s * 1000), attempts, last.model_dump_json())
         if not token:
             return str(words[0])
         return Lease(job=job, shard=shard, token=token, attempt=int(words[0]), elapsed_s=float(words[1]))
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Keep a lease alive; False when it was lost or the job ended."""
-        return bool(self._renew(args=[lease.job, lease.shard, lease.token, int(lease_s * 1000)]))
+        return bool(self._scripts.run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
 
     def release(self, lease: Lease, *, uncount: bool = False) -> None:
         """Give a lease back; if its shard is still pending, the sweeper enqueues it again.
@@ -211,23 +202,23 @@ class JobRecords:
             lease: The lease.
             uncount: Forget the attempt, because nothing was wrong with the shard.
         """
-        self._release(args=[lease.job, lease.shard, lease.token, int(uncount)])
+        self._scripts.run("release", lease.job, lease.shard, lease.token, int(uncount))
 
-    def tell(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
+    def add_event(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
         """Add an event to a job whose shard is being worked on; False when the lease had been lost."""
-        return bool(self._tell(args=[lease.job, lease.shard, lease.token, kind, json.dumps(data)]))
+        return bool(self._scripts.run("add_event", lease.job, lease.shard, lease.token, kind, json.dumps(data)))
 
-    def strike(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
-        """Strike a shard off, closing the job with its last one; False when the lease had been lost.
+    def complete(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
+        """Complete a shard, ending the job with its last one; False when the lease had been lost.
 
         Args:
             lease: The lease.
-            report: What became of the shard.
+            report: The shard's report.
             took_s: Seconds that it was worked on, for the counts.
         """
-        failed = int(report.error is not None)
-        added = json.dumps(_counts_of(report, took_s))
-        return bool(self._strike(args=[lease.job, lease.shard, lease.token, report.model_dump_json(), failed, added]))
+        fence, failed = (lease.job, lease.shard, lease.token), int(report.error is not None)
+        counts = json.dumps(_counts_of(report, took_s))
+        return bool(self._scripts.run("complete", *fence, report.model_dump_json(), failed, counts))
 
     def cancel(self, job: str) -> bool:
         """Cancel a job; canceling a finished one changes nothing.
@@ -235,12 +226,12 @@ class JobRecords:
         Returns:
             Whether the job exists.
         """
-        return int(cast("int", self._cancel(args=[job]))) >= 0
+        return int(cast("int", self._scripts.run("cancel", job))) >= 0
 
     def delete(self, job: str) -> bool:
         """Forget a job; a live one is canceled first. Returns whether it existed."""
         self.cancel(job)
-        return bool(self._delete(args=[job]))
+        return bool(self._scripts.run("delete", job))
 
     def stranded(
         self, patience_s: float, *, overtaken: bool = False, queue: str = CPU_QUEUE
@@ -254,7 +245,7 @@ class JobRecords:
         """
         for job in sorted(cast("set[str]", self.redis.smembers(LIVE))):
             args: list[str | float] = [job, patience_s, int(overtaken), STRANDED_AT_ONCE, queue]
-            for shard in cast("list[str]", self._stranded(args=args)):
+            for shard in cast("list[str]", self._scripts.run("stranded", *args)):
                 yield job, int(shard)
 
     def move(self, queue: str, other: str) -> list[str]:
@@ -267,7 +258,7 @@ class JobRecords:
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Whether this process may sweep now, shards or what else is named; at most one does per period."""
-        return bool(self._claim_sweep(args=[int(period_s * 1000), f":{what}" if what else ""]))
+        return bool(self._scripts.run("claim_sweep", int(period_s * 1000), f":{what}" if what else ""))
 
     def now(self) -> float:
         """The server's time, which all records bear."""

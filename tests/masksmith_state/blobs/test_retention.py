@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from masksmith_state.blobs.references import Holdings, Linked
+from masksmith_state.blobs.references import BlobReferences, Linked
 from masksmith_state.blobs.retention import Retention, Swept
 from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.jobs.model import Admission, FullError, MissingUploadError, Plan, ShardReport
@@ -27,13 +27,13 @@ class Clock:
 
 
 @pytest.fixture
-def holdings(records, store):
-    return Holdings(records.redis, store)
+def references(records, store):
+    return BlobReferences(records.redis, store)
 
 
 @pytest.fixture
-def retention(records, holdings, store):
-    return Retention(records, holdings, store, RESULT_AGE_S, UPLOAD_AGE_S, Clock(records))
+def retention(records, references, store):
+    return Retention(records, references, store, RESULT_AGE_S, UPLOAD_AGE_S, Clock(records))
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def sweep(retention):
 
 
 @pytest.fixture
-def upload(holdings, store):
+def upload(references, store):
     def upload(letter="a", owner="ann", size=10, most=None):
         store.put(upload_name(letter * 64), bytes(size))
-        return holdings.link(owner, letter * 64, size, most)
+        return references.link(owner, letter * 64, size, most)
 
     return upload
 
@@ -70,15 +70,15 @@ def job(records):
 
 
 @pytest.fixture
-def finish(records, holdings, store):
+def finish(records, references, store):
     """Do a worker's part."""
 
     def finish(job, result="f" * 64):
         lease = records.take(job, 0, lease_s=60, attempts=3)
-        assert holdings.hold_result(job, result)
+        assert references.hold_result(job, result)
         store.put(result_name(result), b"mask")
         store.put(result_report_name(result), b"{}")
-        assert records.strike(lease, ShardReport(result=result))
+        assert records.complete(lease, ShardReport(result=result))
 
     return finish
 
@@ -87,48 +87,48 @@ def names(store):
     return {name for folder in ("tensors", "masks", "statistics") for name, _ in store.list(folder)}
 
 
-def test_an_upload_is_its_senders(holdings, upload):
+def test_an_upload_is_its_senders(references, upload):
     assert upload(owner="ann") is Linked.NEW
     assert upload(owner="ann") is Linked.KNOWN
-    assert holdings.touch("ann", "a" * 64, anybodys=False) == 10
-    assert holdings.touch("bob", "a" * 64, anybodys=False) is None
-    assert holdings.touch("bob", "a" * 64, anybodys=True) == 10
-    assert holdings.touch("bob", "b" * 64, anybodys=True) is None
+    assert references.touch("ann", "a" * 64, any_owner=False) == 10
+    assert references.touch("bob", "a" * 64, any_owner=False) is None
+    assert references.touch("bob", "a" * 64, any_owner=True) == 10
+    assert references.touch("bob", "b" * 64, any_owner=True) is None
     assert upload(owner="bob") is Linked.NEW
-    assert (holdings.bytes_of("ann"), holdings.bytes_of("bob"), holdings.bytes_of("eve")) == (10, 10, 0)
+    assert (references.bytes_of("ann"), references.bytes_of("bob"), references.bytes_of("eve")) == (10, 10, 0)
 
 
-def test_what_is_too_much_is_neither_held_nor_kept(holdings, upload, store):
+def test_what_is_too_much_is_neither_held_nor_kept(references, upload, store):
     assert upload("a", most=25) is Linked.NEW
     assert upload("b", most=25) is Linked.NEW
     assert upload("c", most=25) is Linked.FULL
     assert upload("a", most=0) is Linked.KNOWN
     assert names(store) == {upload_name("a" * 64), upload_name("b" * 64)}
-    assert holdings.bytes_of("ann") == 20
+    assert references.bytes_of("ann") == 20
     upload("c", owner="bob")
     assert upload("c", most=25) is Linked.FULL
     assert upload_name("c" * 64) in names(store)
 
 
-def test_an_upload_expires_after_its_last_use(holdings, upload, store, sweep):
+def test_an_upload_expires_after_its_last_use(references, upload, store, sweep):
     upload()
     assert sweep(UPLOAD_AGE_S - 5) == Swept()
     assert sweep(UPLOAD_AGE_S + 5) == Swept(uploads=1)
     assert names(store) == set()
-    assert holdings.bytes_of("ann") == 0
-    assert holdings.touch("ann", "a" * 64, anybodys=True) is None
+    assert references.bytes_of("ann") == 0
+    assert references.touch("ann", "a" * 64, any_owner=True) is None
     assert upload() is Linked.NEW
 
 
-def test_it_stays_for_the_key_that_used_it_last(holdings, upload, store, sweep, records):
+def test_it_stays_for_the_key_that_used_it_last(references, upload, store, sweep, records):
     upload(owner="ann")
     upload(owner="bob")
     age(records, f"ann:{'a' * 64}", UPLOAD_AGE_S)
     assert sweep(5) == Swept(uploads=1)
-    assert holdings.touch("ann", "a" * 64, anybodys=False) is None
-    assert holdings.touch("bob", "a" * 64, anybodys=False) == 10
+    assert references.touch("ann", "a" * 64, any_owner=False) is None
+    assert references.touch("bob", "a" * 64, any_owner=False) == 10
     age(records, f"bob:{'a' * 64}", UPLOAD_AGE_S)
-    assert holdings.touch("bob", "a" * 64, anybodys=False) == 10
+    assert references.touch("bob", "a" * 64, any_owner=False) == 10
     assert sweep(5) == Swept()
 
 
@@ -177,15 +177,15 @@ def test_a_refused_job_holds_nothing(upload, sweep, job, records):
     assert records.live_count() == 0
 
 
-def test_results_count_until_their_job_is_gone(holdings, upload, job, records):
+def test_results_count_until_their_job_is_gone(references, upload, job, records):
     upload()
     made = job("a", most_bytes=18)
-    assert holdings.bytes_of("ann") == 10 + 4 * 2
+    assert references.bytes_of("ann") == 10 + 4 * 2
     with pytest.raises(FullError) as caught:
         job("a", most_bytes=25)
     assert (caught.value.what, caught.value.limit) == ("bytes", 25)
     records.delete(made)
-    assert holdings.bytes_of("ann") == 10
+    assert references.bytes_of("ann") == 10
 
 
 def test_a_job_and_its_results_expire_after_its_end(upload, store, sweep, job, finish, records):
@@ -217,24 +217,24 @@ def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, rec
 
 
 def test_a_live_job_holds_a_result_that_it_has_yet_to_look_for(
-    upload, store, job, finish, records, retention, holdings
+    upload, store, job, finish, records, retention, references
 ):
     upload()
     one, other = job("a"), job("a")
     finish(one)
     records.delete(one)
-    assert holdings.hold_result(other, "f" * 64)
+    assert references.hold_result(other, "f" * 64)
     assert retention.free_results() == 0
     assert result_name("f" * 64) in names(store)
 
 
-def test_a_job_that_is_over_holds_nothing_more(upload, job, records, holdings):
+def test_a_job_that_is_over_holds_nothing_more(upload, job, records, references):
     upload()
     made = job("a")
     records.cancel(made)
-    assert not holdings.hold_result(made, "e" * 64)
+    assert not references.hold_result(made, "e" * 64)
     records.delete(made)
-    assert not holdings.hold_result(made, "e" * 64)
+    assert not references.hold_result(made, "e" * 64)
     assert records.redis.keys("*" + "e" * 64 + "*") == []
 
 
@@ -249,21 +249,21 @@ def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypa
     assert sweep(UPLOAD_AGE_S + 5, orphans=True).orphans == 1
 
 
-def test_a_deletion_that_was_killed_is_finished(records, store, holdings, retention, upload, monkeypatch):
+def test_a_deletion_that_was_killed_is_finished(records, store, references, retention, upload, monkeypatch):
     upload()
     with monkeypatch.context() as patch:
         patch.setattr(BlobStore, "delete", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            holdings.expire_upload("ann", "a" * 64, time.time() + 60)
+            references.expire_upload("ann", "a" * 64, time.time() + 60)
     assert names(store) == {upload_name("a" * 64)}
-    records.redis.hset("masksmith:doomed", f"upload:{'a' * 64}", f"{time.time() - 3600}:dead")
+    records.redis.hset("masksmith:tombstones", f"upload:{'a' * 64}", f"{time.time() - 3600}:dead")
     retention.sweep(orphans=False)
     assert names(store) == set()
     assert upload() is Linked.NEW
     assert names(store) == {upload_name("a" * 64)}
 
 
-def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, store, holdings, upload, monkeypatch):
+def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, store, references, upload, monkeypatch):
     upload()
     deleting, go_on = threading.Event(), threading.Event()
     delete = BlobStore.delete
@@ -274,19 +274,19 @@ def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, s
         delete(self, name)
 
     monkeypatch.setattr(BlobStore, "delete", slow_delete)
-    thread = threading.Thread(target=holdings.expire_upload, args=("ann", "a" * 64, time.time() + 60))
+    thread = threading.Thread(target=references.expire_upload, args=("ann", "a" * 64, time.time() + 60))
     thread.start()
     assert deleting.wait(20)
     store.put(upload_name("a" * 64), bytes(10))
     threading.Timer(0.2, go_on.set).start()
-    assert holdings.link("ann", "a" * 64, 10, None) is Linked.LOST
+    assert references.link("ann", "a" * 64, 10, None) is Linked.LOST
     thread.join()
-    assert holdings.touch("ann", "a" * 64, anybodys=True) is None
-    assert holdings.bytes_of("ann") == 0
+    assert references.touch("ann", "a" * 64, any_owner=True) is None
+    assert references.bytes_of("ann") == 0
     assert upload() is Linked.NEW
 
 
-def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, holdings, upload, monkeypatch):
+def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, references, upload, monkeypatch):
     upload()
     hget = records.redis.hget
 
@@ -298,7 +298,7 @@ def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, holdi
         return hget(key, field)
 
     monkeypatch.setattr(records.redis, "hget", late)
-    assert holdings.expire_upload("ann", "a" * 64, time.time() + 60)
+    assert references.expire_upload("ann", "a" * 64, time.time() + 60)
     assert names(store) == {upload_name("a" * 64)}
 
 
@@ -308,12 +308,12 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
 
     def use(owner):
         mine = JobRecords(valkey.url)
-        holdings = Holdings(mine.redis, store)
+        references = BlobReferences(mine.redis, store)
         for turn in range(60):
             digest = "abc"[turn % 3] * 64
-            if holdings.touch(owner, digest, anybodys=False) is None:
+            if references.touch(owner, digest, any_owner=False) is None:
                 store.put(upload_name(digest), bytes(10))
-                if holdings.link(owner, digest, 10, None) is Linked.LOST:
+                if references.link(owner, digest, 10, None) is Linked.LOST:
                     continue
             tensor = PlannedTensor(name="w", digest=digest, dtype="F32", shape=[4, 4], start=8)
             plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
@@ -330,7 +330,7 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
 
     def sweep():
         mine = JobRecords(valkey.url)
-        retention = Retention(mine, Holdings(mine.redis, store), store, 0.0, 0.0)
+        retention = Retention(mine, BlobReferences(mine.redis, store), store, 0.0, 0.0)
         while not stop.is_set():
             retention.sweep(orphans=False)
         mine.redis.close()

@@ -6,6 +6,7 @@ import pytest
 from masksmith_state.jobs.model import Lease, Plan, ShardReport, events_key
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.scripts import Scripts
 from masksmith_wire.documents import JobState, MasksOptions
 from masksmith_wire.errors import TensorError
 
@@ -75,9 +76,9 @@ def test_life_of_a_job(records):
     job = new_job(records)
     first = take(records, job, 0)
     assert (first.attempt, records.state(job)) == (1, JobState.RUNNING)
-    assert records.strike(first, GOOD)
+    assert records.complete(first, GOOD)
     assert (records.read(job).done, records.state(job)) == (1, JobState.RUNNING)
-    assert records.strike(take(records, job, 1), GOOD)
+    assert records.complete(take(records, job, 1), GOOD)
     record = records.read(job)
     assert (record.state, record.done) == (JobState.SUCCEEDED, 2)
     assert record.created_at <= record.started_at <= record.finished_at
@@ -94,9 +95,9 @@ def test_life_of_a_job(records):
 
 def test_one_failure_fails_the_job_once_all_shards_are_done(records):
     job = new_job(records)
-    assert records.strike(take(records, job, 0), BAD)
+    assert records.complete(take(records, job, 0), BAD)
     assert records.state(job) is JobState.RUNNING
-    assert records.strike(take(records, job, 1), GOOD)
+    assert records.complete(take(records, job, 1), GOOD)
     assert records.state(job) is JobState.FAILED
     assert records.reports(job) == {0: BAD, 1: GOOD}
 
@@ -137,10 +138,11 @@ def test_of_many_equal_requests_at_once_one_makes_the_job(records, valkey):
 
 
 def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(records):
+    scripts = Scripts(records.redis, "masksmith_state.jobs")
     args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, "[]", "", 0]
-    assert records._create(args=args) == args[0]
-    records.strike(take(records, args[0], 0), GOOD)
-    assert records._create(args=args) == args[0]
+    assert scripts.run("create", *args) == args[0]
+    records.complete(take(records, args[0], 0), GOOD)
+    assert scripts.run("create", *args) == args[0]
     assert records.redis.hget(f"masksmith:job:{args[0]}", "done") == "1"
     assert take(records, args[0], 0) == "done"
 
@@ -158,8 +160,8 @@ def test_a_shard_is_held_by_one(records):
 def test_a_struck_shard_is_done(records):
     job = new_job(records)
     lease = take(records, job, 0)
-    assert records.strike(lease, GOOD)
-    assert not records.strike(lease, GOOD)
+    assert records.complete(lease, GOOD)
+    assert not records.complete(lease, GOOD)
     assert take(records, job, 0) == "done"
     assert records.read(job).done == 1
 
@@ -187,12 +189,12 @@ def test_the_late_striker_loses_to_the_new_holder(records):
     assert int(now.token) > int(late.token)
     assert not records.renew(late, 60)
     records.release(late)
-    assert not records.strike(late, BAD)
+    assert not records.complete(late, BAD)
     assert take(records, job, 0) == "held"
     assert records.reports(job) == {}
-    assert records.strike(now, GOOD)
+    assert records.complete(now, GOOD)
     assert records.state(job) is JobState.SUCCEEDED
-    assert not records.strike(late, BAD)
+    assert not records.complete(late, BAD)
     assert records.reports(job) == {0: GOOD}
 
 
@@ -200,7 +202,7 @@ def test_a_lapsed_lease_cannot_strike_even_where_nobody_followed(records):
     job = new_job(records, 1)
     lease = take(records, job, 0)
     expire(records, lease)
-    assert not records.strike(lease, GOOD)
+    assert not records.complete(lease, GOOD)
     assert records.read(job).done == 0
 
 
@@ -215,7 +217,7 @@ def test_attempts_are_counted_when_taken_and_end_in_a_report(records):
     report = records.reports(job)[0]
     assert report.error.code == "attempts_exhausted"
     assert "2 times" in report.error.message
-    assert records.strike(take(records, job, 1), GOOD)
+    assert records.complete(take(records, job, 1), GOOD)
     record = records.read(job)
     assert (record.state, record.done) == (JobState.FAILED, 2)
 
@@ -239,13 +241,13 @@ def test_an_attempt_given_back_is_not_counted(records):
 
 def test_cancel_is_terminal_at_once_and_idempotent(records):
     job = new_job(records, 3)
-    assert records.strike(take(records, job, 0), GOOD)
+    assert records.complete(take(records, job, 0), GOOD)
     lease = take(records, job, 1)
     assert records.cancel(job)
     record = records.read(job)
     assert (record.state, record.done, record.total) == (JobState.CANCELED, 1, 3)
     assert not records.renew(lease, 60)
-    assert not records.strike(lease, GOOD)
+    assert not records.complete(lease, GOOD)
     assert take(records, job, 2) == "closed"
     assert records.cancel(job)
     assert records.read(job) == record
@@ -257,7 +259,7 @@ def test_cancel_is_terminal_at_once_and_idempotent(records):
 
 def test_canceling_a_finished_job_changes_nothing(records):
     job = new_job(records, 1)
-    records.strike(take(records, job, 0), GOOD)
+    records.complete(take(records, job, 0), GOOD)
     before = records.read(job), events(records, job)
     assert records.cancel(job)
     assert (records.read(job), events(records, job)) == before
@@ -268,12 +270,12 @@ def test_delete_leaves_nothing(records, live):
     job = new_job(records, 2)
     lease = take(records, job, 0)
     if not live:
-        records.strike(lease, GOOD)
-        records.strike(take(records, job, 1), GOOD)
+        records.complete(lease, GOOD)
+        records.complete(take(records, job, 1), GOOD)
     assert records.delete(job)
     assert not records.delete(job)
     assert records.read(job) is None
-    assert not records.strike(lease, GOOD)
+    assert not records.complete(lease, GOOD)
     assert not records.renew(lease, 60)
     assert take(records, job, 1) == "closed"
     assert records.summaries(None, 10) == []
@@ -286,7 +288,7 @@ def test_stranded_names_what_nobody_will_bring_back(records):
     assert stranded(records) == []  # just enqueued
     lapsed, held = take(records, job, 0), take(records, job, 1)
     struck = take(records, job, 2)
-    records.strike(struck, GOOD)
+    records.complete(struck, GOOD)
     expire(records, lapsed)
     assert stranded(records) == [0]
     assert stranded(records) == []  # its message is under way now
@@ -337,5 +339,5 @@ def test_paging_goes_on_where_a_deleted_job_was(records):
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_report_survives_the_journey_whatever_its_numbers(records, value):
     job = new_job(records, 1)
-    assert records.strike(take(records, job, 0), GOOD.model_copy(update={"objective": value}))
+    assert records.complete(take(records, job, 0), GOOD.model_copy(update={"objective": value}))
     assert repr(records.reports(job)[0].objective) == repr(value)

@@ -124,5 +124,5 @@ def test_jobs_of_gpus_that_are_gone_go_to_processors(records):
         return found
 
     assert swept() == []
-    records.workers.dismiss("gpu")
+    records.workers.remove("gpu")
     assert swept() == [(job, 0, CPU_QUEUE)]

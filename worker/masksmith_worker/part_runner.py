@@ -14,13 +14,13 @@ import redis
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.device_locks import Device
+from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.model import Lease, ShardReport
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.benchmarks import CaseReport
 from masksmith_wire.errors import Code, TensorError
 
-from .lease import Keeper, StoppedError
+from .lease import LeaseRenewer, StoppedError
 
 Check = Callable[[], None]
 STORE_PAUSE_S = 1.0
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Leased(ABC):
+class PartRunner(ABC):
     """Everything that a part of a job needs.
 
     Attributes:
@@ -41,7 +41,7 @@ class Leased(ABC):
         grace_s: Seconds that a canceled part may take to stop.
         abort: Ends this process when a canceled part takes longer.
         stopping: Set when this process is to stop: the part under way is given back.
-        shared: The device, where others use it too.
+        device_lock: Lock of the device, where other processes use it too.
     """
 
     records: JobRecords
@@ -53,7 +53,7 @@ class Leased(ABC):
     grace_s: float = 10.0
     abort: Callable[[], None] | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
-    shared: Device | None = None
+    device_lock: DeviceLock | None = None
 
     def run(self, job: str, index: int) -> str:
         """Do part `index` of a job, unless somebody else does or did.
@@ -69,9 +69,9 @@ class Leased(ABC):
 
     def place(self, job: str) -> AbstractContextManager[object]:
         """Wait for a place on the device, before any lease is taken."""
-        if self.shared is None:
+        if self.device_lock is None:
             return nullcontext()
-        return self.shared.beside_others(lambda: self._check_waiting(job))
+        return self.device_lock.share(lambda: self._check_waiting(job))
 
     @abstractmethod
     def work(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
@@ -87,9 +87,9 @@ class Leased(ABC):
             return lease
         began = time.monotonic()
         try:
-            with Keeper(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
+            with LeaseRenewer(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
                 report = self._work_patiently(lease, began, keeper.check)
-            return "struck" if self.records.strike(lease, report, time.monotonic() - began) else "lost"
+            return "completed" if self.records.complete(lease, report, time.monotonic() - began) else "lost"
         except StoppedError:
             return "stopped"
         except redis.RedisError:
@@ -97,7 +97,7 @@ class Leased(ABC):
         except Exception as error:
             # What failed may pass the next time; the last attempt says what it was, lest a bug pass for a dead worker.
             if lease.attempt >= self.attempts:
-                self.records.strike(lease, self.failed(_crash(error)))
+                self.records.complete(lease, self.failed(_crash(error)))
             raise
         finally:
             self.records.release(lease, uncount=self.stopping.is_set())

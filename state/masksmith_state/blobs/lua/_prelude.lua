@@ -1,0 +1,11 @@
+-- Functions that the scripts of blob references share; `blobs/references.py` lists the keys.
+
+local function timestamp() local t = redis.call('TIME'); return string.format('%d.%06d', t[1], t[2]) end
+
+local function unlink(owner, digest)
+  local upload = 'masksmith:upload:' .. digest
+  if redis.call('SREM', upload .. ':owners', owner) == 1 then
+    redis.call('DECRBY', 'masksmith:owner:' .. owner .. ':bytes', redis.call('HGET', upload, 'size') or 0)
+  end
+  redis.call('ZREM', 'masksmith:uploads', owner .. ':' .. digest)
+end

@@ -1,0 +1,14 @@
+-- Remove an owner's reference to an upload that it has not used since a time; not while a live job reads the upload.
+--
+-- ARGV: owner, digest, time.
+-- Returns 1 if the reference was removed, else 0.
+
+local member = ARGV[1] .. ':' .. ARGV[2]
+local used = redis.call('ZSCORE', 'masksmith:uploads', member)
+if not used or tonumber(used) >= tonumber(ARGV[3]) then return 0 end
+if redis.call('EXISTS', 'masksmith:upload:' .. ARGV[2] .. ':jobs') == 1 then
+  redis.call('ZADD', 'masksmith:uploads', timestamp(), member)
+  return 0
+end
+unlink(ARGV[1], ARGV[2])
+return 1

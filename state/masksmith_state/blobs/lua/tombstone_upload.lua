@@ -1,0 +1,10 @@
+-- Set the tombstone of an upload that nobody refers to: nobody can refer to it from now on.
+--
+-- ARGV: digest, token.
+-- Returns 1 if the tombstone is set, 0 if there is a reference.
+
+local upload = 'masksmith:upload:' .. ARGV[1]
+if redis.call('EXISTS', upload .. ':owners') == 1 or redis.call('EXISTS', upload .. ':jobs') == 1 then return 0 end
+redis.call('DEL', upload)
+redis.call('HSET', 'masksmith:tombstones', 'upload:' .. ARGV[1], ARGV[2])
+return 1

@@ -1,0 +1,1 @@
+"""Locks on devices: searches share one, a benchmark has it alone."""

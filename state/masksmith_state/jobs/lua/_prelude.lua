@@ -1,0 +1,81 @@
+-- Functions that the scripts of a job's life share. Each script runs whole or not at all.
+--
+-- Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
+-- `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index ->
+-- report), `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation,
+-- `masksmith:live` holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the
+-- same for key K, which is empty where no keys are used. `masksmith:finished` orders those that are terminal by their
+-- end. `masksmith:horizon` is the latest time at which a shard was enqueued that has been taken since
+-- (`masksmith:horizon:Q` in queues Q other than the CPU workers'), `masksmith:lease-ms` the longest lease.
+-- `masksmith:counts` holds what `telemetry.counters` names: jobs by kind and state, and what completed shards add.
+-- `blobs/references.py` lists the keys of uploads and results. The channel `masksmith:ended` receives the id of every
+-- job that ends. Times are the server's own, so no other clock matters; should that one be set back, times that it
+-- left in the future are brought back to now.
+
+local function now() local t = redis.call('TIME'); return tonumber(t[1]) + tonumber(t[2]) / 1000000 end
+local function timestamp() return string.format('%.6f', now()) end
+
+local function add_event(job, kind, data)
+  redis.call('XADD', job .. ':events', 'MAXLEN', '~', 4096, '*', 'event', kind, 'data', data)
+end
+
+local function is_live(job)
+  local state = redis.call('HGET', job, 'state')
+  return state == 'queued' or state == 'running'
+end
+
+local function owner_key(job, what)
+  return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. what
+end
+
+local function add_count(name, by) redis.call('HINCRBYFLOAT', 'masksmith:counts', name, by) end
+
+local function count_job(job, by)
+  local kind, state = unpack(redis.call('HMGET', job, 'kind', 'state'))
+  add_count('jobs|' .. kind .. '|' .. state, by)
+end
+
+local function set_state(job, state)
+  count_job(job, -1)
+  redis.call('HSET', job, 'state', state)
+  count_job(job, 1)
+end
+
+local function release_uploads(job, id)
+  local owner, digests = unpack(redis.call('HMGET', job, 'owner', 'uploads'))
+  for _, digest in ipairs(cjson.decode(digests or '[]')) do
+    redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id)
+    redis.call('ZADD', 'masksmith:uploads', 'XX', timestamp(), (owner or '') .. ':' .. digest)
+  end
+end
+
+local function end_job(job, id, state)
+  set_state(job, state)
+  add_count('ended|' .. redis.call('HGET', job, 'kind') .. '|' .. state, 1)
+  redis.call('HSET', job, 'finished_at', timestamp())
+  redis.call('DEL', job .. ':queued', job .. ':attempts')
+  redis.call('SREM', 'masksmith:live', id)
+  redis.call('SREM', owner_key(job, 'live'), id)
+  redis.call('ZADD', 'masksmith:finished', timestamp(), id)
+  release_uploads(job, id)
+  add_event(job, 'state', cjson.encode({state = state}))
+  redis.call('PUBLISH', 'masksmith:ended', id)
+end
+
+local function add_progress(job)
+  local done, total = redis.call('HGET', job, 'done'), redis.call('HGET', job, 'total')
+  add_event(job, 'progress', '{"done":' .. done .. ',"total":' .. total .. '}')
+end
+
+local function horizon_key(job)
+  local queue = redis.call('HGET', job, 'queue') or 'masksmith.cpu'
+  return queue == 'masksmith.cpu' and 'masksmith:horizon' or 'masksmith:horizon:' .. queue
+end
+
+local function finish_shard(job, id)
+  redis.call('HINCRBY', job, 'done', 1)
+  add_progress(job)
+  if redis.call('SCARD', job .. ':pending') == 0 then
+    end_job(job, id, redis.call('HGET', job, 'failures') == '0' and 'succeeded' or 'failed')
+  end
+end

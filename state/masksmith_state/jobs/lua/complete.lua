@@ -1,0 +1,17 @@
+-- Complete a shard with its report, and end the job with its last shard.
+--
+-- ARGV: id, shard, token, report, 1 if the report is a failure, what it adds to the counts as JSON.
+-- Returns 1 if this call completed the shard, else 0.
+
+local id, shard, token, report, failures, counts = unpack(ARGV)
+local job = 'masksmith:job:' .. id
+local lease = job .. ':lease:' .. shard
+if redis.call('GET', lease) ~= token then return 0 end
+redis.call('DEL', lease)
+if not is_live(job) then return 0 end
+if redis.call('SREM', job .. ':pending', shard) == 0 then return 0 end
+redis.call('HSET', job .. ':reports', shard, report)
+redis.call('HINCRBY', job, 'failures', failures)
+for name, by in pairs(cjson.decode(counts)) do add_count(name, by) end
+finish_shard(job, id)
+return 1

@@ -1,0 +1,26 @@
+-- Delete a job's record. Results that no other job refers to are listed in `masksmith:unheld`, to be deleted.
+--
+-- ARGV: id.
+-- Returns 1, or 0 for an unknown job.
+
+local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
+if redis.call('EXISTS', job) == 0 then return 0 end
+count_job(job, -1)
+redis.call('SREM', 'masksmith:live', id)
+redis.call('SREM', owner_key(job, 'live'), id)
+redis.call('ZREM', 'masksmith:jobs', id)
+redis.call('ZREM', owner_key(job, 'jobs'), id)
+redis.call('ZREM', 'masksmith:finished', id)
+release_uploads(job, id)
+for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do
+  redis.call('SREM', 'masksmith:result:' .. key, id)
+  if redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then
+    redis.call('ZADD', 'masksmith:unheld', timestamp(), key)
+  end
+end
+redis.call('DECRBY', owner_key(job, 'bytes'), redis.call('HGET', job, 'result_bytes') or 0)
+for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
+  redis.call('DEL', job .. part)
+end
+redis.call('DEL', job)
+return 1

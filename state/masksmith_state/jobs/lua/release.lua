@@ -1,0 +1,12 @@
+-- Give a lease back. The attempt of a shard that failed stays counted: what ended it may end the next one.
+--
+-- ARGV: id, shard, token, 1 to forget the attempt.
+-- Returns 1 if the token held the lease, else 0.
+
+local id, shard, token, forget_attempt = unpack(ARGV)
+local job = 'masksmith:job:' .. id
+local lease = job .. ':lease:' .. shard
+if redis.call('GET', lease) ~= token then return 0 end
+redis.call('DEL', lease)
+if forget_attempt == '1' and is_live(job) then redis.call('HINCRBY', job .. ':attempts', shard, -1) end
+return 1

@@ -1,0 +1,38 @@
+"""Lua scripts that Redis runs atomically: one file a script, in the folder `lua` of the package that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+PRELUDE = "_prelude"
+"""Name of the file that is put in front of every script of its folder."""
+
+
+@cache
+def load(package: str) -> Mapping[str, str]:
+    """Read all scripts of a package, by name, each behind the folder's prelude if there is one."""
+    paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
+    texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
+    prelude = texts.pop(PRELUDE, "")
+    return {name: prelude + text for name, text in texts.items()}
+
+
+class Scripts:
+    """The scripts of a package on a Redis server.
+
+    Args:
+        client: The server, decoding its answers.
+        package: Name of the package.
+    """
+
+    def __init__(self, client: redis.Redis, package: str) -> None:
+        self._scripts = {name: client.register_script(text) for name, text in load(package).items()}
+
+    def run(self, name: str, *args: str | float, keys: tuple[str, ...] = ()) -> Any:
+        """Run a script as one atomic step and return its answer."""
+        return self._scripts[name](keys=keys, args=args)
