@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from masksmith_state.blobs.store import result_name
+from masksmith_wire.documents import MasksOptions
 from masksmith_wire.masks import unpack
+from masksmith_wire.specification import JobSpecification
 
 WEIGHT = np.random.default_rng(0).standard_normal((32, 48)).astype(np.float32)
 TRANSPOSABLE = "transposable 2:4"
+
+
+def specified(pattern, **options):
+    return JobSpecification.parse(MasksOptions(pattern=pattern, **options))
 
 
 def run_all(runner, job):

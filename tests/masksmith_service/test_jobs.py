@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from masksmith.patterns import parse
 from masksmith_service.jobs import masks_file
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore, result_name
 from masksmith_state.jobs.model import ShardReport
+from masksmith_wire import specification
 from masksmith_wire.errors import TensorError
 from masksmith_wire.masks import pack, read_infos, unpack
 
@@ -341,3 +343,17 @@ def test_deleting_a_job_deletes_its_results_unless_another_has_them(client, two,
     assert client.get(f"/v1/jobs/{other}/masks").status_code == 200
     assert client.delete(f"/v1/jobs/{other}").status_code == 204
     assert masks() == []
+
+
+def test_a_request_parses_its_pattern_once(client, good, put, monkeypatch):
+    parsed = []
+
+    def counted(text, **options):
+        parsed.append(text)
+        return parse(text, **options)
+
+    monkeypatch.setattr(specification, "parse", counted)
+    assert client.post("/v1/masks", params={"pattern": "2:4", "budget": "50%"}, content=good).status_code == 202
+    tensors = [{"name": "w", "digest": put(good), "key": "layer.weight"}]
+    assert client.post("/v1/jobs", json={"pattern": "1:4", "tensors": tensors}).status_code == 202
+    assert parsed == ["2:4", "1:4"]

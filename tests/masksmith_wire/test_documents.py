@@ -11,7 +11,7 @@ GOOD = {"pattern": "2:4", "tensors": [INPUT]}
 
 def test_defaults():
     request = MasksRequest.model_validate(GOOD)
-    assert (request.kind, request.scores, request.solver, request.axis, request.ragged) == (
+    assert (request.kind, str(request.scores), request.solver, request.axis, request.ragged) == (
         "masks", "magnitude", "auto", "in", "pad",
     )  # fmt: skip
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import safetensors.numpy
+from shards import specified
 
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut, result_key
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.headers import build_header
-from masksmith_wire.updates import parse_update
+from masksmith_wire.updates import UpdateMethod
 
 
 @pytest.mark.parametrize(
@@ -20,8 +21,8 @@ from masksmith_wire.updates import parse_update
     ],
 )
 def test_an_update_has_one_spelling(text, canonical):
-    assert str(parse_update(text)) == canonical
-    assert parse_update(canonical) == parse_update(text)
+    assert str(UpdateMethod.parse(text)) == canonical
+    assert UpdateMethod.parse(canonical) == UpdateMethod.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -40,20 +41,18 @@ def test_an_update_has_one_spelling(text, canonical):
 )
 def test_what_is_no_update_is_refused_by_name(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_update(text)
+        UpdateMethod.parse(text)
     with pytest.raises(ValueError, match=message):
         MasksOptions(pattern="2:4", update=text)
 
 
 def test_admm_sees_whole_tensors_and_results_are_told_apart():
-    from masksmith.patterns import parse
-
     tensor = PlannedTensor(name="a", digest="0" * 64, dtype="F32", shape=[64, 16], start=0)
-    assert len(cut([tensor], parse("2:4"), 512, parse_update("reconstruct"))) == 8
-    assert cut([tensor], parse("2:4"), 512, parse_update("admm")) == [Shard(tensor=0, first=0, last=64)]
+    assert len(cut([tensor], specified("2:4", update="reconstruct"), 512)) == 8
+    assert cut([tensor], specified("2:4", update="admm"), 512) == [Shard(tensor=0, first=0, last=64)]
     shard = Shard(tensor=0, first=0, last=64)
     keys = {
-        result_key(tensor, shard, MasksOptions(pattern="2:4", update=update), "exact", 1)
+        result_key(tensor, shard, specified("2:4", update=update), "exact", 1)
         for update in (None, "reconstruct", "reconstruct damping=0.1", "admm")
     }
     assert len(keys) == 4

@@ -5,16 +5,15 @@ import safetensors
 import safetensors.torch
 import torch
 from blake3 import blake3
+from shards import specified
 
 import masksmith as ms
-from masksmith.patterns import parse
 from masksmith_state.blobs.store import upload_name
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor, cut
-from masksmith_wire.documents import MasksOptions
 from masksmith_wire.headers import header_length, parse_header
-from masksmith_worker import runner as runner_module
 from masksmith_worker.runner import ShardRunner
+from masksmith_worker.stages import solve as solve_stage
 
 
 @pytest.fixture
@@ -43,11 +42,9 @@ def submit(records, store):
             )
             for name, entry in sorted(header.tensors.items())
         ]
-        asked = MasksOptions(pattern=pattern, **options)
-        rule = parse(asked.pattern, axis=asked.axis, ragged=asked.ragged)
-        job, _ = records.create(
-            Plan(options=asked, tensors=planned), cut(planned, rule, shard_bytes, spectrum=asked.spectrum)
-        )
+        specification = specified(pattern, **options)
+        plan = Plan(options=specification.options, tensors=planned)
+        job, _ = records.create(plan, cut(planned, specification, shard_bytes))
         return job
 
     return submit
@@ -63,5 +60,5 @@ def solves(monkeypatch):
         calls.append(args)
         return solve(*args, **options)
 
-    monkeypatch.setattr(runner_module.ms, "solve", counted, raising=False)
+    monkeypatch.setattr(solve_stage.ms, "solve", counted, raising=False)
     return calls

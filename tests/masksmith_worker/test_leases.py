@@ -12,7 +12,8 @@ from shards import WEIGHT, files
 
 import masksmith as ms
 from masksmith_wire.documents import JobState
-from masksmith_worker import part_runner, runner as runner_module
+from masksmith_worker import part_runner
+from masksmith_worker.stages import solve as solve_stage
 
 
 def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
@@ -30,7 +31,7 @@ class Slow:
     def __init__(self, monkeypatch, *, deaf=False):
         self.entered, self.leave = threading.Event(), threading.Event()
         self._solve, self._deaf = ms.solve, deaf
-        monkeypatch.setattr(runner_module.ms, "solve", self, raising=False)
+        monkeypatch.setattr(solve_stage.ms, "solve", self, raising=False)
 
     def __call__(self, *args, on_progress, **options):
         self.entered.set()
@@ -140,7 +141,7 @@ def broken(monkeypatch, words):
         raise ZeroDivisionError(words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner_module.ms, "solve", crash, raising=False)
+        patch.setattr(solve_stage.ms, "solve", crash, raising=False)
         yield
 
 

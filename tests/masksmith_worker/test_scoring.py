@@ -9,6 +9,7 @@ import masksmith as ms
 from masksmith_state.blobs.store import BlobStore, upload_name
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
+from masksmith_wire.scores import ScoreMethod
 from masksmith_worker.stages import score
 from masksmith_worker.stages.score import Scoring
 
@@ -41,7 +42,8 @@ def plan(store):
 def by_shards(store, tensor, text, step):
     rows = range(0, tensor.shape[0], step)
     parts = [
-        Scoring(store, tensor, text, lambda: None).rows(first, min(first + step, tensor.shape[0])) for first in rows
+        Scoring(store, tensor, ScoreMethod.parse(text), lambda: None).rows(first, min(first + step, tensor.shape[0]))
+        for first in rows
     ]
     return np.concatenate(parts)
 
@@ -115,18 +117,18 @@ class Counting(BlobStore):
 def test_a_shard_reads_no_more_than_it_needs(store, plan, text, kind, statistic, most):
     counting = Counting(store.url)
     tensor = plan(WEIGHT, kind, statistic)
-    Scoring(counting, tensor, text, lambda: None).rows(8, 12)
+    Scoring(counting, tensor, ScoreMethod.parse(text), lambda: None).rows(8, 12)
     assert counting.read == most
 
 
 def test_what_all_shards_share_is_worked_out_once(store, plan):
     tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
-    first = Scoring(counting, tensor, "sparsegpt", lambda: None).rows(0, 12)
+    first = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     before = counting.read
-    again = Scoring(counting, tensor, "sparsegpt", lambda: None).rows(0, 12)
+    again = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     assert (again == first).all()
     assert counting.read - before == 12 * 12 * 4
-    other = Scoring(counting, tensor, "sparsegpt damping=0.5", lambda: None).rows(0, 12)
+    other = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt damping=0.5"), lambda: None).rows(0, 12)
     assert not np.allclose(other, first)
 
 
@@ -134,4 +136,4 @@ def test_a_bad_statistic_is_named(runner, plan):
     bad = NORMS.copy()
     bad[3] = np.nan
     with pytest.raises(ms.ScoresError, match="norms holds nan"):
-        Scoring(runner.store, plan(WEIGHT, "norms", bad), "wanda", lambda: None).rows(0, 4)
+        Scoring(runner.store, plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(0, 4)

@@ -7,16 +7,15 @@ import pytest
 import safetensors.torch
 import torch
 from blake3 import blake3
+from shards import specified
 
 import masksmith as ms
-from masksmith.patterns import parse
 from masksmith_state.blobs.store import upload_name, weights_name
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor, cut
-from masksmith_wire.documents import JobState, MasksOptions
+from masksmith_wire.documents import JobState
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.headers import header_length, parse_header
-from masksmith_wire.updates import parse_update
 
 RNG = np.random.default_rng(7)
 WEIGHT = torch.from_numpy(RNG.standard_normal((32, 16)).astype(np.float32))
@@ -38,9 +37,9 @@ def update(records, store, runner):
             for name, one in ((name, found[name]) for name in ("a", "a/gram"))
         )
         planned = [whole.model_copy(update={"gram": products})]
-        options = MasksOptions(pattern=pattern, update=text)
-        shards = cut(planned, parse(pattern), shard_bytes, parse_update(options.update))
-        job, _ = records.create(Plan(options=options, tensors=planned), shards)
+        specification = specified(pattern, update=text)
+        shards = cut(planned, specification, shard_bytes)
+        job, _ = records.create(Plan(options=specification.options, tensors=planned), shards)
         for index in range(len(shards)):
             runner.run(job, index)
         reports = [records.reports(job)[index] for index in range(len(shards))]

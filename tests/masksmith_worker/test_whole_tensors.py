@@ -50,7 +50,8 @@ def test_reports_say_what_score_is_kept_whatever_the_norm_of_blocks(runner, subm
     assert runner.run(job, 0) == "completed"
     [report] = runner.records.reports(job).values()
     plan = runner.records.read(job).plan
-    [tensor], options = plan.tensors, plan.options
+    [tensor], pattern = plan.tensors, plan.options.pattern
     found = ms.solve(ms.magnitude(WEIGHTS[0]), "block 8x4 50% norm l2")
     assert (report.objective, report.kept_score) == (found.objective, found.unshifted_objective)
-    assert tensor_view(tensor, [report], JobState.SUCCEEDED, options).retained == pytest.approx(found.retained)
+    view = tensor_view(tensor, [report], JobState.SUCCEEDED, pattern, ms.parse)
+    assert view.retained == pytest.approx(found.retained)

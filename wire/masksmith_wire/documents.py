@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 from .errors import TensorError
 from .payload_limits import few_members
-from .scores import canonical_scores
-from .updates import canonical_update
+from .scores import ScoreMethod
+from .updates import UpdateMethod
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
 
@@ -23,15 +23,9 @@ def _no_metadata(name: str) -> str:
 
 
 TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_no_metadata)]
-Scores = Annotated[
-    str,
-    Field(max_length=100, examples=["wanda", "ria power=0.7"], description="A method and its options."),
-    AfterValidator(canonical_scores),
-]
-UpdateName = Annotated[
-    str,
-    Field(max_length=100, examples=["reconstruct", "admm penalty=0.1"], description="A method and its options."),
-    AfterValidator(canonical_update),
+Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], description="A method and its options.")]
+Update = Annotated[
+    UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
 SolverName = Literal["auto", "exact", "min-cost-flow", "greedy", "sinkhorn", "enumerate", "top-k"]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
@@ -86,7 +80,7 @@ class MasksOptions(BaseModel):
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"
     ragged: Literal["pad", "dense", "error"] = "pad"
-    scores: Scores = "magnitude"
+    scores: Scores = Field("magnitude", validate_default=True)
     calibration: Digest | None = None
     """Upload that holds `NAME/norms` and so on (or scores under `NAME`), unless the tensors say where theirs are."""
     budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
@@ -95,7 +89,7 @@ class MasksOptions(BaseModel):
         list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000), FailFast()
     ] = []
     """Least shares of the tensors whose names a glob meets."""
-    update: UpdateName | None = None
+    update: Update | None = None
     """What becomes of the weights that a mask keeps; nothing, unless given."""
     previous: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
     """An earlier job, or the digest of an uploaded masks file: what changed against it is measured."""

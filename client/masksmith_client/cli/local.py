@@ -23,8 +23,6 @@ from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
-from masksmith_wire.scores import parse_scores
-from masksmith_wire.updates import parse_update
 
 from .report import Report
 
@@ -144,7 +142,7 @@ class _Search:
     def scores(self, weight: Weight) -> Any:
         from masksmith.scores import by_name
 
-        statistic, method = self._beside.statistics.get(weight.name), parse_scores(self._options.scores)
+        statistic, method = self._beside.statistics.get(weight.name), self._options.scores
         values, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
         return by_name(method.name, _array(weight), values, kind, name=weight.name, **method.options)
 
@@ -152,7 +150,7 @@ class _Search:
         """Update a weight if the options say so; gives the solution whose mask the weight then has."""
         if self._options.update is None:
             return solution, None
-        method, gram = parse_update(self._options.update), _array(self._beside.grams[weight.name])
+        method, gram = self._options.update, _array(self._beside.grams[weight.name])
         keywords = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
         if method.name == "reconstruct":
             updated = self._library.reconstruct(_array(weight), solution.mask, gram, **keywords)

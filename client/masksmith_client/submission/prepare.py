@@ -15,8 +15,6 @@ from masksmith.layouts import binding
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
 from masksmith_client._errors import InputError
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
-from masksmith_wire.scores import parse_scores
-from masksmith_wire.updates import parse_update
 
 from .files import read_path
 from .previous_masks import masks_upload, previous_of
@@ -156,8 +154,8 @@ def prepare(
     checked = masks_options(pattern, previous=job, **options)
     parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
     model = _viewed(read_weights(weights), view, checked)
-    update = None if checked.update is None else parse_update(checked.update)
-    calibrated = Calibration(calibration, parse_scores(checked.scores), {weight.name for weight in model}, update)
+    update = checked.update
+    calibrated = Calibration(calibration, checked.scores, {weight.name for weight in model}, update)
     budget = parse_budget(checked)
     bound = None if local else binding(parsed, update, spectrum=checked.spectrum)
     selection = select(model, unshared(parsed) if budget else parsed, layers, exclude, bound)
@@ -171,7 +169,7 @@ def prepare(
     reasons = selection.skipped | uncalibrated
     skipped = [Skipped(name=weight.name, reason=reasons[weight.name]) for weight in model if weight.name in reasons]
     _check_budget(budget, chosen, parsed)
-    if update is not None and checked.scores == "given" and not beside.statistics:
+    if update is not None and checked.scores.name == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
     return Submission(chosen, skipped, checked, beside, file)
 
@@ -181,7 +179,7 @@ def _viewed(model: list[Weight], view: str, options: MasksOptions) -> list[Weigh
         return model
     if view != "flat":
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
-    if parse_scores(options.scores).name not in ("magnitude", "given") or options.update is not None:
+    if options.scores.name not in ("magnitude", "given") or options.update is not None:
         raise InputError("calibrations of convolutions are channel last: view='flat' takes magnitude or given scores")
     return [flattened(weight) for weight in model]
 

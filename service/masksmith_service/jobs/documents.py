@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from masksmith.benchmark import CaseResult, winners
+from masksmith.patterns import Pattern, parse
 from masksmith_service.benchmarks.planning import case_result
 from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
@@ -16,7 +18,6 @@ from masksmith_wire.documents import (
     Job,
     JobState,
     JobSummary,
-    MasksOptions,
     Progress,
     SolveStatus,
     TensorReport,
@@ -41,24 +42,27 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
     """Give the whole job document."""
     options, tensors = record.plan.options, record.plan.tensors
     of_tensor = [[reports.get(index) for index in mine] for mine in shards_by_tensor(tensors, shards)]
+    # Many tensors have one pattern: it is parsed once.
+    pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
     return Job(
         id=record.id,
         state=record.state,
         pattern=options.pattern,
         axis=options.axis,
         ragged=options.ragged,
-        scores=options.scores,
+        scores=str(options.scores),
         budget=options.budget,
         floors=options.floors,
         budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
-        update=options.update,
+        update=None if options.update is None else str(options.update),
         solver=options.solver,
         created_at=record.created_at,
         started_at=record.started_at,
         finished_at=record.finished_at,
         progress=Progress(done=record.done, total=record.total),
         tensors=[
-            tensor_view(tensor, parts, record.state, options) for tensor, parts in zip(tensors, of_tensor, strict=True)
+            tensor_view(tensor, parts, record.state, options.pattern, pattern_of)
+            for tensor, parts in zip(tensors, of_tensor, strict=True)
         ],
         skipped=record.plan.skipped,
     )
@@ -97,9 +101,21 @@ def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -
 
 
 def tensor_view(
-    tensor: PlannedTensor, parts: Sequence[ShardReport | None], job: JobState, options: MasksOptions
+    tensor: PlannedTensor,
+    parts: Sequence[ShardReport | None],
+    job: JobState,
+    pattern: str,
+    pattern_of: Callable[[str], Pattern],
 ) -> TensorReport:
-    """Add up a tensor's shards; numbers appear once all of them are there."""
+    """Add up a tensor's shards; numbers appear once all of them are there.
+
+    Args:
+        tensor: The tensor.
+        parts: Reports of its shards, None where there is none yet.
+        job: State of the job.
+        pattern: The job's pattern, which a budget may have replaced by the tensor's own.
+        pattern_of: Parses a pattern of this job.
+    """
     done = [part for part in parts if part is not None]
     errors = [part.error for part in done if part.error is not None]
     report = TensorReport(name=tensor.name, shape=tensor.shape, state=_state(parts, done, bool(errors), job))
@@ -121,7 +137,7 @@ def tensor_view(
             "gap": relative_gap(objective, bound),
             "retained": kept / total if total > 0 else 1.0,
             "density": sum(part.kept for part in done) / sum(part.entries for part in done),
-            **measured(tensor, done, options),
+            **measured(tensor, done, pattern_of(done[0].pattern or pattern)),
             "solve_s": math.fsum(part.solve_s for part in done),
             "solver": done[0].solver,
             "device": ", ".join(sorted({part.device for part in done})),

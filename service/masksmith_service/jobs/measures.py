@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith.patterns import MaskCounts, capacity, matrix_shape, parse, storage
+from masksmith.patterns import MaskCounts, Pattern, capacity, matrix_shape, storage
 from masksmith_state.jobs.model import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
-from masksmith_wire.documents import ChangeReport, MasksOptions
+from masksmith_wire.documents import ChangeReport
 
 
-def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], options: MasksOptions) -> dict[str, Any]:
+def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
     """Give the measures of a tensor all of whose shards are done."""
     shape = tuple(tensor.shape)
     rows, cols = matrix_shape(shape)
-    pattern = parse(parts[0].pattern or options.pattern, axis=options.axis, ragged=options.ragged)
     kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]
     counts = MaskCounts(
         rows,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from masksmith_state.blobs.store import result_name, upload_name
 from masksmith_state.jobs.model import JobRecord, ShardReport
-from masksmith_state.jobs.shards import MaskPart, Shard
+from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.headers import Header
@@ -20,48 +20,31 @@ MasksOf = Callable[[str], tuple[JobRecord, Mapping[int, Shard], Mapping[int, Sha
 """Reads a job of the caller's, with its shards and their reports; raises `RequestError` if there is none."""
 
 
-class Previous:
-    """Masks by the names of their tensors: shape, and where the parts are."""
-
-    def __init__(self, named: str | None, masks: Mapping[str, tuple[Shape, list[MaskPart]]]) -> None:
-        self._named, self._masks, self._found = named, masks, False
-
-    def find(self, name: str, shape: Shape) -> list[MaskPart] | None:
-        """Locate a tensor's earlier mask; None if there is none of that name.
-
-        Raises:
-            RequestError: If it has another shape.
-        """
-        if name not in self._masks:
-            return None
-        was, parts = self._masks[name]
-        if was != shape:
-            detail = f"tensor {name!r} has shape {list(shape)}, its previous mask {list(was)}"
-            raise RequestError(422, Code.INVALID_PREVIOUS, detail, tensor=name)
-        self._found = True
-        return parts
-
-    def check_found(self) -> None:
-        """Refuse previous masks of which no tensor has one: they are another model's.
-
-        Raises:
-            RequestError: Naming them.
-        """
-        if self._named is not None and not self._found:
-            held = ", ".join(list(self._masks)[:4]) or "none"
-            detail = f"previous={self._named}: no tensor of this job has a mask there; there are masks of {held}"
-            raise RequestError(422, Code.INVALID_PREVIOUS, detail, previous=self._named)
-
-
-def previous_masks(named: str | None, header_of: Callable[[str], Header], masks_of: MasksOf) -> Previous:
-    """Read what masks an earlier job, or an uploaded file, has.
+def add_previous(
+    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], masks_of: MasksOf
+) -> list[PlannedTensor]:
+    """Locate the mask that each tensor has in an earlier job, or in an uploaded file.
 
     Raises:
-        RequestError: If there is no such job or upload, or it is no masks file.
+        RequestError: If there is no such job or upload, it is no masks file, a mask has another shape, or no tensor has
+            a mask there: the masks are another model's.
     """
-    if named is None:
-        return Previous(None, {})
-    return Previous(named, _of_file(named, header_of(named)) if is_digest(named) else _of_job(*masks_of(named)))
+    if previous is None:
+        return tensors
+    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(*masks_of(previous))
+    if not any(tensor.name in masks for tensor in tensors):
+        held = ", ".join(list(masks)[:4]) or "none"
+        detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {held}"
+        raise RequestError(422, Code.INVALID_PREVIOUS, detail, previous=previous)
+    for tensor in tensors:
+        shape = masks[tensor.name][0] if tensor.name in masks else tuple(tensor.shape)
+        if shape != tuple(tensor.shape):
+            detail = f"tensor {tensor.name!r} has shape {tensor.shape}, its previous mask {list(shape)}"
+            raise RequestError(422, Code.INVALID_PREVIOUS, detail, tensor=tensor.name)
+    return [
+        tensor.model_copy(update={"previous": masks[tensor.name][1]}) if tensor.name in masks else tensor
+        for tensor in tensors
+    ]
 
 
 def _of_job(

@@ -75,11 +75,11 @@ async def create_masks(
     masked and the rest is listed as `skipped`.
     """
     # What is no pattern is refused before the body is read.
-    pattern = planning.parse_pattern(options)
+    specification = planning.parse_specification(options)
     inspector, _ = await receive(request, state, caller, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    create = partial(Submission(state, caller, key).of_file, options, pattern)
+    create = partial(Submission(state, caller, key).of_file, options, specification)
     job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
     return await _accepted(state, job, caller, prefer, response)
 

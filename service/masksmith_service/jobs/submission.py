@@ -9,25 +9,27 @@ from typing import Any
 
 import redis
 
-from masksmith.patterns import Pattern
 from masksmith_service.auth.principal import Caller
 from masksmith_service.benchmarks.planning import plan_benchmark
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
 from masksmith_state.jobs.model import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
 from masksmith_state.jobs.placement import search_queue
-from masksmith_state.jobs.shards import Shard, cut
+from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_wire.digests import digest_document
-from masksmith_wire.documents import MasksRequest
+from masksmith_wire.documents import MasksRequest, Skipped
 from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.headers import Header
-from masksmith_wire.updates import parse_update
+from masksmith_wire.specification import JobSpecification
 
 from . import planning
 from .access import read_masks_job, visible_job
+from .previous_masks import add_previous
+from .statistics import add_statistics, check_calibrated_names
+from .upload_headers import read_headers, upload_missing
 
 log = logging.getLogger(__name__)
 
@@ -52,28 +54,43 @@ class Submission:
         """
         if isinstance(document, BenchmarkRequest):
             return self._measure(document)
-        limit = self.state.settings.max_tensors
-        plan = planning.plan_request(document, self._headers(), limit, self._masks_of)
-        return self._solve(plan, planning.parse_pattern(document))
+        specification = planning.parse_document(document, self.state.settings.max_tensors)
+        headers = read_headers(self.state, self.caller, document)
+        located = planning.locate_named(document.tensors, specification, headers)
+        named = {tensor.name: tensor for tensor in document.tensors}
+        tensors, _ = add_statistics(located, specification, headers, named=named, required=named)
+        return self._solve(specification, tensors, [], headers)
 
-    def of_file(self, options: planning.FileOptions, pattern: Pattern, digest: str, header: Header) -> str:
+    def of_file(
+        self, options: planning.FileOptions, specification: JobSpecification, digest: str, header: Header
+    ) -> str:
         """Start a masks job on an upload.
 
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
-        plan = planning.plan_file(options, digest, header, self._headers(), self._masks_of)
-        return self._solve(plan, pattern)
+        headers = read_headers(self.state, self.caller, options)
+        if options.calibration is not None:
+            check_calibrated_names(headers[options.calibration], header.tensors)
+        located, selection = planning.choose(options, specification, digest, header)
+        tensors, bare = add_statistics(located, specification, headers, named={}, required=selection.named)
+        reasons = selection.skipped | {skip.name: skip.reason for skip in bare}
+        skipped = [Skipped(name=name, reason=reasons[name]) for name in header.tensors if name in reasons]
+        return self._solve(specification, tensors, skipped, headers)
 
-    def _solve(self, plan: Plan, pattern: Pattern) -> str:
-        """Cut a masks job into shards, and start it."""
-        options, limits = plan.options, self.state.settings
-        update = None if options.update is None else parse_update(options.update)
-        tied = options.budget is None
-        shards = cut(
-            plan.tensors, pattern, limits.shard_bytes, update, limits.max_shards, spectrum=options.spectrum, tied=tied
-        )
-        return self._start(plan, shards, search_queue(pattern, options, self.state.records.workers.present()))
+    def _solve(
+        self,
+        specification: JobSpecification,
+        tensors: list[PlannedTensor],
+        skipped: list[Skipped],
+        headers: Mapping[str, Header],
+    ) -> str:
+        """Plan a masks job on located tensors, cut it into shards, and start it."""
+        limits = self.state.settings
+        tensors = add_previous(tensors, specification.options.previous, headers, self._masks_of)
+        plan = planning.make_plan(specification, tensors, skipped)
+        shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
+        return self._start(plan, shards, search_queue(specification, self.state.records.workers.present()))
 
     def _measure(self, document: BenchmarkRequest) -> str:
         """Make the cases of a benchmark, and start it; masks must be visible to whoever asks."""
@@ -102,15 +119,11 @@ class Submission:
         except FullError as error:
             raise _full(error, self.caller) from None
         except MissingUploadError as error:
-            raise planning.upload_missing(error.digest) from None
+            raise upload_missing(error.digest) from None
         if made is None:
             detail = f"Idempotency-Key {self.key!r} came with another request before; use a new one"
             raise RequestError(409, Code.IDEMPOTENCY_CONFLICT, detail)
         return made
-
-    def _headers(self) -> planning.Headers:
-        state, caller = self.state, self.caller
-        return planning.Headers(state.store, state.references, caller.key, any_owner=caller.is_admin)
 
     def _admission(self) -> Admission:
         quotas = self.caller.quotas

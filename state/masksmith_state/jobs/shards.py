@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from masksmith.layouts import ITEM_BYTES, binding
+from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import Pattern
 from masksmith_wire.digests import digest_document
-from masksmith_wire.documents import MasksOptions
 from masksmith_wire.errors import Code, RequestError
-from masksmith_wire.updates import UPDATES_VERSION, UpdateMethod
+from masksmith_wire.specification import JobSpecification
+from masksmith_wire.updates import UPDATES_VERSION
 
 SHARD_BYTES = 16 * 2**20
 
@@ -71,38 +71,32 @@ class Shard(BaseModel):
 
 def cut(
     tensors: Sequence[PlannedTensor],
-    pattern: Pattern,
+    specification: JobSpecification,
     shard_bytes: int = SHARD_BYTES,
-    update: UpdateMethod | None = None,
     most: int | None = None,
-    *,
-    spectrum: bool = False,
-    tied: bool = False,
 ) -> list[Shard]:
     """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
 
     Patterns whose budgets belong to the whole tensor, updates that look at all of it, and singular values make one
-    shard of it.
+    shard of it. A tensor that is an earlier one under another name gets no shards unless a budget may give the two
+    different patterns; `shards_by_tensor` finds those of the earlier one.
 
     Args:
         tensors: All tensors of a job.
-        pattern: Theirs.
+        specification: What is to be done with them.
         shard_bytes: Size to aim at.
-        update: How weights are updated, if they are.
         most: Shards that a job may have.
-        spectrum: Whether singular values are wanted.
-        tied: Leave out tensors that are an earlier one under another name; `shards_by_tensor` finds that one's shards.
 
     Raises:
         RequestError: If there are too many shards.
     """
     shards: list[Shard] = []
-    firsts = _first_alike(tensors)
+    firsts, whole = _first_alike(tensors), specification.binding is not None
     for number, tensor in enumerate(tensors):
-        if tied and firsts[number] != number:
+        if specification.budget is None and firsts[number] != number:
             continue
         rows = tensor.shape[0]
-        unit = rows if binding(pattern, update, spectrum=spectrum) else _unit(tensor, pattern, shard_bytes)
+        unit = rows if whole else _unit(tensor, specification.pattern, shard_bytes)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
         if most is not None and len(shards) + -(-rows // step) > most:
             detail = f"the job would have more than max_shards = {most} shards; name fewer tensors"
@@ -130,16 +124,21 @@ def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
     return [seen.setdefault(tensor.model_dump_json(exclude={"name"}), number) for number, tensor in enumerate(tensors)]
 
 
-def result_key(tensor: PlannedTensor, shard: Shard, options: MasksOptions, solver: str, solver_version: int) -> str:
+def result_key(
+    tensor: PlannedTensor, shard: Shard, specification: JobSpecification, solver: str, solver_version: int
+) -> str:
     """Name a shard's result by everything that determines it, the solver's version included."""
-    updated = {} if options.update is None else {"update": [options.update, UPDATES_VERSION]}
+    options = specification.options.model_dump(
+        include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}
+    )
+    update = specification.update
     return digest_document(
-        updated
+        ({} if update is None else {"update": [str(update), UPDATES_VERSION]})
         | {
             "format": 2,
             "tensor": tensor.inputs,
             "rows": [shard.first, shard.last],
-            "options": options.model_dump(include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}),
+            "options": options,
             "solver": [solver, solver_version],
         }
     )

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
+from shards import specified
 
-from masksmith.patterns import parse
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
-from masksmith_wire.documents import MasksOptions, WorkerInfo
+from masksmith_wire.documents import WorkerInfo
 
 
 def worker(queue: str) -> WorkerInfo:
@@ -33,5 +33,4 @@ CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
     ],
 )
 def test_devices_get_what_suits_them(pattern, solver, workers, queue):
-    options = MasksOptions(pattern=pattern, solver=solver)
-    assert search_queue(parse(pattern), options, workers) == queue
+    assert search_queue(specified(pattern, solver=solver), workers) == queue

@@ -2,18 +2,17 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
+from shards import specified
 
-from masksmith.layouts import binding, oversize_reason
-from masksmith.patterns import parse
+from masksmith.layouts import oversize_reason
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard, cut, result_key, shards_by_tensor
-from masksmith_wire.documents import MasksOptions
 
 PATTERNS = ["2:4", "1:1", "transposable 8:16", "transposable <=3:5", "transposable 8:16 x 4:8", "7:64"]
 SHAPES = st.lists(st.integers(1, 100), min_size=2, max_size=4)
 
 
-def tensor(shape, dtype="F32", name="w"):
-    return PlannedTensor(name=name, digest="0" * 64, dtype=dtype, shape=shape, start=96)
+def tensor(shape, dtype="F32", name="w", start=96):
+    return PlannedTensor(name=name, digest="0" * 64, dtype=dtype, shape=shape, start=start)
 
 
 @given(
@@ -23,9 +22,10 @@ def tensor(shape, dtype="F32", name="w"):
     st.integers(1, 10_000),
 )
 def test_shards_cover_every_row_once_in_whole_tile_rows_within_the_bound(wanted, text, axis, shard_bytes):
-    pattern = parse(text, axis="in" if text.startswith("t") else axis)
-    tensors = [tensor(shape, dtype, str(number)) for number, (shape, dtype) in enumerate(wanted)]
-    shards = cut(tensors, pattern, shard_bytes)
+    specification = specified(text, axis="in" if text.startswith("t") else axis)
+    pattern = specification.pattern
+    tensors = [tensor(shape, dtype, str(number), start=number) for number, (shape, dtype) in enumerate(wanted)]
+    shards = cut(tensors, specification, shard_bytes)
     unit = pattern.tile.cols if pattern.axis == "out" else pattern.tile.rows
     for number, planned in enumerate(tensors):
         mine = [shard for shard in shards if shard.tensor == number]
@@ -42,40 +42,40 @@ def test_shards_cover_every_row_once_in_whole_tile_rows_within_the_bound(wanted,
 
 
 def test_a_shard_takes_as_many_tile_rows_as_fit():
-    shards = cut([tensor([100, 8])], parse("transposable 2:4"), 3 * 4 * 8 * 4)
+    shards = cut([tensor([100, 8])], specified("transposable 2:4"), 3 * 4 * 8 * 4)
     assert [(shard.first, shard.last) for shard in shards][:2] == [(0, 12), (12, 24)]
     assert shards[-1].last == 100
 
 
 @pytest.mark.parametrize("text", ["10%", "block 4x4 50% balance rows", "channels in 50%"])
 def test_patterns_that_bind_the_whole_tensor_make_one_shard_of_it(text):
-    shards = cut([tensor([100, 8]), tensor([7, 8])], parse(text), 64)
+    shards = cut([tensor([100, 8]), tensor([7, 8])], specified(text), 64)
     assert [(shard.tensor, shard.first, shard.last) for shard in shards] == [(0, 0, 100), (1, 0, 7)]
 
 
 def test_tensors_too_large_for_one_worker_are_told_from_others():
     large, dtype = [2**20, 2**10], "F32"
-    assert "10% binds the whole tensor" in oversize_reason(large, dtype, binding(parse("10%")))
-    assert "spectrum binds the whole tensor" in oversize_reason(large, dtype, binding(parse("2:4"), spectrum=True))
-    assert oversize_reason(large, dtype, binding(parse("2:4"))) is None
-    assert oversize_reason([2**10, 2**10], dtype, binding(parse("10%"))) is None
-    assert len(cut([tensor(large)], parse("2:4"))) == 256
+    assert "10% binds the whole tensor" in oversize_reason(large, dtype, specified("10%").binding)
+    assert "spectrum binds the whole tensor" in oversize_reason(large, dtype, specified("2:4", spectrum=True).binding)
+    assert oversize_reason(large, dtype, specified("2:4").binding) is None
+    assert oversize_reason([2**10, 2**10], dtype, specified("10%").binding) is None
+    assert len(cut([tensor(large)], specified("2:4"))) == 256
 
 
 def test_shards_begin_at_whole_blocks_of_rows_where_they_may():
-    shards = cut([tensor([100, 8])], parse("2:4"), 20 * 8 * 4)
+    shards = cut([tensor([100, 8])], specified("2:4"), 20 * 8 * 4)
     assert [shard.first for shard in shards] == [0, 16, 32, 48, 64, 80, 96]
-    shards = cut([tensor([100, 8])], parse("transposable 8:12"), 60 * 8 * 4)
+    shards = cut([tensor([100, 8])], specified("transposable 8:12"), 60 * 8 * 4)
     assert [shard.first for shard in shards] == [0, 48, 96]
-    assert [shard.last for shard in cut([tensor([100, 8])], parse("2:4"), 64, spectrum=True)] == [100]
+    assert [shard.last for shard in cut([tensor([100, 8])], specified("2:4", spectrum=True), 64)] == [100]
 
 
 def test_tied_tensors_share_their_shards():
     tensors = [tensor([8, 8], name="a"), tensor([8, 8], name="b"), tensor([8, 4], name="c"), tensor([8, 8], name="d")]
-    shards = cut(tensors, parse("2:4"), 4 * 8 * 4, tied=True)
+    shards = cut(tensors, specified("2:4"), 4 * 8 * 4)
     assert [(shard.tensor, shard.first) for shard in shards] == [(0, 0), (0, 4), (2, 0)]
     assert shards_by_tensor(tensors, dict(enumerate(shards))) == [[0, 1], [0, 1], [2], [0, 1]]
-    apart = cut(tensors, parse("2:4"), 4 * 8 * 4)
+    apart = cut(tensors, specified("2:4", budget="50%"), 4 * 8 * 4)
     assert shards_by_tensor(tensors, dict(enumerate(apart))) == [[0, 1], [2, 3], [4], [5, 6]]
 
 
@@ -83,7 +83,7 @@ def test_row_bytes_are_those_of_all_other_dimensions():
     assert tensor([5, 3, 2, 2], "BF16").row_bytes == 24
 
 
-OPTIONS = MasksOptions(pattern="2:4")
+SPECIFICATION = specified("2:4")
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ OPTIONS = MasksOptions(pattern="2:4")
         {"tensor": tensor([4, 4]).model_copy(update={"digest": "1" * 64})},
         {"tensor": tensor([4, 4]).model_copy(update={"start": 104})},
         {"shard": Shard(tensor=0, first=0, last=4)},
-        {"options": OPTIONS.model_copy(update={"pattern": "1:4"})},
-        {"options": OPTIONS.model_copy(update={"axis": "out"})},
-        {"options": OPTIONS.model_copy(update={"ragged": "dense"})},
-        {"options": OPTIONS.model_copy(update={"scores": "given"})},
-        {"options": OPTIONS.model_copy(update={"time_limit_s": 1.0})},
-        {"options": OPTIONS.model_copy(update={"spectrum": True})},
+        {"specification": specified("1:4")},
+        {"specification": specified("2:4", axis="out")},
+        {"specification": specified("2:4", ragged="dense")},
+        {"specification": specified("2:4", scores="given")},
+        {"specification": specified("2:4", time_limit_s=1.0)},
+        {"specification": specified("2:4", spectrum=True)},
         {"solver": "greedy"},
         {"solver_version": 2},
     ],
@@ -120,18 +120,20 @@ OPTIONS = MasksOptions(pattern="2:4")
     ],
 )
 def test_a_results_name_changes_with_everything_that_determines_it(change):
-    base = {"tensor": tensor([4, 4]), "shard": Shard(tensor=0, first=0, last=2), "options": OPTIONS,
+    base = {"tensor": tensor([4, 4]), "shard": Shard(tensor=0, first=0, last=2), "specification": SPECIFICATION,
             "solver": "exact", "solver_version": 1}  # fmt: skip
     assert result_key(**base) != result_key(**base | change)
 
 
 def test_a_results_name_forgets_what_the_tensor_is_called_and_where_it_stands():
-    one = result_key(tensor([4, 4]), Shard(tensor=0, first=0, last=2), OPTIONS, "exact", 1)
-    assert one == result_key(tensor([4, 4], name="other"), Shard(tensor=7, first=0, last=2), OPTIONS, "exact", 1)
+    one = result_key(tensor([4, 4]), Shard(tensor=0, first=0, last=2), SPECIFICATION, "exact", 1)
+    assert one == result_key(tensor([4, 4], name="other"), Shard(tensor=7, first=0, last=2), SPECIFICATION, "exact", 1)
 
 
 def test_a_results_name_forgets_the_previous_mask_with_which_it_is_only_compared():
     part = MaskPart(blob="x", start=0, first=0, last=4)
     before = tensor([4, 4]).model_copy(update={"previous": [part]})
     shard = Shard(tensor=0, first=0, last=2)
-    assert result_key(before, shard, OPTIONS, "exact", 1) == result_key(tensor([4, 4]), shard, OPTIONS, "exact", 1)
+    assert result_key(before, shard, SPECIFICATION, "exact", 1) == result_key(
+        tensor([4, 4]), shard, SPECIFICATION, "exact", 1
+    )

@@ -1,1 +1,1 @@
-"""The stages of a shard: score, solve, update, measure."""
+"""The stages of a shard: allocate (under a budget), load, score, solve, update, measure, store."""

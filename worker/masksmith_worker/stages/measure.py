@@ -1,9 +1,9 @@
-"""Measures of a shard: what its mask counts towards the tensor's report."""
+"""Measure: what a shard's mask counts towards the tensor's report."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,39 +12,58 @@ import masksmith as ms
 from masksmith import measures
 from masksmith_state.blobs.store import BlobStore, result_name
 from masksmith_state.jobs.model import ShardReport
-from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, PlannedTensor, Shard
+from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
 from masksmith_wire import masks
 from masksmith_wire.documents import DiversityReport, SpectrumReport
+from masksmith_wire.dtypes import to_numpy
+
+from .load import load_rows
+from .update import UpdatedShard
+from .work import ShardWork
 
 
 class PreviousGoneError(Exception):
     """The previous mask is not in the store any more."""
 
 
-def measure(tensor: PlannedTensor, shard: Shard, solution: ms.Solution, weight: npt.NDArray[Any] | None) -> Any:
-    """Give what a shard's report says beyond its scores; singular values if the weight is given, all of it."""
+def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
+    """Make the report of a shard whose result is stored under `key`."""
+    shard, rows = work.shard, work.tensor.shape[0]
     counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS))
-    whole = shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == tensor.shape[0])
-    return {
-        "blocks": counts.blocks if whole else None,
-        "two_four": counts.is_two_four,
-        "diversity": _diversity(solution.pattern) if shard.first == 0 else None,
-        "spectrum": None if weight is None else _spectrum(weight, solution.mask),
-    }
+    has_whole_blocks = shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
+    return ShardReport(
+        result=key,
+        status=solution.status.value,
+        objective=solution.objective,
+        upper_bound=solution.upper_bound,
+        total_score=solution.total_score,
+        kept_score=solution.unshifted_objective,
+        kept=solution.kept,
+        entries=math.prod(solution.mask.shape),
+        solve_s=solution.stats["solve_s"],
+        solver=solution.stats["solver"],
+        device=str(solution.stats.get("device", "cpu")),
+        blocks=counts.blocks if has_whole_blocks else None,
+        two_four=counts.is_two_four,
+        diversity=_diversity(solution.pattern) if shard.first == 0 else None,
+        spectrum=_spectrum(work, solution, updated) if work.specification.options.spectrum else None,
+        update=None if updated is None else updated.report,
+    )
 
 
-def compare(store: BlobStore, tensor: PlannedTensor, shard: Shard, report: ShardReport) -> ShardReport:
+def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     """Count what changed against the tensor's previous mask.
 
     Raises:
         PreviousGoneError: If that mask is gone.
     """
+    tensor, shard = work.tensor, work.shard
     if tensor.previous is None or report.result is None:
         return report
     shape = (shard.last - shard.first, *tensor.shape[1:])
-    now = np.frombuffer(store.get(result_name(report.result)), np.uint8).reshape(shape[0], -1)
+    now = np.frombuffer(work.store.get(result_name(report.result)), np.uint8).reshape(shape[0], -1)
     try:
-        before = np.concatenate([*_rows(store, tensor.previous, shard, shape)])
+        before = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
     except FileNotFoundError:
         raise PreviousGoneError from None
     added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in (now & ~before, before & ~now))
@@ -61,27 +80,32 @@ def _rows(
             continue
         width = int(np.prod(shape[1:-1])) * (shape[-1] if part.is_bool else masks.packed_width(shape))
         start, stop = (part.start + (row - part.first) * width for row in (first, last))
-        found = np.frombuffer(store.get_range(part.blob, start, stop), np.uint8)
+        packed = np.frombuffer(store.get_range(part.blob, start, stop), np.uint8)
         if part.is_bool:
-            found = masks.pack(found.reshape(last - first, *shape[1:]) != 0)
-        yield found.reshape(last - first, -1)
+            packed = masks.pack(packed.reshape(last - first, *shape[1:]) != 0)
+        yield packed.reshape(last - first, -1)
 
 
 def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
     if not isinstance(pattern, ms.NM):
         return None
-    found = ms.diversity(pattern)
+    diversity = ms.diversity(pattern)
     return DiversityReport(
-        rows=found.rows,
-        cols=found.cols,
-        count=None if found.count is None else str(found.count),
-        log2_count=found.log2_count,
-        bits_per_weight=found.bits_per_weight,
-        method=found.method,
-        log2_published=found.log2_published,
+        rows=diversity.rows,
+        cols=diversity.cols,
+        count=None if diversity.count is None else str(diversity.count),
+        log2_count=diversity.log2_count,
+        bits_per_weight=diversity.bits_per_weight,
+        method=diversity.method,
+        log2_published=diversity.log2_published,
     )
 
 
-def _spectrum(weight: npt.NDArray[Any], mask: Any) -> SpectrumReport:
-    found = measures.spectrum(weight, mask)
-    return SpectrumReport(least=found.least, mean=found.mean, most=found.most)
+def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
+    """Measure singular values of the masked weight: the shard is all of it."""
+    tensor = work.tensor
+    weight = (
+        load_rows(work.store, tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
+    )
+    values = measures.spectrum(weight, solution.mask)
+    return SpectrumReport(least=values.least, mean=values.mean, most=values.most)

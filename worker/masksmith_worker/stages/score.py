@@ -1,4 +1,4 @@
-"""Scores of a shard: reads no more than they need, and works out once what all shards of a tensor share."""
+"""Score: reads no more than a shard's scores need, and works out once what all shards of a tensor share."""
 
 from __future__ import annotations
 
@@ -6,30 +6,48 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from obstore.exceptions import BaseError as StoreError
 
-from masksmith import scores
-from masksmith_state.blobs.store import BlobStore, statistic_name, upload_name
+from masksmith import ScoresError, scores
+from masksmith_state.blobs.store import BlobStore, statistic_name
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
-from masksmith_wire.dtypes import to_numpy
-from masksmith_wire.scores import parse_scores
+from masksmith_wire.scores import ScoreMethod
 
-Array = npt.NDArray[Any]
+from .load import Array, load_rows
+from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
-"""Entries read at a time where all rows of a tensor have a say; belongs to the tensor, lest shards change a sum."""
+"""Entries read at a time where all rows of a tensor have a say; belongs to the tensor, so that shards change no sum."""
 BY_ROW = ("gradient", "gradient_rms", "scores")
 """Statistics of the weight's own shape."""
 
 
-class DamagedUploadError(Exception):
-    """An upload is not what it was when it came."""
+class CalibrationError(Exception):
+    """Weights or statistics hold what no score can be made of.
 
-    def __init__(self, digest: str) -> None:
-        super().__init__(digest)
-        self.digest = digest
+    Attributes:
+        reason: What is wrong.
+        index: Where, in the statistic's own shape, if it is one entry.
+    """
+
+    def __init__(self, error: ScoresError) -> None:
+        super().__init__(str(error))
+        self.reason, self.index = error.reason, error.index
+
+
+def score_shard(work: ShardWork) -> Array:
+    """Score a shard's rows.
+
+    Raises:
+        CalibrationError: If weights or statistics hold what no score can be made of.
+        UploadGoneError: If an upload is gone.
+    """
+    try:
+        return Scoring(work.store, work.tensor, work.specification.scores, work.check).rows(
+            work.shard.first, work.shard.last
+        )
+    except ScoresError as error:
+        raise CalibrationError(error) from None
 
 
 class Scoring:
@@ -38,21 +56,20 @@ class Scoring:
     Args:
         store: Where weights and statistics are.
         tensor: The tensor.
-        text: The method, as jobs name it.
+        method: How it is scored.
         check: Called now and then; what it raises stops the work.
     """
 
-    def __init__(self, store: BlobStore, tensor: PlannedTensor, text: str, check: Callable[[], None]) -> None:
+    def __init__(self, store: BlobStore, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]) -> None:
         self._store, self._tensor, self._check = store, tensor, check
-        self._method = parse_scores(text)
-        self._options = dict(self._method.options)
+        self._method, self._options = method, dict(method.options)
 
     def rows(self, first: int, last: int) -> Array:
         """Give the scores of some rows.
 
         Raises:
             ScoresError: If weights or statistics hold what no score can be made of.
-            FileNotFoundError: If an upload is gone.
+            UploadGoneError: If an upload is gone.
         """
         if self._method.block is not None:
             return self._whole_blocks(first, last, self._method.block[0])
@@ -67,18 +84,18 @@ class Scoring:
 
     def _score(self, first: int, last: int, **more: Any) -> Array:
         tensor, method = self._tensor, self._method
-        given, kind, options = None, None, self._options | more
+        statistic, kind, options = None, None, self._options | more
         if tensor.statistic is not None:
             kind = tensor.statistic.name
             if kind == "gram":
-                given, kind, options = self._shared(self._inverse_diagonal), "inverse_diagonal", {}
+                statistic, kind, options = self._shared(self._inverse_diagonal), "inverse_diagonal", {}
             else:
-                given = read_rows(self._store, tensor.statistic, *self._span(kind, first, last))
-        if method.name == "given" and given is not None:
-            return given
-        weight = read_rows(self._store, tensor, first, last)
-        found: Array = scores.by_name(method.name, weight, given, kind, name=tensor.name, **options)
-        return found
+                statistic = load_rows(self._store, tensor.statistic, *self._span(kind, first, last))
+        if method.name == "given" and statistic is not None:
+            return statistic
+        weight = load_rows(self._store, tensor, first, last)
+        result: Array = scores.by_name(method.name, weight, statistic, kind, name=tensor.name, **options)
+        return result
 
     def _span(self, kind: str, first: int, last: int) -> tuple[int, int]:
         assert self._tensor.statistic is not None
@@ -98,7 +115,7 @@ class Scoring:
     def _column_sums(self) -> Array:
         total = np.zeros(self._tensor.shape[1:])
         for first, last in self._slices():
-            total += scores.column_sums(read_rows(self._store, self._tensor, first, last))
+            total += scores.column_sums(load_rows(self._store, self._tensor, first, last))
         return total
 
     def _channels(self) -> Array:
@@ -111,8 +128,8 @@ class Scoring:
 
     def _inverse_diagonal(self) -> Array:
         assert self._tensor.statistic is not None
-        gram = read_rows(self._store, self._tensor.statistic, *self._span("gram", 0, 0))
-        return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)  # type: ignore[arg-type]
+        gram = load_rows(self._store, self._tensor.statistic)
+        return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _shared(self, work: Callable[[], Array]) -> Array:
         """Work out what all shards need, unless another one did: `[any]` float64, kept in the store."""
@@ -122,28 +139,6 @@ class Scoring:
         try:
             return np.frombuffer(self._store.get(statistic_name(key)), "<f8")
         except FileNotFoundError:
-            found = work().astype("<f8")
-            self._store.put(statistic_name(key), found.tobytes())
-            return found.reshape(-1)
-
-
-def read_rows(store: BlobStore, tensor: PlannedTensor, first: int, last: int) -> Array:
-    """Read some rows of a tensor, and no other bytes.
-
-    Raises:
-        FileNotFoundError: If its upload is gone.
-        DamagedUploadError: If it is shorter than it was.
-    """
-    start, stop = (tensor.start + row * tensor.row_bytes for row in (first, last))
-    name = upload_name(tensor.digest)
-    try:
-        data = store.get_range(name, start, stop)
-    except StoreError:
-        # What begins behind the end is an error of the store's, too.
-        size = store.size(name)
-        if size is not None and size < stop:
-            raise DamagedUploadError(tensor.digest) from None
-        raise
-    if len(data) < stop - start:
-        raise DamagedUploadError(tensor.digest)
-    return to_numpy(data, tensor.dtype, (last - first, *tensor.shape[1:]))
+            values = work().astype("<f8")
+            self._store.put(statistic_name(key), values.tobytes())
+            return values.reshape(-1)

@@ -1,23 +1,21 @@
-"""Updated weights of a shard: what the mask keeps makes up for what it drops."""
+"""Update: the kept weights of a shard make up for what the mask drops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import masksmith as ms
-from masksmith_state.blobs.store import BlobStore
-from masksmith_state.jobs.shards import PlannedTensor, Shard
-from masksmith_wire.documents import MasksOptions, UpdateReport
+from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
-from masksmith_wire.updates import parse_update
+from masksmith_wire.updates import UpdateMethod
 
-from .score import read_rows
+from .load import load_rows
+from .work import ShardWork
 
 
 @dataclass(frozen=True)
-class Updated:
+class UpdatedShard:
     """A shard's weights in the tensor's own dtype, the mask that they belong to, and what they cost the output."""
 
     solution: ms.Solution
@@ -25,45 +23,34 @@ class Updated:
     report: UpdateReport
 
 
-def update_rows(
-    store: BlobStore,
-    tensor: PlannedTensor,
-    shard: Shard,
-    options: MasksOptions,
-    solution: ms.Solution,
-    check: Callable[[], None],
-) -> Updated:
-    """Update the weights of some rows.
+def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -> UpdatedShard:
+    """Update a shard's weights.
 
     Args:
-        store: Where weights and Gram matrix are.
-        tensor: The tensor.
-        shard: Its rows.
-        options: The job's.
-        solution: The rows' mask: the one to reconstruct on, or the one that ADMM starts from.
-        check: Called now and then; what it raises stops the work.
+        work: The shard.
+        method: How.
+        solution: Its mask: the one to reconstruct on, or the one that ADMM starts from.
 
     Raises:
         UpdateError: If weights or Gram matrix cannot be used.
-        FileNotFoundError: If an upload is gone.
+        UploadGoneError: If an upload is gone.
     """
-    assert options.update is not None
+    tensor = work.tensor
     assert tensor.gram is not None
-    method = parse_update(options.update)
-    weight = read_rows(store, tensor, shard.first, shard.last)
-    gram = read_rows(store, tensor.gram, 0, tensor.gram.shape[0])
-    asked: dict[str, Any] = {
+    weight = load_rows(work.store, tensor, work.shard.first, work.shard.last)
+    gram = load_rows(work.store, tensor.gram)
+    options: dict[str, Any] = {
         "threads": 1,
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
-        "on_progress": lambda done, total: check(),
+        "on_progress": work.on_progress,
         **method.options,
     }
     if method.name == "reconstruct":
-        update = ms.reconstruct(weight, solution.mask, gram, **asked)
-        return Updated(solution, to_bytes(update.weight, tensor.dtype), _report(update, None))
-    rule = ms.parse(options.pattern, axis=options.axis, ragged=options.ragged)
-    found = ms.admm(weight, gram, rule, solver=options.solver, start=solution, **asked)
-    return Updated(found.solution, to_bytes(found.weight, tensor.dtype), _report(found, found.solves))
+        update = ms.reconstruct(weight, solution.mask, gram, **options)
+        return UpdatedShard(solution, to_bytes(update.weight, tensor.dtype), _report(update, None))
+    solver = work.specification.options.solver
+    pruned = ms.admm(weight, gram, work.specification.pattern, solver=solver, start=solution, **options)
+    return UpdatedShard(pruned.solution, to_bytes(pruned.weight, tensor.dtype), _report(pruned, pruned.solves))
 
 
 def _report(update: ms.Update, solves: int | None) -> UpdateReport:

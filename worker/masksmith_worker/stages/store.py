@@ -1,0 +1,41 @@
+"""Store: results under a key made of everything that determines them, so that no shard is solved twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+import masksmith as ms
+from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, weights_name
+from masksmith_state.jobs.model import ShardReport
+from masksmith_wire import masks
+
+from .update import UpdatedShard
+from .work import ShardWork
+
+
+def load_result(work: ShardWork, key: str) -> ShardReport | None:
+    """Read the report of a result that is stored already; None if there is none."""
+    # The masks and weights themselves may have been deleted since.
+    wanted = [result_name(key)] if work.specification.update is None else [result_name(key), weights_name(key)]
+    if any(work.store.size(name) is None for name in wanted):
+        return None
+    try:
+        report = ShardReport.model_validate_json(work.store.get(result_report_name(key)))
+    except FileNotFoundError:
+        return None
+    return report.model_copy(update={"remembered": True})
+
+
+def store_result(
+    store: BlobStore, key: str, mask: npt.NDArray[np.bool_], updated: UpdatedShard | None, report: ShardReport
+) -> None:
+    """Write a mask, its weights if they were updated, and then the report whose presence proves both.
+
+    A result that a time limit ended has no report here: it is no other job's result.
+    """
+    if updated is not None:
+        store.put(weights_name(key), updated.data)
+    store.put(result_name(key), masks.pack(mask).tobytes())
+    if report.status != ms.Status.TIME_LIMIT.value:
+        store.put(result_report_name(key), report.model_dump_json().encode())
