@@ -17,8 +17,14 @@ from masksmith_worker.stages import solve as solve_stage
 
 
 @pytest.fixture
-def runner(records, store):
-    return ShardRunner(records, store, lease_s=30.0)
+def runner_with(records, store):
+    """Make a runner with other settings than `runner` has."""
+    return lambda **options: ShardRunner(records, store, **{"lease_s": 30.0} | options)
+
+
+@pytest.fixture
+def runner(runner_with):
+    return runner_with()
 
 
 @pytest.fixture

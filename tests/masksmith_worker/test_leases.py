@@ -3,7 +3,6 @@
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,9 +74,11 @@ def test_a_canceled_shard_stops(runner, submit, monkeypatch, in_background):
     assert not [name for name in files(runner.store) if name.endswith(".json")]
 
 
-def test_a_canceled_shard_that_does_not_stop_is_killed_after_its_grace(runner, submit, monkeypatch, in_background):
+def test_a_canceled_shard_that_does_not_stop_is_killed_after_its_grace(
+    runner, runner_with, submit, monkeypatch, in_background
+):
     slow, job, killed = Slow(monkeypatch, deaf=True), submit({"w": WEIGHT}), threading.Event()
-    word = in_background(replace(runner, grace_s=0.2, abort=killed.set), job)
+    word = in_background(runner_with(grace_s=0.2, abort=killed.set), job)
     assert slow.entered.wait(20)
     runner.records.cancel(job)
     assert killed.wait(20)
@@ -85,9 +86,9 @@ def test_a_canceled_shard_that_does_not_stop_is_killed_after_its_grace(runner, s
     assert word() == "lost"
 
 
-def test_one_that_stops_in_time_is_not_killed(runner, submit, monkeypatch, in_background):
+def test_one_that_stops_in_time_is_not_killed(runner, runner_with, submit, monkeypatch, in_background):
     slow, job, killed = Slow(monkeypatch), submit({"w": WEIGHT}), threading.Event()
-    word = in_background(replace(runner, grace_s=5.0, abort=killed.set), job)
+    word = in_background(runner_with(grace_s=5.0, abort=killed.set), job)
     assert slow.entered.wait(20)
     runner.records.cancel(job)
     assert word() == "stopped"
@@ -108,9 +109,9 @@ def test_a_shard_whose_lease_was_lost_is_not_struck(runner, submit, monkeypatch,
     assert runner.records.renew(other, 60)
 
 
-def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, submit, monkeypatch, in_background):
+def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, runner_with, submit, monkeypatch, in_background):
     slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
-    word = in_background(replace(runner, lease_s=0.5), job)
+    word = in_background(runner_with(lease_s=0.5), job)
     assert slow.entered.wait(20)
     until = time.monotonic() + 1.2
     while time.monotonic() < until:
@@ -119,11 +120,11 @@ def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, submit, monke
     assert word() == "completed"
 
 
-def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, submit, monkeypatch, in_background):
+def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, runner_with, submit, monkeypatch, in_background):
     slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
     for _ in range(5):
         slow.entered.clear()
-        stopping = replace(runner, stopping=threading.Event(), attempts=2)
+        stopping = runner_with(attempts=2)
         word = in_background(stopping, job)
         assert slow.entered.wait(20)
         stopping.stopping.set()
@@ -187,12 +188,12 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
     assert "disk" in error.message
 
 
-def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, submit, in_background, monkeypatch):
+def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, runner_with, submit, in_background, monkeypatch):
     monkeypatch.setattr(part_runner, "STORE_PAUSE_S", 0.05)
     job = submit({"w": WEIGHT})
     blocked = Path(runner.store.url) / "masks"
     blocked.write_bytes(b"")
-    word = in_background(replace(runner, store_patience_s=60.0), job)
+    word = in_background(runner_with(store_patience_s=60.0), job)
     time.sleep(0.3)
     blocked.unlink()
     assert word() == "completed"

@@ -37,18 +37,18 @@ def main() -> None:
     queue = own_queue(settings)
     name, device = settings.worker_name, settings.worker_device
     bench = announcement(name, device, all_kernels()) if settings.worker_role == "bench" else None
-    presence = Heartbeat(records, name, device, settings.slots, [queue], bench)
+    heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
     sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
     pools: list[Any] = []
 
     def ready(pool: Any) -> None:
         pools.append(pool)
-        presence.start()
+        heartbeat.start()
         sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
 
     def stopping() -> None:
-        presence.end()
+        heartbeat.end()
         for pool in pools:
             for process in pool.info["processes"]:
                 with contextlib.suppress(ProcessLookupError):
@@ -74,7 +74,7 @@ def main() -> None:
     finally:
         if sweeper.is_alive():
             sweeper.stop()
-            presence.stop()
+            heartbeat.stop()
 
 
 if __name__ == "__main__":

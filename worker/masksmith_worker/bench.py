@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,11 +25,13 @@ from .part_runner import Check, PartRunner
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class CaseRunner(PartRunner):
-    """Measures cases of benchmarks; peaks, and what two cases share, are found once."""
+    """Measures cases of benchmarks; takes the same arguments as `PartRunner`.
 
-    _benches: dict[str, Bench] = field(default_factory=dict)
+    Peaks, and what two cases of a job share, are measured once: the bench of the latest job is kept.
+    """
+
+    _bench: tuple[str, Bench] | None = None
 
     @cached_property
     def kernels(self) -> Mapping[str, Kernel]:
@@ -38,7 +39,7 @@ class CaseRunner(PartRunner):
         return all_kernels()
 
     def place(self, job: str) -> AbstractContextManager[object]:
-        """Take no place yet: the device is waited for under the lease, so that the job is seen to go on."""
+        """Share nothing yet: the device is waited for under the lease, so that the job shows progress."""
         return nullcontext()
 
     def failed(self, error: TensorError) -> CaseReport:
@@ -52,7 +53,7 @@ class CaseRunner(PartRunner):
             raise StoppedError
         case = CaseResult.read_case(planned.case)
         try:
-            bench = self._bench(lease.job, record.benchmark)
+            bench = self._bench_of(lease.job, record.benchmark)
             result = self._alone(bench, case, check)
         except (BenchmarkError, FileNotFoundError) as error:
             return self._report(lease, str(case), CaseReport(error=TensorError(code=_code(error), message=str(error))))
@@ -78,15 +79,14 @@ class CaseRunner(PartRunner):
         self.records.add_event(lease, "case", data)
         return report
 
-    def _bench(self, job: str, plan: BenchmarkPlan) -> Bench:
-        if job not in self._benches:
-            options = plan.options
-            given = {name: self._mask(mask) for name, mask in plan.masks.items()}
-            self._benches.clear()
-            self._benches[job] = Bench(
-                self.kernels, self.device, options.rounds, options.threads, options.seed, given
-            )  # fmt: skip
-        return self._benches[job]
+    def _bench_of(self, job: str, plan: BenchmarkPlan) -> Bench:
+        if self._bench is None or self._bench[0] != job:
+            options, known = plan.options, {name: self._mask(mask) for name, mask in plan.masks.items()}
+            # Two benches at once could be more than the device holds.
+            self._bench = None
+            bench = Bench(self.kernels, self.device, options.rounds, options.threads, options.seed, known)
+            self._bench = job, bench
+        return self._bench[1]
 
     def _mask(self, planned: PlannedMask) -> npt.NDArray[np.bool_]:
         parts = []
@@ -103,12 +103,12 @@ class CaseRunner(PartRunner):
 def announcement(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
     """Say which kernels there are, and what keeps which of them from running here."""
     kind = device.partition(":")[0]
-    found = []
+    announced = []
     for kernel in kernels.values():
         elsewhere = kernel.declaration.support and kind not in kernel.declaration.support
         obstacle = f"it does not run on {kind}" if elsewhere else kernel.obstacle(device)
-        found.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
-    return BenchWorker(name=name, device=device, kernels=found)
+        announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
+    return BenchWorker(name=name, device=device, kernels=announced)
 
 
 def _code(error: Exception) -> Code:

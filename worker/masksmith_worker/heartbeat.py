@@ -1,4 +1,4 @@
-"""Tells the service that this worker lives, for as long as it does."""
+"""The heartbeat by which the service knows that this worker is alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Announces a worker every few seconds; removees it when stopped."""
+    """Announces a worker every few seconds; removes it when stopped."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Heartbeat(threading.Thread):
         queues: list[str],
         bench: BenchWorker | None = None,
     ) -> None:
-        super().__init__(name="presence", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._records = records
         self._info = WorkerInfo(
             name=name,
@@ -47,11 +47,11 @@ class Heartbeat(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Announce now and then; remove in the end."""
+        """Announce now and then; remove it in the end."""
         while not self._over.is_set():
-            self._tell("announce", self._announce)
+            self._attempt("announce", self._announce)
             self._over.wait(SILENCE_S / 5)
-        self._tell("remove", self._remove)
+        self._attempt("remove", self._remove)
 
     def end(self) -> None:
         """Ask the thread to end; safe in a signal handler."""
@@ -74,7 +74,7 @@ class Heartbeat(threading.Thread):
             self._records.bench_workers.remove(self._info.name)
 
     @staticmethod
-    def _tell(what: str, call: Callable[[], None]) -> None:
+    def _attempt(what: str, call: Callable[[], None]) -> None:
         try:
             call()
         except redis.RedisError as error:

@@ -1,4 +1,4 @@
-"""Keeps a lease alive while its shard is being solved, and says when to stop."""
+"""Renews a lease while its part of a job is being worked on, and says when to stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
-    """The job was canceled, the lease lost, or the worker told to stop, while the shard was being solved."""
+    """The job was canceled, the lease was lost, or the worker is to stop, while the part was being worked on."""
 
 
 class LeaseRenewer:
@@ -28,7 +28,7 @@ class LeaseRenewer:
         lease: The lease.
         lease_s: Seconds it lasts without renewal.
         stopping: Set when the worker is to stop.
-        grace_s: Seconds that a shard which is no longer ours may go on before `abort` is called.
+        grace_s: Seconds that a part may go on after its lease was lost, before `abort` is called.
         abort: Ends the process.
     """
 
@@ -44,7 +44,7 @@ class LeaseRenewer:
         self._records, self._lease, self._lease_s = records, lease, lease_s
         self._stopping, self._grace_s, self._abort = stopping, grace_s, abort
         self._lost, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_over, name="lease", daemon=True)
 
     def check(self) -> None:
         """Raise once there is no use in going on.
@@ -65,16 +65,16 @@ class LeaseRenewer:
         self._over.set()
         self._thread.join()
 
-    def _keep(self) -> None:
-        while self._is_ours():
+    def _renew_until_over(self) -> None:
+        while self._renew():
             if self._over.wait(min(self._lease_s / 5, 1.0)):
                 return
         self._lost.set()
         if not self._over.wait(self._grace_s) and self._abort is not None:
-            log.error("shard %s/%d does not stop though it is no longer ours", self._lease.job, self._lease.shard)
+            log.error("shard %s/%d does not stop though its lease is lost", self._lease.job, self._lease.shard)
             self._abort()
 
-    def _is_ours(self) -> bool:
+    def _renew(self) -> bool:
         try:
             return self._records.renew(self._lease, self._lease_s)
         except redis.RedisError:

@@ -1,4 +1,4 @@
-"""Doing one part of a job under a lease: what all kinds of jobs have in common."""
+"""Runs one part of a job under a lease."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import redis
 from obstore.exceptions import BaseError as StoreError
@@ -27,11 +26,10 @@ STORE_PAUSE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class PartRunner(ABC):
-    """Everything that a part of a job needs.
+    """Does one part of a job, a shard or a case, under a lease: what all kinds of jobs have in common.
 
-    Attributes:
+    Args:
         records: Job records.
         store: Uploads and results.
         device: What reports name.
@@ -40,26 +38,35 @@ class PartRunner(ABC):
         store_patience_s: Seconds that a part waits for a store that fails, before the attempt has failed.
         grace_s: Seconds that a canceled part may take to stop.
         abort: Ends this process when a canceled part takes longer.
-        stopping: Set when this process is to stop: the part under way is given back.
         device_lock: Lock of the device, where other processes use it too.
+
+    Attributes:
+        stopping: Set when this process is to stop: the part under way is given back.
     """
 
-    records: JobRecords
-    store: BlobStore
-    device: str = "cpu"
-    lease_s: float = 15.0
-    attempts: int = 3
-    store_patience_s: float = 0.0
-    grace_s: float = 10.0
-    abort: Callable[[], None] | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)
-    device_lock: DeviceLock | None = None
+    def __init__(
+        self,
+        records: JobRecords,
+        store: BlobStore,
+        *,
+        device: str = "cpu",
+        lease_s: float = 15.0,
+        attempts: int = 3,
+        store_patience_s: float = 0.0,
+        grace_s: float = 10.0,
+        abort: Callable[[], None] | None = None,
+        device_lock: DeviceLock | None = None,
+    ) -> None:
+        self.records, self.store, self.device, self.device_lock = records, store, device, device_lock
+        self._lease_s, self._attempts, self._store_patience_s = lease_s, attempts, store_patience_s
+        self._grace_s, self._abort = grace_s, abort
+        self.stopping = threading.Event()
 
     def run(self, job: str, index: int) -> str:
-        """Do part `index` of a job, unless somebody else does or did.
+        """Do part `index` of a job, unless another process does or did.
 
         Returns:
-            One word for the log: `struck`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
+            One word for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
         """
         try:
             with self.place(job):
@@ -82,21 +89,21 @@ class PartRunner(ABC):
         """Make the report of a part that failed."""
 
     def _run(self, job: str, index: int) -> str:
-        lease = self.records.take(job, index, lease_s=self.lease_s, attempts=self.attempts)
+        lease = self.records.take(job, index, lease_s=self._lease_s, attempts=self._attempts)
         if isinstance(lease, str):
             return lease
         began = time.monotonic()
         try:
-            with LeaseRenewer(self.records, lease, self.lease_s, self.stopping, self.grace_s, self.abort) as keeper:
-                report = self._work_patiently(lease, began, keeper.check)
+            with LeaseRenewer(self.records, lease, self._lease_s, self.stopping, self._grace_s, self._abort) as renewer:
+                report = self._work_patiently(lease, began, renewer.check)
             return "completed" if self.records.complete(lease, report, time.monotonic() - began) else "lost"
         except StoppedError:
             return "stopped"
         except redis.RedisError:
             raise
         except Exception as error:
-            # What failed may pass the next time; the last attempt says what it was, lest a bug pass for a dead worker.
-            if lease.attempt >= self.attempts:
+            # It may pass the next time; the last attempt names it, so that a bug is not taken for a dead worker.
+            if lease.attempt >= self._attempts:
                 self.records.complete(lease, self.failed(_crash(error)))
             raise
         finally:
@@ -104,7 +111,7 @@ class PartRunner(ABC):
 
     def _work_patiently(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
         """Work, again and again while the store fails: a disk is freed, a bucket comes back."""
-        until = time.monotonic() + self.store_patience_s
+        until = time.monotonic() + self._store_patience_s
         while True:
             try:
                 return self.work(lease, taken, check)

@@ -12,25 +12,25 @@ def poll(condition, timeout_s=20.0):
 
 
 def test_a_worker_is_known_while_it_lives(records):
-    presence = Heartbeat(records, "w", "cpu", 2, ["masksmith.cpu"])
-    presence.start()
+    heartbeat = Heartbeat(records, "w", "cpu", 2, ["masksmith.cpu"])
+    heartbeat.start()
     poll(records.workers.present)
     (info,) = records.workers.present()
     assert (info.name, info.device, info.slots, info.queues) == ("w", "cpu", 2, ["masksmith.cpu"])
-    presence.stop()
+    heartbeat.stop()
     assert records.workers.present() == []
-    assert not presence.is_alive()
+    assert not heartbeat.is_alive()
 
 
 def test_it_outlives_an_absent_broker(fragile_valkey, monkeypatch):
     monkeypatch.setattr("masksmith_worker.heartbeat.SILENCE_S", 0.2)
     records = JobRecords(fragile_valkey.url)
-    presence = Heartbeat(records, "w", "cpu", 2, [])
-    presence.start()
+    heartbeat = Heartbeat(records, "w", "cpu", 2, [])
+    heartbeat.start()
     try:
         fragile_valkey.start()
         poll(records.workers.present)
     finally:
         fragile_valkey.stop()
-        presence.stop()
+        heartbeat.stop()
         records.redis.close()
