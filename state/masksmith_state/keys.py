@@ -68,8 +68,8 @@ class Keys:
         """
         key = secrets.token_hex(5)
         token = f"msk_{key}_{secrets.token_urlsafe(32)}"
-        given = (quotas or Quotas()).model_dump(exclude_none=True)
-        info = KeyInfo(id=key, name=name, role=role, created_at=datetime.now(UTC), **given)
+        limits = (quotas or Quotas()).model_dump(exclude_none=True)
+        info = KeyInfo(id=key, name=name, role=role, created_at=datetime.now(UTC), **limits)
         fields = info.model_dump(mode="json", exclude={"id"}, exclude_none=True) | {"hash": hash_token(token)}
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(key_key(key), mapping=cast("dict[Any, Any]", fields))
@@ -87,7 +87,7 @@ class Keys:
         return read_key(key, cast("dict[str, Any]", self._redis.hgetall(key_key(key))))
 
     def revoke(self, key: str) -> bool:
-        """Take a key's rights away for good; what it has made stays, and is the admins' to see.
+        """Revoke a key for good; what it made stays, and only admins see it.
 
         Returns:
             Whether there is such a key.
@@ -119,8 +119,8 @@ def read_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
 
 def key_of(token: str) -> str | None:
     """Give the id of the key that a token claims to be, or None where it has not even the form."""
-    found = TOKEN.fullmatch(token)
-    return found[1] if found else None
+    match = TOKEN.fullmatch(token)
+    return match[1] if match else None
 
 
 def hash_token(token: str) -> str:

@@ -55,8 +55,8 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
         name: info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
         for name, info in infos.items()
     }
-    told = {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
-    return build_header({name: ("BOOL" if as_bool else "U8", shape) for name, shape in shapes.items()}, told)
+    metadata = {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
+    return build_header({name: ("BOOL" if as_bool else "U8", shape) for name, shape in shapes.items()}, metadata)
 
 
 def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:

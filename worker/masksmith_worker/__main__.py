@@ -24,11 +24,11 @@ from .tasks import app
 log = logging.getLogger("masksmith_worker")
 
 STOP_GRACE_S = 7.0
-"""Seconds that shards have to be given back after the worker was told to stop."""
+"""Seconds that shards have to be given back once the worker is to stop."""
 
 
 def main() -> None:
-    """Start the worker and its two side threads; returns when it has been told to stop and has drained."""
+    """Start the worker and its two side threads; returns after a signal to stop, when it has drained."""
     settings = Settings()
     configure_logging(settings)
     # Inherited by the pool's processes, so that the signal does not kill one that is still starting.

@@ -19,7 +19,7 @@ from masksmith_state.telemetry import logs
 from .settings import Settings
 
 STOP_SIGNAL = signal.SIGUSR2
-"""Tells a pool process to give its shard back."""
+"""Signal on which a pool process gives its shard back."""
 
 
 def create_app(settings: Settings) -> Celery:
@@ -82,13 +82,13 @@ def enqueue(app: Celery, job: str, shard: int, queue: str) -> None:
 
 
 def run(app: Celery, settings: Settings, on_ready: Callable[[Any], None], on_stop: Callable[[], None]) -> None:
-    """Work until told to stop.
+    """Work until a signal to stop.
 
     Args:
         app: The application.
         settings: Name, device, log level.
         on_ready: Called with the pool once the worker listens.
-        on_stop: Called inside the signal handler when it is told to stop: it may wait for nobody.
+        on_stop: Called inside the signal handler when the worker is to stop: it must not block.
     """
     # Celery warns of root for the sake of pickle, which this worker does not accept; and, when the broker goes away, of
     # tasks that go on meanwhile, which is just what they shall do.

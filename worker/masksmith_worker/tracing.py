@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Tells a collector about shards; all shards of a job make one trace.
+    """Sends a span of each shard to a collector; all shards of a job make one trace.
 
     Args:
-        otlp_url: The collector's address; nothing is told without one.
+        otlp_url: The collector's address; no spans are sent without one.
     """
 
     def __init__(self, otlp_url: str) -> None:
@@ -24,16 +24,16 @@ class Spans:
 
     @contextmanager
     def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
-        """Measure a shard; what is put into the dict goes into the span."""
-        found: dict[str, str] = {}
+        """Measure a shard; members of the dict become attributes of the span."""
+        outcome: dict[str, str] = {}
         if self._provider is None:
-            yield found
+            yield outcome
             return
         tracer = self._provider.get_tracer("masksmith")
         named: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
         with tracer.start_as_current_span("shard", tracing.trace_of(job), attributes=named) as span:
-            yield found
-            for name, value in found.items():
+            yield outcome
+            for name, value in outcome.items():
                 span.set_attribute(f"masksmith.{name}", value)
 
     def stop(self) -> None:

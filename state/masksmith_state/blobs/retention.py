@@ -85,9 +85,9 @@ class Retention:
         return sum(self.records.delete(job) for job in jobs)
 
     def _expire_uploads(self, before: float) -> int:
-        found = cast("list[str]", self.records.redis.zrangebyscore("masksmith:uploads", "-inf", before, 0, AT_ONCE))
-        held = (member.rpartition(":") for member in found)
-        return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in held)
+        members = cast("list[str]", self.records.redis.zrangebyscore("masksmith:uploads", "-inf", before, 0, AT_ONCE))
+        pairs = (member.rpartition(":") for member in members)
+        return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in pairs)
 
     def _free_orphans(self, now: float) -> int:
         # The store's clock may be another one, and what was just written is about to be held.

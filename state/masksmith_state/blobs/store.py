@@ -32,7 +32,7 @@ class BlobStore:
     Args:
         url: A directory, or an object store's URL such as `s3://bucket/prefix`.
         make: Make the directory where there is none. One process does so when the store is founded; others wait for
-            it, lest a process that starts while the directory is away put an empty one in its place.
+            it, so that a process that starts while the directory is unmounted puts no empty one in its place.
     """
 
     def __init__(self, url: str, *, make: bool = False) -> None:
@@ -96,7 +96,7 @@ class BlobStore:
         return None
 
     def _found(self, read: Callable[[], T]) -> T:
-        """Tell a blob that is missing from a store that is."""
+        """Read, and distinguish a missing blob from a missing store."""
         try:
             return read()
         except FileNotFoundError:
@@ -108,11 +108,11 @@ class BlobStore:
         """Refuse a directory that is gone, or that is no longer the one it was because its disk was unmounted."""
         if self._is_bucket:
             return
-        found = self._look()
+        now = self._look()
         if self._place is None:
             return
         # A disk that is mounted again may have another device number, and a folder made anew another inode.
-        if found.st_dev != self._place.st_dev and found.st_ino != self._place.st_ino:
+        if now.st_dev != self._place.st_dev and now.st_ino != self._place.st_ino:
             raise GenericError(f"another file system lies at {self.url} than at the start: is its disk mounted?")
 
     def _look(self) -> os.stat_result:
@@ -122,7 +122,7 @@ class BlobStore:
             raise GenericError(f"the store {self.url} is gone: {error.strerror}") from None
 
     def delete(self, name: str) -> None:
-        """Forget a blob; deleting what does not exist changes nothing."""
+        """Delete a blob; deleting what does not exist changes nothing."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, name)
 
@@ -135,8 +135,8 @@ class BlobStore:
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
         """Give the blobs below a folder, each with the time when it was written."""
         for page in obstore.list(self._store, folder + "/", chunk_size=1000):
-            for found in page:
-                yield str(found["path"]), found["last_modified"].timestamp()
+            for entry in page:
+                yield str(entry["path"]), entry["last_modified"].timestamp()
 
     def rename(self, old: str, new: str) -> None:
         """Give a blob another name, replacing what had it."""
@@ -168,10 +168,10 @@ class BlobStore:
     def clear_leftovers(self, age_s: float = LEFTOVER_AFTER_S) -> int:
         """Delete what writers that were killed left half-written in a local directory; buckets have rules for that.
 
-        Statistics go too: whoever needs them again works them out again.
+        Statistics go too: they are worked out again when they are needed.
 
         Args:
-            age_s: Seconds without a change after which nobody can still be writing.
+            age_s: Seconds without a change after which no writer can be left.
 
         Returns:
             The number of files deleted.
@@ -196,8 +196,8 @@ class BlobStore:
         Raises:
             FileNotFoundError: If there is none.
         """
-        found = await obstore.get_async(self._store, name)
-        async for piece in found.stream(min_chunk_size=2**20):
+        blob = await obstore.get_async(self._store, name)
+        async for piece in blob.stream(min_chunk_size=2**20):
             yield bytes(piece)
 
 

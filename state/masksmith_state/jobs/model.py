@@ -20,7 +20,7 @@ from .shards import PlannedTensor, Shard
 
 
 class Plan(BaseModel):
-    """A masks job made ready: options, located tensors, and what was left out."""
+    """The plan of a masks job: options, located tensors, and what was left out."""
 
     options: MasksOptions
     tensors: list[PlannedTensor]
@@ -56,7 +56,7 @@ class ShardReport(BaseModel):
     (blocks by another norm than l1), and is None in results of older workers, where it does not. `pattern` is what a
     budget gave the tensor, `budget_gap` what the sharing out may have lost. `remembered` says that the result was there
     already. `blocks` counts blocks of 16x16 with any kept entry, where the shard's rows are whole ones; `added` and
-    `dropped` count against the previous mask. A tensor's first shard tells the diversity.
+    `dropped` count against the previous mask. Only a tensor's first shard has the diversity.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -130,7 +130,7 @@ class Admission(BaseModel):
 
     Attributes:
         owner: Key that the job belongs to.
-        senders: Who must have sent its uploads: the owner, anybody, or None where nobody keeps book.
+        senders: Who must have sent its uploads: the owner, any key, or None where that is not recorded.
         most: Live jobs that there may be.
         most_of_owner: Live jobs that the owner may have.
         most_bytes: Bytes of uploads and results that the owner may keep.
@@ -180,9 +180,9 @@ def record_of(job: str, fields: Mapping[str, Any]) -> JobRecord:
     return JobRecord(id=job, **{**fields, fields["kind"]: model.model_validate_json(fields["plan"])})
 
 
-def by_index(found: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
+def by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
     """Read the parts of a job, or their reports, by index."""
-    return {int(index): kind.model_validate_json(text) for index, text in sorted(found.items(), key=_by_index)}
+    return {int(index): kind.model_validate_json(text) for index, text in sorted(texts.items(), key=_by_index)}
 
 
 def job_key(job: str) -> str:

@@ -1,4 +1,4 @@
-"""Which queue a search goes to: that of the GPU workers, if one lives and the job suits it."""
+"""Which queue a search goes to: that of the GPU workers, if one is alive and the job suits it."""
 
 from __future__ import annotations
 

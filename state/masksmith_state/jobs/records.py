@@ -73,7 +73,7 @@ class JobRecords:
             shards: Its parts.
             idempotency_key: The same key of the same owner gives the same job, for a day, however full it is.
             fingerprint: What must then be the same, too.
-            admission: Owner and limits; nobody's and none unless given.
+            admission: Owner and limits; by default there is neither.
             queue: Whose workers do it.
 
         Returns:
@@ -105,12 +105,12 @@ class JobRecords:
             terms.senders or "",
             plan.result_bytes,
         ]
-        held = str(self._scripts.run("create", *args))
-        if held in limits:
-            raise FullError(held, limits[held] or 0)
-        if held.startswith("missing:"):
-            raise MissingUploadError(held.removeprefix("missing:"))
-        return None if held == "conflict" else (held, held == new)
+        outcome = str(self._scripts.run("create", *args))
+        if outcome in limits:
+            raise FullError(outcome, limits[outcome] or 0)
+        if outcome.startswith("missing:"):
+            raise MissingUploadError(outcome.removeprefix("missing:"))
+        return None if outcome == "conflict" else (outcome, outcome == new)
 
     def read(self, job: str) -> JobRecord | None:
         """Read a job, or None when there is none."""
@@ -119,8 +119,8 @@ class JobRecords:
 
     def state(self, job: str) -> JobState | None:
         """Read a job's state alone."""
-        found = cast("str | None", self.redis.hget(job_key(job), "state"))
-        return JobState(found) if found else None
+        state = cast("str | None", self.redis.hget(job_key(job), "state"))
+        return JobState(state) if state else None
 
     def owner(self, job: str) -> str | None:
         """Read whose job it is, or None when there is none."""
@@ -140,13 +140,13 @@ class JobRecords:
         return [dict(zip(names, row, strict=True), id=job) for job, row in rows if row[0] is not None]
 
     def _place(self, index: str, after: str) -> int:
-        """Count the jobs down to and including `after`; a deleted one's id tells when it was made, to about 0.1 s."""
+        """Count the jobs down to and including `after`; a deleted one's id says when it was created, to about 0.1 s."""
         rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
         stamp = after[:STAMP_DIGITS]
-        made = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
-        return int(self.redis.zcount(index, made, "+inf"))
+        created = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
+        return int(self.redis.zcount(index, created, "+inf"))
 
     def live_count(self) -> int:
         """Number of jobs that are queued or running."""
@@ -229,17 +229,17 @@ class JobRecords:
         return int(cast("int", self._scripts.run("cancel", job))) >= 0
 
     def delete(self, job: str) -> bool:
-        """Forget a job; a live one is canceled first. Returns whether it existed."""
+        """Delete a job's record; a live job is canceled first. Returns whether it existed."""
         self.cancel(job)
         return bool(self._scripts.run("delete", job))
 
     def stranded(
         self, patience_s: float, *, overtaken: bool = False, queue: str = CPU_QUEUE
     ) -> Iterator[tuple[str, int]]:
-        """Name the pending shards that nobody works on and no message will bring back.
+        """List the pending shards that no worker holds and no message will bring back.
 
         Args:
-            patience_s: Seconds after which a shard that was enqueued but not taken is given up for lost.
+            patience_s: Seconds after which a shard that was enqueued but not taken counts as lost.
             overtaken: Count them not until now, but until the latest shard that was taken had been enqueued.
             queue: Of whose jobs.
         """

@@ -107,10 +107,10 @@ def cut(
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
     """Give each tensor's shards in order; a tied tensor has those of the first of its kind."""
-    found: list[list[int]] = [[] for _ in tensors]
+    own: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
-        found[shards[index].tensor].append(index)
-    return [own or found[first] for own, first in zip(found, _first_alike(tensors), strict=True)]
+        own[shards[index].tensor].append(index)
+    return [mine or own[first] for mine, first in zip(own, _first_alike(tensors), strict=True)]
 
 
 def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:

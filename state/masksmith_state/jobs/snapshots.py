@@ -1,4 +1,4 @@
-"""A job as it stands, read in one round trip: many ask for it again and again."""
+"""A job as it stands, read in one round trip: clients poll it again and again."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Snapshot(NamedTuple):
 def read_snapshot(client: redis.Redis, job: str) -> Snapshot | None:
     """Read a job at one moment, or None when there is none."""
     with client.pipeline() as pipe:
-        return _snapshot(job, _asked(pipe, job).execute())
+        return _snapshot(job, _read_all(pipe, job).execute())
 
 
 async def read_snapshot_soon(client: Redis, job: str) -> Snapshot | None:
     """Read a job at one moment, without a thread; None when there is none."""
     async with client.pipeline() as pipe:
-        return _snapshot(job, await _asked(pipe, job).execute())
+        return _snapshot(job, await _read_all(pipe, job).execute())
 
 
-def _asked(pipe: Any, job: str) -> Any:
+def _read_all(pipe: Any, job: str) -> Any:
     for key in (job_key(job), parts_key(job), reports_key(job)):
         pipe.hgetall(key)
     return pipe
 
 
-def _snapshot(job: str, found: list[dict[str, str]]) -> Snapshot | None:
-    return Snapshot(job, *found) if found[0] else None
+def _snapshot(job: str, hashes: list[dict[str, str]]) -> Snapshot | None:
+    return Snapshot(job, *hashes) if hashes[0] else None

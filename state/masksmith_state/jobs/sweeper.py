@@ -29,8 +29,8 @@ Enqueue = Callable[[str, int, str], None]
 def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
     """Enqueue every stranded shard, if it is this process's turn.
 
-    A shard that was never taken is given up for lost soon when its queue is empty. While there is a queue, which is
-    first in, first out, it is lost when one that came a minute later has been taken: however long the queue, what
+    A shard that was never taken counts as lost soon when its queue is empty. While messages wait, first in, first out,
+    it counts as lost once a shard that was enqueued a minute later has been taken: however long the queue, a shard that
     merely waits is not enqueued twice.
 
     Returns:
@@ -39,9 +39,9 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
     if not records.claim_sweep(period_s):
         return 0
     if GPU_QUEUE not in drained_by(records.workers.present()):
-        # Processors find the same masks: better late than when a GPU comes back.
+        # Processors find the same masks, and the job need not wait for a GPU to come back.
         for job in records.move(GPU_QUEUE, CPU_QUEUE):
-            log.warning("no GPU worker lives: job %s goes to the CPU workers", job)
+            log.warning("no GPU worker is alive: job %s goes to the CPU workers", job)
     count = 0
     for queue in QUEUES:
         waiting = records.queue_length(queue) > 0
@@ -55,13 +55,13 @@ def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
 
 
 class Sweeper(threading.Thread):
-    """Sweeps now and then until stopped; a broker that is away is waited for.
+    """Sweeps once a period until stopped; goes on after a broker was away.
 
     Args:
         records: Job records.
         enqueue: Puts a shard into the queue.
         period_s: Seconds between two sweeps.
-        also: What is to be looked after in the same way, at its own pace.
+        also: Another sweep, which decides itself whether it is due.
     """
 
     def __init__(

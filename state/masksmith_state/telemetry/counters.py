@@ -1,6 +1,6 @@
 """Counts: what has happened so far, added up in Redis by the very scripts that make it happen.
 
-One hash holds them all, so that they survive restarts and are the same whichever service is asked. A field is a name
+One hash holds them all, so that they survive restarts and are the same in every service. A field is a name
 and its labels, with `|` between them.
 """
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TelemetryError(RuntimeError):
-    """Spans are asked for, and what sends them is not installed."""
+    """Spans are enabled, and the packages that send them are not installed."""
 
 
 def provider(otlp_url: str, service: str) -> TracerProvider:
@@ -33,9 +33,11 @@ def provider(otlp_url: str, service: str) -> TracerProvider:
         raise TelemetryError(
             f"MASKSMITH_OTLP_URL is set, but {error.name} is missing: pip install 'masksmith[telemetry]'"
         ) from None
-    made = TracerProvider(resource=Resource.create({"service.name": service}))
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_url.rstrip("/") + "/v1/traces")))
-    return made
+    tracer_provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    tracer_provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_url.rstrip("/") + "/v1/traces"))
+    )
+    return tracer_provider
 
 
 def trace_of(job: str) -> Context:

@@ -1,7 +1,7 @@
 """Allocate: which pattern a budget gives each tensor, worked out by all shards together before the first is solved.
 
-Every shard that starts measures what nobody has measured yet, from its own place on, and keeps it in the store: workers
-share the passes over the model without waiting for each other, and what a killed one leaves out another one does.
+Every shard that starts measures what is not measured yet, from its own place on, and keeps it in the store: workers
+share the passes over the model without waiting for each other, and another one does what a killed one left out.
 """
 
 from __future__ import annotations
