@@ -114,7 +114,10 @@ def test_scores_that_add_up_to_infinity_are_refused(runner, submit):
     job = submit({"w": np.full((4, 4), 1e308)})
     assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
-    assert (error.code, error.message) == ("invalid_scores", "tensor 'w': its scores add up to more than float64 holds")
+    assert (error.code, error.message) == (
+        "invalid_scores",
+        "tensor 'w': the sum of the scores exceeds float64; scale them down",
+    )
 
 
 def test_a_solver_that_does_not_fit_the_pattern_says_so(runner, submit):

@@ -24,7 +24,7 @@ from .stages.allocate import BudgetAllocator
 from .stages.load import DamagedUploadError
 from .stages.measure import compare_shard, measure_shard
 from .stages.score import score_shard
-from .stages.solve import check_total, solve_shard
+from .stages.solve import solve_shard
 from .stages.store import load_result, store_result
 from .stages.update import update_shard
 from .stages.work import ShardWork
@@ -79,7 +79,6 @@ class ShardRunner(PartRunner):
         method = work.specification.update
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution
-        check_total(solution)
         if solution.status is ms.Status.TIME_LIMIT:
             # What was found in time is no other job's result.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})

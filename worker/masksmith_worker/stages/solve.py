@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import masksmith as ms
 
 from .load import Array
@@ -29,13 +27,3 @@ def solve_shard(work: ShardWork, scores: Array, device: str) -> ms.Solution:
         threads=1,
         on_progress=work.on_progress,
     )
-
-
-def check_total(solution: ms.Solution) -> None:
-    """Refuse scores whose sum overflows.
-
-    Raises:
-        ScoresError: Then.
-    """
-    if not math.isfinite(solution.total_score):
-        raise ms.ScoresError("its scores add up to more than float64 holds")
