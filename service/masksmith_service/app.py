@@ -14,7 +14,7 @@ from opentelemetry.trace import TracerProvider
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
 
-from . import errors
+from . import problems
 from .auth import keys, sessions
 from .auth.middleware import Gate
 from .benchmarks import routes as benchmarks
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
     app.add_middleware(Gate, settings=settings)
     # The outermost: what the others refuse has an id too.
     app.add_middleware(Journal)
-    errors.install(app)
+    problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
     app.mount("/static", pages.statics())

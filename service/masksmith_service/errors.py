@@ -1,4 +1,4 @@
-"""One answer to everything that goes wrong: an RFC 9457 problem document, or a page for those who asked for one."""
+"""What the service refuses, and the HTTP status of each reason; nothing below the service knows of either."""
 
 from __future__ import annotations
 
@@ -6,108 +6,79 @@ import logging
 from typing import Any
 
 import redis
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
-from starlette.exceptions import HTTPException
 
-from masksmith_state.telemetry import logs
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, Problem, RequestError
-
-from .pages.rendering import render
+from masksmith_state.errors import NoMasksError, TooManyShardsError
+from masksmith_wire.errors import Code, Problem
 
 log = logging.getLogger(__name__)
 
-_HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}
+_CODES = {
+    400: "invalid_safetensors unknown_dtype invalid_digest digest_mismatch malformed_request body_incomplete",
+    401: "unauthorized",
+    403: "forbidden foreign_origin",
+    404: "not_found job_not_found result_not_found key_not_found",
+    405: "method_not_allowed",
+    408: "request_head_stalled body_stalled",
+    409: "upload_not_found upload_damaged idempotency_conflict job_not_finished",
+    413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
+    421: "host_not_allowed",
+    422: "invalid_document invalid_pattern invalid_budget invalid_previous invalid_calibration invalid_mask "
+    "invalid_benchmark unknown_solver unknown_tensor unknown_kernel tensor_does_not_fit no_tensor_fits solver_refused "
+    "kernel_refused",
+    429: "too_many_bytes rate_limited",
+    431: "request_head_too_large",
+    500: "internal",
+    503: "too_many_jobs no_worker broker_unavailable store_unavailable",
+    507: "disk_full",
+}
+STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
+"""The status of every code that answers a request; the others only ever stand in a job's document."""
+
+DOMAIN_ERRORS = (NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
+"""What routes may let pass: `translate` knows them."""
 
 
-def install(app: FastAPI) -> None:
-    """Register the handlers."""
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(redis.RedisError, _broker_error)
-    app.add_exception_handler(StoreError, _store_error)
+class RequestError(Exception):
+    """A request that cannot be served; carries everything its problem document says.
+
+    Args:
+        status: Where it is not the one that `STATUS` gives the code.
+        extra: Further members of the document.
+    """
+
+    def __init__(
+        self, code: Code, detail: str, *, status: int | None = None, retry_after_s: int | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = STATUS[code] if status is None else status
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.extra = extra
+
+    def problem(self, instance: str | None = None) -> Problem:
+        """Give the problem document."""
+        title = self.code.value.replace("_", " ").capitalize()
+        return Problem(
+            title=title, status=self.status, code=self.code, detail=self.detail, instance=instance, **self.extra
+        )
 
 
-def respond(request: Request, error: RequestError) -> Response:
-    """Render an error as a problem document."""
-    problem = error.problem(instance=request.url.path)
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return _render(request, problem, headers)
-
-
-def broker_away(error: Exception) -> RequestError:
-    """Say that Redis does not answer."""
-    log.warning("broker unavailable: %s", error)
-    detail = "the broker (Redis) does not answer; try again shortly"
-    return RequestError(503, Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
-
-
-def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-    request_id = logs.noted("request")
-    if request_id is not None:
-        problem = problem.model_copy(update={"request_id": request_id})
-    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
-        page = render("login.html" if problem.status == 401 else "fault.html", problem.status, problem=problem)
-        page.headers.update(headers)
-        return page
-    content = problem.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
-
-
-async def _request_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return respond(request, error)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = error.errors()[:20]
-    faults = [{"at": _place(fault), "message": fault["msg"] + _value(fault)} for fault in found]
-    detail = f"{faults[0]['at']}: {faults[0]['message']}"
-    status, code = 422, Code.INVALID_DOCUMENT
-    if found[0]["type"] == "json_invalid":
-        status = 400
-    elif found[0]["type"] == "literal_error" and found[0]["loc"][-1] == "solver":
-        code = Code.UNKNOWN_SOLVER
-    return respond(request, RequestError(status, code, detail, errors=faults))
-
-
-def _place(fault: dict[str, Any]) -> str:
-    # A member's name may hold what no encoding can carry.
-    # The kind of a job's document is no place in it.
-    place = [part for at, part in enumerate(fault["loc"]) if at != 1 or part not in ("masks", "benchmark")]
-    return ".".join(str(part)[:100] for part in place).encode(errors="backslashreplace").decode()
-
-
-def _value(fault: dict[str, Any]) -> str:
-    value = fault.get("input")
-    return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
-    detail = f"{request.method} {request.url.path}: {error.detail}"
-    problem = RequestError(error.status_code, code, detail).problem(request.url.path)
-    return _render(request, problem, dict(error.headers or {}))
-
-
-async def _broker_error(request: Request, error: Exception) -> Response:
-    return respond(request, broker_away(error))
-
-
-async def _store_error(request: Request, error: Exception) -> Response:
-    log.error("store unavailable: %s", error)
-    detail = "the blob store does not answer or is full; nothing was written"
-    return respond(request, RequestError(503, Code.STORE_UNAVAILABLE, detail, retry_after_s=5))
-
-
-def bug(request: Request, error: Exception) -> Response:
-    """Say that something happened which should not, and log what."""
-    log.exception("unexpected error", exc_info=error)
-    return respond(request, RequestError(500, Code.INTERNAL, "an unexpected error; the service's log has the details"))
+def translate(error: Exception) -> RequestError:
+    """Say what one of `DOMAIN_ERRORS` means to the client."""
+    match error:
+        case NoMasksError():
+            return RequestError(Code.RESULT_NOT_FOUND, f"{error}; its results: /v1/jobs/{error.job}/{error.kind}")
+        case TooManyShardsError():
+            detail = f"the job would have more than max_shards = {error.limit} shards; name fewer tensors"
+            return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
+        case redis.RedisError():
+            log.warning("broker unavailable: %s", error)
+            detail = "the broker (Redis) does not answer; try again shortly"
+            return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+        case StoreError():
+            log.error("store unavailable: %s", error)
+            detail = "the blob store does not answer or is full; nothing was written"
+            return RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=5)
+    raise TypeError(f"no domain error: {error!r}")

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from masksmith_client import AsyncClient, Client, RetryPolicy
 from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
-from masksmith_wire.errors import Code, RequestError, TensorError
+from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
@@ -36,6 +36,14 @@ class Pieces(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:
             yield piece
+
+
+class RequestError(Exception):
+    """What the fake service refuses."""
+
+    def __init__(self, status: int, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
 
 
 class FakeService:

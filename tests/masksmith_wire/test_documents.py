@@ -3,7 +3,6 @@ from pydantic import ValidationError
 
 from masksmith_state.queue import broker_url
 from masksmith_wire.documents import JobState, MasksRequest
-from masksmith_wire.errors import Code, RequestError
 
 INPUT = {"name": "w", "digest": "0" * 64, "key": "w"}
 GOOD = {"pattern": "2:4", "tensors": [INPUT]}
@@ -36,14 +35,6 @@ def test_malformed_documents_are_refused(change):
 
 def test_terminal_states():
     assert [state for state in JobState if state.is_terminal] == ["succeeded", "failed", "canceled"]
-
-
-def test_a_problem_carries_what_was_at_fault():
-    error = RequestError(413, Code.TOO_MANY_TENSORS, "too many", limit=7)
-    assert error.problem("/v1/jobs").model_dump(mode="json") == {
-        "type": "about:blank", "title": "Too many tensors", "status": 413, "code": "too_many_tensors",
-        "detail": "too many", "instance": "/v1/jobs", "limit": 7,
-    }  # fmt: skip
 
 
 def test_broker_urls():

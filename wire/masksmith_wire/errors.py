@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -86,22 +85,3 @@ class TensorError(BaseModel):
     code: str
     message: str
     index: list[int] | None = None
-
-
-class RequestError(Exception):
-    """A request that cannot be served; carries everything its problem document says."""
-
-    def __init__(self, status: int, code: Code, detail: str, *, retry_after_s: int | None = None, **extra: Any) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.retry_after_s = retry_after_s
-        self.extra = extra
-
-    def problem(self, instance: str | None = None) -> Problem:
-        """Give the problem document."""
-        title = self.code.value.replace("_", " ").capitalize()
-        return Problem(
-            title=title, status=self.status, code=self.code, detail=self.detail, instance=instance, **self.extra
-        )

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field
 
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.payload_limits import few_members
 
 from .principal import AdminDep
@@ -51,7 +52,7 @@ def create_key(document: KeyRequest, keys: KeysDep, caller: AdminDep) -> NewKey:
     """Make a key. The first one is made by `masksmith keys create`, for from then on all requests need one."""
     if not caller.key:
         detail = "only a key makes keys over HTTP; the first is made by 'masksmith keys create'"
-        raise RequestError(403, Code.FORBIDDEN, detail)
+        raise RequestError(Code.FORBIDDEN, detail)
     quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
     info, token = keys.create(document.name, document.role, quotas)
     return NewKey(**info.model_dump(), token=token)
@@ -61,4 +62,4 @@ def create_key(document: KeyRequest, keys: KeysDep, caller: AdminDep) -> NewKey:
 def revoke_key(key: str, keys: KeysDep) -> None:
     """Revoke a key: what carries it is refused from now on."""
     if not keys.revoke(key[:20]):
-        raise RequestError(404, Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")
+        raise RequestError(Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")

@@ -9,11 +9,12 @@ from fastapi import Request
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from masksmith_service import errors
+from masksmith_service import problems
+from masksmith_service.errors import RequestError, translate
 from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
 from masksmith_state.telemetry import logs
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .principal import COOKIE, Caller, identify
 
@@ -53,9 +54,9 @@ class Gate:
         try:
             await self._check(request)
         except RequestError as error:
-            await errors.respond(request, error)(scope, receive, send)
+            await problems.respond(request, error)(scope, receive, send)
         except redis.RedisError as error:
-            await errors.respond(request, errors.broker_away(error))(scope, receive, send)
+            await problems.respond(request, translate(error))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -87,4 +88,4 @@ async def _spend(client: Redis, caller: Caller) -> None:
     wait_s = float(await client.eval(SPEND, 0, caller.key, rate, max(1.0, rate * BURST_S)))
     if wait_s > 0:
         detail = f"key {caller.name!r} may send {rate:g} requests a second (requests_s); try again in {wait_s:.1f} s"
-        raise RequestError(429, Code.RATE_LIMITED, detail, retry_after_s=math.ceil(wait_s), limit=rate)
+        raise RequestError(Code.RATE_LIMITED, detail, retry_after_s=math.ceil(wait_s), limit=rate)

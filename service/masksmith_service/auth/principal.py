@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
+from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_state.keys import KEYS, KeyInfo, Quotas, Role, is_genuine, key_key, key_of, read_key, session_key
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 COOKIE = "masksmith_session"
 
@@ -66,7 +67,7 @@ async def identify(client: Redis, settings: Settings, headers: Mapping[str, str]
         f"{what}: send it as 'Authorization: Bearer ...'; the client takes it from MASKSMITH_TOKEN, and "
         "'masksmith keys create' makes one"
     )
-    raise RequestError(401, Code.UNAUTHORIZED, detail)
+    raise RequestError(Code.UNAUTHORIZED, detail)
 
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
@@ -112,7 +113,7 @@ async def _of_request(request: Request) -> Caller:
 
 async def _admin(caller: Annotated[Caller, Depends(_of_request)]) -> Caller:
     if not caller.is_admin:
-        raise RequestError(403, Code.FORBIDDEN, f"key {caller.name!r} has the role user; this takes an admin's key")
+        raise RequestError(Code.FORBIDDEN, f"key {caller.name!r} has the role user; this takes an admin's key")
     return caller
 
 

@@ -9,10 +9,11 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Cookie, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state.keys import Role, session_key
 from masksmith_state.telemetry import logs
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .principal import COOKIE, CallerDep, find_key
 
@@ -51,7 +52,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     key = await find_key(state.events, _token(await request.body(), is_form=is_form))
     if key is None:
-        raise RequestError(401, Code.UNAUTHORIZED, "the key is unknown or was revoked")
+        raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
     logs.note(key=key.id)
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
@@ -90,4 +91,4 @@ def _token(body: bytes, *, is_form: bool) -> str:
     except (ValidationError, ValueError):
         # What was sent may hold a token: no answer repeats it.
         detail = 'the body is no JSON document {"token": "..."} and no form with the field token'
-        raise RequestError(422, Code.INVALID_DOCUMENT, detail) from None
+        raise RequestError(Code.INVALID_DOCUMENT, detail) from None

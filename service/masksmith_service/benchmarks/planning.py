@@ -17,6 +17,7 @@ from masksmith.benchmark import (
     own_kernels,
     plan,
 )
+from masksmith_service.errors import RequestError
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.benchmarks import (
@@ -31,7 +32,7 @@ from masksmith_wire.benchmarks import (
     PlannedCase,
     PlannedMask,
 )
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
     try:
         cases = plan(_library_request(options, layers), declarations(workers))
     except BenchmarkError as error:
-        raise RequestError(422, Code(error.fault), str(error)) from None
+        raise RequestError(Code(error.fault), str(error)) from None
     _check_runnable(options, workers)
     return Planned(BenchmarkPlan(options=options, masks=masks), [PlannedCase(case=asdict(case)) for case in cases])
 
@@ -95,7 +96,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
         RequestError: If the job is no benchmark.
     """
     if record.benchmark is None:
-        raise RequestError(404, Code.RESULT_NOT_FOUND, f"job {record.id} is no benchmark; its masks: .../masks")
+        raise RequestError(Code.RESULT_NOT_FOUND, f"job {record.id} is no benchmark; its masks: .../masks")
     cases = records.cases(record.id)
     results = [case_result(cases[index], report) for index, report in sorted(records.case_reports(record.id).items())]
     settings = record.benchmark.options.model_dump(include={"device", "rounds", "threads", "seed"})
@@ -120,7 +121,7 @@ def _layers(request: BenchmarkRequest) -> list[Layer]:
         return [Layer(**layer.model_dump()) for layer in request.layers]
     if request.model not in MODELS:
         detail = f"model {request.model!r} is not known by name ({', '.join(MODELS)}); give its layers"
-        raise RequestError(422, Code.INVALID_BENCHMARK, detail)
+        raise RequestError(Code.INVALID_BENCHMARK, detail)
     return MODELS[request.model]
 
 
@@ -128,14 +129,14 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
     """Find the masks of a job that is over; of several with one shape the first stands for all."""
     record = records.read(job)
     if record is None:
-        raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
+        raise RequestError(Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
     options = record.plan.options
     if not record.state.is_terminal:
         detail = f"job {job} is {record.state}; its masks can be measured once it is over"
-        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1)
+        raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1)
     if options.axis != "in" or options.budget is not None:
         detail = f"job {job}: only masks of one pattern along axis 'in' can be measured"
-        raise RequestError(422, Code.INVALID_MASK, detail)
+        raise RequestError(Code.INVALID_MASK, detail)
     shards, reports = records.shards(job), records.reports(job)
     found: dict[str, PlannedMask] = {}
     for number, tensor in enumerate(record.plan.tensors):
@@ -148,7 +149,7 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
         if len(tensor.shape) == 2 and len(parts) == len(mine):
             found[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
     if not found:
-        raise RequestError(404, Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
+        raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
     layers = group((name, mask.rows, mask.cols) for name, mask in found.items())
     return layers, options.pattern, {layer.name: found[layer.name] for layer in layers}
 
@@ -162,4 +163,4 @@ def _check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -
         ]
         if obstacles and all(obstacles):
             detail = f"kernel {name!r} cannot run on {options.device} here: {obstacles[0]}"
-            raise RequestError(422, Code.KERNEL_REFUSED, detail, kernel=name)
+            raise RequestError(Code.KERNEL_REFUSED, detail, kernel=name)

@@ -8,12 +8,13 @@ import anyio.to_thread
 from fastapi import Depends
 
 from masksmith_service.auth.principal import Caller, CallerDep
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_soon
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .documents import snapshot_view
 
@@ -94,4 +95,4 @@ def _check(job: str, owner: str | None, caller: Caller) -> None:
 
 def unknown(job: str) -> RequestError:
     """Say that there is no such job."""
-    return RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}; GET /v1/jobs lists them")
+    return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}; GET /v1/jobs lists them")

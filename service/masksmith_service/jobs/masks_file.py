@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 import numpy as np
 
+from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore, result_name
 from masksmith_state.jobs.model import JobRecord, ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_wire import masks
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.masks import MaskInfo
 
 
@@ -63,10 +64,10 @@ class MasksFile:
         """
         if not self._parts:
             detail = f"no tensor of job {self._job.id} has a mask; its state is {self._job.state}"
-            raise RequestError(404, Code.RESULT_NOT_FOUND, detail)
+            raise RequestError(Code.RESULT_NOT_FOUND, detail)
         for name, shape in self._parts:
             if store.size(name) != self._size(shape, as_bool=False):
-                raise RequestError(404, Code.RESULT_NOT_FOUND, "the masks of this job have expired; submit it again")
+                raise RequestError(Code.RESULT_NOT_FOUND, "the masks of this job have expired; submit it again")
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
         """Yield the file."""

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from masksmith.layouts import Candidate, Selection, SelectionError, select
 from masksmith.patterns import PatternError
+from masksmith_service.errors import RequestError
 from masksmith_state.jobs.model import Plan
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
@@ -33,7 +34,7 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
     try:
         return JobSpecification.parse(options)
     except SpecificationError as error:
-        raise RequestError(422, error.code, str(error), **error.place) from None
+        raise RequestError(error.code, str(error), **error.place) from None
 
 
 def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
@@ -45,7 +46,7 @@ def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification
     specification = parse_specification(document)
     if len(document.tensors) > max_tensors:
         detail = f"the job names {len(document.tensors)} tensors, max_tensors is {max_tensors}"
-        raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
+        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
     return specification
 
 
@@ -92,7 +93,7 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
             shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}
             specification.budget.check(shapes, specification.pattern)
     except PatternError as error:
-        raise RequestError(422, Code.INVALID_BUDGET, str(error), budget=options.budget, floors=options.floors) from None
+        raise RequestError(Code.INVALID_BUDGET, str(error), budget=options.budget, floors=options.floors) from None
     return Plan(options=options, tensors=tensors, skipped=skipped)
 
 
@@ -100,7 +101,7 @@ def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
     entry = headers[tensor.digest].tensors.get(tensor.key)
     if entry is None:
         detail = f"tensor {tensor.name!r}: upload {tensor.digest} holds no {tensor.key!r}"
-        raise RequestError(422, Code.UNKNOWN_TENSOR, detail, tensor=tensor.name)
+        raise RequestError(Code.UNKNOWN_TENSOR, detail, tensor=tensor.name)
     return entry
 
 
@@ -120,14 +121,14 @@ def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
         return _nothing_fits(count, pattern, skipped)
     if error.kind == "unsupported":
         detail = f"tensor {error.name!r}: {error.reason}"
-        return RequestError(422, Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
+        return RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
     code = Code.UNKNOWN_TENSOR if error.kind == "unmatched" else Code.INVALID_DOCUMENT
-    return RequestError(422, code, str(error), tensor=error.name)
+    return RequestError(code, str(error), tensor=error.name)
 
 
 def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
     detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
-    return RequestError(422, Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
+    return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
 
 
 def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import result_name, upload_name
 from masksmith_state.jobs.model import JobRecord, ShardReport
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard
 from masksmith_wire.digests import is_digest
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.masks import packed_width, read_infos
 
@@ -35,12 +36,12 @@ def add_previous(
     if not any(tensor.name in masks for tensor in tensors):
         held = ", ".join(list(masks)[:4]) or "none"
         detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {held}"
-        raise RequestError(422, Code.INVALID_PREVIOUS, detail, previous=previous)
+        raise RequestError(Code.INVALID_PREVIOUS, detail, previous=previous)
     for tensor in tensors:
         shape = masks[tensor.name][0] if tensor.name in masks else tuple(tensor.shape)
         if shape != tuple(tensor.shape):
             detail = f"tensor {tensor.name!r} has shape {tensor.shape}, its previous mask {list(shape)}"
-            raise RequestError(422, Code.INVALID_PREVIOUS, detail, tensor=tensor.name)
+            raise RequestError(Code.INVALID_PREVIOUS, detail, tensor=tensor.name)
     return [
         tensor.model_copy(update={"previous": masks[tensor.name][1]}) if tensor.name in masks else tensor
         for tensor in tensors
@@ -74,7 +75,7 @@ def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPar
         packed = entry.dtype == "U8" and name in infos and entry.shape == (*shape[:-1], packed_width(shape))
         if not shape or not (is_bool or packed):
             detail = f"upload {digest} is no masks file: {name!r} is neither bool nor a packed mask"
-            raise RequestError(422, Code.INVALID_PREVIOUS, detail, previous=digest)
+            raise RequestError(Code.INVALID_PREVIOUS, detail, previous=digest)
         whole = MaskPart(blob=upload_name(digest), start=entry.start, first=0, last=shape[0], is_bool=is_bool)
         found[name] = shape, [whole]
     return found

@@ -13,12 +13,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
 from masksmith_service.auth.principal import Caller, CallerDep, is_valid
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from . import events, planning
 from .access import JobId, read_masks_job, unknown, view_job
@@ -169,7 +170,7 @@ def _ended(job: str, state: State) -> JobRecord:
     record = read_masks_job(state, job)
     if not record.state.is_terminal:
         detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
-        raise RequestError(409, Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+        raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
     return record
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from masksmith.layouts import FLOAT_DTYPES, WHOLE_BYTES
+from masksmith_service.errors import RequestError
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import Skipped, StatisticInput, TensorInput
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.scores import KINDS, statistic_key, statistic_misfit
 from masksmith_wire.specification import JobSpecification
@@ -112,7 +113,7 @@ class _StatisticFinder:
             return None
         if weight.dtype not in FLOAT_DTYPES:
             detail = f"tensor {name!r}: dtype {weight.dtype} cannot hold updated weights"
-            raise RequestError(422, Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
+            raise RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
         if named is not None and named.kind != "gram":
             raise _refused(f"tensor {name!r}: an update needs its gram, not {named.kind}", tensor=name)
         if named is not None:
@@ -139,4 +140,4 @@ class _StatisticFinder:
 
 
 def _refused(detail: str, tensor: str | None = None) -> RequestError:
-    return RequestError(422, Code.INVALID_CALIBRATION, detail, tensor=tensor)
+    return RequestError(Code.INVALID_CALIBRATION, detail, tensor=tensor)

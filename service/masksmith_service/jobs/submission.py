@@ -11,9 +11,11 @@ import redis
 
 from masksmith_service.auth.principal import Caller
 from masksmith_service.benchmarks.planning import plan_benchmark
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
-from masksmith_state.jobs.model import Admission, FullError, JobRecord, MissingUploadError, Plan, ShardReport
+from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.jobs.model import Admission, JobRecord, Plan, ShardReport
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
@@ -21,7 +23,7 @@ from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import MasksRequest, Skipped
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.specification import JobSpecification
 
@@ -122,7 +124,7 @@ class Submission:
             raise upload_missing(error.digest) from None
         if made is None:
             detail = f"Idempotency-Key {self.key!r} came with another request before; use a new one"
-            raise RequestError(409, Code.IDEMPOTENCY_CONFLICT, detail)
+            raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
         return made
 
     def _admission(self) -> Admission:
@@ -152,6 +154,6 @@ def _full(error: FullError, caller: Caller) -> RequestError:
         return too_many_bytes(caller)
     if error.what == "quota":
         detail = f"key {caller.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
-        return RequestError(429, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
+        return RequestError(Code.TOO_MANY_JOBS, detail, status=429, retry_after_s=10, limit=error.limit)
     detail = f"{error.limit} jobs are queued or running (max_live_jobs); try again when some have ended"
-    return RequestError(503, Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)
+    return RequestError(Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)

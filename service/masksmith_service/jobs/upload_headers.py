@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from masksmith_service.auth.principal import Caller
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.blobs.store import upload_name
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, MasksRequest
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
     LARGEST_HEADER_BYTES,
     PREFIX_BYTES,
@@ -52,10 +53,10 @@ def _read(state: State, caller: Caller, digest: str) -> Header:
         # It was sound when it came.
         state.references.forget_upload(digest)
         detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
-        raise RequestError(409, Code.UPLOAD_DAMAGED, detail, digest=digest) from None
+        raise RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest) from None
 
 
 def upload_missing(digest: str) -> RequestError:
     """Make the error of an upload that is not here, or not the key's."""
     detail = f"upload {digest} is not here; PUT /v1/tensors/{digest} first"
-    return RequestError(409, Code.UPLOAD_NOT_FOUND, detail, digest=digest)
+    return RequestError(Code.UPLOAD_NOT_FOUND, detail, digest=digest)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore, weights_name
 from masksmith_state.jobs.model import JobRecord, ShardReport
 from masksmith_state.jobs.shards import Shard
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 
 from .masks_file import finished
@@ -28,7 +29,7 @@ class WeightsFile:
     def __init__(self, record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> None:
         if record.plan.options.update is None:
             detail = f"job {record.id} updates no weights; submit it with update=reconstruct or update=admm"
-            raise RequestError(404, Code.RESULT_NOT_FOUND, detail)
+            raise RequestError(Code.RESULT_NOT_FOUND, detail)
         self._job = record
         self._parts: list[tuple[str, int]] = []
         kept: dict[str, tuple[str, list[int]]] = {}
@@ -53,9 +54,9 @@ class WeightsFile:
         """
         if not self._parts:
             detail = f"no tensor of job {self._job.id} has updated weights; its state is {self._job.state}"
-            raise RequestError(404, Code.RESULT_NOT_FOUND, detail)
+            raise RequestError(Code.RESULT_NOT_FOUND, detail)
         if any(store.size(name) != size for name, size in self._parts):
-            raise RequestError(404, Code.RESULT_NOT_FOUND, "the weights of this job have expired; submit it again")
+            raise RequestError(Code.RESULT_NOT_FOUND, "the weights of this job have expired; submit it again")
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
         """Yield the file."""

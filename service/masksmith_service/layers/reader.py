@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import TilePattern, matrix_shape, parse
+from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
@@ -20,7 +21,7 @@ from masksmith_state.jobs.shards import PlannedTensor, shards_by_tensor
 from masksmith_wire import masks
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_numpy
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -114,13 +115,14 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> Layer:
     """
     number = next((place for place, tensor in enumerate(record.plan.tensors) if tensor.name == name), None)
     if number is None:
-        raise RequestError(404, Code.UNKNOWN_TENSOR, f"job {record.id} has no tensor {name[:200]!r}", tensor=name[:200])
+        detail = f"job {record.id} has no tensor {name[:200]!r}"
+        raise RequestError(Code.UNKNOWN_TENSOR, detail, status=404, tensor=name[:200])
     shards, reports = records.shards(record.id), records.reports(record.id)
     mine = [(shards[index].first, index) for index in shards_by_tensor(record.plan.tensors, shards)[number]]
     results = [reports[index].result if index in reports else None for _, index in mine]
     if None in results:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
-        raise RequestError(404, Code.RESULT_NOT_FOUND, detail, tensor=name)
+        raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
     names = [result_name(str(result)) for result in results]
     options = record.plan.options
     # A budget gives every tensor a pattern of its own.
@@ -139,4 +141,4 @@ def _ranges(store: BlobStore, name: str, places: list[int], length: int) -> list
         return store.get_ranges(name, places, length)
     except FileNotFoundError:
         detail = "the masks or weights of this job have expired; submit it again"
-        raise RequestError(404, Code.RESULT_NOT_FOUND, detail) from None
+        raise RequestError(Code.RESULT_NOT_FOUND, detail) from None

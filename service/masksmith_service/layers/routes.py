@@ -10,9 +10,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from fastapi import APIRouter, Depends, Query, Response
 
+from masksmith_service.errors import RequestError
 from masksmith_service.jobs.access import JobId, read_masks_job
 from masksmith_service.resources import StateDep
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .reader import Layer, find_layer
 from .windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
@@ -49,7 +50,7 @@ def get_window(
     height, width = layer.shape
     if row >= height or col >= width or rows * cols > MAX_CELLS:
         detail = f"a window begins inside the {height}x{width} layer and has at most {MAX_CELLS} cells"
-        raise RequestError(422, Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
+        raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
     return _answer(read_window(layer, state.store, window), sampled=window.sampled, step=step)
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from masksmith_service import errors
+from masksmith_service import problems
 from masksmith_state.telemetry import logs
 
 from .host_checks import READS
@@ -50,7 +50,7 @@ class Journal:
             except Exception as error:
                 if status:
                     raise
-                await errors.bug(Request(scope), error)(scope, receive, named)
+                await problems.bug(Request(scope), error)(scope, receive, named)
             finally:
                 if scope["method"] not in READS:
                     _write(scope, status, time.monotonic() - began)

@@ -6,8 +6,9 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .addresses import is_address
 
@@ -29,7 +30,7 @@ def check_host(headers: Mapping[str, str], settings: Settings) -> None:
     if name is not None and (_is_ours(name, settings) or "*" in settings.hosts):
         return
     detail = f"this service does not answer to {host[:100]!r}; if that is its name, add it to MASKSMITH_ALLOWED_HOSTS"
-    raise RequestError(421, Code.HOST_NOT_ALLOWED, detail)
+    raise RequestError(Code.HOST_NOT_ALLOWED, detail)
 
 
 def check_origin(method: str, headers: Mapping[str, str], settings: Settings) -> None:
@@ -47,7 +48,7 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
     detail = (
         f"a page from {origin[:100]!r} may change nothing here; if it is ours, add its host to MASKSMITH_ALLOWED_HOSTS"
     )
-    raise RequestError(403, Code.FOREIGN_ORIGIN, detail)
+    raise RequestError(Code.FOREIGN_ORIGIN, detail)
 
 
 def _is_ours(name: str, settings: Settings) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from masksmith_service import errors
+from masksmith_service import problems
+from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .host_checks import READS
 
@@ -35,7 +36,7 @@ class Documents:
         try:
             body = await self._read(scope, receive)
         except RequestError as error:
-            await errors.respond(Request(scope), error)(scope, receive, send)
+            await problems.respond(Request(scope), error)(scope, receive, send)
         else:
             if body is not None:
                 await self._app(scope, _replay(body, receive), send)
@@ -58,7 +59,7 @@ class Documents:
             detail = (
                 f"the document was not here within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
             )
-            raise RequestError(408, Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
+            raise RequestError(Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
         self._check_depth(bytes(body))
         return bytes(body)
 
@@ -66,13 +67,13 @@ class Documents:
         limit = self._settings.max_document_bytes
         if size > limit:
             detail = f"the document is larger than max_document_bytes = {limit}; name fewer tensors in a job"
-            raise RequestError(413, Code.BODY_TOO_LARGE, detail, limit=limit)
+            raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
 
     def _check_depth(self, body: bytes) -> None:
         limit = self._settings.max_document_depth
         if depth(body) > limit:
             detail = f"the document is nested deeper than max_document_depth = {limit}"
-            raise RequestError(413, Code.DOCUMENT_TOO_DEEP, detail, limit=limit)
+            raise RequestError(Code.DOCUMENT_TOO_DEEP, detail, limit=limit)
 
 
 def depth(body: bytes) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from masksmith_service.errors import RequestError
 from masksmith_service.uploads.receive import BLOCK_BYTES
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, RequestError
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
 
 from .peer import Peer
 
@@ -171,7 +172,9 @@ class Connection(HttpToolsProtocol):
         if self._moved:
             return
         if self._is_free():
-            body = RequestError(status, code, detail, **extra).problem().model_dump_json(exclude_none=True).encode()
+            body = (
+                RequestError(code, detail, status=status, **extra).problem().model_dump_json(exclude_none=True).encode()
+            )
             media = PROBLEM_MEDIA_TYPE.encode()
             head = [b"content-type: %b" % media, b"content-length: %d" % len(body), b"connection: close", b"", body]
             self.transport.write(STATUS_LINE[status] + b"\r\n".join(head))

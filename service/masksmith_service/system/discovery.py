@@ -6,13 +6,14 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from masksmith_service.auth.principal import AdminDep
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state import DATA_FORMAT
 from masksmith_state.blobs.store import upload_name
 from masksmith_state.queue import BENCH_QUEUES
 from masksmith_wire import WIRE_VERSION
 from masksmith_wire.documents import WorkerInfo
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 router = APIRouter(tags=["discovery"])
 
@@ -126,5 +127,5 @@ def readyz(state: StateDep) -> Readiness:
     count = len(searching)
     if count == 0:
         detail = "no worker is alive; start one with `masksmith worker`"
-        raise RequestError(503, Code.NO_WORKER, detail, retry_after_s=2)
+        raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)
     return Readiness(workers=count)

@@ -13,11 +13,12 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from masksmith_service.auth.principal import Caller
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.settings import Settings
 from masksmith_state.blobs.references import Linked
 from masksmith_state.blobs.store import BlobStore, incoming_name, upload_name
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
     PREFIX_BYTES,
     Header,
@@ -76,7 +77,7 @@ class Inspector:
             self.error = error
             raise
         except ClientDisconnect:
-            self.error = RequestError(400, Code.BODY_INCOMPLETE, f"the upload was cut off after {self.bytes} bytes")
+            self.error = RequestError(Code.BODY_INCOMPLETE, f"the upload was cut off after {self.bytes} bytes")
             raise self.error from None
 
     async def _arriving(self) -> AsyncIterator[bytes]:
@@ -105,7 +106,7 @@ class Inspector:
         except TimeoutError:
             stall_s, count = self._settings.upload_stall_s, self.bytes + size
             detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
-            raise RequestError(408, Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
+            raise RequestError(Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
         self._patience_s = until - clock()
         return b"".join(parts)
 
@@ -145,7 +146,7 @@ class Inspector:
             raise _invalid(error) from None
         if len(self.header.tensors) > self._settings.max_tensors:
             detail = f"the file holds {len(self.header.tensors)} tensors, max_tensors is {self._settings.max_tensors}"
-            raise RequestError(413, Code.TOO_MANY_TENSORS, detail, limit=self._settings.max_tensors)
+            raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=self._settings.max_tensors)
         self._check_elements(self.header)
 
     def _header_length(self) -> int:
@@ -164,7 +165,7 @@ class Inspector:
             count = math.prod(entry.shape)
             if count > limit:
                 detail = f"tensor {name[:200]!r} has {count} entries, max_elements is {limit}; split it"
-                raise RequestError(413, Code.TOO_MANY_ELEMENTS, detail, tensor=name[:200], limit=limit)
+                raise RequestError(Code.TOO_MANY_ELEMENTS, detail, tensor=name[:200], limit=limit)
 
     async def _finish(self) -> None:
         if self.header is None:
@@ -175,20 +176,20 @@ class Inspector:
             raise _invalid(HeaderError(message))
         if self._expected is not None and self.digest != self._expected:
             detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
-            raise RequestError(400, Code.DIGEST_MISMATCH, detail)
+            raise RequestError(Code.DIGEST_MISMATCH, detail)
 
     def _check_length(self, length: int) -> None:
         limit = self._settings.max_body_bytes
         if length > limit:
             detail = f"the body is larger than max_body_bytes = {limit}; split the file"
-            raise RequestError(413, Code.BODY_TOO_LARGE, detail, limit=limit)
+            raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
 
     def _check_disk(self, coming: int) -> None:
         floor = self._settings.min_free_bytes
         free = None if self._store is None or floor == 0 else self._store.free_bytes()
         if free is not None and free - coming < floor:
             detail = f"{free} bytes are free on the store's disk, of which min_free_bytes = {floor} stay free"
-            raise RequestError(507, Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
+            raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
 
 
 async def receive(request: Request, state: State, caller: Caller, digest: str | None) -> tuple[Inspector, bool]:
@@ -267,7 +268,7 @@ def _link(state: State, caller: Caller, inspector: Inspector) -> bool:
         raise too_many_bytes(caller)
     if linked is Linked.LOST:
         detail = "the upload had expired and was being deleted when it came; send it again"
-        raise RequestError(503, Code.STORE_UNAVAILABLE, detail, retry_after_s=1)
+        raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)
     return linked is Linked.NEW
 
 
@@ -275,7 +276,7 @@ def too_many_bytes(caller: Caller) -> RequestError:
     """Say that a key may keep no more."""
     most = caller.quotas.stored_bytes
     detail = f"key {caller.name!r} may keep {most} bytes (stored_bytes); delete jobs, or wait until uploads expire"
-    return RequestError(429, Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=most)
+    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=most)
 
 
 def _settle(store: BlobStore, name: str, final: str) -> None:
@@ -289,6 +290,6 @@ def _settle(store: BlobStore, name: str, final: str) -> None:
 
 def _invalid(error: HeaderError) -> RequestError:
     if isinstance(error, HeaderTooLargeError):
-        return RequestError(413, Code.HEADER_TOO_LARGE, f"{error}; name fewer tensors in a file")
+        return RequestError(Code.HEADER_TOO_LARGE, f"{error}; name fewer tensors in a file")
     code = Code.UNKNOWN_DTYPE if isinstance(error, UnknownDtypeError) else Code.INVALID_SAFETENSORS
-    return RequestError(400, code, str(error))
+    return RequestError(code, str(error))

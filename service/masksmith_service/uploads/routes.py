@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
 from masksmith_service.auth.principal import CallerDep
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_wire.digests import is_digest
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 
 from .receive import receive
 
@@ -50,5 +51,5 @@ def head_tensor(digest: DigestPath, state: StateDep, caller: CallerDep) -> Respo
 
 def _checked(digest: str) -> str:
     if not is_digest(digest):
-        raise RequestError(400, Code.INVALID_DIGEST, f"{digest[:80]!r} is no BLAKE3 digest: 64 lower-case hex digits")
+        raise RequestError(Code.INVALID_DIGEST, f"{digest[:80]!r} is no BLAKE3 digest: 64 lower-case hex digits")
     return digest

@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from masksmith_state.errors import NoMasksError
 from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import DiversityReport, JobState, MasksOptions, Skipped, SpectrumReport, UpdateReport
-from masksmith_wire.errors import Code, RequestError, TensorError
+from masksmith_wire.errors import TensorError
 from masksmith_wire.masks import packed_width
 from masksmith_wire.totals import relative_gap
 
@@ -103,28 +104,6 @@ class Lease(BaseModel):
     elapsed_s: float = 0.0
 
 
-class FullError(Exception):
-    """A job more would be too much.
-
-    Attributes:
-        what: `full`: there are as many live jobs as there may be; `quota`: of its owner; `bytes`: the owner may not
-            keep the results.
-        limit: The limit.
-    """
-
-    def __init__(self, what: str, limit: int) -> None:
-        super().__init__(f"{what}: {limit}")
-        self.what, self.limit = what, limit
-
-
-class MissingUploadError(Exception):
-    """A job names an upload that is not here, or not its owner's."""
-
-    def __init__(self, digest: str) -> None:
-        super().__init__(digest)
-        self.digest = digest
-
-
 class Admission(BaseModel):
     """On what terms a job is let in.
 
@@ -163,11 +142,10 @@ class JobRecord(BaseModel):
         """What a masks job is to do.
 
         Raises:
-            RequestError: If it is a job of another kind.
+            NoMasksError: If it is a job of another kind.
         """
         if self.masks is None:
-            detail = f"job {self.id} is a {self.kind} and finds no masks; its results: /v1/jobs/{self.id}/{self.kind}"
-            raise RequestError(404, Code.RESULT_NOT_FOUND, detail)
+            raise NoMasksError(self.id, self.kind)
         return self.masks
 
 

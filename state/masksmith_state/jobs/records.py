@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import redis
 
+from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
 from masksmith_state.telemetry import counters
@@ -21,10 +22,8 @@ from masksmith_wire.errors import TensorError
 
 from .model import (
     Admission,
-    FullError,
     JobRecord,
     Lease,
-    MissingUploadError,
     Plan,
     ShardReport,
     by_index,

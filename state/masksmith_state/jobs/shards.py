@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import Pattern
+from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
-from masksmith_wire.errors import Code, RequestError
 from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
 
@@ -88,7 +88,7 @@ def cut(
         most: Shards that a job may have.
 
     Raises:
-        RequestError: If there are too many shards.
+        TooManyShardsError: If there are too many shards.
     """
     shards: list[Shard] = []
     firsts, whole = _first_alike(tensors), specification.binding is not None
@@ -99,8 +99,7 @@ def cut(
         unit = rows if whole else _unit(tensor, specification.pattern, shard_bytes)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
         if most is not None and len(shards) + -(-rows // step) > most:
-            detail = f"the job would have more than max_shards = {most} shards; name fewer tensors"
-            raise RequestError(413, Code.TOO_MANY_SHARDS, detail, limit=most)
+            raise TooManyShardsError(most)
         shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
     return shards
 

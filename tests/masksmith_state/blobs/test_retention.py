@@ -8,7 +8,8 @@ import pytest
 from masksmith_state.blobs.references import BlobReferences, Linked
 from masksmith_state.blobs.retention import Retention, Swept
 from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
-from masksmith_state.jobs.model import Admission, FullError, MissingUploadError, Plan, ShardReport
+from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.jobs.model import Admission, Plan, ShardReport
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions

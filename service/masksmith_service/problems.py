@@ -1,0 +1,99 @@
+"""One answer to everything that goes wrong: an RFC 9457 problem document, or a page for those who asked for one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from masksmith_state.telemetry import logs
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, Problem
+
+from .errors import DOMAIN_ERRORS, RequestError, translate
+from .pages.rendering import render
+
+log = logging.getLogger(__name__)
+
+_HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    for kind in DOMAIN_ERRORS:
+        app.add_exception_handler(kind, _domain_error)
+
+
+def respond(request: Request, error: RequestError) -> Response:
+    """Render an error as a problem document."""
+    problem = error.problem(instance=request.url.path)
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _render(request, problem, headers)
+
+
+def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
+    request_id = logs.noted("request")
+    if request_id is not None:
+        problem = problem.model_copy(update={"request_id": request_id})
+    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
+        page = render("login.html" if problem.status == 401 else "fault.html", problem.status, problem=problem)
+        page.headers.update(headers)
+        return page
+    content = problem.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return respond(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()[:20]
+    faults = [{"at": _place(fault), "message": fault["msg"] + _value(fault)} for fault in found]
+    detail = f"{faults[0]['at']}: {faults[0]['message']}"
+    status, code = None, Code.INVALID_DOCUMENT
+    if found[0]["type"] == "json_invalid":
+        status = 400
+    elif found[0]["type"] == "literal_error" and found[0]["loc"][-1] == "solver":
+        code = Code.UNKNOWN_SOLVER
+    return respond(request, RequestError(code, detail, status=status, errors=faults))
+
+
+def _place(fault: dict[str, Any]) -> str:
+    # A member's name may hold what no encoding can carry.
+    # The kind of a job's document is no place in it.
+    place = [part for at, part in enumerate(fault["loc"]) if at != 1 or part not in ("masks", "benchmark")]
+    return ".".join(str(part)[:100] for part in place).encode(errors="backslashreplace").decode()
+
+
+def _value(fault: dict[str, Any]) -> str:
+    value = fault.get("input")
+    return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    problem = RequestError(code, detail, status=error.status_code).problem(request.url.path)
+    return _render(request, problem, dict(error.headers or {}))
+
+
+async def _domain_error(request: Request, error: Exception) -> Response:
+    return respond(request, translate(error))
+
+
+def bug(request: Request, error: Exception) -> Response:
+    """Say that something happened which should not, and log what."""
+    log.exception("unexpected error", exc_info=error)
+    return respond(request, RequestError(Code.INTERNAL, "an unexpected error; the service's log has the details"))

@@ -1,0 +1,68 @@
+"""The table from code to status, and what domain errors become."""
+
+import re
+from pathlib import Path
+
+import pytest
+import redis
+from obstore.exceptions import GenericError
+
+from masksmith_service.errors import DOMAIN_ERRORS, STATUS, RequestError, translate
+from masksmith_state.errors import NoMasksError, TooManyShardsError
+from masksmith_wire.errors import Code
+
+DOCUMENTED = dict(
+    re.findall(
+        r"^\| `(\w+)` \| (\d{3}|in a job)", (Path(__file__).parents[2] / "docs/http.md").read_text(), re.MULTILINE
+    )
+)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_the_status_that_is_documented(code):
+    documented = DOCUMENTED[code]
+    assert STATUS.get(code) == (None if documented == "in a job" else int(documented))
+
+
+def test_a_code_without_a_status_answers_no_request():
+    with pytest.raises(KeyError):
+        RequestError(Code.ATTEMPTS_EXHAUSTED, "only ever in a job's document")
+
+
+def test_a_status_may_be_another_than_the_tables():
+    assert RequestError(Code.TOO_MANY_JOBS, "").status == 503
+    assert RequestError(Code.TOO_MANY_JOBS, "", status=429).problem().status == 429
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "words"),
+    [
+        (
+            NoMasksError("ab", "benchmark"),
+            404,
+            "result_not_found",
+            "benchmark and finds no masks; its results: /v1/jobs/ab/b",
+        ),
+        (TooManyShardsError(7), 413, "too_many_shards", "max_shards = 7"),
+        (redis.ConnectionError("gone"), 503, "broker_unavailable", "try again"),
+        (GenericError("full"), 503, "store_unavailable", "nothing was written"),
+    ],
+)
+def test_domain_errors_become_problems(error, status, code, words):
+    problem = translate(error).problem()
+    assert isinstance(error, DOMAIN_ERRORS)
+    assert (problem.status, problem.code) == (status, code)
+    assert words in problem.detail
+
+
+def test_other_errors_are_not_translated():
+    with pytest.raises(TypeError):
+        translate(ValueError())
+
+
+def test_a_problem_carries_what_was_at_fault():
+    error = RequestError(Code.TOO_MANY_TENSORS, "too many", limit=7)
+    assert error.problem("/v1/jobs").model_dump(mode="json") == {
+        "type": "about:blank", "title": "Too many tensors", "status": 413, "code": "too_many_tensors",
+        "detail": "too many", "instance": "/v1/jobs", "limit": 7,
+    }  # fmt: skip
