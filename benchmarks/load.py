@@ -2,8 +2,8 @@
 
 Starts `masksmith up` and loads it over loopback: clients that send one small layer after the other and wait for its
 mask, and others that send whole models. Beside them a process of its own polls one finished job, before the load and
-during it. Exit code 0: no job failed, the 99th percentile of the polls stayed within ten times that of the idle
-service, and the service's memory is flat.
+during it. What the load costs the polls is measured and printed, and nothing is promised about it. Exit code 0: no
+job failed, and the service's memory is flat. MASKSMITH_PROCESSES says how many processes the service has.
 
     python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
 """
@@ -207,7 +207,7 @@ def machine() -> str:
 
 
 def measure(folder: Path, given: argparse.Namespace) -> tuple[str, bool]:
-    """Load an installation; gives the report, and whether the promises held."""
+    """Load an installation; gives the report, and whether no job failed and memory stayed flat."""
     installation = Installation(folder)
     try:
         first = asyncio.run(drive(installation, argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)))[0]
@@ -238,7 +238,7 @@ def report(
     settled, ratio = memory[len(memory) // 4 :], p99(loaded) / p99(idle)
     growth = {part: settled[-1][part] - settled[0][part] for part in PARTS}
     busiest = max(cores, key=lambda part: cores[part])
-    good = not load.failures and ratio <= 10 and growth["service"] < 64
+    good = not load.failures and growth["service"] < 64
     lines = [
         "# Load",
         "",
@@ -248,6 +248,7 @@ def report(
         f"{took:.0f} s, over loopback.",
         "",
         f"- machine: {machine()}",
+        f"- processes of the service: {os.environ.get('MASKSMITH_PROCESSES', '1')}",
         "",
         "| what | measured |",
         "|---|---|",
@@ -275,7 +276,7 @@ def report(
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code whether the promises held."""
+    """Measure, print, and say by the exit code whether no job failed and memory stayed flat."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--clients", type=int, default=50, help="that send small layers")
     options.add_argument("--models", type=int, default=2, help="clients that send models")

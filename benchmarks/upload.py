@@ -2,8 +2,7 @@
 
 Beside it runs a bare uvicorn application that streams the same bytes to disk and throws the request away: the ceiling
 for anything in Python that writes an upload down. Rounds alternate between the two, the ratio is the median of the
-rounds' ratios. Peak memory (VmHWM) is that of a fresh service, both processes, after uploads of one size, bodies
-generated on the fly.
+rounds' ratios. Peak memory (VmHWM) is that of a fresh service after uploads of one size, bodies generated on the fly.
 
     python benchmarks/upload.py --out docs/benchmarks/upload.md
 """
@@ -28,7 +27,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 
 from blake3 import blake3
 
@@ -63,10 +61,9 @@ class Server:
 
     @property
     def peak_mib(self) -> float:
-        """Largest resident size so far, its children's added."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        lines = [line for one in (self.pid, *children) for line in Path(f"/proc/{one}/status").read_text().splitlines()]
-        return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+        """Largest resident size so far."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 class Upload:
@@ -110,11 +107,9 @@ class Upload:
 
 
 @contextmanager
-def process(
-    command: list[str], port: int, environment: dict[str, str] | None = None, output: IO[bytes] | None = None
-) -> Iterator[Server]:
+def process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[Server]:
     """Run a server until it is no longer wanted; waits until it listens."""
-    with subprocess.Popen(command, env=os.environ | (environment or {}), stderr=output) as running:
+    with subprocess.Popen(command, env=os.environ | (environment or {}), stderr=subprocess.DEVNULL) as running:
         try:
             while running.poll() is None:
                 try:
@@ -129,22 +124,18 @@ def process(
 
 @contextmanager
 def service(folder: Path) -> Iterator[Server]:
-    """Run the service and its broker, until both of its processes are ready."""
+    """Run the service, in one process, and its broker."""
     port, own = free_port(), Path(tempfile.mkdtemp(dir=folder))
-    broker, log = own / "valkey.sock", own / "service.log"
+    broker = own / "valkey.sock"
     given = {
         "MASKSMITH_PORT": str(port),
+        "MASKSMITH_PROCESSES": "1",
         "MASKSMITH_STORE_URL": str(folder / "store"),
         "MASKSMITH_REDIS_URL": valkey.url(broker),
     }
-    with (
-        subprocess.Popen(valkey.command(valkey.find_binary(), own, broker), stdout=subprocess.DEVNULL) as running,
-        log.open("wb") as output,
-    ):
+    with subprocess.Popen(valkey.command(valkey.find_binary(), own, broker), stdout=subprocess.DEVNULL) as running:
         try:
-            with process([sys.executable, "-m", "masksmith_service"], port, given, output) as server:
-                while "the bulk process is ready" not in log.read_text():
-                    time.sleep(0.05)
+            with process([sys.executable, "-m", "masksmith_service"], port, given) as server:
                 yield server
         finally:
             running.terminate()

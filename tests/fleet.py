@@ -37,11 +37,6 @@ class Seat:
     def runs(self):
         return self.process is not None and self.process.poll() is None
 
-    @property
-    def bulks(self):
-        """How many processes for large bodies a service has had ready, over all its lives."""
-        return self.log.read_text().count("the bulk process is ready")
-
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -124,7 +119,6 @@ class Fleet:
     def await_all(self):
         """Wait until every process is there and works."""
         poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)), 120)
-        poll(lambda: all(map(self.carries, self.services)))
 
     def serves(self, service):
         assert service.runs, f"{service.name} ended"
@@ -134,10 +128,6 @@ class Fleet:
             return httpx2.get(f"{service.url}/{path}", timeout=5).status_code == 200
         except httpx2.TransportError:
             return False
-
-    def carries(self, service):
-        """Whether its process for large bodies is ready."""
-        return service.bulks >= service.starts
 
     def works(self, worker):
         assert worker.runs, f"{worker.name} ended"

@@ -11,7 +11,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
 from masksmith_state.telemetry import logs
 
-from .serving.front import Front
+from .server import serve
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,8 @@ def main() -> int:
             settings.host,
         )
         return 2
-    server = Front(settings)
-    server.run_to_the_end()
-    return 0 if server.started else 3
+    serve(settings)
+    return 0
 
 
 def _lets_anybody_in(settings: Settings) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
-from threading import Event
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from threading import Event, current_thread, main_thread
+from types import FrameType
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -30,13 +32,12 @@ from .system.openapi import describe
 from .uploads import routes as uploads
 
 
-def create_app(settings: Settings | None = None, closing: Event | None = None, *, sweeps: bool = True) -> FastAPI:
+def create_app(settings: Settings | None = None, closing: Event | None = None) -> FastAPI:
     """Make the service.
 
     Args:
         settings: Read from the environment unless given.
         closing: Set when the process is to end, so that streams which could last end too.
-        sweeps: Whether this process clears what an earlier one left, and looks for stranded work.
     """
     settings = settings or Settings()
     closing = closing or Event()
@@ -47,8 +48,9 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
         state = connect(settings, closing)
         app.state.masksmith = state
         try:
-            async with _swept(state) if sweeps else nullcontext():
-                yield
+            with _noticing_signals(closing):
+                async with _swept(state):
+                    yield
         finally:
             await state.events.aclose()
             state.records.redis.close()
@@ -66,7 +68,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
     )
     app.add_middleware(Documents, settings=settings)
     app.add_middleware(Gate, settings=settings)
-    # The outermost: what the others refuse has an id too.
+    # Outside of the others: what they refuse has an id too.
     app.add_middleware(Journal)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
@@ -74,6 +76,30 @@ def create_app(settings: Settings | None = None, closing: Event | None = None, *
     app.mount("/static", pages.statics())
     describe(app)
     return app
+
+
+@contextmanager
+def _noticing_signals(closing: Event) -> Iterator[None]:
+    """Set the event as soon as a signal comes: the server behind it first waits for all streams to end."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        closing.set()
+        handler = handlers[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+    ours = [number for number, handler in handlers.items() if callable(handler)]
+    for number in ours:
+        signal.signal(number, notice)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, handlers[number])
 
 
 @asynccontextmanager

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=64 * 2**30, gt=0)
     """Largest upload."""
     max_document_bytes: int = Field(default=8 * 2**20, gt=0)
@@ -45,11 +47,9 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0)
     """Longest that a request with `Prefer: wait` is held."""
     max_request_head_bytes: int = Field(default=2**16, gt=0)
-    """Largest request line and headers."""
+    """Largest request line and headers, and largest trailers and chunk framing."""
     request_head_s: float = Field(default=20.0, gt=0)
     """Seconds within which a request's line and headers must arrive."""
-    bulk_nice: int = Field(default=10, ge=0, le=19)
-    """How far the process that carries large bodies steps back behind the one that answers questions."""
     min_free_bytes: int = Field(default=2**30, ge=0)
     """Bytes that uploads leave free on the disk of the store, if that is a directory; 0 looks at no disk."""
     upload_stall_s: float = Field(default=60.0, gt=0)

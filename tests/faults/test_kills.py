@@ -1,8 +1,6 @@
 """Each part is killed in the middle of a job of forty tensors, at random moments: nothing is lost, no bit differs."""
 
-import os
 import random
-import signal
 import time
 
 import pytest
@@ -34,15 +32,6 @@ def kill_service(fleet, job, rng):
     return lambda: fleet.serves(fleet.services[0])
 
 
-def kill_bulk(fleet, job, rng):
-    """The process of the service that carries large bodies."""
-    service = fleet.services[0]
-    killed = children_of(service.process.pid)
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
-    return lambda: any(pid not in killed for pid in children_of(service.process.pid))
-
-
 def kill_broker(fleet, job, rng):
     """The broker, which starts again from its append-only file."""
     before = fleet.done(job)
@@ -54,7 +43,6 @@ KILLS = {
     "worker child": kill_child,
     "worker": kill_worker,
     "service": kill_service,
-    "bulk process": kill_bulk,
     "broker": kill_broker,
 }
 SHORT = [pytest.param(name, 2, id=f"{name}-2") for name in KILLS]

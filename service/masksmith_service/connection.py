@@ -1,0 +1,186 @@
+"""A connection: HTTP as uvicorn parses it, within limits on heads, trailers, chunk framing and pipelined requests."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.events import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
+
+from .errors import RequestError
+
+MAX_FIELDS = 128
+"""Most fields in a request's head, and most in its trailers."""
+MAX_PIPELINED = 64
+"""Most requests of a connection that wait for the answer to an earlier one."""
+CHUNK_BYTES = 16
+"""Bytes of framing that every piece of a body may bring, beside twice its own length."""
+FLUSH_S = 2.0
+"""Seconds that a refused client gets to take its answer."""
+
+
+class Meter:
+    """Counts what a client sends beside bodies.
+
+    Attributes:
+        limit: Most bytes of a request's line and headers, or of its trailers and chunk framing.
+        pending: Bytes received since the last progress: a head that is complete, or a piece of a body.
+        in_body: Whether a head is complete, and its body not.
+        error: Why a field was one too many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.error: RequestError | None = None
+        self.restart(in_body=False)
+
+    def restart(self, *, in_body: bool) -> None:
+        """Begin with a body and its trailers, or with the next head."""
+        self.in_body = in_body
+        self.pending = self._fields = self._field_bytes = 0
+
+    def count(self, size: int, fields: int = 0) -> None:
+        """Count a piece of the address, or a field.
+
+        Raises:
+            RequestError: If there are too many.
+        """
+        self._fields += fields
+        self._field_bytes += size
+        if self._fields > MAX_FIELDS or self._field_bytes > self.limit:
+            self.error = self.too_large()
+            raise self.error
+
+    def count_body(self, size: int) -> None:
+        """Count a piece of a body, which pays for its framing: pieces of one byte are slow, but allowed."""
+        self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
+
+    def too_large(self) -> RequestError:
+        """Say which part of the request is too large."""
+        part = "trailers and chunk framing" if self.in_body else "line and headers"
+        limits = f"max_request_head_bytes = {self.limit} or have more than {MAX_FIELDS} fields"
+        detail = f"the request's {part} are larger than {limits}"
+        return RequestError(Code.REQUEST_HEAD_TOO_LARGE, detail, limit=self.limit)
+
+
+class Connection(HttpToolsProtocol):
+    """Parses requests; what exceeds the limits is answered with a problem document, and the connection is closed.
+
+    Trailers are counted and dropped: as headers they would pass every check of the head.
+
+    Args:
+        head_bytes: Most bytes of a request's line and headers, or of its trailers and chunk framing.
+        head_s: Seconds within which line and headers must arrive.
+    """
+
+    def __init__(self, *args: Any, head_bytes: int, head_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._meter, self._head_s = Meter(head_bytes), head_s
+        self._running: RequestResponseCycle | None = None
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for the first head."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered; uvicorn tells the last one that came, which may wait behind it."""
+        self._stop_timer()
+        self._disconnect()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, then check how much of it is neither a complete head nor a body."""
+        self._meter.pending += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._meter.pending > self._meter.limit:
+            self._refuse(self._meter.too_large())
+        elif self._meter.pending and not self._meter.in_body and self._timer is None:
+            self._start_timer()
+
+    def on_url(self, url: bytes) -> None:
+        """Count and take a piece of the address."""
+        self._meter.count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a field; take it unless it is a trailer."""
+        self._meter.count(len(name) + len(value) + 4, fields=1)
+        if not self._meter.in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Serve the request, or queue it behind an earlier one."""
+        self._stop_timer()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise OverflowError(f"more than {MAX_PIPELINED} requests wait for an answer")
+        super().on_headers_complete()
+        self._meter.restart(in_body=True)
+
+    def on_body(self, body: bytes) -> None:
+        """Count and take a piece of the body."""
+        self._meter.count_body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next request."""
+        self._meter.restart(in_body=False)
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, or has too many fields."""
+        self._refuse(self._meter.error or RequestError(Code.MALFORMED_REQUEST, msg))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._head_s, self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        if self.flow.read_paused:
+            # The rest of the head is not read while an earlier request is being answered.
+            self._start_timer()
+        elif self._meter.pending:
+            detail = f"the request's line and headers were not here within request_head_s = {self._head_s:g}"
+            self._refuse(RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=self._head_s))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer what no application gets to see, unless it would be taken for another answer, and close."""
+        if self._may_answer():
+            self.transport.write(_answer(error))
+        self._disconnect()
+        self.transport.close()
+        self.loop.call_later(FLUSH_S, self.transport.abort)
+
+    def _may_answer(self) -> bool:
+        running, in_body = self._running, self._meter.in_body
+        if running is None or running.response_complete:
+            return not in_body
+        return in_body and running is self.cycle and not running.response_started
+
+    def _disconnect(self) -> None:
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+
+def _answer(error: RequestError) -> bytes:
+    body = error.problem().model_dump_json(exclude_none=True).encode()
+    media = PROBLEM_MEDIA_TYPE.encode()
+    head = [b"content-type: %b" % media, b"content-length: %d" % len(body), b"connection: close", b"", body]
+    return STATUS_LINE[error.status] + b"\r\n".join(head)

@@ -1,1 +1,0 @@
-"""Two processes behind one port: one answers questions, the other carries large bodies."""
