@@ -24,6 +24,7 @@ from .jobs import routes as jobs
 from .layers import routes as layers
 from .middleware.access_log import Journal
 from .middleware.json_bodies import Documents
+from .middleware.unread_bodies import UnreadBodies
 from .pages import routes as pages
 from .resources import State, connect
 from .settings import Settings
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     app.add_middleware(Gate, settings=settings)
     # Outside of the others: what they refuse has an id too.
     app.add_middleware(Journal)
+    app.add_middleware(UnreadBodies)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
