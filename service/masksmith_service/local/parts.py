@@ -19,6 +19,7 @@ NEEDS = {"service": ("uvicorn", "fastapi", "celery", "obstore"), "worker": ("cel
 def service(
     host: Annotated[str | None, typer.Option(help="MASKSMITH_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="MASKSMITH_PORT", min=1, max=65535)] = None,
+    processes: Annotated[int | None, typer.Option(help="Behind one port (MASKSMITH_PROCESSES)", min=1)] = None,
     redis_url: RedisOption = None,
     store_url: StoreOption = None,
     insecure: InsecureOption = False,
@@ -29,6 +30,7 @@ def service(
         "service",
         MASKSMITH_HOST=host,
         MASKSMITH_PORT=None if port is None else str(port),
+        MASKSMITH_PROCESSES=None if processes is None else str(processes),
         MASKSMITH_REDIS_URL=redis_url,
         MASKSMITH_STORE_URL=store_url,
         **shared_settings(insecure, log_format),
