@@ -239,3 +239,21 @@ def test_trailers_that_would_part_messages_are_refused(speaker, field):
     one = speaker()
     one.say(chunked(b"PUT", b"/v1/tensors/" + b"0" * 64), b"1\r\nx\r\n0\r\n", field, b"\r\n\r\n")
     one.check_refused(400, "malformed_request", "Invalid HTTP")
+
+
+def test_an_upgrade_that_nobody_speaks_bounds_what_follows(speaker):
+    one = speaker()
+    one.say(HEALTH[:-2], b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert one.hear()[0] == 200
+    assert one.flood(bytes(2**16), ROOM) < ROOM
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"PRI * HTTP/2.0", b"CONNECT localhost:80 HTTP/1.1", b"GET http://[ HTTP/1.1", b"GET /%ff HTTP/9.9"],
+)
+def test_what_is_no_request_of_ours_is_refused(speaker, request_line):
+    one = speaker()
+    one.say(request_line, b"\r\nHost: localhost\r\n\r\n")
+    assert one.hear()[0] in (400, 405)
+    assert one.flood(bytes(2**16), ROOM) < ROOM

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 
+import httpx2
 import pytest
 
 from masksmith_service.middleware.unread_bodies import DRAIN_BYTES, DRAIN_S
@@ -106,3 +107,12 @@ def test_clients_that_leave_early_are_let_go(speaker, fleet):
     with socket.create_connection(("127.0.0.1", port)) as last:
         last.sendall(head(b"GET", b"/healthz", b"Connection: close"))
         assert last.recv(16).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["of known size", "chunked"])
+def test_clients_that_send_all_of_a_large_body_first_get_the_answer(fleet, pieces):
+    body = bytes(64 * DRAIN_BYTES)
+    for _ in range(5):
+        content = (body[at : at + 2**20] for at in range(0, len(body), 2**20)) if pieces else body
+        answer = httpx2.put(f"{fleet.url}{WRONG.decode()}", content=content, timeout=60)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_digest")
