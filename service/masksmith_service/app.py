@@ -22,8 +22,8 @@ from .auth.middleware import Gate
 from .benchmarks import routes as benchmarks
 from .jobs import routes as jobs
 from .layers import routes as layers
-from .middleware.access_log import Journal
-from .middleware.json_bodies import Documents
+from .middleware.access_log import AccessLog
+from .middleware.json_bodies import JsonBodies
 from .middleware.unread_bodies import UnreadBodies
 from .pages import routes as pages
 from .resources import State, connect
@@ -67,10 +67,10 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         redoc_url=None,
         telemetry=_telemetry(telemetry),
     )
-    app.add_middleware(Documents, settings=settings)
+    app.add_middleware(JsonBodies, settings=settings)
     app.add_middleware(Gate, settings=settings)
     # Outside of the others: what they refuse has an id too.
-    app.add_middleware(Journal)
+    app.add_middleware(AccessLog)
     app.add_middleware(UnreadBodies)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):

@@ -1,4 +1,4 @@
-"""The journal: requests have ids, which answers, problems and log lines carry, and every write leaves a line."""
+"""The access log: requests have ids, which answers, problems and log lines carry, and every write leaves a line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADER = "X-Request-Id"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Journal:
+class AccessLog:
     """ASGI middleware that names requests and logs those that may change something."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,11 +33,11 @@ class Journal:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        began, status = time.monotonic(), 0
+        sent_id = Headers(scope=scope).get(HEADER, "")
+        request_id = sent_id if _ID.fullmatch(sent_id) else uuid.uuid4().hex
+        started, status = time.monotonic(), 0
 
-        async def named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -46,14 +46,14 @@ class Journal:
 
         with logs.about(request=request_id):
             try:
-                await self._app(scope, receive, named)
+                await self._app(scope, receive, send_with_id)
             except Exception as error:
                 if status:
                     raise
-                await problems.bug(Request(scope), error)(scope, receive, named)
+                await problems.bug(Request(scope), error)(scope, receive, send_with_id)
             finally:
                 if scope["method"] not in READS:
-                    _write(scope, status, time.monotonic() - began)
+                    _write(scope, status, time.monotonic() - started)
 
 
 def _write(scope: Scope, status: int, took_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Defences against pages of others, which a browser lets talk to us: wrong names for us, and writes from elsewhere."""
+"""Host and CSRF checks: pages of other sites reach the service through a browser, by a wrong name or by a write."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_host(headers: Mapping[str, str], settings: Settings) -> None:
-    """Refuse names that are not ours: a page whose name an attacker lets resolve to our address has such a one.
+    """Refuse names that are not ours (DNS rebinding: an attacker lets the name of a page resolve to our address).
 
     Addresses are always ours: no name was resolved.
 
     Raises:
-        RequestError: 421, then.
+        RequestError: 421, for other names.
     """
     host = headers.get("host")
     if host is None:
@@ -37,7 +37,7 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
     """Refuse what pages of others send to change something here.
 
     Raises:
-        RequestError: 403, then.
+        RequestError: 403, for writes of other origins.
     """
     origin = headers.get("origin")
     if method in READS or (origin is None and headers.get("sec-fetch-site") != "cross-site"):

@@ -22,8 +22,8 @@ _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
-class Documents:
-    """ASGI middleware that reads documents and refuses those beyond the limits."""
+class JsonBodies:
+    """ASGI middleware that reads JSON documents and refuses those beyond the limits."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
