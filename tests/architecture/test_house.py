@@ -39,9 +39,9 @@ def lines(path):
 
 
 def test_files_are_small():
-    long = {str(path.relative_to(ROOT)): lines(path) for path in SOURCES + TESTS if lines(path) > 500}
+    long = {str(path.relative_to(ROOT)): lines(path) for path in SOURCES + TESTS if lines(path) > 400}
     assert not long
-    assert statistics.median(map(lines, SOURCES)) <= 150
+    assert statistics.median(map(lines, SOURCES)) <= 120
 
 
 def test_no_file_is_called_after_nothing():
