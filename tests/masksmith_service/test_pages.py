@@ -217,7 +217,7 @@ def test_totals_are_the_same_on_page_terminal_and_notebook(client, records, put,
         ShardReport(error=TensorError(code="invalid_scores", message="NaN")),
     ]
     for index, report in enumerate(reports):
-        records.strike(records.take(job, index, lease_s=30, attempts=3), report)
+        records.complete(records.take(job, index, lease_s=30, attempts=3), report)
     document = Job.model_validate(client.get(f"/v1/jobs/{job}").json())
     terminal = TerminalReport("2:4", "auto", document.tensors, [], None, 0.0)
     assert terminal.document()["total"]["gap"] == pytest.approx(0.25)

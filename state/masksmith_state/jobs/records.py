@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -278,4 +279,5 @@ def _counts_of(report: ShardReport | CaseReport, took_s: float) -> dict[str, flo
     if isinstance(report, CaseReport):
         return {}
     outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"
-    return counters.of_shard(report.device, outcome, took_s, report.gap)
+    gap = report.gap if math.isfinite(report.objective) and math.isfinite(report.upper_bound) else None
+    return counters.of_shard(report.device, outcome, took_s, gap)

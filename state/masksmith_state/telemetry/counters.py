@@ -6,7 +6,6 @@ and its labels, with `|` between them.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Mapping
 
@@ -34,12 +33,12 @@ def of_shard(device: str, outcome: str, took_s: float, gap: float | None) -> dic
         device: Where it ran.
         outcome: `solved`, `remembered` (its result was there already) or `failed`.
         took_s: Seconds that it was worked on; observed of solved ones only.
-        gap: Its gap, if it was solved; one that is no number is not observed.
+        gap: Its gap, if it was solved and has one.
     """
     added: dict[str, float] = {field("shards", device, outcome): 1}
     if outcome == "solved":
         added |= observed("shard_seconds", took_s, SECONDS, device)
-    if outcome == "solved" and gap is not None and math.isfinite(gap):
+    if outcome == "solved" and gap is not None:
         added |= observed("gap", gap, GAPS)
     return added
 

@@ -13,9 +13,10 @@ from masksmith_client.submission.benchmarks import prepare_benchmark
 from masksmith_client.submission.prepare import prepare
 from masksmith_client.training.layers import choose
 from masksmith_client.training.methods.sr_ste import SRSTE
-from masksmith_service.jobs.planning import FileOptions, plan_file, plan_request
+from masksmith_service.errors import RequestError
+from masksmith_service.jobs.planning import FileOptions, choose as choose_of_file, locate_named, parse_specification
 from masksmith_wire.documents import MasksRequest, TensorInput
-from masksmith_wire.errors import Code, RequestError
+from masksmith_wire.errors import Code
 from masksmith_wire.headers import PREFIX_BYTES, build_header, parse_header
 
 TENSORS = {
@@ -80,20 +81,14 @@ def by_service(pattern, layers, exclude):
     }
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
     options = FileOptions(pattern=pattern, **as_lists)
-    plan, error = attempt(RequestError, plan_file, options, "0" * 64, header, Uploads(header), None)
+    specification = parse_specification(options)
+    located, error = attempt(RequestError, choose_of_file, options, specification, "0" * 64, header)
     if error is not None:
         assert error.status == 422
         skipped = [skip["name"] for skip in error.extra.get("skipped", []) if skip["reason"] != "not selected"]
         return error.code, error.extra.get("tensor") or skipped[0]
-    return [tensor.name for tensor in plan.tensors], {skip.name: skip.reason for skip in plan.skipped}
-
-
-class Uploads:
-    def __init__(self, header):
-        self.header = header
-
-    def of(self, digest):
-        return self.header
+    tensors, selection = located
+    return [tensor.name for tensor in tensors], selection.skipped
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "50%"])
@@ -108,12 +103,13 @@ def test_client_and_service_select_alike(checkpoint, pattern, layers):
 def test_a_document_names_each_tensor_as_layers_does(pattern, name):
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
     document = MasksRequest(pattern=pattern, tensors=[TensorInput(name=name, digest="0" * 64, key=name)])
-    plan, error = attempt(RequestError, plan_request, document, Uploads(header), 10, None)
+    specification, headers = parse_specification(document), {"0" * 64: header}
+    located, error = attempt(RequestError, locate_named, document.tensors, specification, headers)
     answer = by_service(pattern, name, None)
     if error is not None:
         assert (error.code, error.extra["tensor"]) == answer
     else:
-        assert [tensor.name for tensor in plan.tensors] == answer[0] == [name]
+        assert [tensor.name for tensor in located] == answer[0] == [name]
 
 
 @pytest.mark.parametrize(("layers", "exclude"), [*itertools.product(LAYERS[:6], EXCLUDE[:6])], ids=str)
