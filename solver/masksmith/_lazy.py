@@ -8,14 +8,14 @@ from typing import Any
 
 
 def attach(
-    package: str, names_of: Mapping[str, Collection[str]], extra: str, brings: Collection[str]
+    package: str, names_of: Mapping[str, Collection[str]], extra: str = "", brings: Collection[str] = ()
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Make `__all__`, `__getattr__` and `__dir__` of a package.
 
     Args:
         package: Its `__name__`.
         names_of: Submodule -> the public names that it defines.
-        extra: Extra of the distribution that those submodules need.
+        extra: Extra of the distribution that those submodules need, if they need one.
         brings: Top-level modules that the extra brings; where one is missing, the error names the extra.
     """
     homes = {name: module for module, names in names_of.items() for name in names}
