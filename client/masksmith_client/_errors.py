@@ -18,6 +18,8 @@ ClientError
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from masksmith_wire.documents import CaseView, JobState, TensorReport
 from masksmith_wire.errors import Problem
@@ -39,6 +41,15 @@ class InputError(ClientError, ValueError):
     """What was passed in cannot be used; the message names the value. Nothing was sent."""
 
     exit_code = 2
+
+
+@contextmanager
+def as_input_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise exceptions of these kinds as `InputError`, with their own message."""
+    try:
+        yield
+    except kinds as error:
+        raise InputError(str(error)) from None
 
 
 class TransportError(ClientError):

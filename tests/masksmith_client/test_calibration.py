@@ -35,7 +35,7 @@ def test_a_mapping_may_hold_the_statistic_itself_and_a_file_all_of_them(tmp_path
     for calibration in (dict.fromkeys(WEIGHTS, NORMS), path, str(path)):
         submission = prepare(WEIGHTS, "2:4", scores="ria power=1", calibration=calibration)
         assert kinds(submission) == dict.fromkeys(WEIGHTS, ("norms", (16,)))
-        assert str(submission.options.scores) == "ria power=1"
+        assert str(submission.specification.scores) == "ria power=1"
 
 
 def test_the_document_says_where_each_statistic_is():

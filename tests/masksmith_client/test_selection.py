@@ -92,7 +92,7 @@ def test_unknown_options_are_a_type_error() -> None:
 
 
 def test_pattern_objects_bring_axis_and_ragged_along() -> None:
-    options = prepare(WEIGHTS, NM(2, 4, axis="out", ragged="dense")).options
+    options = prepare(WEIGHTS, NM(2, 4, axis="out", ragged="dense")).specification.options
     assert (options.pattern, options.axis, options.ragged) == ("2:4", "out", "dense")
 
 

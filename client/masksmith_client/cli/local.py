@@ -16,7 +16,7 @@ from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.whole_file import whole_file
-from masksmith_client.submission.prepare import Submission, parse_budget, parse_pattern
+from masksmith_client.submission.prepare import Submission
 from masksmith_client.submission.weights import BoolMask, Weight
 from masksmith_wire.documents import JobState, TensorReport, UpdateReport
 from masksmith_wire.dtypes import to_bytes, to_numpy
@@ -47,8 +47,8 @@ def library() -> Any:
 
 def solve_locally(submission: Submission, output: Path, began: float, weights_output: Path | None = None) -> Report:
     """Solve, write the masks file and that of updated weights, and report."""
-    options = submission.options
-    search = _Search(submission, parse_pattern(options.pattern, options.axis, options.ragged))
+    options = submission.specification.options
+    search = _Search(submission)
     search.allocate()
     with Bar("solving", sum(weight.data_bytes for weight in submission.weights), show=None, in_bytes=True) as bar:
         for batch in _batches(submission.weights):
@@ -84,16 +84,17 @@ def violation_of(mask: BoolMask, pattern: Pattern) -> str | None:
 
 
 class _Search:
-    def __init__(self, submission: Submission, pattern: Pattern) -> None:
+    def __init__(self, submission: Submission) -> None:
         self._library = library()
-        self._options = submission.options
+        self._options, self._budget = submission.specification.options, submission.specification.budget
         self._beside = submission.beside
-        self._patterns: Mapping[str, Pattern] = {weight.name: pattern for weight in submission.weights}
+        self._patterns: Mapping[str, Pattern] = dict.fromkeys(
+            (weight.name for weight in submission.weights), submission.specification.pattern
+        )
         self.weights = submission.weights
-        self._budget = parse_budget(submission.options)
         self._previous: Mapping[str, Any] = {} if submission.previous is None else Masks.open(submission.previous)
-        if submission.options.previous is not None:
-            raise InputError(f"{submission.options.previous} is a job: without a service, name a masks file")
+        if self._options.previous is not None:
+            raise InputError(f"{self._options.previous} is a job: without a service, name a masks file")
         if submission.previous is not None and not any(weight.name in self._previous for weight in self.weights):
             raise InputError(f"{submission.previous} has a mask of none of these tensors")
         self.budget_gap: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from masksmith.benchmark import BenchmarkError, CaseResult, Report
-from masksmith_client._errors import InputError
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._progress import Bar
 from masksmith_client.submission.benchmarks import request_layers
 from masksmith_wire.benchmarks import BenchmarkRequest
@@ -31,7 +31,5 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
         def on_case(result: CaseResult, done: int, total: int) -> None:
             bar.move(done, total)
 
-        try:
+        with as_input_errors(BenchmarkError):
             return benchmark(request_layers(request), request.patterns, device=device, on_case=on_case, **options)
-        except BenchmarkError as error:
-            raise InputError(str(error)) from None

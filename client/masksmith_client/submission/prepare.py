@@ -11,10 +11,10 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.layouts import binding
-from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
-from masksmith_client._errors import InputError
+from masksmith.patterns import Budget, Pattern, PatternError, parse
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
+from masksmith_wire.specification import JobSpecification, SpecificationError
 
 from .files import read_path
 from .previous_masks import masks_upload, previous_of
@@ -73,7 +73,7 @@ class Submission:
 
     weights: list[Weight]
     skipped: list[Skipped]
-    options: MasksOptions
+    specification: JobSpecification
     beside: Chosen = field(default_factory=Chosen)
     previous: Path | None = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -111,7 +111,7 @@ class Submission:
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
-        asked = self.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
+        asked = self.specification.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
         return MasksRequest(tensors=inputs, **asked)
 
 
@@ -151,14 +151,12 @@ def prepare(
         InputError: If anything cannot be used.
     """
     job, file = previous_of(previous)
-    checked = masks_options(pattern, previous=job, **options)
-    parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
-    model = _viewed(read_weights(weights), view, checked)
-    update = checked.update
-    calibrated = Calibration(calibration, checked.scores, {weight.name for weight in model}, update)
-    budget = parse_budget(checked)
-    bound = None if local else binding(parsed, update, spectrum=checked.spectrum)
-    selection = select(model, unshared(parsed) if budget else parsed, layers, exclude, bound)
+    specification = specify(pattern, previous=job, **options)
+    model = _viewed(read_weights(weights), view, specification)
+    scores, update = specification.scores, specification.update
+    calibrated = Calibration(calibration, scores, {weight.name for weight in model}, update)
+    bound = None if local else specification.binding
+    selection = select(model, specification.fitting_pattern, layers, exclude, bound)
     selected = set(selection.chosen)
     masked = [weight for weight in model if weight.name in selected]
     for weight in masked:
@@ -168,24 +166,26 @@ def prepare(
     chosen = [weight for weight in masked if weight.name not in uncalibrated]
     reasons = selection.skipped | uncalibrated
     skipped = [Skipped(name=weight.name, reason=reasons[weight.name]) for weight in model if weight.name in reasons]
-    _check_budget(budget, chosen, parsed)
-    if update is not None and checked.scores.name == "given" and not beside.statistics:
+    if specification.budget is not None:
+        with as_input_errors(PatternError):
+            specification.budget.check({weight.name: weight.shape for weight in chosen}, specification.pattern)
+    if update is not None and scores.name == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
-    return Submission(chosen, skipped, checked, beside, file)
+    return Submission(chosen, skipped, specification, beside, file)
 
 
-def _viewed(model: list[Weight], view: str, options: MasksOptions) -> list[Weight]:
+def _viewed(model: list[Weight], view: str, specification: JobSpecification) -> list[Weight]:
     if view == "channels-last":
         return model
     if view != "flat":
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
-    if options.scores.name not in ("magnitude", "given") or options.update is not None:
+    if specification.scores.name not in ("magnitude", "given") or specification.update is not None:
         raise InputError("calibrations of convolutions are channel last: view='flat' takes magnitude or given scores")
     return [flattened(weight) for weight in model]
 
 
-def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
-    """Check a pattern and options as the service would.
+def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
+    """Parse and check a pattern and options as the service would.
 
     Raises:
         InputError: Naming the value at fault.
@@ -202,11 +202,8 @@ def masks_options(pattern: str | Pattern, **options: Any) -> MasksOptions:
         checked = MasksOptions(pattern=str(pattern), **options)
     except ValidationError as error:
         raise InputError(_first(error, options)) from None
-    parsed = parse_pattern(checked.pattern, checked.axis, checked.ragged)
-    refusal = solver_refusal(parsed, checked.solver)
-    if refusal is not None:
-        raise InputError(refusal)
-    return checked.model_copy(update={"pattern": str(parsed)})
+    with as_input_errors(SpecificationError):
+        return JobSpecification.parse(checked)
 
 
 def parse_pattern(
@@ -217,32 +214,8 @@ def parse_pattern(
     Raises:
         InputError: If it is none.
     """
-    try:
+    with as_input_errors(PatternError):
         return parse(text, axis=axis, ragged=ragged)
-    except PatternError as error:
-        raise InputError(str(error)) from None
-
-
-def parse_budget(options: MasksOptions) -> Budget | None:
-    """Read the budget of a job, if it has one.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if options.budget is None and options.floors:
-        raise InputError(f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors")
-    try:
-        return None if options.budget is None else Budget.parse(options.budget, options.floors)
-    except PatternError as error:
-        raise InputError(str(error)) from None
-
-
-def _check_budget(budget: Budget | None, weights: Sequence[Weight], pattern: Pattern) -> None:
-    try:
-        if budget is not None:
-            budget.check({weight.name: weight.shape for weight in weights}, pattern)
-    except PatternError as error:
-        raise InputError(str(error)) from None
 
 
 def read_weights(weights: object) -> list[Weight]:

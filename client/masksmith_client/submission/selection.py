@@ -8,7 +8,7 @@ from masksmith import layouts
 from masksmith.layouts import Candidate, Selection, SelectionError
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
-from masksmith_client._errors import InputError
+from masksmith_client._errors import as_input_errors
 
 from .weights import Weight
 
@@ -25,7 +25,5 @@ def select(
         Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=weight.unsupported_reason)
         for weight in weights
     ]
-    try:
+    with as_input_errors(SelectionError):
         return layouts.select(candidates, pattern, layers, exclude, bound=bound)
-    except SelectionError as error:
-        raise InputError(str(error)) from None
