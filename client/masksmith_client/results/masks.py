@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,13 +12,13 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
-from masksmith_wire.headers import TensorEntry, read_header
+from masksmith_wire.headers import TensorEntry
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
-from .whole_file import save_copy
+from .tensor_file import TensorFile
 
 
-class Masks(Mapping[str, Any]):
+class Masks(TensorFile):
     """Masks by the names of their weights; True = kept, in the weight's shape.
 
     A mask is a torch tensor on the weight's device where the weight was one, else a numpy array. It is unpacked anew
@@ -33,13 +32,10 @@ class Masks(Mapping[str, Any]):
     def __init__(
         self, file: BinaryIO, job: JobView | None = None, restore: Mapping[str, Restore] | None = None
     ) -> None:
+        super().__init__(file, restore)
         self.job = job
-        self._file = file
-        weakref.finalize(self, file.close)
-        self._restore = restore or {}
-        self._entries = read_header(file)
         try:
-            self.infos: Mapping[str, MaskInfo] = read_infos(self._entries.metadata)
+            self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
         except ValueError:
             self.infos = {}
 
@@ -62,42 +58,22 @@ class Masks(Mapping[str, Any]):
             raise InputError(f"{path}: {error}") from None
         return masks
 
-    def save(self, path: str | Path) -> Path:
-        """Write a masks file (safetensors; one bit an entry); it appears whole or not at all."""
-        return save_copy(self._file, Path(path))
-
     def shape(self, name: str) -> tuple[int, ...]:
         """Give the shape of a mask without reading it."""
-        entry = self._entries.tensors[name]
+        entry = self._entries[name]
         return entry.shape if entry.dtype == "BOOL" else tuple(self.infos[name].shape)
 
     def rows(self, name: str, first: int, last: int) -> BoolMask:
         """Read a few rows of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`; always a numpy array."""
-        entry, cols = self._entries.tensors[name], (self.shape(name) or (1,))[-1]
+        entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
         part = part.reshape(last - first, width)
         return part.view(np.bool_).copy() if entry.dtype == "BOOL" else unpack(part, (last - first, cols))
 
-    def close(self) -> None:
-        """Close the file; the masks are lost unless they were saved."""
-        self._file.close()
-
     def __getitem__(self, name: str) -> Any:
         restore: Restore = self._restore.get(name, as_numpy)
-        return restore(self._numpy(self._entries.tensors[name]))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries.tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries.tensors)
-
-    def __len__(self) -> int:
-        return len(self._entries.tensors)
-
-    def __repr__(self) -> str:
-        return f"<Masks of {len(self)} tensor(s)>"
+        return restore(self._numpy(self._entries[name]))
 
     def _numpy(self, entry: TensorEntry) -> BoolMask:
         array = np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
@@ -116,7 +92,7 @@ class Masks(Mapping[str, Any]):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check_kinds(self) -> None:
-        for entry in self._entries.tensors.values():
+        for entry in self._entries.values():
             if entry.dtype != "BOOL" and not self._is_packed(entry):
                 raise InputError(f"{entry.name!r} is no mask: dtype {entry.dtype}, expected bool or a packed mask")
 

@@ -3,63 +3,35 @@
 from __future__ import annotations
 
 import sys
-import weakref
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from masksmith_client.submission.weights import Restore, as_numpy
 from masksmith_wire.dtypes import to_numpy
-from masksmith_wire.headers import TensorEntry, read_header
+from masksmith_wire.headers import TensorEntry
 
-from .whole_file import save_copy
+from .tensor_file import TensorFile
 
 _FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
 
 
-class UpdatedWeights(Mapping[str, Any]):
+class UpdatedWeights(TensorFile):
     """Updated weights by name, 0 where their masks drop, in the weights' own shapes and dtypes.
 
     A weight is a torch tensor on its own device where it was one, else a numpy array (float32 for bfloat16, which numpy
     lacks). `model.load_state_dict({**model.state_dict(), **weights})` puts them in place.
     """
 
-    def __init__(self, file: BinaryIO, restore: Mapping[str, Restore] | None = None) -> None:
-        self._file = file
-        weakref.finalize(self, file.close)
-        self._restore = restore or {}
-        self._entries = read_header(file).tensors
-
-    def save(self, path: str | Path) -> Path:
-        """Write them to a safetensors file, which appears whole or not at all."""
-        return save_copy(self._file, Path(path))
-
-    def close(self) -> None:
-        """Close the file; the weights are lost unless they were saved."""
-        self._file.close()
-
     def __getitem__(self, name: str) -> Any:
         entry = self._entries[name]
         self._file.seek(entry.start)
         data = bytearray(self._file.read(entry.stop - entry.start))
         restore = self._restore.get(name, as_numpy)
-        return (
-            to_numpy(memoryview(data), entry.dtype, entry.shape)
-            if restore is as_numpy
-            else _as_torch(data, entry, restore)
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __repr__(self) -> str:
-        return f"<UpdatedWeights of {len(self)} tensor(s)>"
+        if restore is as_numpy:
+            return to_numpy(memoryview(data), entry.dtype, entry.shape)
+        return _as_torch(data, entry, restore)
 
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:

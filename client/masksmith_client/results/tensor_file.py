@@ -1,0 +1,44 @@
+"""An open safetensors file as a mapping of its tensors."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from masksmith_client.submission.weights import Restore
+from masksmith_wire.headers import read_header
+
+from .whole_file import save_copy
+
+
+class TensorFile(Mapping[str, Any]):
+    """What masks and updated weights have in common: their file, which is closed with the mapping."""
+
+    def __init__(self, file: BinaryIO, restore: Mapping[str, Restore] | None = None) -> None:
+        self._file = file
+        weakref.finalize(self, file.close)
+        self._restore = restore or {}
+        self._header = read_header(file)
+        self._entries = self._header.tensors
+
+    def save(self, path: str | Path) -> Path:
+        """Write them to a safetensors file, which appears whole or not at all; gives its path."""
+        return save_copy(self._file, Path(path))
+
+    def close(self) -> None:
+        """Close the file; what was not saved is lost."""
+        self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} tensor(s)>"
