@@ -11,7 +11,7 @@ import torch
 
 from masksmith_wire.totals import total_retained
 
-from .refresh_worker.messages import LayerResult, RefreshResponse
+from .refresh_worker.messages import PROVED, LayerResult, RefreshResponse
 from .refresher import Pending
 from .report import LayerReport, RefreshRecord
 
@@ -70,12 +70,4 @@ class History:
         report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
         if not result.has_new_mask:
             return report
-        return replace(
-            report,
-            asked_at=step,
-            status=result.status,
-            gap=result.gap,
-            retained=result.retained,
-            objective=result.objective,
-            upper_bound=result.upper_bound,
-        )
+        return replace(report, asked_at=step, **{name: getattr(result, name) for name in PROVED})

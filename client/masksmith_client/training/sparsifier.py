@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -109,11 +108,10 @@ class Sparsifier:
         if self.method.needs_optimizer and self._watched is None:
             raise InputError(f"{type(self.method).__name__} works on the optimizer: pass optimizer=, or call watch()")
         self._step += 1
-        pattern = self.schedule.pattern_at(self.pattern, self._step)
         response = self._refresher.poll()
         if response is not None:
             self._apply(response)
-        if pattern is None:
+        if (pattern := self._pattern) is None:
             self._be_dense()
         elif self._is_due(pattern, self._step):
             self._request(pattern)
@@ -128,7 +126,7 @@ class Sparsifier:
             ClientError: If there are no masks.
         """
         self._refuse_baked()
-        pattern = self.schedule.pattern_at(self.pattern, self._step)
+        pattern = self._pattern
         if pattern is None:
             raise InputError(f"the schedule has the layers dense at step {self._step}")
         if self._refresher.pending is not None:
@@ -158,7 +156,7 @@ class Sparsifier:
 
     def report(self) -> TrainingReport:
         """Say what was done so far."""
-        pattern = self.schedule.pattern_at(self.pattern, self._step)
+        pattern = self._pattern
         return TrainingReport(
             pattern=None if pattern is None else str(pattern),
             method=type(self.method).__name__,
@@ -226,9 +224,7 @@ class Sparsifier:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -254,7 +250,8 @@ class Sparsifier:
             pattern = self.schedule.pattern_at(self.pattern, 0)
             if pattern is not None:
                 self._request(pattern, wait=True)
-                self._refuse_holes()
+                for name, error in self._refresher.failing.items():
+                    raise InputError(f"{name!r} has no mask: {error}")
         except BaseException:
             for layer in self._layers:
                 layer.masking.dense = True
@@ -264,13 +261,14 @@ class Sparsifier:
         self._want_gradients()
         self._cut()
 
-    def _refuse_holes(self) -> None:
-        for name, error in self._refresher.failing.items():
-            raise InputError(f"{name!r} has no mask: {error}")
-
     def _refuse_baked(self) -> None:
         if self._baked:
             raise InputError("the masks are baked into the weights: make a new Sparsifier to go on")
+
+    @property
+    def _pattern(self) -> Pattern | None:
+        """The pattern of this step; None while layers are dense."""
+        return self.schedule.pattern_at(self.pattern, self._step)
 
     def _is_due(self, pattern: Pattern | None, step: int) -> bool:
         if pattern is None:
@@ -295,16 +293,13 @@ class Sparsifier:
 
     def _apply(self, response: RefreshResponse) -> None:
         pending = self._refresher.end()
-        if pending.dropped or response.failure is not None or self._is_dense_now():
+        if pending.dropped or response.failure is not None or self._pattern is None:
             return
         dense = {layer.name for layer in self._layers if layer.masking.dense}
         for layer in self._layers:
             if response.layers[layer.name].has_new_mask:
                 self._put_in(layer)
         self._history.add(response, pending, self._step, dense)
-
-    def _is_dense_now(self) -> bool:
-        return self.schedule.pattern_at(self.pattern, self._step) is None
 
     @torch.no_grad()
     def _put_in(self, layer: MaskedLayer) -> None:

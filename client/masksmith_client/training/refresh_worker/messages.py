@@ -27,6 +27,10 @@ class RefreshRequest(BaseModel):
     timeout_s: float
 
 
+PROVED = ("status", "gap", "retained", "objective", "upper_bound")
+"""What is known of a mask, by the names that solutions, results and reports give it."""
+
+
 class LayerResult(BaseModel):
     """One layer's new mask, which lies in the shared memory; or why there is none.
 

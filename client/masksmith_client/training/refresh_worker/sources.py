@@ -18,7 +18,7 @@ from masksmith_client.results.masks import Masks
 from masksmith_client.submission.weights import Weight
 from masksmith_wire.dtypes import to_numpy
 
-from .messages import LayerResult
+from .messages import PROVED, LayerResult
 from .shared_memory import Bools, Bytes, Slot
 
 PIECE_BYTES = 512 * 1024
@@ -141,11 +141,4 @@ def _result(report: Any) -> LayerResult:
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)
-    status = getattr(report, "status", None)
-    return LayerResult(
-        status=None if status is None else str(getattr(status, "value", status)),
-        objective=getattr(report, "objective", None),
-        upper_bound=getattr(report, "upper_bound", None),
-        gap=getattr(report, "gap", None),
-        retained=getattr(report, "retained", None),
-    )
+    return LayerResult.model_validate({name: getattr(report, name, None) for name in PROVED})
