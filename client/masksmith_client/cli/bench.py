@@ -16,6 +16,7 @@ from masksmith_client.results.whole_file import whole_file
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, emit, note, show_table
+from .service import interruptible
 from .solve import check_output
 
 KINDS = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
@@ -83,7 +84,9 @@ def bench(
         report = bench_locally(chosen, device)
     else:
         with Client(url) as client:
-            report = _remotely(client, chosen, timeout_s)
+            job = client.jobs.submit_request(chosen)
+            with interruptible(job):
+                report = job.wait_for_report(timeout_s, progress=None)
     for path in output or []:
         save(report, path)
     emit(report.document()) if as_json else show(report)
@@ -111,24 +114,13 @@ def save(report: Report, path: Path) -> None:
     writers: dict[str, Callable[[], str]] = {
         ".json": report.to_json, ".csv": report.to_csv, ".md": report.to_markdown
     }  # fmt: skip
-    if path.suffix in writers:
-        text = writers[path.suffix]()
-        with whole_file(path) as file:
-            file.write(text.encode())
-        return
-    from masksmith.benchmark import draw
-
     with whole_file(path) as file:
-        draw(report, file, path.suffix[1:])
+        if path.suffix in writers:
+            file.write(writers[path.suffix]().encode())
+        else:
+            from masksmith.benchmark import draw
 
-
-def _remotely(client: Client, request: Any, timeout_s: float | None) -> Report:
-    job = client.jobs.submit_request(request)
-    try:
-        return job.wait_for_report(timeout_s, progress=None)
-    except KeyboardInterrupt:
-        note(f"\njob {job.id} goes on: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
-        raise
+            draw(report, file, path.suffix[1:])
 
 
 def _check_outputs(paths: Sequence[Path]) -> None:

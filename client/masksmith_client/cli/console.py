@@ -34,6 +34,14 @@ def emit(document: Any) -> None:
     print(json.dumps(document, indent=2), flush=True)
 
 
+def answer(document: Any, sentence: str, *, as_json: bool) -> None:
+    """Print a result on stdout: as JSON, or in a sentence."""
+    if as_json:
+        emit(document)
+    else:
+        print(sentence)
+
+
 def emit_line(document: Any) -> None:
     """Print JSON on one line of stdout, for streams."""
     print(json.dumps(document), flush=True)

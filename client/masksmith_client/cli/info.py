@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
-from masksmith_client._client import Client
-from masksmith_client.transport.retry import RetryPolicy
-
 from .console import JsonOption, UrlOption, emit, show_table
+from .service import impatient_client
 
 
 def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show a service's state, workers, patterns and solvers."""
-    # A person waits for the answer: one retry is enough.
-    with Client(url, retry=RetryPolicy(retries=1)) as client:
+    with impatient_client(url) as client:
         service = client.info()
     if as_json:
-        emit(
-            {
-                "url": service.url,
-                "ready": service.ready,
-                "trouble": service.trouble,
-                "workers": [worker.model_dump(mode="json") for worker in service.workers],
-                "patterns": service.patterns,
-                "solvers": service.solvers,
-            }
-        )
+        emit(asdict(service) | {"workers": [worker.model_dump(mode="json") for worker in service.workers]})
     else:
         print(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
         rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in service.workers]

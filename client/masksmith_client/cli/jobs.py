@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +11,11 @@ import typer
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, JobFailedError
 from masksmith_client._jobs import Job
-from masksmith_client.transport.events import Event
-from masksmith_client.transport.retry import RetryPolicy
 from masksmith_wire.documents import Job as JobDocument, JobState
 
-from .console import JsonOption, UrlOption, emit, emit_line, note, show_table
+from .console import JsonOption, UrlOption, answer, emit, emit_line, note, show_table
 from .measures import show_measures
+from .service import impatient_client
 from .solve import check_output, remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -31,7 +28,7 @@ def list_jobs(
     as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    with _impatient_client(url) as client:
+    with impatient_client(url) as client:
         summaries = list(client.jobs.list(limit))
     if as_json:
         return emit([summary.model_dump(mode="json") for summary in summaries])
@@ -57,7 +54,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a job with a line for every tensor."""
-    with _impatient_client(url) as client:
+    with impatient_client(url) as client:
         handle = client.jobs.get(job)
         _show(handle, as_json=as_json)
         if measures and not as_json:
@@ -70,7 +67,7 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
         handle = client.jobs.get(job)
         if as_json:
             for event in handle.events():
-                _emit_event(event)
+                emit_line({"id": event.id, "event": event.kind, **event.data})
             handle.refresh()
         else:
             try:
@@ -84,22 +81,16 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
 
 def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Stop a job; masks that are finished stay downloadable."""
-    with _impatient_client(url) as client:
+    with impatient_client(url) as client:
         document = client.jobs.cancel(job).document
-    if as_json:
-        return emit(document.model_dump(mode="json"))
-    print(f"job {document.id} is {document.state.value}")
-    return None
+    answer(document.model_dump(mode="json"), f"job {document.id} is {document.state.value}", as_json=as_json)
 
 
 def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Forget a job and its results."""
-    with _impatient_client(url) as client:
+    with impatient_client(url) as client:
         client.jobs.delete(job)
-    if as_json:
-        return emit({"id": job, "deleted": True})
-    print(f"job {job} is forgotten")
-    return None
+    answer({"id": job, "deleted": True}, f"job {job} is forgotten", as_json=as_json)
 
 
 def masks(
@@ -110,26 +101,13 @@ def masks(
 ) -> None:
     """Download the masks of a job that has ended."""
     check_output(output)
-    with _impatient_client(url) as client:
+    with impatient_client(url) as client:
         downloaded = client.jobs.get(job).masks()
     if not downloaded:
         raise ClientError(f"job {job} has no masks: none of its tensors was solved")
     downloaded.save(output)
-    if as_json:
-        return emit({"id": job, "output": str(output), "masks": list(downloaded)})
-    print(f"{len(downloaded)} mask(s) -> {output}")
-    return None
-
-
-@contextmanager
-def _impatient_client(url: str | None) -> Iterator[Client]:
-    # A person waits for the answer: one retry is enough.
-    with Client(url, retry=RetryPolicy(retries=1)) as client:
-        yield client
-
-
-def _emit_event(event: Event) -> None:
-    emit_line({"id": event.id, "event": event.kind, **event.data})
+    document = {"id": job, "output": str(output), "masks": list(downloaded)}
+    answer(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
 
 
 def _show_cases(document: JobDocument) -> None:

@@ -17,7 +17,7 @@ from masksmith_client._progress import Bar
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.whole_file import whole_file
 from masksmith_client.submission.prepare import Submission
-from masksmith_client.submission.weights import BoolMask, Weight
+from masksmith_client.submission.weights import Weight
 from masksmith_wire.documents import JobState, TensorReport, UpdateReport
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError
@@ -77,10 +77,9 @@ def solve_locally(submission: Submission, output: Path, began: float, weights_ou
     )
 
 
-def violation_of(mask: BoolMask, pattern: Pattern) -> str | None:
-    """Say where a mask breaks a pattern, or None."""
-    verdict = library().verify(mask, pattern)
-    return None if verdict.ok else str(verdict.message)
+PROVED = ("objective", "upper_bound", "gap", "retained", "density")
+STATS = ("solve_s", "solver", "device")
+MEASURES = ("fill", "storage_bytes", "diversity", "change", "spectrum")
 
 
 class _Search:
@@ -183,19 +182,11 @@ class _Search:
             shape=list(weight.shape),
             pattern=None if self._budget is None else str(solution.pattern),
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
-            objective=float(solution.objective),
-            upper_bound=float(solution.upper_bound),
-            gap=float(solution.gap),
-            retained=float(solution.retained),
-            density=float(solution.density),
-            solve_s=float(solution.stats["solve_s"]),
-            solver=str(solution.stats["solver"]),
-            device=str(solution.stats["device"]),
-            **self._measures(weight, solution),
+            **self._numbers(weight, solution),
             update=update,
         )
 
-    def _measures(self, weight: Weight, solution: Any) -> dict[str, Any]:
+    def _numbers(self, weight: Weight, solution: Any) -> dict[str, Any]:
         values = None
         if self._options.spectrum:
             updated = self.updated.get(weight.name)
@@ -206,7 +197,8 @@ class _Search:
             ).as_dict()
         except self._library.ScoresError as error:
             raise InputError(f"{weight.name!r}: {error}") from None
-        return {name: measures[name] for name in ("fill", "storage_bytes", "diversity", "change", "spectrum")}
+        proved = {name: float(getattr(solution, name)) for name in PROVED}
+        return proved | {name: solution.stats[name] for name in STATS} | {name: measures[name] for name in MEASURES}
 
     def _fail(self, weight: Weight, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED

@@ -8,9 +8,11 @@ from typing import Any
 
 from masksmith.layouts import BY_CHOICE
 from masksmith_wire.documents import Skipped, TensorReport
-from masksmith_wire.totals import Totals, total
+from masksmith_wire.totals import total
 
 from .console import emit, gap_text, note, percent, seconds, show_table
+
+MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,11 @@ class Report:
         """Tensors without a mask."""
         return [report for report in self.tensors if report.error is not None]
 
-    @property
-    def totals(self) -> Totals:
-        """Add up."""
-        return total(self.tensors)
-
     def document(self) -> dict[str, Any]:
         """Give the JSON form."""
-        totals = self.totals
+        totals = total(self.tensors)
         return {
-            "job": self.job,
-            "pattern": self.pattern,
-            "solver": self.solver,
-            "budget": self.budget,
-            "budget_gap": self.budget_gap,
-            "output": self.output,
-            "weights": self.weights,
+            **{name: getattr(self, name) for name in MEMBERS},
             "tensors": [report.model_dump(mode="json") for report in self.tensors],
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
             "total": {
@@ -66,7 +57,7 @@ class Report:
         if as_json:
             return emit(self.document())
         updated = any(report.update for report in self.tensors)
-        own = self._has_own_patterns
+        own = any(report.pattern for report in self.tensors)
         head = ("tensor", *(["pattern"] * own), "status", "shape", "kept", "retained", "gap", "time")
         show_table(
             (*head, "output error", "gain") if updated else head,
@@ -82,12 +73,8 @@ class Report:
         print(self._summary())
         return None
 
-    @property
-    def _has_own_patterns(self) -> bool:
-        return any(report.pattern for report in self.tensors)
-
     def _summary(self) -> str:
-        totals = self.totals
+        totals = total(self.tensors)
         line = (
             f"{totals.solved} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
             f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {seconds(self.wall_s)}"

@@ -20,6 +20,7 @@ from masksmith_wire.documents import SolverName
 from .console import JsonOption, UrlOption, note
 from .measures import show_measures
 from .report import Report
+from .service import interruptible
 
 
 def solve(
@@ -112,13 +113,11 @@ def solve(
 
 def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> Report:
     try:
-        job.wait(timeout_s, progress=None)
+        with interruptible(job):
+            job.wait(timeout_s, progress=None)
     except JobFailedError:
         if not any(report.error for report in job.document.tensors):
             raise
-    except KeyboardInterrupt:
-        note(f"\njob {job.id} goes on: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
-        raise
     saved = _save(job, output)
     return remote_report(job, str(output) if saved else None, time.monotonic() - began)
 

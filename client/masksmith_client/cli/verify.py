@@ -11,9 +11,11 @@ from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.weights import BoolMask
 from masksmith_wire.masks import MaskInfo
 
 from .console import JsonOption, emit, percent, show_table
+from .local import library
 
 
 def verify(
@@ -24,8 +26,6 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every mask of a file against a pattern; exit code 1 if any breaks it."""
-    from .local import violation_of
-
     results: list[dict[str, Any]] = []
     masks = Masks.open(path)
     if pattern is not None:
@@ -33,10 +33,7 @@ def verify(
     for name in masks:
         expected = _pattern(name, masks.infos.get(name), pattern, axis, ragged)
         mask = masks[name]
-        try:
-            violation = violation_of(mask, expected)
-        except PatternError as error:
-            violation = str(error)
+        violation = _violation(mask, expected)
         results.append(
             {
                 "name": name,
@@ -50,6 +47,14 @@ def verify(
     _show(results, as_json=as_json)
     if not all(result["ok"] for result in results):
         raise typer.Exit(1)
+
+
+def _violation(mask: BoolMask, pattern: Pattern) -> str | None:
+    try:
+        verdict = library().verify(mask, pattern)
+    except PatternError as error:
+        return str(error)
+    return None if verdict.ok else str(verdict.message)
 
 
 def _pattern(name: str, info: MaskInfo | None, pattern: str | None, axis: Any, ragged: Any) -> Pattern:
