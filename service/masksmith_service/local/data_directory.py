@@ -28,12 +28,18 @@ class InUseError(UsageError):
 class DataDirectory:
     """A directory that this process alone works in, until it exits or `release` is called.
 
+    Attributes:
+        redis: Where Valkey keeps its append-only file.
+        store: Where uploads and results are.
+        logs: Where the parts' logs are.
+
     Raises:
         UsageError: If it is in use, holds other files, is of another format, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
+        self.redis, self.store, self.logs = (self.path / name for name in ("redis", "store", "logs"))
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -47,21 +53,6 @@ class DataDirectory:
         except BaseException:
             os.close(self.lock)
             raise
-
-    @property
-    def redis(self) -> Path:
-        """Where Valkey keeps its append-only file."""
-        return self.path / "redis"
-
-    @property
-    def store(self) -> Path:
-        """Where uploads and results are."""
-        return self.path / "store"
-
-    @property
-    def logs(self) -> Path:
-        """Where the parts' logs are."""
-        return self.path / "logs"
 
     def log(self, name: str) -> Path:
         """Give a part's log file; a large one of earlier runs is moved aside once."""

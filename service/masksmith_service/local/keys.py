@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +16,10 @@ from masksmith_service.middleware.addresses import is_loopback
 from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
 
 from .errors import FailedError, UsageError
-from .options import DataOption, JsonOption, RedisOption
+from .options import DataOption, JsonOption, RedisOption, note
 from .redis_server import installation_redis
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-
-note = partial(typer.echo, err=True)
 
 
 def create(
@@ -47,11 +44,11 @@ def create(
     with _open_keys(data, redis_url) as keys:
         info, token = keys.create(name, Role(role), quotas)
     if as_json:
-        return _print_json(info.model_dump(mode="json") | {"token": token})
-    note(f"key {info.id} ({role}) for {name}; its token is shown this once:")
-    typer.echo(token)
-    note("clients take it from MASKSMITH_TOKEN; from now on every request needs a key")
-    return None
+        _print_json(info.model_dump(mode="json") | {"token": token})
+    else:
+        note(f"key {info.id} ({role}) for {name}; its token is shown this once:")
+        typer.echo(token)
+        note("clients take it from MASKSMITH_TOKEN; from now on every request needs a key")
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
@@ -78,9 +75,9 @@ def revoke(
         if not keys.revoke(key):
             raise UsageError(f"there is no key {key!r}; 'masksmith keys list' lists them")
     if as_json:
-        return _print_json({"id": key, "revoked": True})
-    typer.echo(f"key {key} is revoked")
-    return None
+        _print_json({"id": key, "revoked": True})
+    else:
+        typer.echo(f"key {key} is revoked")
 
 
 def require_keys(host: str, redis_url: str) -> None:

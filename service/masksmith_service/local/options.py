@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,9 @@ InsecureOption = Annotated[
 LogFormatOption = Annotated[
     str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
 ]
+note = partial(typer.echo, err=True)
+"""Print a line for humans on stderr."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 

@@ -55,29 +55,20 @@ class Plan:
     def parts(self, redis_url: str) -> list[Part]:
         """Give the parts in the order in which they start."""
         workers = [
-            self._part(
-                "worker",
-                name,
-                redis_url,
-                MASKSMITH_WORKER_NAME=f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}",
-                MASKSMITH_WORKER_DEVICE=device,
-                MASKSMITH_WORKER_SLOTS=str(slots),
-            )
+            self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()
         ]
         benches = [
-            self._part(
-                "worker",
-                name,
-                redis_url,
-                MASKSMITH_WORKER_NAME=f"{name}-{socket.gethostname()}-{os.getpid()}",
-                MASKSMITH_WORKER_DEVICE=device,
-                MASKSMITH_WORKER_ROLE="bench",
-            )
+            self._worker(name, redis_url, device, MASKSMITH_WORKER_ROLE="bench")
             for name, device in self.benches.items()
         ]
         service = self._part("service", "service", redis_url, MASKSMITH_HOST=self.host, MASKSMITH_PORT=str(self.port))
         return [*workers, *benches, service]
+
+    def _worker(self, name: str, redis_url: str, device: str, **own: str) -> Part:
+        unique = f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}"
+        variables = {"MASKSMITH_WORKER_NAME": unique, "MASKSMITH_WORKER_DEVICE": device, **own}
+        return self._part("worker", name, redis_url, **variables)
 
     def _part(self, package: str, name: str, redis_url: str, **own: str) -> Part:
         variables = {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-
-import typer
 
 from . import settings, valkey
 from .data_directory import DataDirectory, InUseError
 from .errors import UsageError
+from .options import note
 from .supervisor import Supervisor
 
 
@@ -61,25 +59,20 @@ def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str
 
 @contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
-    location = valkey.SocketLocation(folder)
-    try:
-        if not valkey.is_ready(location.path):
+    with valkey.fitting_socket_path(folder) as path:
+        if not valkey.is_ready(path):
             raise UsageError(f"the 'masksmith up' of {folder} uses another Redis server; name it with --redis-url")
-        yield valkey.url(location.path)
-    finally:
-        location.remove()
+        yield valkey.url(path)
 
 
 @contextmanager
 def _own_server(directory: DataDirectory) -> Iterator[str]:
-    supervisor = Supervisor(partial(typer.echo, err=True))
-    location = valkey.SocketLocation(directory.path)
-    with supervisor.signals():
+    supervisor = Supervisor(note)
+    with supervisor.signals(), valkey.fitting_socket_path(directory.path) as path:
         try:
-            start_server(supervisor, directory, location.path)
+            start_server(supervisor, directory, path)
             if supervisor.stopping:
                 raise KeyboardInterrupt
-            yield valkey.url(location.path)
+            yield valkey.url(path)
         finally:
             supervisor.stop()
-            location.remove()

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import time
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -20,14 +19,12 @@ from masksmith_wire.errors import Problem
 from . import keys, parts, settings, valkey
 from .data_directory import DataDirectory
 from .errors import UsageError
-from .options import InsecureOption, LogFormatOption, shared_settings
+from .options import InsecureOption, LogFormatOption, note, shared_settings
 from .plan import Plan
 from .redis_server import start_server
 from .supervisor import Supervisor
 
 SLOW_START_S = 4.0
-
-note = partial(typer.echo, err=True)
 
 
 def up(
@@ -62,10 +59,9 @@ def up(
 
 def _run(plan: Plan, *, needs_keys: bool, as_json: bool) -> None:
     supervisor = Supervisor(note)
-    location = valkey.SocketLocation(plan.data.path)
-    with supervisor.signals():
+    with supervisor.signals(), valkey.fitting_socket_path(plan.data.path) as socket_path:
         try:
-            _start(plan, supervisor, location, needs_keys=needs_keys)
+            _start(plan, supervisor, socket_path, needs_keys=needs_keys)
             if not supervisor.stopping:
                 _show_ready(plan, as_json=as_json)
             while not supervisor.stopping:
@@ -74,16 +70,15 @@ def _run(plan: Plan, *, needs_keys: bool, as_json: bool) -> None:
             note("\nstopping; queued jobs go on with the next 'masksmith up' ...")
         finally:
             supervisor.stop()
-            location.remove()
             note("stopped")
 
 
-def _start(plan: Plan, supervisor: Supervisor, location: valkey.SocketLocation, *, needs_keys: bool) -> None:
+def _start(plan: Plan, supervisor: Supervisor, socket_path: Path, *, needs_keys: bool) -> None:
     note(f"starting masksmith {version('masksmith')} ...")
     redis_url = settings.redis_url()
     if redis_url is None:
-        redis_url = valkey.url(location.path)
-        start_server(supervisor, plan.data, location.path)
+        redis_url = valkey.url(socket_path)
+        start_server(supervisor, plan.data, socket_path)
     if supervisor.stopping:
         return
     if needs_keys:

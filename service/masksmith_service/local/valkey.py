@@ -9,6 +9,8 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import settings
@@ -93,23 +95,18 @@ def is_ready(socket_path: Path) -> bool:
             return False
 
 
-class SocketLocation:
-    """Where the socket is: in the data directory, through a link where that path does not fit a socket URL."""
-
-    def __init__(self, folder: Path) -> None:
-        self._link_folder: Path | None = None
-        path = folder / SOCKET
-        if len(bytes(path)) > LONGEST_SOCKET_PATH or not re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
-            # mkdtemp makes it ours alone, and the link leads into the data directory, which is ours alone too.
-            self._link_folder = Path(tempfile.mkdtemp(prefix="masksmith-"))
-            (self._link_folder / "data").symlink_to(folder)
-            path = self._link_folder / "data" / SOCKET
-        self.path = path
-
-    def remove(self) -> None:
-        """Remove the link."""
-        if self._link_folder is not None:
-            shutil.rmtree(self._link_folder, ignore_errors=True)
+@contextmanager
+def fitting_socket_path(folder: Path) -> Iterator[Path]:
+    """Give the path of the socket: in the data directory, through a link where that path does not fit a socket URL."""
+    path = folder / SOCKET
+    if len(bytes(path)) <= LONGEST_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
+        yield path
+        return
+    # The temporary directory is ours alone, and the link leads into the data directory, which is ours alone too.
+    with tempfile.TemporaryDirectory(prefix="masksmith-", ignore_cleanup_errors=True) as link_folder:
+        link = Path(link_folder) / "data"
+        link.symlink_to(folder)
+        yield link / SOCKET
 
 
 def _bundled() -> Path | None:

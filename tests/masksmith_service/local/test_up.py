@@ -82,10 +82,9 @@ class TestDataDirectory:
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def serve(folder: Path, log: Path) -> tuple[Part, valkey.SocketLocation]:
-    place = valkey.SocketLocation(folder)
-    command = valkey.command(valkey.find_binary(), folder, place.path)
-    return Part("valkey", command, dict(os.environ), log, 5.0, death_signal=signal.SIGTERM), place
+def serve(folder: Path, log: Path, socket_path: Path) -> Part:
+    command = valkey.command(valkey.find_binary(), folder, socket_path)
+    return Part("valkey", command, dict(os.environ), log, 5.0, death_signal=signal.SIGTERM)
 
 
 def await_true(condition: object, timeout_s: float = 10.0) -> None:
@@ -108,23 +107,22 @@ class TestValkey:
         folder = tmp_path / name
         folder.mkdir()
         supervisor = Supervisor(lambda line: None)
-        part, place = serve(folder, tmp_path / "log")
-        assert len(bytes(place.path)) <= valkey.LONGEST_SOCKET_PATH or len(bytes(tmp_path)) > 90
-        try:
-            supervisor.start(part)
-            await_true(lambda: valkey.is_ready(place.path))
-            assert place.path.stat().st_mode & 0o077 == 0
-            assert talk(place.path, b"SET a 1") == b"+OK\r\n"
-            time.sleep(1.1)
-            os.kill(next(iter(children_of(os.getpid()) - supervisor._earlier_children)), signal.SIGKILL)
-            await_true(lambda: not valkey.is_ready(place.path))
-            await_true(lambda: supervisor.restart_ended() or valkey.is_ready(place.path))
-            assert talk(place.path, b"GET a") == b"$1\r\n1\r\n"
-            assert talk(place.path, b"CONFIG GET maxmemory-policy").endswith(b"noeviction\r\n")
-        finally:
-            supervisor.stop()
-            place.remove()
-        assert not place.path.exists()
+        with valkey.fitting_socket_path(folder) as path:
+            assert len(bytes(path)) <= valkey.LONGEST_SOCKET_PATH or len(bytes(tmp_path)) > 90
+            try:
+                supervisor.start(serve(folder, tmp_path / "log", path))
+                await_true(lambda: valkey.is_ready(path))
+                assert path.stat().st_mode & 0o077 == 0
+                assert talk(path, b"SET a 1") == b"+OK\r\n"
+                time.sleep(1.1)
+                os.kill(next(iter(children_of(os.getpid()) - supervisor._earlier_children)), signal.SIGKILL)
+                await_true(lambda: not valkey.is_ready(path))
+                await_true(lambda: supervisor.restart_ended() or valkey.is_ready(path))
+                assert talk(path, b"GET a") == b"$1\r\n1\r\n"
+                assert talk(path, b"CONFIG GET maxmemory-policy").endswith(b"noeviction\r\n")
+            finally:
+                supervisor.stop()
+        assert not path.exists()
 
     def test_the_binary_is_found_without_importing_the_wheel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
