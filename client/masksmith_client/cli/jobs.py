@@ -14,7 +14,7 @@ from masksmith_client._jobs import Job
 from masksmith_wire.documents import Job as JobDocument, JobState
 
 from .console import JsonOption, UrlOption, answer, emit, emit_line, note, show_table
-from .measures import show_measures
+from .report import show_measures
 from .service import impatient_client
 from .solve import check_output, remote_report
 

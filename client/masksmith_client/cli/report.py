@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith.layouts import BY_CHOICE
-from masksmith_wire.documents import Skipped, TensorReport
+from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport
 from masksmith_wire.totals import total
 
 from .console import emit, gap_text, note, percent, seconds, show_table
 
+FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
 
 
@@ -104,3 +105,28 @@ def _row(report: TensorReport, *, own: bool) -> tuple[str, ...]:
         gap_text(report.gap),
         seconds(report.solve_s),
     )
+
+
+def show_measures(tensors: Sequence[TensorReport]) -> None:
+    """Print a row for every tensor that has a mask; storage as a share of the dense weight."""
+    done = [tensor for tensor in tensors if tensor.fill is not None]
+    changed, spectra = any(tensor.change for tensor in done), any(tensor.spectrum for tensor in done)
+    columns = ["tensor", "fill", *FORMATS.values(), "mask bits"]
+    columns += ["SAD", "flips"] * changed + ["singular values"] * spectra
+    print()
+    show_table(columns, [_measures(tensor, changed, spectra) for tensor in done])
+
+
+def _measures(tensor: TensorReport, changed: bool, spectra: bool) -> list[str]:
+    storage, diversity, change = tensor.storage_bytes or {}, tensor.diversity, tensor.change
+    dense = storage.get("dense") or 1
+    shares = [None if (size := storage.get(name)) is None else size / dense for name in FORMATS]
+    row = [tensor.name, percent(tensor.fill), *map(percent, shares)]
+    row.append("-" if diversity is None else f"{diversity.bits_per_weight:.3f}")
+    if changed:
+        row += ["-", "-"] if change is None else [str(change.sad), percent(change.flip_rate)]
+    return row + [_span(tensor.spectrum)] * spectra
+
+
+def _span(spectrum: SpectrumReport | None) -> str:
+    return "-" if spectrum is None else f"{spectrum.least:.3g} .. {spectrum.mean:.3g} .. {spectrum.most:.3g}"

@@ -18,8 +18,7 @@ from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
 from .console import JsonOption, UrlOption, note
-from .measures import show_measures
-from .report import Report
+from .report import Report, show_measures
 from .service import interruptible
 
 
