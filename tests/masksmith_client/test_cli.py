@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith_client import Client, Masks
-from masksmith_client.cli import info, jobs, solve
+from masksmith_client.cli import jobs, service as service_commands, solve
 from masksmith_client.cli.app import run
 
 from .conftest import QUICK, FakeService, refused
@@ -22,7 +22,7 @@ def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(url: str | None = None, **_: Any) -> Client:
         return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
 
-    for module in (solve, jobs, info):
+    for module in (solve, jobs, service_commands):
         monkeypatch.setattr(module, "Client", fake)
 
 
