@@ -20,19 +20,22 @@ from typing import TYPE_CHECKING
 from masksmith._lazy import attach
 
 if TYPE_CHECKING:
-    from .methods.fixed import Fixed as Fixed
-    from .methods.masked_decay import MaskedDecay as MaskedDecay
-    from .methods.method import Method as Method
+    from .methods.method import Fixed as Fixed, Method as Method
     from .methods.prune_and_grow import PruneAndGrow as PruneAndGrow
-    from .methods.sr_ste import SRSTE as SRSTE
-    from .methods.straight_through import StraightThrough as StraightThrough
+    from .methods.straight_through import (
+        SRSTE as SRSTE,
+        MaskedDecay as MaskedDecay,
+        StraightThrough as StraightThrough,
+    )
     from .methods.trainable_thresholds import TrainableThresholds as TrainableThresholds
     from .refresh import Refresh as Refresh
     from .report import LayerReport as LayerReport, RefreshRecord as RefreshRecord, TrainingReport as TrainingReport
-    from .schedules.cubic import CubicDensity as CubicDensity
-    from .schedules.dense_phases import DensePhases as DensePhases
-    from .schedules.falling_n import FallingN as FallingN
-    from .schedules.schedule import Schedule as Schedule
+    from .schedules import (
+        CubicDensity as CubicDensity,
+        DensePhases as DensePhases,
+        FallingN as FallingN,
+        Schedule as Schedule,
+    )
     from .sparsifier import Sparsifier as Sparsifier
 
 __all__, __getattr__, __dir__ = attach(
@@ -41,17 +44,11 @@ __all__, __getattr__, __dir__ = attach(
         "sparsifier": ("Sparsifier",),
         "refresh": ("Refresh",),
         "report": ("LayerReport", "RefreshRecord", "TrainingReport"),
-        "methods.method": ("Method",),
-        "methods.fixed": ("Fixed",),
-        "methods.straight_through": ("StraightThrough",),
-        "methods.sr_ste": ("SRSTE",),
-        "methods.masked_decay": ("MaskedDecay",),
+        "methods.method": ("Fixed", "Method"),
+        "methods.straight_through": ("MaskedDecay", "SRSTE", "StraightThrough"),
         "methods.prune_and_grow": ("PruneAndGrow",),
         "methods.trainable_thresholds": ("TrainableThresholds",),
-        "schedules.schedule": ("Schedule",),
-        "schedules.cubic": ("CubicDensity",),
-        "schedules.dense_phases": ("DensePhases",),
-        "schedules.falling_n": ("FallingN",),
+        "schedules": ("CubicDensity", "DensePhases", "FallingN", "Schedule"),
     },
     extra="train",
     brings=("torch",),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class MaskingMethod(Protocol):
@@ -59,3 +62,20 @@ class Masking(torch.nn.Module):
         if self.wants_gradient:
             seen = gradient.detach()
             self.gradient = seen.clone() if self.gradient is None else self.gradient + seen
+
+
+class MaskedWeight(torch.autograd.Function):
+    """`mask * weight`, whose gradient a rule decides; plain autograd would always cut it by the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, rule: Rule) -> Tensor:
+        """Multiply."""
+        ctx.save_for_backward(weight, mask)
+        ctx.rule = rule
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Apply the rule."""
+        weight, mask = ctx.saved_tensors
+        return ctx.rule(gradient, weight, mask), None, None

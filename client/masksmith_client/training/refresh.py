@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from masksmith_client._errors import InputError
 
+from .methods.numbers import whole
+
 
 @dataclass(frozen=True)
 class Refresh:
@@ -33,10 +35,8 @@ class Refresh:
     cores: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("begin", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"refresh: {name}={value!r} must be a whole number of at least {least}")
+        whole("refresh: every", self.every, 1)
+        whole("refresh: begin", self.begin, 0)
         if self.until is not None and self.until < self.begin:
             raise InputError(f"refresh: until={self.until} lies before begin={self.begin}")
         if self.cores is not None and not hasattr(os, "sched_setaffinity"):

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ class Refresher:
             hysteresis=self._hysteresis,
             timeout_s=self._refresh.timeout_s,
         )
-        self._snapshots.when_done(lambda: self._submit(request))
+        self._snapshots.when_done(partial(self._worker.submit, request))
 
     def poll(self) -> RefreshResponse | None:
         """Give the response if it is there; never waits for one."""
@@ -131,10 +132,6 @@ class Refresher:
         """Stop the worker."""
         if self._worker is not None:
             self._worker.close()
-
-    def _submit(self, request: RefreshRequest) -> None:
-        assert self._worker is not None
-        self._worker.submit(request)
 
     def _poll(self) -> RefreshResponse | None:
         assert self._worker is not None

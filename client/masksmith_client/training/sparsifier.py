@@ -21,12 +21,12 @@ from .layers import choose
 from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .methods.numbers import not_negative
-from .methods.sr_ste import SRSTE
+from .methods.straight_through import SRSTE
 from .refresh import Refresh, as_refresh
 from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
-from .schedules.schedule import Schedule
+from .schedules import Schedule
 from .state import FORMAT, check_state, mask_state, read_state, set_mask, write_state
 
 

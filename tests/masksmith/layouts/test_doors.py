@@ -12,7 +12,7 @@ from masksmith_client import InputError
 from masksmith_client.submission.benchmarks import prepare_benchmark
 from masksmith_client.submission.prepare import prepare
 from masksmith_client.training.layers import choose
-from masksmith_client.training.methods.sr_ste import SRSTE
+from masksmith_client.training.methods.straight_through import SRSTE
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.planning import FileOptions, choose as choose_of_file, locate_named, parse_specification
 from masksmith_wire.documents import MasksRequest, TensorInput

@@ -6,9 +6,8 @@ import pytest
 
 import masksmith as ms
 from masksmith_client import Client, RetryPolicy
-from masksmith_client.training.refresh_worker.client_configuration import OUTAGE_S, Start
 from masksmith_client.training.refresh_worker.shared_memory import Slot
-from masksmith_client.training.refresh_worker.sources import Function, Service
+from masksmith_client.training.refresh_worker.sources import OUTAGE_S, Function, Service, Start
 
 SLOT = Slot("a", "F32", (4, 4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,7 @@ from torch import Tensor
 
 from masksmith.patterns import Pattern
 from masksmith_client.training.masked_layer import MaskedLayer
-from masksmith_client.training.masked_weight import MaskedWeight
-from masksmith_client.training.masking import Masking
+from masksmith_client.training.masking import MaskedWeight, Masking
 
 
 class Method:
@@ -61,3 +61,12 @@ class Method:
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Give the entries that the layer computes with."""
         return torch.ones_like(layer.masking.mask) if layer.masking.dense else layer.masking.mask
+
+
+@dataclass(frozen=True)
+class Fixed(Method):
+    """Only kept entries learn: `dW = m * g`.
+
+    Pruned entries keep the values that they had when they were pruned, so a later refresh can bring them back as kept
+    ones shrink; in place they are zeros, and stay pruned.
+    """

@@ -13,6 +13,12 @@ def not_negative(name: str, value: float) -> None:
         raise InputError(f"{name}={value!r} must be a finite number of at least 0")
 
 
+def whole(name: str, value: int, least: int) -> None:
+    """Raise `InputError` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+
+
 def share(name: str, value: float) -> None:
     """Raise `InputError` unless `value` lies in (0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:

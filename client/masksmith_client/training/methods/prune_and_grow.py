@@ -14,7 +14,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 
 from .method import Method
-from .numbers import share
+from .numbers import share, whole
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class PruneAndGrow(Method):
 
     def __post_init__(self) -> None:
         share("fraction", self.fraction)
-        if isinstance(self.until, bool) or not isinstance(self.until, int) or self.until < 1:
-            raise InputError(f"until={self.until!r} must be a whole number of at least 1")
+        whole("until", self.until, 1)
 
     def check(self, pattern: Pattern) -> None:
         """Refuse patterns whose pieces are not entries."""

@@ -8,10 +8,10 @@ import queue
 import sys
 import threading
 
-from .client_configuration import Start
 from .handler import Handler
 from .messages import RefreshRequest
 from .shared_memory import Memory
+from .sources import Start
 
 NICENESS = 10
 """The library solves on all cores; training goes first."""

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from masksmith_client._client import ClientConfiguration
 
-from .client_configuration import Start
 from .messages import RefreshRequest, RefreshResponse
 from .shared_memory import Memory
+from .sources import Start
 
 PIECE_BYTES = 2**16
 GRACE_S = 2.0

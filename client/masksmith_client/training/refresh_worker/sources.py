@@ -1,4 +1,4 @@
-"""Where masks come from: a masksmith service, or a function such as `masksmith.solve`."""
+"""Where masks come from, a service or a function, and how the refresh process makes that source anew."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from masksmith.patterns import Pattern
-from masksmith_client._client import Client
+from masksmith_client._client import Client, ClientConfiguration
 from masksmith_client._errors import ClientError, InputError, JobFailedError, TimeoutError
 from masksmith_client._jobs import Job
 from masksmith_client.results.masks import Masks
@@ -22,6 +23,9 @@ from .messages import PROVED, LayerResult
 from .shared_memory import Bools, Bytes, Slot
 
 PIECE_BYTES = 512 * 1024
+OUTAGE_S = 10.0
+"""Longest wait for a service that is out of reach: after it, masks of newer weights are worth more."""
+
 Numbers = npt.NDArray[np.generic]
 
 
@@ -126,6 +130,25 @@ class Function:
             on_mask(one.slot.name, mask)
             results[one.slot.name] = _result(solution)
         return results
+
+
+class Start(BaseModel):
+    """The first line that the refresh process reads; without a client the library solves in that process."""
+
+    client: ClientConfiguration | None
+    slots: list[Slot]
+    fd: int
+    cores: list[int] | None
+
+    def source(self) -> Source:
+        """Make the source of masks."""
+        if self.client is not None:
+            url, token, timeout_s, retry = self.client.url, self.client.token, self.client.timeout_s, self.client.retry
+            retry = replace(retry, outage_s=min(retry.outage_s, OUTAGE_S))
+            return Service(Client(url, token, timeout_s=timeout_s, retry=retry))
+        import masksmith
+
+        return Function(masksmith.solve)
 
 
 def _as_mask(solution: Any, slot: Slot) -> Bools:

@@ -1,1 +1,0 @@
-"""Schedules: which pattern counts at which step."""
