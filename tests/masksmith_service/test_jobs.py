@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from masksmith.patterns import parse
-from masksmith_service.jobs import masks_file
+from masksmith_service.jobs import results
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore, result_name
 from masksmith_state.jobs.model import ShardReport
@@ -320,9 +320,7 @@ def test_a_large_bool_download_is_streamed_part_by_part(client, two, work, setti
     work(two, 0)
     work(two, 1)
     unpacked = []
-    monkeypatch.setattr(
-        masks_file.masks, "unpack", lambda packed, shape: unpacked.append(shape) or unpack(packed, shape)
-    )
+    monkeypatch.setattr(results.masks, "unpack", lambda packed, shape: unpacked.append(shape) or unpack(packed, shape))
     client.get(f"/v1/jobs/{two}/masks?format=bool")
     assert unpacked == [(8, 8), (8, 8)]
 

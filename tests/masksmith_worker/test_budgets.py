@@ -6,7 +6,7 @@ from shards import mask_of, run_all
 
 import masksmith as ms
 from masksmith_service.jobs.documents import job_view
-from masksmith_service.jobs.masks_file import MasksFile
+from masksmith_service.jobs.results import masks_file
 from masksmith_wire.documents import JobState
 from masksmith_worker.stages import allocate
 
@@ -38,8 +38,8 @@ def test_every_tensor_gets_the_librarys_pattern_and_mask(runner, submit, pattern
     for number, name in enumerate(sorted(LAYERS)):
         assert (mask_of(runner, job, number) == solutions[name].mask).all()
     records = runner.records
-    file = MasksFile(records.read(job), records.shards(job), records.reports(job), as_bool=False)
-    assert str(expected.patterns["large"]) in file._header[8:].decode()
+    file = masks_file(records.read(job), records, as_bool=False)
+    assert str(expected.patterns["large"]) in file.header[8:].decode()
 
 
 def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeypatch):

@@ -7,6 +7,7 @@ its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis}.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -42,6 +43,11 @@ def unpack(packed: npt.NDArray[np.uint8], shape: Iterable[int]) -> npt.NDArray[n
 def packed_width(shape: tuple[int, ...]) -> int:
     """Bytes that one row along the last axis takes."""
     return -(-shape[-1] // 8)
+
+
+def packed_bytes(shape: tuple[int, ...]) -> int:
+    """Bytes of a packed mask."""
+    return math.prod(shape[:-1]) * packed_width(shape)
 
 
 def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> bytes:

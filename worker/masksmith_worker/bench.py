@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -92,9 +91,8 @@ class CaseRunner(PartRunner):
         parts = []
         for part in planned.parts:
             shape = (part.rows, planned.cols)
-            size = math.prod((part.rows, masks.packed_width(shape)))
             packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
-            if packed.size != size:
+            if packed.size != masks.packed_bytes(shape):
                 raise FileNotFoundError(f"the mask {part.result} is not what it was")
             parts.append(masks.unpack(packed, shape))
         return np.concatenate(parts)

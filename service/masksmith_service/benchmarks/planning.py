@@ -18,6 +18,7 @@ from masksmith.benchmark import (
     plan,
 )
 from masksmith_service.errors import RequestError
+from masksmith_service.jobs.results import finished
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.benchmarks import (
@@ -137,21 +138,15 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
     if options.axis != "in" or options.budget is not None:
         detail = f"job {job}: only masks of one pattern along axis 'in' can be measured"
         raise RequestError(Code.INVALID_MASK, detail)
-    shards, reports = records.shards(job), records.reports(job)
-    found: dict[str, PlannedMask] = {}
-    for number, tensor in enumerate(record.plan.tensors):
-        mine = [index for index, shard in sorted(shards.items()) if shard.tensor == number]
-        parts = [
-            MaskPart(result=str(reports[index].result), rows=shards[index].last - shards[index].first)
-            for index in mine
-            if index in reports and reports[index].result is not None
-        ]
-        if len(tensor.shape) == 2 and len(parts) == len(mine):
-            found[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
-    if not found:
+    masks: dict[str, PlannedMask] = {}
+    for tensor, done in finished(record, records):
+        if len(tensor.shape) == 2:
+            parts = [MaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done]
+            masks[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
+    if not masks:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
-    layers = group((name, mask.rows, mask.cols) for name, mask in found.items())
-    return layers, options.pattern, {layer.name: found[layer.name] for layer in layers}
+    layers = group((name, mask.rows, mask.cols) for name, mask in masks.items())
+    return layers, options.pattern, {layer.name: masks[layer.name] for layer in layers}
 
 
 def _check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -> None:

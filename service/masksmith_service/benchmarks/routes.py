@@ -6,11 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from masksmith_service.errors import RequestError
-from masksmith_service.jobs.access import JobId, read_job
+from masksmith_service.jobs.access import JobId, check_ended, read_job
 from masksmith_service.resources import StateDep
 from masksmith_wire.benchmarks import KernelInfo
-from masksmith_wire.errors import Code
 
 from .planning import kernel_infos, read_report
 
@@ -31,8 +29,6 @@ def get_benchmark(
     """Download the report of a benchmark that is over: measurements, break-even densities, whole-model estimates."""
     record = read_job(state, job)
     report = read_report(record, state.records)
-    if not record.state.is_terminal:
-        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
-        raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    check_ended(record)
     text = {"json": report.to_json, "csv": report.to_csv, "markdown": report.to_markdown}[format]()
     return Response(text, media_type=MEDIA_TYPES[format])

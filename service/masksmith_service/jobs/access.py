@@ -87,6 +87,17 @@ def read_job(state: State, job: str) -> JobRecord:
     return record
 
 
+def check_ended(record: JobRecord) -> None:
+    """Refuse to give the results of a job that is not over.
+
+    Raises:
+        RequestError: Then.
+    """
+    if not record.state.is_terminal:
+        detail = f"job {record.id} is {record.state}; wait for it, or follow /v1/jobs/{record.id}/events"
+        raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+
+
 def _check(job: str, owner: str | None, caller: Caller) -> None:
     if owner is None or not caller.sees(owner):
         raise unknown(job)

@@ -7,22 +7,21 @@ from collections.abc import Callable, Mapping
 
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import result_name, upload_name
-from masksmith_state.jobs.model import JobRecord, ShardReport
-from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard
+from masksmith_state.jobs.shards import MaskPart, PlannedTensor
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.masks import packed_width, read_infos
 
-from .masks_file import finished
+from .results import Finished
 
 Shape = tuple[int, ...]
-MasksOf = Callable[[str], tuple[JobRecord, Mapping[int, Shard], Mapping[int, ShardReport]]]
-"""Reads a job of the caller's, with its shards and their reports; raises `RequestError` if there is none."""
+FinishedOf = Callable[[str], Finished]
+"""Reads the finished tensors of a job of the caller's; raises `RequestError` if there is none."""
 
 
 def add_previous(
-    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], masks_of: MasksOf
+    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], finished_of: FinishedOf
 ) -> list[PlannedTensor]:
     """Locate the mask that each tensor has in an earlier job, or in an uploaded file.
 
@@ -32,7 +31,7 @@ def add_previous(
     """
     if previous is None:
         return tensors
-    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(*masks_of(previous))
+    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(finished_of(previous))
     if not any(tensor.name in masks for tensor in tensors):
         held = ", ".join(list(masks)[:4]) or "none"
         detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {held}"
@@ -48,18 +47,16 @@ def add_previous(
     ]
 
 
-def _of_job(
-    record: JobRecord, shards: Mapping[int, Shard], reports: Mapping[int, ShardReport]
-) -> dict[str, tuple[Shape, list[MaskPart]]]:
+def _of_job(tensors: Finished) -> dict[str, tuple[Shape, list[MaskPart]]]:
     return {
         tensor.name: (
             tuple(tensor.shape),
             [
                 MaskPart(blob=result_name(str(report.result)), start=0, first=shard.first, last=shard.last)
-                for shard, report in done
+                for shard, report in parts
             ],
         )
-        for tensor, done in finished(record, shards, reports)
+        for tensor, parts in tensors
     }
 
 

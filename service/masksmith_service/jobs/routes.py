@@ -13,20 +13,17 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
 from masksmith_service.auth.principal import Caller, CallerDep, is_valid
-from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
-from masksmith_wire.errors import Code
 
 from . import events, planning
-from .access import JobId, read_masks_job, unknown, view_job
+from .access import JobId, check_ended, read_masks_job, unknown, view_job
 from .documents import summary_view
-from .masks_file import MasksFile
+from .results import ResultsFile, masks_file, weights_file
 from .submission import Submission
-from .weights_file import WeightsFile
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -120,16 +117,13 @@ async def follow_job(
 @router.get("/jobs/{job}/masks")
 def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
-    record = _ended(job, state)
-    file = MasksFile(record, state.records.shards(job), state.records.reports(job), as_bool=format == "bool")
-    return _download(file, "masks", job, state)
+    return _download(masks_file(_ended(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
 def get_weights(job: JobId, state: StateDep) -> Response:
     """Download the updated weights as one safetensors file: of every tensor that has them, once the job is over."""
-    record = _ended(job, state)
-    return _download(WeightsFile(record, state.records.shards(job), state.records.reports(job)), "weights", job, state)
+    return _download(weights_file(_ended(job, state), state.records), state)
 
 
 @router.post("/jobs/{job}/cancel")
@@ -168,16 +162,14 @@ def _wait_s(prefer: str | None, most: float) -> float | None:
 
 def _ended(job: str, state: State) -> JobRecord:
     record = read_masks_job(state, job)
-    if not record.state.is_terminal:
-        detail = f"job {job} is {record.state}; wait for it, or follow /v1/jobs/{job}/events"
-        raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+    check_ended(record)
     return record
 
 
-def _download(file: MasksFile | WeightsFile, what: str, job: str, state: State) -> StreamingResponse:
+def _download(file: ResultsFile, state: State) -> StreamingResponse:
     file.check(state.store)
     headers = {
         "Content-Length": str(file.size),
-        "Content-Disposition": f'attachment; filename="{what}-{job}.safetensors"',
+        "Content-Disposition": f'attachment; filename="{file.what}-{file.job.id}.safetensors"',
     }
     return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)

@@ -15,7 +15,7 @@ from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
-from masksmith_state.jobs.model import Admission, JobRecord, Plan, ShardReport
+from masksmith_state.jobs.model import Admission, Plan
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
@@ -28,8 +28,9 @@ from masksmith_wire.headers import Header
 from masksmith_wire.specification import JobSpecification
 
 from . import planning
-from .access import read_masks_job, visible_job
+from .access import read_job, visible_job
 from .previous_masks import add_previous
+from .results import Finished, finished
 from .statistics import add_statistics, check_calibrated_names
 from .upload_headers import read_headers, upload_missing
 
@@ -89,7 +90,7 @@ class Submission:
     ) -> str:
         """Plan a masks job on located tensors, cut it into shards, and start it."""
         limits = self.state.settings
-        tensors = add_previous(tensors, specification.options.previous, headers, self._masks_of)
+        tensors = add_previous(tensors, specification.options.previous, headers, self._finished_of)
         plan = planning.make_plan(specification, tensors, skipped)
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
         return self._start(plan, shards, search_queue(specification, self.state.records.workers.present()))
@@ -137,10 +138,8 @@ class Submission:
             most_bytes=quotas.stored_bytes,
         )
 
-    def _masks_of(self, job: str) -> tuple[JobRecord, Mapping[int, Shard], Mapping[int, ShardReport]]:
-        visible_job(job, self.state, self.caller)
-        records = self.state.records
-        return read_masks_job(self.state, job), records.shards(job), records.reports(job)
+    def _finished_of(self, job: str) -> Finished:
+        return finished(read_job(self.state, visible_job(job, self.state, self.caller)), self.state.records)
 
 
 def _what(plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:

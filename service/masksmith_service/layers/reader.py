@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import numpy.typing as npt
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import TilePattern, matrix_shape, parse
 from masksmith_service.errors import RequestError
+from masksmith_service.jobs.results import finished
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.jobs.shards import PlannedTensor, shards_by_tensor
+from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire import masks
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_numpy
@@ -64,7 +64,7 @@ class Layer:
         Raises:
             RequestError: If a part is no longer in the store.
         """
-        pitch = math.prod(self.tensor.shape[1:-1]) * masks.packed_width(tuple(self.tensor.shape))
+        pitch = masks.packed_bytes(tuple(self.tensor.shape[1:]))
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, pitch)
         pieces = []
         for part, mine in self._by_part(rows):
@@ -113,23 +113,17 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> Layer:
     Raises:
         RequestError: If the job has no such tensor, or no mask of it (yet), or finds no masks at all.
     """
-    number = next((place for place, tensor in enumerate(record.plan.tensors) if tensor.name == name), None)
-    if number is None:
+    if not any(tensor.name == name for tensor in record.plan.tensors):
         detail = f"job {record.id} has no tensor {name[:200]!r}"
         raise RequestError(Code.UNKNOWN_TENSOR, detail, status=404, tensor=name[:200])
-    shards, reports = records.shards(record.id), records.reports(record.id)
-    mine = [(shards[index].first, index) for index in shards_by_tensor(record.plan.tensors, shards)[number]]
-    results = [reports[index].result if index in reports else None for _, index in mine]
-    if None in results:
+    tensor, parts = next((each for each in finished(record, records) if each[0].name == name), (None, []))
+    if tensor is None:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
-    names = [result_name(str(result)) for result in results]
-    options = record.plan.options
     # A budget gives every tensor a pattern of its own.
-    own = next((reports[index].pattern for _, index in mine), None)
-    if own is not None:
-        options = options.model_copy(update={"pattern": own})
-    return Layer(record.plan.tensors[number], options, [first for first, _ in mine], names)
+    options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
+    names = [result_name(str(report.result)) for _, report in parts]
+    return Layer(tensor, options, [shard.first for shard, _ in parts], names)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -14,7 +13,7 @@ from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import DiversityReport, JobState, MasksOptions, Skipped, SpectrumReport, UpdateReport
 from masksmith_wire.errors import TensorError
-from masksmith_wire.masks import packed_width
+from masksmith_wire.masks import packed_bytes
 from masksmith_wire.totals import relative_gap
 
 from .shards import PlannedTensor, Shard
@@ -44,8 +43,7 @@ class Plan(BaseModel):
     @property
     def result_bytes(self) -> int:
         """Size of all packed masks, and of the weights that are updated."""
-        shapes = [tuple(tensor.shape) for tensor in self.tensors]
-        masks = sum(math.prod(shape[:-1]) * packed_width(shape) for shape in shapes)
+        masks = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)
         weights = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
         return masks if self.options.update is None else masks + weights
 

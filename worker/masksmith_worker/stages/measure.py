@@ -78,7 +78,7 @@ def _rows(
         first, last = max(part.first, shard.first), min(part.last, shard.last)
         if first >= last:
             continue
-        width = int(np.prod(shape[1:-1])) * (shape[-1] if part.is_bool else masks.packed_width(shape))
+        width = math.prod(shape[1:]) if part.is_bool else masks.packed_bytes(shape[1:])
         start, stop = (part.start + (row - part.first) * width for row in (first, last))
         packed = np.frombuffer(store.get_range(part.blob, start, stop), np.uint8)
         if part.is_bool:

@@ -1,0 +1,119 @@
+"""Results: what the shards of a job left in the store, streamed one after the other as one safetensors file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from masksmith_service.errors import RequestError
+from masksmith_state.blobs.store import BlobStore, result_name, weights_name
+from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_wire import masks
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import build_header
+from masksmith_wire.masks import MaskInfo
+
+Finished = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
+"""Tensors whose shards all succeeded, with each shard and its report."""
+
+
+def finished(record: JobRecord, records: JobRecords) -> Finished:
+    """Read which tensors of a job are finished.
+
+    Raises:
+        NoMasksError: If it is a job of another kind.
+    """
+    tensors = record.plan.tensors
+    shards, reports = records.shards(record.id), records.reports(record.id)
+    return [
+        (tensor, [(shards[index], reports[index]) for index in mine])
+        for tensor, mine in zip(tensors, shards_by_tensor(tensors, shards), strict=True)
+        if all(index in reports and reports[index].result is not None for index in mine)
+    ]
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """A safetensors file of blobs that lie one after the other.
+
+    Attributes:
+        job: The job.
+        what: What it holds: `masks` or `weights`.
+        header: Its first bytes.
+        parts: Name and size of each blob.
+        shapes: Shape of each mask, where every bit is to become a byte.
+    """
+
+    job: JobRecord
+    what: str
+    header: bytes
+    parts: Sequence[tuple[str, int]]
+    shapes: Sequence[tuple[int, ...]] | None = None
+
+    @property
+    def size(self) -> int:
+        """Size of the file."""
+        sizes = [size for _, size in self.parts] if self.shapes is None else map(math.prod, self.shapes)
+        return len(self.header) + sum(sizes)
+
+    def check(self, store: BlobStore) -> None:
+        """Make sure that every part is there before the first byte is sent.
+
+        Raises:
+            RequestError: If there is no part at all, or one has expired.
+        """
+        if not self.parts:
+            detail = f"no tensor of job {self.job.id} has {self.what}; its state is {self.job.state}"
+            raise RequestError(Code.RESULT_NOT_FOUND, detail)
+        if any(store.size(name) != size for name, size in self.parts):
+            raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.what} of this job have expired; submit it again")
+
+    async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
+        """Yield the file."""
+        yield self.header
+        for number, (name, _) in enumerate(self.parts):
+            if self.shapes is None:
+                async for piece in store.stream(name):
+                    yield piece
+            else:
+                packed = b"".join([piece async for piece in store.stream(name)])
+                yield masks.unpack(np.frombuffer(packed, np.uint8), self.shapes[number]).tobytes()
+
+
+def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:
+    """Make the masks file of a job; `as_bool` gives one byte an entry instead of one bit."""
+    options, tensors = record.plan.options, finished(record, records)
+    infos = {
+        tensor.name: MaskInfo(
+            shape=tensor.shape, pattern=parts[0][1].pattern or options.pattern, ragged=options.ragged, axis=options.axis
+        )
+        for tensor, parts in tensors
+    }
+    shapes = [(shard.last - shard.first, *tensor.shape[1:]) for tensor, parts in tensors for shard, _ in parts]
+    names = [result_name(str(report.result)) for _, parts in tensors for _, report in parts]
+    blobs = list(zip(names, map(masks.packed_bytes, shapes), strict=True))
+    return ResultsFile(record, "masks", masks.file_header(infos, as_bool=as_bool), blobs, shapes if as_bool else None)
+
+
+def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
+    """Make the file of a job's updated weights, each in its own dtype and shape.
+
+    Raises:
+        RequestError: If the job updates no weights.
+    """
+    if record.plan.options.update is None:
+        detail = f"job {record.id} updates no weights; submit it with update=reconstruct or update=admm"
+        raise RequestError(Code.RESULT_NOT_FOUND, detail)
+    tensors = finished(record, records)
+    blobs = [
+        (weights_name(str(report.result)), (shard.last - shard.first) * tensor.row_bytes)
+        for tensor, parts in tensors
+        for shard, report in parts
+    ]
+    header = build_header({tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors})
+    return ResultsFile(record, "weights", header, blobs)
