@@ -23,20 +23,37 @@ _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY
 
 def install(app: FastAPI) -> None:
     """Register the handlers."""
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    for kind in DOMAIN_ERRORS:
-        app.add_exception_handler(kind, _domain_error)
+    for kind in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
+        app.add_exception_handler(kind, _respond_soon)
 
 
-def respond(request: Request, error: RequestError) -> Response:
-    """Render an error as a problem document."""
-    problem = error.problem(instance=request.url.path)
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if error.status == 401:
+async def _respond_soon(request: Request, error: Exception) -> Response:
+    return respond(request, error)
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """Render an error as a problem document: one of those that `install` registers."""
+    refusal, headers = _refusal(request, error), dict[str, str]()
+    if isinstance(error, HTTPException):
+        headers |= error.headers or {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _render(request, problem, headers)
+    return _render(request, refusal.problem(request.url.path), headers)
+
+
+def _refusal(request: Request, error: Exception) -> RequestError:
+    match error:
+        case RequestError():
+            return error
+        case RequestValidationError():
+            return _invalid(error)
+        case HTTPException():
+            code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
+            detail = f"{request.method} {request.url.path}: {error.detail}"
+            return RequestError(code, detail, status=error.status_code)
+    return translate(error)
 
 
 def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
@@ -51,13 +68,7 @@ def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Resp
     return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-async def _request_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return respond(request, error)
-
-
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+def _invalid(error: RequestValidationError) -> RequestError:
     found = error.errors()[:20]
     faults = [{"at": _place(fault), "message": fault["msg"] + _value(fault)} for fault in found]
     detail = f"{faults[0]['at']}: {faults[0]['message']}"
@@ -66,7 +77,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         status = 400
     elif found[0]["type"] == "literal_error" and found[0]["loc"][-1] == "solver":
         code = Code.UNKNOWN_SOLVER
-    return respond(request, RequestError(code, detail, status=status, errors=faults))
+    return RequestError(code, detail, status=status, errors=faults)
 
 
 def _place(fault: dict[str, Any]) -> str:
@@ -79,18 +90,6 @@ def _place(fault: dict[str, Any]) -> str:
 def _value(fault: dict[str, Any]) -> str:
     value = fault.get("input")
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
-    detail = f"{request.method} {request.url.path}: {error.detail}"
-    problem = RequestError(code, detail, status=error.status_code).problem(request.url.path)
-    return _render(request, problem, dict(error.headers or {}))
-
-
-async def _domain_error(request: Request, error: Exception) -> Response:
-    return respond(request, translate(error))
 
 
 def bug(request: Request, error: Exception) -> Response:

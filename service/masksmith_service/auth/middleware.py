@@ -10,9 +10,10 @@ from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from masksmith_service import problems
-from masksmith_service.errors import RequestError, translate
+from masksmith_service.errors import RequestError
 from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
+from masksmith_state import scripts
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
@@ -23,20 +24,6 @@ OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ic
 OPEN_BELOW = "/static/"
 BURST_S = 10.0
 """A key that was idle may send the requests of this many seconds at once."""
-
-# A token bucket. ARGV: key id, requests a second, size of the bucket. Answers the seconds to wait, '0' if none.
-SPEND = """
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local name, rate, size = 'masksmith:rate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local last = redis.call('HMGET', name, 'left', 'at')
-local left = math.min(size, tonumber(last[1] or size) + math.max(0, now - tonumber(last[2] or now)) * rate)
-if left < 1 then return tostring((1 - left) / rate) end
-redis.call('HSET', name, 'left', left - 1, 'at', string.format('%.6f', now))
-redis.call('EXPIRE', name, math.ceil(size / rate) + 1)
-redis.call('HSET', 'masksmith:key:' .. ARGV[1], 'last_used_at', string.format('%.6f', now))
-return '0'
-"""
 
 
 class Gate:
@@ -53,10 +40,8 @@ class Gate:
         request = Request(scope)
         try:
             await self._check(request)
-        except RequestError as error:
+        except (RequestError, redis.RedisError) as error:
             await problems.respond(request, error)(scope, receive, send)
-        except redis.RedisError as error:
-            await problems.respond(request, translate(error))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -85,7 +70,7 @@ async def _spend(client: Redis, caller: Caller) -> None:
     rate = caller.quotas.requests_s
     if rate is None:
         return
-    wait_s = float(await client.eval(SPEND, 0, caller.key, rate, max(1.0, rate * BURST_S)))
+    wait_s = float(await client.eval(scripts.load(__package__)["spend"], 0, caller.key, rate, max(1.0, rate * BURST_S)))
     if wait_s > 0:
         detail = f"key {caller.name!r} may send {rate:g} requests a second (requests_s); try again in {wait_s:.1f} s"
         raise RequestError(Code.RATE_LIMITED, detail, retry_after_s=math.ceil(wait_s), limit=rate)
