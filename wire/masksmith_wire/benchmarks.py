@@ -8,9 +8,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, mod
 
 from .documents import TensorName
 from .errors import TensorError
-from .payload_limits import few_members
+from .payload_limits import StrictModel
 
 Side = Annotated[int, Field(ge=1, le=2**20)]
+Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -21,11 +22,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 Distinct = AfterValidator(_distinct)
 
 
-class LayerInput(BaseModel):
+class LayerInput(StrictModel):
     """A weight of `rows` outputs and `cols` inputs, which the model has `count` times."""
-
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
 
     name: TensorName
     rows: Side
@@ -33,23 +31,12 @@ class LayerInput(BaseModel):
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
 
 
-class BenchmarkOptions(BaseModel):
+class BenchmarkOptions(StrictModel):
     """How kernels are to be measured; the same for every layer."""
 
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
-
     patterns: Annotated[list[Name], Field(max_length=100), FailFast(), Distinct] = []
-    batches: Annotated[
-        list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=1, max_length=100), FailFast(), Distinct
-    ] = [
-        1,
-        32,
-        256,
-    ]
-    dtypes: Annotated[
-        list[Literal["float32", "float16", "bfloat16", "float64"]], Field(min_length=1), FailFast(), Distinct
-    ] = ["float32"]
+    batches: Annotated[list[Side], Field(min_length=1, max_length=100), FailFast(), Distinct] = [1, 32, 256]
+    dtypes: Annotated[list[Dtype], Field(min_length=1), FailFast(), Distinct] = ["float32"]
     directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), FailFast(), Distinct] = ["forward"]
     kernels: Annotated[list[Name], Field(min_length=1, max_length=100), Distinct] | None = None
     device: Literal["cpu", "cuda"] = "cpu"

@@ -6,10 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, BaseModel, FailFast, Field
 
 from .errors import TensorError
-from .payload_limits import few_members
+from .payload_limits import StrictModel
 from .scores import ScoreMethod
 from .updates import UpdateMethod
 
@@ -46,22 +46,16 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
-class StatisticInput(BaseModel):
+class StatisticInput(StrictModel):
     """What a weight's scores are made from: the tensor `key` of an uploaded file, which holds its `kind`."""
-
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
 
     kind: Literal["activations", "gradient", "gradient_rms", "gram", "inverse_diagonal", "norms", "scores"]
     digest: Digest
     key: TensorName
 
 
-class TensorInput(BaseModel):
+class TensorInput(StrictModel):
     """One weight: `key` names it inside the uploaded file, `name` in the results."""
-
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
 
     name: TensorName
     digest: Digest
@@ -71,11 +65,8 @@ class TensorInput(BaseModel):
     """What an update needs, unless the job's calibration holds it."""
 
 
-class MasksOptions(BaseModel):
+class MasksOptions(StrictModel):
     """How masks are to be found; the same for every tensor of a job."""
-
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
 
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"

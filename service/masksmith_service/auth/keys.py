@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
 from masksmith_wire.errors import Code
-from masksmith_wire.payload_limits import few_members
+from masksmith_wire.payload_limits import StrictModel
 
 from .principal import AdminDep
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
-class KeyRequest(Quotas):
+class KeyRequest(StrictModel, Quotas):
     """What a new key is to be called and may do."""
-
-    model_config = ConfigDict(extra="forbid")
-    _members = few_members
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
