@@ -9,7 +9,6 @@ import redis
 
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
-from masksmith_state.telemetry import logs
 
 from .server import serve
 from .settings import Settings
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """Listen until told to stop."""
     settings = Settings()
-    logs.configure(settings.log_level, settings.log_format)
+    settings.configure_logging()
     if _lets_anybody_in(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "

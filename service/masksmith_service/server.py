@@ -14,8 +14,6 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from masksmith_state.telemetry import logs
-
 from .app import create_app
 from .connection import Connection
 from .settings import Settings
@@ -55,7 +53,7 @@ def serve(settings: Settings) -> None:
 def make_app() -> FastAPI:
     """Make the application of one process, and set the process up for it."""
     settings = Settings()
-    logs.configure(settings.log_level, settings.log_format)
+    settings.configure_logging()
     sys.setswitchinterval(SWITCH_S)
     _end_with_parent()
     app = create_app(settings)

@@ -1,27 +1,18 @@
-"""The service's settings, from environment variables `MASKSMITH_...`; the only place that reads them."""
+"""The service's settings, from environment variables `MASKSMITH_...`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from masksmith_state.jobs.shards import SHARD_BYTES
-from masksmith_state.telemetry.logs import LogFormat
+from masksmith_state.settings import StateSettings
 
 from .middleware.addresses import is_loopback
 
 
-class Settings(BaseSettings):
+class Settings(StateSettings):
     """What the service needs to know."""
 
-    model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore")
-
-    redis_url: str = "redis://127.0.0.1:6379/0"
-    """Broker and job records; `redis://` or `unix://`."""
-    store_url: str = "masksmith-data/store"
-    """Blob store: a directory, or `s3://bucket/prefix`."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -60,8 +51,6 @@ class Settings(BaseSettings):
     """Seconds after its end that a job is forgotten, and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights that one task works on."""
-    sweep_s: float = Field(default=3.0, gt=0)
-    """Seconds between looks for stranded shards."""
     insecure: bool = False
     """Ask nobody for a key, wherever the service listens."""
     allowed_hosts: str = ""
@@ -74,12 +63,6 @@ class Settings(BaseSettings):
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
     key_requests_s: float = Field(default=100.0, gt=0)
     """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
-    log_level: str = "INFO"
-    """Least severe level that is logged."""
-    log_format: LogFormat = "text"
-    """`text` or `json`: how a line of the log is written."""
-    otlp_url: str = ""
-    """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; none unless set."""
 
     @property
     def is_local(self) -> bool:
@@ -90,8 +73,3 @@ class Settings(BaseSettings):
     def hosts(self) -> frozenset[str]:
         """The names of `allowed_hosts`."""
         return frozenset(name for name in map(str.strip, self.allowed_hosts.lower().split(",")) if name)
-
-    @property
-    def store_path(self) -> str:
-        """The store's URL, with relative directories made absolute."""
-        return self.store_url if "://" in self.store_url else str(Path(self.store_url).absolute())

@@ -31,6 +31,7 @@ SETTINGS = {
     "client/masksmith_client/transport/settings.py",
     "service/masksmith_service/local/settings.py",
     "service/masksmith_service/settings.py",
+    "state/masksmith_state/settings.py",
     "worker/masksmith_worker/settings.py",
 }
 

@@ -15,7 +15,7 @@ from masksmith.benchmark import all_kernels
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 
-from .app import STOP_SIGNAL, configure_logging, enqueue, own_queue, run
+from .app import STOP_SIGNAL, enqueue, own_queue, run
 from .bench import announcement
 from .heartbeat import Heartbeat
 from .settings import Settings
@@ -30,7 +30,7 @@ STOP_GRACE_S = 7.0
 def main() -> None:
     """Start the worker and its two side threads; returns after a signal to stop, when it has drained."""
     settings = Settings()
-    configure_logging(settings)
+    settings.configure_logging()
     # Inherited by the pool's processes, so that the signal does not kill one that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
@@ -47,12 +47,14 @@ def main() -> None:
         sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
 
+    def signal_pools(number: signal.Signals) -> None:
+        for process in (process for pool in pools for process in pool.info["processes"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
     def stopping() -> None:
         heartbeat.end()
-        for pool in pools:
-            for process in pool.info["processes"]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, STOP_SIGNAL)
+        signal_pools(STOP_SIGNAL)
         deadline = threading.Timer(STOP_GRACE_S, leave)
         deadline.daemon = True
         deadline.start()
@@ -60,10 +62,7 @@ def main() -> None:
     def leave() -> None:
         # A pool process that was still starting has not heard the signal; leases bring back what it may hold.
         log.warning("not drained within %.0f s: leaving", STOP_GRACE_S)
-        for pool in pools:
-            for process in pool.info["processes"]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+        signal_pools(signal.SIGKILL)
         os._exit(0)
 
     # Here, before the pool starts: its children then load what they would otherwise compile side by side.

@@ -14,7 +14,6 @@ from celery.signals import worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError
 
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE, bench_queue, broker_url, task_of, transport_options
-from masksmith_state.telemetry import logs
 
 from .settings import Settings
 
@@ -55,11 +54,6 @@ def create_app(settings: Settings) -> Celery:
         broker_transport_options=transport_options(),
     )
     return app
-
-
-def configure_logging(settings: Settings) -> None:
-    """Send this process's log to standard error."""
-    logs.configure(settings.log_level, settings.log_format)
 
 
 def own_queue(settings: Settings) -> str:

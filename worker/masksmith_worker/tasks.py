@@ -17,7 +17,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.telemetry import logs
 
-from .app import STOP_SIGNAL, configure_logging, create_app
+from .app import STOP_SIGNAL, create_app
 from .bench import CaseRunner
 from .part_runner import PartRunner
 from .runner import ShardRunner
@@ -75,7 +75,7 @@ def _die() -> None:
 def _prepare(**_: object) -> None:
     """Make a pool process ready before its first shard comes: everything imported, kernels loaded or compiled."""
     settings = Settings()
-    configure_logging(settings)
+    settings.configure_logging()
     if settings.worker_role == "search":
         # On a machine of its own that changes nothing; beside a service or a training loop, theirs is the first turn.
         os.nice(settings.worker_nice)

@@ -1,0 +1,38 @@
+"""The settings that service and workers share, from environment variables `MASKSMITH_...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .telemetry import logs
+
+
+class StateSettings(BaseSettings):
+    """Where the state is, and how a process reports what it does."""
+
+    model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Broker and job records; `redis://` or `unix://`."""
+    store_url: str = "masksmith-data/store"
+    """Blob store: a directory, or `s3://bucket/prefix`."""
+    sweep_s: float = Field(default=3.0, gt=0)
+    """Seconds between looks for stranded shards."""
+    log_level: str = "INFO"
+    """Least severe level that is logged."""
+    log_format: logs.LogFormat = "text"
+    """`text` or `json`: how a line of the log is written."""
+    otlp_url: str = ""
+    """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; none unless set."""
+
+    @property
+    def store_path(self) -> str:
+        """The store's URL, with relative directories made absolute."""
+        return self.store_url if "://" in self.store_url else str(Path(self.store_url).absolute())
+
+    def configure_logging(self) -> None:
+        """Send this process's log to standard error."""
+        logs.configure(self.log_level, self.log_format)
