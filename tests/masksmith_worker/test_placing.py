@@ -8,8 +8,8 @@ import pytest
 import masksmith as ms
 from masksmith.cuda import device_facts
 from masksmith_worker.runner import ShardRunner
-from masksmith_worker.stages import placement
-from masksmith_worker.stages.placement import solver_on
+from masksmith_worker.stages import solve
+from masksmith_worker.stages.solve import solver_on
 
 T48 = ms.parse("transposable 4:8")
 
@@ -26,7 +26,7 @@ T48 = ms.parse("transposable 4:8")
     ],
 )
 def test_what_runs_on_a_device_is_sent_there(monkeypatch, name, pattern, solver):
-    monkeypatch.setattr(placement, "_reason_against", lambda device: None)
+    monkeypatch.setattr(solve, "_reason_against", lambda device: None)
     assert solver_on(name, pattern, "cuda:1") == solver
 
 

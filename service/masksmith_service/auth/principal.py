@@ -53,11 +53,12 @@ async def identify(client: Redis, settings: Settings, headers: Mapping[str, str]
     """
     token = _bearer(headers.get("authorization"))
     if token is not None:
-        found = await find_key(client, token)
+        info = await find_key(client, token)
     else:
-        found = await _of_session(client, cookie)
-    if found is not None:
-        return _caller(found, settings)
+        key: Any = await client.get(session_key(cookie)) if cookie else None
+        info = await _valid(client, key) if key else None
+    if info is not None:
+        return _caller(info, settings)
     if settings.insecure and token is None:
         return LOCAL
     if settings.is_local and not await client.exists(KEYS):
@@ -75,22 +76,19 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
     key = key_of(token)
     if key is None:
         return None
-    fields = await client.hgetall(key_key(key))
-    return _valid(read_key(key, fields)) if is_genuine(token, fields) else None
+    return await _valid(client, key, token)
 
 
 async def is_valid(client: Redis, caller: Caller) -> bool:
     """Whether a caller would be let in still: a key can be revoked while a long answer is under way."""
-    return not caller.key or _valid(read_key(caller.key, await client.hgetall(key_key(caller.key)))) is not None
+    return not caller.key or await _valid(client, caller.key) is not None
 
 
-async def _of_session(client: Redis, cookie: str | None) -> KeyInfo | None:
-    key: Any = await client.get(session_key(cookie)) if cookie else None
-    return _valid(read_key(key, await client.hgetall(key_key(key)))) if key else None
-
-
-def _valid(key: KeyInfo | None) -> KeyInfo | None:
-    return None if key is None or key.revoked_at is not None else key
+async def _valid(client: Redis, key: str, token: str | None = None) -> KeyInfo | None:
+    """Read a key that is not revoked; if a token is given, its own."""
+    fields = await client.hgetall(key_key(key))
+    info = read_key(key, fields) if token is None or is_genuine(token, fields) else None
+    return None if info is None or info.revoked_at is not None else info
 
 
 def _bearer(header: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import Any
 
 from masksmith.benchmark import CaseResult, winners
 from masksmith.patterns import Pattern, parse
@@ -27,6 +28,7 @@ from masksmith_wire.totals import relative_gap
 
 from .measures import measured
 
+OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
@@ -41,25 +43,14 @@ def snapshot_view(found: Snapshot) -> Job:
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
     """Give the whole job document."""
     options, tensors = record.plan.options, record.plan.tensors
+    shown = options.model_dump(include=OPTIONS_SHOWN)
     of_tensor = [[reports.get(index) for index in mine] for mine in shards_by_tensor(tensors, shards)]
     # Many tensors have one pattern: it is parsed once.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
     return Job(
-        id=record.id,
-        state=record.state,
-        pattern=options.pattern,
-        axis=options.axis,
-        ragged=options.ragged,
-        scores=str(options.scores),
-        budget=options.budget,
-        floors=options.floors,
+        **_header(record),
+        **shown,
         budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
-        update=None if options.update is None else str(options.update),
-        solver=options.solver,
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        progress=Progress(done=record.done, total=record.total),
         tensors=[
             tensor_view(tensor, parts, record.state, options.pattern, pattern_of)
             for tensor, parts in zip(tensors, of_tensor, strict=True)
@@ -71,19 +62,15 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
 def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: dict[int, CaseReport]) -> Job:
     """Give the whole job document of a benchmark."""
     assert record.benchmark is not None
-    headline = record.benchmark.headline
-    return Job(
-        id=record.id,
-        kind="benchmark",
-        state=record.state,
-        pattern=headline["pattern"],
-        solver=headline["solver"],
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        progress=Progress(done=record.done, total=record.total),
-        cases=[_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()],
-    )
+    views = [_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()]
+    members = _header(record) | record.benchmark.headline
+    return Job(**members, cases=views)
+
+
+def _header(record: JobRecord) -> dict[str, Any]:
+    """Give what jobs of all kinds have."""
+    members = record.model_dump(include={"id", "kind", "state", "created_at", "started_at", "finished_at"})
+    return members | {"progress": Progress(done=record.done, total=record.total)}
 
 
 def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -> CaseView:

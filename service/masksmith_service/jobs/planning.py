@@ -132,10 +132,4 @@ def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestEr
 
 
 def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:
-    return PlannedTensor(
-        name=name,
-        digest=digest,
-        dtype=entry.dtype,
-        shape=list(entry.shape),
-        start=entry.start,
-    )
+    return PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)

@@ -34,42 +34,27 @@ class SolverInfo(BaseModel):
     proves: str
 
 
-PATTERNS = [
-    PatternInfo(form="n:m", example="2:4", meaning="n kept of every m consecutive entries along `axis`"),
-    PatternInfo(form="<=n:m", example="<=2:4", meaning="at most n kept of every m"),
-    PatternInfo(
-        form="transposable n:m",
-        example="transposable 8:16",
-        meaning="n kept in every row and every column of every m x m tile",
+_PATTERNS = [
+    ("n:m", "2:4", "n kept of every m consecutive entries along `axis`"),
+    ("<=n:m", "<=2:4", "at most n kept of every m"),
+    ("transposable n:m", "transposable 8:16", "n kept in every row and every column of every m x m tile"),
+    ("transposable <=n:m", "transposable <=8:16", "likewise, at most n"),
+    (
+        "transposable n:m x n_out:m_out",
+        "transposable 8:16 x 4:8",
+        "tiles of m_out rows by m columns, n kept in each row and n_out in each column (in x out)",
     ),
-    PatternInfo(form="transposable <=n:m", example="transposable <=8:16", meaning="likewise, at most n"),
-    PatternInfo(
-        form="transposable n:m x n_out:m_out",
-        example="transposable 8:16 x 4:8",
-        meaning="tiles of m_out rows by m columns, n kept in each row and n_out in each column (in x out)",
+    ("double n:m", "double 2:4", "n:m along the rows, then n:m of what is left along the columns"),
+    ("v:n:m", "64:2:8", "panels of v rows by m columns share 4 columns, n of those kept in each row"),
+    (
+        "block RxC p% [balance rows|cols|both] [norm l1|l2|max|mean] [nested n:m]",
+        "block 32x32 50% balance rows",
+        "p percent of the blocks of R rows by C columns kept whole, as many in every block row or column",
     ),
-    PatternInfo(
-        form="double n:m",
-        example="double 2:4",
-        meaning="n:m along the rows, then n:m of what is left along the columns",
-    ),
-    PatternInfo(
-        form="v:n:m",
-        example="64:2:8",
-        meaning="panels of v rows by m columns share 4 columns, n of those kept in each row",
-    ),
-    PatternInfo(
-        form="block RxC p% [balance rows|cols|both] [norm l1|l2|max|mean] [nested n:m]",
-        example="block 32x32 50% balance rows",
-        meaning="p percent of the blocks of R rows by C columns kept whole, as many in every block row or column",
-    ),
-    PatternInfo(
-        form="channels in|out p%",
-        example="channels out 50%",
-        meaning="p percent of the rows (out) or columns (in) kept",
-    ),
-    PatternInfo(form="p%", example="10%", meaning="p percent of all entries kept, anywhere"),
+    ("channels in|out p%", "channels out 50%", "p percent of the rows (out) or columns (in) kept"),
+    ("p%", "10%", "p percent of all entries kept, anywhere"),
 ]
+PATTERNS = [PatternInfo(form=form, example=example, meaning=meaning) for form, example, meaning in _PATTERNS]
 SOLVERS = [
     SolverInfo(name="auto", meaning="the best one for the pattern", proves="the optimum"),
     SolverInfo(name="exact", meaning="dual sweeps, repair and polish, tile by tile", proves="the optimum"),

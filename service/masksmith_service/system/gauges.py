@@ -27,44 +27,36 @@ class Gauges:
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
-        yield _single(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), counts)
+        uploads: dict[tuple[str, ...], float] = {(): float(counts.get(UPLOAD_BYTES, 0))}
+        yield _filled(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), uploads)
         yield from self._installation()
 
     def _installation(self) -> Iterator[Metric]:
-        queued = GaugeMetricFamily("masksmith_queue_depth", "Shards that wait in a queue.", labels=["queue"])
-        for queue in (CPU_QUEUE, GPU_QUEUE):
-            queued.add_metric([queue], self._records.queue_length(queue))
-        yield queued
-        alive: Counter[str] = Counter()
-        slots: Counter[str] = Counter()
+        queued: dict[tuple[str, ...], float] = {
+            (queue,): self._records.queue_length(queue) for queue in (CPU_QUEUE, GPU_QUEUE)
+        }
+        yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], queued)
+        alive: Counter[tuple[str, ...]] = Counter()
+        slots: Counter[tuple[str, ...]] = Counter()
         for worker in self._records.workers.present():
-            alive[worker.device] += 1
-            slots[worker.device] += worker.slots
-        yield _gauge(
-            "masksmith_workers", "Workers that are alive.", ["device"], {(key,): n for key, n in alive.items()}
-        )
-        yield _gauge(
-            "masksmith_worker_slots", "Shards that live workers solve at once.", ["device"],
-            {(key,): n for key, n in slots.items()},
-        )  # fmt: skip
+            alive[worker.device,] += 1
+            slots[worker.device,] += worker.slots
+        yield _gauge("masksmith_workers", "Workers that are alive.", ["device"], alive)
+        yield _gauge("masksmith_worker_slots", "Shards that live workers solve at once.", ["device"], slots)
 
 
 def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
     now = {key: value for key, value in grouped(counts, "jobs").items() if value > 0}
     yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], now)
     ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
-    for labels, value in sorted(grouped(counts, "ended").items()):
-        ended.add_metric(labels, value)
-    yield ended
+    yield _filled(ended, grouped(counts, "ended"))
 
 
 def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     shards = CounterMetricFamily(
         "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
     )
-    for labels, value in sorted(grouped(counts, "shards").items()):
-        shards.add_metric(labels, value)
-    yield shards
+    yield _filled(shards, grouped(counts, "shards"))
     seconds = HistogramMetricFamily(
         "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
         labels=["device"],
@@ -87,12 +79,10 @@ def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tup
 
 
 def _gauge(name: str, meaning: str, labels: list[str], values: Mapping[tuple[str, ...], float]) -> Metric:
-    gauge = GaugeMetricFamily(name, meaning, labels=labels)
-    for key, value in sorted(values.items()):
-        gauge.add_metric(key, value)
-    return gauge
+    return _filled(GaugeMetricFamily(name, meaning, labels=labels), values)
 
 
-def _single(counter: CounterMetricFamily, counts: Mapping[str, str]) -> Metric:
-    counter.add_metric([], float(counts.get(UPLOAD_BYTES, 0)))
-    return counter
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], float]) -> Metric:
+    for labels, value in sorted(values.items()):
+        family.add_metric(labels, value)
+    return family

@@ -90,15 +90,9 @@ def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
     if not isinstance(pattern, ms.NM):
         return None
     diversity = ms.diversity(pattern)
-    return DiversityReport(
-        rows=diversity.rows,
-        cols=diversity.cols,
-        count=None if diversity.count is None else str(diversity.count),
-        log2_count=diversity.log2_count,
-        bits_per_weight=diversity.bits_per_weight,
-        method=diversity.method,
-        log2_published=diversity.log2_published,
-    )
+    count = None if diversity.count is None else str(diversity.count)
+    members = {name: getattr(diversity, name) for name in DiversityReport.model_fields}
+    return DiversityReport(**members | {"count": count})
 
 
 def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
