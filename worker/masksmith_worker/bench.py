@@ -55,7 +55,8 @@ class CaseRunner(PartRunner):
             bench = self._bench_of(lease.job, record.benchmark)
             result = self._alone(bench, case, check)
         except (BenchmarkError, FileNotFoundError) as error:
-            return self._report(lease, str(case), CaseReport(error=TensorError(code=_code(error), message=str(error))))
+            code = Code(error.fault) if isinstance(error, BenchmarkError) else Code.RESULT_NOT_FOUND
+            return self._report(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
         report = CaseReport(result=result.document())
         if not result.measured:
             message = result.error or "; ".join(f"{one.kernel}: {one.reason}" for one in result.measurements)
@@ -107,9 +108,3 @@ def announcement(name: str, device: str, kernels: Mapping[str, Kernel]) -> Bench
         obstacle = f"it does not run on {kind}" if elsewhere else kernel.obstacle(device)
         announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
     return BenchWorker(name=name, device=device, kernels=announced)
-
-
-def _code(error: Exception) -> Code:
-    if isinstance(error, BenchmarkError):
-        return Code(error.fault)
-    return Code.RESULT_NOT_FOUND

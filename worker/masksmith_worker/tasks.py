@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from functools import cache
+from functools import cache, partial
 
 from celery.signals import worker_process_init
 
@@ -42,7 +42,7 @@ def runner() -> PartRunner:
         lease_s=settings.lease_s,
         attempts=settings.attempts,
         store_patience_s=settings.store_patience_s,
-        abort=_die,
+        abort=partial(os._exit, 1),
         device_lock=DeviceLock(records.redis, device_identity(settings.worker_device), settings.lease_s),
     )
 
@@ -66,10 +66,6 @@ def measure_case(job: str, case: int) -> None:
     """Measure one case of a benchmark; what became of it stands in the job's record."""
     with logs.about(job=job, shard=case):
         log.info("%s", runner().run(job, case))
-
-
-def _die() -> None:
-    os._exit(1)
 
 
 def _prepare(**_: object) -> None:

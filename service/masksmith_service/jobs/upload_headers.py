@@ -11,14 +11,7 @@ from masksmith_state.blobs.store import upload_name
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import (
-    LARGEST_HEADER_BYTES,
-    PREFIX_BYTES,
-    Header,
-    HeaderError,
-    header_length,
-    parse_header,
-)
+from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
 
 
 def read_headers(state: State, caller: Caller, request: MasksOptions) -> dict[str, Header]:

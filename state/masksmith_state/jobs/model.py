@@ -158,7 +158,8 @@ def record_of(job: str, fields: Mapping[str, Any]) -> JobRecord:
 
 def by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
     """Read the parts of a job, or their reports, by index."""
-    return {int(index): kind.model_validate_json(text) for index, text in sorted(texts.items(), key=_by_index)}
+    ordered = sorted((int(index), text) for index, text in texts.items())
+    return {index: kind.model_validate_json(text) for index, text in ordered}
 
 
 def job_key(job: str) -> str:
@@ -179,7 +180,3 @@ def reports_key(job: str) -> str:
 def events_key(job: str) -> str:
     """Name of the stream that a job's events go to."""
     return job_key(job) + ":events"
-
-
-def _by_index(item: tuple[str, str]) -> int:
-    return int(item[0])

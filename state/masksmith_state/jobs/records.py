@@ -21,18 +21,7 @@ from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, Pl
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
 
-from .model import (
-    Admission,
-    JobRecord,
-    Lease,
-    Plan,
-    ShardReport,
-    by_index,
-    job_key,
-    parts_key,
-    record_of,
-    reports_key,
-)
+from .model import Admission, JobRecord, Lease, Plan, ShardReport, by_index, job_key, parts_key, record_of, reports_key
 from .shards import Shard
 
 JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"

@@ -55,10 +55,7 @@ class PlannedTensor(BaseModel):
     @property
     def row_bytes(self) -> int:
         """Bytes of one output row."""
-        size = ITEM_BYTES[self.dtype]
-        for length in self.shape[1:]:
-            size *= length
-        return size
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape[1:])
 
 
 class Shard(BaseModel):
