@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .checks import check_choice
 from .density import check_density, share, spread, to_percent
@@ -44,6 +44,9 @@ class Block:
     ragged: Ragged = "pad"
     nested: NM | None = None
 
+    axis: ClassVar[Axis] = "in"
+    shard_rows: ClassVar[None] = None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density(self.density))
         check_choice("balance", self.balance, ("none", "rows", "cols", "both"))
@@ -62,16 +65,6 @@ class Block:
             raise PatternError(
                 f"{self}: tiles of {tile.rows}x{tile.cols} do not fill blocks of {self.rows}x{self.cols}"
             )
-
-    @property
-    def axis(self) -> Axis:
-        """Blocks are rectangles of the matrix as it lies."""
-        return "in"
-
-    @property
-    def shard_rows(self) -> None:
-        """The number of blocks kept belongs to the whole tensor."""
-        return
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Cut a weight into blocks, those at its edges included.

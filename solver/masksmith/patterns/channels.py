@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .checks import check_choice
 from .density import check_density, share, to_percent
@@ -26,19 +27,12 @@ class Channels:
     density: float
     axis: Axis = "in"
 
+    ragged: ClassVar[Ragged] = "pad"
+    shard_rows: ClassVar[None] = None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density(self.density))
         check_choice("axis", self.axis, ("in", "out"))
-
-    @property
-    def ragged(self) -> Ragged:
-        """There are no edges."""
-        return "pad"
-
-    @property
-    def shard_rows(self) -> None:
-        """The number of channels kept belongs to the whole tensor."""
-        return
 
     def kept(self, shape: tuple[int, ...]) -> int:
         """Count the channels kept of a weight.

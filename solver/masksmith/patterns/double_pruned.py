@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .geometry import Grid, TileSpec
 from .nm import NM
@@ -29,6 +30,8 @@ class DoublePruned:
     m: int
     ragged: Ragged = "pad"
 
+    axis: ClassVar[Axis] = "in"
+
     def __post_init__(self) -> None:
         _ = self.at_most
 
@@ -36,11 +39,6 @@ class DoublePruned:
     def at_most(self) -> NM:
         """The pattern with the same allowed masks."""
         return NM(self.n, self.m, transposable=True, fill="at_most", ragged=self.ragged)
-
-    @property
-    def axis(self) -> Axis:
-        """Both dimensions are bound."""
-        return "in"
 
     @property
     def density(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .density import check_density, share, to_percent
 from .geometry import Grid, matrix_shape
@@ -22,23 +23,12 @@ class Unstructured:
 
     density: float
 
+    axis: ClassVar[Axis] = "in"
+    ragged: ClassVar[Ragged] = "pad"
+    shard_rows: ClassVar[None] = None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "density", check_density(self.density))
-
-    @property
-    def axis(self) -> Axis:
-        """There are no groups; the matrix is read as it lies."""
-        return "in"
-
-    @property
-    def ragged(self) -> Ragged:
-        """There are no edges."""
-        return "pad"
-
-    @property
-    def shard_rows(self) -> None:
-        """One threshold rules the whole tensor."""
-        return
 
     def kept(self, shape: tuple[int, ...]) -> int:
         """Count the entries kept of a weight.

@@ -36,6 +36,7 @@ class VNM:
     m: int
     ragged: Ragged = "pad"
 
+    axis: ClassVar[Axis] = "in"
     columns: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
@@ -46,11 +47,6 @@ class VNM:
             raise PatternError(f"{self}: m, the columns of a panel, must lie between {self.columns} and {MAX_M}")
         if not 1 <= self.n <= self.columns:
             raise PatternError(f"{self}: n counts the entries kept of {self.columns} columns, 1 to {self.columns}")
-
-    @property
-    def axis(self) -> Axis:
-        """Rows of panels run along the input dimension."""
-        return "in"
 
     @property
     def density(self) -> float:
