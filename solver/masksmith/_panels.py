@@ -7,7 +7,7 @@ tensor is ever made, only of the panel at hand.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,11 @@ class Panel:
         """Tiles from left to right."""
         return int(self.scores.shape[1]) // self.tile.cols
 
+    def tiles(self) -> tuple[npt.NDArray[np.generic], Forced | None]:
+        """Give copies of scores and forced entries by tile: `[down * across, tile.rows, tile.cols]`."""
+        forced = None if self.forced is None else cast("Forced", to_tiles(self.forced, self.tile))
+        return to_tiles(self.scores, self.tile), forced
+
 
 @dataclass(frozen=True, slots=True)
 class PanelAnswer:
@@ -67,6 +72,13 @@ class PanelAnswer:
     mask: Bools
     row_duals: Duals
     col_duals: Duals
+
+    @classmethod
+    def of_tiles(cls, panel: Panel, mask: Bools, row_duals: Duals, col_duals: Duals) -> PanelAnswer:
+        """Put together what was found tile by tile: masks `[T, R, C]`, duals `[T, R]` and `[T, C]`."""
+        shape = (panel.down, panel.across)
+        u, v = row_duals.reshape(*shape, panel.tile.rows), col_duals.reshape(*shape, panel.tile.cols)
+        return cls(cast("Bools", from_tiles(mask, *shape)), u, v)
 
 
 def has_tiles(pattern: Pattern) -> TypeGuard[TilePattern]:

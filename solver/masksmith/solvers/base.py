@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.patterns import TileSpec
+from masksmith.patterns.solver_support import tile_refusal
 
 Parallelism = Literal["threads", "processes", "none"]
 
@@ -40,3 +41,13 @@ class Solver(Protocol):
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
         ...
+
+
+class RefusingBySize:
+    """Refuses by the size and budgets of tiles alone, as `solver_support` says of the solver's name."""
+
+    name: ClassVar[str]
+
+    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
+        """Refuse tiles that are not the solver's."""
+        return tile_refusal(tile, self.name)

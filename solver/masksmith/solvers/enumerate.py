@@ -5,25 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, product
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer, from_tiles, to_tiles
-from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
+from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
-from .base import Parallelism
+from .base import Parallelism, RefusingBySize
 
 CHUNK_TILES = 128
 """Tiles in one matrix product: small enough for the cache, and for BLAS not to start threads of its own."""
 
 
 @dataclass(frozen=True)
-class Enumerate:
+class Enumerate(RefusingBySize):
     """Score all masks of a 4x4 tile by one matrix product and take the first of the best.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless
@@ -37,18 +35,13 @@ class Enumerate:
     version: ClassVar[int] = 1
     parallelism: ClassVar[Parallelism] = "threads"
 
-    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse all tiles but 4x4 with exact fill."""
-        return tile_refusal(tile, self.name)
-
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        tile, tiles = panel.tile, to_tiles(panel.scores, panel.tile)
-        forced = None if panel.forced is None else cast("Forced", to_tiles(panel.forced, tile))
+        tile, (tiles, forced) = panel.tile, panel.tiles()
         scaled, choice = ScaledTiles.of(tiles, tile), np.empty(len(tiles), np.intp)
         for at in range(0, len(tiles), CHUNK_TILES):
             part = slice(at, at + CHUNK_TILES)
@@ -58,8 +51,7 @@ class Enumerate:
             raise InfeasibleError("forced entries leave no allowed mask", place)
         mask = all_masks(tile.row_keep)[choice]
         u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
-        shape = (panel.down, panel.across)
-        return PanelAnswer(cast("Bools", from_tiles(mask, *shape)), u.reshape(*shape, 4), v.reshape(*shape, 4))
+        return PanelAnswer.of_tiles(panel, mask, u, v)
 
 
 @cache

@@ -17,9 +17,8 @@ from masksmith.kernels.jit import COMPILED
 from masksmith.kernels.shortest_paths.panel import polish_panel, solve_panel
 from masksmith.kernels.tile import Budget, Bytes, Order
 from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
 
-from .base import Parallelism
+from .base import Parallelism, RefusingBySize
 
 WAVES = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
 LIMITED_WAVES = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
@@ -48,7 +47,7 @@ LIMITED_TIE_WAVES = {
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(RefusingBySize):
     """Proved-optimal masks for tiles whose rows and columns are both bound.
 
     Descends on the dual by half-way thresholds, mends what is left with shortest paths, and moves the duals until
@@ -63,10 +62,6 @@ class Exact:
     name: ClassVar[str] = "exact"
     version: ClassVar[int] = 3
     parallelism: ClassVar[Parallelism] = "threads"
-
-    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse tiles whose columns are free."""
-        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.

@@ -7,18 +7,15 @@ from typing import ClassVar
 
 import torch
 
-from masksmith._panels import Panel, PanelAnswer
 from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
 
 from ._duals.sweeps import sweep_duals
 from ._rounding.repair import fill_up
-from ._rounding.torch_chunks import answer_in_chunks
-from .base import Parallelism
+from ._rounding.torch_chunks import TorchSolver
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(TorchSolver):
     """Keep entries in descending order while their row and column have room; then fill up by swaps.
 
     Without repair, greedy leaves most tiles short of their budget (93 % of them at 8:16), which "at most" patterns
@@ -38,26 +35,15 @@ class Greedy:
     name: ClassVar[str] = "greedy"
     version: ClassVar[int] = 1
 
-    @property
-    def parallelism(self) -> Parallelism:
-        """Threads on the CPU; a GPU takes panels one after the other."""
-        return "threads" if torch.device(self.device or "cpu").type == "cpu" else "none"
-
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse forced entries, and exact fill without repair."""
-        if tile.separable:
-            return tile_refusal(tile, self.name)
-        if forced:
-            return "greedy cannot guarantee forced entries; exact and min-cost-flow can"
-        if not self.repair and not tile.at_most:
+        """Refuse exact fill without repair, too."""
+        reason = super().refusal(tile, forced=forced)
+        if reason is None and not self.repair and not tile.at_most:
             return "greedy without repair leaves tiles under-filled: use an at-most pattern, or repair=True"
-        return None
+        return reason
 
-    def __call__(self, panel: Panel) -> PanelAnswer:
-        """Fill every tile of a panel, and bound what a better mask could keep."""
-        return answer_in_chunks(panel, self._solve, self.device)
-
-    def _solve(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def solve_tiles(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Fill every tile, and bound what a better mask could keep."""
         mask = keep_descending(tiles, tile)
         scores = tiles.double()
         if self.repair:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from masksmith._errors import InfeasibleError, SolverError
-from masksmith._panels import KEEP, Bools, Forced, Panel, PanelAnswer, from_tiles, to_tiles
+from masksmith._panels import KEEP, Bools, Forced, Panel, PanelAnswer
 from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
 from ._duals.integers import Integers
-from .base import Parallelism
+from .base import Parallelism, RefusingBySize
 
 _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
     int(status)
@@ -24,7 +23,7 @@ _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
 
 
 @dataclass(frozen=True)
-class MinCostFlow:
+class MinCostFlow(RefusingBySize):
     """Cost-scaling push-relabel on `rows -> columns` with an arc of capacity 1 and cost `-w` an entry.
 
     Exact fill: rows supply their budget and columns demand theirs. At-most: one more node takes what rows do not use
@@ -41,10 +40,6 @@ class MinCostFlow:
     version: ClassVar[int] = 1
     parallelism: ClassVar[Parallelism] = "processes"
 
-    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse tiles without column budgets."""
-        return tile_refusal(tile, self.name)
-
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel.
 
@@ -52,8 +47,7 @@ class MinCostFlow:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
             SolverError: If OR-Tools gives up for another reason.
         """
-        tile, tiles = panel.tile, to_tiles(panel.scores, panel.tile)
-        forced = None if panel.forced is None else cast("Forced", to_tiles(panel.forced, tile))
+        tile, (tiles, forced) = panel.tile, panel.tiles()
         scaled, mask, network = ScaledTiles.of(tiles, tile), np.empty(tiles.shape, np.bool_), _Network(tile)
         costs, flat = network.costs(scaled.integers), mask.reshape(len(tiles), -1)
         for index in range(len(tiles)):
@@ -66,10 +60,7 @@ class MinCostFlow:
             if status != _OPTIMAL:
                 raise _error(status, divmod(index, panel.across))
         u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
-        shape = (panel.down, panel.across)
-        return PanelAnswer(
-            cast("Bools", from_tiles(mask, *shape)), u.reshape(*shape, tile.rows), v.reshape(*shape, tile.cols)
-        )
+        return PanelAnswer.of_tiles(panel, mask, u, v)
 
 
 class _Network:

@@ -8,16 +8,13 @@ from typing import ClassVar
 import torch
 
 from masksmith._errors import SolverError
-from masksmith._panels import Panel, PanelAnswer
 from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
 
 from ._duals.sweeps import dual_value, shortfall, sweep_duals
 from ._rounding.entropic import entropic_plan
 from ._rounding.exchange import exchange
 from ._rounding.repair import fill_up
-from ._rounding.torch_chunks import answer_in_chunks
-from .base import Parallelism
+from ._rounding.torch_chunks import TorchSolver
 from .greedy import keep_descending
 
 TEMPERATURES = (80.0, 200.0, 40.0)
@@ -26,7 +23,7 @@ SETTLED = 1e-12
 
 
 @dataclass(frozen=True)
-class Sinkhorn:
+class Sinkhorn(TorchSolver):
     """Relax with entropy, project, round greedily, search locally.
 
     The plan of `_rounding.entropic` ranks the entries; they are kept in that order while they fit, filled by swaps and
@@ -59,24 +56,8 @@ class Sinkhorn:
         if self.local_search < 0:
             raise SolverError(f"local_search={self.local_search} must not be negative")
 
-    @property
-    def parallelism(self) -> Parallelism:
-        """Threads on the CPU; a GPU takes panels one after the other."""
-        return "threads" if torch.device(self.device or "cpu").type == "cpu" else "none"
-
-    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse forced entries and free columns."""
-        if tile.separable:
-            return tile_refusal(tile, self.name)
-        if forced:
-            return "sinkhorn cannot guarantee forced entries; exact and min-cost-flow can"
-        return None
-
-    def __call__(self, panel: Panel) -> PanelAnswer:
-        """Solve every tile of a panel, as well as rounding allows."""
-        return answer_in_chunks(panel, self._solve, self.device)
-
-    def _solve(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def solve_tiles(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Solve every tile as well as rounding allows."""
         scores = tiles.double().permute(1, 2, 0).contiguous()
         u, v = sweep_duals(scores, tile)
         mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)

@@ -11,13 +11,12 @@ from masksmith._errors import InfeasibleError
 from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels.selection.top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
-from masksmith.patterns.solver_support import tile_refusal
 
-from .base import Parallelism
+from .base import Parallelism, RefusingBySize
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(RefusingBySize):
     """Keep the n largest entries of every group of m: exact for patterns that separate.
 
     The n-th largest score `u` proves it: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual
@@ -27,10 +26,6 @@ class TopK:
     name: ClassVar[str] = "top-k"
     version: ClassVar[int] = 1
     parallelism: ClassVar[Parallelism] = "threads"
-
-    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse tiles whose columns are bound too."""
-        return tile_refusal(tile, self.name)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every group of a panel.

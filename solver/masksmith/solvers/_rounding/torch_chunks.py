@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import numpy as np
 import torch
 
-from masksmith._panels import Bools, Panel, PanelAnswer, from_tiles, to_tiles
+from masksmith._panels import Panel, PanelAnswer, to_tiles
 from masksmith.patterns import TileSpec
+from masksmith.solvers.base import Parallelism, RefusingBySize
 
 CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
 """Entries of a chunk: enough to drown the overhead of a torch call, few enough for the caches."""
 
-TileSolver = Callable[[torch.Tensor, TileSpec], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""Scores `[T, R, C]` to mask `[T, R, C]` and float64 duals `[T, R]`, `[T, C]`."""
+Tensor = torch.Tensor
 
 
-def answer_in_chunks(panel: Panel, solve: TileSolver, device: str | None) -> PanelAnswer:
-    """Solve a panel's tiles chunk by chunk; tiles do not influence each other, so chunks do not matter."""
-    tiles, tile = to_tiles(panel.scores, panel.tile), panel.tile
-    mask = np.empty(tiles.shape, np.bool_)
-    u, v = np.empty((len(tiles), tile.rows)), np.empty((len(tiles), tile.cols))
-    where = torch.device(device or "cpu")
-    step = max(1, (CPU_ENTRIES if where.type == "cpu" else GPU_ENTRIES) // (tile.rows * tile.cols))
-    with torch.inference_mode(), _one_core():
-        for at in range(0, len(tiles), step):
-            part = slice(at, at + step)
-            answers = solve(torch.from_numpy(tiles[part]).to(where), tile)
-            mask[part], u[part], v[part] = (answer.cpu().numpy() for answer in answers)
-    shape = (panel.down, panel.across)
-    return PanelAnswer(
-        cast("Bools", from_tiles(mask, *shape)), u.reshape(*shape, tile.rows), v.reshape(*shape, tile.cols)
-    )
+class TorchSolver(RefusingBySize):
+    """What approximations in torch share: they solve tiles in chunks, and search for no forced entries."""
+
+    device: str | None
+
+    @property
+    def parallelism(self) -> Parallelism:
+        """Threads on the CPU; a GPU takes panels one after the other."""
+        return "threads" if torch.device(self.device or "cpu").type == "cpu" else "none"
+
+    def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
+        """Refuse forced entries and free columns."""
+        reason = super().refusal(tile, forced=forced)
+        if reason is None and forced:
+            return f"{self.name} cannot guarantee forced entries; exact and min-cost-flow can"
+        return reason
+
+    def solve_tiles(self, tiles: Tensor, tile: TileSpec) -> tuple[Tensor, Tensor, Tensor]:
+        """Give for scores `[T, R, C]` a mask of that shape and float64 duals `[T, R]`, `[T, C]`."""
+        raise NotImplementedError
+
+    def __call__(self, panel: Panel) -> PanelAnswer:
+        """Solve a panel's tiles chunk by chunk; tiles do not influence each other, so chunks do not matter."""
+        tiles, tile = to_tiles(panel.scores, panel.tile), panel.tile
+        mask = np.empty(tiles.shape, np.bool_)
+        u, v = np.empty((len(tiles), tile.rows)), np.empty((len(tiles), tile.cols))
+        where = torch.device(self.device or "cpu")
+        step = max(1, (CPU_ENTRIES if where.type == "cpu" else GPU_ENTRIES) // (tile.rows * tile.cols))
+        with torch.inference_mode(), _one_core():
+            for at in range(0, len(tiles), step):
+                part = slice(at, at + step)
+                answers = self.solve_tiles(torch.from_numpy(tiles[part]).to(where), tile)
+                mask[part], u[part], v[part] = (answer.cpu().numpy() for answer in answers)
+        return PanelAnswer.of_tiles(panel, mask, u, v)
 
 
 _lock = threading.Lock()
