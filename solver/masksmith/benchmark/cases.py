@@ -13,6 +13,7 @@ Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 Purpose = Literal["asked", "curve"]
+BASELINES = ("dense", "dense-zeros")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .cases import Case, Layer
-from .planning import BASELINES
-from .results import CaseResult, Measurement
+from .results import CaseResult
 
 Key = tuple[str, Layer, int, str, str]
 NOISE = 0.03
@@ -104,12 +103,9 @@ def winners(results: Iterable[CaseResult]) -> list[Winner]:
     """Give the fastest sparse kernel of every case that was asked for and has a dense time."""
     found = []
     for result in results:
-        dense = result.of("dense")
-        if result.case.purpose != "asked" or dense is None or dense.timing is None:
-            continue
-        best = _best(result)
-        name, gain = (None, None) if best is None else (best.kernel, best.speedup)
-        found.append(Winner(result.case, result.density, name, gain, dense.timing.median_s))
+        if result.case.purpose == "asked" and result.dense_s is not None:
+            name, gain = (None, None) if result.best is None else (result.best[0].kernel, result.best[1])
+            found.append(Winner(result.case, result.density, name, gain, result.dense_s))
     return found
 
 
@@ -118,10 +114,8 @@ def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
     points: dict[Key, dict[float, float]] = defaultdict(dict)
     for result in results:
         case = result.case
-        for one in result.measured:
-            if one.kernel not in BASELINES and one.speedup is not None:
-                key = (one.kernel, case.layer, case.batch, case.dtype, case.direction)
-                points[key][result.density] = 1.0 / one.speedup
+        for one, gain in result.sparse:
+            points[one.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = 1.0 / gain
     return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
 
 
@@ -144,7 +138,7 @@ def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
     groups: dict[tuple[str, int, str, str], list[CaseResult]] = defaultdict(list)
     for result in results:
         case = result.case
-        if case.purpose == "asked" and result.of("dense") is not None:
+        if case.purpose == "asked" and result.dense_s is not None:
             groups[case.pattern, case.batch, case.dtype, case.direction].append(result)
     return [_estimate(key, members) for key, members in groups.items()]
 
@@ -152,24 +146,16 @@ def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
 def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> Estimate:
     dense_s = best_s = 0.0
     chosen: dict[str, str] = {}
-    names = {one.kernel for result in members for one in result.measured if one.kernel not in BASELINES}
+    names = {one.kernel for result in members for one, _ in result.sparse}
     by_kernel = dict.fromkeys(sorted(names), 0.0)
     for result in members:
-        dense = result.of("dense")
-        assert dense is not None
-        assert dense.timing is not None
-        count, base = result.case.layer.count, dense.timing.median_s
-        best = _best(result)
-        gain = best.speedup if best is not None and best.speedup is not None else 0.0
-        dense_s += count * base
-        best_s += count * base / max(gain, 1.0)
-        chosen[result.case.layer.shape] = best.kernel if best is not None and gain > 1.0 else "dense"
+        assert result.dense_s is not None
+        base = result.case.layer.count * result.dense_s
+        gains = {one.kernel: gain for one, gain in result.sparse}
+        best = max(gains, key=lambda name: gains[name], default="dense")
+        dense_s += base
+        best_s += base / max(gains.get(best, 0.0), 1.0)
+        chosen[result.case.layer.shape] = best if gains.get(best, 0.0) > 1.0 else "dense"
         for name in by_kernel:
-            one = result.of(name)
-            by_kernel[name] += count * base / (one.speedup if one is not None and one.speedup else 1.0)
+            by_kernel[name] += base / gains.get(name, 1.0)
     return Estimate(*key, dense_s, best_s, chosen, by_kernel)
-
-
-def _best(result: CaseResult) -> Measurement | None:
-    sparse = [one for one in result.measured if one.kernel not in BASELINES and one.speedup is not None]
-    return max(sparse, key=lambda one: one.speedup or 0.0, default=None)

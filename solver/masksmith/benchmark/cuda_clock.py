@@ -43,31 +43,28 @@ class CudaClock:
             Seconds of a call, and of a graph's replay, by name and round; a run that cannot be captured has no graph.
         """
         flush = self._flusher()
+
+        def idle() -> None:
+            flush()
+            self.cuda.synchronize(self.device)
+
         graphs = {name: graph for name, run in runs.items() if (graph := self._capture(run)) is not None}
         eager: Seconds = {name: [] for name in runs}
         replayed: Seconds = {name: [] for name in graphs}
         for turn in range(rounds):
             for name in list(runs)[:: -1 if turn % 2 else 1]:
-                eager[name].append(self._call(runs[name], flush))
+                eager[name].append(self._median(runs[name], idle))
                 if name in graphs:
-                    replayed[name].append(self._replay(graphs[name].replay, flush))
+                    replayed[name].append(self._median(graphs[name].replay, flush))
             time.sleep(self.pause_s)
         return eager, replayed
 
-    def _call(self, run: Callable[[], object], flush: Callable[[], object]) -> float:
+    def _median(self, run: Callable[[], object], before: Callable[[], object]) -> float:
         def once() -> float:
-            flush()
-            self.cuda.synchronize(self.device)
+            before()
             return self._between(run)
 
-        return _median([once() for _ in range(self.repeats)])
-
-    def _replay(self, run: Callable[[], object], flush: Callable[[], object]) -> float:
-        def once() -> float:
-            flush()
-            return self._between(run)
-
-        return _median([once() for _ in range(self.repeats)])
+        return sorted(once() for _ in range(self.repeats))[self.repeats // 2]
 
     def _between(self, run: Callable[[], object]) -> float:
         before, after = (self.cuda.Event(enable_timing=True) for _ in range(2))
@@ -97,7 +94,3 @@ class CudaClock:
             self.cuda.synchronize(self.device)
             return None
         return graph
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]

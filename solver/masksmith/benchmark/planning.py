@@ -9,11 +9,10 @@ from itertools import product
 
 from masksmith.patterns import PatternError, parse
 
-from .cases import DIRECTIONS, DTYPES, Case, Direction, Layer
+from .cases import BASELINES, DIRECTIONS, DTYPES, Case, Direction, Layer
 from .declaration import Declaration
 from .errors import BenchmarkError
 
-BASELINES = ("dense", "dense-zeros")
 MEMBERS = ("layers", "patterns", "batches", "dtypes", "directions")
 MAX_CASES = 20_000
 MAX_BATCH = 2**20

@@ -6,7 +6,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .planning import BASELINES
 from .report import Report
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -40,15 +39,12 @@ def curves(report: Report, batch: int) -> Curves:
     """Give for each kernel (density, speed-up) over all layers of which that density was measured, densest first."""
     sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
     for result in report.results:
-        dense, case = result.of("dense"), result.case
-        if case.batch != batch or dense is None or dense.timing is None:
+        case, dense_s = result.case, result.dense_s
+        if case.batch != batch or dense_s is None:
             continue
-        for one in result.measured:
-            if one.kernel not in BASELINES and one.speedup:
-                weight = case.layer.count * dense.timing.median_s
-                sums[one.kernel, case.pattern].append(
-                    (result.density, weight, weight / one.speedup, (case.layer.rows, case.layer.cols))
-                )
+        for one, gain in result.sparse:
+            weight, shape = case.layer.count * dense_s, (case.layer.rows, case.layer.cols)
+            sums[one.kernel, case.pattern].append((result.density, weight, weight / gain, shape))
     most = max((len({part[3] for part in parts}) for parts in sums.values()), default=0)
     found: Curves = defaultdict(list)
     for (kernel, _), parts in sums.items():

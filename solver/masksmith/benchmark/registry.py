@@ -20,7 +20,7 @@ GROUP = "masksmith.kernels"
 
 _HOMES = {
     "Dense": "dense",
-    "DenseZeros": "dense_zeros",
+    "DenseZeros": "dense",
     "CuSparseLt": "cusparselt",
     "Cutlass": "cutlass",
     "Bsr": "bsr",

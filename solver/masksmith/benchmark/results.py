@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from .cases import Case, Layer
+from .cases import BASELINES, Case, Layer
 
 Outcome = Literal["measured", "failed", "skipped"]
 
@@ -96,6 +96,22 @@ class CaseResult:
     def measured(self) -> list[Measurement]:
         """Kernels that were measured."""
         return [one for one in self.measurements if one.outcome == "measured"]
+
+    @property
+    def sparse(self) -> list[tuple[Measurement, float]]:
+        """Kernels that use the mask and were measured beside dense, and their speed-ups."""
+        return [(one, one.speedup) for one in self.measured if one.kernel not in BASELINES and one.speedup is not None]
+
+    @property
+    def best(self) -> tuple[Measurement, float] | None:
+        """The fastest of those."""
+        return max(self.sparse, key=lambda pair: pair[1], default=None)
+
+    @property
+    def dense_s(self) -> float | None:
+        """Seconds of the dense product, if it was measured."""
+        dense = self.of("dense")
+        return None if dense is None or dense.timing is None else dense.timing.median_s
 
     def document(self) -> dict[str, Any]:
         """Give the result as JSON."""

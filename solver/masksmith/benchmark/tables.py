@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import Answers
 from .conclusions import NOISE, BreakEven, Estimate
-from .planning import BASELINES
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,13 @@ def _verdict(one: Estimate) -> str:
 
 def _kernels(report: Answers) -> Table:
     """One row a pattern and kernel, one column a batch: time of the whole model relative to dense."""
-    batches = sorted({one.batch for one in report.estimates})
-    cells: dict[tuple[str, str], dict[int, str]] = {}
-    for one in report.estimates:
-        for kernel, kernel_s in one.by_kernel.items():
-            row = cells.setdefault((f"{one.pattern}{_where(one, report)}", kernel), {})
-            row[one.batch] = f"{one.dense_s / kernel_s:.2f}x"
-    rows = [[*key, *(row.get(batch, "-") for batch in batches)] for key, row in cells.items()]
-    head = ("pattern", "kernel", *(f"batch {batch}" for batch in batches))
     note = "Speed-up over dense of one kernel used for all layers that it can do. Below 1 it is slower than dense."
-    return Table("Each kernel, over the whole model", note, head, rows, 2)
+    cells = {
+        (f"{one.pattern}{_where(one, report)}", kernel, one.batch): f"{one.dense_s / kernel_s:.2f}x"
+        for one in report.estimates
+        for kernel, kernel_s in one.by_kernel.items()
+    }
+    return _by_batch("Each kernel, over the whole model", note, ("pattern", "kernel"), cells)
 
 
 def _layers(report: Answers) -> Table:
@@ -144,8 +140,7 @@ def _layers(report: Answers) -> Table:
         case, dense = result.case, result.of("dense")
         if case.purpose != "asked" or dense is None or dense.timing is None:
             continue
-        sparse = [one for one in result.measured if one.kernel not in BASELINES and one.timing and one.speedup]
-        best = max(sparse, key=lambda one: one.speedup or 0.0, default=None)
+        best, gain = result.best or (None, 0.0)
         row = [
             f"{case.layer.shape} (x{case.layer.count})",
             case.pattern,
@@ -159,7 +154,7 @@ def _layers(report: Answers) -> Table:
         share = "-" if best.roofline is None else f"{best.roofline:.0%}"
         packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
         took = f"{seconds(best.timing.median_s)} ({low} - {high})"
-        rows.append([*row[:2], best.kernel, *row[2:], took, f"{best.speedup:.2f}x", packed, share])
+        rows.append([*row[:2], best.kernel, *row[2:], took, f"{gain:.2f}x", packed, share])
     note = (
         "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
         "packed weight, relative to dense. The roofline share may exceed 100% where operands stay in a cache."
@@ -169,13 +164,17 @@ def _layers(report: Answers) -> Table:
 
 
 def _break_evens(report: Answers) -> Table:
-    batches = sorted({one.batch for one in report.break_evens})
-    cells: dict[tuple[str, str], dict[int, str]] = {}
-    for one in report.break_evens:
-        cells.setdefault((f"{one.kernel}{_where(one, report)}", one.layer.shape), {})[one.batch] = str(one)
-    rows = [[*key, *(row.get(batch, "-") for batch in batches)] for key, row in sorted(cells.items())]
+    cells = {(f"{one.kernel}{_where(one, report)}", one.layer.shape, one.batch): str(one) for one in report.break_evens}
     note = (
         'The density (share of weights kept) below which a kernel beats dense. "above 50%": it did at every density '
         'measured, up to that; "below 2%": at none, down to that.'
     )
-    return Table("Break-even density", note, ("kernel", "layer", *(f"batch {batch}" for batch in batches)), rows, 2)
+    return _by_batch("Break-even density", note, ("kernel", "layer"), dict(sorted(cells.items())))
+
+
+def _by_batch(title: str, note: str, head: tuple[str, str], cells: Mapping[tuple[str, str, int], str]) -> Table:
+    """Make a table with a row for each pair of names and a column for each batch."""
+    batches = sorted({batch for _, _, batch in cells})
+    names = dict.fromkeys(key[:2] for key in cells)
+    rows = [[*pair, *(cells.get((*pair, batch), "-") for batch in batches)] for pair in names]
+    return Table(title, note, (*head, *(f"batch {batch}" for batch in batches)), rows, 2)

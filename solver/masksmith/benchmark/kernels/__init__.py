@@ -1,1 +1,1 @@
-"""masksmith's own kernels, one a file; none imports torch before it packs."""
+"""masksmith's own kernels; none imports torch before it packs."""

@@ -1,4 +1,7 @@
-"""The baseline: torch's dense product (cuBLAS, MKL, oneDNN) with the unmasked weight."""
+"""The baselines: torch's dense product (cuBLAS, MKL, oneDNN) with the unmasked weight, and with the masked one.
+
+The latter shows what a mask buys without a sparse kernel, which is nothing.
+"""
 
 from __future__ import annotations
 
@@ -39,3 +42,15 @@ class Dense:
     def pack(self, operand: Operand) -> Packed:
         """Keep the unmasked weight."""
         return pack_dense(operand.unmasked)
+
+
+class DenseZeros(Dense):
+    """`X A^T` where A holds its zeros."""
+
+    declaration = Declaration(
+        "dense-zeros", "torch's dense product, zeros included", {"cpu": Support(DTYPES), "cuda": Support(DTYPES)}
+    )
+
+    def pack(self, operand: Operand) -> Packed:
+        """Keep the masked weight."""
+        return pack_dense(operand.matrix)
