@@ -90,7 +90,7 @@ class BlobReferences:
         return None if size < 0 or self._store.size(upload_name(digest)) is None else size
 
     def forget_upload(self, digest: str) -> None:
-        """Delete a damaged upload, whoever refers to it, so that it can be sent again."""
+        """Delete a damaged upload, also if jobs refer to it, so that it can be sent again."""
         self._scripts.run("unlink_all", digest)
         self._store.delete(upload_name(digest))
 

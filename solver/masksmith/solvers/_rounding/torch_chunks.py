@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
 Tensor = torch.Tensor
 
 
-class TorchSolver(RefusingBySize):
+class TorchSolver(RefusingBySize, ABC):
     """What approximations in torch share: they solve tiles in chunks, and search for no forced entries."""
 
     device: str | None
@@ -36,9 +37,9 @@ class TorchSolver(RefusingBySize):
             return f"{self.name} cannot guarantee forced entries; exact and min-cost-flow can"
         return reason
 
+    @abstractmethod
     def solve_tiles(self, tiles: Tensor, tile: TileSpec) -> tuple[Tensor, Tensor, Tensor]:
         """Give for scores `[T, R, C]` a mask of that shape and float64 duals `[T, R]`, `[T, C]`."""
-        raise NotImplementedError
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve a panel's tiles chunk by chunk; tiles do not influence each other, so chunks do not matter."""
