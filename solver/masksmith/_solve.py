@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ._engine import PanelStore, available_cores, run
-from ._errors import SolverError
+from ._errors import ScoresError, SolverError
 from ._panels import has_tiles
 from ._problem import Options, Problem
 from ._solution import Solution
+from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
 from .cuda.placement import note, solve_on_device
+from .layouts import Layout, default_axes
 from .patterns import Block, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
@@ -41,6 +43,7 @@ def solve(
     name: str | None = None,
     view: View = "channels-last",
     weight: Any = None,
+    layout: Layout | str | None = None,
 ) -> Solution:
     """Find the allowed mask that keeps the most score.
 
@@ -65,6 +68,9 @@ def solve(
             channels as hardware wants them, or `flat`, `[out, in * kh * kw]` in the order of its bytes.
         weight: The weight itself, of the scores' shape: the solution then carries it `pruned`, and the mask `packed`;
             on a CUDA device both are written while the mask is proved.
+        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution: such as `"in out"`
+            for a transposed one, or `"stack out in"` for stacked experts, each of which has tiles and budgets of its
+            own. The pattern's dimensions are those of the matrices.
 
     Returns:
         The mask with its objective and an upper bound on any mask's objective.
@@ -80,8 +86,8 @@ def solve(
         raise SolverError("hysteresis rewards entries of warm_start; give one")
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
-    (solution,) = call.solve([call.problem(scores, _pattern(pattern), options, name)])
-    return with_pruned(solution, weight)
+    tensor = _Tensor.of(call, scores, _pattern(pattern), options, _layout(layout), name)
+    return with_pruned(tensor.solution(iter(call.solve(tensor.problems))), weight)
 
 
 def solve_many(
@@ -96,6 +102,7 @@ def solve_many(
     keep_duals: bool = False,
     on_progress: OnProgress | None = None,
     view: View = "channels-last",
+    layout: Mapping[str, Layout | str] | None = None,
 ) -> dict[str, Solution]:
     """Solve many tensors, the tiles of all of them side by side.
 
@@ -112,22 +119,67 @@ def solve_many(
         keep_duals: Whether the solutions carry their duals.
         on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
         view: How convolutions become matrices, as in `solve`.
+        layout: How tensors are made of matrices, by name, as in `solve`.
 
     Raises:
         MasksmithError: As `solve` does, at the first tensor that is at fault, naming it.
     """
     _check_hysteresis(hysteresis)
     starts, rules = warm_start or {}, _rules(scores, pattern)
-    first = _first_names(scores, rules, starts)
+    layouts = {name: _layout((layout or {}).get(name)) for name in scores}
+    first = _first_names(scores, rules, starts, layouts)
     call, shared = _Call.of(solver, time_limit_s, threads, on_progress), Options(view=view, keep_duals=keep_duals)
-    problems = {
-        name: call.problem(
-            scores[name], rules[name], replace(shared, warm_start=starts.get(name), hysteresis=hysteresis), name
-        )
-        for name in dict.fromkeys(first.values())
-    }
-    solutions = dict(zip(problems, call.solve(list(problems.values())), strict=True))
+    tensors: dict[str, _Tensor] = {}
+    for name in dict.fromkeys(first.values()):
+        options = replace(shared, warm_start=starts.get(name), hysteresis=hysteresis)
+        tensors[name] = _Tensor.of(call, scores[name], rules[name], options, layouts[name], name)
+    solved = iter(call.solve([problem for tensor in tensors.values() for problem in tensor.problems]))
+    solutions = {name: tensor.solution(solved) for name, tensor in tensors.items()}
     return {name: solutions[first[name]] for name in scores}
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor as problems: one, or one for each of its matrices."""
+
+    problems: list[Problem]
+    matrices: Matrices | None
+    name: str | None
+
+    @classmethod
+    def of(
+        cls, call: _Call, scores: Any, pattern: Pattern, options: Options, layout: Layout | None, name: str | None
+    ) -> _Tensor:
+        """Make the problems of a tensor, with what is asked of each."""
+        if layout is None or (not layout.out_parts and layout.axes == default_axes(scores.shape)):
+            return cls([call.problem(scores, pattern, options, name)], None, name)
+        matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
+        parts = matrices.split(scores)
+        split = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
+        problems = []
+        for number, part in enumerate(parts):
+            own = {key: None if values is None else values[number] for key, values in split.items()}
+            label = f"{name or 'scores'} (matrix {number} as [out, in])"
+            problems.append(call.problem(part, pattern, replace(options, weight=None, **own), label))
+        return cls(problems, matrices, name)
+
+    def solution(self, solved: Iterator[Solution]) -> Solution:
+        """Take the solutions of this tensor's problems, which come next, and join them."""
+        solutions = [next(solved) for _ in self.problems]
+        return solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+
+
+SPLIT_OPTIONS = ("must_keep", "must_drop", "warm_start")
+
+
+def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
+    """Cut a mask that goes with a tensor as the tensor is cut."""
+    if value is None:
+        return None
+    mask = value.mask if isinstance(value, Solution) else value
+    if tuple(mask.shape) != matrices.shape:
+        raise ScoresError(f"shape {list(mask.shape)} differs from the scores' {list(matrices.shape)}", name=key)
+    return list(matrices.split_solution(value) if isinstance(value, Solution) else matrices.split(mask))
 
 
 @dataclass(frozen=True)
@@ -215,12 +267,21 @@ def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Patt
     return {name: _pattern(pattern[name]) for name in scores}
 
 
-def _first_names(scores: Mapping[str, Any], rules: Mapping[str, Pattern], starts: Mapping[str, Any]) -> dict[str, str]:
-    """Name for each tensor the first one with the same scores, pattern and start."""
+def _layout(layout: Layout | str | None) -> Layout | None:
+    return Layout.parse(layout) if isinstance(layout, str) else layout
+
+
+def _first_names(
+    scores: Mapping[str, Any],
+    rules: Mapping[str, Pattern],
+    starts: Mapping[str, Any],
+    layouts: Mapping[str, Layout | None],
+) -> dict[str, str]:
+    """Name for each tensor the first one with the same scores, pattern, start and layout."""
     alike: dict[Any, list[str]] = {}
     first_names: dict[str, str] = {}
     for name, tensor in scores.items():
-        names = alike.setdefault((sample(tensor), rules[name], id(starts.get(name))), [])
+        names = alike.setdefault((sample(tensor), rules[name], id(starts.get(name)), layouts[name]), [])
         first_names[name] = next((first for first in names if are_equal(scores[first], tensor)), name)
         if first_names[name] == name:
             names.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +39,20 @@ class Certificate:
     kept: int
     edge_score: float = 0.0
     kept_score: float | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Certificate]) -> Certificate:
+        """Make the certificate of a tensor from those of its matrices, whose pieces follow each other downwards."""
+        scores = [part.kept_score for part in parts]
+        return cls(
+            parts[0].pattern,
+            np.concatenate([part.objectives for part in parts]),
+            np.concatenate([part.violations for part in parts]),
+            total_score=exact_sum(part.total_score for part in parts),
+            kept=sum(part.kept for part in parts),
+            edge_score=exact_sum(part.edge_score for part in parts),
+            kept_score=None if None in scores else exact_sum(score for score in scores if score is not None),
+        )
 
     @cached_property
     def proved(self) -> bool:

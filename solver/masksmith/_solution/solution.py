@@ -65,6 +65,7 @@ class Solution:
     duals: tuple[Duals, Duals] | None = None
     pruned: Any = None
     packed: Any = None
+    _certificate: Certificate | None = field(default=None, repr=False)
 
     @classmethod
     def from_certificate(
@@ -100,6 +101,7 @@ class Solution:
             duals=duals,
             pruned=pruned,
             packed=packed,
+            _certificate=certificate,
         )
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from masksmith._tensors import MatrixReader, View
+from masksmith.layouts import Layout, default_axes
 from masksmith.patterns import Pattern, TilePattern, parse
 
 from .tiles import broken_tiles
@@ -24,6 +25,7 @@ class Verdict:
         tile: First broken tile, `(tile row, tile column)`.
         broken: Number of broken tiles.
         tiles: Number of tiles.
+        matrix: Number of the matrix that holds `tile`, where the tensor has several.
     """
 
     ok: bool
@@ -31,12 +33,15 @@ class Verdict:
     tile: tuple[int, int] | None
     broken: int
     tiles: int
+    matrix: int | None = None
 
     def __bool__(self) -> bool:
         return self.ok
 
 
-def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -> Verdict:
+def verify(
+    mask: Any, pattern: Pattern | str, *, view: View = "channels-last", layout: Layout | str | None = None
+) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
     Whole tiles are counted row by row and column by column. At ragged edges under `pad`, a mask is allowed if and only
@@ -48,6 +53,7 @@ def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -
         mask: Bool (or 0/1) array or tensor in the weight's shape.
         pattern: The pattern, or its string form.
         view: How a convolution becomes a matrix, as in `solve`.
+        layout: How the tensor is made of matrices, as in `solve`.
 
     Raises:
         SolverError: If the view is unknown.
@@ -55,6 +61,25 @@ def verify(mask: Any, pattern: Pattern | str, *, view: View = "channels-last") -
         ScoresError: If the mask's dtype is no mask's.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
+    layout = Layout.parse(layout) if isinstance(layout, str) else layout
+    if layout is None or (not layout.out_parts and layout.axes == default_axes(mask.shape)):
+        return _verify_matrix(mask, pattern, view)
+    return _verify_matrices(mask, pattern, view, layout)
+
+
+def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout) -> Verdict:
+    ranges = layout.row_ranges(pattern, tuple(mask.shape))
+    parts = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
+    verdicts = [_verify_matrix(part, pattern, view) for part in parts]
+    broken, tiles = sum(each.broken for each in verdicts), sum(each.tiles for each in verdicts)
+    number = next((number for number, each in enumerate(verdicts) if not each.ok), None)
+    if number is None:
+        return Verdict(True, f"all {tiles} tiles of {len(parts)} matrices obey {pattern}", None, 0, tiles)
+    message = f"matrix {number} of {len(parts)}: {verdicts[number].message}"
+    return replace(verdicts[number], message=message, broken=broken, tiles=tiles, matrix=number)
+
+
+def _verify_matrix(mask: Any, pattern: Pattern, view: View) -> Verdict:
     if not isinstance(pattern, TilePattern):
         return _judge(MatrixReader(mask, "in", "mask", view), pattern)
     source = MatrixReader(mask, pattern.axis, "mask", view)

@@ -1,7 +1,11 @@
 """Layouts: which tensors are masked, how they are named, and why one is left out. Standard library only."""
 
+from .architectures import Architecture as Architecture
+from .assign import with_layouts as with_layouts
 from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
+from .layout import Layout as Layout, LayoutError as LayoutError, default_axes as default_axes
+from .roles import Role as Role, Roles as Roles
 from .selection import (
     BY_CHOICE as BY_CHOICE,
     Selection as Selection,
@@ -15,10 +19,17 @@ __all__ = [
     "FLOAT_DTYPES",
     "ITEM_BYTES",
     "WHOLE_BYTES",
+    "Architecture",
     "Candidate",
+    "Layout",
+    "LayoutError",
+    "Role",
+    "Roles",
     "Selection",
     "SelectionError",
     "binding",
+    "default_axes",
     "oversize_reason",
     "select",
+    "with_layouts",
 ]

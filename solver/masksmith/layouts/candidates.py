@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .layout import Layout
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -14,7 +16,9 @@ class Candidate:
         shape: Its shape.
         dtype: Its dtype, as safetensors names it.
         aliases: Other spellings of it, such as the module that it belongs to.
-        dense_by_default: Why it is left out where `layers` is not given.
+        layout: How it is made of matrices; None where that is not known, and a weight `[out, in, *kernel]` is assumed.
+        dense_by_default: Why it is left out where `layers` does not select it.
+        only_by_name: Whether a glob does not select it then, but only its full name.
         unsupported_reason: Why it cannot be masked, known before shape and dtype are looked at.
     """
 
@@ -22,8 +26,15 @@ class Candidate:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     aliases: tuple[str, ...] = ()
+    layout: Layout | None = None
     dense_by_default: str | None = None
+    only_by_name: bool = False
     unsupported_reason: str | None = None
+
+    @property
+    def matrix_shape(self) -> tuple[int, ...]:
+        """Shape `[out, in, *kernel]` of each of its matrices."""
+        return self.shape if self.layout is None else self.layout.matrix_shape(self.shape)
 
     @property
     def spellings(self) -> tuple[str, ...]:

@@ -92,8 +92,9 @@ def select(
     _refuse_unmatched([*wanted.unmatched, *unwanted.unmatched], candidates, noun)
     chosen, named, skipped = [], set(), {}
     for candidate in candidates:
-        reason = _not_wanted(candidate, wanted, unwanted)
-        is_named = reason is None and wanted.spell_out(*candidate.spellings)
+        is_named = wanted.spell_out(*candidate.spellings)
+        reason = _not_wanted(candidate, wanted, unwanted, is_named=is_named)
+        is_named = is_named and reason is None
         reason = reason or _unsupported_reason(candidate, pattern, bound, named=is_named)
         if reason is not None and is_named:
             message = f"{candidate.name!r} cannot be masked: {reason}"
@@ -109,12 +110,16 @@ def select(
     return Selection(chosen, frozenset(named), skipped)
 
 
-def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names) -> str | None:
+def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_named: bool) -> str | None:
     if unwanted.match(*candidate.spellings):
         return EXCLUDED
+    if is_named or (candidate.unsupported_reason is not None and not wanted.texts):
+        return None
     if not wanted.texts:
         return candidate.dense_by_default
-    return None if wanted.match(*candidate.spellings) else NOT_SELECTED
+    if not wanted.match(*candidate.spellings):
+        return NOT_SELECTED
+    return candidate.dense_by_default if candidate.only_by_name else None
 
 
 def _unsupported_reason(candidate: Candidate, pattern: Pattern | None, bound: str | None, *, named: bool) -> str | None:
@@ -124,10 +129,13 @@ def _unsupported_reason(candidate: Candidate, pattern: Pattern | None, bound: st
     if reason is not None:
         return reason
     try:
-        pattern.grid(candidate.shape)
+        shape = candidate.matrix_shape
+        pattern.grid(shape)
+        if candidate.layout is not None:
+            candidate.layout.row_ranges(pattern, candidate.shape)
     except PatternError as error:
         return str(error)
-    return oversize_reason(candidate.shape, candidate.dtype, bound)
+    return oversize_reason(shape, candidate.dtype, bound)
 
 
 def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:

@@ -1,0 +1,96 @@
+"""Tensors that hold several matrices, or transposed ones: cut into matrices before a solve, joined after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from masksmith._panels import has_tiles
+from masksmith._tensors import is_torch
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern
+
+from .certificate import Certificate, Run
+from .solution import Solution, Status
+
+RUN_STATS = frozenset({"solver", "tiles", "optimal_tiles", "solve_s", "threads", "device"})
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A tensor's matrices `[out, in, *kernel]`, cut where fused parts do not begin with a tile row.
+
+    Args:
+        layout: How the tensor is made of them.
+        pattern: What is allowed in each.
+        shape: The tensor's.
+
+    Raises:
+        PatternError: If the layout does not go with the shape, or the pattern does not fit a matrix.
+    """
+
+    layout: Layout
+    pattern: Pattern
+    shape: tuple[int, ...]
+
+    def split(self, tensor: Any) -> list[Any]:
+        """Give the matrices of a tensor of this shape, as views."""
+        ranges = self.layout.row_ranges(self.pattern, self.shape)
+        return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
+
+    def split_solution(self, solution: Solution) -> list[Solution]:
+        """Give each matrix its part of an earlier solution of the tensor, its tile rows' duals included."""
+        parts, first = list[Solution](), 0
+        for mask in self.split(solution.mask):
+            duals = solution.duals
+            if duals is not None and has_tiles(self.pattern):
+                last = first + self._tile_rows(tuple(mask.shape))
+                duals, first = (duals[0][first:last], duals[1][first:last]), last
+            parts.append(replace(solution, mask=mask, duals=duals))
+        return parts
+
+    def join(self, solutions: Sequence[Solution], name: str | None) -> Solution:
+        """Make the solution of the tensor from those of its matrices.
+
+        Raises:
+            ScoresError: If float64 does not hold the sum of the scores.
+        """
+        certificates = [solution._certificate for solution in solutions]
+        certificate = Certificate.joined([each for each in certificates if each is not None])
+        mask = self._empty(solutions[0].mask)
+        for part, solution in zip(self.split(mask), solutions, strict=True):
+            part[...] = solution.mask
+        return Solution.from_certificate(mask, certificate, _joined_run(solutions), name=name, duals=_duals(solutions))
+
+    def _tile_rows(self, shape: tuple[int, ...]) -> int:
+        grid = self.pattern.grid(shape)
+        return grid.rows // grid.tile_rows if self.pattern.ragged == "dense" else grid.down
+
+    def _empty(self, mask: Any) -> Any:
+        if not is_torch(mask):
+            return np.empty(self.shape, np.bool_)
+        import torch
+
+        return torch.empty(self.shape, dtype=torch.bool, device=mask.device)
+
+
+def _duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:
+    duals = [solution.duals for solution in solutions if solution.duals is not None]
+    if len(duals) < len(solutions):
+        return None
+    return np.concatenate([rows for rows, _ in duals]), np.concatenate([cols for _, cols in duals])
+
+
+def _joined_run(solutions: Sequence[Solution]) -> Run:
+    stats = [dict(solution.stats) for solution in solutions]
+    return Run(
+        solver=stats[0]["solver"],
+        solve_s=sum(each["solve_s"] for each in stats),
+        threads=max(each["threads"] for each in stats),
+        device=stats[0]["device"],
+        cut_short=any(solution.status is Status.TIME_LIMIT for solution in solutions),
+        notes=tuple((key, value) for key, value in stats[0].items() if key not in RUN_STATS),
+    )

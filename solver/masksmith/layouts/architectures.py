@@ -1,0 +1,149 @@
+"""Architectures: axes that names and shapes alone do not tell, from the sources of `transformers` and the models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .layout import Layout, Rule, Word, default_axes
+
+CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
+"""Models whose matrices are `transformers.Conv1D`: `[in, out]`."""
+
+EXPERTS_IN_OUT = frozenset(
+    {
+        "gpt_oss",
+        "openai_privacy_filter",
+        "llama4",
+        "llama4_text",
+        "aria",
+        "aria_text",
+        "qwen3_vl_moe",
+        "qwen3_vl_moe_text",
+    }
+)
+"""Models whose stacked experts are stored as `[experts, in, out]`, the transpose of what `F.linear` takes."""
+
+FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
+"""Names of experts' matrices: gate and up in one, and the one that follows them."""
+
+_CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
+_EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
+_TRANSPOSED_CONVOLUTION = re.compile(r"conv_?trans|deconv|convt\d?(?:\.|$)|up_?conv|upsampler?\.", re.IGNORECASE)
+_CONVOLUTION = re.compile(r"conv|downsample", re.IGNORECASE)
+MAX_KERNEL = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """No rule decides the layout: the reason, which says what the caller can do."""
+
+    reason: str
+
+
+class Architecture:
+    """Axes by names, shapes and, where there is one, the model's config.
+
+    Args:
+        shapes: All tensors of the checkpoint by name.
+        config: Its `config.json`; None where only names and shapes are known.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any] | None = None) -> None:
+        self._shapes = shapes
+        self._config = dict(config or {})
+        self.model_types = _model_types(self._config)
+        self._uses_conv1d = self._find_conv1d()
+
+    def layout(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
+        """Give the layout of a tensor of two or more dimensions."""
+        if len(shape) == 2:
+            transposed = self._uses_conv1d is not None and _CONV1D.search(name) is not None
+            axes, rule = (("in", "out"), self._uses_conv1d) if transposed else (default_axes(shape), "shape")
+            return self._with_parts(name, shape, Layout(axes, rule=rule or "shape"))
+        if len(shape) == 3 and _EXPERTS.search(name):
+            return self._experts(name, shape)
+        if _TRANSPOSED_CONVOLUTION.search(name):
+            return Layout(("in", "out", *default_axes(shape)[2:]), rule="name")
+        if len(shape) != 3 or _CONVOLUTION.search(name) or shape[2] <= MAX_KERNEL:
+            return Layout(default_axes(shape), rule="shape")
+        return Unclear(
+            f"the shape {list(shape)} may be a convolution or stacked matrices; say which with a layout, such as "
+            f"'stack out in' or 'out in kernel'"
+        )
+
+    def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
+        if self.model_types & EXPERTS_IN_OUT:
+            return Layout(("stack", "in", "out"), rule="architecture")
+        axes = self._axes_by_sibling(name, shape)
+        if axes is None:
+            return Unclear(
+                f"the experts' shape {list(shape)} does not tell which axis is summed over; give the model's directory "
+                f"with its config.json, or say 'stack out in' or 'stack in out'"
+            )
+        layout = Layout(axes, rule="name")
+        return self._with_parts(name, shape, layout) if axes[1] == "out" else layout
+
+    def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[Word, ...] | None:
+        """Compare fused gate and up `[.., 2 * f, h]` with down `[.., h, f]`: only one orientation fits both."""
+        pairs = [pair for one, other in FUSED_AND_DOWN for pair in ((one, other), (other, one)) if pair[0] in name]
+        sibling = self._shapes.get(name.replace(*pairs[0]), ()) if pairs else ()
+        if len(sibling) != 3:
+            return None
+        is_fused = pairs[0] in FUSED_AND_DOWN
+        fused, down = (shape, sibling) if is_fused else (sibling, shape)
+        if fused[1] == 2 * down[2] and fused[2] == down[1]:
+            return "stack", "out", "in"
+        if fused[2] == 2 * down[1] and fused[1] == down[2]:
+            return "stack", "in", "out"
+        return None
+
+    def _find_conv1d(self) -> Rule | None:
+        """Say what shows that matrices are `Conv1D`; None if they are not.
+
+        A fused query, key and value has three times as many outputs as inputs, so its shape shows which is which.
+        """
+        if self.model_types:
+            return "architecture" if self.model_types & CONV1D_MODELS else None
+        wider = [shape[1] > shape[0] for name, shape in self._shapes.items() if _is_wide_conv1d(name, shape)]
+        return "name" if wider and all(wider) else None
+
+    def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
+        rows = shape[layout.axes.index("out")]
+        parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows)
+        return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
+
+    def _parts(self, module: str, rows: int) -> tuple[int, ...]:
+        if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
+            return (rows // 2,) * 2
+        if module == "c_attn" and self._uses_conv1d and rows % 3 == 0:
+            return (rows // 3,) * 3
+        if module in ("in_proj_weight", "qkv", "Wqkv") and rows % 3 == 0:
+            return (rows // 3,) * 3
+        if module == "qkv_proj":
+            return self._attention_parts()
+        return ()
+
+    def _attention_parts(self) -> tuple[int, ...]:
+        """Give the rows of query, key and value, which follow each other in `qkv_proj`, from the config."""
+        heads = self._config.get("num_attention_heads")
+        hidden = self._config.get("hidden_size")
+        if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1:
+            return ()
+        size = self._config.get("head_dim") or hidden // heads
+        groups = self._config.get("num_key_value_heads") or heads
+        if not isinstance(size, int) or not isinstance(groups, int):
+            return ()
+        return heads * size, groups * size, groups * size
+
+
+def _is_wide_conv1d(name: str, shape: Sequence[int]) -> bool:
+    return len(shape) == 2 and re.search(r"(?:^|\.)(?:c_attn|c_fc)\.weight$", name) is not None and shape[0] != shape[1]
+
+
+def _model_types(config: Mapping[str, Any]) -> frozenset[str]:
+    nested = [value for value in config.values() if isinstance(value, Mapping)]
+    texts = [each.get("model_type") for each in (config, *nested)]
+    return frozenset(text for text in texts if isinstance(text, str) and text)

@@ -1,0 +1,78 @@
+"""Assign a layout to every tensor of a checkpoint, or the reason why it stays dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .architectures import Architecture, Unclear
+from .candidates import Candidate
+from .layout import Layout, LayoutError
+from .roles import Roles
+
+
+def with_layouts(
+    candidates: Sequence[Candidate],
+    given: Mapping[str, Layout] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> list[Candidate]:
+    """Give candidates their layouts: the caller's come first, then the model's, its config's, names and shapes.
+
+    Args:
+        candidates: All tensors of the checkpoint or module; those that have a layout, as a traced model gives, keep it.
+        given: What the caller says, by name.
+        config: The model's `config.json`, if there is one.
+
+    Returns:
+        The candidates, each with a layout or a reason why it has none; embeddings, output heads, routers, norms,
+        biases, scales and what lies outside the model's blocks are dense by default.
+
+    Raises:
+        LayoutError: If a layout of the caller names no candidate or does not go with its shape.
+    """
+    given = given or {}
+    _refuse_unknown(given, candidates)
+    roles = Roles([candidate.name for candidate in candidates])
+    architecture = Architecture({candidate.name: candidate.shape for candidate in candidates}, config)
+    return [_with_layout(_with_role(each, roles), _given(each, given), architecture) for each in candidates]
+
+
+def _with_layout(candidate: Candidate, given: Layout | None, architecture: Architecture) -> Candidate:
+    if given is not None:
+        _check(given, candidate)
+        return replace(candidate, layout=given)
+    if candidate.layout is not None or candidate.unsupported_reason is not None or len(candidate.shape) < 2:
+        return candidate
+    layout = architecture.layout(candidate.name, candidate.shape)
+    if isinstance(layout, Unclear):
+        return replace(candidate, unsupported_reason=candidate.dense_by_default or layout.reason)
+    return replace(candidate, layout=layout)
+
+
+def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
+    role = roles.role(candidate.name, candidate.shape)
+    if role is None or candidate.unsupported_reason is not None:
+        return candidate
+    if role.never:
+        return replace(candidate, unsupported_reason=role.reason)
+    if candidate.dense_by_default is not None and role.by_glob:
+        return candidate
+    return replace(candidate, dense_by_default=role.reason, only_by_name=not role.by_glob)
+
+
+def _given(candidate: Candidate, given: Mapping[str, Layout]) -> Layout | None:
+    return next((given[spelling] for spelling in candidate.spellings if spelling in given), None)
+
+
+def _check(layout: Layout, candidate: Candidate) -> None:
+    try:
+        layout.check(candidate.shape)
+    except LayoutError as error:
+        raise LayoutError(f"tensor {candidate.name!r}: {error}") from None
+
+
+def _refuse_unknown(given: Mapping[str, Layout], candidates: Sequence[Candidate]) -> None:
+    unknown = given.keys() - {spelling for candidate in candidates for spelling in candidate.spellings}
+    if unknown:
+        raise LayoutError(f"a layout is given for {min(unknown)!r}, and no tensor is called that")

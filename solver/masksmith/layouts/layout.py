@@ -1,0 +1,134 @@
+"""Layout: how a stored tensor enters a matrix product, one word for each of its dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from masksmith.patterns import Block, Pattern, PatternError
+
+Word = Literal["stack", "out", "in", "kernel"]
+Rule = Literal["user", "model", "architecture", "name", "shape"]
+"""What decided a layout: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
+
+CONVOLUTION: tuple[Word, ...] = ("out", "in", "kernel", "kernel", "kernel")
+
+
+class LayoutError(PatternError):
+    """Axes that describe no stack of matrices, or that do not go with a tensor's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor is made of matrices `[out, in]`, which the layer multiplies with its inputs: the sum is over `in`.
+
+    Attributes:
+        axes: A word for each dimension, in the order of storage: `out` and `in` once each; `stack` for those that count
+            matrices (experts); `kernel` for positions of a convolution's kernel, over which the sum runs as well.
+        out_parts: Rows of the matrices fused along `out`, such as those of query, key and value, if they are split
+            later; they add up to the length of `out`. Empty: one matrix.
+        rule: What decided the axes.
+    """
+
+    axes: tuple[Word, ...]
+    out_parts: tuple[int, ...] = ()
+    rule: Rule = "user"
+
+    def __post_init__(self) -> None:
+        unknown = [word for word in self.axes if word not in get_args(Word)]
+        if unknown:
+            raise LayoutError(f"axis {unknown[0]!r} is not one of: {', '.join(get_args(Word))}")
+        if self.axes.count("out") != 1 or self.axes.count("in") != 1:
+            raise LayoutError(f"axes {str(self)!r} must say 'out' and 'in' once each")
+        if any(part < 1 for part in self.out_parts):
+            raise LayoutError(f"out_parts {list(self.out_parts)} must be positive")
+
+    @classmethod
+    def parse(cls, text: str, rule: Rule = "user", out_parts: Sequence[int] = ()) -> Self:
+        """Read axes as words with spaces between them, such as `stack in out`.
+
+        Raises:
+            LayoutError: If they describe no stack of matrices.
+        """
+        return cls(tuple(text.split()), tuple(out_parts), rule)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return " ".join(self.axes)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Dimensions of the tensor in the order `[*stack, out, in, *kernel]`."""
+        rank = {"stack": 0, "out": 1, "in": 2, "kernel": 3}
+        return tuple(sorted(range(len(self.axes)), key=lambda place: rank[self.axes[place]]))
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether a matrix is stored otherwise than as its rows, one after the other."""
+        return self.order != tuple(range(len(self.axes)))
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the tensor holds several matrices."""
+        return "stack" in self.axes
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse a shape of another number of dimensions, and parts that do not add up.
+
+        Raises:
+            LayoutError: Saying what differs.
+        """
+        if len(shape) != len(self.axes):
+            raise LayoutError(f"axes {str(self)!r} are {len(self.axes)}, but the shape {list(shape)} has {len(shape)}")
+        rows = shape[self.axes.index("out")]
+        if self.out_parts and sum(self.out_parts) != rows:
+            raise LayoutError(f"out_parts {list(self.out_parts)} add up to {sum(self.out_parts)}, not to {rows} rows")
+
+    def count(self, shape: Sequence[int]) -> int:
+        """Count the matrices of a tensor."""
+        return math.prod(length for length, word in zip(shape, self.axes, strict=True) if word == "stack")
+
+    def matrix_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Give the shape `[out, in, *kernel]` of each matrix.
+
+        Raises:
+            LayoutError: If the shape does not go with the axes.
+        """
+        self.check(shape)
+        return tuple(shape[place] for place in self.order if self.axes[place] != "stack")
+
+    def matrices(self, tensor: Any) -> list[Any]:
+        """Give a tensor's matrices `[out, in, *kernel]`, in the order of their storage, as views of an array or tensor.
+
+        Raises:
+            LayoutError: If the tensor's shape does not go with the axes.
+        """
+        self.check(tensor.shape)
+        move = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
+        views = [move(self.order)]
+        for _ in range(self.axes.count("stack")):
+            views = [view[index] for view in views for index in range(len(view))]
+        return views
+
+    def row_ranges(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Cut a matrix's rows where parts begin, unless all parts are whole tile rows or blocks of the pattern anyway.
+
+        Raises:
+            PatternError: If the pattern does not fit a part.
+        """
+        rows, *rest = self.matrix_shape(shape)
+        height = pattern.rows if isinstance(pattern, Block) else pattern.shard_rows or 1
+        if all(part % height == 0 for part in self.out_parts):
+            return [(0, rows)]
+        ranges, first = list[tuple[int, int]](), 0
+        for part in self.out_parts:
+            pattern.grid((part, *rest))
+            ranges.append((first, first + part))
+            first += part
+        return ranges
+
+
+def default_axes(shape: Sequence[int]) -> tuple[Word, ...]:
+    """Give the axes of a weight `[out, in]` or of a convolution `[out, in, *kernel]`."""
+    return CONVOLUTION[: max(2, min(len(shape), len(CONVOLUTION)))]

@@ -1,0 +1,102 @@
+"""Roles: what a tensor's name says of it, as models' authors name embeddings, heads, routers, norms and scales."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_LAST = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
+
+PACKED = "packed by a quantiser, not a weight; dequantise the model first"
+_PACKED = re.compile(_LAST.format(r"qweight|qzeros|g_idx|weight_packed|weight_shape|\w+_blocks|weight_zero_point"))
+_SCALE = re.compile(
+    _LAST.format(
+        r"\w*_?scale_inv|\w*_scale(?:_\d)?|\w*_scales|scales?|weight_scale|input_scale|absmax|quant_map|quant_state\S*"
+        r"|SCB|\w*zero_points?|layer_scale\w*|gamma|smooth\w*"
+    )
+)
+_BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_\w+)?$|(?:^|\.)(?:\w*_bias\w*|sinks|b_[qkvo])$")
+_NORM = re.compile(r"(?:^|[._])(?:\w*norm\d*|layernorm_\w+|ln|ln_\w+|bn\d*)(?:\.weight)?$", re.IGNORECASE)
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table)(?:\.|$)"
+    r"|(?:^|\.)\w*_tokens?$",
+    re.IGNORECASE,
+)
+_HEAD = re.compile(
+    r"(?:^|\.)(?:\w*lm_head\w*|embed_out|qa_outputs|classifier|vocab_projector|lm_logits|score|heads?"
+    r"|classification_head|proj_out|mtp_head|cls\.predictions\S*|output)(?:\.(?:decoder|out_proj|dense))?(?:\.weight)?$"
+)
+_ROUTER = re.compile(r"(?:^|\.)\w*router\w*(?:\.|$)|(?:^|\.)(?:shared_expert_gate|wg)(?:\.weight)?$")
+_GATE = re.compile(r"(?:^|\.)gate(?:\.weight|\.wg\.weight)?$")
+_STATE = re.compile(_LAST.format(r"A_logs?|D|dt_bias|time_(?:mix|decay|first|faaaa)\w*|lambda\w*|alpha|beta"))
+_BLOCK = re.compile(r"(?:^|\.)\d+\.(?:[^.]+\.[^.]+|(?!weight$|bias$)[^.]+$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a tensor is, other than a matrix of a block.
+
+    Attributes:
+        reason: Why it stays dense.
+        never: Whether it cannot be masked even where it is named.
+        by_glob: Whether a glob is enough to have it masked, instead of its full name.
+    """
+
+    reason: str
+    never: bool = False
+    by_glob: bool = False
+
+
+class Roles:
+    """Reads the roles of tensors from all their names: some names mean something only beside others."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.has_blocks = any(map(_in_block, names))
+        self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
+
+    def role(self, name: str, shape: Sequence[int] = ()) -> Role | None:
+        """Give the role of a tensor, or None if it is a matrix that is masked unless the caller says otherwise."""
+        if _PACKED.search(name):
+            return Role(PACKED, never=True)
+        if _SCALE.search(name):
+            return Role("a scale", never=len(shape) != 1 and not name.endswith("gamma"))
+        inside = _in_block(name)
+        for pattern, reason in _DENSE:
+            if pattern.search(_inside_block(name)):
+                return Role(reason)
+        if _is_router(name, self._expert_parents):
+            return Role("a router, which chooses experts")
+        if _HEAD.search(name) and not inside:
+            return Role("an output head")
+        if len(shape) >= 3 and shape[1] == 1:
+            return Role("a depthwise convolution, whose sums run over its kernel alone")
+        if self.has_blocks and not inside:
+            return Role("outside the model's blocks", by_glob=True)
+        return None
+
+
+_DENSE = (
+    (_BIAS, "a bias"),
+    (_EMBEDDING, "an embedding, which is looked up, not multiplied"),
+    (_NORM, "a norm"),
+    (_STATE, "a state parameter, not a matrix that multiplies"),
+)
+
+
+def _in_block(name: str) -> bool:
+    """Whether a name has a number that is followed by a module and its parameter, as in `layers.3.mlp.weight`."""
+    return _BLOCK.search(name) is not None
+
+
+def _inside_block(name: str) -> str:
+    """Give what a name says after its block's number: the names of enclosing modules say nothing of a matrix."""
+    block = _BLOCK.search(name)
+    return name if block is None else name[block.start() :].lstrip(".").partition(".")[2]
+
+
+def _is_router(name: str, expert_parents: set[str]) -> bool:
+    if _ROUTER.search(name):
+        return True
+    gate = _GATE.search(name)
+    return gate is not None and name[: gate.start()] in expert_parents

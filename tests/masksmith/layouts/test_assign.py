@@ -1,0 +1,173 @@
+"""The default rule: which layout a tensor's name and shape give it, and which tensors stay dense."""
+
+import pytest
+
+from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError, select, with_layouts
+from masksmith.patterns import parse
+
+PATTERN = parse("2:4")
+LLAMA = {
+    "model.embed_tokens.weight": (96, 32),
+    "model.layers.0.self_attn.q_proj.weight": (32, 32),
+    "model.layers.0.mlp.gate_proj.weight": (48, 32),
+    "model.layers.0.mlp.gate_proj.bias": (48,),
+    "model.layers.0.input_layernorm.weight": (32,),
+    "model.norm.weight": (32,),
+    "lm_head.weight": (96, 32),
+}
+DENSE = {
+    "model.embed_tokens.weight": "an embedding",
+    "embeddings.position_embeddings": "an embedding",
+    "transformer.wte.weight": "an embedding",
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": "an embedding",
+    "vit.embeddings.patch_embeddings.projection.weight": "an embedding",
+    "lm_head.weight": "an output head",
+    "embed_out.weight": "an embedding",
+    "classifier.weight": "an output head",
+    "cls.predictions.transform.dense.weight": "an output head",
+    "model.layers.0.mlp.router.weight": "a router",
+    "model.layers.0.mlp.shared_expert_gate.weight": "a router",
+    "model.layers.0.mlp.experts.down_proj_bias": "a bias",
+    "model.layers.0.attn.bias": "a bias",
+    "model.layers.0.mixer.A_log": "a state parameter",
+    "model.layers.0.q_norm.weight": "a norm",
+    "pooler.dense.weight": "outside the model's blocks",
+}
+MASKED = [
+    "model.layers.0.mlp.gate.weight",
+    "bert.encoder.layer.0.output.dense.weight",
+    "text_embedding_model.layers.0.q.weight",
+    "model.layers.0.denorm_proj.weight",
+    "model.layers.0.mlp.shared_experts.up_proj.weight",
+    "h.3.mlp.c_proj.weight",
+]
+
+
+def assign(shapes, given=None, config=None):
+    candidates = [Candidate(name, shape, "F32") for name, shape in shapes.items()]
+    return {each.name: each for each in with_layouts(candidates, given, config)}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_what_is_no_matrix_of_a_block_stays_dense(name):
+    shapes = {name: (32, 32), "model.layers.0.self_attn.q_proj.weight": (32, 32)}
+    candidates = list(assign(shapes).values())
+    assert candidates[0].dense_by_default.startswith(DENSE[name])
+    assert select(candidates, PATTERN).chosen == ["model.layers.0.self_attn.q_proj.weight"]
+    assert select(candidates, PATTERN, layers=name).chosen == [name]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_matrices_of_blocks_are_masked_whatever_their_names_resemble(name):
+    shapes = {name: (32, 32), "model.layers.0.self_attn.q_proj.weight": (32, 32)}
+    assert select(list(assign(shapes).values()), PATTERN).chosen == list(shapes)
+
+
+def test_a_gate_is_a_router_beside_experts():
+    names = ["model.layers.0.mlp.gate.weight", "model.layers.0.mlp.experts.0.up_proj.weight"]
+    assert assign(dict.fromkeys(names, (8, 8)))[names[0]].dense_by_default.startswith("a router")
+
+
+def test_without_blocks_every_matrix_is_masked():
+    assert select(list(assign({"w": (8, 8), "0.weight": (8, 8)}).values()), PATTERN).chosen == ["w", "0.weight"]
+
+
+def test_a_glob_names_no_embedding_and_no_head():
+    candidates = list(assign(LLAMA).values())
+    selection = select(candidates, PATTERN, layers="*")
+    assert selection.chosen == ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.gate_proj.weight"]
+    assert selection.skipped["lm_head.weight"] == "an output head"
+    assert select(candidates, PATTERN, layers=["*q_proj*", "lm_head.weight"]).chosen[-1] == "lm_head.weight"
+
+
+def test_a_glob_is_enough_outside_the_blocks():
+    candidates = list(assign(LLAMA | {"pooler.dense.weight": (32, 32)}).values())
+    assert select(candidates, PATTERN, layers="pooler*").chosen == ["pooler.dense.weight"]
+
+
+@pytest.mark.parametrize("name", ["layers.0.w_scale_inv", "layers.0.scales", "layers.0.qweight", "layers.0.w_blocks"])
+def test_scales_and_packed_weights_are_never_masked(name):
+    name = name.replace("w_scale", "weight_scale")
+    candidates = list(assign({name: (8, 8), "layers.0.q.weight": (8, 8)}).values())
+    assert select(candidates, PATTERN).chosen == ["layers.0.q.weight"]
+    with pytest.raises(SelectionError, match="cannot be masked"):
+        select(candidates, PATTERN, layers=name)
+
+
+GPT2 = {
+    "h.0.attn.c_attn.weight": (32, 96),
+    "h.0.attn.c_proj.weight": (32, 32),
+    "h.0.mlp.c_fc.weight": (32, 128),
+    "h.0.mlp.c_proj.weight": (128, 32),
+}
+
+
+def test_conv1d_is_recognised_by_names_and_shapes():
+    assert {str(each.layout) for each in assign(GPT2).values()} == {"in out"}
+    assert {each.layout.rule for each in assign(GPT2).values()} == {"name"}
+    assert assign(GPT2)["h.0.attn.c_attn.weight"].layout.out_parts == (32, 32, 32)
+
+
+def test_the_same_names_in_a_linear_model_are_not_conv1d():
+    linear = {name: shape[::-1] for name, shape in GPT2.items()}
+    assert {str(each.layout) for each in assign(linear).values()} == {"out in"}
+    config = {"model_type": "gpt_bigcode"}
+    assert {str(each.layout) for each in assign(linear, config=config).values()} == {"out in"}
+
+
+def test_the_config_decides_before_names_and_shapes():
+    assert {each.layout.rule for each in assign(GPT2, config={"model_type": "gpt2"}).values()} == {"architecture"}
+    layouts = [each.layout for each in assign(GPT2, config={"model_type": "llama"}).values()]
+    assert {str(layout) for layout in layouts} == {"out in"}
+
+
+EXPERTS = "model.layers.0.mlp.experts."
+
+
+@pytest.mark.parametrize(
+    ("gate_up", "down", "axes"),
+    [
+        ((4, 96, 32), (4, 32, 48), "stack out in"),
+        ((4, 32, 96), (4, 48, 32), "stack in out"),
+        ((4, 32, 32), (4, 32, 16), "stack out in"),
+        ((4, 32, 32), (4, 16, 32), "stack in out"),
+    ],
+)
+def test_fused_experts_are_read_along_the_axis_that_both_shapes_allow(gate_up, down, axes):
+    shapes = {EXPERTS + "gate_up_proj": gate_up, EXPERTS + "down_proj": down}
+    assert {str(each.layout) for each in assign(shapes).values()} == {axes}
+
+
+def test_experts_that_may_be_either_way_are_refused_unless_the_caller_says_which():
+    shapes = {EXPERTS + "w1": (4, 32, 48), "layers.0.q.weight": (8, 8)}
+    assert "does not tell which axis is summed over" in assign(shapes)[EXPERTS + "w1"].unsupported_reason
+    given = {EXPERTS + "w1": Layout.parse("stack in out")}
+    assert str(assign(shapes, given)[EXPERTS + "w1"].layout) == "stack in out"
+    assert str(assign(shapes, config={"model_type": "gpt_oss"})[EXPERTS + "w1"].layout) == "stack in out"
+
+
+def test_three_dimensions_of_unknown_meaning_are_refused():
+    assert "may be a convolution or stacked matrices" in assign({"w": (4, 32, 48)})["w"].unsupported_reason
+    assert str(assign({"conv1.weight": (4, 32, 48)})["conv1.weight"].layout) == "out in kernel"
+    assert str(assign({"w": (4, 32, 3)})["w"].layout) == "out in kernel"
+
+
+def test_fused_attention_is_cut_where_the_config_says():
+    config = {"model_type": "phi3", "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32}
+    name = "model.layers.0.self_attn.qkv_proj.weight"
+    assert assign({name: (64, 32)}, config=config)[name].layout.out_parts == (32, 16, 16)
+    assert assign({name: (64, 32)})[name].layout.out_parts == ()
+
+
+def test_a_layout_of_the_caller_must_name_a_tensor_and_fit_it():
+    with pytest.raises(LayoutError, match="'v', and no tensor is called that"):
+        assign({"w": (4, 8)}, {"v": Layout.parse("in out")})
+    with pytest.raises(LayoutError, match=r"tensor 'w': axes 'stack in out' are 3, but the shape \[4, 8\] has 2"):
+        assign({"w": (4, 8)}, {"w": Layout.parse("stack in out")})
+
+
+def test_shapes_are_those_of_the_matrices():
+    # 2:4 along `in`, where the tensor is stored as [in, out]: V:N:M wants 64 rows of `out`.
+    candidates = list(assign({"w": (8, 128)}, {"w": Layout.parse("in out")}).values())
+    assert candidates[0].matrix_shape == (128, 8)
+    assert select(candidates, parse("64:2:8", ragged="error")).chosen == ["w"]
