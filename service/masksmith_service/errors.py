@@ -23,9 +23,9 @@ _CODES = {
     409: "upload_not_found upload_damaged idempotency_conflict job_not_finished",
     413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
     421: "host_not_allowed",
-    422: "invalid_document invalid_pattern invalid_budget invalid_previous invalid_calibration invalid_mask "
-    "invalid_benchmark unknown_solver unknown_tensor unknown_kernel tensor_does_not_fit no_tensor_fits solver_refused "
-    "kernel_refused",
+    422: "invalid_document invalid_pattern invalid_layout invalid_budget invalid_previous invalid_calibration "
+    "invalid_mask invalid_benchmark unknown_solver unknown_tensor unknown_kernel tensor_does_not_fit no_tensor_fits "
+    "solver_refused kernel_refused",
     429: "too_many_bytes rate_limited",
     431: "request_head_too_large",
     500: "internal",

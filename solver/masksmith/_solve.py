@@ -158,7 +158,7 @@ class _Tensor:
         split = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
         problems = []
         for number, part in enumerate(parts):
-            own = {key: None if values is None else values[number] for key, values in split.items()}
+            own: dict[str, Any] = {key: values and values[number] for key, values in split.items()}
             label = f"{name or 'scores'} (matrix {number} as [out, in])"
             problems.append(call.problem(part, pattern, replace(options, weight=None, **own), label))
         return cls(problems, matrices, name)

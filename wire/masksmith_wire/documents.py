@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, FailFast, Field
 
+from masksmith.layouts import Layout
+
 from .errors import TensorError
 from .payload_limits import StrictModel
 from .scores import ScoreMethod
@@ -46,6 +48,31 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
+class LayoutInput(StrictModel):
+    """How a tensor is made of the matrices `[out, in]` that its layer multiplies with, and what decided that.
+
+    `axes` has a word for each dimension: `out`, `in`, `stack` (which counts matrices, such as experts) or `kernel`.
+    `out_parts` are the rows of matrices that are fused along `out` and split later.
+    """
+
+    axes: Annotated[str, Field(max_length=60, examples=["out in", "in out", "stack out in"])]
+    out_parts: Annotated[list[Annotated[int, Field(gt=0)]], Field(max_length=4096), FailFast()] = []
+    rule: Literal["user", "model", "architecture", "name", "shape"] = "user"
+
+    @classmethod
+    def of(cls, layout: Layout) -> LayoutInput:
+        """Make the document of a layout."""
+        return cls(axes=str(layout), out_parts=list(layout.out_parts), rule=layout.rule)
+
+    def parse(self) -> Layout:
+        """Read it.
+
+        Raises:
+            LayoutError: If the axes describe no stack of matrices.
+        """
+        return Layout.parse(self.axes, self.rule, self.out_parts)
+
+
 class StatisticInput(StrictModel):
     """What a weight's scores are made from: the tensor `key` of an uploaded file, which holds its `kind`."""
 
@@ -63,6 +90,8 @@ class TensorInput(StrictModel):
     statistic: StatisticInput | None = None
     gram: StatisticInput | None = None
     """What an update needs, unless the job's calibration holds it."""
+    layout: LayoutInput | None = None
+    """How it is made of matrices; names and shapes decide unless given."""
 
 
 class MasksOptions(StrictModel):
@@ -159,6 +188,8 @@ class TensorReport(BaseModel):
     name: str
     state: JobState
     shape: list[int]
+    layout: LayoutInput | None = None
+    """How it is made of matrices, and which rule decided that."""
     pattern: str | None = None
     """Its own pattern, where a budget gave each tensor one."""
     status: SolveStatus | None = None

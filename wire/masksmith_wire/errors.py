@@ -14,6 +14,7 @@ class Code(StrEnum):
 
     INVALID_DOCUMENT = "invalid_document"
     INVALID_PATTERN = "invalid_pattern"
+    INVALID_LAYOUT = "invalid_layout"
     INVALID_BUDGET = "invalid_budget"
     INVALID_PREVIOUS = "invalid_previous"
     INVALID_SAFETENSORS = "invalid_safetensors"

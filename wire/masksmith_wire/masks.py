@@ -1,7 +1,8 @@
 """Masks on the wire: one bit an entry, little-endian, along the weight's last axis.
 
 A masks file is a safetensors file with one U8 tensor a weight, `[*shape[:-1], ceil(shape[-1] / 8)]`, unused bits 0;
-its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis}.
+its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts}, the last two only for
+tensors that are not one matrix `[out, in]` or a convolution.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
+
+from masksmith.layouts import Layout
 
 from .headers import build_header
 
@@ -26,6 +30,21 @@ class MaskInfo(BaseModel):
     pattern: str
     ragged: str = "pad"
     axis: str = "in"
+    axes: str | None = None
+    out_parts: list[int] = []
+
+    def members(self) -> dict[str, Any]:
+        """Give what the metadata says of the mask."""
+        return self.model_dump(exclude={"axes", "out_parts"} if self.axes is None else None)
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the tensor is made of matrices; None: it is one `[out, in]` or a convolution.
+
+        Raises:
+            LayoutError: If the axes describe no stack of matrices.
+        """
+        return None if self.axes is None else Layout.parse(self.axes, out_parts=self.out_parts)
 
 
 def pack(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -61,7 +80,7 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
         name: info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
         for name, info in infos.items()
     }
-    metadata = {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
+    metadata = {METADATA_KEY: json.dumps({name: info.members() for name, info in infos.items()})}
     return build_header({name: ("BOOL" if as_bool else "U8", shape) for name, shape in shapes.items()}, metadata)
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Self
 
+from masksmith.layouts import Layout
+
 from .options_grammar import FLAG, NUMBER, POSITIVE, Method, OptionKind, Options, choice
 
 Shape = tuple[int, ...]
@@ -84,8 +86,16 @@ def statistic_key(name: str, kind: str) -> str:
     return name if kind == "scores" else f"{name}/{kind}"
 
 
-def statistic_misfit(kind: str, shape: Shape, weight: Shape) -> str | None:
-    """Say why a statistic of this shape cannot be a weight's, or None when it can."""
+def statistic_misfit(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
+    """Say why a statistic of this shape cannot be a weight's, or None when it can.
+
+    Stacked matrices have stacked statistics; what is not of the weight's own shape counts inputs of one matrix.
+    """
+    if layout is not None and kind in ("norms", "inverse_diagonal", "gram", "activations"):
+        stack = layout.stack_shape(weight)
+        if shape[: len(stack)] != stack:
+            return f"{kind} of shape {list(shape)} are not stacked as the weight is: expected {[*stack]} in front"
+        return statistic_misfit(kind, shape[len(stack) :], layout.matrix_shape(weight))
     inputs, flat = weight[1:], math.prod(weight[1:])
     if kind in ("norms", "inverse_diagonal"):
         fits, wanted = shape in (inputs, (flat,), weight[1:2]), f"[{flat}]"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.layouts import ITEM_BYTES
+from masksmith.layouts import ITEM_BYTES, Layout, default_axes
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
@@ -18,7 +18,7 @@ from masksmith_client.results.masks import Masks
 from masksmith_client.results.whole_file import whole_file
 from masksmith_client.submission.prepare import Submission
 from masksmith_client.submission.weights import Weight
-from masksmith_wire.documents import JobState, TensorReport, UpdateReport
+from masksmith_wire.documents import JobState, LayoutInput, TensorReport, UpdateReport
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
@@ -136,30 +136,38 @@ class _Search:
     def _solutions(self, batch: list[Weight]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
         options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
-        solutions: Mapping[str, Any] = self._library.solve_many(scores, self._patterns, self._options.solver, **options)
+        solutions: Mapping[str, Any] = self._library.solve_many(
+            scores,
+            self._patterns,
+            self._options.solver,
+            layout={weight.name: weight.layout for weight in batch if weight.layout is not None},
+            **options,
+        )
         return solutions
 
     def scores(self, weight: Weight) -> Any:
-        from masksmith.scores import by_name
+        from masksmith.scores import by_layout
 
         statistic, method = self._beside.statistics.get(weight.name), self._options.scores
         values, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
-        return by_name(method.name, _array(weight), values, kind, name=weight.name, **method.options)
+        layout = weight.layout or Layout(default_axes(weight.shape))
+        return by_layout(layout, method.name, _array(weight), values, kind, name=weight.name, **method.options)
 
     def _update(self, weight: Weight, solution: Any) -> tuple[Any, UpdateReport | None]:
         """Update a weight if the options say so; gives the solution whose mask the weight then has."""
         if self._options.update is None:
             return solution, None
+        from masksmith.updates import admm_by_layout, reconstruct_by_layout
+
         method, gram = self._options.update, _array(self._beside.grams[weight.name])
+        layout = weight.layout or Layout(default_axes(weight.shape))
         keywords = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
         if method.name == "reconstruct":
-            updated = self._library.reconstruct(_array(weight), solution.mask, gram, **keywords)
+            updated = reconstruct_by_layout(layout, _array(weight), solution.mask, gram, **keywords)
         else:
-            solver = self._options.solver
-            updated = self._library.admm(
-                _array(weight), gram, self._patterns[weight.name], solver=solver, start=solution, **keywords
-            )
-            solution = updated.solution
+            pattern, keywords["solver"] = self._patterns[weight.name], self._options.solver
+            updated = pruned = admm_by_layout(layout, _array(weight), gram, pattern, start=solution, **keywords)
+            solution = pruned.solution
         self.updated[weight.name] = to_bytes(updated.weight, weight.dtype)
         return solution, UpdateReport(
             error=updated.error,
@@ -174,12 +182,17 @@ class _Search:
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed[weight.name] = pack(mask)
         self.infos[weight.name] = MaskInfo(
-            shape=list(weight.shape), pattern=str(solution.pattern), ragged=options.ragged, axis=options.axis
+            shape=list(weight.shape),
+            pattern=str(solution.pattern),
+            ragged=options.ragged,
+            axis=options.axis,
+            **_layout_members(weight, solution.pattern),
         )
         self.reports[weight.name] = TensorReport(
             name=weight.name,
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
+            layout=None if weight.layout is None else LayoutInput.of(weight.layout),
             pattern=None if self._budget is None else str(solution.pattern),
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
             **self._numbers(weight, solution),
@@ -193,7 +206,11 @@ class _Search:
             values = _array(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
         try:
             measures = self._library.report(
-                solution, self._previous.get(weight.name), weight=values, item_bytes=ITEM_BYTES[weight.dtype]
+                solution,
+                self._previous.get(weight.name),
+                weight=values,
+                item_bytes=ITEM_BYTES[weight.dtype],
+                layout=weight.layout,
             ).as_dict()
         except self._library.ScoresError as error:
             raise InputError(f"{weight.name!r}: {error}") from None
@@ -209,6 +226,13 @@ class _Search:
         self.reports[weight.name] = TensorReport(
             name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=fault
         )
+
+
+def _layout_members(weight: Weight, pattern: Pattern) -> dict[str, Any]:
+    """Give what a masks file says of a layout: nothing of one matrix `[out, in]` or a convolution."""
+    if weight.layout is None or weight.layout.is_plain(pattern, weight.shape):
+        return {}
+    return {"axes": str(weight.layout), "out_parts": list(weight.layout.out_parts)}
 
 
 class _LazyScores(Mapping[str, Any]):

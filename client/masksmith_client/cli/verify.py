@@ -33,7 +33,7 @@ def verify(
     for name in masks:
         expected = _pattern(name, masks.infos.get(name), pattern, axis, ragged)
         mask = masks[name]
-        violation = _violation(mask, expected)
+        violation = _violation(mask, expected, masks.infos.get(name))
         results.append(
             {
                 "name": name,
@@ -49,9 +49,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def _violation(mask: BoolMask, pattern: Pattern) -> str | None:
+def _violation(mask: BoolMask, pattern: Pattern, info: MaskInfo | None) -> str | None:
     try:
-        verdict = library().verify(mask, pattern)
+        verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
     except PatternError as error:
         return str(error)
     return None if verdict.ok else str(verdict.message)

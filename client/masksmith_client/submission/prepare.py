@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
+from masksmith.layouts import Layout, default_axes
 from masksmith.patterns import Budget, Pattern, PatternError, parse
 from masksmith_client._errors import InputError, as_input_errors
-from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, SolverName, StatisticInput, TensorInput
+from masksmith_wire.documents import (
+    LayoutInput,
+    MasksOptions,
+    MasksRequest,
+    Skipped,
+    SolverName,
+    StatisticInput,
+    TensorInput,
+)
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
 from .files import read_path
+from .modules import with_module_layouts
 from .previous_masks import masks_upload, previous_of
-from .selection import select
+from .selection import candidates_of, select
 from .statistics import Calibration, Chosen
 from .tensors import read_mapping
 from .weights import KEY, Restore, Weight, flattened
@@ -46,6 +56,8 @@ class SubmitOptions(TypedDict, total=False):
         ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
         view: How convolutions become matrices: `channels-last`, or `flat`, which sends them as `[out, in * kh * kw]`;
             the masks file has that shape too.
+        layout: How weights are made of matrices, by name, where modules, names and shapes do not tell: a word for each
+            dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
         layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
         exclude: Names or globs to leave out.
         time_limit_s: Longest time for solving; what is found until then is kept, with its gap.
@@ -62,6 +74,7 @@ class SubmitOptions(TypedDict, total=False):
     axis: Literal["in", "out"]
     ragged: Literal["pad", "dense", "error"]
     view: Literal["channels-last", "flat"]
+    layout: Mapping[str, Layout | str] | None
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
     time_limit_s: float | None
@@ -108,11 +121,21 @@ class Submission:
                 key=KEY,
                 statistic=_statistic(weight.name, kinds, of_statistics),
                 gram=_statistic(weight.name, dict.fromkeys(grams, "gram"), of_grams),
+                layout=_layout_input(weight),
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
         asked = self.specification.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
         return MasksRequest(tensors=inputs, **asked)
+
+
+def _layout_input(weight: Weight) -> LayoutInput | None:
+    """Give what the service is told of a weight's layout: nothing where it would come to the same."""
+    layout = weight.layout
+    is_plain = layout is None or (layout.axes == default_axes(weight.shape) and not layout.out_parts)
+    if layout is None or (is_plain and layout.rule in ("shape", "model")):
+        return None
+    return LayoutInput.of(layout)
 
 
 def _statistic(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
@@ -127,6 +150,7 @@ def prepare(
     *,
     layers: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    layout: Mapping[str, Layout | str] | None = None,
     calibration: object = None,
     previous: object = None,
     view: Literal["channels-last", "flat"] = "channels-last",
@@ -141,6 +165,7 @@ def prepare(
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         layers: See `SubmitOptions`, as for all others.
         exclude: See `SubmitOptions`.
+        layout: See `SubmitOptions`.
         calibration: See `SubmitOptions`.
         previous: See `SubmitOptions`.
         view: See `SubmitOptions`.
@@ -156,9 +181,14 @@ def prepare(
     scores, update = specification.scores, specification.update
     calibrated = Calibration(calibration, scores, {weight.name for weight in model}, update)
     bound = None if local else specification.binding
-    selection = select(model, specification.fitting_pattern, layers, exclude, bound)
+    candidates = candidates_of(model, layout)
+    selection = select(candidates, specification.fitting_pattern, layers, exclude, bound=bound, in_parts=not local)
     selected = set(selection.chosen)
-    masked = [weight for weight in model if weight.name in selected]
+    masked = [
+        replace(weight, layout=candidate.layout)
+        for weight, candidate in zip(model, candidates, strict=True)
+        if weight.name in selected
+    ]
     for weight in masked:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
@@ -166,12 +196,21 @@ def prepare(
     chosen = [weight for weight in masked if weight.name not in uncalibrated]
     reasons = selection.skipped | uncalibrated
     skipped = [Skipped(name=weight.name, reason=reasons[weight.name]) for weight in model if weight.name in reasons]
+    _refuse_layouts(chosen, specification)
     if specification.budget is not None:
         with as_input_errors(PatternError):
             specification.budget.check({weight.name: weight.shape for weight in chosen}, specification.pattern)
     if update is not None and scores.name == "given" and not beside.statistics:
         raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
     return Submission(chosen, skipped, specification, beside, file)
+
+
+def _refuse_layouts(weights: list[Weight], specification: JobSpecification) -> None:
+    """Refuse budgets of what is not a single matrix, stored row by row."""
+    for weight in weights if specification.budget is not None else ():
+        layout = weight.layout
+        if layout is not None and not layout.is_plain(specification.fitting_pattern, weight.shape):
+            raise InputError(f"{weight.name!r}: a budget does not go with its layout {str(layout)!r}; exclude it")
 
 
 def _viewed(model: list[Weight], view: str, specification: JobSpecification) -> list[Weight]:
@@ -227,7 +266,7 @@ def read_weights(weights: object) -> list[Weight]:
     if isinstance(weights, (str, os.PathLike)):
         return read_path(Path(weights))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
-        weights = weights.state_dict()  # type: ignore[attr-defined]
+        return with_module_layouts(weights, read_mapping(weights.state_dict()))  # type: ignore[attr-defined]
     if not isinstance(weights, Mapping):
         raise InputError(f"weights are a dict of tensors, a torch module or a path, got a {type(weights).__name__}")
     return read_mapping(weights)

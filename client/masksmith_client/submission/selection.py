@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from masksmith import layouts
-from masksmith.layouts import Candidate, Selection, SelectionError
+from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
@@ -13,17 +13,48 @@ from masksmith_client._errors import as_input_errors
 from .weights import Weight
 
 
+def candidates_of(weights: Sequence[Weight], given: Mapping[str, Layout | str] | None = None) -> list[Candidate]:
+    """Give weights their layouts; see `masksmith.layouts.with_layouts`.
+
+    Args:
+        weights: All of a model's.
+        given: What the caller says of some, by name.
+
+    Raises:
+        InputError: If a layout is malformed, names no weight or does not go with its shape.
+    """
+    candidates = [
+        Candidate(
+            weight.name,
+            weight.shape,
+            weight.dtype,
+            layout=weight.layout,
+            dense_by_default=weight.dense_by_default,
+            only_by_name=weight.dense_by_default is not None,
+            unsupported_reason=weight.unsupported_reason,
+        )
+        for weight in weights
+    ]
+    with as_input_errors(LayoutError):
+        parsed = {
+            name: Layout.parse(layout) if isinstance(layout, str) else layout for name, layout in (given or {}).items()
+        }
+        return layouts.with_layouts(candidates, parsed)
+
+
 def select(
-    weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, exclude: Globs = None, bound: str | None = None
+    candidates: Sequence[Candidate],
+    pattern: Pattern,
+    layers: Globs = None,
+    exclude: Globs = None,
+    *,
+    bound: str | None = None,
+    in_parts: bool = False,
 ) -> Selection:
     """Choose the weights to mask; see `masksmith.layouts.select`.
 
     Raises:
         InputError: If a name or glob matches nothing, a spelled-out weight cannot be masked, or nothing is left.
     """
-    candidates = [
-        Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=weight.unsupported_reason)
-        for weight in weights
-    ]
     with as_input_errors(SelectionError):
-        return layouts.select(candidates, pattern, layers, exclude, bound=bound)
+        return layouts.select(candidates, pattern, layers, exclude, bound=bound, in_parts=in_parts)

@@ -107,7 +107,7 @@ class Calibration:
             tensor = self._tensors.get(statistic_key(weight.name, kind))
             if tensor is None:
                 continue
-            fault = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape)
+            fault = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape, weight.layout)
             if tensor.dtype not in FLOAT_DTYPES:
                 fault = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
             if fault is not None:

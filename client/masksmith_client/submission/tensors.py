@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from masksmith_client._errors import InputError
 
-from .weights import PIECE_BYTES, Restore, Weight, as_numpy
+from .weights import PIECE_BYTES, Restore, Weight
 
 # numpy's and torch's names of the same thing; ml_dtypes' too.
 SAFETENSORS_DTYPES: Mapping[str, str] = {
@@ -54,7 +54,7 @@ def _numpy_weight(name: str, array: npt.NDArray[Any]) -> Weight:
     dtype = array.dtype.name
     known = SAFETENSORS_DTYPES.get(dtype)
     reason = None if known else f"dtype {dtype} cannot be sent"
-    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), as_numpy, reason)
+    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), unsupported_reason=reason)
 
 
 def _torch_weight(name: str, tensor: Any) -> Weight:
@@ -62,7 +62,8 @@ def _torch_weight(name: str, tensor: Any) -> Weight:
     known = SAFETENSORS_DTYPES.get(dtype)
     reason = _unsupported_reason(tensor) or (None if known else f"dtype {dtype} cannot be sent")
     shape = tuple(int(length) for length in tensor.shape)
-    return Weight(name, known or dtype, shape, lambda: _torch_pieces(tensor), _restore_on(tensor), reason)
+    read, restore = lambda: _torch_pieces(tensor), _restore_on(tensor)
+    return Weight(name, known or dtype, shape, read, restore, unsupported_reason=reason)
 
 
 def _unsupported_reason(tensor: Any) -> str | None:

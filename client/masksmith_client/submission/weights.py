@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from masksmith.layouts import Layout
 from masksmith_wire.headers import build_header, data_bytes
 
 KEY = "weight"
@@ -37,6 +38,8 @@ class Weight:
         shape: Its shape.
         read: Gives its little-endian bytes in pieces; may be called again, from any thread.
         restore: Turns a numpy array, such as a mask, into the weight's own kind.
+        layout: How it is made of matrices, where its module says so; names and shapes decide otherwise.
+        dense_by_default: Why its module says that it is no matrix, so that only its full name selects it.
         unsupported_reason: Why its bytes cannot be read, where they cannot.
     """
 
@@ -45,6 +48,8 @@ class Weight:
     shape: tuple[int, ...]
     read: Callable[[], Iterator[bytes | memoryview]]
     restore: Restore = as_numpy
+    layout: Layout | None = None
+    dense_by_default: str | None = None
     unsupported_reason: str | None = None
 
     @property
@@ -84,5 +89,8 @@ def flattened(weight: Weight) -> Weight:
     if len(weight.shape) <= 2:
         return weight
     return replace(
-        weight, shape=flat_shape(weight.shape), restore=lambda mask: weight.restore(mask.reshape(weight.shape))
+        weight,
+        layout=None,
+        shape=flat_shape(weight.shape),
+        restore=lambda mask: weight.restore(mask.reshape(weight.shape)),
     )

@@ -140,7 +140,7 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
         raise RequestError(Code.INVALID_MASK, detail)
     masks: dict[str, PlannedMask] = {}
     for tensor, done in finished(record, records):
-        if len(tensor.shape) == 2:
+        if len(tensor.shape) == 2 and tensor.layout is None:
             parts = [MaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done]
             masks[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
     if not masks:

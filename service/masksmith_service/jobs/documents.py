@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from masksmith.benchmark import CaseResult, winners
+from masksmith.layouts import default_axes
 from masksmith.patterns import Pattern, parse
 from masksmith_service.benchmarks.planning import case_result
 from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
@@ -19,6 +20,7 @@ from masksmith_wire.documents import (
     Job,
     JobState,
     JobSummary,
+    LayoutInput,
     Progress,
     SolveStatus,
     TensorReport,
@@ -105,7 +107,8 @@ def tensor_view(
     """
     done = [part for part in parts if part is not None]
     errors = [part.error for part in done if part.error is not None]
-    report = TensorReport(name=tensor.name, shape=tensor.shape, state=_state(parts, done, bool(errors), job))
+    state = _state(parts, done, bool(errors), job)
+    report = TensorReport(name=tensor.name, shape=tensor.shape, layout=_layout(tensor), state=state)
     if errors:
         return report.model_copy(update={"error": errors[0]})
     if len(done) < len(parts):
@@ -131,6 +134,11 @@ def tensor_view(
             "update": _update(done),
         }
     )
+
+
+def _layout(tensor: PlannedTensor) -> LayoutInput:
+    axes = tensor.axes or " ".join(default_axes(tensor.shape))
+    return LayoutInput(axes=axes, out_parts=tensor.out_parts, rule=tensor.rule)
 
 
 def _update(done: Sequence[ShardReport]) -> UpdateReport | None:

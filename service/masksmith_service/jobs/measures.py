@@ -14,8 +14,8 @@ from masksmith_wire.documents import ChangeReport
 
 def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
     """Give the measures of a tensor all of whose shards are done."""
-    shape = tuple(tensor.shape)
-    rows, cols = matrix_shape(shape)
+    shapes = [tuple(tensor.shape)] if tensor.layout is None else tensor.layout.part_shapes(pattern, tensor.shape)
+    rows, cols = sum(shape[0] for shape in shapes), matrix_shape(shapes[0])[1]
     kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]
     counts = MaskCounts(
         rows,
@@ -26,7 +26,7 @@ def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Patte
         all(part.two_four for part in parts),
     )
     return {
-        "fill": kept / capacity(pattern, shape),
+        "fill": kept / sum(capacity(pattern, shape) for shape in shapes),
         "storage_bytes": dict(storage(counts, ITEM_BYTES[tensor.dtype])),
         "diversity": parts[0].diversity,
         "change": _change(parts, rows * cols),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from masksmith.layouts import Candidate, Selection, SelectionError, select
+from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
 from masksmith.patterns import PatternError
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.model import Plan
@@ -19,9 +19,13 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 
 
 class FileOptions(MasksOptions):
-    """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
+    """Options of a one-shot upload: which of its tensors, and how.
+
+    `layers` and `exclude` are globs, `layout` is `NAME=AXES` (such as `w1=stack in out`); all of them repeat.
+    """
 
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
 
 
@@ -59,9 +63,12 @@ def locate_named(
         RequestError: If a tensor is missing, named twice, or does not fit.
     """
     entries = [(tensor.name, _entry(tensor, headers)) for tensor in tensors]
-    _select(entries, specification, [tensor.name for tensor in tensors], [])
+    given = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
+    _, layouts = _select(entries, specification, given, [tensor.name for tensor in tensors], [])
     pairs = zip(tensors, entries, strict=True)
-    return [_locate(tensor.name, tensor.digest, entry) for tensor, (_, entry) in pairs]
+    return [
+        _locate(tensor.name, tensor.digest, entry, layouts[tensor.name], specification) for tensor, (_, entry) in pairs
+    ]
 
 
 def choose(
@@ -75,8 +82,10 @@ def choose(
     Raises:
         RequestError: If a name or glob matches nothing, a tensor that is spelled out does not fit, or nothing is left.
     """
-    selection = _select(list(header.tensors.items()), specification, options.layers, options.exclude)
-    return [_locate(name, digest, header.tensors[name]) for name in selection.chosen], selection
+    entries, given = list(header.tensors.items()), _parse_layouts(options.layout)
+    selection, layouts = _select(entries, specification, given, options.layers, options.exclude)
+    located = [_locate(name, digest, header.tensors[name], layouts[name], specification) for name in selection.chosen]
+    return located, selection
 
 
 def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> Plan:
@@ -106,13 +115,42 @@ def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
 
 
 def _select(
-    entries: list[tuple[str, TensorEntry]], specification: JobSpecification, layers: list[str], exclude: list[str]
-) -> Selection:
-    candidates = [Candidate(name, entry.shape, entry.dtype) for name, entry in entries]
+    entries: list[tuple[str, TensorEntry]],
+    specification: JobSpecification,
+    given: Mapping[str, Layout],
+    layers: list[str],
+    exclude: list[str],
+) -> tuple[Selection, dict[str, Layout | None]]:
     try:
-        return select(candidates, specification.fitting_pattern, layers, exclude, bound=specification.binding)
+        candidates = with_layouts([Candidate(name, entry.shape, entry.dtype) for name, entry in entries], given)
+        pattern, bound = specification.fitting_pattern, specification.binding
+        selection = select(candidates, pattern, layers, exclude, bound=bound, in_parts=True)
+    except LayoutError as error:
+        raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
         raise _refusal(error, len(entries), specification.options.pattern) from None
+    return selection, {candidate.name: candidate.layout for candidate in candidates}
+
+
+def _parse_layout(tensor: TensorInput) -> Layout:
+    assert tensor.layout is not None
+    try:
+        return tensor.layout.parse()
+    except LayoutError as error:
+        raise RequestError(Code.INVALID_LAYOUT, f"tensor {tensor.name!r}: {error}", tensor=tensor.name) from None
+
+
+def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
+    layouts: dict[str, Layout] = {}
+    for text in texts:
+        name, mark, axes = text.rpartition("=")
+        if not mark:
+            raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r} is not NAME=AXES, such as 'w1=stack in out'")
+        try:
+            layouts[name] = Layout.parse(axes)
+        except LayoutError as error:
+            raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r}: {error}", tensor=name) from None
+    return layouts
 
 
 def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
@@ -131,5 +169,18 @@ def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestEr
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
 
 
-def _locate(name: str, digest: str, entry: TensorEntry) -> PlannedTensor:
-    return PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+def _locate(
+    name: str, digest: str, entry: TensorEntry, layout: Layout | None, specification: JobSpecification
+) -> PlannedTensor:
+    tensor = PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+    if layout is None:
+        return tensor
+    if layout.is_plain(specification.fitting_pattern, entry.shape):
+        return tensor.model_copy(update={"rule": layout.rule})
+    parts = list(layout.out_parts) if len(layout.row_ranges(specification.fitting_pattern, entry.shape)) > 1 else []
+    if specification.budget is not None:
+        detail = (
+            f"tensor {name!r}: a budget does not go with its layout {str(layout)!r}; exclude it, or use the library"
+        )
+        raise RequestError(Code.INVALID_BUDGET, detail, tensor=name)
+    return tensor.model_copy(update={"axes": str(layout), "out_parts": parts, "rule": layout.rule})

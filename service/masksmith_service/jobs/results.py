@@ -90,7 +90,12 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
     options, tensors = record.plan.options, finished(record, records)
     infos = {
         tensor.name: MaskInfo(
-            shape=tensor.shape, pattern=parts[0][1].pattern or options.pattern, ragged=options.ragged, axis=options.axis
+            shape=tensor.shape,
+            pattern=parts[0][1].pattern or options.pattern,
+            ragged=options.ragged,
+            axis=options.axis,
+            axes=tensor.axes,
+            out_parts=tensor.out_parts,
         )
         for tensor, parts in tensors
     }

@@ -127,7 +127,7 @@ class _StatisticFinder:
         entry = self._headers[digest].tensors.get(key)
         if entry is None:
             raise _refused(f"tensor {name!r}: upload {digest} holds no {key!r}", tensor=name)
-        fault = statistic_misfit(kind, entry.shape, tuple(weight.shape))
+        fault = statistic_misfit(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             fault = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
         if kind in ("gram", "activations") and entry.stop - entry.start > WHOLE_BYTES:

@@ -4,7 +4,7 @@ from .architectures import Architecture as Architecture
 from .assign import with_layouts as with_layouts
 from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
-from .layout import Layout as Layout, LayoutError as LayoutError, default_axes as default_axes
+from .layout import Layout as Layout, LayoutError as LayoutError, Rule as Rule, default_axes as default_axes
 from .roles import Role as Role, Roles as Roles
 from .selection import (
     BY_CHOICE as BY_CHOICE,
@@ -25,6 +25,7 @@ __all__ = [
     "LayoutError",
     "Role",
     "Roles",
+    "Rule",
     "Selection",
     "SelectionError",
     "binding",

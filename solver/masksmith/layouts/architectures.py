@@ -60,9 +60,10 @@ class Architecture:
     def layout(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         """Give the layout of a tensor of two or more dimensions."""
         if len(shape) == 2:
-            transposed = self._uses_conv1d is not None and _CONV1D.search(name) is not None
-            axes, rule = (("in", "out"), self._uses_conv1d) if transposed else (default_axes(shape), "shape")
-            return self._with_parts(name, shape, Layout(axes, rule=rule or "shape"))
+            layout = Layout(("out", "in"), rule="shape")
+            if self._uses_conv1d is not None and _CONV1D.search(name):
+                layout = Layout(("in", "out"), rule=self._uses_conv1d)
+            return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
         if _TRANSPOSED_CONVOLUTION.search(name):

@@ -69,9 +69,9 @@ class Layout:
         return self.order != tuple(range(len(self.axes)))
 
     @property
-    def stacked(self) -> bool:
-        """Whether the tensor holds several matrices."""
-        return "stack" in self.axes
+    def is_stack(self) -> bool:
+        """Whether the tensor is a row of stored matrices or stacks of them, one after the other."""
+        return self.axes[0] == "stack"
 
     def check(self, shape: Sequence[int]) -> None:
         """Refuse a shape of another number of dimensions, and parts that do not add up.
@@ -87,7 +87,11 @@ class Layout:
 
     def count(self, shape: Sequence[int]) -> int:
         """Count the matrices of a tensor."""
-        return math.prod(length for length, word in zip(shape, self.axes, strict=True) if word == "stack")
+        return math.prod(self.stack_shape(shape))
+
+    def stack_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Give the lengths of the dimensions that count matrices."""
+        return tuple(length for length, word in zip(shape, self.axes, strict=True) if word == "stack")
 
     def matrix_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Give the shape `[out, in, *kernel]` of each matrix.
@@ -110,6 +114,16 @@ class Layout:
         for _ in range(self.axes.count("stack")):
             views = [view[index] for view in views for index in range(len(view))]
         return views
+
+    def part_shapes(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """Give the shape of every matrix that is solved on its own, in the order of storage."""
+        _, *rest = self.matrix_shape(shape)
+        ranges = self.row_ranges(pattern, shape)
+        return [(last - first, *rest) for _ in range(self.count(shape)) for first, last in ranges]
+
+    def is_plain(self, pattern: Pattern, shape: Sequence[int]) -> bool:
+        """Whether the tensor is one matrix, stored row by row, whose rows need not be kept apart."""
+        return self.axes == default_axes(shape) and len(self.row_ranges(pattern, shape)) == 1
 
     def row_ranges(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, int]]:
         """Cut a matrix's rows where parts begin, unless all parts are whole tile rows or blocks of the pattern anyway.

@@ -68,6 +68,7 @@ def select(
     exclude: Globs = None,
     *,
     bound: str | None = None,
+    in_parts: bool = False,
     noun: str = "tensor",
 ) -> Selection:
     """Choose the tensors to mask.
@@ -78,6 +79,8 @@ def select(
         layers: Names or globs. A tensor that is spelled out must be maskable; what a glob matches may be skipped.
         exclude: Names or globs to leave out, whatever `layers` says.
         bound: What binds the whole of a tensor (see `binding`), so that one worker must have all of it.
+        in_parts: Whether tensors are solved in parts of whole rows, so that one worker must have all of a matrix that
+            is not stored row by row.
         noun: What the caller calls a candidate.
 
     Raises:
@@ -95,7 +98,7 @@ def select(
         is_named = wanted.spell_out(*candidate.spellings)
         reason = _not_wanted(candidate, wanted, unwanted, is_named=is_named)
         is_named = is_named and reason is None
-        reason = reason or _unsupported_reason(candidate, pattern, bound, named=is_named)
+        reason = reason or _unsupported_reason(candidate, pattern, bound, in_parts, named=is_named)
         if reason is not None and is_named:
             message = f"{candidate.name!r} cannot be masked: {reason}"
             raise SelectionError("unsupported", message, candidate.name, reason)
@@ -122,17 +125,20 @@ def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_name
     return candidate.dense_by_default if candidate.only_by_name else None
 
 
-def _unsupported_reason(candidate: Candidate, pattern: Pattern | None, bound: str | None, *, named: bool) -> str | None:
+def _unsupported_reason(
+    candidate: Candidate, pattern: Pattern | None, bound: str | None, in_parts: bool, *, named: bool
+) -> str | None:
     if candidate.unsupported_reason is not None or pattern is None:
         return candidate.unsupported_reason
     reason = dtype_reason(candidate.dtype, named=named)
     if reason is not None:
         return reason
     try:
-        shape = candidate.matrix_shape
+        shape, layout = candidate.matrix_shape, candidate.layout
         pattern.grid(shape)
-        if candidate.layout is not None:
-            candidate.layout.row_ranges(pattern, candidate.shape)
+        if in_parts and layout is not None and not layout.is_plain(pattern, candidate.shape):
+            bound = bound or f"its layout {str(layout)!r}"
+            shape = shape if layout.is_stack else candidate.shape
     except PatternError as error:
         return str(error)
     return oversize_reason(shape, candidate.dtype, bound)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from masksmith._panels import Bools
 from masksmith._tensors import MatrixReader
+from masksmith.layouts import Layout
 from masksmith.patterns import MaskCounts, matrix_shape
 
 STRIP_ENTRIES = 2**20
@@ -18,12 +19,13 @@ _TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4
 """Whether both halves of a byte of mask bits keep 2 at most."""
 
 
-def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
-    """Count a mask.
+def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None) -> MaskCounts:
+    """Count a mask; of several matrices, each on its own, as if they lay one below the other.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.
         block: Rows and columns of the blocks to count.
+        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
         ScoresError: If it is no mask.
@@ -32,6 +34,11 @@ def count(mask: Any, block: tuple[int, int] = (16, 16)) -> MaskCounts:
     """
     if min(block) < 1:
         raise ValueError(f"block={block} must have positive sides")
+    if layout is not None:
+        counts = [count(matrix, block) for matrix in layout.matrices(mask)]
+        rows, kept = sum(each.rows for each in counts), sum(each.kept for each in counts)
+        blocks = sum(each.blocks or 0 for each in counts)
+        return MaskCounts(rows, counts[0].cols, kept, block, blocks, all(each.is_two_four for each in counts))
     source = MatrixReader(mask, name="mask")
     rows, cols = matrix_shape(source.shape)
     kept = blocks = 0

@@ -8,7 +8,8 @@ from typing import Any
 
 from masksmith._errors import ScoresError
 from masksmith._solution import Solution
-from masksmith.patterns import NM, capacity, storage
+from masksmith.layouts import Layout
+from masksmith.patterns import NM, Pattern, capacity, storage
 
 from .counts import count
 from .diversity import Diversity, diversity
@@ -74,6 +75,7 @@ def report(
     accuracy: float | None = None,
     item_bytes: int = 2,
     block: tuple[int, int] = (16, 16),
+    layout: Layout | str | None = None,
 ) -> Report:
     """Measure a solution.
 
@@ -84,11 +86,13 @@ def report(
         accuracy: Of the model with this mask, in the user's own unit.
         item_bytes: Size of a stored value.
         block: Block size of the BSR storage.
+        layout: How the tensor is made of matrices, as it was solved.
 
     Raises:
         ScoresError: If a shape differs from the mask's, or the accuracy is of a mask that keeps nothing.
     """
-    counts = count(solution.mask, block)
+    layout = Layout.parse(layout) if isinstance(layout, str) else layout
+    counts = count(solution.mask, block, layout)
     shape = tuple(int(length) for length in solution.mask.shape)
     before = previous.mask if isinstance(previous, Solution) else previous
     if accuracy is not None and counts.kept == 0:
@@ -103,11 +107,16 @@ def report(
         retained=solution.retained,
         density=counts.kept / counts.entries,
         kept=counts.kept,
-        fill=counts.kept / capacity(solution.pattern, shape),
+        fill=counts.kept / _capacity(solution.pattern, shape, layout),
         change=None if before is None else change(solution.mask, before),
         diversity=diversity(solution.pattern) if isinstance(solution.pattern, NM) else None,
         storage_bytes=storage(counts, item_bytes),
-        spectrum=None if weight is None else singular_values(weight, solution.mask),
+        spectrum=None if weight is None else singular_values(weight, solution.mask, layout),
         accuracy=accuracy,
         accuracy_per_million_kept=None if accuracy is None else accuracy / (counts.kept / 1e6),
     )
+
+
+def _capacity(pattern: Pattern, shape: tuple[int, ...], layout: Layout | None) -> float:
+    shapes = [shape] if layout is None else layout.part_shapes(pattern, shape)
+    return sum(capacity(pattern, each) for each in shapes)

@@ -9,6 +9,7 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 from masksmith._tensors import MatrixReader
+from masksmith.layouts import Layout
 from masksmith.patterns import matrix_shape
 
 
@@ -21,18 +22,24 @@ class Spectrum:
     most: float
 
 
-def spectrum(weight: Any, mask: Any = None) -> Spectrum:
-    """Give the least, mean and largest singular value of a layer under its mask.
+def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spectrum:
+    """Give the least, mean and largest singular value of a layer under its mask; of several matrices, over all of them.
 
     Costs `O(rows * cols * min(rows, cols))` in float64 and holds the layer at once; hence on request.
 
     Args:
         weight: Array or tensor `[out, in, *kernel]`.
         mask: Bool array or tensor of its shape; all kept unless given.
+        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
         ScoresError: If the shapes differ.
     """
+    if layout is not None:
+        masks = [None] * layout.count(weight.shape) if mask is None else layout.matrices(mask)
+        each = [spectrum(matrix, own) for matrix, own in zip(layout.matrices(weight), masks, strict=True)]
+        mean = sum(one.mean for one in each) / len(each)
+        return Spectrum(min(one.least for one in each), mean, max(one.most for one in each))
     source = MatrixReader(weight, name="weight")
     rows, _ = matrix_shape(source.shape)
     matrix = source.rows(0, rows).astype(np.float64)

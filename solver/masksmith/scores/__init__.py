@@ -5,6 +5,7 @@ Every score takes numpy arrays and torch tensors alike and gives back the weight
 """
 
 from .activations import column_sums as column_sums, ria as ria, wanda as wanda
+from .by_layout import by_layout as by_layout
 from .by_name import by_name as by_name
 from .magnitude import magnitude as magnitude
 from .sensitivity import SamplingBound as SamplingBound, pfp as pfp, sampling_bound as sampling_bound, sipp as sipp
@@ -13,6 +14,7 @@ from .taylor import taylor as taylor
 
 __all__ = [
     "SamplingBound",
+    "by_layout",
     "by_name",
     "column_sums",
     "inverse_diagonal",

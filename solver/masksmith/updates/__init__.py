@@ -1,7 +1,8 @@
 """Weight updates: once a mask is chosen, the kept weights make up for the dropped ones."""
 
 from .admm import admm as admm
+from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout
 from .reconstruct import reconstruct as reconstruct
 from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
 
-__all__ = ["AdmmStep", "AdmmUpdate", "Update", "admm", "reconstruct"]
+__all__ = ["AdmmStep", "AdmmUpdate", "Update", "admm", "admm_by_layout", "reconstruct", "reconstruct_by_layout"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from masksmith.layouts import ITEM_BYTES
+from masksmith.layouts import ITEM_BYTES, Layout, Rule
 from masksmith.patterns import Pattern
 from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
@@ -34,8 +34,9 @@ class MaskPart(BaseModel):
 class PlannedTensor(BaseModel):
     """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
 
-    `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs; `previous` is an
-    earlier mask of it.
+    `axes` and `out_parts` are its layout, unless it is one matrix `[out, in]` or a convolution; `rule` says what
+    decided that. `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs;
+    `previous` is an earlier mask of it.
     """
 
     name: str
@@ -43,6 +44,9 @@ class PlannedTensor(BaseModel):
     dtype: str
     shape: list[int]
     start: int
+    axes: str | None = None
+    out_parts: list[int] = []
+    rule: Rule = "shape"
     statistic: PlannedTensor | None = None
     gram: PlannedTensor | None = None
     previous: list[MaskPart] | None = None
@@ -50,16 +54,22 @@ class PlannedTensor(BaseModel):
     @property
     def inputs(self) -> dict[str, object]:
         """Everything about it that masks depend on."""
-        return self.model_dump(exclude={"name", "previous"}, exclude_none=True)
+        unused = {"out_parts"} if self.axes is None else set[str]()
+        return self.model_dump(exclude={"name", "previous", "rule"} | unused, exclude_none=True)
+
+    @property
+    def layout(self) -> Layout | None:
+        """How it is made of matrices; None: it is one `[out, in]` or a convolution."""
+        return None if self.axes is None else Layout.parse(self.axes, out_parts=self.out_parts)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one output row."""
+        """Bytes of one row: of all entries that share a position along the first dimension."""
         return ITEM_BYTES[self.dtype] * math.prod(self.shape[1:])
 
 
 class Shard(BaseModel):
-    """Output rows `first` to `last` (exclusive) of the job's tensor number `tensor`."""
+    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension."""
 
     tensor: int
     first: int
@@ -75,8 +85,9 @@ def cut(
     """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
 
     Patterns whose budgets belong to the whole tensor, updates that look at all of it, and singular values make one
-    shard of it. A tensor that is an earlier one under another name gets no shards unless a budget may give the two
-    different patterns; `shards_by_tensor` finds those of the earlier one.
+    shard of it. Stacked matrices are cut between matrices, and a transposed one is a shard. A tensor that is an earlier
+    one under another name gets no shards unless a budget may give the two different patterns; `shards_by_tensor` finds
+    those of the earlier one.
 
     Args:
         tensors: All tensors of a job.
@@ -110,6 +121,8 @@ def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shar
 
 
 def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+    if tensor.layout is not None:
+        return 1 if tensor.layout.is_stack else tensor.shape[0]
     assert pattern.shard_rows is not None
     aligned = math.lcm(pattern.shard_rows, BLOCK_ROWS)
     return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
@@ -117,7 +130,10 @@ def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
 
 def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
     seen: dict[str, int] = {}
-    return [seen.setdefault(tensor.model_dump_json(exclude={"name"}), number) for number, tensor in enumerate(tensors)]
+    return [
+        seen.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)
+        for number, tensor in enumerate(tensors)
+    ]
 
 
 def result_key(

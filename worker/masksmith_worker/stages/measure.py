@@ -29,8 +29,11 @@ class PreviousGoneError(Exception):
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
     """Make the report of a shard whose result is stored under `key`."""
     shard, rows = work.shard, work.tensor.shape[0]
-    counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS))
-    has_whole_blocks = shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
+    layout = work.tensor.layout
+    counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout)
+    has_whole_blocks = layout is not None or (
+        shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
+    )
     return ShardReport(
         result=key,
         status=solution.status.value,
@@ -101,5 +104,5 @@ def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | No
     weight = (
         load_rows(work.store, tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
     )
-    values = measures.spectrum(weight, solution.mask)
+    values = measures.spectrum(weight, solution.mask, tensor.layout)
     return SpectrumReport(least=values.least, mean=values.mean, most=values.most)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith import ScoresError, scores
+from masksmith.layouts import Layout
 from masksmith_state.blobs.store import BlobStore, statistic_name
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
@@ -42,10 +43,11 @@ def score_shard(work: ShardWork) -> Array:
         CalibrationError: If weights or statistics hold what no score can be made of.
         UploadGoneError: If an upload is gone.
     """
+    scoring = Scoring(work.store, work.tensor, work.specification.scores, work.check)
     try:
-        return Scoring(work.store, work.tensor, work.specification.scores, work.check).rows(
-            work.shard.first, work.shard.last
-        )
+        if work.tensor.layout is not None:
+            return scoring.matrices(work.tensor.layout, work.shard.first, work.shard.last)
+        return scoring.rows(work.shard.first, work.shard.last)
     except ScoresError as error:
         raise CalibrationError(error) from None
 
@@ -81,6 +83,21 @@ class Scoring:
             sums = self._shared(self._column_sums)
             return self._score(first, last, column_sums=sums)
         return self._score(first, last)
+
+    def matrices(self, layout: Layout, first: int, last: int) -> Array:
+        """Give the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
+
+        Statistics that are not of the tensor's own shape are stacked as its matrices are.
+        """
+        weight, statistic = load_rows(self._store, self._tensor, first, last), self._tensor.statistic
+        given, kind = None, None if statistic is None else statistic.name
+        if statistic is not None:
+            span = (first, last) if layout.is_stack or kind in BY_ROW else (0, statistic.shape[0])
+            given = load_rows(self._store, statistic, *span)
+        result: Array = scores.by_layout(
+            layout, self._method.name, weight, given, kind, name=self._tensor.name, **self._options
+        )
+        return result
 
     def _score(self, first: int, last: int, **more: Any) -> Array:
         tensor, method = self._tensor, self._method

@@ -37,6 +37,7 @@ def solve_shard(work: ShardWork, scores: Array, device: str) -> ms.Solution:
         time_limit_s=work.left_s,
         threads=1,
         on_progress=work.on_progress,
+        layout=work.tensor.layout,
     )
 
 

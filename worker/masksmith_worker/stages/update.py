@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import masksmith as ms
+from masksmith.layouts import Layout, default_axes
+from masksmith.updates import admm_by_layout, reconstruct_by_layout
 from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
 from masksmith_wire.updates import UpdateMethod
@@ -35,10 +37,16 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
         UpdateError: If weights or Gram matrix cannot be used.
         UploadGoneError: If an upload is gone.
     """
-    tensor = work.tensor
+    solution, update = _update(work, method, solution)
+    return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), _report(update))
+
+
+def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[ms.Solution, ms.Update]:
+    tensor, shard, pattern = work.tensor, work.shard, work.specification.pattern
     assert tensor.gram is not None
-    weight = load_rows(work.store, tensor, work.shard.first, work.shard.last)
-    gram = load_rows(work.store, tensor.gram)
+    layout = tensor.layout or Layout(default_axes(tensor.shape))
+    weight = load_rows(work.store, tensor, shard.first, shard.last)
+    gram = load_rows(work.store, tensor.gram, *((shard.first, shard.last) if layout.is_stack else ()))
     options: dict[str, Any] = {
         "threads": 1,
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
@@ -46,18 +54,17 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
         **method.options,
     }
     if method.name == "reconstruct":
-        update = ms.reconstruct(weight, solution.mask, gram, **options)
-        return UpdatedShard(solution, to_bytes(update.weight, tensor.dtype), _report(update, None))
+        return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
     solver = work.specification.options.solver
-    pruned = ms.admm(weight, gram, work.specification.pattern, solver=solver, start=solution, **options)
-    return UpdatedShard(pruned.solution, to_bytes(pruned.weight, tensor.dtype), _report(pruned, pruned.solves))
+    pruned = admm_by_layout(layout, weight, gram, pattern, solver=solver, start=start, **options)
+    return pruned.solution, pruned
 
 
-def _report(update: ms.Update, solves: int | None) -> UpdateReport:
+def _report(update: ms.Update) -> UpdateReport:
     return UpdateReport(
         error=update.error,
         masked_error=update.masked_error,
         energy=update.energy,
         update_s=update.stats["update_s"],
-        solves=solves,
+        solves=update.stats.get("solves"),
     )

@@ -1,0 +1,116 @@
+"""Updates of tensors that are made of several matrices, or of a transposed one: each matrix is updated on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from masksmith._errors import UpdateError
+from masksmith._solution import Solution
+from masksmith._solution.matrices import Matrices
+from masksmith._tensors import is_torch
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern
+
+from .admm import admm
+from .reconstruct import reconstruct
+from .update import AdmmUpdate, Update
+
+
+def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **options: Any) -> Update:
+    """Reconstruct each matrix of a tensor, as `reconstruct` does with one.
+
+    Args:
+        layout: How the tensor is made of matrices.
+        weight: The tensor.
+        mask: Bool, of its shape.
+        gram: `[*stack, in, in]`, of the inputs of each matrix.
+        options: Of `reconstruct`.
+
+    Raises:
+        UpdateError: As `reconstruct`, or if the Gram matrices are not stacked as the weight is.
+    """
+    matrices, masks = layout.matrices(weight), layout.matrices(mask)
+    updates = [
+        reconstruct(_contiguous(matrix), _contiguous(own_mask), own_gram, **options)
+        for matrix, own_mask, own_gram in zip(matrices, masks, _grams(layout, weight, gram, options), strict=True)
+    ]
+    updated = _stored(layout.matrices, weight, [update.weight for update in updates])
+    return Update(updated, mask, *_errors(updates), _stats(updates))
+
+
+def admm_by_layout(
+    layout: Layout, weight: Any, gram: Any, pattern: Pattern, *, start: Solution | None = None, **options: Any
+) -> AdmmUpdate:
+    """Find weights and mask of each matrix of a tensor, as `admm` does; fused parts that tiles would cross apart.
+
+    Args:
+        layout: How the tensor is made of matrices.
+        weight: The tensor.
+        gram: `[*stack, in, in]`, of the inputs of each matrix.
+        pattern: What is allowed.
+        start: A solution of the tensor to start from.
+        options: Of `admm`.
+
+    Returns:
+        The update of the tensor; its history is that of the matrix that took the most rounds.
+
+    Raises:
+        UpdateError: As `admm`, or if the Gram matrices are not stacked as the weight is.
+    """
+    tensor = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
+    parts = tensor.split(weight)
+    starts: Sequence[Solution | None] = [None] * len(parts) if start is None else tensor.split_solution(start)
+    grams = _grams(layout, weight, gram, options)
+    repeats = len(parts) // len(grams)
+    updates = [
+        admm(_contiguous(part), grams[number // repeats], pattern, start=starts[number], **options)
+        for number, part in enumerate(parts)
+    ]
+    solution = tensor.join([update.solution for update in updates], options.get("name"))
+    longest = max(updates, key=lambda update: len(update.history))
+    updated = _stored(tensor.split, weight, [update.weight for update in updates])
+    return AdmmUpdate(
+        updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
+        start_error=math.fsum(update.start_error for update in updates),
+    )  # fmt: skip
+
+
+def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:
+    stack = layout.stack_shape(tuple(weight.shape))
+    if tuple(gram.shape[: len(stack)]) != stack or len(gram.shape) != len(stack) + 2:
+        wanted = ", ".join([*map(str, stack), "in, in"])
+        reason = f"gram has shape {list(gram.shape)}, the weight's layout needs [{wanted}]"
+        raise UpdateError(reason, options.get("name"))
+    return list(gram.reshape(layout.count(tuple(weight.shape)), *gram.shape[len(stack) :]))
+
+
+def _stored(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
+    updated = weight.detach().clone() if is_torch(weight) else np.array(weight)
+    for target, part in zip(split(updated), parts, strict=True):
+        target[...] = part
+    return updated
+
+
+def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
+    return (
+        math.fsum(update.error for update in updates),
+        math.fsum(update.masked_error for update in updates),
+        math.fsum(update.energy for update in updates),
+    )
+
+
+def _stats(updates: Sequence[Update]) -> dict[str, Any]:
+    """Add up what counts, and take the rest from the first matrix."""
+    stats = dict(updates[0].stats)
+    for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
+        if key in stats:
+            stats[key] = sum(update.stats[key] for update in updates)
+    return stats
+
+
+def _contiguous(part: Any) -> Any:
+    return part.contiguous() if is_torch(part) else np.ascontiguousarray(part)
