@@ -10,7 +10,7 @@ import numpy as np
 from ._panels import Bools, Duals, Panel, PanelAnswer
 from .kernels.certificate.rows import certify_rows
 from .kernels.certificate.tiles import certify
-from .kernels.certificate.tiles_simd import WIDTH, lanes_for, slot_of
+from .kernels.certificate.tiles_simd import WIDTH, compile_first_pass, slot_width
 from .kernels.jit import COMPILED
 
 NO_FORCED = np.zeros((0, 0), np.int8)
@@ -56,8 +56,8 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
     tiles, rest = np.arange(panel.down * panel.across), panel.down * panel.across
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
-        slot, floor = slot_of(tile.cols), 0.0 if tile.at_most else -np.inf
-        check = lanes_for(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
+        slot, floor = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
+        check = compile_first_pass(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
         rest = check(scores, mask, u, v, tile.row_keep, tile.col_keep, floor, certificate.objective, tiles)
     if rest:
         certify(

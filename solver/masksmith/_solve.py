@@ -15,7 +15,7 @@ from ._problem import Options, Problem
 from ._solution import Solution
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
-from .cuda.placement import note, solve_on_device
+from .cuda.placement import solve_on_device, with_fallback_reason
 from .patterns import Block, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
@@ -182,7 +182,9 @@ class _Call:
                 done += store.tiles(span)
                 self._report(done, total)
         return [
-            made if isinstance(made, Solution) else note(stores[k].solution(solvers[k], self.threads), made)
+            made
+            if isinstance(made, Solution)
+            else with_fallback_reason(stores[k].solution(solvers[k], self.threads), made)
             for k, made in enumerate(on_device)
         ]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith.kernels.column_swaps import priced_columns
+from masksmith.kernels.column_swaps import column_values
 from masksmith.patterns import NM
 
 from .deadline import Deadline
@@ -150,5 +150,5 @@ class _State:
         padded[: min(rows, len(self._x))] = self._x[:rows]
         values = np.empty((self._x.shape[1], len(tiles)))
         keep, at_most = self._pattern.n_out, self._pattern.fill == "at_most"
-        priced_columns(padded, prices, keep, at_most, values, np.empty(keep))
+        column_values(padded, prices, keep, at_most, values, np.empty(keep))
         self._values[:, tiles] = values

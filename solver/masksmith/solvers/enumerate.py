@@ -14,14 +14,14 @@ from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 CHUNK_TILES = 128
 """Tiles in one matrix product: small enough for the cache, and for BLAS not to start threads of its own."""
 
 
 @dataclass(frozen=True)
-class Enumerate(RefusingBySize):
+class Enumerate(LimitedBySize):
     """Score all masks of a 4x4 tile by one matrix product and take the first of the best.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless

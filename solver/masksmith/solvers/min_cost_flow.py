@@ -14,7 +14,7 @@ from masksmith.patterns import TileSpec
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
 from ._duals.integers import Integers
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
     int(status)
@@ -23,7 +23,7 @@ _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
 
 
 @dataclass(frozen=True)
-class MinCostFlow(RefusingBySize):
+class MinCostFlow(LimitedBySize):
     """Cost-scaling push-relabel on `rows -> columns` with an arc of capacity 1 and cost `-w` an entry.
 
     Exact fill: rows supply their budget and columns demand theirs. At-most: one more node takes what rows do not use

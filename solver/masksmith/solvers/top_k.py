@@ -12,11 +12,11 @@ from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels.selection.top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
 
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 
 @dataclass(frozen=True)
-class TopK(RefusingBySize):
+class TopK(LimitedBySize):
     """Keep the n largest entries of every group of m: exact for patterns that separate.
 
     The n-th largest score `u` proves it: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual

@@ -12,7 +12,7 @@ import torch
 
 from masksmith._panels import Panel, PanelAnswer, to_tiles
 from masksmith.patterns import TileSpec
-from masksmith.solvers.base import Parallelism, RefusingBySize
+from masksmith.solvers.base import LimitedBySize, Parallelism
 
 CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
 """Entries of a chunk: enough to drown the overhead of a torch call, few enough for the caches."""
@@ -20,7 +20,7 @@ CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
 Tensor = torch.Tensor
 
 
-class TorchSolver(RefusingBySize, ABC):
+class TorchSolver(LimitedBySize, ABC):
     """What approximations in torch share: they solve tiles in chunks, and search for no forced entries."""
 
     device: str | None
