@@ -12,7 +12,7 @@ from ._panels import Bools, Matrix
 from .patterns import Axis
 
 View = Literal["channels-last", "flat"]
-"""Matrix form of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or flat: `[out, in * prod(kernel)]`."""
+"""Matrix form of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or (flat) as stored in memory."""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
