@@ -24,7 +24,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Search:
+class _ThresholdState:
     """The state of the radix selection of the threshold.
 
     Attributes:
@@ -56,14 +56,14 @@ class EntryThreshold:
         self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
         self._room = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
 
-    def measure(self, scores: Any, state: _Search | None, name: str) -> Doubles:
+    def measure(self, scores: Any, state: _ThresholdState | None, name: str) -> Doubles:
         """Count scores by the next 16 bits; return the values that occur, followed by their counts."""
-        search = state or _Search(self._bits - 16)
+        selection = state or _ThresholdState(self._bits - 16)
         counts, word = np.zeros(BINS, np.int64), self._word
         scanned, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
         rows = scanned.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
         sign = word((1 << (self._bits - 1)) - 1)
-        count(rows.view(word), word(search.prefix_mask), word(search.prefix), sign, word(search.shift), counts)
+        count(rows.view(word), word(selection.prefix_mask), word(selection.prefix), sign, word(selection.shift), counts)
         values = np.flatnonzero(counts)
         return np.concatenate([values, counts[values]]).astype(np.float64)
 
@@ -74,21 +74,23 @@ class EntryThreshold:
             counts[values.astype(np.int64)] += times.astype(np.int64)
         return counts.astype(np.float64)
 
-    def decide(self, layers: Mapping[str, Doubles], state: _Search | None) -> _Search | Decision:
+    def decide(self, layers: Mapping[str, Doubles], state: _ThresholdState | None) -> _ThresholdState | Decision:
         """Select the next 16 bits of the threshold; after the last ones, decide how much each layer keeps."""
-        search = state or _Search(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
+        selection = state or _ThresholdState(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
         # [n]: scores of each layer that are at least (16 bits) n.
         least = {
-            name: search.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
+            name: selection.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
         }
         kept = sum(np.maximum(least[name], floor) for name, floor in self._floors.items())
         place = int(np.flatnonzero(np.asarray(kept) >= self._room).max(initial=0))
-        above = {name: int(reached[place + 1]) if place + 1 < BINS else search.above[name]
+        above = {name: int(reached[place + 1]) if place + 1 < BINS else selection.above[name]
                  for name, reached in least.items()}  # fmt: skip
-        if search.shift == 0:
+        if selection.shift == 0:
             return self._distribute(above, {name: int(reached[place]) for name, reached in least.items()})
-        bits = (BINS - 1) << search.shift
-        return _Search(search.shift - 16, search.prefix_mask | bits, search.prefix | (place << search.shift), above)
+        bits = (BINS - 1) << selection.shift
+        return _ThresholdState(
+            selection.shift - 16, selection.prefix_mask | bits, selection.prefix | (place << selection.shift), above
+        )
 
     def _distribute(self, above: Mapping[str, int], reached: Mapping[str, int]) -> Decision:
         kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}

@@ -15,7 +15,7 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import infeasible_message, kernel_budget
 
 from .certificate.tiles import THREADS, compile_certificate
-from .dual_ascent.schedule import NO_INDEX, DualAscent, State
+from .dual_ascent.schedule import NO_INDEX, DeviceResults, DualAscent
 from .launcher import Launcher
 from .shortest_paths.panel import compile_path_kernel, scratch_sizes
 
@@ -71,7 +71,7 @@ class Band:
     def __post_init__(self) -> None:
         self.device = Launcher(self.scores.device)
         self.element = {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(self.scores.dtype, "float32")
-        self.state = State.new(self.device, self.down, self.across, self.tile)
+        self.state = DeviceResults.new(self.device, self.down, self.across, self.tile)
         if self.start is not None:
             self.state.row_duals.copy_(self.start[0])
             self.state.col_duals.copy_(self.start[1])

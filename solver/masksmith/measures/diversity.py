@@ -17,7 +17,7 @@ from masksmith.patterns import NM, PatternError, TileSpec, parse
 MAX_STEPS = 10_000_000
 """Transitions beyond which the exact count would take more than about 5 s; the asymptotic formula is used then."""
 
-State = tuple[int, ...]
+ColumnCounts = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def diversity(pattern: NM | str) -> Diversity:
     tile = rule.tile
     published = _log2_published(tile)
     if _steps(tile) <= MAX_STEPS:
-        found = _count(tile)
-        return Diversity(tile.rows, tile.cols, found, math.log2(found), "exact", published)
+        count = _count(tile)
+        return Diversity(tile.rows, tile.cols, count, math.log2(count), "exact", published)
     method: Literal["lower bound", "asymptotic"] = "lower bound" if tile.at_most else "asymptotic"
     return Diversity(tile.rows, tile.cols, None, _log2_asymptotic(tile), method, published)
 
@@ -78,9 +78,9 @@ def _count(tile: TileSpec) -> int:
             math.comb(tile.cols, kept) for kept in range(0 if tile.at_most else tile.row_keep, tile.row_keep + 1)
         )
     tile = _smallest(tile)
-    layer: dict[State, int] = {(*[0] * tile.col_keep, tile.cols): 1}
+    layer: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
-        below: dict[State, int] = {}
+        below: dict[ColumnCounts, int] = {}
         for state, ways in layer.items():
             for after, choices in _rows(state, tile.row_keep, tile.at_most):
                 below[after] = below.get(after, 0) + ways * choices
@@ -88,10 +88,10 @@ def _count(tile: TileSpec) -> int:
     return sum(layer.values())
 
 
-def _rows(state: State, keep: int, at_most: bool) -> Iterator[tuple[State, int]]:
+def _rows(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
     """Yield the states after one row and their multiplicities; `state[r]` columns may keep r more entries."""
 
-    def choose(level: int, left: int, after: list[int], ways: int) -> Iterator[tuple[State, int]]:
+    def choose(level: int, left: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
         if level == 0:
             if left == 0 or at_most:
                 yield tuple(after), ways

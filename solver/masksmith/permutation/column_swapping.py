@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from masksmith.kernels.column_swaps import descend, refresh, swap
 
-from .deadline import Deadline
+from .time_limit import TimeLimit
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -45,10 +45,10 @@ class _Chunk:
         for group in groups:
             refresh(self.x, self.order, int(group), self.keep, *self._tables)
 
-    def descend(self, deadline: Deadline) -> None:
-        """Swap columns up to a local optimum, or until the deadline."""
+    def descend(self, limit: TimeLimit) -> None:
+        """Swap columns up to a local optimum, or until the limit."""
         limits = (self.least, SWAPS_PER_CHECK)
-        while not deadline.passed():
+        while not limit.passed():
             if descend(self.x, self.order, self.places, self.keep, *self._tables, *limits) < SWAPS_PER_CHECK:
                 return
 
@@ -69,7 +69,7 @@ class _Chunk:
         self.refresh(changed)
 
 
-def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Deadline) -> Ints:
+def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLimit) -> Ints:
     """Search for a column order with a high score under n:m along the rows.
 
     Args:
@@ -79,7 +79,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Dead
         escapes: Number of random perturbations of a local optimum (one in ten is a round over all chunks, if there are
             several).
         seed: Seed of the random choices.
-        deadline: Time limit.
+        limit: Time limit.
 
     Returns:
         The columns in their new order, `[columns]`.
@@ -90,16 +90,16 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Dead
     generator = np.random.default_rng(seed)
     width = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
     if len(order) // m <= width:
-        return _escape(_Chunk(x, order, m, keep), escapes, generator, deadline)[:columns]
+        return _escape(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
     for _ in range(1 + escapes // 10):
-        _round(x, order, m, keep, generator.permutation(len(order) // m), width, deadline)
+        _round(x, order, m, keep, generator.permutation(len(order) // m), width, limit)
     return order[:columns]
 
 
-def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, deadline: Deadline) -> None:
+def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, limit: TimeLimit) -> None:
     """Descend in chunks of `width` random groups each."""
     for first in range(0, len(groups), width):
-        if deadline.passed():
+        if limit.passed():
             return
         places = (groups[first : first + width, None] * m + np.arange(m)).ravel()
         columns = order[places]
@@ -107,18 +107,18 @@ def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, 
         local = np.full(len(places), -1, np.int64)
         local[columns >= 0] = np.arange(len(real))
         chunk = _Chunk(np.ascontiguousarray(x[:, real]), local, m, keep)
-        chunk.descend(deadline)
+        chunk.descend(limit)
         order[places] = np.where(chunk.order >= 0, real[chunk.order], -1)
 
 
-def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, deadline: Deadline) -> Ints:
-    chunk.descend(deadline)
+def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:
+    chunk.descend(limit)
     best, order = chunk.score, chunk.order.copy()
     for _ in range(escapes):
-        if deadline.passed():
+        if limit.passed():
             break
         chunk.perturb(generator)
-        chunk.descend(deadline)
+        chunk.descend(limit)
         if chunk.score > best:
             best, order = chunk.score, chunk.order.copy()
         else:

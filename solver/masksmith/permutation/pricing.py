@@ -13,7 +13,7 @@ from masksmith._solve import solve
 from masksmith.kernels.column_swaps import column_values
 from masksmith.patterns import NM
 
-from .deadline import Deadline
+from .time_limit import TimeLimit
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ PATIENCE = 10
 """Consecutive steps without an accepted swap after which a search along one axis ends."""
 
 
-def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, deadline: Deadline) -> Ints:
+def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, limit: TimeLimit) -> Ints:
     """Search for a column order with a high score under a transposable pattern.
 
     Each step tries the most promising swaps between disjoint pairs of tile columns, and accepts those that increase the
@@ -40,7 +40,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, d
         rounds: Number of random divisions of wide layers into chunks.
         steps: Maximum number of steps (per chunk); None for no limit.
         seed: Seed of the divisions.
-        deadline: Time limit.
+        limit: Time limit.
 
     Returns:
         The columns in their new order, `[columns]`.
@@ -51,16 +51,16 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, d
     width = max(2, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m))))
     if tiles <= width:
         places = order[: tiles * pattern.m].copy()
-        order[places] = places[_descend(x[:, places], pattern, steps, deadline)]
+        order[places] = places[_descend(x[:, places], pattern, steps, limit)]
         return order
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
         shuffled = generator.permutation(tiles)
         for first in range(0, tiles, width):
-            if deadline.passed():
+            if limit.passed():
                 return order
             places = _places(np.sort(shuffled[first : first + width]), pattern.m, columns)
-            order[places] = order[places][_descend(x[:, order[places]], pattern, steps, deadline)]
+            order[places] = order[places][_descend(x[:, order[places]], pattern, steps, limit)]
     return order
 
 
@@ -69,13 +69,13 @@ def _places(tiles: Ints, m: int, columns: int) -> Ints:
     return places[places < columns]
 
 
-def _descend(x: Doubles, pattern: NM, steps: int | None, deadline: Deadline) -> Ints:
-    if x.shape[1] == 0 or deadline.passed():
+def _descend(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
+    if x.shape[1] == 0 or limit.passed():
         return np.arange(x.shape[1])
     state, failed_steps = _State(x, pattern), 0
     for _ in itertools.count() if steps is None else range(steps):
         pairs = state.propose()
-        if not pairs or failed_steps == PATIENCE or deadline.passed():
+        if not pairs or failed_steps == PATIENCE or limit.passed():
             break
         failed_steps = 0 if state.attempt(pairs) else failed_steps + 1
     return state.order

@@ -15,8 +15,8 @@ from masksmith._tensors import is_torch
 from masksmith.patterns import NM, Axis, PatternError, parse
 
 from . import column_swapping, pricing
-from .deadline import Deadline
 from .permutation import Permutation
+from .time_limit import TimeLimit
 
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ def permute(
             not divide into whole groups.
         ScoresError: As `solve` raises it.
     """
-    began, deadline = time.monotonic(), Deadline(time_limit_s)
+    began, limit = time.monotonic(), TimeLimit(time_limit_s)
     rule = _rule(pattern)
     axes = _axes(rule, axis)
     before = solve(scores, rule, name=name)
@@ -75,12 +75,12 @@ def permute(
         start = kept
         for each in axes:
             steps = None if len(axes) == 1 else STEPS
-            order = _search(_take(array, orders), rule, each, (effort, steps, seed), deadline)
+            order = _search(_take(array, orders), rule, each, (effort, steps, seed), limit)
             trial = orders | {each: orders[each][order]}
             objective = solve(_take(array, trial), rule).objective
             if objective > kept:
                 orders, kept = trial, objective
-        if len(axes) == 1 or kept <= start * (1 + MIN_GAIN) or deadline.passed():
+        if len(axes) == 1 or kept <= start * (1 + MIN_GAIN) or limit.passed():
             break
     after = before if kept == before.objective else solve(_like(_take(array, orders), scores), rule, name=name)
     lost_unstructured = before.total_score - _kept_unstructured(array, rule)
@@ -89,7 +89,7 @@ def permute(
     efficacy = gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
     return Permutation(
         orders["in"], orders["out"], after, before.objective, after.objective, efficacy,
-        time.monotonic() - began, deadline.cut_short,
+        time.monotonic() - began, limit.cut_short,
     )  # fmt: skip
 
 
@@ -120,18 +120,18 @@ def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
             raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are no multiple of {m}")
 
 
-def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], deadline: Deadline) -> Ints:
+def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], limit: TimeLimit) -> Ints:
     """Search with the channels as columns of a matrix, `[prod(kernel) * other channels, channels]`."""
     (effort, steps, seed), view = limits, _columns(array, axis)
     if rule.transposable:
         transposed = rule if axis == "in" else _transposed(rule)
-        return pricing.search(view, transposed, 1 + effort // 10, steps, seed, deadline)
+        return pricing.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
     whole = view.shape[1] // rule.m * rule.m if rule.ragged == "dense" else view.shape[1]
     if whole:
         # One scale for all entries: swaps are compared in float32.
         scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
-        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, deadline)
+        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, limit)
     return order
 
 

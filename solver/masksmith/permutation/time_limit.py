@@ -6,7 +6,7 @@ import math
 import time
 
 
-class Deadline:
+class TimeLimit:
     """A time limit, and whether it ended the search (`cut_short`)."""
 
     def __init__(self, limit_s: float | None = None) -> None:

@@ -86,7 +86,7 @@ def admm(
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):
-        search = _Search(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
+        search = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
         first = search.solve(search.target**2, None) if start is None else start
         history, last = search.run(first, penalty, max_rounds, on_progress)
         refitted = [refit(operands, read_mask(solution.mask, operands), solution.mask) for solution in (first, last)]
@@ -107,7 +107,7 @@ def admm(
     )  # fmt: skip
 
 
-class _Search:
+class _AdmmRounds:
     """The ADMM rounds, with inputs scaled to `diag(H) = 1`.
 
     Attributes:

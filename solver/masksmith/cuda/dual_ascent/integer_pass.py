@@ -48,8 +48,8 @@ def compile_integer_pass(shape: Shape) -> Any:
     """Compile the pass; launch it with one block of `(lanes, lines)` threads for every `lanes` tiles.
 
     Arguments: `scores` [height, width]; `order`, of which `count[0]` tiles are solved; `mask`, `row_duals`, `col_duals`
-    as in `schedule.State`, written; `unsolved`, `unsolved_count`: indices of unsolved tiles, appended; `invalid[0]`:
-    lowered to the flat index of the first invalid score.
+    as in `schedule.DeviceResults`, written; `unsolved`, `unsolved_count`: indices of unsolved tiles, appended;
+    `invalid[0]`: lowered to the flat index of the first invalid score.
     """
     peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)

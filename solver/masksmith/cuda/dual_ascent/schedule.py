@@ -21,7 +21,7 @@ FORCED_SWEEPS = 8
 
 
 @dataclass(frozen=True)
-class State:
+class DeviceResults:
     """Results of the kernels, on the device.
 
     Attributes:
@@ -40,7 +40,7 @@ class State:
     flags: torch.Tensor
 
     @classmethod
-    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> State:
+    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> DeviceResults:
         """Allocate results with empty masks and zero duals."""
         tiles = down * across
         return cls(
@@ -71,7 +71,7 @@ class DualAscent:
     element: str
     tile: TileSpec
     across: int
-    state: State
+    state: DeviceResults
 
     def run(self, order: torch.Tensor, forced: torch.Tensor, warm: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Queue all passes for the tiles in `order`; the tiles in `forced` only get initial duals.
