@@ -1,9 +1,9 @@
-"""masksmith: the best sparsity mask that a pattern allows, and the proof that it is the best.
+"""masksmith: sparsity masks that keep the most score a pattern allows, with a proof of optimality.
 
     import masksmith as ms
     solution = ms.solve(ms.magnitude(weight), "transposable 8:16")
 
-Names are loaded when first used, so that `masksmith.patterns` costs nothing but the standard library.
+Names are loaded at first use, so that `masksmith.patterns` imports only the standard library.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ MasksmithError
 ├── PatternError(ValueError)      the pattern is malformed or does not fit the shape
 ├── ScoresError(ValueError)       a score is NaN, infinite, negative, or the tensor is empty
 ├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
-├── SolverError(ValueError)       the solver cannot do what is asked of it
-├── UpdateError(ValueError)       weight, mask and Gram matrix do not fit, or determine no update
-└── VerificationError             a solver returned a mask outside the pattern: a bug, never a user's fault
+├── SolverError(ValueError)       the solver does not support this pattern or option
+├── UpdateError(ValueError)       weight, mask and Gram matrix do not match, or determine no update
+└── VerificationError             a solver returned a mask that violates the pattern: a bug, never a usage error
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .patterns.errors import MasksmithError as MasksmithError
 
 
 class ScoresError(MasksmithError, ValueError):
-    """The scores hold a value that no importance can have; the message names tensor, value and index.
+    """A score is NaN, infinite or negative, or the tensor is invalid; the message names tensor, value and index.
 
     Attributes:
-        reason: What is wrong, such as `NaN`.
-        index: Where, in the tensor's own shape; None when the tensor as a whole is at fault.
+        reason: Description of the error, such as `NaN`.
+        index: Index of the score in the tensor; None if the tensor as a whole is invalid.
     """
 
     def __init__(self, reason: str, index: tuple[int, ...] | None = None, name: str | None = None) -> None:
@@ -48,15 +48,15 @@ class InfeasibleError(MasksmithError, ValueError):
 
 
 class SolverError(MasksmithError, ValueError):
-    """The solver does not support this pattern or option; the message says which one does."""
+    """The solver does not support this pattern or option; the message names one that does."""
 
 
 class UpdateError(MasksmithError, ValueError):
-    """A weight cannot be updated; the message names the tensor and what is at fault.
+    """A weight cannot be updated; the message names the tensor and the reason.
 
     Attributes:
-        reason: What is wrong.
-        row: The weight's row that it is wrong for, where it is one.
+        reason: Description of the error.
+        row: Row of the weight that caused it, if it was a single row.
     """
 
     def __init__(self, reason: str, name: str | None = None, row: int | None = None) -> None:
@@ -68,9 +68,9 @@ class UpdateError(MasksmithError, ValueError):
 
 
 class VerificationError(MasksmithError):
-    """A mask outside its pattern; raised when a solver breaks its contract."""
+    """A solver returned a mask that violates the pattern."""
 
 
 def sums_overflow(name: str | None) -> ScoresError:
-    """Make the error for scores that are finite, but not their sum."""
+    """Return the error for finite scores whose sum is not finite."""
     return ScoresError("the sum of the scores exceeds float64; scale them down", name=name)

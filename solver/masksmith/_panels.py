@@ -1,7 +1,6 @@
-"""Panels: rectangles of whole tiles, small enough for a cache and independent of each other.
+"""Panels: rectangles of whole tiles, independent of each other and small enough for a cache.
 
-A tensor is cut into panels that stream through solver, certificate and output one after the other; no copy of the
-tensor is ever made, only of the panel at hand.
+A tensor is processed panel by panel: solver, certificate, output. Only the current panels are copied, never the tensor.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ class Panel:
     Attributes:
         scores: `[down * tile.rows, across * tile.cols]`, finite and non-negative, rows contiguous, float32 or float64.
         tile: Size and budgets of its tiles.
-        forced: Per entry `KEEP`, `FREE` or `DROP`; None when every entry is free.
-        start_duals: Row and column duals to start from (shapes as in `PanelAnswer`), or None.
-        output: Buffer that a solver may write its mask to, which saves a copy; shape of the scores, not initialised.
+        forced: Per entry `KEEP`, `FREE` or `DROP`; None if every entry is free.
+        start_duals: Initial row and column duals (shapes as in `PanelAnswer`), or None.
+        output: Uninitialised buffer of the scores' shape; a solver may write its mask there, which saves a copy.
     """
 
     scores: Matrix
@@ -51,22 +50,22 @@ class Panel:
         return int(self.scores.shape[1]) // self.tile.cols
 
     def tiles(self) -> tuple[npt.NDArray[np.generic], Forced | None]:
-        """Give copies of scores and forced entries by tile: `[down * across, tile.rows, tile.cols]`."""
+        """Return copies of scores and forced entries by tile: `[down * across, tile.rows, tile.cols]`."""
         forced = None if self.forced is None else cast("Forced", to_tiles(self.forced, self.tile))
         return to_tiles(self.scores, self.tile), forced
 
 
 @dataclass(frozen=True, slots=True)
 class PanelAnswer:
-    """What a solver makes of a panel.
+    """A solver's result for a panel.
 
     Attributes:
         mask: `[down * tile.rows, across * tile.cols]`, True = kept.
         row_duals: `[down, across, tile.rows]` float64, the duals of the row budgets.
-        col_duals: `[down, across, tile.cols]` float64, likewise for columns; all zero for separable tiles.
+        col_duals: `[down, across, tile.cols]` float64, the duals of the column budgets; zero for separable tiles.
 
-    Complementary slackness of an optimum: kept entries have `score >= row + col`, dropped ones `<=`; at-most budgets
-    have non-negative duals, zero where the budget is not used up.
+    Complementary slackness at an optimum: kept entries have `score >= row + col`, dropped ones `<=`; at-most budgets
+    have non-negative duals, zero where the budget is not full.
     """
 
     mask: Bools
@@ -75,14 +74,14 @@ class PanelAnswer:
 
     @classmethod
     def of_tiles(cls, panel: Panel, mask: Bools, row_duals: Duals, col_duals: Duals) -> PanelAnswer:
-        """Put together what was found tile by tile: masks `[T, R, C]`, duals `[T, R]` and `[T, C]`."""
+        """Build the result from masks `[T, R, C]` and duals `[T, R]` and `[T, C]` of single tiles."""
         shape = (panel.down, panel.across)
         u, v = row_duals.reshape(*shape, panel.tile.rows), col_duals.reshape(*shape, panel.tile.cols)
         return cls(cast("Bools", from_tiles(mask, *shape)), u, v)
 
 
 def has_tiles(pattern: Pattern) -> TypeGuard[TilePattern]:
-    """Whether a pattern's pieces are tiles; cheaper than `isinstance`, which computes every property of a protocol."""
+    """Return whether a pattern has tiles; cheaper than `isinstance`, which computes every property of a protocol."""
     return hasattr(pattern, "tile")
 
 
@@ -94,7 +93,7 @@ def to_tiles(matrix: npt.NDArray[np.generic], tile: TileSpec) -> npt.NDArray[np.
 
 
 def from_tiles(tiles: npt.NDArray[np.generic], down: int, across: int) -> npt.NDArray[np.generic]:
-    """Undo `to_tiles`."""
+    """Rearrange tiles `[down * across, R, C]` to a panel matrix `[down * R, across * C]`, the inverse of `to_tiles`."""
     _, rows, cols = tiles.shape
     cut = tiles.reshape(down, across, rows, cols).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(cut).reshape(down * rows, across * cols)

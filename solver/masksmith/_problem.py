@@ -1,4 +1,4 @@
-"""One tensor, its pattern and what else is asked of its mask: the grid of pieces, and every check, on any device."""
+"""The problem of one tensor: scores, pattern, options, the grid of pieces, and all checks, for any device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .patterns import Axis, Pattern, TileSpec
 
 @dataclass(frozen=True)
 class Options:
-    """What a solve is asked beyond scores and pattern; masks and weight have the scores' shape."""
+    """Options of a solve, as in `solve`; masks and weight have the scores' shape."""
 
     must_keep: Any = None
     must_drop: Any = None
@@ -30,32 +30,32 @@ class Options:
 
 
 class Problem:
-    """Scores under a pattern. Where panels are stored, and how they are solved, is left to the device.
+    """Scores under a pattern, independent of the device that solves it.
 
     Args:
         scores: The tensor.
-        pattern: What is allowed.
+        pattern: Pattern of allowed masks.
         options: Forced entries, warm start, hysteresis, view.
-        name: What messages call the tensor.
+        name: Name of the tensor in error messages.
 
     Attributes:
-        source: Reads the scores as rows of a matrix.
-        grid: The pieces that cover that matrix.
-        down, across: Pieces that are solved; under `dense` those of the edge are not.
-        height, width: Matrix rows and columns that these pieces cover, padding included.
-        must_keep, must_drop, start: Read those masks; None where there is none.
+        source: Reader of the scores as rows of a matrix.
+        grid: The grid of pieces (tiles, blocks, ...) that covers the matrix.
+        down, across: Numbers of pieces that are solved; under `dense`, edge pieces are not.
+        height, width: Matrix rows and columns covered by these pieces, padding included.
+        must_keep, must_drop, start: Readers of these masks, or None.
 
     Raises:
-        ScoresError: If the tensor is empty, of a dtype that holds no scores, or another argument's shape differs.
+        ScoresError: If the tensor is empty or its dtype not supported, or if the shape of a mask or weight differs.
         PatternError: If the pattern does not fit the shape.
-        SolverError: If the view is unknown, or an option does not go with the pattern.
+        SolverError: If the view is unknown, or the pattern does not support an option.
     """
 
     def __init__(self, scores: Any, pattern: Pattern, options: Options | None = None, name: str | None = None) -> None:
         self.scores, self.pattern, self.name = scores, pattern, name
         self.options = options = options or Options()
         self._tile = pattern.tile if has_tiles(pattern) else None
-        self._refuse_options()
+        self._check_options()
         self.axis: Axis = pattern.axis if self.has_tiles else "in"
         self.source = MatrixReader(scores, self.axis, name, options.view)
         self.grid = grid = pattern.grid(self.source.shape)
@@ -71,12 +71,12 @@ class Problem:
 
     @property
     def has_tiles(self) -> bool:
-        """Whether pieces are tiles, solved on their own; else the tensor is one problem."""
+        """Whether pieces are tiles, which are solved independently; else the budget belongs to the whole tensor."""
         return self._tile is not None
 
     @property
     def tile(self) -> TileSpec:
-        """Size and budgets of a tile, under a pattern that has tiles."""
+        """Size and budgets of a tile; only for patterns with tiles."""
         assert self._tile is not None
         return self._tile
 
@@ -87,15 +87,15 @@ class Problem:
 
     @property
     def bonus(self) -> float:
-        """What entries of the warm start count more, in score units."""
+        """Score added to entries kept in the warm start."""
         return self.options.hysteresis if self.start is not None else 0.0
 
     def rows(self, first: int, last: int) -> tuple[Matrix, float]:
-        """Read matrix rows of the scores, and their sum; raises as `checked_rows` does."""
+        """Read matrix rows of the scores, and their sum; raises like `checked_rows`."""
         return checked_rows(self.source, first, last)
 
     def start_duals(self, first: int, last: int) -> tuple[Duals, Duals] | None:
-        """Give the duals of an earlier solution for rows of tiles, if it has those of such tiles."""
+        """Return the warm start's duals of tile rows `first` to `last`, or None if it has none of these shapes."""
         start = self.options.warm_start
         if not isinstance(start, Solution) or start.duals is None:
             return None
@@ -106,12 +106,12 @@ class Problem:
         return u[first:last], v[first:last]
 
     def contradiction(self, row: int, col: int) -> InfeasibleError:
-        """Make the error for an entry of the matrix that must be both kept and dropped."""
+        """Return the error for an entry of the matrix that must be both kept and dropped."""
         tile = (row // self.tile.rows, col // self.tile.cols)
         return InfeasibleError("an entry is in must_keep and in must_drop", tile, self.name)
 
     def broken_tile(self, down: int, across: int) -> VerificationError:
-        """Make the error for a tile of a solver's mask that breaks its pattern, or a forced entry."""
+        """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
         return VerificationError(
             f"{self.name or 'scores'}: the solver's mask breaks {self.pattern} in tile [{down}, {across}]; please "
             "report this"
@@ -119,20 +119,20 @@ class Problem:
 
     @contextmanager
     def named(self, first: int) -> Iterator[None]:
-        """Name tensor and tile, as the whole tensor counts them, of an error in tile rows that begin at `first`."""
+        """Add the tensor's name, and the tile's index in the whole tensor, to errors from tile rows `first` and on."""
         try:
             yield
         except InfeasibleError as error:
             tile = None if error.tile is None else (first + error.tile[0], error.tile[1])
             raise InfeasibleError(error.reason, tile, self.name) from None
 
-    def _refuse_options(self) -> None:
+    def _check_options(self) -> None:
         if self.has_tiles:
             return
         for option in ("must_keep", "must_drop", "warm_start", "keep_duals"):
             value = getattr(self.options, option)
             if value is not None and value is not False:
-                raise SolverError(f"{option} does not go with {self.pattern}: only n:m patterns take it")
+                raise SolverError(f"{option} is not supported by {self.pattern}: only n:m patterns support it")
 
     def _check_weight(self) -> None:
         weight = self.options.weight
@@ -151,15 +151,15 @@ class Problem:
 
 
 def checked_rows(source: MatrixReader, first: int, last: int) -> tuple[Matrix, float]:
-    """Read matrix rows of scores, and their sum.
+    """Read and check matrix rows of scores, and return them with their sum.
 
     Raises:
-        ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold the sum.
+        ScoresError: At the first NaN, infinite or negative score, or if the sum overflows float64.
     """
     rows = source.rows(first, last)
-    bad, total = scan(rows)
-    if bad >= 0:
-        raise source.bad_score(first * rows.shape[1] + bad, float(rows.flat[bad]))
+    invalid, total = scan(rows)
+    if invalid >= 0:
+        raise source.bad_score(first * rows.shape[1] + invalid, float(rows.flat[invalid]))
     if math.isinf(total):
         raise sums_overflow(source.name)
     return rows, total

@@ -1,4 +1,4 @@
-"""The one verb: find the allowed mask that keeps the most score, and prove it."""
+"""`solve` and `solve_many`: the allowed mask that keeps the most score, with a proof of optimality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
-from .cuda.placement import note, solve_on_device
+from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, default_axes
 from .patterns import Block, Pattern, PatternError, parse
 from .solvers import by_name
@@ -47,30 +47,30 @@ def solve(
 ) -> Solution:
     """Find the allowed mask that keeps the most score.
 
-    Maximises `sum(mask * scores)` over the masks of `pattern`. Every solution is verified, its objective summed anew in
-    float64, and bounded by duals, whichever solver made it.
+    Maximises `sum(mask * scores)` over the masks of `pattern`. For every solver, the mask is verified, its objective
+    summed again in float64, and bounded by its duals.
 
     Args:
         scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor.
-        pattern: What is allowed, such as `"transposable 8:16"`.
-        solver: How, such as `ms.Exact()` or `"exact"`; the best one for pattern and size unless given.
-        warm_start: An earlier `Solution`, whose duals, if kept, save time, or a mask of the same shape (for
+        pattern: Pattern of allowed masks, such as `"transposable 8:16"`.
+        solver: Solver, such as `ms.Exact()` or `"exact"`; by default the best one for the pattern.
+        warm_start: An earlier `Solution`, whose duals, if kept, are initial values, or a mask of the same shape (for
             `hysteresis`).
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
-        hysteresis: Bonus, in score units, for entries of `warm_start`; the proof is for the shifted scores.
-        time_limit_s: Seconds after which tiles not yet solved get any allowed mask.
-        threads: Tiles solved side by side; all cores unless given.
-        keep_duals: Whether the solution carries its duals, for warm starts or a check of the proof elsewhere.
-        on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
-        name: What messages call the tensor.
+        hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
+        time_limit_s: Seconds after which unsolved tiles get an arbitrary allowed mask.
+        threads: Number of threads or processes; by default all cores.
+        keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
+        on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
+        name: Name of the tensor in error messages.
         view: How a convolution `[out, in, kh, kw]` becomes a matrix: `channels-last`, with groups along its input
-            channels as hardware wants them, or `flat`, `[out, in * kh * kw]` in the order of its bytes.
-        weight: The weight itself, of the scores' shape: the solution then carries it `pruned`, and the mask `packed`;
-            on a CUDA device both are written while the mask is proved.
+            channels as hardware requires, or `flat`, `[out, in * kh * kw]` in memory order.
+        weight: The weight, of the scores' shape: the solution then has it `pruned`, and the mask `packed`; on a CUDA
+            device both are written by the certificate kernel.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution: such as `"in out"`
-            for a transposed one, or `"stack out in"` for stacked experts, each of which has tiles and budgets of its
-            own. The pattern's dimensions are those of the matrices.
+            for a transposed one, or `"stack out in"` for stacked experts, each of which has its own tiles and budgets.
+            The pattern's dimensions are those of the matrices.
 
     Returns:
         The mask with its objective and an upper bound on any mask's objective.
@@ -79,11 +79,11 @@ def solve(
         PatternError: If the pattern is malformed or does not fit the shape.
         ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, or the tensor is empty.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        SolverError: If the solver cannot do what is asked of it.
+        SolverError: If the solver does not support the pattern or an option.
     """
     _check_hysteresis(hysteresis)
     if hysteresis > 0 and warm_start is None:
-        raise SolverError("hysteresis rewards entries of warm_start; give one")
+        raise SolverError("hysteresis requires a warm_start")
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
     tensor = _Tensor.of(call, scores, _pattern(pattern), options, _layout(layout), name)
@@ -104,35 +104,35 @@ def solve_many(
     view: View = "channels-last",
     layout: Mapping[str, Layout | str] | None = None,
 ) -> dict[str, Solution]:
-    """Solve many tensors, the tiles of all of them side by side.
+    """Solve many tensors, with the tiles of all of them in parallel.
 
-    A tensor that comes under several names, as tied weights do, is solved once; all its names get the one solution.
+    Equal tensors, such as tied weights, are solved once and share the solution.
 
     Args:
         scores: Tensors by name.
-        pattern: What is allowed in each; or a pattern for each name, as `allocate` gives.
-        solver: How; the best one for pattern and size unless given.
-        warm_start: Earlier solutions or masks by name; tensors without one start afresh.
-        hysteresis: Bonus, in score units, for entries of the warm starts.
-        time_limit_s: Seconds, for all tensors together, after which tiles not yet solved get any allowed mask.
-        threads: Tiles solved side by side; all cores unless given.
-        keep_duals: Whether the solutions carry their duals.
-        on_progress: Called with (tiles done, tiles in all) after each panel; what it raises stops the solve.
+        pattern: One pattern for all tensors, or a pattern for each name, as `allocate` returns.
+        solver: Solver; by default the best one for each pattern.
+        warm_start: Earlier solutions or masks by name; may lack names.
+        hysteresis: Bonus, in score units, for entries kept in the warm starts.
+        time_limit_s: Seconds, for all tensors together, after which unsolved tiles get an arbitrary allowed mask.
+        threads: Number of threads or processes; by default all cores.
+        keep_duals: Whether the solutions have duals.
+        on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
         view: How convolutions become matrices, as in `solve`.
         layout: How tensors are made of matrices, by name, as in `solve`.
 
     Raises:
-        MasksmithError: As `solve` does, at the first tensor that is at fault, naming it.
+        MasksmithError: As `solve`, for the first invalid tensor; the message names it.
     """
     _check_hysteresis(hysteresis)
-    starts, rules = warm_start or {}, _rules(scores, pattern)
+    starts, patterns = warm_start or {}, _patterns(scores, pattern)
     layouts = {name: _layout((layout or {}).get(name)) for name in scores}
-    first = _first_names(scores, rules, starts, layouts)
+    first = _first_names(scores, patterns, starts, layouts)
     call, shared = _Call.of(solver, time_limit_s, threads, on_progress), Options(view=view, keep_duals=keep_duals)
     tensors: dict[str, _Tensor] = {}
     for name in dict.fromkeys(first.values()):
         options = replace(shared, warm_start=starts.get(name), hysteresis=hysteresis)
-        tensors[name] = _Tensor.of(call, scores[name], rules[name], options, layouts[name], name)
+        tensors[name] = _Tensor.of(call, scores[name], patterns[name], options, layouts[name], name)
     solved = iter(call.solve([problem for tensor in tensors.values() for problem in tensor.problems]))
     solutions = {name: tensor.solution(solved) for name, tensor in tensors.items()}
     return {name: solutions[first[name]] for name in scores}
@@ -184,7 +184,7 @@ def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of `solve` or `solve_many`: its solver, when it ends, its threads, and who is called as it goes on."""
+    """One call of `solve` or `solve_many`: solver, deadline (of `time.monotonic`), threads and progress callback."""
 
     solver: Solver
     deadline: float
@@ -195,14 +195,14 @@ class _Call:
     def of(
         cls, solver: Solver | str | None, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
     ) -> _Call:
-        """Begin a call now."""
+        """Resolve defaults; the time limit starts now."""
         if solver is None or isinstance(solver, str):
             solver = Auto() if solver is None else by_name(solver)
         deadline = math.inf if limit_s is None else time.monotonic() + limit_s
         return cls(solver, deadline, threads or available_cores(), on_progress)
 
     def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
-        """Check that the solver takes the pattern, then what is asked of this tensor."""
+        """Return the problem of one tensor, after checking that the solver supports it."""
         if not has_tiles(pattern):
             plan_for(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
@@ -213,12 +213,12 @@ class _Call:
         return problem
 
     def solve(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve the tiles of all problems side by side, and those without tiles one after the other."""
-        tiled = iter(self._solve_tiles([problem for problem in problems if problem.has_tiles]))
-        return [next(tiled) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
+        """Solve problems with tiles in parallel, and then those without tiles one after the other."""
+        tile_solutions = iter(self._solve_tiles([problem for problem in problems if problem.has_tiles]))
+        return [next(tile_solutions) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
 
     def _solve_tiles(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve on the device where a problem belongs there, and the rest on the CPU, one solver after the other."""
+        """Solve problems with scores on a CUDA device there, and the others on the CPU, one solver after the other."""
         solvers = [self._solver_of(problem) for problem in problems]
         done, total = 0, sum(problem.down * problem.across for problem in problems)
         on_device: list[Solution | str | None] = []
@@ -227,19 +227,21 @@ class _Call:
             if isinstance(on_device[-1], Solution):
                 done += problem.down * problem.across
                 self._report(done, total)
-        stores = {k: PanelStore(problems[k]) for k, made in enumerate(on_device) if not isinstance(made, Solution)}
+        stores = {k: PanelStore(problems[k]) for k, item in enumerate(on_device) if not isinstance(item, Solution)}
         for solver in dict.fromkeys(solvers[k] for k in stores):
             work = [(store, span) for k, store in stores.items() if solvers[k] == solver for span in store.spans()]
             for store, span in run(work, solver, min(len(work), self.threads), self.deadline):
                 done += store.tiles(span)
                 self._report(done, total)
         return [
-            made if isinstance(made, Solution) else note(stores[k].solution(solvers[k], self.threads), made)
-            for k, made in enumerate(on_device)
+            item
+            if isinstance(item, Solution)
+            else with_fallback_reason(stores[k].solution(solvers[k], self.threads), item)
+            for k, item in enumerate(on_device)
         ]
 
     def _solve_whole(self, problem: Problem) -> Solution:
-        """Solve a tensor that is one problem; progress starts anew with it."""
+        """Solve a tensor whose budget belongs to the whole tensor; progress counts from 0 for each."""
         pattern, nested = problem.pattern, None
         if isinstance(pattern, Block) and pattern.nested is not None:
             inner = Problem(problem.scores, pattern.nested, Options(view=problem.options.view), problem.name)
@@ -252,13 +254,13 @@ class _Call:
             self.on_progress(done, total)
 
     def _solver_of(self, problem: Problem) -> Solver:
-        """Give what solves the tiles of a problem: `auto` chooses by the pattern."""
+        """Return the solver for the tiles of a problem: `Auto` chooses by the pattern."""
         if isinstance(self.solver, Auto) and has_tiles(problem.pattern):
             return self.solver.select(problem.pattern).solver
         return self.solver
 
 
-def _rules(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
+def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:
     if not isinstance(pattern, Mapping):
         return dict.fromkeys(scores, _pattern(pattern))
     missing = [name for name in scores if name not in pattern]
@@ -273,15 +275,15 @@ def _layout(layout: Layout | str | None) -> Layout | None:
 
 def _first_names(
     scores: Mapping[str, Any],
-    rules: Mapping[str, Pattern],
+    patterns: Mapping[str, Pattern],
     starts: Mapping[str, Any],
     layouts: Mapping[str, Layout | None],
 ) -> dict[str, str]:
-    """Name for each tensor the first one with the same scores, pattern, start and layout."""
-    alike: dict[Any, list[str]] = {}
+    """Map each name to the first name with equal scores, pattern, warm start and layout."""
+    candidates: dict[Any, list[str]] = {}
     first_names: dict[str, str] = {}
     for name, tensor in scores.items():
-        names = alike.setdefault((sample(tensor), rules[name], id(starts.get(name)), layouts[name]), [])
+        names = candidates.setdefault((sample(tensor), patterns[name], id(starts.get(name)), layouts[name]), [])
         first_names[name] = next((first for first in names if are_equal(scores[first], tensor)), name)
         if first_names[name] == name:
             names.append(name)
@@ -294,4 +296,4 @@ def _pattern(pattern: Pattern | str) -> Pattern:
 
 def _check_hysteresis(hysteresis: float) -> None:
     if not (hysteresis >= 0 and math.isfinite(hysteresis)):
-        raise SolverError(f"hysteresis={hysteresis} must be a finite bonus of at least 0")
+        raise SolverError(f"hysteresis={hysteresis} must be finite and at least 0")

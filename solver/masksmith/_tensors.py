@@ -1,4 +1,4 @@
-"""Tensors in, masks out: layers are read and written a few rows at a time, whatever their library, dtype or shape."""
+"""Reads tensors and writes masks as rows of a matrix, a few rows at a time, for any library, dtype and shape."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from ._panels import Bools, Matrix
 from .patterns import Axis
 
 View = Literal["channels-last", "flat"]
-"""How a convolution `[out, in, *kernel]` becomes a matrix: `[out, prod(kernel) * in]`, or in the order of its bytes."""
+"""Matrix form of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or (flat) as stored in memory."""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def is_torch(tensor: object) -> bool:
-    """Whether `tensor` is a torch tensor, told without importing torch."""
+    """Return whether `tensor` is a torch tensor, without importing torch."""
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
 def sample(tensor: Any) -> object:
-    """Give dtype, shape and a few entries: equal wherever the tensors are."""
+    """Return type, dtype, shape and a few entries: a cheap key that is equal for equal tensors."""
     shape = tuple(int(length) for length in tensor.shape)
     entries = [tuple(place % length for length in shape) for place in range(8)] if math.prod(shape) else []
     return type(tensor), str(tensor.dtype), shape, tuple(float(tensor[entry]) for entry in entries if entry)
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Whether two tensors of one dtype and shape hold the same, as tied weights do; the same object always does."""
+    """Return whether two tensors of one dtype and shape are equal, as tied weights are; an object equals itself."""
     if one is other:
         return True
     if is_torch(one):
@@ -47,15 +47,15 @@ class MatrixReader:
     Args:
         tensor: numpy array or torch tensor of floats, 8-bit integers or bool, any strides, any device.
         axis: The pattern's axis.
-        name: What messages call it.
+        name: Name of the tensor in error messages.
         view: How a convolution becomes a matrix.
 
     Attributes:
-        tensor_shape: Of the tensor.
-        shape: What patterns count on: the tensor's, or `[out, in * prod(kernel)]` where that is the view.
+        tensor_shape: Shape of the tensor.
+        shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
     Raises:
-        ScoresError: If the tensor is empty or of a dtype that holds no scores.
+        ScoresError: If the tensor is empty or its dtype is not supported.
         SolverError: If the view is unknown.
     """
 
@@ -76,7 +76,7 @@ class MatrixReader:
             self._tensor = self._flatten(self._tensor).T
 
     def rows(self, first: int, last: int) -> Matrix:
-        """Read rows as a C-contiguous matrix; a view where the tensor is one already."""
+        """Read rows `first` to `last` as a C-contiguous matrix; a view if possible."""
         part = self._tensor[first:last]
         if self._axis == "in":
             part = self._flatten(part)
@@ -87,18 +87,18 @@ class MatrixReader:
         return np.ascontiguousarray(part)
 
     def matrix(self) -> Any:
-        """Give the whole tensor as that matrix, of its own dtype and where it lives; a view where it can be one."""
+        """Return the whole tensor as that matrix, with its dtype and on its device; a view if possible."""
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
 
     def bad_score(self, position: int, value: float) -> ScoresError:
-        """Make the error for a NaN, infinite or negative score at a row-major position in the matrix."""
+        """Return the error for a NaN, infinite or negative score at a row-major position in the matrix."""
         if math.isnan(value):
             return ScoresError("NaN", self._index(position), self.name)
         reason = "infinity" if value == math.inf else f"negative score {value:g}"
         return ScoresError(reason, self._index(position), self.name)
 
     def _index(self, position: int) -> tuple[int, ...]:
-        """Give the tensor's own index of a position in the matrix."""
+        """Return the tensor's index of a row-major position in the matrix."""
         matrix = (self.shape[0], math.prod(self.shape[1:]))
         row, col = np.unravel_index(position, matrix if self._axis == "in" else matrix[::-1])
         if self._axis == "out":
@@ -117,19 +117,19 @@ class MatrixReader:
 
 
 class MaskWriter:
-    """Collects the rows of a mask in the shape that patterns count on (`MatrixReader.shape`)."""
+    """Collects the rows of a mask in the shape that patterns apply to (`MatrixReader.shape`)."""
 
     def __init__(self, shape: tuple[int, ...], axis: Axis = "in") -> None:
         self.mask: Bools = np.empty(shape, np.bool_)
         self._axis = axis
 
     def output(self, first: int, height: int, width: int) -> Bools | None:
-        """Give the memory of matrix rows if it is such a matrix itself; what is put there need not be written."""
+        """Return the memory of matrix rows for writing in place, or None if the mask is not stored as that matrix."""
         part = self.mask[first : first + height]
         return part if self._axis == "in" and part.shape == (height, width) else None
 
     def write(self, first: int, rows: Bools) -> None:
-        """Write matrix rows, starting at `first`, in the orientation that `MatrixReader` read them."""
+        """Write matrix rows from `first` on, in the orientation of `MatrixReader`."""
         if self._axis == "out":
             for number, row in enumerate(rows, first):
                 self._column(number)[:] = row
@@ -146,7 +146,7 @@ class MaskWriter:
 
 
 def like(mask: Bools, tensor: Any) -> Any:
-    """Give a mask in the shape and library, and on the device, of `tensor`."""
+    """Return a mask in the shape and library, and on the device, of `tensor`."""
     if not is_torch(tensor):
         return mask.reshape(np.shape(tensor))
     import torch
@@ -155,9 +155,9 @@ def like(mask: Bools, tensor: Any) -> Any:
 
 
 def _check_dtype(tensor: Any, name: str | None) -> None:
-    word = str(tensor.dtype).removeprefix("torch.")
-    if word not in {"float64", "float32", "float16", "bfloat16", "int8", "uint8", "bool"}:
-        raise ScoresError(f"dtype {word} holds no scores; use a float (not fp8) or an 8-bit integer", name=name)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in {"float64", "float32", "float16", "bfloat16", "int8", "uint8", "bool"}:
+        raise ScoresError(f"dtype {dtype} holds no scores; use a float (not fp8) or an 8-bit integer", name=name)
     if 0 in tensor.shape:
         raise ScoresError(f"shape {list(tensor.shape)} is empty", name=name)
 

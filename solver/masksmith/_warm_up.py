@@ -1,4 +1,4 @@
-"""Compiles the kernels ahead of time: once per machine and version, they are then loaded from disk."""
+"""Compiles the kernels ahead of time, once per machine and version; later processes load them from disk."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = 
         on_step: Called with each pattern and the seconds it took.
 
     Returns:
-        Seconds in all: well under a second a pattern when everything is on disk already.
+        Total seconds; well under a second per pattern if all kernels are on disk already.
     """
     scores = np.abs(np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32))
-    scores[:32] = np.round(scores[:32])  # ties, so that the repair path is compiled too
-    begun = time.perf_counter()
+    scores[:32] = np.round(scores[:32])  # ties, so that the shortest-path kernels are compiled, too
+    began = time.perf_counter()
     for pattern in patterns:
         started = time.perf_counter()
         solve(scores, pattern, threads=1)
         if on_step is not None:
             on_step(pattern, time.perf_counter() - started)
-    return time.perf_counter() - begun
+    return time.perf_counter() - began

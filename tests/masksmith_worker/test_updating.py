@@ -98,7 +98,7 @@ def test_a_result_is_remembered_with_its_weights(update, store):
     [
         (torch.zeros(16, 16) + torch.nan, r"tensor 'a': gram holds nan at \[0, 0\]"),
         (-GRAM, "tensor 'a': gram holds -"),
-        (torch.ones(16, 16), r"not positive definite on what a row keeps; .* \(row "),
+        (torch.ones(16, 16), r"not positive definite on the support of a row; .* \(row "),
     ],
 )
 def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):

@@ -1,4 +1,4 @@
-"""A problem's panels in main memory: read, checked and padded for solvers; their masks and numbers collected."""
+"""Panels of a problem in main memory: reads, checks and pads scores for solvers; collects masks and certificates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A panel's scores as given, checked; their sum; and the panel for the solver, None where only an edge remains."""
+    """A panel that has been read and checked.
+
+    Attributes:
+        rows: Original scores of the matrix rows.
+        total: Sum of these scores.
+        panel: Panel for the solver; None if the rows contain only a dense edge.
+    """
 
     rows: Matrix
     total: float
@@ -39,8 +45,8 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tally:
-    """Of one panel: sums of all scores, of kept ones (under hysteresis), of a dense edge; entries kept; seconds."""
+class _PanelSums:
+    """Sums over one panel: all scores, kept scores (0 without hysteresis), dense edge; kept entries; solve seconds."""
 
     total: float
     kept_score: float
@@ -50,7 +56,7 @@ class _Tally:
 
 
 class PanelStore:
-    """A problem cut into panels; collects their masks and certificates."""
+    """Divides a problem into panels and collects their masks and certificates."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -58,15 +64,15 @@ class PanelStore:
         tile, shape = problem.tile, (problem.down, problem.across)
         self.objectives, self.violations = np.zeros(shape), np.zeros(shape)
         self.cut_short = False
-        self._tallies: dict[int, _Tally] = {}
+        self._sums: dict[int, _PanelSums] = {}
         self.duals = (
             (np.zeros((*shape, tile.rows)), np.zeros((*shape, tile.cols))) if problem.options.keep_duals else None
         )
 
     def spans(self) -> Iterator[Span]:
-        """Cut the problem into equal panels of about `PANEL_ENTRIES` entries, at least one row of tiles each.
+        """Divide the problem into equal panels of about `PANEL_ENTRIES` entries, at least one tile row each.
 
-        They come in pairs, so that two threads end at the same time.
+        Their number is even, so that two threads finish at the same time.
         """
         grid = self.problem.grid
         pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
@@ -76,14 +82,14 @@ class PanelStore:
             yield Span(first, min(first + step, grid.down))
 
     def tiles(self, span: Span) -> int:
-        """Count the tiles of a panel that are solved."""
+        """Return the number of tiles of a panel that are solved."""
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
     def read(self, span: Span) -> Loaded:
-        """Read and check a panel's scores; shift, force and pad them for the solver.
+        """Read and check a panel's scores; add the hysteresis bonus, forced entries and padding for the solver.
 
         Raises:
-            ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold their sum.
+            ScoresError: At the first NaN, infinite or negative score, or if their sum overflows float64.
             InfeasibleError: If an entry must be both kept and dropped.
         """
         problem = self.problem
@@ -93,19 +99,19 @@ class PanelStore:
             return Loaded(rows, total, None)
         scores = self._fit(rows, whole)
         if problem.bonus and problem.start is not None:
-            held = self._fit(self._bools(problem.start, span), whole)
-            if math.isinf(total + problem.bonus * int(np.count_nonzero(held))):
+            kept_before = self._fit(self._bools(problem.start, span), whole)
+            if math.isinf(total + problem.bonus * int(np.count_nonzero(kept_before))):
                 raise sums_overflow(problem.name)
-            scores = scores.astype(np.float64) + problem.bonus * held
+            scores = scores.astype(np.float64) + problem.bonus * kept_before
         output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None
         duals = problem.start_duals(span.first, span.last)
         return Loaded(rows, total, Panel(scores, problem.tile, self._forced(span, whole), duals, output))
 
     def write(self, span: Span, loaded: Loaded, answer: PanelAnswer | None, seconds: float) -> None:
-        """Certify an answer, and take its mask and numbers over.
+        """Certify a solver's answer and store its mask, certificate and sums.
 
         Raises:
-            VerificationError: If the mask breaks the pattern, or a forced entry.
+            VerificationError: If the mask violates the pattern, or a forced entry.
         """
         rows, panel = loaded.rows, loaded.panel
         mask, height, width = np.ones(rows.shape, np.bool_) if answer is None else answer.mask, 0, 0
@@ -119,18 +125,18 @@ class PanelStore:
         if self.problem.pattern.ragged == "dense":
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
-        self._tallies[span.first] = _Tally(loaded.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
+        self._sums[span.first] = _PanelSums(loaded.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
         if panel is None or mask is not panel.output:
             self.writer.write(self._row_range(span)[0], mask)
 
     def solution(self, solver: Solver, threads: int) -> Solution:
-        """Put the panels together, in an order that does not depend on threads.
+        """Build the solution from all panels, summed in an order that does not depend on threads.
 
         Raises:
-            ScoresError: If float64 does not hold the sum of the scores.
+            ScoresError: If the sum of the scores overflows float64.
         """
         problem = self.problem
-        parts = [self._tallies[first] for first in sorted(self._tallies)]
+        parts = [self._sums[first] for first in sorted(self._sums)]
         certificate = Certificate(
             problem.pattern,
             self.objectives,
@@ -167,7 +173,7 @@ class PanelStore:
         return span.first * height, min(span.last * height, self.problem.grid.rows)
 
     def _fit(self, rows: Any, whole: int) -> Any:
-        """Crop to whole tiles (`dense`) or pad with zeros up to them; a view where neither is needed."""
+        """Crop to whole tiles (`dense`) or pad with zeros to whole tiles; a view if neither is needed."""
         height, width = whole * self.problem.grid.tile_rows, self.problem.width
         part = rows[:height, :width]
         if part.shape == (height, width):

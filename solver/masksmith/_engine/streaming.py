@@ -1,4 +1,4 @@
-"""Streams panels through a solver: inline, on threads, or on processes, a bounded number at a time."""
+"""Runs a solver on panels: in the calling thread, on threads, or on processes, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Work = tuple[PanelStore, Span]
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
-    """Solve panels and write their answers; yields each piece of work once it is done.
+    """Solve panels and write their answers; yields each item when it is done.
 
-    Past the deadline (of `time.monotonic`) the remaining panels get an allowed mask without a search, unless entries
-    are forced: then only a search finds an allowed mask.
+    After the deadline (of `time.monotonic`) the remaining panels get an arbitrary allowed mask, unless entries are
+    forced: those panels are still solved.
 
     Raises:
-        ScoresError: If a score is bad.
+        ScoresError: If a score is invalid.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        VerificationError: If a solver breaks its contract.
+        VerificationError: If a solver returns a mask that violates the pattern.
     """
     if threads <= 1 or solver.parallelism == "none":
         for item in work:
@@ -53,12 +53,12 @@ def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> 
 def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
     store, span = item
     loaded = store.read(span)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     answer = None
     if loaded.panel is not None:
         with store.problem.named(span.first):
             answer = _choose(store, solver, deadline)(loaded.panel)
-    store.write(span, loaded, answer, time.perf_counter() - begun)
+    store.write(span, loaded, answer, time.perf_counter() - started)
 
 
 def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
@@ -80,8 +80,8 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
 
 
 def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
-    begun = time.perf_counter()
-    return solver(panel), time.perf_counter() - begun
+    started = time.perf_counter()
+    return solver(panel), time.perf_counter() - started
 
 
 def _choose(store: PanelStore, solver: Solver, deadline: float) -> Solver:
@@ -94,15 +94,15 @@ def _choose(store: PanelStore, solver: Solver, deadline: float) -> Solver:
 def windowed(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """Map in order with at most `window` items under way; whatever fails or stops cancels what has not begun."""
-    waiting: deque[Future[Result]] = deque()
+    """Map in order with at most `window` items submitted; on an error or early exit, pending items are cancelled."""
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= window:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()

@@ -1,4 +1,4 @@
-"""A caller-runs thread pool: the caller works on the items too, which costs less than to be woken for each."""
+"""A thread pool in which the calling thread processes items, too, which is cheaper than waiting for each result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 
 class CallerRunsPool(Generic[Item]):
-    """Calls a function once for every item, begun in order.
+    """Calls a function once for every item, started in order.
 
     Args:
-        function: What to do with an item.
-        items: The queue; it is advanced under a lock.
+        function: Called with each item.
+        items: The items, in order.
     """
 
     def __init__(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
@@ -28,10 +28,10 @@ class CallerRunsPool(Generic[Item]):
         self._failures: dict[int, BaseException] = {}
 
     def run(self, threads: int) -> Iterator[Item]:
-        """Work on `threads` threads, this one included; yields what is done.
+        """Process items on `threads` threads, the calling one included; yields items when they are done.
 
         Raises:
-            BaseException: What the first failed item of the queue raised; nothing is begun after a failure.
+            BaseException: The exception of the first failed item in order; no item is started after a failure.
         """
         with ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="masksmith") as pool:
             for _ in range(threads - 1):
@@ -50,7 +50,7 @@ class CallerRunsPool(Generic[Item]):
             pass
 
     def _step(self) -> bool:
-        """Do the next item, if there is one."""
+        """Process the next item; return False if there is none or it failed."""
         with self._lock:
             number, item = next(self._queue, (-1, None)) if not self._stopped else (-1, None)
         if item is None:

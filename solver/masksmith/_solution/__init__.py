@@ -1,4 +1,4 @@
-"""What a solve returns: the mask with its proof, and what is made of them."""
+"""The result of a solve: a mask with its certificate, and what is derived from them."""
 
 from .certificate import Certificate as Certificate, Run as Run
 from .solution import Solution as Solution, Status as Status

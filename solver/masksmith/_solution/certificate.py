@@ -1,4 +1,4 @@
-"""What is known of a mask once it has been checked, and the sums that prove it."""
+"""The certificate of a mask: objective, upper bound and proof of optimality, summed over tiles."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Certificate:
-    """The numbers of a mask: per piece (a tile, or what else has a budget of its own), and of the whole tensor.
+    """Certificate of a mask, per piece (a tile, or another part with its own budget) and for the whole tensor.
 
     Attributes:
-        pattern: What is allowed.
+        pattern: Pattern of allowed masks.
         objectives: `[down, across]`, score kept by each piece.
-        violations: `[down, across]`, how much more any mask of the piece could keep at most; 0.0 proves it.
+        violations: `[down, across]`; objective + violation is an upper bound for the piece, 0.0 proves optimality.
         total_score: Sum of all scores.
         kept: Number of kept entries.
-        edge_score: Scores of a dense edge, which is no part of a piece but of the objective.
-        kept_score: Score kept of the scores as given; None where that is the objective.
+        edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
+        kept_score: Score kept without the hysteresis bonus; None if that is the objective.
     """
 
     pattern: Pattern
@@ -56,12 +56,12 @@ class Certificate:
 
     @cached_property
     def proved(self) -> bool:
-        """Whether no allowed mask keeps more."""
+        """Whether the mask is proved optimal."""
         return not self.violations.any()
 
     @property
     def proved_pieces(self) -> int:
-        """How many pieces hold a proved optimum."""
+        """Number of pieces that are proved optimal."""
         return self.violations.size - (0 if self.proved else int(np.count_nonzero(self.violations)))
 
     @cached_property
@@ -71,35 +71,35 @@ class Certificate:
 
     @cached_property
     def upper_bound(self) -> float:
-        """What no allowed mask exceeds: the objective itself, or rounded up."""
+        """Upper bound on the score of any allowed mask: the objective if proved, else rounded up."""
         if self.proved:
             return self.objective
         return float(np.nextafter(self.objective + self._sum(self.violations), math.inf))
 
     @property
     def unshifted_objective(self) -> float:
-        """Score kept of the scores as given."""
+        """Score kept without the hysteresis bonus."""
         return self.objective if self.kept_score is None else self.kept_score
 
     @cached_property
     def bounds(self) -> Doubles:
-        """`[down, across]`, what no mask of the piece exceeds."""
+        """`[down, across]`, upper bound on the score of any mask of each piece."""
         if self.proved:
             return self.objectives
         with np.errstate(over="ignore"):
             return self.objectives + self.violations
 
     def check(self, name: str | None) -> None:
-        """Refuse sums that float64 does not hold.
+        """Check that no sum overflows.
 
         Raises:
-            ScoresError: Naming the tensor.
+            ScoresError: If a sum overflows float64; the message names the tensor.
         """
         if not all(map(math.isfinite, (self.upper_bound, self.total_score, self.unshifted_objective))):
             raise sums_overflow(name)
 
     def _sum(self, values: Doubles) -> float:
-        """Add up: tiles, which may be millions, pairwise; the few pieces of other patterns with one rounding."""
+        """Sum values: pairwise for tiles, which may be millions; correctly rounded for the few pieces of others."""
         if not has_tiles(self.pattern):
             return exact_sum(values.flat)
         with np.errstate(over="ignore"):
@@ -108,14 +108,14 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Run:
-    """How a mask came about.
+    """How a mask was computed.
 
     Attributes:
-        solver: Name of what ran.
-        solve_s: Seconds it took, added over threads.
-        threads: Pieces solved side by side.
-        device: Where it ran.
-        cut_short: Whether the time limit ended a search.
+        solver: Name of the solver.
+        solve_s: Seconds of solving, summed over threads.
+        threads: Number of threads.
+        device: Device that it ran on.
+        cut_short: Whether the time limit ended the search.
         notes: Further entries of a solution's `stats`.
     """
 
@@ -127,7 +127,7 @@ class Run:
     notes: tuple[tuple[str, Any], ...] = ()
 
     def stats(self, certificate: Certificate) -> dict[str, Any]:
-        """Give what a solution says of its run."""
+        """Return the `stats` of a solution."""
         return {
             "solver": self.solver,
             "tiles": certificate.violations.size,
@@ -140,7 +140,7 @@ class Run:
 
 
 def exact_sum(values: Iterable[float]) -> float:
-    """Add non-negative numbers with a single rounding; infinity if float64 does not hold the sum."""
+    """Return the correctly rounded sum of non-negative numbers, or infinity if it overflows float64."""
     try:
         return math.fsum(values)
     except OverflowError:

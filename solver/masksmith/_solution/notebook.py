@@ -1,4 +1,4 @@
-"""How a solution looks in a notebook: its numbers, and the upper left corner of its mask."""
+"""HTML representation of a solution for notebooks: a table of numbers and the upper left corner of the mask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CORNER, CELL = 32, 5
 
 
 def table(rows: Mapping[str, str], picture: str) -> str:
-    """Give a small table beside a picture, as HTML without scripts, styles or addresses of its own."""
+    """Return a small table beside a picture, as HTML without scripts, style sheets or external addresses."""
     body = "".join(
         f"<tr><th align='left'>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items()
     )
@@ -22,7 +22,7 @@ def table(rows: Mapping[str, str], picture: str) -> str:
 
 
 def picture(mask: Any, tile: TileSpec | None) -> str:
-    """Draw the corner of a mask as SVG: kept entries filled, with lines between tiles or around it."""
+    """Draw the corner of a mask as SVG: kept entries are filled, with lines between tiles (or a frame)."""
     corner = _corner(mask)
     height, width = corner.shape
     kept = "".join(f"M{j * CELL} {i * CELL}h{CELL}v{CELL}h-{CELL}z" for i, j in np.argwhere(corner))

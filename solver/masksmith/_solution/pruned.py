@@ -1,4 +1,4 @@
-"""What a mask leaves of a weight, and the mask as packed bits: what a training step or a file needs."""
+"""Adds the pruned weight and the mask as packed bits to a solution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .solution import Solution
 
 
 def with_pruned(solution: Solution, weight: Any) -> Solution:
-    """Add `pruned` and `packed` to a solution, unless it has them or there is no weight."""
+    """Return the solution with `pruned` and `packed`; unchanged if it has them or there is no weight."""
     if weight is None or solution.pruned is not None:
         return solution
     if is_torch(weight):
@@ -34,7 +34,7 @@ def _with_pruned_torch(solution: Solution, weight: Any) -> Solution:
 
 
 def _packed(mask: Any) -> Any:
-    """Pack a torch mask along its last axis, where it lives."""
+    """Pack a torch mask along its last axis, on its device, lowest bit first."""
     import torch
 
     width = mask.shape[-1]

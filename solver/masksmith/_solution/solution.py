@@ -1,4 +1,4 @@
-"""The solution: a mask with the proof of how good it is."""
+"""The solution of a solve: a mask with its objective and an upper bound."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from .notebook import picture, table
 
 
 class Status(StrEnum):
-    """How good the mask is known to be."""
+    """What is proved about the mask."""
 
     OPTIMAL = "optimal"
     """The certified gap is 0.0: no allowed mask keeps more."""
     FEASIBLE = "feasible"
-    """The mask is allowed; the gap says how far from the best it can be at most."""
+    """The mask is allowed; the gap bounds its distance from the optimum."""
     TIME_LIMIT = "time_limit"
-    """The time limit cut the search short; some tiles hold any allowed mask. The gap says how much that can cost."""
+    """The time limit ended the search; some tiles have an arbitrary allowed mask. The gap bounds the loss."""
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A mask, and the proof of how good it is.
+    """A mask with its objective and an upper bound on any mask's objective.
 
     Attributes:
         mask: Bool, True = kept; shape, library and device of the scores.
-        pattern: What was allowed.
-        objective: Score kept, summed in float64 (with `hysteresis`: of the shifted scores, as the bound is; of blocks
+        pattern: Pattern of allowed masks.
+        objective: Score kept, summed in float64 (with `hysteresis`: including the bonus, as does the bound; for blocks
             with another norm than l1: the sum of their norms).
         upper_bound: No allowed mask keeps more than this.
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
             for each budget (`[1, 1]`, or one a block row or block column).
-        tile_bounds: `[down, across]`, what no mask of the tile exceeds.
+        tile_bounds: `[down, across]`, upper bound on the score of any mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
-        unshifted_objective: Score kept of the scores as given; differs from `objective` where that counts otherwise.
-        stats: What ran: solver, device, threads, seconds, tiles proved optimal.
-        duals: Of the rows and columns of each tile, `[down, across, rows]` and `[down, across, cols]`, if asked for.
-        pruned: The weight where it is kept, 0 elsewhere, if `solve` was given one.
-        packed: With it, the mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first.
+        unshifted_objective: Score kept of the original scores, without the hysteresis bonus or block norms.
+        stats: Solver, device, threads, seconds, tiles proved optimal.
+        duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile, with
+            `keep_duals`.
+        pruned: The weight where it is kept, 0 elsewhere, if `solve` had a weight.
+        packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; likewise.
     """
 
     mask: Any
@@ -79,10 +80,10 @@ class Solution:
         pruned: Any = None,
         packed: Any = None,
     ) -> Solution:
-        """Make the solution of a checked mask: the one place where objective, bound, status and stats are derived.
+        """Build the solution of a certified mask; only here are objective, bound, status and stats derived.
 
         Raises:
-            ScoresError: If float64 does not hold the sum of the scores; it names the tensor.
+            ScoresError: If the sum of the scores overflows float64; the message names the tensor.
         """
         certificate.check(name)
         unproved = Status.TIME_LIMIT if run.cut_short else Status.FEASIBLE
@@ -106,18 +107,18 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """`(upper_bound - objective) / upper_bound`, 0 when both are 0: how much better a mask could be at most."""
+        """Relative optimality gap, `(upper_bound - objective) / upper_bound`; 0 if both are 0."""
         return 0.0 if self.upper_bound == 0.0 else (self.upper_bound - self.objective) / self.upper_bound
 
     @property
     def tile_gaps(self) -> npt.NDArray[np.float64]:
-        """`[down, across]`, each tile's own gap."""
+        """`[down, across]`, relative optimality gap of each tile."""
         slack = self.tile_bounds - self.tile_objectives
         return np.divide(slack, self.tile_bounds, out=np.zeros_like(slack), where=self.tile_bounds > 0)
 
     @property
     def retained(self) -> float:
-        """Share of the total score that is kept, 1 when there is no score at all."""
+        """Share of the total score that is kept; 1 if the total is 0."""
         return self.unshifted_objective / self.total_score if self.total_score > 0 else 1.0
 
     @property

@@ -1,3 +1,3 @@
-"""The verifier: checks masks against patterns by counting, independent of every solver."""
+"""Verifies masks against patterns by counting, independently of every solver."""
 
 from .verify import Verdict as Verdict, verify as verify

@@ -1,4 +1,4 @@
-"""Which tiles break their pattern, by counting."""
+"""Checks tiles against their pattern by counting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def broken_tiles(rows: Bools, pattern: TilePattern) -> Bools:
-    """Tell for each tile of one row of tiles whether it breaks the pattern."""
+    """Return, for each tile of one tile row, whether it violates the pattern."""
     tile = pattern.tile
     whole = rows.shape[1] // tile.cols * tile.cols
     short = len(rows) < tile.rows
@@ -29,7 +29,7 @@ def broken_tiles(rows: Bools, pattern: TilePattern) -> Bools:
 
 
 def _allowed(cut: Bools, tile: TileSpec) -> Bools:
-    """Decide for crops `[tiles, r, c]` of one size whether padding can complete them."""
+    """Return, for crops `[tiles, r, c]`, whether some mask of the padding completes each to an allowed tile."""
     _, height, width = cut.shape
     below, beside = tile.rows - height, tile.cols - width
     in_rows, in_cols = cut.sum(axis=2), cut.sum(axis=1)
@@ -44,5 +44,5 @@ def _allowed(cut: Bools, tile: TileSpec) -> Bools:
 
 
 def _within(counts: Counts, keep: int, padding: int, at_most: bool) -> Bools:
-    least = 0 if at_most else keep - padding
-    return np.asarray(((counts <= keep) & (counts >= least)).all(axis=1))
+    minimum = 0 if at_most else keep - padding
+    return np.asarray(((counts <= keep) & (counts >= minimum)).all(axis=1))

@@ -1,4 +1,4 @@
-"""The verifier: checks a mask against its pattern by counting, independent of every solver."""
+"""Verifies a mask against its pattern by counting, independently of every solver."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .whole_tensor import examine
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a mask is allowed; if not, where it breaks first and how.
+    """Whether a mask is allowed, and if not, the first violation.
 
     Attributes:
-        ok: True when every tile is allowed.
-        message: One sentence for people.
-        tile: First broken tile, `(tile row, tile column)`.
-        broken: Number of broken tiles.
+        ok: True if every tile is allowed.
+        message: One sentence that describes the result.
+        tile: First tile that violates the pattern, `(tile row, tile column)`.
+        broken: Number of tiles that violate the pattern.
         tiles: Number of tiles.
         matrix: Number of the matrix that holds `tile`, where the tensor has several.
     """
@@ -44,10 +44,10 @@ def verify(
 ) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
-    Whole tiles are counted row by row and column by column. At ragged edges under `pad`, a mask is allowed if and only
-    if zero-padding can be completed to an allowed tile, which three counts decide (rows, columns, and the corner that
-    lies in the padding both ways); under `dense` the edge must be kept whole. Other patterns count blocks, channels or
-    entries (`_verify.whole_tensor`).
+    Tiles are checked by the counts of their rows and columns. At ragged edges under `pad`, a mask is allowed if and
+    only if some mask of the padding completes it to an allowed tile, which three counts decide (rows, columns, and the
+    corner of the padding); under `dense` the edge must be kept entirely. For other patterns, blocks, channels or
+    entries are counted (`_verify.whole_tensor`).
 
     Args:
         mask: Bool (or 0/1) array or tensor in the weight's shape.
@@ -58,7 +58,7 @@ def verify(
     Raises:
         SolverError: If the view is unknown.
         PatternError: If the pattern cannot hold for this shape.
-        ScoresError: If the mask's dtype is no mask's.
+        ScoresError: If the mask's dtype is not supported.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     layout = Layout.parse(layout) if isinstance(layout, str) else layout
@@ -81,7 +81,7 @@ def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout) ->
 
 def _verify_matrix(mask: Any, pattern: Pattern, view: View) -> Verdict:
     if not isinstance(pattern, TilePattern):
-        return _judge(MatrixReader(mask, "in", "mask", view), pattern)
+        return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern)
     source = MatrixReader(mask, pattern.axis, "mask", view)
     grid = pattern.grid(source.shape)
     broken: list[tuple[int, int]] = []
@@ -95,7 +95,7 @@ def _verify_matrix(mask: Any, pattern: Pattern, view: View) -> Verdict:
     return Verdict(False, message, broken[0], len(broken), grid.tiles)
 
 
-def _judge(mask: MatrixReader, pattern: Pattern) -> Verdict:
+def _verify_whole_tensor(mask: MatrixReader, pattern: Pattern) -> Verdict:
     finding = examine(mask, pattern)
     message = f"{pattern}: {finding.message}" if finding.message else f"all {finding.tiles} pieces obey {pattern}"
     return Verdict(not finding.message, message, finding.tile, finding.broken, finding.tiles)

@@ -1,4 +1,4 @@
-"""The verifier of patterns whose budgets belong to the whole tensor: by counting, independent of every plan."""
+"""Verifies masks of patterns whose budgets belong to the whole tensor, by counting, independently of every solver."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with a mask: how, where first, and in how many of how many places.
+    """The violations of a pattern by a mask.
 
     Attributes:
-        message: How; empty if nothing is wrong.
-        tile: Where first, a piece of `pattern.grid`.
-        broken: Pieces or budgets that are.
-        tiles: Pieces in all.
+        message: Description of the first violation; empty if there is none.
+        tile: Position of the first violation in `pattern.grid`.
+        broken: Number of violating pieces (blocks, channels, panels) or budgets.
+        tiles: Number of pieces.
     """
 
     message: str = ""
@@ -38,10 +38,10 @@ class Finding:
 
 
 def examine(mask: MatrixReader, pattern: Pattern) -> Finding:
-    """Check a mask against a pattern that is no tile pattern.
+    """Check a mask against a pattern without tiles.
 
     Raises:
-        PatternError: If the pattern cannot hold for this shape, or is none that is known.
+        PatternError: If the pattern cannot hold for this shape, or is of an unknown type.
     """
     checks: dict[type, Callable[[MatrixReader, Any], Finding]] = {
         Unstructured: _unstructured,
@@ -60,13 +60,13 @@ def _strips(mask: MatrixReader, step: int) -> Iterator[tuple[int, Bools]]:
 
 
 def _unstructured(mask: MatrixReader, pattern: Unstructured) -> Finding:
-    wanted = pattern.kept(mask.shape)
-    found = sum(int(np.count_nonzero(rows)) for _, rows in _strips(mask, ROWS_AT_ONCE))
-    return Finding() if found == wanted else Finding(f"{found} entries are kept instead of {wanted}", (0, 0), 1)
+    expected = pattern.kept(mask.shape)
+    actual = sum(int(np.count_nonzero(rows)) for _, rows in _strips(mask, ROWS_AT_ONCE))
+    return Finding() if actual == expected else Finding(f"{actual} entries are kept instead of {expected}", (0, 0), 1)
 
 
 def _channels(mask: MatrixReader, pattern: Channels) -> Finding:
-    wanted, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
+    expected, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
     channels = mask.shape[0 if pattern.axis == "out" else 1]
     counts = np.zeros(channels, np.int64)
     for first, rows in _strips(mask, ROWS_AT_ONCE):
@@ -79,9 +79,9 @@ def _channels(mask: MatrixReader, pattern: Channels) -> Finding:
         first = int(mixed[0])
         where = (first, 0) if pattern.axis == "out" else (0, first)
         return Finding(f"{pattern.axis}put channel {first} is kept in part", where, len(mixed), channels)
-    found = int((counts > 0).sum())
-    if found != wanted:
-        return Finding(f"{found} channels are kept instead of {wanted}", (0, 0), 1, channels)
+    actual = int((counts > 0).sum())
+    if actual != expected:
+        return Finding(f"{actual} channels are kept instead of {expected}", (0, 0), 1, channels)
     return Finding(tiles=channels)
 
 
@@ -119,7 +119,7 @@ def _vnm(mask: MatrixReader, pattern: VNM) -> Finding:
 
 
 def _cuts(rows: Bools, m: int) -> Iterator[Bools]:
-    """Cut a row of panels into the whole ones and the one that sticks out: `[rows, panels, columns]`."""
+    """Split a row of panels into the whole ones and the cropped last one: `[rows, panels, columns]` each."""
     whole = rows.shape[1] // m * m
     if whole:
         yield rows[:, :whole].reshape(len(rows), -1, m)
@@ -128,7 +128,7 @@ def _cuts(rows: Bools, m: int) -> Iterator[Bools]:
 
 
 def _fits_vnm(cut: Bools, pattern: VNM) -> Bools:
-    """Decide whether padding on the right can complete panels: columns in the padding count among the four shared."""
+    """Return whether some mask of the padding completes panels; its columns count among the four shared columns."""
     if pattern.ragged == "dense" and (cut.shape[0], cut.shape[2]) != (pattern.v, pattern.m):
         return np.asarray(cut.all(axis=(0, 2)))
     counts = cut.sum(2)
@@ -139,7 +139,7 @@ def _fits_vnm(cut: Bools, pattern: VNM) -> Bools:
 
 
 def _breaks_inside(rows: Bools, pattern: Block) -> Bools:
-    """Tell for each block of a row of blocks whether some tile in it breaks the nested pattern."""
+    """Return, for each block of a block row, whether a tile in it violates the nested pattern."""
     assert pattern.nested is not None
     tile = pattern.nested.tile
     tops = range(0, len(rows), tile.rows)
@@ -151,13 +151,13 @@ def _breaks_inside(rows: Bools, pattern: Block) -> Bools:
 def _budgets(kept: Bools, pattern: Block, mask: MatrixReader) -> Finding:
     grid = pattern.grid(mask.shape)
     by_row, by_col, total = pattern.budgets(grid)
-    for counts, wanted, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):
-        wrong = np.flatnonzero(counts != wanted) if wanted is not None else np.zeros(0, np.int64)
-        if wrong.size and wanted is not None:
+    for counts, expected, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):
+        wrong = np.flatnonzero(counts != expected) if expected is not None else np.zeros(0, np.int64)
+        if wrong.size and expected is not None:
             first = int(wrong[0])
-            message = f"block {name} {first} keeps {int(counts[first])} blocks instead of {wanted[first]}"
+            message = f"block {name} {first} keeps {int(counts[first])} blocks instead of {expected[first]}"
             return Finding(message, (first, 0) if name == "row" else (0, first), len(wrong), grid.tiles)
-    found = int(kept.sum())
-    if found != total:
-        return Finding(f"{found} blocks are kept instead of {total}", (0, 0), 1, grid.tiles)
+    actual = int(kept.sum())
+    if actual != total:
+        return Finding(f"{actual} blocks are kept instead of {total}", (0, 0), 1, grid.tiles)
     return Finding(tiles=grid.tiles)

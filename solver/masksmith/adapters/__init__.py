@@ -1,8 +1,7 @@
-"""Adapters: masks into the hands of other people's code, and out of them.
+"""Adapters: convert masks to and from the conventions of other libraries.
 
-Polarity and names differ: `torch.nn.utils.prune` and apex say 1 = keep, as masksmith does; SparseGPT and Wanda say True
-= prune. Each adapter here speaks its partner's language. Names are loaded when first used; torch comes with those that
-need it.
+Polarity and names differ: `torch.nn.utils.prune` and apex use 1 = keep, like masksmith; SparseGPT and Wanda use True =
+prune. Names are loaded at first use; only those that need torch import it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores or weights in, a mask out: the one step that pruning code asks others for."""
+"""Mask functions for other pruning code: compute a mask from scores or weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from masksmith.solvers.base import Solver
 
 @dataclass(frozen=True)
 class MaskCalculator:
-    """A callable for `ASP.init_model_for_pruning(model, mask_calculator=...)` of apex: a weight in, its mask out.
+    """A callable for `ASP.init_model_for_pruning(model, mask_calculator=...)` of apex.
 
-    Called with a parameter, gives a contiguous bool mask (True = kept) of its shape on its device, which apex puts into
-    its buffer. Groups run along the input channels of linear layers and convolutions, as apex's own do; unlike
-    `m4n2_2d_best`, any pattern will do.
+    Called with a parameter, it returns a contiguous bool mask (True = kept) of its shape on its device, which apex
+    copies to its buffer. Groups run along the input channels of linear layers and convolutions, as in apex; unlike
+    `m4n2_2d_best`, any pattern is supported.
 
     Attributes:
-        pattern: What is allowed, such as `"transposable 2:4"`.
-        power: Of the magnitudes that are kept.
-        solver: The best one for the pattern unless given.
+        pattern: Pattern of allowed masks, such as `"transposable 2:4"`.
+        power: Exponent of the magnitudes.
+        solver: Solver; by default the best one for the pattern.
     """
 
     pattern: Pattern | str
@@ -34,28 +34,28 @@ class MaskCalculator:
             parse(self.pattern)
 
     def __call__(self, weight: Any) -> Any:
-        """Give the keep mask of a weight, of its shape."""
+        """Return the keep mask of a weight, of its shape."""
         return keep_mask(magnitude(weight, self.power), self.pattern, self.solver)
 
 
 def keep_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
-    """Give the best mask for scores, True = kept, in their shape, library and device.
+    """Return the best mask for scores, True = kept, in their shape and library, on their device.
 
     Args:
         scores: Finite and non-negative, `[out, in, *kernel]`.
-        pattern: What is allowed.
-        solver: The best one for the pattern unless given.
+        pattern: Pattern of allowed masks.
+        solver: Solver; by default the best one for the pattern.
 
     Raises:
-        As `masksmith.solve` does.
+        MasksmithError: As `masksmith.solve`.
     """
     return solve(scores, pattern, solver).mask
 
 
 def drop_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
-    """Give the same mask with True = dropped: the `W_mask` of Wanda's code, the `mask1` of SparseGPT's.
+    """Return the same mask with True = dropped: `W_mask` in Wanda's code, `mask1` in SparseGPT's.
 
-    In both, `W[drop_mask(W_metric, "2:4")] = 0` takes the place of the loop over groups; mind that their `prune_n`
-    counts zeros, so that `prune_n=4, prune_m=16` is `NM.from_zeros(4, 16)`, the pattern 12:16.
+    In both, `W[drop_mask(W_metric, "2:4")] = 0` replaces the loop over groups. Their `prune_n` counts zeros:
+    `prune_n=4, prune_m=16` is `NM.from_zeros(4, 16)`, the pattern 12:16.
     """
     return ~keep_mask(scores, pattern, solver)

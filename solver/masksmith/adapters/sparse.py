@@ -1,4 +1,4 @@
-"""torch's sparse tensors: semi-structured (2:4) and block compressed rows."""
+"""Conversion to torch's sparse tensors: semi-structured (2:4) and block compressed rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tensor = torch.Tensor
 
 
 class DeviceError(MasksmithError, RuntimeError):
-    """The format exists only on another kind of device; the message says which."""
+    """The format is not available on this kind of device; the message names the one it needs."""
 
 
 def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
@@ -28,8 +28,8 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
         `torch.sparse.to_sparse_semi_structured` of the weight with zeros; use it as the weight of a linear layer.
 
     Raises:
-        ScoresError: If the shapes differ, the weight is no matrix, or the mask is not 2:4: torch would not notice.
-        DeviceError: If the weight is not on a CUDA device; torch has no such kernels elsewhere.
+        ScoresError: If the shapes differ, the weight is no matrix, or the mask is not 2:4, which torch does not check.
+        DeviceError: If the weight is not on a CUDA device; torch has such kernels for CUDA only.
     """
     masked = _masked(weight, mask)
     if not count(mask).is_two_four:
@@ -45,8 +45,8 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
 def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
     """Compress a masked weight to block compressed rows; blocks without a non-zero entry are left out.
 
-    Runs on CPU too, where products exist for float32 and float64 in square blocks; on CUDA sides of blocks are powers
-    of 2 from 16 on.
+    On CPUs, products support float32 and float64 with square blocks; on CUDA devices, block sides must be powers of 2,
+    at least 16.
 
     Args:
         weight: `[out, in]`.

@@ -15,7 +15,7 @@ ORIGINAL, MASK = "_orig", "_mask"
 
 
 def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """Put zeros where masks drop; shapes and dtypes stay, tensors without a mask are passed on.
+    """Set dropped entries to zero; shapes and dtypes do not change, tensors without a mask are returned as they are.
 
     Args:
         state: Tensors by name, such as `model.state_dict()`; numpy arrays or torch tensors. Not changed.
@@ -29,22 +29,22 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
 
 
 def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each masked weight as `NAME_orig`, with the weight as it was, and `NAME_mask`, 1 = kept in its dtype.
+    """Replace each masked weight by `NAME_orig`, the unmasked weight, and `NAME_mask`, 1 = kept in its dtype.
 
-    That is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
+    This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
     """
     _check(state, masks)
-    found: dict[str, Any] = {}
+    pruned: dict[str, Any] = {}
     for name, tensor in state.items():
         if name in masks:
-            found |= {name + ORIGINAL: tensor, name + MASK: _as_numbers(masks[name], tensor)}
+            pruned |= {name + ORIGINAL: tensor, name + MASK: _as_numbers(masks[name], tensor)}
         else:
-            found[name] = tensor
-    return found
+            pruned[name] = tensor
+    return pruned
 
 
 def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Undo `pruned_state`: give the state with plain names, and the bool masks.
+    """Return the state with plain names, and the bool masks: the inverse of `pruned_state`.
 
     Raises:
         ScoresError: If a `NAME_orig` has no `NAME_mask`.

@@ -1,4 +1,4 @@
-"""`torch.nn.utils.prune`: patterns as a pruning method, and masks from elsewhere."""
+"""Adapters for `torch.nn.utils.prune`: a pruning method for patterns, and pruning by an existing mask."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from .calculator import keep_mask
 class MaskPruning(prune.BasePruningMethod):
     """A pruning method that keeps the most score that a pattern allows.
 
-    `MaskPruning.apply(module, "weight", "transposable 2:4")` leaves `weight_orig`, `weight_mask` and a hook that
-    multiplies them, as all methods of torch do; `prune.remove(module, "weight")` makes it permanent. Scores are
-    magnitudes, or `importance_scores=`. On top of an earlier pruning, entries dropped there count as 0 and stay
-    dropped.
+    `MaskPruning.apply(module, "weight", "transposable 2:4")` adds `weight_orig`, `weight_mask` and a hook that
+    multiplies them, like all methods of torch; `prune.remove(module, "weight")` makes it permanent. Scores are
+    magnitudes, or `importance_scores=`. After an earlier pruning, entries dropped there have score 0 and stay dropped.
 
     Args:
-        pattern: What is allowed.
-        solver: The best one for the pattern unless given.
+        pattern: Pattern of allowed masks.
+        solver: Solver; by default the best one for the pattern.
     """
 
-    # torch hands "unstructured" methods a flat list of what is left; patterns need the whole tensor in its shape.
+    # torch passes "unstructured" methods a flat list of the remaining entries; patterns need the whole tensor.
     PRUNING_TYPE = "global"
 
     def __init__(self, pattern: Pattern | str, solver: Solver | str | None = None) -> None:
@@ -36,20 +35,20 @@ class MaskPruning(prune.BasePruningMethod):
         self.solver = solver
 
     def compute_mask(self, t: torch.Tensor, default_mask: torch.Tensor) -> torch.Tensor:
-        """Give the mask for a tensor of weights or scores, 1 = kept, in the dtype of `default_mask`."""
-        left = default_mask != 0
-        mask = keep_mask(t.detach().abs() * left, self.pattern, self.solver)
-        chosen: torch.Tensor = (mask & left).to(default_mask.dtype)
-        return chosen
+        """Return the mask for a tensor of weights or scores, 1 = kept, in the dtype of `default_mask`."""
+        remaining = default_mask != 0
+        mask = keep_mask(t.detach().abs() * remaining, self.pattern, self.solver)
+        new_mask: torch.Tensor = (mask & remaining).to(default_mask.dtype)
+        return new_mask
 
 
 def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -> torch.nn.Module:
-    """Prune a module's parameter by a mask found before; the mask may be a numpy array, on any device.
+    """Prune a module's parameter by an existing mask, which may be a numpy array or on any device.
 
     Args:
-        module: Owner of the parameter.
+        module: Module that has the parameter.
         mask: Bool, True = kept, in the parameter's shape.
-        name: The parameter.
+        name: Name of the parameter.
 
     Raises:
         ScoresError: If the shapes differ.

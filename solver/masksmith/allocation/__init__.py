@@ -1,4 +1,4 @@
-"""Allocation: one budget for a whole model, shared out over its layers to keep the most score."""
+"""Allocation: distributes one density budget over the layers of a model, so that the most score is kept."""
 
 from .allocation import Allocation as Allocation, allocate as allocate
 from .families import family_of as family_of, measure_from as measure_from

@@ -1,4 +1,4 @@
-"""Shares a budget out over the layers of a model, in this process."""
+"""`allocate`: distributes a budget over the layers of a model, in this process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ SLICE_ENTRIES = 2**22
 
 @dataclass(frozen=True)
 class Allocation:
-    """How a budget was shared out: give `patterns` to `solve_many`.
+    """A distribution of a budget; `patterns` is an argument for `solve_many`.
 
     Attributes:
-        patterns: Each layer's own pattern.
-        gap: How much more score any other way to share it out could keep at most, as a share of the bound; 0.0 is a
-            proof that there is no better one.
+        patterns: Pattern of each layer.
+        gap: Relative optimality gap of the score kept; 0.0 proves that no distribution is better.
     """
 
     patterns: Mapping[str, Pattern]
@@ -36,30 +35,30 @@ def allocate(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Allocation:
-    """Share one density for a whole model out over its layers, so that the most score is kept.
+    """Distribute one density for a whole model over its layers, so that the most score is kept.
 
     Entries and blocks: one threshold for all layers, exact. N:M: every layer gets its own n, by dynamic programming,
-    exact too; by steps of the largest gain per entry where that would take long, and `gap` bounds what those may lose.
+    also exact; for large problems greedily by the gain per entry, where `gap` bounds the loss.
 
     Args:
-        scores: Tensors by name; each is looked up anew in every pass, and no two are held at a time.
-        pattern: An n:m pattern, whose n is chosen layer by layer; `"50%"`; or blocks without balance.
-        budget: What may be kept of all layers together; with floors for some, `ms.Budget("50%", {"*.query*": "25%"})`.
-        on_progress: Called with (layers measured, layers to measure in this pass); what it raises stops the work.
+        scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.
+        pattern: An n:m pattern, whose n is chosen per layer; `"50%"`; or blocks without balance.
+        budget: Density of all layers together, optionally with floors, `ms.Budget("50%", {"*.query*": "25%"})`.
+        on_progress: Called with (layers measured, layers to measure in this pass); an exception in it stops the call.
 
     Raises:
         PatternError: If the budget contradicts itself or the pattern, or rounds to nothing.
-        ScoresError: If a score is bad.
+        ScoresError: If a score is invalid.
     """
     rule = parse(pattern) if isinstance(pattern, str) else pattern
-    asked = (
+    total_budget = (
         budget if isinstance(budget, Budget) else Budget.parse(budget) if isinstance(budget, str) else Budget(budget)
     )
     shapes, double = {}, False
     for name, tensor in scores.items():
         source = MatrixReader(tensor, "in", name)
         shapes[name], double = source.shape, double or source.is_double
-    family = family_of(rule, asked, shapes, double=double)
+    family = family_of(rule, total_budget, shapes, double=double)
     state: Any = None
     while not isinstance(state, Decision):
         merged = {}

@@ -1,4 +1,4 @@
-"""N:M: the score that each layer keeps for every n, and steps of n by marginal gain."""
+"""Distribution of a budget under N:M patterns: the score kept by each layer as a function of n."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from .knapsack import choose
 class Curves:
     """Score kept as a function of n, per layer.
 
-    Plain groups give all n at once: their sorted scores, added up. Transposable tiles are solved for every n. Both are
-    concave in n (the transposable optimum because it is the value of a linear program as its budgets grow), so steps
-    of falling gain per entry keep the most score for what they spend, until a step no longer fits. Dynamic programming
-    finds the best choice where it takes less than about a second; else what another choice could keep is bounded by
-    prices (Lagrange): `gap`.
+    For plain groups, cumulative sums of sorted scores give all n at once. Transposable tiles are solved for every n.
+    Both functions are concave in n (the transposable optimum is the value of a linear program as a function of its
+    right-hand side), so greedy steps in order of gain per entry are optimal until a step no longer fits. Dynamic
+    programming finds the optimum if it takes less than about a second; else Lagrangian duality bounds the `gap`.
     """
 
     def __init__(self, pattern: NM, budget: Budget, shapes: Shapes) -> None:
@@ -45,66 +44,66 @@ class Curves:
         return steps(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Give `[n]`: the score that the best mask keeps, for every n that the pattern may have.
+        """Return, `[n]`, the score kept by the best mask for every n that the pattern may have.
 
         Raises:
-            ScoresError: At the first bad score.
+            ScoresError: At the first invalid score.
         """
         if self._pattern.transposable:
             return np.array([solve(scores, step, threads=1, name=name).upper_bound for step in self._steps])
         return _plain(scores, self._pattern, name)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
-        """Add up."""
+        """Sum the vectors of a layer's slices."""
         return np.array([exact_sum(column) for column in zip(*measures, strict=True)])
 
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
-        """Choose every layer's n, the best way by dynamic programming; by marginal gain where that takes too long."""
+        """Choose every layer's n, by dynamic programming, or greedily where that takes too long."""
         if math.isinf(exact_sum(values[-1] for values in layers.values())):
             raise sums_overflow(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
         room = self._budget.units(total, self._pattern)
-        ladders = {name: self._ladder(name, layers[name]) for name in layers}
+        ladders = {name: self._choices(name, layers[name]) for name in layers}
         best = choose([each.costs for each in ladders.values()], [each.values for each in ladders.values()], room)
         if best is not None:
             places = zip(ladders.items(), best, strict=True)
             return Decision({name: ladder.patterns[place] for (name, ladder), place in places}, 0.0)
         return _by_gain(ladders, room)
 
-    def _ladder(self, name: str, values: Doubles) -> _Ladder:
+    def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         allowed = steps(self._pattern, self._budget.floor_of(name))
         costs = [int(capacity(step, self._shapes[name])) for step in allowed]
-        return _Ladder(allowed, costs, values[len(values) - len(allowed) :].tolist())
+        return _LayerChoices(allowed, costs, values[len(values) - len(allowed) :].tolist())
 
 
-class _Ladder:
-    """A layer's steps, sparsest first: what each costs in entries, and what it keeps."""
+class _LayerChoices:
+    """The choices of one layer, sparsest first: pattern, cost in entries, and score kept."""
 
     def __init__(self, patterns: list[NM], costs: list[int], values: list[float]) -> None:
         self.patterns, self.costs, self.values = patterns, costs, values
 
     def gain(self, place: int) -> float:
-        """Give the gain per entry of the step up from `place`."""
+        """Return the gain per entry of the step from choice `place` to the next."""
         cost = self.costs[place + 1] - self.costs[place]
         return (self.values[place + 1] - self.values[place]) / cost if cost else math.inf
 
     def regret(self, place: int, price: float) -> float:
-        """Give how much better another step would be, if entries had this price."""
+        """Return how much better the best choice is than `place` at this price (Lagrange multiplier) per entry."""
         here = self.values[place] - price * self.costs[place]
         return max(value - price * cost for value, cost in zip(self.values, self.costs, strict=True)) - here
 
 
-def _by_gain(ladders: Mapping[str, _Ladder], room: int) -> Decision:
+def _by_gain(ladders: Mapping[str, _LayerChoices], room: int) -> Decision:
     chosen = dict.fromkeys(ladders, 0)
-    left, price = _climb(ladders, chosen, room - sum(ladder.costs[0] for ladder in ladders.values()))
+    left, price = _greedy_steps(ladders, chosen, room - sum(ladder.costs[0] for ladder in ladders.values()))
     kept = math.fsum(ladder.values[chosen[name]] for name, ladder in ladders.items())
     regret = math.fsum(ladder.regret(chosen[name], price) for name, ladder in ladders.items()) + price * left
     patterns = {name: ladder.patterns[chosen[name]] for name, ladder in ladders.items()}
     return Decision(patterns, regret / (kept + regret) if regret > 0 else 0.0)
 
 
-def _climb(ladders: Mapping[str, _Ladder], chosen: dict[str, int], room: int) -> tuple[int, float]:
-    """Take steps while they fit; give the room left, and the gain of the first step that did not fit."""
+def _greedy_steps(ladders: Mapping[str, _LayerChoices], chosen: dict[str, int], room: int) -> tuple[int, float]:
+    """Take steps by gain per entry while they fit; return the unused budget, and the gain of the first that did not."""
     queue = [(-ladder.gain(0), name) for name, ladder in ladders.items() if len(ladder.costs) > 1]
     heapq.heapify(queue)
     price = 0.0

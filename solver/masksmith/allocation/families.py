@@ -1,4 +1,4 @@
-"""Which family shares a budget out under a pattern, and how its slices are measured."""
+"""Selects the family that distributes a budget under a pattern, and measures slices of layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def measure_from(family: Family, scores: Any, state: Any, name: str, first: int)
     """Measure rows that begin at row `first` of their layer.
 
     Raises:
-        ScoresError: As `measure` does, with the index that a bad score has in the layer.
+        ScoresError: As `measure` does, with the index of an invalid score in the layer.
     """
     try:
         return family.measure(scores, state, name)
@@ -27,16 +27,16 @@ def measure_from(family: Family, scores: Any, state: Any, name: str, first: int)
 
 
 def family_of(pattern: Pattern, budget: Budget, shapes: Shapes, *, double: bool = False) -> Family:
-    """Find the family of a pattern, for layers of these shapes.
+    """Return the family of a pattern, for layers of these shapes.
 
     Args:
         pattern: An n:m pattern, of which every n is tried; or blocks or entries, of which the largest are kept.
-        budget: What may be kept.
-        shapes: Of the layers, by name.
+        budget: The budget to distribute.
+        shapes: Shapes of the layers, by name.
         double: Whether any layer's scores are float64.
 
     Raises:
-        PatternError: If the budget cannot be met, or has nothing to share out.
+        PatternError: If the budget cannot be met, or does not apply to the pattern.
     """
     budget.check(shapes, pattern)
     if isinstance(pattern, NM):

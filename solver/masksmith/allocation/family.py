@@ -1,7 +1,8 @@
-"""What a layer reports of its scores, slice by slice, so that a budget can be shared out.
+"""The protocol of families: how a budget is distributed over layers from measurements of their slices.
 
-A family measures slices of whole rows, merges the slices of a layer, and decides from all layers' measures: either what
-to measure next (the threshold's next bits) or how much each layer keeps. Any process may measure any slice.
+A family measures slices of whole rows, merges the measurements of a layer's slices, and decides from those of all
+layers: either what to measure next (the threshold's next bits) or how much each layer keeps. Slices may be measured by
+different processes.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Decision:
-    """How a budget was shared out.
+    """A distribution of a budget.
 
     Attributes:
-        patterns: Each layer's own pattern.
-        gap: How much more any other way to share it out could keep at most, as a share of the bound; 0.0 is a proof.
+        patterns: Pattern of each layer.
+        gap: Relative optimality gap of the score kept; 0.0 proves optimality.
     """
 
     patterns: Mapping[str, Pattern]
@@ -33,11 +34,11 @@ class Decision:
 
 
 class Family(Protocol):
-    """What can be measured and decided under one kind of pattern; `state` is what earlier measures decided."""
+    """Measurements and decisions for one kind of pattern; `state` is the previous decision, None at first."""
 
     @property
     def unit(self) -> int:
-        """Rows of a slice are a multiple of this, the last slice apart."""
+        """The number of rows of every slice but the last is a multiple of this."""
         ...
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
@@ -45,9 +46,9 @@ class Family(Protocol):
         ...
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
-        """Put the measures of a layer's slices together, in their order."""
+        """Combine the measurements of a layer's slices, in their order."""
         ...
 
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Any | Decision:
-        """Decide from what all layers measured: the next state, or the end."""
+        """Return the next state, or the final decision, from the measurements of all layers."""
         ...

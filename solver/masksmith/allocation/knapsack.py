@@ -1,4 +1,4 @@
-"""The best choice of one step for every layer within a budget, by dynamic programming over what is spent."""
+"""Multiple-choice knapsack by dynamic programming: the best choice for every layer within a budget."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_WORK = 2 * 10**8
-"""Sums looked at; about a second."""
+"""Maximum number of additions; about a second."""
 
 
 def choose(costs: Sequence[Sequence[int]], values: Sequence[Sequence[float]], room: int) -> list[int] | None:
-    """Choose one step a layer, so that costs stay within `room` and values add up to the most.
+    """Choose one step per layer, so that the sum of costs is at most `room` and the sum of values is maximal.
 
-    `best[s]` is the most that the layers so far keep for at most `s` units; a unit is the greatest common divisor of
-    all differences of costs, so that real models (whose layers have few sizes) need few.
+    `best[s]` is the maximal value of the layers so far at a cost of at most `s` units; a unit is the greatest common
+    divisor of all differences of costs, so that real models (whose layers have few sizes) need few units.
 
     Args:
-        costs: What each step of each layer costs, rising; the first ones together are within `room`.
-        values: What each keeps.
+        costs: Cost of each step of each layer, ascending; the sum of the first ones is at most `room`.
+        values: Value of each step of each layer.
         room: The budget.
 
     Returns:
-        The step of each layer, or None where the table would take longer than about a second.
+        The step of each layer, or None if the table would take longer than about a second.
     """
     spare = room - sum(steps[0] for steps in costs)
     extra = [[cost - steps[0] for cost in steps] for steps in costs]

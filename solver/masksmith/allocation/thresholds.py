@@ -1,4 +1,4 @@
-"""Entries and blocks: the largest of the whole model, by one threshold that floors may overrule."""
+"""Distribution of a budget over entries or blocks: one threshold for the whole model, subject to floors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from masksmith._tensors import MatrixReader
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Block, Budget, Pattern, Unstructured
 from masksmith.patterns.budget import count_units, floor_units, unshared, with_share
-from masksmith.whole_tensor.blocks import block_worths
+from masksmith.whole_tensor.blocks import block_values
 
 from .family import Decision, Doubles, Shapes
 
@@ -24,20 +24,27 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Search:
-    """What is known of the threshold: its leading bits, and how many scores of each layer lie above what they allow."""
+class _ThresholdState:
+    """The state of the radix selection of the threshold.
+
+    Attributes:
+        shift: Position of the next 16 bits.
+        prefix_mask: Mask of the bits already selected.
+        prefix: Bits already selected.
+        above: Number of scores of each layer that are certainly above the threshold.
+    """
 
     shift: int
-    seen: int = 0
+    prefix_mask: int = 0
     prefix: int = 0
     above: Mapping[str, int] = field(default_factory=dict)
 
 
 class EntryThreshold:
-    """The largest scores of all layers, found 16 bits at a time as `whole_tensor.unstructured` does for one.
+    """Keeps the largest scores of all layers; the threshold is selected 16 bits at a time.
 
-    A layer keeps its floor, or all its scores above the threshold t if those are more. Any other way to share out as
-    many entries swaps a score of at most t for one of at least t, or breaks a floor: the choice is optimal.
+    A layer keeps its floor, or all its scores above the threshold t if those are more. Any other distribution of the
+    same number of entries replaces scores of at least t by scores of at most t, or violates a floor: it is optimal.
     """
 
     unit = 1
@@ -49,41 +56,43 @@ class EntryThreshold:
         self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
         self._room = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
 
-    def measure(self, scores: Any, state: _Search | None, name: str) -> Doubles:
-        """Count scores by the next 16 bits: the values that occur, then how often each does."""
-        search = state or _Search(self._bits - 16)
+    def measure(self, scores: Any, state: _ThresholdState | None, name: str) -> Doubles:
+        """Count scores by the next 16 bits; return the values that occur, followed by their counts."""
+        selection = state or _ThresholdState(self._bits - 16)
         counts, word = np.zeros(BINS, np.int64), self._word
         scanned, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
         rows = scanned.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
         sign = word((1 << (self._bits - 1)) - 1)
-        count(rows.view(word), word(search.seen), word(search.prefix), sign, word(search.shift), counts)
-        found = np.flatnonzero(counts)
-        return np.concatenate([found, counts[found]]).astype(np.float64)
+        count(rows.view(word), word(selection.prefix_mask), word(selection.prefix), sign, word(selection.shift), counts)
+        values = np.flatnonzero(counts)
+        return np.concatenate([values, counts[values]]).astype(np.float64)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
-        """Add up."""
+        """Sum the histograms of a layer's slices: `[65536]`."""
         counts = np.zeros(BINS, np.int64)
         for values, times in (np.split(each, 2) for each in measures):
             counts[values.astype(np.int64)] += times.astype(np.int64)
         return counts.astype(np.float64)
 
-    def decide(self, layers: Mapping[str, Doubles], state: _Search | None) -> _Search | Decision:
-        """Find the next 16 bits of the threshold; with its last bits, how much each layer keeps."""
-        search = state or _Search(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
+    def decide(self, layers: Mapping[str, Doubles], state: _ThresholdState | None) -> _ThresholdState | Decision:
+        """Select the next 16 bits of the threshold; after the last ones, decide how much each layer keeps."""
+        selection = state or _ThresholdState(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
         # [n]: scores of each layer that are at least (16 bits) n.
         least = {
-            name: search.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
+            name: selection.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
         }
         kept = sum(np.maximum(least[name], floor) for name, floor in self._floors.items())
         place = int(np.flatnonzero(np.asarray(kept) >= self._room).max(initial=0))
-        above = {name: int(reached[place + 1]) if place + 1 < BINS else search.above[name]
+        above = {name: int(reached[place + 1]) if place + 1 < BINS else selection.above[name]
                  for name, reached in least.items()}  # fmt: skip
-        if search.shift == 0:
-            return self._share_out(above, {name: int(reached[place]) for name, reached in least.items()})
-        bits = (BINS - 1) << search.shift
-        return _Search(search.shift - 16, search.seen | bits, search.prefix | (place << search.shift), above)
+        if selection.shift == 0:
+            return self._distribute(above, {name: int(reached[place]) for name, reached in least.items()})
+        bits = (BINS - 1) << selection.shift
+        return _ThresholdState(
+            selection.shift - 16, selection.prefix_mask | bits, selection.prefix | (place << selection.shift), above
+        )
 
-    def _share_out(self, above: Mapping[str, int], reached: Mapping[str, int]) -> Decision:
+    def _distribute(self, above: Mapping[str, int], reached: Mapping[str, int]) -> Decision:
         kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}
         left = self._room - sum(kept.values())
         for name, least in kept.items():
@@ -94,26 +103,26 @@ class EntryThreshold:
 
 
 class BlockThreshold:
-    """The blocks worth most of all layers; each layer's floor is taken from its own best ones first."""
+    """Keeps the blocks with the largest values of all layers, after each layer's floor of its own best blocks."""
 
     def __init__(self, pattern: Block, budget: Budget, shapes: Shapes) -> None:
         self._pattern, self._budget, self._shapes = pattern, budget, shapes
         self.unit = pattern.rows if pattern.nested is None else math.lcm(pattern.rows, pattern.nested.shard_rows)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Give the worth of every block, row by row."""
+        """Return the value of every block, in row-major order."""
         pattern = self._pattern
         nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
         keeper = unshared(pattern)
         assert isinstance(keeper, Block)
-        return block_worths(Problem(scores, keeper, name=name), keeper, nested).reshape(-1)
+        return block_values(Problem(scores, keeper, name=name), keeper, nested).reshape(-1)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
-        """Put one after the other."""
+        """Concatenate the values of a layer's slices."""
         return np.concatenate(measures)
 
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
-        """Keep the floors, then the largest of all that is left."""
+        """Keep the floors, then the largest of the remaining blocks of all layers."""
         names = list(self._shapes)
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
         rest = [np.sort(layers[name])[::-1][kept[name] :] for name in names]

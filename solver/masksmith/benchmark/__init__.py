@@ -1,11 +1,11 @@
-"""What a mask buys: sparse kernels measured against dense ones, on this device.
+"""Benchmarks of sparse kernels against dense ones, on this device.
 
     from masksmith.benchmark import benchmark
     report = benchmark("MiniLM", ["2:4", "2:16"], batches=[32])
     print(report.conclusions())
 
-Names are loaded when first used. Declarations, planning, results and reports need the standard library only, so that
-every process can read them; what measures needs torch.
+Names are loaded at first use. Declarations, planning, results and reports need the standard library only, so that every
+process can import them; measuring needs torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answers that a benchmark's results give: winners, break-evens, estimates, and words. Standard library only."""
+"""Conclusions from a benchmark's results: winners, break-evens, estimates, sentences. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .results import CaseResult
 
 @dataclass(frozen=True)
 class Answers:
-    """Results, and what follows from them.
+    """Results, and conclusions from them.
 
     Attributes:
-        results: One a case.
-        settings: Seed, rounds, threads and what else was asked.
+        results: One per case.
+        settings: Seed, rounds, threads and other settings.
     """
 
     results: Sequence[CaseResult]
@@ -25,22 +25,22 @@ class Answers:
 
     @cached_property
     def winners(self) -> list[Winner]:
-        """The fastest sparse kernel of every case that was asked for."""
+        """The fastest sparse kernel of every requested case."""
         return winners(self.results)
 
     @cached_property
     def break_evens(self) -> list[BreakEven]:
-        """Where each kernel starts to beat dense, by layer and batch."""
+        """The density at which each kernel becomes faster than dense, by layer and batch."""
         return break_evens(self.results)
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """What all layers together take, by pattern and batch."""
+        """The total time of all layers, by pattern and batch."""
         return estimates(self.results)
 
     @property
     def machines(self) -> list[dict[str, Any]]:
-        """Every machine that measured some of it, once."""
+        """The distinct machines that measured results."""
         machines: list[dict[str, Any]] = []
         rates = ("copy_bytes_per_s", "matrix_flops_per_s")
         for result in self.results:
@@ -72,7 +72,7 @@ class Answers:
         }
 
     def conclusions(self) -> list[str]:
-        """Say in words what it comes to: a sentence for every pattern and batch."""
+        """Return one sentence for every pattern and batch."""
         return [_conclusion(estimate) for estimate in self.estimates]
 
 

@@ -1,4 +1,4 @@
-"""What is measured: layers, and cases, which are one product each. Standard library only."""
+"""Layers and cases of a benchmark; a case is one matrix product. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Layer:
     """A weight `[rows, cols]`, which a model has `count` times.
 
     Attributes:
-        name: Its name, or that of the first of its kind.
+        name: Name of the layer, or of the first one of this shape.
         rows: Outputs.
         cols: Inputs.
         count: How many layers of this shape the model has.
@@ -34,7 +34,7 @@ class Layer:
 
     @property
     def shape(self) -> str:
-        """The shape as people write it."""
+        """The shape as text, `ROWSxCOLS`."""
         return f"{self.rows}x{self.cols}"
 
 
@@ -45,10 +45,10 @@ class Case:
     Attributes:
         layer: The weight.
         batch: Rows of the activations.
-        dtype: Of weight and activations.
-        pattern: The mask's.
-        direction: Which product.
-        purpose: `asked` for, or a point of a `curve` that leads to a break-even.
+        dtype: Dtype of weight and activations.
+        pattern: Pattern of the mask.
+        direction: `forward` or `backward`.
+        purpose: `asked`: requested by the user; `curve`: a point of a curve for a break-even.
         kernels: The kernels to measure, dense first.
     """
 
@@ -62,7 +62,7 @@ class Case:
 
     @property
     def rule(self) -> Pattern:
-        """The pattern, read."""
+        """The parsed pattern."""
         return _parsed(self.pattern)
 
     @property
@@ -79,15 +79,15 @@ _parsed = lru_cache(maxsize=1024)(parse)
 
 
 def group(shapes: Iterable[tuple[str, int, int]]) -> list[Layer]:
-    """Join layers of the same shape, which are measured once; the first one gives its name."""
-    found: dict[tuple[int, int], list[str]] = {}
+    """Merge layers of the same shape, which are measured once, under the name of the first one."""
+    by_shape: dict[tuple[int, int], list[str]] = {}
     for name, rows, cols in shapes:
-        found.setdefault((rows, cols), []).append(name)
-    return [Layer(names[0], rows, cols, len(names)) for (rows, cols), names in found.items()]
+        by_shape.setdefault((rows, cols), []).append(name)
+    return [Layer(names[0], rows, cols, len(names)) for (rows, cols), names in by_shape.items()]
 
 
 def read_shapes(texts: Sequence[str]) -> list[Layer]:
-    """Read shapes such as `4096x4096` (out x in), `4096x11008*32` for one that comes 32 times.
+    """Parse shapes such as `4096x4096` (out x in), `4096x11008*32` for 32 layers of this shape.
 
     Raises:
         ValueError: If a text is no shape.

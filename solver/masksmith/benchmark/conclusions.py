@@ -1,7 +1,7 @@
-"""What measurements say: the fastest kernel, where sparsity starts to pay, what a whole model gains. Standard library.
+"""Winners, break-even densities and estimates for whole models, from measurements. Standard library only.
 
-Break-even. A kernel's cases of one layer, batch, dtype and direction are points (density, time / dense time). Between
-the two points where that ratio crosses 1 it is taken for linear in density; where it never does, the answer is a bound.
+Break-even. A kernel's cases of one layer, batch, dtype and direction are points (density, time / dense time). The ratio
+is interpolated linearly between the two points where it crosses 1; if it never does, the result is a bound.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .results import CaseResult
 
 Key = tuple[str, Layer, int, str, str]
 NOISE = 0.03
-"""Speed-ups this close to 1 are called even."""
+"""Speed-ups this close to 1 are considered equal to it."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The fastest sparse kernel of a case, and whether it beats dense.
+    """The fastest sparse kernel of a case.
 
     Attributes:
         case: The case.
-        density: Of its mask.
+        density: Density of its mask.
         kernel: The fastest kernel that uses the mask; None if none was measured.
-        speedup: Over dense.
+        speedup: Speed-up over dense.
         dense_s: Seconds of the dense product.
     """
 
@@ -45,15 +45,15 @@ class Winner:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Where a kernel starts to beat dense on one layer, at one batch.
+    """The density at which a kernel becomes faster than dense, for one layer and batch.
 
     Attributes:
         kernel: The kernel.
         layer: The layer.
         batch, dtype, direction: The rest of the case.
-        density: Density at which both take the same time; None where all points lie on one side.
-        lowest, highest: Range of densities that were measured.
-        always: With `density` None: whether it was faster at all of them, or at none.
+        density: Density at which both take the same time; None if all points are on one side.
+        lowest, highest: Range of densities measured.
+        always: If `density` is None: whether the kernel was faster at all densities, or at none.
     """
 
     kernel: str
@@ -74,14 +74,14 @@ class BreakEven:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A whole model's linear layers: every layer's time as often as the model has it.
+    """Total time of a model's linear layers; each layer counts as often as the model has it.
 
     Attributes:
-        pattern, batch, dtype, direction: What is estimated.
-        dense_s: Seconds with dense products everywhere.
-        best_s: Seconds with the fastest kernel for each shape, dense where nothing beats it.
-        kernels: Which that is, by shape.
-        by_kernel: Seconds with one kernel wherever it was measured, dense elsewhere.
+        pattern, batch, dtype, direction: The cases that are summed.
+        dense_s: Seconds with dense products for all layers.
+        best_s: Seconds with the fastest kernel for each shape, which may be dense.
+        kernels: The fastest kernel, by shape.
+        by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
     """
 
     pattern: str
@@ -95,22 +95,22 @@ class Estimate:
 
     @property
     def speedup(self) -> float:
-        """Dense time over best time; 1 where nothing beats dense."""
+        """Dense time over best time; 1 if no kernel is faster than dense."""
         return self.dense_s / self.best_s
 
 
 def winners(results: Iterable[CaseResult]) -> list[Winner]:
-    """Give the fastest sparse kernel of every case that was asked for and has a dense time."""
-    found = []
+    """Return the fastest sparse kernel of every requested case with a dense time."""
+    fastest = []
     for result in results:
         if result.case.purpose == "asked" and result.dense_s is not None:
             name, gain = (None, None) if result.best is None else (result.best[0].kernel, result.best[1])
-            found.append(Winner(result.case, result.density, name, gain, result.dense_s))
-    return found
+            fastest.append(Winner(result.case, result.density, name, gain, result.dense_s))
+    return fastest
 
 
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
-    """Find where each kernel crosses dense, wherever two densities at least were measured."""
+    """Return the break-even of each kernel that was measured at two or more densities."""
     points: dict[Key, dict[float, float]] = defaultdict(dict)
     for result in results:
         case = result.case
@@ -125,7 +125,7 @@ def _break_even(key: Key, curve: dict[float, float]) -> BreakEven:
 
 
 def crossing(curve: dict[float, float]) -> float | None:
-    """Give the highest density at which a ratio of times, linear between points, passes 1; None if it never does."""
+    """Return the highest density at which a ratio of times, linear between points, crosses 1; None if it never does."""
     ordered = sorted(curve.items(), reverse=True)
     for (above, slow), (below, fast) in pairwise(ordered):
         if slow >= 1.0 > fast:
@@ -134,7 +134,7 @@ def crossing(curve: dict[float, float]) -> float | None:
 
 
 def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
-    """Weigh every case that was asked for with the number of its layers, and add up by pattern and batch."""
+    """Sum the times of requested cases, weighted by the number of layers, by pattern and batch."""
     groups: dict[tuple[str, int, str, str], list[CaseResult]] = defaultdict(list)
     for result in results:
         case = result.case

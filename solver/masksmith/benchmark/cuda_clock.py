@@ -1,8 +1,8 @@
-"""Timing on a GPU: CUDA events around single calls, the cache flushed before each, calls and graphs apart.
+"""Timing on a GPU by CUDA events around single calls, with a cache flush before each, for eager calls and CUDA graphs.
 
-A call is timed from an idle GPU, so that what Python and the launch cost is in it: that is what a user feels. A graph's
-replay is timed behind the flush, which hides the launch: that is what the kernel takes. Kernels take turns, with pauses
-between rounds, because a GPU that is kept busy lowers its clocks.
+An eager call starts on an idle GPU, so its time includes the overhead of Python and the launch. A graph's replay is
+queued behind the flush, which hides the launch, so its time is that of the kernel. Kernels alternate, with pauses
+between rounds, because a GPU under constant load lowers its clocks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class CudaClock:
     """Times on a CUDA device.
 
     Attributes:
-        device: Which.
-        repeats: Calls of a kernel in a round; the round's time is their median.
+        device: CUDA device.
+        repeats: Calls of a kernel per round; the round's time is their median.
         pause_s: Idle time after a round.
-        cuda: torch's CUDA module; tests put a recorder in its place.
+        cuda: torch's CUDA module; tests replace it by a recorder.
     """
 
     device: str = "cuda"
@@ -79,7 +79,7 @@ class CudaClock:
         return torch.empty(max(size, 2**20), dtype=torch.uint8, device=self.device).zero_
 
     def _capture(self, run: Callable[[], object]) -> Any:
-        """Record a graph of one call, on a side stream as capture asks for; None for what cannot be recorded."""
+        """Capture a graph of one call, after warm-up on a side stream; return None if it cannot be captured."""
         stream = self.cuda.Stream(self.device)
         stream.wait_stream(self.cuda.current_stream(self.device))
         with self.cuda.stream(stream):

@@ -1,7 +1,7 @@
-"""What a kernel says of itself: devices, dtypes, shapes, patterns, directions. Standard library only.
+"""Declarations of kernels: supported devices, dtypes, shapes, patterns, directions. Standard library only.
 
-A declaration is plain data, so that a service without torch can refuse what a kernel cannot do, and a worker can
-announce kernels that the service has never seen.
+A declaration is plain data, so that a service without torch can reject unsupported cases, and a worker can announce
+kernels that are not installed at the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ What = Literal["device", "dtype", "shape", "pattern", "direction"]
 
 
 class Refusal(NamedTuple):
-    """Why a kernel does not do a case, and which of its constraints says so."""
+    """Why a kernel does not support a case (`reason`), and the constraint that is violated (`what`)."""
 
     what: What
     reason: str
@@ -27,10 +27,10 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Support:
-    """What a kernel can do on one kind of device.
+    """Capabilities of a kernel on one kind of device.
 
     Attributes:
-        dtypes: For each dtype, what rows and columns of the matrix must be multiples of.
+        dtypes: For each dtype, the numbers that rows and columns of the matrix must be multiples of.
         least_block: Smallest side of a block; block kernels only.
         square: Whether blocks must be square.
         power_of_two: Whether their sides must be powers of two.
@@ -44,15 +44,16 @@ class Support:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a kernel can do.
+    """Capabilities of a kernel.
 
     Attributes:
-        name: Its name, everywhere.
-        meaning: One sentence.
-        support: By kind of device: `cpu`, `cuda`.
-        family: Patterns it takes: `any`; `n:m` groups along the rows of its matrix; `2:4` and what obeys it; `block`.
-        directions: Products it can do.
-        curve: Patterns from dense to sparse whose times show where it starts to pay; empty for baselines.
+        name: Name of the kernel.
+        meaning: Description, one sentence.
+        support: Capabilities by kind of device: `cpu`, `cuda`.
+        family: Supported patterns: `any`; `n:m` groups along the rows of its matrix; `2:4` and patterns that imply it;
+            `block`.
+        directions: Supported products.
+        curve: Patterns, from dense to sparse, to measure for the break-even density; empty for baselines.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Declaration:
     curve: tuple[str, ...] = ()
 
     def refusal(self, case: Case, device: str) -> Refusal | None:
-        """Say why this kernel does not do a case on a device (`cpu`, `cuda:1`), or None."""
+        """Return why this kernel does not support a case on a device (`cpu`, `cuda:1`), or None."""
         kind = device.partition(":")[0]
         support = self.support.get(kind)
         if support is None:
@@ -97,12 +98,12 @@ class Declaration:
         return None
 
     def document(self) -> dict[str, Any]:
-        """Give the declaration as JSON."""
+        """Return the declaration as a dict for JSON."""
         return asdict(self)
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Declaration:
-        """Read what `document` gave."""
+        """Build a declaration from the result of `document`."""
         support = {
             device: Support(**{**part, "dtypes": {name: tuple(two) for name, two in part["dtypes"].items()}})
             for device, part in document["support"].items()
@@ -115,7 +116,7 @@ _PRODUCTS = {"forward": "W", "backward": "W^T"}
 
 
 def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
-    """Give n and m where the pattern promises at most n of every m along the rows of W (forward) or W^T, else None."""
+    """Return (n, m) if the pattern implies at most n of every m along the rows of W (forward) or W^T, else None."""
     if isinstance(pattern, NM) and pattern.transposable:
         assert pattern.n_out is not None
         assert pattern.m_out is not None
@@ -133,7 +134,7 @@ def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None
 
 
 def block_size(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
-    """Give height and width of the blocks of W (forward) or W^T, or None where the pattern has none."""
+    """Return height and width of the blocks of W (forward) or W^T, or None if the pattern has no blocks."""
     if not isinstance(pattern, Block):
         return None
     return (pattern.rows, pattern.cols) if direction == "forward" else (pattern.cols, pattern.rows)

@@ -1,4 +1,4 @@
-"""What can be wrong with a request for a benchmark."""
+"""The error of invalid benchmark requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Fault = Literal["unknown_kernel", "kernel_refused", "invalid_mask", "invalid_ben
 
 
 class BenchmarkError(MasksmithError, ValueError):
-    """A request that cannot be measured; nothing has run.
+    """A request that cannot be measured; raised before anything runs.
 
     Attributes:
         fault: `unknown_kernel`, `kernel_refused` (device, dtype, shape, pattern or direction), `invalid_mask` (it
-            breaks its pattern, or is of another shape), or `invalid_benchmark` (the request itself).
+            violates its pattern, or has another shape), or `invalid_benchmark` (the request itself).
     """
 
     def __init__(self, fault: Fault, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Choosing the faster of several equivalent products by trying them, as a careful user would."""
+"""Selects the fastest of several equivalent implementations of a product by timing them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TRIES = 5
 
 
 def fastest(ways: Mapping[str, Product], sample: torch.Tensor) -> tuple[str, Product]:
-    """Give the way whose best of a few calls is the fastest, by name."""
+    """Return name and function of the implementation with the smallest time over a few calls."""
     seconds = {name: min(_seconds(way, sample) for _ in range(TRIES)) for name, way in ways.items()}
     best = min(seconds, key=lambda name: seconds[name])
     return best, ways[best]
 
 
 def _seconds(way: Product, sample: torch.Tensor) -> float:
-    def settle() -> None:
+    def synchronize() -> None:
         if sample.device.type == "cuda":
             torch.cuda.synchronize(sample.device)
 
     way(sample)
-    settle()
-    begun = time.perf_counter()
+    synchronize()
+    started = time.perf_counter()
     way(sample)
-    settle()
-    return time.perf_counter() - begun
+    synchronize()
+    return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Timing on a CPU: rounds in which every kernel gets its turn, each a block of calls under torch's own timer."""
+"""Timing on a CPU: in each round, every kernel runs a block of calls under torch's timer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class HostClock:
     """Times on the CPU.
 
     Attributes:
-        threads: torch's threads while a kernel runs.
-        block_s: Shortest block of calls: what is shorter is repeated until it lasts as long.
+        threads: Number of torch threads while a kernel runs.
+        block_s: Minimum duration of a block of calls, in seconds.
     """
 
     threads: int = 1
     block_s: float = 0.004
 
     def time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
-        """Time each run once a round; the machine's moods then meet all alike.
+        """Time each run once per round, so that changes of the machine's speed affect all runs equally.
 
         Returns:
-            Seconds a call, by name and round; and none of a graph, which CPUs do not have.
+            Seconds per call, by name and round; and an empty dict, since CPUs have no graphs.
         """
         timers = {name: Timer("run()", globals={"run": run}, num_threads=self.threads) for name, run in runs.items()}
         numbers = {name: self._number(timer) for name, timer in timers.items()}
         seconds: Seconds = {name: [] for name in runs}
         for turn in range(rounds):
-            # Every other round goes backwards: nobody always follows the same neighbour, whose data is in the cache.
+            # Every other round runs in reverse, so that no kernel always follows the same other one in the cache.
             for name in list(timers)[:: -1 if turn % 2 else 1]:
                 seconds[name].append(timers[name].timeit(numbers[name]).median)
         return seconds, {}

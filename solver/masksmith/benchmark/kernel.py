@@ -1,4 +1,4 @@
-"""What a kernel is: a declaration, a way to pack a weight, and a product with what was packed."""
+"""The protocol of kernels: a declaration, packing of a weight, and the product with the packed weight."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operand:
-    """The weight of a case, as a kernel gets it.
+    """The weight of a case, as passed to kernels.
 
     Attributes:
         matrix: A, masked, `[rows, cols]`, contiguous: W forward, W^T backward.
-        unmasked: The same before it was masked.
-        sample: Activations X, `[batch, cols]`, contiguous, for whoever tunes.
-        budget: n and m, where at most n of every m entries along a row of A are kept.
-        block: Height and width of A's blocks, where it has some.
-        threads: Threads that a CPU kernel may use.
+        unmasked: A before masking.
+        sample: Activations X, `[batch, cols]`, contiguous, for tuning.
+        budget: (n, m) if at most n of every m entries along a row of A are kept, else None.
+        block: Height and width of A's blocks, or None.
+        threads: Number of threads that a CPU kernel may use.
     """
 
     matrix: torch.Tensor
@@ -40,10 +40,11 @@ class Packed:
     """A weight in a kernel's own format.
 
     Attributes:
-        ways: Ways through the product, by name: each gives `X A^T`, `[batch, rows]`, contiguous. The fastest is timed.
-        weight_bytes: What the format takes.
-        notes: What the kernel says of itself, for the report.
-        tune: Searches, once for this shape, what makes the kernel fast; gives notes. Timed apart from packing.
+        ways: Implementations of the product, by name; each returns `X A^T`, `[batch, rows]`, contiguous. The fastest
+            is timed.
+        weight_bytes: Bytes of the packed weight.
+        notes: Information for the report.
+        tune: Tunes the kernel for this shape, once, and returns notes. Timed separately from packing.
     """
 
     ways: Mapping[str, Product]
@@ -54,17 +55,17 @@ class Packed:
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A way to multiply by a masked weight. Importing it must not import torch."""
+    """An implementation of the product with a masked weight. Importing it must not import torch."""
 
     @property
     def declaration(self) -> Declaration:
-        """What it can do."""
+        """The kernel's capabilities."""
         ...
 
     def obstacle(self, device: str) -> str | None:
-        """Say why it cannot run here at all (a library is missing, the device is another), or None."""
+        """Return why the kernel cannot run here at all (such as a missing library), or None."""
         ...
 
     def pack(self, operand: Operand) -> Packed:
-        """Bring a weight into its format."""
+        """Convert a weight to the kernel's format."""
         ...

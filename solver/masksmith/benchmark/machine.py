@@ -1,4 +1,4 @@
-"""Where a benchmark runs: processor, GPU, versions of what computes."""
+"""Description of the machine of a benchmark: processor, GPU, versions of libraries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PACKAGES = ("numpy", "numba", "scipy", "triton")
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """Give the machine, the device and the versions, for the head of a report."""
+    """Return machine, device and versions, for the head of a report."""
     import torch
 
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "device": device,
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -24,14 +24,14 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
     }
-    found |= {name: known for name in PACKAGES if (known := _version(name)) is not None}
+    facts |= {name: known for name in PACKAGES if (known := _version(name)) is not None}
     if device.partition(":")[0] == "cuda":
-        return found | _gpu(device)
-    return found | {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
+        return facts | _gpu(device)
+    return facts | {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
 
 
 def processor() -> str:
-    """Give the processor's name as it gives it itself."""
+    """Return the processor's model name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -41,7 +41,7 @@ def processor() -> str:
 
 
 def device_identity(device: str) -> str:
-    """Name a device so that every process that can use it gives the same name, in containers too."""
+    """Return a name of a device that is the same in every process that can use it, also in containers."""
     if device.partition(":")[0] == "cuda":
         import torch
 
@@ -56,15 +56,15 @@ def _gpu(device: str) -> dict[str, Any]:
     import torch
 
     properties = torch.cuda.get_device_properties(device)
-    found = {
+    facts = {
         "gpu": properties.name,
         "capability": f"sm_{properties.major}{properties.minor}",
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
     }
     if torch.backends.cusparselt.is_available():
-        found["cusparselt"] = torch.backends.cusparselt.version()
-    return found
+        facts["cusparselt"] = torch.backends.cusparselt.version()
+    return facts
 
 
 def _version(package: str) -> str | None:

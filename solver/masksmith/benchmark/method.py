@@ -1,9 +1,10 @@
-"""How a case is measured: pack, check the numbers, and only then time, all kernels in turn.
+"""Measures a case: packs, checks results, then times all kernels in rounds.
 
-1. A random weight gets its mask; each kernel packs it, which is timed apart.
-2. Every kernel's product is compared with the float64 product of the masked weight. Wrong numbers are not timed.
-3. Rounds: in each, every kernel runs a block of calls. Ratios are taken within rounds, since both sides of such a ratio
-   met the same machine; the answer is the median over rounds.
+1. A random weight gets its mask; each kernel packs it, which is timed separately.
+2. Every kernel's product is compared with the float64 product of the masked weight. Kernels with wrong results are not
+   timed.
+3. In each round, every kernel runs a block of calls. Ratios of times are computed within rounds, so that changes of the
+   machine's speed cancel; the result is the median over rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from .cases import Case
 from .cuda_clock import CudaClock
 from .fastest import Product, fastest
-from .gauges import Gauges, conditions
+from .gpu_monitor import GpuMonitor, conditions
 from .host_clock import HostClock, Runs, Seconds
 from .kernel import Kernel, Operand
 from .machine import describe
@@ -38,15 +39,15 @@ Products = dict[str, Product]
 
 @dataclass
 class Bench:
-    """Measures cases on one device; the device's peaks and each layer's mask are found once.
+    """Measures cases on one device; peak rates and masks are computed once.
 
     Attributes:
-        kernels: By name.
+        kernels: Kernels by name.
         device: `cpu`, or a CUDA device.
-        rounds: Rounds of a case.
-        threads: Threads of a CPU kernel.
-        seed: Of all random numbers.
-        masks: Masks that are to be used instead of the best ones, by layer name.
+        rounds: Rounds per case.
+        threads: Number of threads of CPU kernels.
+        seed: Seed of all random numbers.
+        masks: Masks to use instead of the best ones, by layer name.
     """
 
     kernels: Mapping[str, Kernel]
@@ -58,13 +59,13 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.clock: Clock = HostClock(self.threads) if self.device == "cpu" else CudaClock(self.device)
-        self._gauges = Gauges(self.device, _uuid(self.device))
+        self._monitor = GpuMonitor(self.device, _uuid(self.device))
         self._obstacles = {name: kernel.obstacle(self.device) for name, kernel in self.kernels.items()}
         self._peaks: dict[str, Peaks] = {}
         self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
 
     def measure(self, case: Case) -> CaseResult:
-        """Measure one case; whatever goes wrong with a kernel stands in its measurement."""
+        """Measure one case; a kernel's error is reported in its measurement."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -76,16 +77,16 @@ class Bench:
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._numbers(case)
         operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
-        before = self._gauges.read()
+        before = self._monitor.read()
         ready, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
         timed = self._time(case, density, {name: partial(run, x) for name, run in ready.items()}, measurements)
-        state = conditions(before, self._gauges.read())
-        found = [timed[name] for name in case.kernels]
-        return CaseResult(case, density, found, state, self.machine(case.dtype))
+        state = conditions(before, self._monitor.read())
+        in_order = [timed[name] for name in case.kernels]
+        return CaseResult(case, density, in_order, state, self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
-        """Describe machine and device, and the peaks that were measured for a dtype."""
+        """Return the description of machine and device, with the measured peak rates for a dtype."""
         peaks = self._peaks.get(dtype)
         rates = (
             {} if peaks is None else {"copy_bytes_per_s": peaks.bytes_per_s, "matrix_flops_per_s": peaks.flops_per_s}
@@ -96,49 +97,49 @@ class Bench:
         key = (case.layer, case.pattern)
         if self._last is None or self._last[0] != key:
             weight, mask = weight_and_mask(case, self.seed)
-            given = self.masks.get(case.layer.name) if case.purpose == "asked" else None
-            self._last = key, (weight, mask if given is None else check_mask(given, case))
+            user_mask = self.masks.get(case.layer.name) if case.purpose == "asked" else None
+            self._last = key, (weight, mask if user_mask is None else check_mask(user_mask, case))
         return self._last[1]
 
     def _prepare(self, case: Case, operand: Operand, x: torch.Tensor) -> tuple[Products, dict[str, Measurement]]:
-        """Pack and check every kernel; gives those that may be timed, and what is known of each."""
+        """Pack and check every kernel; return the products to time, and a measurement of each kernel so far."""
         ready: Products = {}
-        found: dict[str, Measurement] = {}
+        measurements: dict[str, Measurement] = {}
         masked, unmasked = truth(operand.matrix, x, case.dtype), truth(operand.unmasked, x, case.dtype)
         for name in case.kernels:
             reason = self._obstacles[name]
             if reason is not None:
-                found[name] = Measurement(name, "skipped", reason)
+                measurements[name] = Measurement(name, "skipped", reason)
                 continue
             try:
                 product, one = prepare(self.kernels[name], operand)
                 error = (unmasked if name == "dense" else masked).error(product(x))
-            except Exception as fault:  # noqa: BLE001 - one kernel's fault must not cost the others their turn
+            except Exception as fault:  # noqa: BLE001 - the other kernels are still measured
                 log.warning("kernel %s failed at %s: %s", name, case, fault)
-                found[name] = Measurement(name, "failed", f"{type(fault).__name__}: {fault}"[:500])
+                measurements[name] = Measurement(name, "failed", f"{type(fault).__name__}: {fault}"[:500])
                 continue
-            found[name] = replace(one, error=error)
+            measurements[name] = replace(one, error=error)
             if error > 1.0:
-                reason = f"wrong numbers: off by {error:.3g} times what rounding explains"
-                found[name] = replace(found[name], outcome="failed", reason=reason)
+                reason = f"wrong result: the error is {error:.3g} times the largest possible rounding error"
+                measurements[name] = replace(measurements[name], outcome="failed", reason=reason)
             else:
                 ready[name] = product
-        return ready, found
+        return ready, measurements
 
     def _time(
         self,
         case: Case,
         density: float,
         ready: Runs,
-        found: Mapping[str, Measurement],
+        measurements: Mapping[str, Measurement],
     ) -> dict[str, Measurement]:
         if not ready:
-            return dict(found)
+            return dict(measurements)
         peaks = self._peaks_of(case.dtype)
         eager, graph = self.clock.time(ready, self.rounds)
-        timed = dict(found)
+        timed = dict(measurements)
         for name in ready:
-            one = replace(found[name], eager=summary(eager[name]), eager_speedup=speedup(eager, name))
+            one = replace(measurements[name], eager=summary(eager[name]), eager_speedup=speedup(eager, name))
             one = replace(one, speedup=one.eager_speedup)
             if name in graph:
                 one = replace(one, graph=summary(graph[name]), speedup=speedup(graph, name))
@@ -156,8 +157,8 @@ class Bench:
 
 
 def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
-    """Pack a weight, tune, and choose the fastest way through the product; each step's time is its own."""
-    begun = time.perf_counter()
+    """Pack a weight, tune the kernel, and select its fastest implementation; each step is timed separately."""
+    started = time.perf_counter()
     packed = kernel.pack(operand)
     packed_at = time.perf_counter()
     notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
@@ -165,20 +166,20 @@ def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
     way, product = fastest(packed.ways, operand.sample)
     if len(packed.ways) > 1:
         notes["way"] = way
-    name, pack_s = kernel.declaration.name, packed_at - begun
+    name, pack_s = kernel.declaration.name, packed_at - started
     return product, Measurement(
         name, "measured", pack_s=pack_s, tune_s=tune_s, weight_bytes=packed.weight_bytes, notes=notes
     )
 
 
 def summary(seconds: Sequence[float]) -> Timing:
-    """Give median and quantiles of a kernel's rounds."""
+    """Return median and quantiles over a kernel's rounds."""
     p20, p80 = (float(value) for value in np.quantile(seconds, (0.2, 0.8)))
     return Timing(statistics.median(seconds), p20, p80, len(seconds))
 
 
 def speedup(seconds: Seconds, name: str) -> float | None:
-    """Give the median over rounds of how many times faster than dense a kernel was, or None without dense."""
+    """Return the median over rounds of dense time / kernel time, or None without dense."""
     if "dense" not in seconds:
         return None
     return statistics.median(a / b for a, b in zip(seconds["dense"], seconds[name], strict=True))

@@ -1,4 +1,4 @@
-"""Shapes of the linear layers of models that many people know, so that nobody needs the weights to ask."""
+"""Shapes of the linear layers of well-known models, so that their weights are not needed."""
 
 from __future__ import annotations
 

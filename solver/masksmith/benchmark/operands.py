@@ -1,4 +1,4 @@
-"""The numbers of a case: a random weight, its mask, random activations, and what the product must be."""
+"""Operands of a case: a random weight, its mask, random activations, and the exact product."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from .kernel import Operand
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 ACCUMULATED = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 OUTPUT_ROUNDINGS = 8
-"""Roundings to the output's dtype that a kernel may make: parts of a sum are added in it now and then."""
+"""Number of roundings to the output's dtype that a kernel may make, since some add partial sums in it."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What `X A^T` is in float64, and how far rounding may lead away from it.
+    """`X A^T` in float64, and the largest rounding error of kernels.
 
     Attributes:
-        product: The exact product, of the operands as rounded to their dtype.
-        allowance: `|X| |A|^T` times what the roundings of a sum that long explain.
+        product: The product of the operands as rounded to their dtype.
+        allowance: Bound on the rounding error, `|X| |A|^T` times the relative error of a sum of this length.
     """
 
     product: torch.Tensor
     allowance: torch.Tensor
 
-    def error(self, found: torch.Tensor) -> float:
-        """Give the largest error in units of the allowance: up to 1 is rounding, more is a fault."""
-        if found.shape != self.product.shape:
+    def error(self, result: torch.Tensor) -> float:
+        """Return the largest error relative to the allowance: more than 1 is not explained by rounding."""
+        if result.shape != self.product.shape:
             return float("inf")
-        excess = (found.to(torch.float64) - self.product).abs() / self.allowance
+        excess = (result.to(torch.float64) - self.product).abs() / self.allowance
         return float(torch.nan_to_num(excess, nan=float("inf")).max())
 
 
 def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a normal weight `[rows, cols]` and find its best mask by magnitude.
+    """Draw a normal weight `[rows, cols]` and compute its best mask by magnitude.
 
-    Kernels are timed on shapes and places, never on values: a trained weight would give the same times.
+    The time of kernels depends on shapes and positions, not on values: a trained weight would give the same times.
     """
     text = f"{case.layer.shape} {case.pattern} {seed}"
     generator = np.random.default_rng(zlib.crc32(text.encode()))
@@ -54,26 +54,26 @@ def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_mask(mask: Any, case: Case) -> np.ndarray:
-    """Give a mask that came from elsewhere, as the matrix it is for.
+    """Return a user's mask as a matrix.
 
     Raises:
-        BenchmarkError: If its shape is not the layer's, or it breaks the pattern.
+        BenchmarkError: If its shape is not the layer's, or it violates the pattern.
     """
-    found = np.asarray(mask)
-    found = found.reshape(found.shape[0], -1) if found.ndim > 1 else found
+    matrix = np.asarray(mask)
+    matrix = matrix.reshape(matrix.shape[0], -1) if matrix.ndim > 1 else matrix
     name, shape = case.layer.name, (case.layer.rows, case.layer.cols)
-    if found.shape != shape:
-        raise BenchmarkError("invalid_mask", f"mask {name!r} has shape {list(found.shape)}, the layer {list(shape)}")
-    verdict = ms.verify(found, case.rule)
+    if matrix.shape != shape:
+        raise BenchmarkError("invalid_mask", f"mask {name!r} has shape {list(matrix.shape)}, the layer {list(shape)}")
+    verdict = ms.verify(matrix, case.rule)
     if not verdict:
         raise BenchmarkError("invalid_mask", f"mask {name!r} does not match its pattern: {verdict.message}")
-    return found
+    return matrix
 
 
 def make_operand(
     case: Case, weight: np.ndarray, mask: np.ndarray, device: str, threads: int, seed: int
 ) -> tuple[Operand, torch.Tensor]:
-    """Put a case's numbers on the device.
+    """Copy a case's operands to the device.
 
     Returns:
         The operand, and another batch of activations to time with.
@@ -92,7 +92,7 @@ def make_operand(
 
 
 def truth(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Truth:
-    """Multiply in float64."""
+    """Return the product in float64, with the allowance for rounding errors."""
     a, b = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())
     slack = (terms + 2) * ACCUMULATED[dtype] + OUTPUT_ROUNDINGS * ROUNDING[dtype]

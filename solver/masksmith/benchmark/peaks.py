@@ -1,4 +1,4 @@
-"""What the device can do at most, measured in the same run: bytes copied and multiply-adds done in a second."""
+"""Measured peak rates of the device: bytes copied and floating-point operations per second."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Peaks:
     flops_per_s: float
 
     def least_s(self, case: Case, density: float, weight_bytes: int) -> float:
-        """Give the seconds that the useful work must take: its multiply-adds, or its bytes, whichever is more."""
+        """Return a lower bound on the time of a case, in seconds: by arithmetic or by memory traffic, the larger."""
         rows, cols = case.matrix
         item = int(getattr(torch, case.dtype).itemsize)
         flops = 2 * case.batch * rows * cols * density

@@ -1,4 +1,4 @@
-"""Planning: what was asked becomes cases, and what cannot be measured is refused by name before anything runs."""
+"""Planning: turns a request into cases, and rejects what cannot be measured before anything runs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAX_BATCH = 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked.
+    """A request for a benchmark.
 
     Attributes:
         layers: Weights to measure.
-        patterns: Of their masks, as strings.
+        patterns: Patterns of their masks, as strings.
         batches: Rows of activations.
         dtypes: `float32`, `float16`, `bfloat16` or `float64`.
         directions: `forward`, `backward`.
-        kernels: By name; None takes every one that fits, and says of the others why they do not.
+        kernels: Names of kernels; None selects all that support the cases.
         device: `cpu`, or a CUDA device.
-        curves: Measure every kernel over a range of densities as well: that finds where it breaks even.
+        curves: Whether to measure every kernel over a range of densities, too, for its break-even.
     """
 
     layers: Sequence[Layer]
@@ -44,30 +44,30 @@ class Request:
 
 
 def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case]:
-    """Make the cases of a request.
+    """Return the cases of a request.
 
-    Kernels that were named must be able to do what is asked: their device, dtype, direction and shape must fit every
-    case whose pattern they take, and they must take one pattern at least.
+    Named kernels must support device, dtype, direction and shape of every case whose pattern they support, and at least
+    one pattern.
 
     Raises:
-        BenchmarkError: If they cannot, or the request makes no sense; the message names the culprit.
+        BenchmarkError: If they do not, or the request is invalid; the message names the reason.
     """
     _check(request)
     chosen = _chosen(request, declarations)
     _check_number(math.prod(len(getattr(request, name)) for name in MEMBERS))
-    asked = [
+    requested = [
         Case(layer, batch, dtype, pattern, direction)
         for layer, pattern, dtype, direction, batch in product(
             request.layers, request.patterns, request.dtypes, request.directions, request.batches
         )
     ]
-    for case in asked:
+    for case in requested:
         _check_fit(case)
     if request.kernels is not None:
-        _check_named(asked, chosen, request.device)
-    cases = [replace(case, kernels=_names(case, chosen, request.device)) for case in asked]
+        _check_named(requested, chosen, request.device)
+    cases = [replace(case, kernels=_names(case, chosen, request.device)) for case in requested]
     if request.curves:
-        # What shares a weight and its mask stands together: both are then made once.
+        # Cases with the same weight and mask are adjacent, so that both are computed once.
         points = _curves(cases, chosen, request.device)
         cases += sorted(points, key=lambda case: (case.layer.shape, case.pattern))
     _check_number(len(cases))
@@ -95,7 +95,7 @@ def _check(request: Request) -> None:
 
 
 def _check_fit(case: Case) -> None:
-    """Refuse a pattern that is none, or that no mask of the shape can obey."""
+    """Raise an error for an invalid pattern, or one that does not fit the shape."""
     try:
         parse(case.pattern, ragged="error").grid((case.layer.rows, case.layer.cols))
     except PatternError as error:
@@ -117,11 +117,11 @@ def _chosen(request: Request, declarations: Mapping[str, Declaration]) -> list[D
 def _check_named(cases: Sequence[Case], chosen: Sequence[Declaration], device: str) -> None:
     for kernel in chosen:
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
-        firm = [(case, found) for case, found in refusals if found is not None and found.what != "pattern"]
-        mild = [(case, found) for case, found in refusals if found is not None]
-        faults = firm or (mild if len(mild) == len(cases) else [])
-        for case, found in faults[:1]:
-            raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {found.reason}")
+        unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
+        not_by_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
+        faults = not_by_pattern or (unsupported if len(unsupported) == len(cases) else [])
+        for case, refusal in faults[:1]:
+            raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {refusal.reason}")
 
 
 def _names(case: Case, chosen: Sequence[Declaration], device: str) -> tuple[str, ...]:
@@ -129,10 +129,10 @@ def _names(case: Case, chosen: Sequence[Declaration], device: str) -> tuple[str,
     return tuple(sorted(fitting, key=lambda name: (name not in BASELINES, name)))
 
 
-def _curves(asked: Sequence[Case], chosen: Sequence[Declaration], device: str) -> Iterator[Case]:
-    """Give the cases that make each kernel's time a curve over density, without those that are asked for anyway."""
-    seen = {(replace(case, kernels=()), name) for case in asked for name in case.kernels}
-    bare = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in asked)
+def _curves(requested: Sequence[Case], chosen: Sequence[Declaration], device: str) -> Iterator[Case]:
+    """Yield the cases of each kernel's curve over density that are not requested anyway."""
+    seen = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
+    bare = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in requested)
     for case, kernel in product(bare, chosen):
         for pattern in kernel.curve:
             point = replace(case, pattern=pattern)

@@ -1,4 +1,4 @@
-"""A report as pictures: speed-up against sparsity for each kernel and batch, and bars for each layer."""
+"""Plots of a report: speed-up over sparsity for each kernel and batch, and bars for each layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
-    """Write one picture; `kind` says which (png, svg, pdf), or else the suffix.
+    """Write one plot, in the format `kind` (png, svg, pdf) or that of the suffix.
 
     Raises:
-        ModuleNotFoundError: Without matplotlib, saying how to get it.
+        ModuleNotFoundError: If matplotlib is not installed; the message names the extra.
     """
     try:
         from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 
 def curves(report: Report, batch: int) -> Curves:
-    """Give for each kernel (density, speed-up) over all layers of which that density was measured, densest first."""
+    """Return for each kernel (density, speed-up) over all layers, where that density was measured for all of them."""
     sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
     for result in report.results:
         case, dense_s = result.case, result.dense_s
@@ -55,7 +55,7 @@ def curves(report: Report, batch: int) -> Curves:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Give for each layer the speed-up of its fastest kernel, by pattern."""
+    """Return for each layer the speed-up of its fastest kernel, by pattern."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for one in report.winners:
         if one.case.batch == batch and one.speedup is not None:

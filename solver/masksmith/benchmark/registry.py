@@ -1,7 +1,7 @@
-"""The kernels there are: masksmith's own, and those that other packages offer as entry points.
+"""Registry of kernels: masksmith's own, and those that other packages provide as entry points.
 
 An entry point of the group `masksmith.kernels` names an object that satisfies `Kernel`. One that cannot be loaded is
-kept as a kernel that says why it cannot run: a broken package must not hide, nor break the others.
+listed as a kernel that cannot run, with the reason, and does not affect the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .kernel import Kernel, Operand, Packed
 log = logging.getLogger("masksmith")
 GROUP = "masksmith.kernels"
 
-_HOMES = {
+_MODULES = {
     "Dense": "dense",
     "DenseZeros": "dense",
     "CuSparseLt": "cusparselt",
@@ -30,7 +30,7 @@ _HOMES = {
 }
 
 
-class Broken:
+class UnloadableKernel:
     """A kernel whose package cannot be loaded."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -38,24 +38,24 @@ class Broken:
         self._reason = reason
 
     def obstacle(self, device: str) -> str | None:
-        """Say what went wrong."""
+        """Return the reason why the package cannot be loaded."""
         return self._reason
 
     def pack(self, operand: Operand) -> Packed:
-        """Refuse."""
+        """Raise an error with the reason."""
         raise RuntimeError(self._reason)
 
 
 def own_kernels() -> dict[str, Kernel]:
-    """Give masksmith's kernels by name, the baseline first; loads no torch."""
-    found: list[Kernel] = [
-        getattr(import_module(f".kernels.{home}", __package__), name)() for name, home in _HOMES.items()
+    """Return masksmith's kernels by name, the baseline first, without importing torch."""
+    kernels: list[Kernel] = [
+        getattr(import_module(f".kernels.{module}", __package__), name)() for name, module in _MODULES.items()
     ]
-    return {kernel.declaration.name: kernel for kernel in found}
+    return {kernel.declaration.name: kernel for kernel in kernels}
 
 
 def all_kernels() -> dict[str, Kernel]:
-    """Give all kernels of this installation by name; loads the packages that offer some."""
+    """Return all kernels of this installation by name; imports the packages that provide some."""
     kernels = own_kernels()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         kernel = _load(point)
@@ -68,15 +68,15 @@ def all_kernels() -> dict[str, Kernel]:
 
 
 def declarations(kernels: Mapping[str, Kernel]) -> dict[str, Declaration]:
-    """Give what kernels say of themselves."""
+    """Return the kernels' declarations by name."""
     return {name: kernel.declaration for name, kernel in kernels.items()}
 
 
 def check_runnable(names: list[str] | None, kernels: Mapping[str, Kernel], device: str) -> None:
-    """Refuse kernels that were named but cannot run here.
+    """Check that the named kernels can run here.
 
     Raises:
-        BenchmarkError: With the reason.
+        BenchmarkError: If one cannot, with the reason.
     """
     for name in names or []:
         reason = kernels[name].obstacle(device) if name in kernels else None
@@ -88,8 +88,8 @@ def _load(point: EntryPoint) -> Kernel:
     try:
         kernel = point.load()
         kernel = kernel() if isinstance(kernel, type) else kernel
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's package raises
-        return Broken(point.name, f"{point.value} cannot be loaded: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - other packages may raise anything
+        return UnloadableKernel(point.name, f"{point.value} cannot be loaded: {type(error).__name__}: {error}")
     if not isinstance(kernel, Kernel) or not isinstance(kernel.declaration, Declaration):
-        return Broken(point.name, f"{point.value} is no kernel: it needs declaration, obstacle and pack")
+        return UnloadableKernel(point.name, f"{point.value} is no kernel: it needs declaration, obstacle and pack")
     return kernel

@@ -23,15 +23,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Report(Answers):
-    """A benchmark: its results and its answers, as documents.
+    """The results of a benchmark with conclusions, as documents.
 
     Attributes:
-        results: One a case.
-        settings: Seed, rounds, threads and what else was asked.
+        results: One per case.
+        settings: Seed, rounds, threads and other settings.
     """
 
     def document(self) -> dict[str, Any]:
-        """Give all of it as JSON, the answers included."""
+        """Return the report as a dict for JSON, conclusions included."""
         return {
             "format": FORMAT,
             "settings": dict(self.settings),
@@ -46,11 +46,11 @@ class Report(Answers):
         }
 
     def to_json(self) -> str:
-        """Give the document as text."""
+        """Return the document as JSON text."""
         return json.dumps(self.document(), indent=1) + "\n"
 
     def to_csv(self) -> str:
-        """Give a line for every kernel of every case."""
+        """Return CSV text with a line for every kernel of every case."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -59,11 +59,11 @@ class Report(Answers):
         return text.getvalue()
 
     def tables(self) -> list[Table]:
-        """Give the answers as tables: the whole model, each kernel, each layer, where kernels break even."""
+        """Return the conclusions as tables: whole model, kernels, layers, break-even densities."""
         return tables(self)
 
     def to_markdown(self, title: str = "What a mask buys") -> str:
-        """Give a page for people."""
+        """Return the report as a Markdown page."""
         return page(self, title)
 
     def _repr_markdown_(self) -> str:
@@ -71,10 +71,10 @@ class Report(Answers):
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Report:
-        """Read what `document` gave; the answers are worked out anew.
+        """Build a report from the result of `document`; conclusions are computed again.
 
         Raises:
-            ValueError: If it is no benchmark's document.
+            ValueError: If the document has another format.
         """
         if document.get("format") != FORMAT:
             raise ValueError(f"no benchmark report of format {FORMAT}")

@@ -1,4 +1,4 @@
-"""What was measured, as values that go to JSON and back. Standard library only."""
+"""Results of measurements, with conversion to and from JSON. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Outcome = Literal["measured", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median over rounds, and where four of five rounds lie.
+    """Seconds of one call: median and quantiles over rounds.
 
     Attributes:
         median_s: Median.
-        p20_s: A fifth of the rounds were faster.
-        p80_s: A fifth of the rounds were slower.
-        rounds: Number of rounds, each of which timed all kernels of the case one after the other.
+        p20_s: 20 % quantile.
+        p80_s: 80 % quantile.
+        rounds: Number of rounds, each of which timed all kernels of the case in turn.
     """
 
     median_s: float
@@ -33,19 +33,19 @@ class Measurement:
     """One kernel in one case.
 
     Attributes:
-        kernel: Its name.
-        outcome: `measured`, `failed` (it raised, or its numbers were wrong), or `skipped` (it cannot run here).
-        reason: Why not, where it was not measured.
-        eager: A call as the user makes it.
-        graph: The same replayed from a CUDA graph: without what Python and the launch cost; CUDA only.
-        speedup: Median over rounds of dense time / its time, from graphs where there are any.
+        kernel: Name of the kernel.
+        outcome: `measured`, `failed` (it raised an error, or its result was wrong), or `skipped` (it cannot run here).
+        reason: Why it was not measured.
+        eager: Time of an eager call.
+        graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
+        speedup: Median over rounds of dense time / kernel time, from graphs if there are any.
         eager_speedup: The same for eager calls.
-        error: Largest error against float64, in units of what rounding explains; at most 1.
-        pack_s: Seconds to bring the masked weight into its format, apart from all others.
-        tune_s: Seconds to search, once for this shape, what makes it fast.
-        weight_bytes: What the packed weight takes.
-        roofline: Share reached of what the device's copy and matrix rates would allow for the work that is useful.
-        notes: What else it says: layout, algorithm, tuning.
+        error: Largest error against float64, relative to the largest possible rounding error; at most 1.
+        pack_s: Seconds to convert the masked weight to the kernel's format.
+        tune_s: Seconds to tune the kernel for this shape.
+        weight_bytes: Bytes of the packed weight.
+        roofline: Useful work relative to the roofline model with the device's measured copy and matrix rates.
+        notes: Other information: layout, algorithm, tuning.
     """
 
     kernel: str
@@ -64,21 +64,21 @@ class Measurement:
 
     @property
     def timing(self) -> Timing | None:
-        """The time that comparisons rest on: the graph's where there is one."""
+        """The time used for comparisons: the graph's if there is one."""
         return self.graph or self.eager
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A case and what its kernels did.
+    """A case and the measurements of its kernels.
 
     Attributes:
         case: The case.
         density: Share of entries that its mask keeps.
-        measurements: One a kernel; dense first.
-        conditions: Clocks, temperature, power and throttling while it ran, where the device tells.
-        machine: Where it ran.
-        error: Why nothing was measured at all.
+        measurements: One per kernel, dense first.
+        conditions: Clocks, temperature, power and throttling, if the device reports them.
+        machine: Description of the machine.
+        error: Error of the case as a whole, or None.
     """
 
     case: Case
@@ -89,22 +89,22 @@ class CaseResult:
     error: str | None = None
 
     def of(self, kernel: str) -> Measurement | None:
-        """Give what a kernel did, if it was measured."""
+        """Return a kernel's measurement, or None if it was not measured."""
         return next((one for one in self.measurements if one.kernel == kernel and one.outcome == "measured"), None)
 
     @property
     def measured(self) -> list[Measurement]:
-        """Kernels that were measured."""
+        """Measurements of kernels that were measured."""
         return [one for one in self.measurements if one.outcome == "measured"]
 
     @property
     def sparse(self) -> list[tuple[Measurement, float]]:
-        """Kernels that use the mask and were measured beside dense, and their speed-ups."""
+        """Measurements of kernels that use the mask, with their speed-ups over dense."""
         return [(one, one.speedup) for one in self.measured if one.kernel not in BASELINES and one.speedup is not None]
 
     @property
     def best(self) -> tuple[Measurement, float] | None:
-        """The fastest of those."""
+        """The fastest of `sparse`, or None."""
         return max(self.sparse, key=lambda pair: pair[1], default=None)
 
     @property
@@ -114,18 +114,18 @@ class CaseResult:
         return None if dense is None or dense.timing is None else dense.timing.median_s
 
     def document(self) -> dict[str, Any]:
-        """Give the result as JSON."""
+        """Return the result as a dict for JSON."""
         return asdict(self)
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> CaseResult:
-        """Read what `document` gave."""
+        """Build a result from the result of `document`."""
         measurements = [_measurement(one) for one in document["measurements"]]
         return cls(**{**document, "case": cls.read_case(document["case"]), "measurements": measurements})
 
     @staticmethod
     def read_case(document: Mapping[str, Any]) -> Case:
-        """Read a case from the JSON of `dataclasses.asdict`."""
+        """Build a case from its `dataclasses.asdict`."""
         layer, kernels = Layer(**document["layer"]), tuple(document["kernels"])
         return Case(**{**document, "layer": layer, "kernels": kernels})
 

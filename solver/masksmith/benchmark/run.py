@@ -1,4 +1,4 @@
-"""The verb: measure what masks buy on this device."""
+"""`benchmark`: measures sparse kernels against dense ones on this device."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ def benchmark(
         batches: Rows of activations.
         dtypes: `float32`, `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`), `backward` (`dY W`).
-        kernels: By name; None takes every one that fits and can run here.
+        kernels: Names of kernels; None selects all that support the cases and can run here.
         device: `cpu`, or a CUDA device.
         masks: Masks to use instead of the best ones for random weights, by layer name.
-        curves: Measure kernels over a range of densities as well, which finds their break-even.
-        rounds: Times that each kernel's turn comes.
-        threads: Threads of a kernel on a CPU.
-        seed: Of weights and activations.
-        on_case: Called with each result, the number done, and that of all.
-        registry: Kernels instead of the installation's.
+        curves: Whether to measure kernels over a range of densities, too, for their break-even.
+        rounds: Number of rounds, in each of which every kernel is timed.
+        threads: Number of threads of CPU kernels.
+        seed: Seed of weights and activations.
+        on_case: Called with each result, the number of cases done, and the total.
+        registry: Kernels to use instead of those installed.
 
     Raises:
-        BenchmarkError: If a kernel, shape, dtype, pattern or mask makes no sense, by name, before anything runs.
+        BenchmarkError: If a kernel, shape, dtype, pattern or mask is invalid; raised before anything runs.
     """
-    found = all_kernels() if registry is None else registry
-    asked = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
-    request = Request(_layers(layers), asked, batches, dtypes, directions, kernels, device, curves)
-    cases = plan(request, declarations(found))
+    known_kernels = all_kernels() if registry is None else registry
+    names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
+    request = Request(_layers(layers), names, batches, dtypes, directions, kernels, device, curves)
+    cases = plan(request, declarations(known_kernels))
     check_device(device)
-    check_runnable(kernels if kernels is None else list(kernels), found, device)
+    check_runnable(kernels if kernels is None else list(kernels), known_kernels, device)
     _check_masks(masks or {}, cases)
-    bench = Bench(found, device, rounds, threads, seed, masks or {})
+    bench = Bench(known_kernels, device, rounds, threads, seed, masks or {})
     results = []
     for number, case in enumerate(cases):
         results.append(attempt(bench, case))
@@ -79,7 +79,7 @@ def benchmark(
 
 
 def attempt(bench: Bench, case: Case) -> CaseResult:
-    """Measure a case; a failure of the case as a whole is its result."""
+    """Measure a case; an error of the case as a whole is returned in its result."""
     try:
         return bench.measure(case)
     except Exception as error:  # noqa: BLE001 - the other cases go on
@@ -87,10 +87,10 @@ def attempt(bench: Bench, case: Case) -> CaseResult:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there.
+    """Check that a device exists.
 
     Raises:
-        BenchmarkError: Then.
+        BenchmarkError: If it does not.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The answers as tables and as a page for people. Standard library only."""
+"""The conclusions of a report as tables and as a Markdown page. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .conclusions import NOISE, BreakEven, Estimate
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head.
+    """A table.
 
     Attributes:
-        title: What it shows.
-        note: How to read it.
+        title: Title.
+        note: Explanation of the columns.
         head: Names of the columns.
         rows: Cells.
-        left: Columns, from the first, that are words and not numbers.
+        left: Number of leading columns that hold text, and are aligned left.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Table:
     left: int = 1
 
     def markdown(self) -> str:
-        """Give it as Markdown, columns aligned."""
+        """Return the table as Markdown, with aligned columns."""
         widths = [max(len(row[k]) for row in [self.head, *self.rows]) for k in range(len(self.head))]
         rule = "|" + "|".join("-" * (w + 1) + ("-" if k < self.left else ":") for k, w in enumerate(widths)) + "|"
         lines = [self._line(self.head, widths), rule, *(self._line(row, widths) for row in self.rows)]
@@ -43,13 +43,13 @@ class Table:
 
 
 def tables(report: Answers) -> list[Table]:
-    """Give the answers: the whole model, each kernel, each layer, where kernels break even."""
-    found = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
-    return [table for table in found if table.rows]
+    """Return the non-empty tables: whole model, kernels, layers, break-even densities."""
+    candidates = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
+    return [table for table in candidates if table.rows]
 
 
 def page(report: Answers, title: str, words: Sequence[str] = ()) -> str:
-    """Give the report as a Markdown page that a newcomer can read."""
+    """Return the report as a Markdown page; `words` are paragraphs after the title."""
     parts = [f"# {title}\n", *words, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
     parts.append("## In words\n\n" + "\n".join(f"- {line}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
@@ -62,7 +62,7 @@ def page(report: Answers, title: str, words: Sequence[str] = ()) -> str:
 
 
 def machine_line(machine: dict[str, object], report: Answers) -> str:
-    """Say where it was measured, and how fast that copies and multiplies."""
+    """Return a sentence that describes the machine, with its copy and matrix rates."""
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
     versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
@@ -71,7 +71,7 @@ def machine_line(machine: dict[str, object], report: Answers) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write a duration with three digits and its unit."""
+    """Format a duration with three digits and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
@@ -79,18 +79,18 @@ def seconds(value: float) -> str:
 
 
 def _rates(report: Answers) -> str:
-    found = {
+    rates = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
         for result in report.results
         if "copy_bytes_per_s" in result.machine
     }
-    parts = [f"{flops / 1e9:.4g} GFLOP/s in {dtype}" for dtype, (_, flops) in found.items()]
-    copied = max((rate for rate, _ in found.values()), default=0.0)
+    parts = [f"{flops / 1e9:.4g} GFLOP/s in {dtype}" for dtype, (_, flops) in rates.items()]
+    copied = max((rate for rate, _ in rates.values()), default=0.0)
     return f"copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
 
 
 def _where(one: Estimate | BreakEven, report: Answers) -> str:
-    """Name dtype and direction where the report has several."""
+    """Return dtype and direction as a suffix, if the report has several."""
     cases = [result.case for result in report.results]
     several = len({(case.dtype, case.direction) for case in cases}) > 1
     return f", {one.dtype}, {one.direction}" if several else ""
@@ -124,7 +124,7 @@ def _verdict(one: Estimate) -> str:
 
 
 def _kernels(report: Answers) -> Table:
-    """One row a pattern and kernel, one column a batch: time of the whole model relative to dense."""
+    """Return a table of speed-ups over dense for the whole model, with a row per pattern and kernel."""
     note = "Speed-up over dense of one kernel used for all layers that it can do. Below 1 it is slower than dense."
     cells = {
         (f"{one.pattern}{_where(one, report)}", kernel, one.batch): f"{one.dense_s / kernel_s:.2f}x"
@@ -173,7 +173,7 @@ def _break_evens(report: Answers) -> Table:
 
 
 def _by_batch(title: str, note: str, head: tuple[str, str], cells: Mapping[tuple[str, str, int], str]) -> Table:
-    """Make a table with a row for each pair of names and a column for each batch."""
+    """Return a table with a row for each pair of names and a column for each batch."""
     batches = sorted({batch for _, _, batch in cells})
     names = dict.fromkeys(key[:2] for key in cells)
     rows = [[*pair, *(cells.get((*pair, batch), "-") for batch in batches)] for pair in names]

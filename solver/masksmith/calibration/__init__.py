@@ -1,4 +1,4 @@
-"""Calibration: what data does to a model's layers, gathered once and kept as safetensors."""
+"""Calibration: statistics of a model's layers on data, gathered once and stored as safetensors."""
 
 from __future__ import annotations
 

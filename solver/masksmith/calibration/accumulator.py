@@ -1,4 +1,4 @@
-"""Sums over the inputs and gradients of one layer, on its own device."""
+"""Accumulates sums over the inputs and gradients of one layer, on its device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .statistics import LayerStatistics
 Tensor = torch.Tensor
 
 
-class Gatherer:
-    """Adds up what a layer sees.
+class LayerAccumulator:
+    """Accumulates statistics of a layer.
 
     Args:
-        module: The layer; others that share its weight may join `modules`.
-        gather: What to add up.
+        module: The layer; others that share its weight may be appended to `modules`.
+        gather: Kinds of statistics.
         max_samples: Rows of activations to keep.
     """
 
@@ -32,8 +32,8 @@ class Gatherer:
         self._keys = torch.empty(0)
         self._generator = torch.Generator().manual_seed(0)
 
-    def see(self, module: Any, arguments: tuple[Tensor, ...]) -> None:
-        """Take a layer's inputs; a forward pre-hook."""
+    def add_inputs(self, module: Any, arguments: tuple[Tensor, ...]) -> None:
+        """Add a layer's inputs; a forward pre-hook."""
         inputs = _rows(module, arguments[0].detach().float())
         self.samples += len(inputs)
         if "norms" in self._gather:
@@ -44,43 +44,43 @@ class Gatherer:
             self._sample(inputs)
 
     def add_gradient(self, gradient: Tensor | None) -> None:
-        """Take a batch's gradient; None counts as 0."""
+        """Add a batch's gradient; None counts as 0."""
         self.batches += 1
         if gradient is not None:
             self._add("gradient", gradient.detach().float())
             self._add("squares", gradient.detach().float().square())
 
     def finish(self, name: str) -> LayerStatistics:
-        """Give the statistics.
+        """Return the statistics.
 
         Raises:
-            ScoresError: If one is no number.
+            ScoresError: If one has NaN or infinity.
         """
         for kind, total in self._sums.items():
             if not bool(torch.isfinite(total).all()):
                 raise ScoresError(f"its {kind} hold NaN or infinity", name=name)
-        found = {kind: total.cpu() for kind, total in self._sums.items()}
-        if "norms" in found:
-            found["norms"] = found["norms"].sqrt()
+        results = {kind: total.cpu() for kind, total in self._sums.items()}
+        if "norms" in results:
+            results["norms"] = results["norms"].sqrt()
         if "gradients" in self._gather:
-            nothing = torch.zeros(self.modules[0].weight.shape)
-            found["gradient"] = found.get("gradient", nothing) / self.batches
-            found["gradient_rms"] = (found.pop("squares", nothing) / self.batches).sqrt()
-        return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in found.items()})
+            zeros = torch.zeros(self.modules[0].weight.shape)
+            results["gradient"] = results.get("gradient", zeros) / self.batches
+            results["gradient_rms"] = (results.pop("squares", zeros) / self.batches).sqrt()
+        return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in results.items()})
 
     def _add(self, kind: str, value: Tensor) -> None:
         self._sums[kind] = self._sums[kind] + value if kind in self._sums else value
 
     def _sample(self, inputs: Tensor) -> None:
-        """Keep the rows with the smallest random keys: every row of every batch has the same chance."""
+        """Keep the rows with the smallest random keys: a uniform random sample over all batches."""
         keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
         rows = torch.cat([self._sums["activations"], inputs]) if "activations" in self._sums else inputs
-        chosen = torch.argsort(keys)[: self._max_samples]
-        self._keys, self._sums["activations"] = keys[chosen], rows[chosen.to(rows.device)]
+        selected = torch.argsort(keys)[: self._max_samples]
+        self._keys, self._sums["activations"] = keys[selected], rows[selected.to(rows.device)]
 
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:
-    """View a layer's input as rows, one a token or patch, with columns in the order of the flattened weight."""
+    """Return a layer's input as rows, one per token or patch, with columns in the order of the flattened weight."""
     if isinstance(module, torch.nn.Linear):
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode

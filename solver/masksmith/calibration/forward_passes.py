@@ -1,4 +1,4 @@
-"""Gathers statistics of a torch model's layers while batches go through it."""
+"""Gathers statistics of a torch model's layers in forward (and backward) passes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masksmith._errors import ScoresError
 from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, select
 from masksmith.patterns.matching import Globs
 
-from .accumulator import Gatherer
+from .accumulator import LayerAccumulator
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
@@ -31,49 +31,49 @@ def calibrate(
     max_samples: int = 256,
     progress: bool | None = None,
 ) -> Calibration:
-    """Run batches through a model and gather what the scores need.
+    """Run batches through a model and gather the statistics that scores need.
 
-    Linear layers and convolutions (one group, one or two dimensions) are watched by hooks, which are gone afterwards;
-    the model is in evaluation mode meanwhile. A weight that several layers share gathers from all of them.
+    Temporary hooks observe linear layers and convolutions (one group, one or two dimensions); the model is in
+    evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
 
     Args:
         model: Any torch module.
-        batches: A tensor is passed as it is, a tuple or list as arguments, a mapping as keywords.
+        batches: Each batch is a tensor, or a tuple or list of arguments, or a mapping of keyword arguments.
         gather: `norms` (Wanda, RIA), `gram` (SparseGPT: `inputs ** 2` float64 a layer), `activations` (SiPP, PFP) and
             `gradients` (Taylor).
-        layers: Names of layers or of their weights, or globs; all unless given. A layer that is spelled out must be one
-            that can be watched.
-        loss: `loss(model, batch)` gives the scalar that `gradients` are of; unless given, the output's own `.loss`.
-        max_samples: Rows that `activations` keeps, chosen at random by a fixed seed.
-        progress: Whether to show a bar; unless given, if somebody is likely to look.
+        layers: Names of layers or of their weights, or globs; by default all. A layer that is named exactly must be
+            supported.
+        loss: `loss(model, batch)` returns the scalar to differentiate for `gradients`; by default the output's `.loss`.
+        max_samples: Rows of `activations` to keep, a random sample with a fixed seed.
+        progress: Whether to show a progress bar; by default in terminals and notebooks.
 
     Raises:
-        ScoresError: If nothing or something unknown is asked for, a name or glob matches no layer, no layer is left to
-            watch, there is no batch, or a layer gathers NaN or infinity.
+        ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, no layer is selected,
+            there is no batch, or a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
-    gatherers, skipped = _gatherers(model, layers, gather, max_samples)
+    accumulators, skipped = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with _watched(model, gatherers.values()):
-        for batch in tqdm(batches, "calibrating", disable=not _wanted(progress), leave=False):
+    with _observed(model, accumulators.values()):
+        for batch in tqdm(batches, "calibrating", disable=not _show_progress(progress), leave=False):
             count += 1
             if "gradients" in gather:
-                _backward(model, batch, gatherers, loss)
+                _backward(model, batch, accumulators, loss)
             else:
                 with torch.no_grad():
                     _forward(model, batch)
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
-    idle = {name: "it never ran" for name, gatherer in gatherers.items() if gatherer.samples == 0}
-    found = {name: gatherer.finish(name) for name, gatherer in gatherers.items() if name not in idle}
-    return Calibration(found, skipped | idle)
+    idle = {name: "it never ran" for name, accumulator in accumulators.items() if accumulator.samples == 0}
+    statistics = {name: accumulator.finish(name) for name, accumulator in accumulators.items() if name not in idle}
+    return Calibration(statistics, skipped | idle)
 
 
-def _gatherers(
+def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
-) -> tuple[dict[str, Gatherer], dict[str, str]]:
+) -> tuple[dict[str, LayerAccumulator], dict[str, str]]:
     modules = {f"{path}.weight" if path else "weight": (path, module) for path, module in _layers(model)}
     candidates = [
         Candidate(name, aliases=(path,) if path else (), unsupported_reason=_unsupported_reason(module))
@@ -83,18 +83,18 @@ def _gatherers(
         selection = select(candidates, None, layers, noun="linear or convolution layer")
     except SelectionError as error:
         raise _refusal(error) from None
-    gatherers: dict[str, Gatherer] = {}
-    # The weights are kept beside, for a parametrized one is a new tensor each time, and ids are used again.
-    by_weight: dict[int, tuple[Any, Gatherer]] = {}
+    accumulators: dict[str, LayerAccumulator] = {}
+    # The weights are stored, too: a parametrized one is a new tensor at each access, and ids of freed ones are reused.
+    by_weight: dict[int, tuple[Any, LayerAccumulator]] = {}
     for name in selection.chosen:
         module = modules[name][1]
         weight = module.weight
         if id(weight) in by_weight:
             by_weight[id(weight)][1].modules.append(module)
         else:
-            gatherers[name] = Gatherer(module, gather, max_samples)
-            by_weight[id(weight)] = weight, gatherers[name]
-    return gatherers, {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
+            accumulators[name] = LayerAccumulator(module, gather, max_samples)
+            by_weight[id(weight)] = weight, accumulators[name]
+    return accumulators, {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
 
 
 def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -119,17 +119,17 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 
 
 @contextmanager
-def _watched(model: torch.nn.Module, gatherers: Iterable[Gatherer]) -> Iterator[None]:
+def _observed(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_pre_hook(each.see) for each in gatherers for module in each.modules]
+    hooks = [module.register_forward_pre_hook(each.add_inputs) for each in accumulators for module in each.modules]
     model.eval()
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for module, was in training.items():
-            module.training = was
+        for module, was_training in training.items():
+            module.training = was_training
 
 
 def _forward(model: torch.nn.Module, batch: Any) -> Any:
@@ -138,9 +138,11 @@ def _forward(model: torch.nn.Module, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 
-def _backward(model: torch.nn.Module, batch: Any, gatherers: Mapping[str, Gatherer], loss: Loss | None) -> None:
-    """Add this batch's gradients; those of the model's own training are left alone."""
-    weights = [gatherer.modules[0].weight for gatherer in gatherers.values()]
+def _backward(
+    model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
+) -> None:
+    """Add this batch's gradients; the parameters' `.grad` is not changed."""
+    weights = [accumulator.modules[0].weight for accumulator in accumulators.values()]
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
@@ -155,9 +157,9 @@ def _backward(model: torch.nn.Module, batch: Any, gatherers: Mapping[str, Gather
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
-    for gatherer, gradient in zip(gatherers.values(), gradients, strict=True):
-        gatherer.add_gradient(gradient)
+    for accumulator, gradient in zip(accumulators.values(), gradients, strict=True):
+        accumulator.add_gradient(gradient)
 
 
-def _wanted(progress: bool | None) -> bool:
+def _show_progress(progress: bool | None) -> bool:
     return progress if progress is not None else (sys.stderr.isatty() or "ipykernel" in sys.modules)

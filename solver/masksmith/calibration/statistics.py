@@ -1,4 +1,4 @@
-"""What was gathered: statistics of each layer, and the scores that they make."""
+"""Calibration results: statistics of each layer, scores from them, and their file format."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ METADATA_KEY = "masksmith_calibration"
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
-    """What data did to one layer; what was not gathered is None.
+    """Statistics of one layer; those that were not gathered are None.
 
     Attributes:
-        samples: Input rows seen: tokens, or patches of a convolution.
+        samples: Number of input rows: tokens, or patches of a convolution.
         norms: `[inputs]`, Euclidean norms of the inputs over all samples; kernels flattened in the weight's own order.
         gram: `[inputs, inputs]`, `X^T X`.
-        activations: `[rows, inputs]`, a random choice of the samples.
+        activations: `[rows, inputs]`, a random sample of the input rows.
         gradient: The mean of the batches' gradients of the loss, in the weight's shape.
         gradient_rms: The root of the mean of their squares: `taylor` of it is the mean of the batches' scores.
     """
@@ -49,14 +49,14 @@ NEEDS: Mapping[str, str] = {
     "sipp": "activations",
     "pfp": "activations",
 }
-"""What each score is made from."""
+"""The statistic that each score needs."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
     """Statistics by the names of the weights.
 
     Attributes:
-        skipped: Layers that were asked for but say nothing, and why.
+        skipped: Layers that were selected but have no statistics, with reasons.
     """
 
     def __init__(self, layers: Mapping[str, LayerStatistics], skipped: Mapping[str, str] | None = None) -> None:
@@ -76,13 +76,13 @@ class Calibration(Mapping[str, LayerStatistics]):
         return f"<Calibration of {len(self)} layer(s)>"
 
     def score(self, kind: str, name: str, weight: Any, **options: Any) -> Any:
-        """Score a weight by what was gathered for it.
+        """Score a weight with its statistics.
 
         Args:
             kind: `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
             name: The weight's name.
             weight: The weight.
-            options: Of the score.
+            options: Options of the score.
 
         Raises:
             ScoresError: If the kind is unknown, the layer was not calibrated, or not for this score; or as the score
@@ -93,29 +93,29 @@ class Calibration(Mapping[str, LayerStatistics]):
         if name not in self:
             reason = self.skipped.get(name, f"the calibration has {', '.join(list(self)[:4]) or 'no layer at all'}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
-        wanted = NEEDS[kind]
-        given = getattr(self[name], wanted)
-        if given is None:
-            raise ScoresError(f"{kind} needs {wanted}, which were not gathered; see gather= of calibrate", name=name)
-        return scores.by_name(kind, weight, given, wanted, name=name, **options)
+        needed = NEEDS[kind]
+        statistic = getattr(self[name], needed)
+        if statistic is None:
+            raise ScoresError(f"{kind} needs {needed}, which were not gathered; see gather= of calibrate", name=name)
+        return scores.by_name(kind, weight, statistic, needed, name=name, **options)
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file: `NAME/norms` and so on, nothing that needs unpickling."""
+        """Write a safetensors file with tensors `NAME/norms` and so on."""
         from safetensors.numpy import save_file
 
-        found = {
+        tensors = {
             f"{name}/{kind}": np.ascontiguousarray(getattr(layer, kind))
             for name, layer in self._layers.items()
             for kind in TENSORS
             if getattr(layer, kind) is not None
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
-        save_file(found, path, {METADATA_KEY: json.dumps({"samples": samples, "skipped": self.skipped})})
+        save_file(tensors, path, {METADATA_KEY: json.dumps({"samples": samples, "skipped": self.skipped})})
         return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             ScoresError: If the file is no calibration.
@@ -124,12 +124,12 @@ class Calibration(Mapping[str, LayerStatistics]):
 
         try:
             with safe_open(path, "np") as file:
-                told = json.loads((file.metadata() or {})[METADATA_KEY])
-                found: dict[str, dict[str, Any]] = {name: {} for name in told["samples"]}
+                metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+                parts_of: dict[str, dict[str, Any]] = {name: {} for name in metadata["samples"]}
                 for key in file.keys():  # noqa: SIM118 - it is no mapping
                     name, _, kind = key.rpartition("/")
-                    found[name][kind] = file.get_tensor(key)
-            layers = {name: LayerStatistics(told["samples"][name], **parts) for name, parts in found.items()}
-            return cls(layers, told["skipped"])
+                    parts_of[name][kind] = file.get_tensor(key)
+            layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
+            return cls(layers, metadata["skipped"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ScoresError(f"{path} is no calibration: {error}") from None

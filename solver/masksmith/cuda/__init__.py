@@ -1,7 +1,7 @@
-"""The exact solver on CUDA devices: the mask of the CPU, bit for bit, from tensors that never leave the device.
+"""The exact solver on CUDA devices; masks equal those of the CPU bit for bit, and tensors stay on the device.
 
-Sweeps run in shared memory, many tiles a block; what they leave goes on in further waves, and at last to the CPU's own
-shortest-path code, compiled for the device. The host waits once, at the end.
+Dual coordinate ascent runs in shared memory, many tiles per block. Unsolved tiles continue in further passes, and
+finally in the CPU's shortest-path code, compiled for the device. The host synchronises once, at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A band of tile rows on the device: read, solved, certified, and one answer for the host."""
+"""Solves and certifies a band of tile rows on the device."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ import torch
 from masksmith._errors import InfeasibleError
 from masksmith.kernels.tile import Budget
 from masksmith.patterns import TileSpec
-from masksmith.solvers.exact import budget_of, why_infeasible
+from masksmith.solvers.exact import infeasible_message, kernel_budget
 
-from .certificate.tiles import THREADS, certificate
-from .dual_ascent.schedule import NONE_BAD, State, Waves
+from .certificate.tiles import THREADS, compile_certificate
+from .dual_ascent.schedule import NO_INDEX, DeviceResults, DualAscent
 from .launcher import Launcher
-from .shortest_paths.panel import path_kernel, scratch_sizes
+from .shortest_paths.panel import compile_path_kernel, scratch_sizes
 
 SCRATCH_BYTES = 2**29
-MOST_THREADS = 2**14
+MAX_THREADS = 2**14
 PATH_THREADS = 64
 
 
 @dataclass(frozen=True)
-class Proofs:
-    """Per tile, `[down, across]`, on the host: score kept, what more any mask could keep at most, and all score.
+class BandCertificate:
+    """Certificate of a band, on the host.
 
-    `legal` tells whether budgets hold; `bad` is the flat index of the first bad score, or None.
+    Attributes:
+        objective: `[down, across]`, score kept by each tile.
+        violation: `[down, across]`; objective + violation is an upper bound on any mask of the tile.
+        total: `[down, across]`, sum of all scores of each tile.
+        legal: `[down, across]`, whether the budgets hold.
+        invalid: Flat index of the first invalid score (NaN, infinite or negative), or None.
     """
 
     objective: npt.NDArray[np.float64]
     violation: npt.NDArray[np.float64]
     total: npt.NDArray[np.float64]
     legal: npt.NDArray[np.bool_]
-    bad: int | None
+    invalid: int | None
 
 
 @dataclass
@@ -44,15 +49,15 @@ class Band:
 
     Args:
         scores: `[height, width]` on the device, any strides.
-        tile: Size and budgets.
-        down, across: Tiles; those that reach over the edge are padded with zero scores.
-        forced: `[down * rows, across * cols]` uint8, 1 keep, 255 drop, 0 free; None when every entry is free.
+        tile: Size and budgets of a tile.
+        down, across: Numbers of tiles; tiles that extend beyond `scores` are padded with zero scores.
+        forced: `[down * rows, across * cols]` uint8, 1 keep, 255 drop, 0 free; None if every entry is free.
         start: Row and column duals to start from, `[tiles, rows]` and `[tiles, cols]`, or None.
-        weight: As `scores`, of any dtype: to be pruned while the mask is proved; None if that was not asked.
+        weight: As `scores`, of any dtype, to be multiplied by the mask; or None.
 
     Attributes:
-        pruned: The weight under the mask; empty if there is no weight.
-        packed: The mask as bits along its rows, lowest first; likewise.
+        pruned: The weight times the mask; empty if there is no weight.
+        packed: The mask as bits along its rows, lowest bit first; empty if there is no weight.
     """
 
     scores: torch.Tensor
@@ -66,58 +71,60 @@ class Band:
     def __post_init__(self) -> None:
         self.device = Launcher(self.scores.device)
         self.element = {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(self.scores.dtype, "float32")
-        self.state = State.new(self.device, self.down, self.across, self.tile)
+        self.state = DeviceResults.new(self.device, self.down, self.across, self.tile)
         if self.start is not None:
             self.state.row_duals.copy_(self.start[0])
             self.state.col_duals.copy_(self.start[1])
-        weight = self._none() if self.weight is None else self.weight
+        weight = self._empty() if self.weight is None else self.weight
         height, width = weight.shape
         self._weight, self.pruned = weight, self.device.empty(height, width, dtype=weight.dtype)
         self.packed = self.device.empty(height, -(-width // 8), dtype=torch.uint8)
 
-    def solve(self) -> Proofs:
-        """Find, prove and give the proofs; the mask stays in `state`. The host waits once, unless paths are needed.
+    def solve(self) -> BandCertificate:
+        """Solve and certify the band; the mask stays on the device, in `state`.
+
+        The host synchronises once, or twice if tiles need the shortest-path stage.
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        free, bound = self._split()
-        waves = Waves(self.device, self.scores, self.element, self.tile, self.across, self.state)
-        order, counts = waves.run(free, bound, self.start is not None)
+        free, forced = self._split()
+        ascent = DualAscent(self.device, self.scores, self.element, self.tile, self.across, self.state)
+        order, counts = ascent.run(free, forced, self.start is not None)
         parts = self._certify()
-        flags = torch.cat([self.state.flags, counts]).tolist()
-        if flags[0] == NONE_BAD and (flags[2] or flags[3] or len(bound)):
-            self._walk(torch.cat([order[: flags[2]], waves.begun[: flags[3]], bound]))
+        first_invalid, _, unsolved, partial = torch.cat([self.state.flags, counts]).tolist()
+        if first_invalid == NO_INDEX and (unsolved or partial or len(forced)):
+            self._run_shortest_paths(torch.cat([order[:unsolved], ascent.partial[:partial], forced]))
             parts = self._certify()
-        return self._proofs(parts, flags[0])
+        return self._certificate(parts, first_invalid)
 
     def _split(self) -> tuple[torch.Tensor, torch.Tensor]:
         tiles = torch.arange(self.down * self.across, device=self.device.at)
         if self.forced is None:
             return tiles, tiles[:0]
         cut = self.forced.reshape(self.down, self.tile.rows, self.across, self.tile.cols)
-        bound = (cut != 0).any(3).any(1).reshape(-1)
-        return tiles[~bound], tiles[bound]
+        has_forced = (cut != 0).any(3).any(1).reshape(-1)
+        return tiles[~has_forced], tiles[has_forced]
 
-    def _walk(self, order: torch.Tensor) -> None:
-        """Send tiles through shortest paths."""
-        budget, device = budget_of(self.tile), self.device
-        doubles, numbers, flags = scratch_sizes(budget)
-        most = max(1, min(MOST_THREADS, SCRATCH_BYTES // (8 * doubles + 8 * numbers + flags), len(order)))
-        blocks = -(-most // PATH_THREADS)
+    def _run_shortest_paths(self, order: torch.Tensor) -> None:
+        budget, device = kernel_budget(self.tile), self.device
+        doubles, integers, flags = scratch_sizes(budget)
+        wanted = max(1, min(MAX_THREADS, SCRATCH_BYTES // (8 * doubles + 8 * integers + flags), len(order)))
+        blocks = -(-wanted // PATH_THREADS)
         threads = blocks * PATH_THREADS
         device.launch(
-            path_kernel(self.element), blocks, PATH_THREADS, self.scores, self.across, *_numbers(budget),
-            self._forced(), order, self.state.ready, self.state.mask, self.state.row_duals, self.state.col_duals,
-            device.empty(threads, doubles, dtype=torch.float64), device.empty(threads, numbers, dtype=torch.int64),
+            compile_path_kernel(self.element), blocks, PATH_THREADS, self.scores, self.across,
+            *_budget_arguments(budget), self._forced(), order, self.state.ready, self.state.mask,
+            self.state.row_duals, self.state.col_duals,
+            device.empty(threads, doubles, dtype=torch.float64), device.empty(threads, integers, dtype=torch.int64),
             device.empty(threads, flags, dtype=torch.uint8), self.state.flags[1:],
         )  # fmt: skip
-        impossible = int(self.state.flags[1])
-        if impossible != NONE_BAD:
-            raise InfeasibleError(why_infeasible(self.tile), divmod(impossible, self.across))
+        infeasible = int(self.state.flags[1])
+        if infeasible != NO_INDEX:
+            raise InfeasibleError(infeasible_message(self.tile), divmod(infeasible, self.across))
 
     def _certify(self) -> tuple[torch.Tensor, ...]:
-        """Queue the checker for the mask as it is."""
+        """Queue the certificate kernel for the current mask and duals."""
         device, tiles, tile = self.device, self.down * self.across, self.tile
         objective, violation, total = (device.empty(tiles, dtype=torch.float64) for _ in range(3))
         legal = device.empty(tiles, dtype=torch.uint8)
@@ -125,32 +132,32 @@ class Band:
         blocks = (-(-self.across * tile.cols // threads), self.down)
         state = self.state
         device.launch(
-            certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
-            *_numbers(budget_of(tile)), state.row_duals, state.col_duals, self.across, objective, violation, total,
-            legal, _raw(self._weight), _raw(self.pruned), self.packed,
+            compile_certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
+            *_budget_arguments(kernel_budget(tile)), state.row_duals, state.col_duals, self.across, objective,
+            violation, total, legal, _raw(self._weight), _raw(self.pruned), self.packed,
         )  # fmt: skip
         return objective, violation, total, legal
 
     def _forced(self) -> torch.Tensor:
-        return self._none() if self.forced is None else self.forced
+        return self._empty() if self.forced is None else self.forced
 
-    def _none(self) -> torch.Tensor:
-        """Stand for a matrix that was not given: kernels see that it is empty."""
+    def _empty(self) -> torch.Tensor:
+        """Return an empty matrix, which kernels take for an absent argument."""
         return self.device.zeros(0, 0, dtype=torch.uint8)
 
-    def _proofs(self, parts: tuple[torch.Tensor, ...], bad: int) -> Proofs:
+    def _certificate(self, parts: tuple[torch.Tensor, ...], invalid: int) -> BandCertificate:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
-        wild = ~np.isfinite(violation)
+        overflowed = ~np.isfinite(violation)
         with np.errstate(over="ignore", invalid="ignore"):
-            violation[wild] = (total * (1 + 2.0**-40) - objective)[wild]
-        return Proofs(objective, violation, total, legal != 0, None if bad == NONE_BAD else bad)
+            violation[overflowed] = (total * (1 + 2.0**-40) - objective)[overflowed]
+        return BandCertificate(objective, violation, total, legal != 0, None if invalid == NO_INDEX else invalid)
 
 
 def _raw(weight: torch.Tensor) -> torch.Tensor:
-    """View entries as integers: bits are copied, so kernels need not know every dtype."""
+    """View entries as integers of the same size: kernels copy their bits, whatever the dtype."""
     return weight.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
 
 
-def _numbers(budget: Budget) -> tuple[Any, ...]:
+def _budget_arguments(budget: Budget) -> tuple[Any, ...]:
     return budget.rows, budget.cols, budget.row_keep, budget.col_keep, budget.at_most

@@ -1,4 +1,4 @@
-"""Reading a score from a tensor on the device, whatever its dtype."""
+"""Device functions that read a score from a tensor of any supported dtype."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .jit import device
 
 @cache
 def reader(element: str) -> Any:
-    """Make the function that gives entry (i, j) as a float32, or as a float64 where the tensor holds those."""
+    """Compile a function that reads entry (i, j), as float64 if `element` is `float64`, else as float32."""
     if element == "bfloat16":
 
         def widen(scores: Any, i: int, j: int) -> Any:

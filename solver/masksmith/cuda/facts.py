@@ -1,4 +1,4 @@
-"""What there is to tell of a device."""
+"""Name and free memory of a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def device_facts(device: str) -> tuple[str | None, int | None]:
-    """Give a GPU's make and the bytes of memory that it has left; None for what is no GPU, or not there."""
+    """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
     if not device.startswith("cuda") or not torch.cuda.is_available():
         return None, None
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""The one door to numba-cuda: which functions become kernels, and whether any can run here."""
+"""Decorators that compile CUDA kernels; no other module imports numba-cuda."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numba import config
 from masksmith.kernels.jit import COMPILED
 
 cuda: Any = import_module("numba.cuda")
-"""The target; the simulator looks for it among the names of a kernel's module."""
+"""The numba.cuda module; the simulator requires it as a global of every module with kernels."""
 SIMULATED: bool = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 """Whether kernels run in numba's simulator, on numpy arrays; it needs NUMBA_DISABLE_JIT=1 too."""
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """Compile a kernel for the device, without fast-math, at its first launch."""
+    """Mark a function as a kernel, compiled at its first launch, without fast-math."""
     return cuda.jit(function)
 
 
 def device(function: Callable[..., Any]) -> Any:
-    """Compile a function that kernels call."""
+    """Mark a function as a device function, which kernels can call."""
     return cuda.jit(device=True)(function)
 
 
@@ -36,29 +36,29 @@ def _narrow(value: Any) -> Any:
 
 
 narrow: Any = _narrow_plain if SIMULATED else device(_narrow)
-"""Cut an integer to 32 bits, as registers do."""
+"""Wrap an integer to 32 bits."""
 
 
 def simulated(array: Any) -> Any:
-    """Make the simulator's device array of a numpy array, without a copy and of any strides."""
+    """Wrap a numpy array as a device array of the simulator, without a copy and with any strides."""
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
     return FakeCUDAArray(array)  # type: ignore[no-untyped-call]
 
 
 def reason_unusable() -> str | None:
-    """Say why no kernel can run in this process, or None when they can."""
+    """Return why kernels cannot run in this process, or None if they can."""
     if SIMULATED:
         return None if not COMPILED else "numba's CUDA simulator runs plain Python: set NUMBA_DISABLE_JIT=1 too"
     return None if cuda.is_available() else "numba-cuda finds no CUDA device, or no driver for it"
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Errors of the device rather than of what was asked of it."""
+    """Return the exception types that mean a failure of the device, not of the problem or of this code."""
     import torch
     from numba.cuda.cudadrv import driver, error
 
     names = ("CudaDriverError", "CudaSupportError", "NvvmError")
-    ours = [getattr(error, name) for name in names if hasattr(error, name)]
-    theirs = getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)
-    return (*ours, driver.CudaAPIError, torch.cuda.OutOfMemoryError, theirs)
+    numba_errors = [getattr(error, name) for name in names if hasattr(error, name)]
+    torch_error = getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)
+    return (*numba_errors, driver.CudaAPIError, torch.cuda.OutOfMemoryError, torch_error)

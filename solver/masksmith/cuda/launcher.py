@@ -1,4 +1,4 @@
-"""Where kernels work: tensors on the device (or, in the simulator, in memory), and launches on torch's own stream."""
+"""Allocates tensors on one device (in the simulator: in host memory) and launches kernels on torch's current stream."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .jit import SIMULATED, cuda, simulated
 
 @dataclass(frozen=True)
 class Launcher:
-    """Allocates on one device, and launches kernels there."""
+    """Allocates tensors on the device `at` and launches kernels there."""
 
     at: torch.device
 
     def zeros(self, *shape: int, dtype: torch.dtype = torch.int64, fill: float = 0) -> torch.Tensor:
-        """Allocate, filled with one number."""
+        """Allocate a tensor filled with `fill`."""
         return torch.full(shape, fill, dtype=dtype, device=self.at)
 
     def empty(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """Allocate, filled with anything."""
+        """Allocate an uninitialised tensor."""
         return torch.empty(shape, dtype=dtype, device=self.at)
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any) -> None:
-        """Launch a kernel behind whatever torch has queued; tensors become arrays."""
+        """Queue a kernel on torch's current stream; tensors are passed as device arrays, without a copy."""
         arrays = [_array(argument) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
         if SIMULATED:
             kernel[blocks, threads](*arrays)
@@ -35,12 +35,12 @@ class Launcher:
 
     @property
     def label(self) -> str:
-        """What reports call it."""
+        """Name of the device in statistics and reports."""
         return "cuda (simulated)" if SIMULATED else str(self.at)
 
     @property
     def name(self) -> str:
-        """Its model."""
+        """Model name of the device."""
         return "numba's CUDA simulator" if SIMULATED else torch.cuda.get_device_name(self.at)
 
 

@@ -1,4 +1,4 @@
-"""Which device a solve runs on: where its scores live, unless the solver names one; a fallback is always reported."""
+"""Chooses the device of a solve: that of the scores, unless the solver names one. A CPU fallback is always reported."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger("masksmith")
 
 
 def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
-    """Solve on a CUDA device, if that is where this problem belongs.
+    """Solve on a CUDA device, if the solver names one or the scores are on one.
 
     Returns:
-        The solution; None when it belongs to the CPU; or the reason why the CPU must do what the device could not.
+        The solution; None if the problem is to be solved on the CPU; or the reason for falling back to the CPU.
 
     Raises:
         SolverError: If the solver names a device that cannot be used.
@@ -45,8 +45,8 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
         return reason
 
 
-def note(solution: Solution, reason: str | None) -> Solution:
-    """Note in a solution's stats why it was solved on the CPU although it belonged to a device."""
+def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
+    """Add the reason for a CPU fallback, if any, to a solution's stats."""
     if reason is None:
         return solution
     return replace(solution, stats={**solution.stats, "fallback": reason, "device": "cpu"})

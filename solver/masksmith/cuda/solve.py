@@ -1,4 +1,4 @@
-"""A whole problem on the device, from scores to `Solution`: what `masksmith.solve` does for weights on a GPU."""
+"""Solves a whole problem on a CUDA device, from scores to `Solution`."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from masksmith._panels import DROP, KEEP
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Run, Solution
 from masksmith._tensors import MatrixReader
-from masksmith.solvers.exact import SWEPT_COLD
+from masksmith.solvers.exact import MAX_COLD_SIDE
 
-from .band import Band, Proofs
+from .band import Band, BandCertificate
 from .jit import SIMULATED
 from .launcher import Launcher
 
 
 class DeviceSolve:
-    """A problem's matrices on one device, solved there exactly.
+    """The matrices of a problem on one device, and their exact solution there.
 
     Args:
         problem: Tiles with budgets on rows and columns. Scores that live elsewhere are copied to the device.
-        device: Torch device.
+        device: Torch device to solve on.
     """
 
     def __init__(self, problem: Problem, device: str | torch.device) -> None:
         self.problem, self.device, self.tile = problem, torch.device(device), problem.tile
-        self.matrix = self._moved(problem.source.matrix())
+        self.matrix = self._to_device(problem.source.matrix())
         self.weight = self._weight()
 
     def solve(self) -> Solution:
-        """Solve, in bands of tile rows if memory demands it.
+        """Solve the problem, in several bands of tile rows if it does not fit into memory.
 
         Raises:
-            ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold their sum.
+            ScoresError: At the first NaN, infinite or negative score, or if their sum overflows float64.
             InfeasibleError: If forced entries leave a tile without an allowed mask.
             torch.cuda.OutOfMemoryError: If not even one row of tiles fits the device.
         """
-        begun, problem = time.perf_counter(), self.problem
-        shifted, forced = self._shifted(), self._forced()
-        bands = list(self._bands(shifted, forced, 0, problem.down)) if problem.down and problem.across else []
-        return self._solution([band for band, _ in bands], [proofs for _, proofs in bands], begun)
+        started, problem = time.perf_counter(), self.problem
+        with_bonus, forced = self._scores_with_bonus(), self._forced()
+        bands = list(self._bands(with_bonus, forced, 0, problem.down)) if problem.down and problem.across else []
+        return self._solution([band for band, _ in bands], [certificate for _, certificate in bands], started)
 
-    def _moved(self, matrix: Any) -> torch.Tensor:
+    def _to_device(self, matrix: Any) -> torch.Tensor:
         tensor = matrix if isinstance(matrix, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(matrix))
         return tensor.to(self.device)
 
-    def _bools(self, mask: MatrixReader) -> torch.Tensor:
-        return self._moved(mask.matrix()) != 0
+    def _bool_matrix(self, mask: MatrixReader) -> torch.Tensor:
+        return self._to_device(mask.matrix()) != 0
 
-    def _padded(self, matrix: torch.Tensor) -> torch.Tensor:
+    def _pad(self, matrix: torch.Tensor) -> torch.Tensor:
         height, width = self.problem.height, self.problem.width
         out = torch.zeros(height, width, dtype=matrix.dtype, device=matrix.device)
         part = matrix[:height, :width]
@@ -62,21 +62,21 @@ class DeviceSolve:
         return out
 
     def _weight(self) -> torch.Tensor | None:
-        """Give the weight if kernels can prune it: a matrix, of which every entry is in a tile."""
+        """Return the weight if kernels can prune it: a matrix of which every entry is in a tile."""
         problem, weight = self.problem, self.problem.options.weight
         covered = problem.height >= problem.grid.rows and problem.width >= problem.grid.cols
         if weight is None or len(problem.source.tensor_shape) != 2 or not covered:
             return None
-        return self._moved(weight).detach()
+        return self._to_device(weight).detach()
 
-    def _shifted(self) -> torch.Tensor:
+    def _scores_with_bonus(self) -> torch.Tensor:
         if not self.problem.bonus or self.problem.start is None:
             return self.matrix
         scores = self.matrix.double()
-        shifted = scores + self.problem.bonus * self._bools(self.problem.start).double()
-        if bool(torch.isinf(shifted.sum()) & torch.isfinite(scores).all()):
+        with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
+        if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
             raise sums_overflow(self.problem.name)
-        return shifted
+        return with_bonus
 
     def _forced(self) -> torch.Tensor | None:
         problem = self.problem
@@ -86,7 +86,7 @@ class DeviceSolve:
         keep, drop = (
             torch.zeros(shape, dtype=torch.bool, device=self.device)
             if mask is None
-            else self._padded(self._bools(mask))
+            else self._pad(self._bool_matrix(mask))
             for mask in (problem.must_keep, problem.must_drop)
         )
         both = (keep & drop).nonzero()
@@ -98,7 +98,7 @@ class DeviceSolve:
 
     def _start_duals(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         duals = self.problem.start_duals(first, last)
-        if duals is None or max(self.tile.rows, self.tile.cols) <= SWEPT_COLD:
+        if duals is None or max(self.tile.rows, self.tile.cols) <= MAX_COLD_SIDE:
             return None
         low = 0.0 if self.tile.at_most else -np.inf
         u, v = (
@@ -109,8 +109,8 @@ class DeviceSolve:
 
     def _bands(
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
-    ) -> Iterator[tuple[Band, Proofs]]:
-        """Solve tile rows `first` to `last`; what does not fit the device is split in two."""
+    ) -> Iterator[tuple[Band, BandCertificate]]:
+        """Solve tile rows `first` to `last`; a band that does not fit into device memory is split in two."""
         top, bottom = first * self.tile.rows, last * self.tile.rows
         codes = None if forced is None else forced[top:bottom]
         try:
@@ -119,7 +119,7 @@ class DeviceSolve:
                 scores[top:bottom, : self.problem.width], self.tile, last - first, self.problem.across, codes,
                 self._start_duals(first, last), weight,
             )  # fmt: skip
-            proofs = self._checked(band, first)
+            certificate = self._solve_band(band, first)
         except torch.cuda.OutOfMemoryError:
             if last - first == 1:
                 raise
@@ -127,28 +127,28 @@ class DeviceSolve:
             yield from self._bands(scores, forced, first, middle)
             yield from self._bands(scores, forced, middle, last)
             return
-        yield band, proofs
+        yield band, certificate
 
-    def _checked(self, band: Band, first: int) -> Proofs:
-        """Solve a band; errors name the tensor, and the place as the whole tensor counts it."""
+    def _solve_band(self, band: Band, first: int) -> BandCertificate:
+        """Solve the band that begins at tile row `first`; errors give indices of the whole tensor."""
         with self.problem.named(first):
-            proofs = band.solve()
-        if proofs.bad is not None:
-            row, col = divmod(proofs.bad, band.scores.shape[1])
+            certificate = band.solve()
+        if certificate.invalid is not None:
+            row, col = divmod(certificate.invalid, band.scores.shape[1])
             row += first * self.tile.rows
             value = float(self.matrix[row, col])
             raise self.problem.source.bad_score(row * self.problem.grid.cols + col, value)
-        if not proofs.legal.all():
-            i, j = (int(k[0]) for k in np.nonzero(~proofs.legal))
+        if not certificate.legal.all():
+            i, j = (int(k[0]) for k in np.nonzero(~certificate.legal))
             raise self.problem.broken_tile(first + i, j)
-        return proofs
+        return certificate
 
-    def _solution(self, bands: list[Band], proofs: list[Proofs], begun: float) -> Solution:
-        """Put bands together."""
+    def _solution(self, bands: list[Band], certificates: list[BandCertificate], started: float) -> Solution:
+        """Concatenate the bands and their certificates."""
         problem = self.problem
         objectives, violations, totals = (
-            np.concatenate([getattr(part, field) for part in proofs])
-            if proofs
+            np.concatenate([getattr(part, field) for part in certificates])
+            if certificates
             else np.zeros((problem.down, problem.across))
             for field in ("objective", "violation", "total")
         )
@@ -156,32 +156,32 @@ class DeviceSolve:
         if bands:
             solved = torch.cat([band.state.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
-        edge = self._edge()
+        edge_score = self._edge_score()
         with np.errstate(over="ignore"):
-            total = float(self.matrix.double().sum()) if problem.bonus else float(totals.sum()) + edge
+            total = float(self.matrix.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(
             problem.pattern,
             objectives,
             violations,
             total_score=total,
             kept=int(mask.sum()),
-            edge_score=edge,
+            edge_score=edge_score,
             kept_score=float((self.matrix.double() * mask).sum()) if problem.bonus else None,
         )
         at = Launcher(self.device)
-        run = Run("exact", time.perf_counter() - begun, 1, at.label, notes=(("device_name", at.name),))
+        run = Run("exact", time.perf_counter() - started, 1, at.label, notes=(("device_name", at.name),))
         return Solution.from_certificate(
-            self._shaped(mask),
+            self._like_scores(mask),
             certificate,
             run,
             name=problem.name,
             duals=self._kept_duals(bands),
-            pruned=self._emitted([band.pruned for band in bands]),
-            packed=self._emitted([band.packed for band in bands]),
+            pruned=self._like_weight([band.pruned for band in bands]),
+            packed=self._like_weight([band.packed for band in bands]),
         )
 
-    def _edge(self) -> float:
-        """Sum the scores of a dense edge."""
+    def _edge_score(self) -> float:
+        """Sum the scores of the dense edge_score, outside the tiles."""
         if self.problem.pattern.ragged != "dense":
             return 0.0
         height, width = self.problem.height, self.problem.width
@@ -198,20 +198,20 @@ class DeviceSolve:
         )
         return rows, cols
 
-    def _emitted(self, parts: list[torch.Tensor]) -> Any:
-        """Put together what kernels wrote, where the weight lives and in its library."""
+    def _like_weight(self, parts: list[torch.Tensor]) -> Any:
+        """Concatenate the kernels' outputs, on the weight's device and in its library (torch or numpy)."""
         if self.weight is None:
             return None
         whole, weight = torch.cat(parts), self.problem.options.weight
         return whole.to(weight.device) if isinstance(weight, torch.Tensor) else whole.cpu().numpy()
 
-    def _shaped(self, matrix: torch.Tensor) -> Any:
-        """Give the mask in the scores' shape, library and device."""
+    def _like_scores(self, matrix: torch.Tensor) -> Any:
+        """Return the mask in the scores' shape and library, on their device."""
         shape, scores = self.problem.source.shape, self.problem.scores
         mask = matrix.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
         return mask.to(scores.device) if isinstance(scores, torch.Tensor) else mask.cpu().numpy()
 
 
 def solve_on(device: str, problem: Problem) -> Solution:
-    """Solve a problem on a CUDA device, exactly."""
+    """Solve a problem exactly on a CUDA device."""
     return DeviceSolve(problem, "cpu" if SIMULATED else device).solve()

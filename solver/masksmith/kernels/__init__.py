@@ -1,1 +1,1 @@
-"""Compiled kernels; numba enters through `jit` alone."""
+"""Compiled CPU kernels, one folder per stage of the solver; only `jit` imports numba."""

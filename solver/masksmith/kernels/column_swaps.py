@@ -1,8 +1,8 @@
-"""Swaps of columns between groups: what each one gains for plain N:M, exactly, and descent along the best ones.
+"""Local search over swaps of columns between N:M groups, with exact gains from tables.
 
-Taking column a out of its group leaves, in every row, a sum of the n largest and a threshold, the n-th largest of what
-is left. Putting b in adds `max(0, x_b - threshold)`. So the value of every swap is a sum of entries of two tables, and
-after a swap only the rows of the two groups' columns change.
+After column a leaves its group, every row has a sum of its n largest remaining entries and a threshold, the n-th
+largest of them. Column b then adds `max(0, x_b - threshold)`. So the gain of every swap is a sum of entries of two
+tables, and a swap changes only the table rows of the columns in the two groups.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 @inline
 def _sort_group(x: Floats, order: Ints, row: int, first: int, values: Floats) -> None:
-    """Sort one row of a group, largest first; places without a column count as 0."""
+    """Write one row of a group to `values`, sorted in descending order; places without a column count as 0."""
     for place in range(values.shape[0]):
         column = order[first + place]
         value = np.float32(0.0)
@@ -37,18 +37,18 @@ def refresh(
     x: Floats, order: Ints, group: int, keep: int, values: Floats,
     thresholds: Floats, without: Doubles, score: Doubles, gains: Doubles,
 ) -> None:  # fmt: skip
-    """Work out a group's tables anew.
+    """Recompute the tables of one group.
 
     Args:
         x: `[rows, columns]`.
         order: `[groups * m]`, the column at each place, -1 for none.
-        group: Which group.
-        keep: Kept of every m.
-        values: `[m]`, scratch.
-        thresholds: `[columns, rows]`, written: n-th largest of the group without the column.
-        without: `[columns]`, written: what the group keeps without the column.
-        score: `[groups]`, written: what the group keeps.
-        gains: `[columns, columns]`, rows written: what column b adds to the group of a, once a is out.
+        group: Index of the group.
+        keep: n, the entries kept of every m.
+        values: `[m]`, work array.
+        thresholds: `[columns, rows]`, written: n-th largest entry of the group without the column.
+        without: `[columns]`, written: score kept by the group without the column.
+        score: `[groups]`, written: score kept by the group.
+        gains: `[columns, columns]`, written for columns a of the group: score that b adds after a has left.
     """
     m, first = values.shape[0], group * values.shape[0]
     total = 0.0
@@ -72,7 +72,7 @@ def refresh(
                 without[column] += kept - np.float64(x[row, column]) + following if inside else kept
                 thresholds[column, row] = threshold
                 for other in range(x.shape[1]):
-                    # In float64, or rounding could make a swap and its reverse both look like gains.
+                    # In float64: with float32 rounding, a swap and its reverse could both have positive gains.
                     extra = np.float64(x[row, other]) - np.float64(threshold)
                     gains[column, other] += max(extra, 0.0)
     score[group] = total
@@ -80,7 +80,7 @@ def refresh(
 
 @jit
 def swap(order: Ints, places: Ints, p: int, q: int) -> None:
-    """Exchange the columns at two places."""
+    """Exchange the columns at places `p` and `q`, in `order` and its inverse `places`."""
     a, b = order[p], order[q]
     order[p], order[q] = b, a
     places[a], places[b] = q, p
@@ -91,12 +91,12 @@ def descend(
     x: Floats, order: Ints, places: Ints, keep: int, values: Floats,
     thresholds: Floats, without: Doubles, score: Doubles, gains: Doubles, least: float, limit: int,
 ) -> int:  # fmt: skip
-    """Swap each column with its best partner while that gains more than `least`; stop after `limit` swaps.
+    """Swap columns with their best partners while a swap gains more than `least`; stop after `limit` swaps.
 
-    Tables as in `refresh`; `places` is the inverse of `order`, -1 for columns that must stay.
+    Tables as in `refresh`, changed in place; `places` is the inverse of `order`, -1 for columns that must not move.
 
     Returns:
-        Swaps made; fewer than `limit` at a local optimum.
+        Number of swaps; less than `limit` at a local optimum.
     """
     m, columns, swaps = values.shape[0], x.shape[1], 0
     improved = True
@@ -127,28 +127,28 @@ def descend(
 
 
 @jit
-def priced_columns(x: Doubles, prices: Doubles, keep: int, at_most: bool, values: Doubles, largest: Doubles) -> None:
-    """Work out what each column would bring to each tile column if rows cost what they cost there now.
+def column_values(x: Doubles, duals: Doubles, keep: int, at_most: bool, values: Doubles, largest: Doubles) -> None:
+    """Estimate the value of each column in each tile column, at the tiles' current row duals.
 
-    `values[c, t] = sum over tile rows of the keep largest of x[., c] - prices[., t, .]`: with the tiles' optimal row
-    prices an upper bound on the change that a swap makes, tight to first order.
+    `values[c, t] = sum over tile rows of the keep largest of x[., c] - duals[., t, .]`: with optimal row duals this is
+    an upper bound on the change that a swap makes, tight to first order.
 
     Args:
         x: `[down * height, columns]`.
-        prices: `[down, across, height]`, row prices of the tiles.
-        keep: Kept in each column of a tile.
-        at_most: Whether fewer may be kept.
+        duals: `[down, across, height]`, row duals of the tiles.
+        keep: Budget of each column of a tile.
+        at_most: Whether fewer entries may be kept.
         values: `[columns, across]`, written.
-        largest: `[keep]`, scratch.
+        largest: `[keep]`, work array.
     """
-    down, across, height = prices.shape
+    down, across, height = duals.shape
     values[:] = 0.0
     for tile_row in range(down):
         for column in range(x.shape[1]):
             for tile in range(across):
                 largest[:] = 0.0 if at_most else -np.inf
                 for row in range(height):
-                    value = x[tile_row * height + row, column] - prices[tile_row, tile, row]
+                    value = x[tile_row * height + row, column] - duals[tile_row, tile, row]
                     if value > largest[keep - 1]:
                         at = keep - 1
                         while at > 0 and largest[at - 1] < value:

@@ -1,7 +1,7 @@
-"""The one door to numba: every compiled function of masksmith passes here, so flags live in one place.
+"""Decorators that compile kernels with numba; no other module imports numba, so all flags are set here.
 
-Kernels release the GIL (threads run them side by side), are cached on disk, and never use fast-math: signs and ties
-must not depend on the compiler's mood.
+Kernels release the GIL (threads run them in parallel), are cached on disk, and never use fast-math: signs and ties
+must not depend on how the compiler reorders floating-point operations.
 """
 
 from __future__ import annotations
@@ -32,36 +32,35 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True, boundscheck=False))
 
 
-def borrow(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a kernel that allocates nothing, without reference counts: their atomic updates outweigh short work."""
+def jit_without_refcounts(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel that allocates nothing, without reference counting: its atomic updates slow short kernels."""
     options: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False, "_nrt": False}
     return cast("Callable[P, R]", numba.njit(function, **options))
 
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a kernel that always dissolves into its callers (LLVM `alwaysinline`)."""
+    """Compile a kernel that is always inlined into its callers (LLVM `alwaysinline`)."""
     return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True, forceinline=True))
 
 
 def intrinsic(typing: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function whose machine code is written by hand, in LLVM instructions; constants come as literals."""
+    """Define a function by the LLVM instructions that `typing` generates; integer constants are passed as literals."""
     return cast("Callable[..., Any]", numba.extending.intrinsic(prefer_literal=True)(typing))
 
 
-class _Notice(numba.core.event.Listener):
-    """Says, once a process, that a kernel of ours is not on disk yet: nobody should wait for a compiler untold."""
+class _CompilationLogger(numba.core.event.Listener):
+    """Logs a warning when the first masksmith kernel of this process has to be compiled."""
 
-    told = False
+    logged = False
 
     def on_start(self, event: Any) -> None:
-        """Speak up at the first compilation."""
         function = event.data["dispatcher"].py_func
-        if not self.told and function.__module__.startswith("masksmith."):
-            self.told = True
+        if not self.logged and function.__module__.startswith("masksmith."):
+            self.logged = True
             log.warning("compiling kernels for this machine, once; this can take half a minute (masksmith warmup)")
 
     def on_end(self, event: Any) -> None:
-        """Nothing to say."""
+        pass
 
 
-numba.core.event.register("numba:compile", _Notice())  # type: ignore[no-untyped-call]
+numba.core.event.register("numba:compile", _CompilationLogger())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Reads scores once at streaming speed: the first value that no score may have, and their sum."""
+"""Validates scores and sums them, in one pass at memory bandwidth."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ STRIP = 256
 
 @jit
 def scan(scores: Matrix) -> tuple[int, float]:
-    """Check and add up a matrix of scores.
+    """Validate and sum a matrix of scores.
 
     Returns:
-        Row-major position of the first NaN, infinite or negative score (-1 when there is none), and the sum of all
-        scores in float64 (meaningless when one is bad).
+        Row-major index of the first NaN, infinite or negative score (-1 if all are valid), and the sum of all scores
+        in float64 (undefined if one is invalid).
     """
-    values, sums, total, good = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
+    values, sums, total, valid = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
     whole = len(values) // STRIP * STRIP
     for begin in range(0, whole, STRIP):
         strip = values[begin : begin + STRIP]
         for j in range(STRIP):
             sums[j] += np.float64(strip[j])
-            good += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
+            valid += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
     for value in values[whole:]:
         total += np.float64(value)
-        good += np.int64((value >= 0.0) & (value < np.inf))
-    if good < len(values):
-        return _first_bad(scores), total
+        valid += np.int64((value >= 0.0) & (value < np.inf))
+    if valid < len(values):
+        return _first_invalid(scores), total
     for j in range(STRIP):
         total += sums[j]
     return -1, total
 
 
 @jit
-def _first_bad(scores: Matrix) -> int:
+def _first_invalid(scores: Matrix) -> int:
     rows, cols = scores.shape
     for i in range(rows):
         for j in range(cols):

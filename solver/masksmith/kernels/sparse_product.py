@@ -1,8 +1,8 @@
-"""Matrices with n of every m entries along a row, times dense ones: `y = x A^T` by gathering columns of x.
+"""Product of a dense matrix and a sparse N:M matrix A, `y = x A^T`, by gathering columns of x.
 
-Because every group holds the same n entries, rows have one length and no pointers: an entry is a value and the place in
-its group, one byte. The batch runs in vector lanes: `x` is transposed panel by panel, so that a column of it is a few
-whole vectors, and one entry of A costs one multiply-add for each of them.
+Every group has exactly n entries, so all rows have the same length and no row pointers: an entry is a value and its
+position in the group, one byte. The batch is vectorised: `x` is transposed panel by panel, so that each of its columns
+is a few whole vectors, and an entry of A costs one fused multiply-add per vector.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .jit import alloca_once, for_range, inline, intrinsic, jit, types
 
 Floats = npt.NDArray[np.float32]
 PAIR = 2
-"""Rows of A that are worked on together: their sums are what keeps the multiply-add units busy."""
+"""Rows of A processed together, so that enough independent sums fill the multiply-add pipeline."""
 FEW = 2
-"""Batches up to this size are summed row by row: most lanes would idle."""
+"""Batches up to this size use `gather_dots`: with vectors over the batch most lanes would be empty."""
 
 
 def _at(builder: Any, *parts: tuple[Any, Any]) -> Any:
-    """Give the offset `sum(place * stride)`."""
+    """Return the offset `sum(place * stride)`."""
     total = index(0)
     for place, stride in parts:
         total = builder.add(total, builder.mul(place, stride))
     return total
 
 
-def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """Give `a * b + c`, rounded once."""
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return the fused multiply-add `a * b + c`."""
     name = f"llvm.fma.v{LANES}f{8 * element_bytes(a.type.element)}"
     declared = builder.module.globals.get(name)
     if declared is None:
@@ -45,7 +45,10 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 def _two_rows(
     typing: Any, values: Any, places: Any, row: Any, groups: Any, n: Any, m: Any, panel: Any, width: Any, out: Any
 ) -> Any:  # fmt: skip
-    """Write `out[k, :]`, the sums of row `row + k` of A over a panel `[column, lane]` of `width` vectors."""
+    """Write `out[k, :]`, the products of row `row + k` of A, k < `PAIR`, with a panel `[column, lane]` of x.
+
+    `width`, a literal, is the number of vectors of 16 lanes per column of the panel.
+    """
     signature = types.void(values, places, row, groups, n, m, panel, width, out)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -70,7 +73,7 @@ def _two_rows(
                     for v in range(vectors):
                         lane = load(builder, columns, builder.add(column, index(v * LANES)), element)
                         total = totals[k * vectors + v]
-                        builder.store(_fused(builder, value, lane, builder.load(total)), total)
+                        builder.store(_fma(builder, value, lane, builder.load(total)), total)
         for k, total in enumerate(totals):
             store(builder, builder.load(total), sums, index(k * LANES))
         return context.get_dummy_value()
@@ -79,7 +82,7 @@ def _two_rows(
 
 
 @intrinsic
-def _turn(typing: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
+def _transpose(typing: Any, source: Any, start: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
     """Transpose 16 x 16 elements: `target[to + j * step + i] = source[start + i * stride + j]`."""
     signature = types.void(source, start, stride, target, to, step)
 
@@ -98,14 +101,14 @@ def _turn(typing: Any, source: Any, start: Any, stride: Any, target: Any, to: An
 
 
 @inline
-def _fill(panel: Floats, x: Floats, first: int, count: int, lanes: int) -> None:
+def _pack_panel(panel: Floats, x: Floats, first: int, count: int, lanes: int) -> None:
     """Write `panel[column * lanes + lane] = x[first + lane, column]`, zero beyond `count` lanes."""
     cols = x.shape[1]
     flat = x.reshape(x.size)
     whole_cols, whole = cols // LANES * LANES, count // LANES * LANES
     for lane in range(0, whole, LANES):
         for col in range(0, whole_cols, LANES):
-            _turn(flat, (first + lane) * cols + col, cols, panel, col * lanes + lane, lanes)
+            _transpose(flat, (first + lane) * cols + col, cols, panel, col * lanes + lane, lanes)
     for col in range(cols):
         for lane in range(whole if col < whole_cols else 0, count):
             panel[col * lanes + lane] = x[first + lane, col]
@@ -114,13 +117,13 @@ def _fill(panel: Floats, x: Floats, first: int, count: int, lanes: int) -> None:
 
 
 @inline
-def _empty(block: Floats, y: Floats, row: int, first: int, count: int, lanes: int) -> None:
-    """Write `y[first + lane, row + k] = block[k * lanes + lane]` for 16 rows of A, as far as y goes."""
+def _write_block(block: Floats, y: Floats, row: int, first: int, count: int, lanes: int) -> None:
+    """Write `y[first + lane, row + k] = block[k * lanes + lane]` for 16 rows of A, or up to the last column of y."""
     rows = min(LANES, y.shape[1] - row)
     flat = y.reshape(y.size)
     whole = count // LANES * LANES if rows == LANES else 0
     for lane in range(0, whole, LANES):
-        _turn(block, lane, lanes, flat, (first + lane) * y.shape[1] + row, y.shape[1])
+        _transpose(block, lane, lanes, flat, (first + lane) * y.shape[1] + row, y.shape[1])
     for lane in range(whole, count):
         for k in range(rows):
             y[first + lane, row + k] = block[k * lanes + lane]
@@ -130,17 +133,17 @@ def _empty(block: Floats, y: Floats, row: int, first: int, count: int, lanes: in
 def gather_rows(
     values: Floats, places: npt.NDArray[np.uint8], n: int, m: int, x: Floats, y: Floats, first: int, last: int
 ) -> None:
-    """Write rows `first` to `last` of A into columns of `y = x A^T`, the batch in lanes.
+    """Write columns `first` to `last` of `y = x A^T`, vectorised over the batch.
 
     Args:
         values: Entries of A, `[rows, groups * n]`, rows a multiple of 16.
-        places: Their places in their groups, likewise.
-        n: Entries of a group.
+        places: Positions of the entries in their groups, as `values`.
+        n: Entries per group.
         m: Length of a group.
         x: `[batch, groups * m]`, C-contiguous.
-        y: `[batch, rows]`, C-contiguous; fewer rows than `values` has where A was padded.
-        first: Row of A to begin with, a multiple of 16.
-        last: Row to stop before, likewise.
+        y: `[batch, rows]`, C-contiguous, written; has fewer columns than `values` has rows if A was padded.
+        first: First row of A, a multiple of 16.
+        last: Row of A to stop before, a multiple of 16.
     """
     batch, groups = x.shape[0], x.shape[1] // m
     flat_values, flat_places = values.reshape(values.size), places.reshape(places.size)
@@ -148,11 +151,11 @@ def gather_rows(
     block = np.empty(LANES * 4 * LANES, x.dtype)
     start = 0
     while start < batch:
-        left = batch - start
-        vectors = 4 if left > 2 * LANES else (2 if left > LANES else 1)
+        remaining = batch - start
+        vectors = 4 if remaining > 2 * LANES else (2 if remaining > LANES else 1)
         lanes = vectors * LANES
-        count = min(left, lanes)
-        _fill(panel, x, start, count, lanes)
+        count = min(remaining, lanes)
+        _pack_panel(panel, x, start, count, lanes)
         for row in range(first, last, LANES):
             for k in range(0, LANES, PAIR):
                 out = block[k * lanes :]
@@ -162,7 +165,7 @@ def gather_rows(
                     _two_rows(flat_values, flat_places, row + k, groups, n, m, panel, 2, out)
                 else:
                     _two_rows(flat_values, flat_places, row + k, groups, n, m, panel, 1, out)
-            _empty(block, y, row, start, count, lanes)
+            _write_block(block, y, row, start, count, lanes)
         start += count
 
 
@@ -170,12 +173,11 @@ def gather_rows(
 def gather_dots(
     values: Floats, places: npt.NDArray[np.uint8], n: int, m: int, x: Floats, y: Floats, first: int, last: int
 ) -> None:
-    """Do as `gather_rows` for batches of a few: every sum on its own, in four strands."""
+    """As `gather_rows`, for small batches: one dot product per element of y, with four independent partial sums."""
     groups = x.shape[1] // m
     for b in range(x.shape[0]):
         for row in range(first, min(last, y.shape[1])):
-            strands = (x.dtype.type(0), x.dtype.type(0), x.dtype.type(0), x.dtype.type(0))
-            a, c, d, e = strands
+            a, c, d, e = x.dtype.type(0), x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
             entry = 0
             for group in range(groups // 4):
                 base = group * 4 * m

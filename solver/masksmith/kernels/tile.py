@@ -1,8 +1,9 @@
-"""One tile as a transportation problem: rows, columns and, under limits, one outer node that takes the slack.
+"""Data structures of the shortest-path solver, which treats one tile as a transportation problem.
 
-Kept entries carry one unit from their row to their column. Potentials u, v obey complementary slackness at every step
-of the solver: free kept entries have `u + v <= w`, free dropped ones `u + v >= w`; what may be wrong is the number
-kept in a column, and mending that is what `shortest_paths.augmentation` is for.
+The nodes are the tile's rows and columns; with at-most budgets an outer node absorbs the slack of both. A kept entry
+carries one unit of flow from its row to its column. The duals u (rows) and v (columns) satisfy complementary slackness
+after every step: free kept entries have `u + v <= w`, free dropped entries `u + v >= w`. Rows always satisfy their
+budgets; `shortest_paths.augmentation` corrects the number of entries kept in each column.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import borrow, jit
+from .jit import jit, jit_without_refcounts
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -21,7 +22,7 @@ Order = npt.NDArray[np.int64]
 
 
 class Budget(NamedTuple):
-    """Size and budgets of a tile; `width` counts its columns and, with limits, the outer node behind the last one."""
+    """Size and budgets of a tile; `width` is `cols`, plus 1 for the outer node if budgets are at-most."""
 
     rows: int
     cols: int
@@ -32,13 +33,13 @@ class Budget(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Scores, state and potentials of the tile at hand; `_t` marks a transposed copy, both are flat.
+    """Scores, mask and duals of one tile.
 
     Attributes:
-        w, w_t: Scores.
+        w, w_t: Scores, `[rows * cols]` row-major and `[cols * rows]` transposed; likewise below.
         kept, kept_t: 1 where kept.
         free, free_t: 1 where not forced.
-        u, v: Potentials of rows and columns; the outer node's is 0.
+        u, v: Duals of rows `[rows]` and columns `[cols]`; the outer node's dual is 0.
     """
 
     w: Floats
@@ -52,22 +53,22 @@ class Tile(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Scratch of a shortest-path search; the outer node is column `cols`.
+    """Work arrays of a shortest-path search; the outer node is column `cols`.
 
     Attributes:
-        take: `[rows, padded width]`, what a row pays to keep one more entry; infinite where it cannot.
-        give: `[width, padded rows]`, what a row pays to give an entry up.
-        row_d, col_d: Distances.
+        add_cost: `[rows, padded width]`, reduced cost of keeping an entry that is dropped; infinite if not allowed.
+        drop_cost: `[width, padded rows]`, reduced cost of dropping an entry that is kept; infinite if not allowed.
+        row_d, col_d: Distances from the sources.
         row_seen, col_seen: Distances at which nodes were last expanded.
-        row_from: Column that a row was reached from.
-        col_from: Row that a column was reached from, or `ROOT`, or below it: see `shortest_paths.augmentation`.
-        excess: Entries too many per column, negative where some are missing.
-        spare: Unused places per column that its budget may leave unused.
-        used: Rows on a path of this phase.
+        row_from: Predecessor column of each row.
+        col_from: Predecessor row of each column, or `ROOT`, or a code below it: see `shortest_paths.augmentation`.
+        excess: Entries kept beyond the budget, per column; negative if entries are missing.
+        slack: Unfilled budget of each column that may stay unfilled (at-most budgets, dual 0).
+        used: 1 for rows on an augmenting path of this phase.
     """
 
-    take: Floats
-    give: Floats
+    add_cost: Floats
+    drop_cost: Floats
     row_d: Floats
     col_d: Floats
     row_seen: Floats
@@ -75,13 +76,13 @@ class Search(NamedTuple):
     row_from: Ints
     col_from: Ints
     excess: Ints
-    spare: Ints
+    slack: Ints
     used: Bytes
 
 
 @jit
 def new_tile(rows: int, cols: int) -> Tile:
-    """Allocate a tile; every entry free."""
+    """Allocate a tile with every entry free and nothing kept."""
     size = rows * cols
     return Tile(
         np.empty(size), np.empty(size), np.zeros(size, np.uint8), np.zeros(size, np.uint8), np.ones(size, np.uint8),
@@ -91,8 +92,8 @@ def new_tile(rows: int, cols: int) -> Tile:
 
 @jit
 def new_search(rows: int, width: int) -> Search:
-    """Allocate the scratch of searches."""
-    # Whole vectors of eight, with no edges to what pads them.
+    """Allocate the work arrays of a search."""
+    # Lengths are padded to multiples of 8, the vector length; padding has infinite cost.
     tall, wide = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
     return Search(
         np.full(rows * wide, np.inf), np.full(width * tall, np.inf), np.empty(tall), np.empty(wide), np.empty(rows),
@@ -101,8 +102,8 @@ def new_search(rows: int, width: int) -> Search:
     )  # fmt: skip
 
 
-@borrow
-def put(tile: Tile, rows: int, cols: int, i: int, j: int, kept: int) -> None:
-    """Keep or drop one entry."""
+@jit_without_refcounts
+def set_kept(tile: Tile, rows: int, cols: int, i: int, j: int, kept: int) -> None:
+    """Set entry (i, j) to `kept` (0 or 1) in both copies of the mask."""
     tile.kept[i * cols + j] = kept
     tile.kept_t[j * rows + i] = kept

@@ -12,7 +12,7 @@ FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def dtype_reason(dtype: str, *, named: bool) -> str | None:
-    """Say why a tensor of this dtype is not masked, or None; integers are masked where they are named."""
+    """Return why a tensor of this dtype is not masked, or None; integer tensors are masked only if named."""
     if dtype not in ITEM_BYTES:
         return f"dtype {dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
     return None if named or dtype in FLOAT_DTYPES else f"dtype {dtype} is no float; only its full name selects it"

@@ -1,4 +1,4 @@
-"""Which tensors are masked: by name, by glob, or all that can be; and why each of the others is not."""
+"""Selects the tensors to mask by name, by glob, or all that are supported, with a reason for each of the others."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .whole_tensors import oversize_reason
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
-"""Reasons that the caller gave, by `layers` and `exclude`."""
+"""Reasons that follow from the caller's `layers` and `exclude`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is masked, and what is not.
+    """The tensors to mask, and the others with reasons.
 
     Attributes:
         chosen: Names of the tensors to mask, in the order of the candidates.
-        named: Those of them that `layers` spells out: what else they need must be there.
-        skipped: All others, with the reason.
+        named: Those that `layers` names exactly, not by a glob.
+        skipped: All others, with reasons.
     """
 
     chosen: list[str]
@@ -39,12 +39,12 @@ class SelectionError(MasksmithError, ValueError):
     """The selection cannot be made; each caller turns it into an error of its own.
 
     Attributes:
-        kind: `unmatched`: a name or glob matches nothing; `unsupported`: a tensor that is spelled out cannot be masked;
-            `duplicate`: two tensors have one name; `nothing_left`: no tensor is chosen.
-        name: The tensor, name or glob at fault; empty if nothing is left.
-        reason: What is wrong, without the name.
-        available: All names that there are.
-        skipped: Why each tensor is left out, if nothing is left.
+        kind: `unmatched`: a name or glob matches nothing; `unsupported`: a tensor named exactly cannot be masked;
+            `duplicate`: two tensors have one name; `nothing_left`: no tensor is selected.
+        name: The tensor, name or glob that caused the error; empty if nothing is selected.
+        reason: Description of the error, without the name.
+        available: All names.
+        skipped: Reason for each tensor, if nothing is selected.
     """
 
     def __init__(
@@ -71,21 +71,21 @@ def select(
     in_parts: bool = False,
     noun: str = "tensor",
 ) -> Selection:
-    """Choose the tensors to mask.
+    """Select the tensors to mask.
 
     Args:
-        candidates: All that there are.
-        pattern: What their shapes must suit; None where nothing is masked, so that shapes and dtypes do not count.
-        layers: Names or globs. A tensor that is spelled out must be maskable; what a glob matches may be skipped.
-        exclude: Names or globs to leave out, whatever `layers` says.
-        bound: What binds the whole of a tensor (see `binding`), so that one worker must have all of it.
+        candidates: All tensors.
+        pattern: Pattern that the shapes must fit; None if nothing is masked, so that shapes and dtypes do not matter.
+        layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
+        exclude: Names or globs to leave out, with priority over `layers`.
+        bound: What requires that one worker has the whole tensor (see `binding`), or None.
         in_parts: Whether tensors are solved in parts of whole rows, so that one worker must have all of a matrix that
             is not stored row by row.
-        noun: What the caller calls a candidate.
+        noun: Word for a candidate in error messages.
 
     Raises:
-        SelectionError: If a name or glob matches nothing, a tensor that is spelled out cannot be masked, two have one
-            name, or nothing is left.
+        SelectionError: If a name or glob matches nothing, a tensor named exactly cannot be masked, two have one name,
+            or nothing is selected.
     """
     if not candidates:
         raise SelectionError("nothing_left", f"there are no {noun}s at all")
@@ -162,6 +162,6 @@ def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate],
 
 
 def _nothing_left(skipped: Mapping[str, str], noun: str) -> str:
-    asked_for = {name: reason for name, reason in skipped.items() if reason != NOT_SELECTED}
-    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(asked_for.items())[:3])
-    return f"none of {len(asked_for)} {noun}(s) can be masked: {reasons}"
+    selected = {name: reason for name, reason in skipped.items() if reason != NOT_SELECTED}
+    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(selected.items())[:3])
+    return f"none of {len(selected)} {noun}(s) can be masked: {reasons}"

@@ -1,4 +1,4 @@
-"""What needs the whole of a tensor in one worker, and how large such a tensor may be."""
+"""Decides whether one worker needs a whole tensor, and whether it is too large for that."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ WHOLE_BYTES = 2**28
 """Largest tensor that goes to one worker whole, because its pattern cannot be solved in parts."""
 
 
-class Update(Protocol):
-    """A weight update, as far as it matters here."""
+class UpdateNeeds(Protocol):
+    """The property of weight updates that decides whether one worker needs whole tensors."""
 
     @property
     def needs_whole_tensors(self) -> bool:
         """Whether all rows of a tensor affect each other's weights."""
 
 
-def binding(pattern: Pattern, update: Update | None = None, *, spectrum: bool = False) -> str | None:
-    """Say what binds the whole of a tensor, so that one worker must have all of it; None if nothing does."""
+def binding(pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bool = False) -> str | None:
+    """Return what requires that one worker has the whole tensor (pattern, update or spectrum), or None."""
     if pattern.shard_rows is None:
         return str(pattern)
     if update is not None and update.needs_whole_tensors:
@@ -32,7 +32,7 @@ def binding(pattern: Pattern, update: Update | None = None, *, spectrum: bool = 
 
 
 def oversize_reason(shape: Sequence[int], dtype: str, bound: str | None) -> str | None:
-    """Say why a tensor is too large for what binds the whole of it, or None."""
+    """Return why a tensor that one worker needs as a whole is too large, or None."""
     size = math.prod(shape) * ITEM_BYTES[dtype]
     if bound is None or size <= WHOLE_BYTES:
         return None

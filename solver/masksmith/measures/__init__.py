@@ -1,4 +1,4 @@
-"""Measures: what a mask costs and what it is worth, in counts, bytes, bits and singular values."""
+"""Measures of masks: counts, storage bytes, mask diversity, changes and singular values."""
 
 from masksmith.patterns import MaskCounts as MaskCounts, storage as storage
 

@@ -1,4 +1,4 @@
-"""One pass over a mask, a few rows at a time: everything that the measures count."""
+"""Counts kept entries and blocks of a mask in one pass, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4
 
 
 def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None) -> MaskCounts:
-    """Count a mask; of several matrices, each on its own, as if they lay one below the other.
+    """Count the kept entries and blocks of a mask; of several matrices, each on its own.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.
@@ -28,8 +28,8 @@ def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = 
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
-        ScoresError: If it is no mask.
-        PatternError: If its shape is no weight's.
+        ScoresError: If the mask's dtype is not supported.
+        PatternError: If its shape is not that of a weight.
         ValueError: If a side of the block is not positive.
     """
     if min(block) < 1:
@@ -53,7 +53,7 @@ def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = 
 
 
 def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:
-    """Yield a mask's rows as bool matrices of a multiple of `multiple` rows each, the last one apart."""
+    """Yield a mask's rows as bool matrices; the height of all but the last is a multiple of `multiple`."""
     rows, cols = matrix_shape(source.shape)
     step = max(1, STRIP_ENTRIES // (cols * multiple)) * multiple
     for first in range(0, rows, step):

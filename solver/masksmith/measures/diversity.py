@@ -1,7 +1,7 @@
-"""Mask diversity: how many masks a pattern allows, counted, not guessed.
+"""Mask diversity: the number of masks that a pattern allows per tile, exact or asymptotic.
 
-The published count of transposable tiles, `M! (M-1)! ... (M-N+1)!` (Hubara et al., NeurIPS 2021), multiplies choices
-that are not independent: it is right at 1:4, 1.6 times too large at 2:4, and 150 times at 4:8.
+The published formula for transposable tiles, `M! (M-1)! ... (M-N+1)!` (Hubara et al., NeurIPS 2021), multiplies choices
+that are not independent: it is correct at 1:4, 1.6 times too large at 2:4, and 150 times at 4:8.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Literal
 from masksmith.patterns import NM, PatternError, TileSpec, parse
 
 MAX_STEPS = 10_000_000
-"""Transitions beyond which the exact count would take more than about 5 s; the asymptotic formula answers then."""
+"""Transitions beyond which the exact count would take more than about 5 s; the asymptotic formula is used then."""
 
-State = tuple[int, ...]
+ColumnCounts = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """How many masks a tile (or a plain group) has.
+    """The number of allowed masks of a tile (or a plain group).
 
     Attributes:
         rows, cols: Size of the tile.
         count: Masks of a tile; None where only `log2_count` is known.
         log2_count: Its binary logarithm: the information in a tile's mask.
         method: `exact`, `asymptotic`, or `lower bound` (at-most fill beyond counting: full tiles alone, asymptotic).
-        log2_published: What the published formula gives for a square transposable tile, exact fill; else None.
+        log2_published: Value of the published formula for square transposable tiles with exact fill; else None.
     """
 
     rows: int
@@ -41,11 +41,11 @@ class Diversity:
 
     @property
     def bits_per_weight(self) -> float:
-        """`log2_count` shared out over the tile, in [0, 1]: tiles of different sizes compare by it."""
+        """`log2_count` divided by the entries of the tile, in [0, 1], to compare tiles of different sizes."""
         return self.log2_count / (self.rows * self.cols)
 
     def log2_masks(self, entries: int) -> float:
-        """Give the binary logarithm of the number of masks of a layer; edges count by their share of a tile."""
+        """Return the binary logarithm of the number of masks of a layer; edges count by their share of a tile."""
         return self.bits_per_weight * entries
 
 
@@ -65,8 +65,8 @@ def diversity(pattern: NM | str) -> Diversity:
     tile = rule.tile
     published = _log2_published(tile)
     if _steps(tile) <= MAX_STEPS:
-        found = _count(tile)
-        return Diversity(tile.rows, tile.cols, found, math.log2(found), "exact", published)
+        count = _count(tile)
+        return Diversity(tile.rows, tile.cols, count, math.log2(count), "exact", published)
     method: Literal["lower bound", "asymptotic"] = "lower bound" if tile.at_most else "asymptotic"
     return Diversity(tile.rows, tile.cols, None, _log2_asymptotic(tile), method, published)
 
@@ -78,9 +78,9 @@ def _count(tile: TileSpec) -> int:
             math.comb(tile.cols, kept) for kept in range(0 if tile.at_most else tile.row_keep, tile.row_keep + 1)
         )
     tile = _smallest(tile)
-    layer: dict[State, int] = {(*[0] * tile.col_keep, tile.cols): 1}
+    layer: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
-        below: dict[State, int] = {}
+        below: dict[ColumnCounts, int] = {}
         for state, ways in layer.items():
             for after, choices in _rows(state, tile.row_keep, tile.at_most):
                 below[after] = below.get(after, 0) + ways * choices
@@ -88,10 +88,10 @@ def _count(tile: TileSpec) -> int:
     return sum(layer.values())
 
 
-def _rows(state: State, keep: int, at_most: bool) -> Iterator[tuple[State, int]]:
-    """Choose one row's entries: `state[r]` columns have r places left; each chosen column goes one level down."""
+def _rows(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
+    """Yield the states after one row and their multiplicities; `state[r]` columns may keep r more entries."""
 
-    def choose(level: int, left: int, after: list[int], ways: int) -> Iterator[tuple[State, int]]:
+    def choose(level: int, left: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
         if level == 0:
             if left == 0 or at_most:
                 yield tuple(after), ways
@@ -109,7 +109,7 @@ def _rows(state: State, keep: int, at_most: bool) -> Iterator[tuple[State, int]]
 
 
 def _smallest(tile: TileSpec) -> TileSpec:
-    """Give the same count's cheapest form: tiles may be transposed, and with exact fill kept may become dropped."""
+    """Return the equivalent tile that is cheapest to count: transposed or, with exact fill, complemented."""
     forms = [tile, TileSpec(tile.cols, tile.rows, tile.col_keep, tile.row_keep, tile.at_most)]
     if not tile.at_most:
         forms += [TileSpec(t.rows, t.cols, t.cols - t.row_keep, t.rows - t.col_keep) for t in forms]

@@ -1,4 +1,4 @@
-"""Fill: how much of what a pattern allows a mask really keeps."""
+"""Fill: the share of a pattern's capacity that a mask keeps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .counts import count
 
 
 def fill(mask: Any, pattern: Pattern | str) -> float:
-    """Give `kept / capacity`, in [0, 1]: 1 unless a heuristic or an at-most pattern left places empty.
+    """Return `kept / capacity`, in [0, 1]: 1 unless a heuristic or an at-most pattern left budgets unfilled.
 
     Args:
         mask: Bool array or tensor, True = kept, allowed by the pattern.
-        pattern: What is allowed.
+        pattern: Pattern of allowed masks.
     """
     rule = parse(pattern) if isinstance(pattern, str) else pattern
     return count(mask).kept / capacity(rule, MatrixReader(mask, name="mask").shape)

@@ -1,4 +1,4 @@
-"""Everything measured of one solution, in one place."""
+"""`report`: all measures of one solution."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .spectrum import Spectrum, spectrum as singular_values
 from .stability import Change, change
 
 EFFICIENCY = "accuracy divided by millions of kept weights of this tensor"
-"""What `accuracy_per_million_kept` means; the literature has several efficiencies of pruned parameters."""
+"""Definition of `accuracy_per_million_kept`; the literature has several definitions of parameter efficiency."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measures of one mask; those that were not asked for, or do not apply, are None.
+    """Measures of one mask; those that were not requested, or do not apply, are None.
 
     Attributes:
         pattern, status: As in the solution.
         shape: Of the weight.
         objective, upper_bound, gap, retained, density: As in the solution.
         kept: Entries kept.
-        fill: Kept of what the pattern allows, in [0, 1].
-        change: Against the previous mask.
-        diversity: Masks of a tile, for N:M patterns.
-        storage_bytes: By format, see `storage`.
+        fill: Kept entries relative to the most that the pattern allows, in [0, 1].
+        change: Difference from the previous mask.
+        diversity: Number of masks of a tile, for N:M patterns.
+        storage_bytes: Bytes by format, see `storage`.
         spectrum: Singular values of the masked layer.
-        accuracy: As the user gave it.
+        accuracy: The argument `accuracy`.
         accuracy_per_million_kept: See `EFFICIENCY`.
     """
 
@@ -56,7 +56,7 @@ class Report:
     accuracy_per_million_kept: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it all as what JSON can hold; the exact count of masks as text, for it has many digits."""
+        """Return a dict for JSON; the exact count of masks is a string, since it has many digits."""
         document = asdict(self) | {"shape": list(self.shape), "storage_bytes": dict(self.storage_bytes)}
         if self.diversity is not None:
             exact = self.diversity.count
@@ -80,10 +80,10 @@ def report(
     """Measure a solution.
 
     Args:
-        solution: What `solve` gave.
+        solution: Result of `solve`.
         previous: An earlier mask or `Solution` of the same shape: SAD and flip rate against it.
-        weight: The weight itself: singular values of the masked layer, which takes a singular value decomposition.
-        accuracy: Of the model with this mask, in the user's own unit.
+        weight: The weight, for the singular values of the masked layer (costs a singular value decomposition).
+        accuracy: Accuracy of the model with this mask, in any unit.
         item_bytes: Size of a stored value.
         block: Block size of the BSR storage.
         layout: How the tensor is made of matrices, as it was solved.

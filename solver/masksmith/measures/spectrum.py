@@ -1,4 +1,4 @@
-"""Singular values of a masked layer: trainability suffers where a mask makes a layer singular."""
+"""Singular values of a masked layer; a mask that makes a layer singular impairs training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Spectrum:
 
 
 def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spectrum:
-    """Give the least, mean and largest singular value of a layer under its mask; of several matrices, over all of them.
+    """Return the smallest, mean and largest singular value of a masked layer; of several matrices, over all of them.
 
-    Costs `O(rows * cols * min(rows, cols))` in float64 and holds the layer at once; hence on request.
+    Takes `O(rows * cols * min(rows, cols))` operations in float64, and holds the whole layer in memory.
 
     Args:
         weight: Array or tensor `[out, in, *kernel]`.
-        mask: Bool array or tensor of its shape; all kept unless given.
+        mask: Bool array or tensor of its shape; by default all entries are kept.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:

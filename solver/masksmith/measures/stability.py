@@ -1,4 +1,4 @@
-"""Stability: how many bits of a mask change from one search to the next."""
+"""Stability: the number of entries that differ between two masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .counts import strips
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed between two masks.
+    """The difference between two masks.
 
     Attributes:
         sad: Sum of absolute differences, `||mask - previous||_1`: the entries that differ (Zhou et al., Learning N:M

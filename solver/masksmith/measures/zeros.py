@@ -1,4 +1,4 @@
-"""How much of a tensor is zero already."""
+"""The share of zeros in a tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masksmith.patterns import PatternError
 
 
 def zero_rate(weight: Any) -> float:
-    """Give the share of zeros of an array or tensor, or of dropped entries of a mask, in [0, 1].
+    """Return the share of zeros of an array or tensor, or of dropped entries of a mask, in [0, 1].
 
     Raises:
         PatternError: If it is empty.

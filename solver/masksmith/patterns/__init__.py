@@ -1,4 +1,4 @@
-"""Patterns: which masks are allowed. Standard library only, so that every process can read them."""
+"""Patterns: sets of allowed masks. Standard library only, so that every process can import them."""
 
 from .block import Balance as Balance, Block as Block, Norm as Norm
 from .budget import Budget as Budget, unshared as unshared

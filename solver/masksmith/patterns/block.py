@@ -1,4 +1,4 @@
-"""Blocks: rectangles that are kept or dropped as one."""
+"""Block patterns: rectangles of entries that are kept or dropped as a whole."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Block:
-    """Whole blocks of `rows` x `cols` entries kept, a share `density` of them.
+    """A share `density` of the blocks of `rows` x `cols` entries is kept.
 
     Attributes:
         rows: Height of a block, 1 to 4096.
         cols: Width of a block, likewise.
         density: Share of the blocks kept, rounded to a whole number of blocks, halves up.
-        balance: Where the kept blocks may lie: `none` anywhere; `rows` the same number in every block row, `cols` in
-            every block column, `both` in both. Numbers that do not divide differ by one, the larger ones first.
-        norm: What a block is worth: the sum of its scores (`l1`), the root of their squares' sum (`l2`), their
-            maximum (`max`) or their mean.
-        ragged: Blocks that stick out: `pad` counts the part inside as a block, `dense` keeps it whole, `error` refuses.
-        nested: An n:m pattern (exact fill) that the kept blocks obey inside; they are valued by what it keeps of them.
+        balance: Budgets: `none` for the whole tensor; `rows`: the same number of blocks in every block row, `cols`: in
+            every block column, `both`: in both. Numbers that do not divide differ by one, the larger ones first.
+        norm: Value of a block: the sum of its scores (`l1`), the root of the sum of their squares (`l2`), their maximum
+            (`max`) or their mean.
+        ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, `dense` keeps it
+            entirely, `error` raises an error.
+        nested: An n:m pattern (exact fill) inside the kept blocks; a block's value counts only entries that it keeps.
 
     Raises:
         PatternError: If the numbers contradict each other.
@@ -67,10 +68,10 @@ class Block:
             )
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight into blocks, those at its edges included.
+        """Return the grid of blocks of a weight, edge blocks included.
 
         Raises:
-            PatternError: If the shape is not a weight's, ragged under `error`, too small for a whole block under
+            PatternError: If the shape is not that of a weight, ragged under `error`, too small for a whole block under
                 `dense`, or the density rounds to no block.
         """
         rows, cols = matrix_shape(shape)
@@ -89,13 +90,13 @@ class Block:
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
-        """Count the blocks that are chosen from, downwards and across."""
+        """Return the numbers of block rows and block columns that may be kept or dropped."""
         if self.ragged == "dense":
             return grid.rows // self.rows, grid.cols // self.cols
         return grid.down, grid.across
 
     def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:
-        """Say how many blocks are kept in each block row, in each block column (None where free), and in all."""
+        """Return the numbers of blocks kept in each block row and block column (None if free), and in total."""
         down, across = self.blocks(grid)
         total = share(self.density, down * across, "blocks", self)
         by_row = spread(total, down) if self.balance in ("rows", "both") else None

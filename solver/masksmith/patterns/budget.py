@@ -1,4 +1,4 @@
-"""Budgets: one density for a whole model, and what each layer must keep at least."""
+"""Budgets: one density for a whole model, with minimum densities (floors) of layers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,40})?)\s*%\s*")
 
 @dataclass(frozen=True)
 class Budget:
-    """A share of a whole model that may be kept, shared out over its layers to keep the most score.
+    """A density for a whole model, distributed over its layers so that the most score is kept.
 
     Attributes:
         density: Share kept of all layers together, in (0, 1], or as text: `"50%"`.
-        floors: Least share of the layers whose names a glob meets; the largest floor of a layer counts. Every layer
-            keeps at least one entry, block or kept place of each group.
+        floors: Minimum share of the layers whose names match a glob; a layer's largest floor applies. Every layer
+            keeps at least one entry, one block, or one entry of each group.
 
     Raises:
-        PatternError: If a share is none, or a floor exceeds 1.
+        PatternError: If a share is not in (0, 1].
     """
 
     density: float
@@ -45,33 +45,33 @@ class Budget:
         """Read `"50%"` and floors such as `"*.query*=25%"`.
 
         Raises:
-            PatternError: Naming what is wrong.
+            PatternError: If a text is malformed; the message names it.
         """
-        found: dict[str, float] = {}
+        parsed: dict[str, float] = {}
         for text in floors:
             glob, sign, share = text.rpartition("=")
             if not (glob and sign):
                 raise PatternError(f"floor {text[:80]!r}: expected GLOB=SHARE%, such as '*.query*=25%'")
-            if glob in found:
+            if glob in parsed:
                 raise PatternError(f"floor {text[:80]!r}: {glob!r} has two floors")
-            found[glob] = _share_of(share)
-        return cls(_share_of(density), found)
+            parsed[glob] = _share_of(share)
+        return cls(_share_of(density), parsed)
 
     def texts(self) -> dict[str, object]:
-        """Give what `parse` takes."""
+        """Return the arguments of `parse` as texts: `budget` and `floors`."""
         floors = [f"{glob}={to_percent(floor)}" for glob, floor in self.floors.items()]
         return {"budget": to_percent(self.density), "floors": floors}
 
     def floor_of(self, name: str) -> float:
-        """Give the least share that a layer keeps, 0 if it has no floor."""
+        """Return the minimum share that a layer keeps, 0 if it has no floor."""
         return max((floor for glob, floor in self.floors.items() if matches(name, glob)), default=0.0)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], pattern: Pattern) -> None:
-        """Refuse a budget that no layer can meet, before any score is looked at.
+        """Check that layers of these shapes can satisfy the budget, before any score is read.
 
         Raises:
-            PatternError: If the pattern has nothing to share out, a floor meets no layer, floors and density contradict
-                each other, or the density rounds to nothing.
+            PatternError: If budgets do not apply to the pattern, a floor matches no layer, floors and density
+                contradict each other, or the density rounds to nothing.
         """
         check_shareable(pattern)
         if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:
@@ -92,10 +92,10 @@ class Budget:
             )
 
     def units(self, total: int, pattern: Pattern) -> int:
-        """Count what may be kept of all units: rounded to the next, or down where n steps by whole groups.
+        """Return how many of all units may be kept: rounded to the nearest, or down for n:m patterns.
 
         Raises:
-            PatternError: If that is none.
+            PatternError: If the result is 0.
         """
         half = Fraction(0) if isinstance(pattern, NM) else Fraction(1, 2)
         kept = int(Fraction(repr(self.density)) * total + half)
@@ -111,12 +111,12 @@ class Budget:
 
 
 def unit_of(pattern: Pattern) -> str:
-    """Name what a budget counts."""
+    """Return the name of the units that a budget counts."""
     return "blocks" if isinstance(pattern, Block) else "entries"
 
 
 def check_shareable(pattern: Pattern) -> None:
-    """Refuse patterns that have nothing to share out.
+    """Check that a budget can be distributed under this pattern.
 
     Raises:
         PatternError: If it is no n:m pattern, blocks without balance, or share of all entries.
@@ -128,10 +128,10 @@ def check_shareable(pattern: Pattern) -> None:
 
 
 def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
-    """Count what a layer has to share out: blocks, or entries.
+    """Return the number of units (blocks or entries) of a layer.
 
     Raises:
-        PatternError: If the pattern has nothing to share out, or does not fit the shape.
+        PatternError: If budgets do not apply to the pattern, or it does not fit the shape.
     """
     check_shareable(pattern)
     if isinstance(pattern, Block):
@@ -142,28 +142,28 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
 
 
 def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
-    """Count what a layer must keep at least; at least one unit, or one place of each group."""
+    """Return the minimum number of units that a layer keeps; at least one, or one entry of each group."""
     if isinstance(pattern, NM):
         return int(capacity(steps(pattern, floor)[0], shape))
     return max(1, -int(-Fraction(repr(floor)) * count_units(pattern, shape) // 1))
 
 
 def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
-    """Give the patterns that differ from an n:m pattern in n alone, sparsest first, from a floor on."""
-    found = []
+    """Return the patterns that differ from an n:m pattern only in n, sparsest first, with at least density `floor`."""
+    patterns = []
     for n in range(1, pattern.m + 1):
         if not pattern.transposable:
-            found.append(NM(n, pattern.m, fill=pattern.fill, axis=pattern.axis, ragged=pattern.ragged))
+            patterns.append(NM(n, pattern.m, fill=pattern.fill, axis=pattern.axis, ragged=pattern.ragged))
             continue
         assert pattern.m_out is not None
         if n * pattern.m_out % pattern.m == 0:
             n_out = n * pattern.m_out // pattern.m
-            found.append(NM(n, pattern.m, True, pattern.fill, n_out, pattern.m_out, ragged=pattern.ragged))
-    return [step for step in found if step.density >= floor] or found[-1:]
+            patterns.append(NM(n, pattern.m, True, pattern.fill, n_out, pattern.m_out, ragged=pattern.ragged))
+    return [step for step in patterns if step.density >= floor] or patterns[-1:]
 
 
 def with_share(pattern: Pattern, kept: int, units: int) -> Pattern:
-    """Give the pattern that keeps so many of a layer's units."""
+    """Return the pattern that keeps `kept` of a layer's `units`."""
     share = kept / units
     if isinstance(pattern, Block):
         return Block(pattern.rows, pattern.cols, share, "none", pattern.norm, pattern.ragged, pattern.nested)
@@ -171,7 +171,7 @@ def with_share(pattern: Pattern, kept: int, units: int) -> Pattern:
 
 
 def unshared(pattern: Pattern) -> Pattern:
-    """Give the pattern that keeps all, whose shapes are those that a budget can share out: none rounds to nothing."""
+    """Return the pattern with density 1, which fits every shape that some density fits; n:m patterns are unchanged."""
     return with_share(pattern, 1, 1) if isinstance(pattern, (Block, Unstructured)) else pattern
 
 
@@ -182,7 +182,7 @@ def _grid(pattern: Pattern, shape: tuple[int, ...]) -> Grid:
 def _share_of(value: float | str) -> float:
     if not isinstance(value, str):
         return check_density(value)
-    found = PERCENT.fullmatch(value)
-    if found is None:
+    match = PERCENT.fullmatch(value)
+    if match is None:
         raise PatternError(f"{value[:40]!r} is no share; write it as a percentage, such as '50%'")
-    return check_density(from_percent(found[1]))
+    return check_density(from_percent(match[1]))

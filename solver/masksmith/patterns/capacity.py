@@ -1,4 +1,4 @@
-"""Capacity: the most entries that a pattern lets a weight keep."""
+"""Capacity: the largest number of entries that a pattern allows to keep."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .pattern import Pattern
 
 
 def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
-    """Give the most entries that an allowed mask of this shape keeps.
+    """Return the largest number of entries that an allowed mask of this shape keeps.
 
-    Exact for N:M patterns, ragged edges included; for others `density * entries`, rounding to whole blocks apart.
+    Exact for N:M patterns, ragged edges included; for others `density * entries`, without rounding to whole blocks.
 
     Raises:
         PatternError: If the pattern does not fit the shape.
@@ -28,7 +28,7 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
 
 
 def _crop(pattern: NM, grid: Grid, height: int, width: int) -> int:
-    """Give the most that a crop of a tile keeps: its own budgets, and what the padded part must take."""
+    """Return the largest number of entries kept by a crop of a tile, given its budgets and those of the padding."""
     if pattern.ragged == "dense" and (height, width) != (grid.tile_rows, grid.tile_cols):
         return height * width
     tile = pattern.tile

@@ -1,4 +1,4 @@
-"""Channels: whole rows or whole columns."""
+"""Channel patterns: whole rows or whole columns."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Channels:
         check_choice("axis", self.axis, ("in", "out"))
 
     def kept(self, shape: tuple[int, ...]) -> int:
-        """Count the channels kept of a weight.
+        """Return the number of channels kept of a weight.
 
         Raises:
-            PatternError: If the shape is not a weight's, or the density rounds to no channel.
+            PatternError: If the shape is not that of a weight, or the density rounds to no channel.
         """
         matrix_shape(shape)
         channels = shape[0] if self.axis == "out" else shape[1]
         return share(self.density, channels, f"{self.axis}put channels", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight into its channels; raises as `kept` does."""
+        """Return the grid of channels of a weight; raises like `kept`."""
         self.kept(shape)
         rows, cols = matrix_shape(shape)
         return Grid(rows, cols, 1, cols) if self.axis == "out" else Grid(rows, cols, rows, cols // shape[1])

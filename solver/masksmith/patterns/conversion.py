@@ -1,4 +1,4 @@
-"""From unstructured sparsity to N:M: which n holds nearly every group of a sparse tensor."""
+"""Conversion of unstructured sparsity to N:M: the n that suffices for nearly every group of a sparse tensor."""
 
 from __future__ import annotations
 

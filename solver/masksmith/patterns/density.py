@@ -1,4 +1,4 @@
-"""Densities: percentages that survive being written down, and whole numbers made of them."""
+"""Densities: lossless conversion to and from percentages, and rounding to whole numbers of units."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SMALLEST = 1e-9
 
 
 def check_density(density: float) -> float:
-    """Give a density back as a float.
+    """Return a density as a float.
 
     Raises:
-        PatternError: If it is not a share in (0, 1], or too small to be meant.
+        PatternError: If it is not in (0, 1], or below 1e-9.
     """
     if isinstance(density, bool) or not isinstance(density, int | float) or not SMALLEST <= density <= 1:
         raise PatternError(f"density={density!r} is no share of the entries in (0, 1]; '10%' keeps a tenth")
@@ -22,28 +22,28 @@ def check_density(density: float) -> float:
 
 
 def to_percent(density: float) -> str:
-    """Write a density so that `from_percent` gives the very same float back."""
+    """Format a density so that `from_percent` returns exactly the same float."""
     return f"{Decimal(repr(density)).scaleb(2).normalize():f}%"
 
 
 def from_percent(number: str) -> float:
-    """Read the number before a percent sign."""
+    """Parse the number before a percent sign."""
     return float(Decimal(number).scaleb(-2))
 
 
-def share(density: float, units: int, what: str, pattern: object) -> int:
-    """Round a density to a number of units, halves up; exact, whatever floats make of the product.
+def share(density: float, units: int, unit_name: str, pattern: object) -> int:
+    """Return `density * units`, rounded to an integer, halves up; computed exactly.
 
     Raises:
-        PatternError: If that leaves no unit at all.
+        PatternError: If the result is 0.
     """
     kept = int(Fraction(repr(density)) * units + Fraction(1, 2))
     if kept == 0:
-        raise PatternError(f"{pattern}: {to_percent(density)} of {units} {what} rounds to none; raise the density")
+        raise PatternError(f"{pattern}: {to_percent(density)} of {units} {unit_name} rounds to none; raise the density")
     return kept
 
 
 def spread(total: int, parts: int) -> list[int]:
-    """Divide a total over parts that all have the same claim: largest remainders, ties to the first."""
+    """Divide a total into equal integer parts; if it does not divide, the first ones are larger by 1."""
     least, rest = divmod(total, parts)
     return [least + (part < rest) for part in range(parts)]

@@ -1,4 +1,4 @@
-"""Double-pruned N:M: the n:m mask of W, then the n:m mask of the transpose of what is left."""
+"""Double-pruned N:M patterns: n:m along the rows, then n:m of the kept entries along the columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .pattern import Axis, Ragged
 
 @dataclass(frozen=True)
 class DoublePruned:
-    """Prune every row to n:m, and what is left to n:m along the columns, as SLoPe and Bi-Mask do for the backward pass.
+    """Rows are pruned to n:m, then the kept entries along columns, as SLoPe and Bi-Mask do for the backward pass.
 
-    Allowed is what `transposable <=n:m` allows: at most `n` kept in every row and every column of each m x m tile.
-    Double pruning finds one such mask, not the best; the bound is that of the best.
+    The allowed masks are those of `transposable <=n:m`: at most `n` kept in every row and every column of each m x m
+    tile. Double pruning computes one such mask, not the best one; the upper bound is that of the best.
 
     Attributes:
-        n: Kept entries of a group at most.
+        n: Maximum number of kept entries of a group.
         m: Group length along both dimensions.
         ragged: As for `NM`.
 
@@ -42,7 +42,7 @@ class DoublePruned:
 
     @property
     def density(self) -> float:
-        """Largest share of entries kept; double pruning keeps fewer."""
+        """Upper bound on the share of entries kept; double pruning keeps fewer."""
         return self.n / self.m
 
     @property
@@ -52,11 +52,11 @@ class DoublePruned:
 
     @property
     def shard_rows(self) -> int:
-        """Tiles are solved on their own."""
+        """Rows of a tile: slices of whole tile rows can be solved separately."""
         return self.m
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight into tiles; raises as `NM.grid` does."""
+        """Return the grid of tiles of a weight; raises like `NM.grid`."""
         return self.at_most.grid(shape)
 
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
-"""Errors that need nothing but the standard library."""
+"""Base class of all errors, and errors of patterns. Standard library only."""
 
 
 class MasksmithError(Exception):
-    """Base of every error that masksmith raises on purpose."""
+    """Base class of all errors that masksmith raises."""
 
 
 class PatternError(MasksmithError, ValueError):
-    """The pattern is malformed, or no mask of it fits the shape; the message says which value is at fault."""
+    """The pattern is malformed, or does not fit the shape; the message names the invalid value."""

@@ -1,4 +1,4 @@
-"""Shapes: how a weight becomes a matrix and a matrix becomes tiles."""
+"""Shapes: the matrix view of a weight, and the grid of tiles of a matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TileSpec:
     Attributes:
         rows, cols: Size of the tile.
         row_keep: Entries kept in every row.
-        col_keep: Entries kept in every column; 0 where columns are free (patterns that separate by row).
+        col_keep: Entries kept in every column; 0 if columns have no budget (separable patterns).
         at_most: Budgets are upper limits instead of exact counts.
     """
 
@@ -27,7 +27,7 @@ class TileSpec:
 
     @property
     def separable(self) -> bool:
-        """Whether each row can be solved without looking at the others."""
+        """Whether rows can be solved independently, since columns have no budgets."""
         return self.col_keep == 0
 
 
@@ -57,12 +57,12 @@ class Grid:
 
     @property
     def is_ragged(self) -> bool:
-        """Whether the last tile row or column sticks out of the matrix."""
+        """Whether the last tile row or column extends beyond the matrix."""
         return bool(self.rows % self.tile_rows or self.cols % self.tile_cols)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Give the `[out, in]` view of a weight: convolutions `[out, in, *kernel]` become `[out, prod(kernel) * in]`.
+    """Return the matrix shape of a weight: convolutions `[out, in, *kernel]` become `[out, prod(kernel) * in]`.
 
     Raises:
         PatternError: If the weight has fewer than two or more than four dimensions, or an empty one.

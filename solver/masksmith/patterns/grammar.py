@@ -16,44 +16,44 @@ from .pattern import Axis, Pattern, Ragged
 from .unstructured import Unstructured
 from .vnm import VNM
 
-Found = dict[str, Any]
-Reader = Callable[[Found, Axis, Ragged], Pattern]
+Groups = dict[str, Any]
+Reader = Callable[[Groups, Axis, Ragged], Pattern]
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
 def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
-    """Read a pattern's string form; `parse(str(pattern))` gives the pattern back.
+    """Parse a pattern's string form, the inverse of `str(pattern)`.
 
     Args:
-        text: Such as `"2:4"`, `"<=2:4"`, `"transposable 8:16"`, `"transposable 8:16 x 4:8"` (in x out),
+        text: String form, such as `"2:4"`, `"<=2:4"`, `"transposable 8:16"`, `"transposable 8:16 x 4:8"` (in x out),
             `"block 32x32 50% balance rows norm l2"`, `"channels out 50%"`, `"64:2:8"` (V:N:M), `"double 2:4"` or
             `"10%"`.
-        axis: Dimension that plain groups run along; whose channels `"channels 50%"` means.
-        ragged: What happens at edges that no whole tile covers.
+        axis: Dimension that plain groups run along; for `"channels 50%"`, the dimension of the channels.
+        ragged: Treatment of edges that no whole tile covers, as in `NM`.
 
     Raises:
         PatternError: If the text is no pattern, or its numbers contradict each other.
     """
     for form, read in _FORMS:
-        found = form.fullmatch(text.strip())
-        if found is not None:
-            return read({key: value and value.lower() for key, value in found.groupdict().items()}, axis, ragged)
+        match = form.fullmatch(text.strip())
+        if match is not None:
+            return read({key: value and value.lower() for key, value in match.groupdict().items()}, axis, ragged)
     raise PatternError(
         f"{text[:80]!r} is no pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
         f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept"
     )
 
 
-def _read_nm(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
-    n, m = int(found["n"]), int(found["m"])
-    n_out, m_out = (None if found[key] is None else int(found[key]) for key in ("n_out", "m_out"))
-    if n_out is not None and not found["transposable"]:
+def _read_nm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    n, m = int(groups["n"]), int(groups["m"])
+    n_out, m_out = (None if groups[key] is None else int(groups[key]) for key in ("n_out", "m_out"))
+    if n_out is not None and not groups["transposable"]:
         raise PatternError(f"'{n}:{m} x {n_out}:{m_out}': two ratios need the word 'transposable' in front")
     return NM(
         n,
         m,
-        transposable=found["transposable"] is not None,
-        fill="at_most" if found["limit"] else "exact",
+        transposable=groups["transposable"] is not None,
+        fill="at_most" if groups["limit"] else "exact",
         n_out=n_out,
         m_out=m_out,
         axis=axis,
@@ -61,15 +61,15 @@ def _read_nm(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
     )
 
 
-def _read_block(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
+def _read_block(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
     block = Block(
-        int(found["rows"]),
-        int(found["cols"]),
-        from_percent(found["percent"]),
-        cast("Balance", found["balance"] or "none"),
-        cast("Norm", found["norm"] or "l1"),
+        int(groups["rows"]),
+        int(groups["cols"]),
+        from_percent(groups["percent"]),
+        cast("Balance", groups["balance"] or "none"),
+        cast("Norm", groups["norm"] or "l1"),
         ragged,
-        _nested(found["nested"]),
+        _nested(groups["nested"]),
     )
     return _along_in(block, axis)
 
@@ -81,23 +81,23 @@ def _nested(text: str | None) -> NM | None:
     raise PatternError(f"nested {nested}: only n:m patterns can be nested in blocks")
 
 
-def _read_channels(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
-    named = found["axis"]
+def _read_channels(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    named = groups["axis"]
     if axis == "out" and named == "in":
         raise PatternError("'channels in' contradicts axis='out'; leave one of them out")
-    return Channels(from_percent(found["percent"]), named or axis)
+    return Channels(from_percent(groups["percent"]), named or axis)
 
 
-def _read_double(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(DoublePruned(int(found["n"]), int(found["m"]), ragged), axis)
+def _read_double(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(DoublePruned(int(groups["n"]), int(groups["m"]), ragged), axis)
 
 
-def _read_vnm(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(VNM(int(found["v"]), int(found["n"]), int(found["m"]), ragged), axis)
+def _read_vnm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(VNM(int(groups["v"]), int(groups["n"]), int(groups["m"]), ragged), axis)
 
 
-def _read_unstructured(found: Found, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(Unstructured(from_percent(found["percent"])), axis)
+def _read_unstructured(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(Unstructured(from_percent(groups["percent"])), axis)
 
 
 def _along_in(pattern: Pattern, axis: Axis) -> Pattern:

@@ -1,4 +1,4 @@
-"""How names match: exactly first, then as globs. Here and not in `layouts`, because budgets have floors by name."""
+"""Matching of names, exactly or by glob. It is not in `layouts`, because budgets use it for floors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Globs = str | Sequence[str] | None
 
 
 def matches(name: str, text: str) -> bool:
-    """Whether `text` is this name or a glob that matches it, where no other names are known."""
+    """Return whether `text` equals this name or is a glob that matches it."""
     return name == text or fnmatchcase(name, text)
 
 
 class Names:
-    """Names and globs, read against all names that there are: a text that is a name means that one alone.
+    """Names and globs, resolved against all known names: a text that is a known name matches only that name.
 
     Args:
-        texts: Names and globs; case counts.
-        known: All names that there are.
+        texts: Names and globs, case-sensitive.
+        known: All known names.
 
     Attributes:
         texts: Names and globs as a list.
@@ -36,9 +36,9 @@ class Names:
         self.unmatched = [text for text, match in globs.items() if not any(map(match, known))]
 
     def spell_out(self, *spellings: str) -> bool:
-        """Whether one of these spellings is among the texts, letter by letter."""
+        """Return whether one of these spellings is among the texts, not as a glob."""
         return not self._exact.isdisjoint(spellings)
 
     def match(self, *spellings: str) -> bool:
-        """Whether any text means one of these spellings."""
+        """Return whether any text matches one of these spellings."""
         return self.spell_out(*spellings) or any(match(name) for match in self._globs for name in spellings)

@@ -16,19 +16,19 @@ MAX_M = 64
 class NM:
     """`n` entries **kept** of every `m` consecutive ones.
 
-    Plain patterns count along `axis`. Transposable ones count in every row and every column of tiles of `m_out` rows
-    by `m` columns: `n` kept in each row, `n_out` in each column, so that `W` and `W^T` both obey.
+    Plain patterns have groups along `axis`. Transposable ones have budgets for every row and every column of tiles of
+    `m_out` rows by `m` columns: `n` kept in each row, `n_out` in each column, so that both `W` and `W^T` are n:m.
 
     Attributes:
         n: Kept entries of a group, `1 <= n <= m`.
         m: Group length along the input dimension, at most 64.
-        transposable: Whether the columns are bound too.
+        transposable: Whether columns have budgets, too.
         fill: `exact` counts, or `at_most`.
-        n_out: Kept entries of a column; `n` unless given. Transposable patterns only.
-        m_out: Tile rows; `m` unless given. Transposable patterns only.
+        n_out: Kept entries of a column, by default `n`. Transposable patterns only.
+        m_out: Rows of a tile, by default `m`. Transposable patterns only.
         axis: Dimension that plain groups run along: `in` (within a row) or `out`.
         ragged: Edges that no whole tile covers: `pad` allows the crops of allowed masks of the zero-padded tile,
-            `dense` keeps the edge whole, `error` refuses.
+            `dense` keeps the edge entirely, `error` raises an error.
 
     Raises:
         PatternError: If the numbers contradict each other.
@@ -96,14 +96,14 @@ class NM:
 
     @property
     def shard_rows(self) -> int:
-        """Tiles are solved on their own, so rows of the weight that hold whole ones are too."""
+        """Rows of the weight per tile: slices of a multiple of it can be solved separately."""
         return self.tile.cols if self.axis == "out" else self.tile.rows
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight's shape into tiles; `axis="out"` counts on the transposed matrix.
+        """Return the grid of tiles for a weight's shape; for `axis="out"`, of the transposed matrix.
 
         Raises:
-            PatternError: If the shape is not a weight's, or ragged under `ragged="error"`.
+            PatternError: If the shape is not that of a weight, or ragged under `ragged="error"`.
         """
         rows, cols = matrix_shape(shape)
         if self.axis == "out":

@@ -1,4 +1,4 @@
-"""What every pattern offers to solvers, verifier, service and command line."""
+"""The protocols of patterns."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ Ragged = Literal["pad", "dense", "error"]
 
 @runtime_checkable
 class Pattern(Protocol):
-    """A set of allowed masks, and how a weight is cut into the pieces that it counts."""
+    """A set of allowed masks, and the grid of pieces (tiles, blocks, ...) of a weight that it constrains."""
 
     @property
     def axis(self) -> Axis:
-        """Dimension of the weight along which groups run (`Channels`: whose channels are meant)."""
+        """Dimension of the weight along which groups run (`Channels`: the dimension of the channels)."""
         ...
 
     @property
     def ragged(self) -> Ragged:
-        """What happens at edges that no whole piece covers."""
+        """Treatment of edges that no whole piece covers."""
         ...
 
     @property
     def density(self) -> float:
-        """Largest share of entries that an allowed mask keeps, in (0, 1], but for rounding to whole pieces.
+        """Largest share of entries that an allowed mask keeps, in (0, 1], before rounding to whole pieces.
 
-        Of blocks, the share kept, whatever is nested in them.
+        For blocks, the share of blocks kept, regardless of a nested pattern.
         """
         ...
 
     @property
     def shard_rows(self) -> int | None:
-        """Rows of the weight that can be solved without the others, and multiples; None: the tensor is one problem."""
+        """Slices of a multiple of this number of rows can be solved separately; None: only the whole tensor can."""
         ...
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight's shape into pieces.
+        """Return the grid of pieces for a weight's shape.
 
         Raises:
             PatternError: If the shape has fewer than two or more than four dimensions, an empty one, or a ragged
-                edge under `ragged="error"`, or if the pattern leaves nothing of it.
+                edge under `ragged="error"`, or if the pattern would keep nothing.
         """
         ...
 
 
 @runtime_checkable
 class TilePattern(Pattern, Protocol):
-    """A pattern whose pieces are tiles with the same budgets each, solved on their own."""
+    """A pattern whose pieces are tiles with equal budgets, which can be solved independently."""
 
     @property
     def tile(self) -> TileSpec:

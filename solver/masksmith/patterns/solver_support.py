@@ -1,4 +1,4 @@
-"""Which solver takes which pattern: what can be refused before anything is read."""
+"""Which solver supports which pattern, decided without reading any scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .vnm import VNM
 
 
 def solver_refusal(pattern: Pattern, solver: str) -> str | None:
-    """Say why a solver (by its wire name) cannot solve a pattern, or None when it can; options may still forbid it."""
+    """Return why a solver (by name) does not support a pattern, or None; it may still not support an option."""
     if isinstance(pattern, TilePattern):
         return tile_refusal(pattern.tile, solver)
     if solver in ("auto", plan_solver(pattern)):
@@ -18,14 +18,14 @@ def solver_refusal(pattern: Pattern, solver: str) -> str | None:
 
 
 def plan_solver(pattern: Pattern) -> str:
-    """Name the solver that a plan for the whole tensor amounts to."""
+    """Return the name of the solver that the plan of a pattern without tiles is equivalent to."""
     if isinstance(pattern, VNM):
         return "enumerate"
     return "min-cost-flow" if isinstance(pattern, Block) and pattern.balance == "both" else "top-k"
 
 
 def tile_refusal(tile: TileSpec, solver: str) -> str | None:
-    """Say why a solver cannot solve such tiles, or None when it can."""
+    """Return why a solver does not support such tiles, or None if it does."""
     if solver == "auto":
         return None
     if solver == "top-k":
@@ -40,7 +40,7 @@ def tile_refusal(tile: TileSpec, solver: str) -> str | None:
         return (
             None
             if known
-            else "enumerate knows transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
+            else "enumerate supports transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
         )
     if not tile.separable:
         return None

@@ -1,4 +1,4 @@
-"""Storage: what a masked weight takes in the formats that kernels and files use."""
+"""Storage: bytes of a masked weight in the formats that kernels and files use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MaskCounts:
-    """What a mask keeps, as the matrix `[out, prod(kernel) * in]`.
+    """Counts of a mask as the matrix `[out, prod(kernel) * in]`.
 
     Attributes:
         rows, cols: Size of the matrix.
         kept: Entries kept.
-        block: Block size that `blocks` counts in.
-        blocks: Blocks with any kept entry; those cut by the edge count as whole ones. None if they were not counted.
-        is_two_four: Whether every 4 consecutive entries of a row keep 2 at most.
+        block: Size of the blocks counted in `blocks`.
+        blocks: Number of blocks with any kept entry, edge blocks included; None if they were not counted.
+        is_two_four: Whether at most 2 of every 4 consecutive entries of a row are kept.
     """
 
     rows: int
@@ -27,12 +27,12 @@ class MaskCounts:
 
     @property
     def entries(self) -> int:
-        """Entries in all."""
+        """Number of entries."""
         return self.rows * self.cols
 
 
 def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Mapping[str, int | None]:
-    """Give the bytes of a masked weight, values and indices together.
+    """Return the bytes of a masked weight by format, values and indices together.
 
     - `dense`: every entry.
     - `bitmask`: kept values, and one bit an entry, each row padded to whole bytes.
@@ -43,7 +43,7 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `two_four`: two values of every four, and 2 bits of metadata each; None where the mask is not 2:4.
 
     Args:
-        counts: What `count` gives.
+        counts: Result of `count`.
         item_bytes: Size of a value: 2 for half precision, 4 for single.
         index_bytes: Size of an index or pointer.
 

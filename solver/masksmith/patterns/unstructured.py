@@ -1,4 +1,4 @@
-"""Unstructured sparsity: any mask that keeps its share of the whole tensor."""
+"""Unstructured patterns: any mask that keeps a share of the whole tensor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .pattern import Axis, Ragged
 
 @dataclass(frozen=True)
 class Unstructured:
-    """A share of the tensor's entries **kept**, wherever they are: `"10%"` is 90 % sparse.
+    """A share of the tensor's entries is **kept**, at any position: `"10%"` is 90 % sparse.
 
     Attributes:
         density: Share kept, in (0, 1]; it is rounded to a whole number of entries, halves up.
@@ -31,16 +31,16 @@ class Unstructured:
         object.__setattr__(self, "density", check_density(self.density))
 
     def kept(self, shape: tuple[int, ...]) -> int:
-        """Count the entries kept of a weight.
+        """Return the number of entries kept of a weight.
 
         Raises:
-            PatternError: If the shape is not a weight's, or the density rounds to no entry.
+            PatternError: If the shape is not that of a weight, or the density rounds to no entry.
         """
         rows, cols = matrix_shape(shape)
         return share(self.density, rows * cols, "entries", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Take the weight as one piece; raises as `kept` does."""
+        """Return a grid with the whole weight as one piece; raises like `kept`."""
         self.kept(shape)
         rows, cols = matrix_shape(shape)
         return Grid(rows, cols, rows, cols)

@@ -18,14 +18,14 @@ MAX_M = 64
 class VNM:
     """Panels of `v` x `m` entries share 4 of their `m` columns; each row of a panel keeps `n` of those 4.
 
-    What is left of a panel once its columns are chosen is n:4, which 2:4 hardware runs (VENOM, Castro et al., SC 2023).
+    The chosen columns of a panel form an n:4 pattern, which 2:4 hardware supports (VENOM, Castro et al., SC 2023).
 
     Attributes:
         v: Rows of a panel, 1 to 4096.
         n: Entries **kept** in each row of a panel, 1 to 4.
         m: Columns of a panel, 4 to 64.
-        ragged: Panels that stick out: `pad` allows the crops of allowed masks of the zero-padded panel, `dense` keeps
-            them whole, `error` refuses.
+        ragged: Panels that extend beyond the matrix: `pad` allows the crops of allowed masks of the zero-padded panel,
+            `dense` keeps them entirely, `error` raises an error.
 
     Raises:
         PatternError: If the numbers contradict each other.
@@ -59,7 +59,7 @@ class VNM:
         return self.v
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Cut a weight into panels.
+        """Return the grid of panels of a weight.
 
         Raises:
             PatternError: If the shape is not a weight's, or ragged under `ragged="error"`.

@@ -1,4 +1,4 @@
-"""Channel permutations: orders of inputs and outputs under which a pattern keeps more."""
+"""Channel permutations: orders of input and output channels under which a pattern keeps more score."""
 
 from .permutation import Permutation as Permutation
 from .search import permute as permute

@@ -1,4 +1,4 @@
-"""Column orders for plain N:M: descent over swaps, and escapes from local optima by a few random ones."""
+"""Column orders for plain N:M: local search over swaps, with random perturbations to escape local optima."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 
 from masksmith.kernels.column_swaps import descend, refresh, swap
 
-from .deadline import Deadline
+from .time_limit import TimeLimit
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e9
-"""Rows times columns squared of the columns that are searched together; wider layers go chunk by chunk."""
+"""Limit of rows times columns squared of a search; wider layers are searched in chunks of columns."""
 
-SWAPS_BETWEEN_LOOKS = 64
+SWAPS_PER_CHECK = 64
 
 
 class _Chunk:
@@ -37,22 +37,22 @@ class _Chunk:
 
     @property
     def score(self) -> float:
-        """What all groups keep."""
+        """Score kept by all groups."""
         return float(self._tables[3].sum())
 
     def refresh(self, groups: range | Ints) -> None:
-        """Work out the tables of some groups anew."""
+        """Recompute the tables of some groups."""
         for group in groups:
             refresh(self.x, self.order, int(group), self.keep, *self._tables)
 
-    def descend(self, deadline: Deadline) -> None:
-        """Go to a local optimum, or as far as time allows."""
-        rest = (self.least, SWAPS_BETWEEN_LOOKS)
-        while not deadline.passed():
-            if descend(self.x, self.order, self.places, self.keep, *self._tables, *rest) < SWAPS_BETWEEN_LOOKS:
+    def descend(self, limit: TimeLimit) -> None:
+        """Swap columns up to a local optimum, or until the limit."""
+        limits = (self.least, SWAPS_PER_CHECK)
+        while not limit.passed():
+            if descend(self.x, self.order, self.places, self.keep, *self._tables, *limits) < SWAPS_PER_CHECK:
                 return
 
-    def shake(self, generator: np.random.Generator) -> None:
+    def perturb(self, generator: np.random.Generator) -> None:
         """Swap a few random columns of different groups."""
         filled = np.flatnonzero(self.order >= 0)
         for _ in range(int(generator.integers(2, 5))):
@@ -62,23 +62,24 @@ class _Chunk:
                 self.refresh(np.array([p // self.m, q // self.m]))
 
     def restore(self, order: Ints) -> None:
-        """Go back to an earlier order."""
+        """Restore an earlier order."""
         changed = np.unique(np.flatnonzero(self.order != order) // self.m)
         self.order[:] = order
         self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
         self.refresh(changed)
 
 
-def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Deadline) -> Ints:
-    """Find a column order that keeps much under n:m along the rows.
+def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLimit) -> Ints:
+    """Search for a column order with a high score under n:m along the rows.
 
     Args:
         x: `[rows, columns]`, non-negative.
         m: Group length; the last group may be short.
-        keep: Kept of every m.
-        escapes: Random restarts from a local optimum (of each round, where columns are searched chunk by chunk).
-        seed: Of the random choices.
-        deadline: When to stop.
+        keep: n, the entries kept of every m.
+        escapes: Number of random perturbations of a local optimum (one in ten is a round over all chunks, if there are
+            several).
+        seed: Seed of the random choices.
+        limit: Time limit.
 
     Returns:
         The columns in their new order, `[columns]`.
@@ -89,16 +90,16 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, deadline: Dead
     generator = np.random.default_rng(seed)
     width = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
     if len(order) // m <= width:
-        return _escape(_Chunk(x, order, m, keep), escapes, generator, deadline)[:columns]
+        return _escape(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
     for _ in range(1 + escapes // 10):
-        _round(x, order, m, keep, generator.permutation(len(order) // m), width, deadline)
+        _round(x, order, m, keep, generator.permutation(len(order) // m), width, limit)
     return order[:columns]
 
 
-def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, deadline: Deadline) -> None:
+def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, limit: TimeLimit) -> None:
     """Descend in chunks of `width` random groups each."""
     for first in range(0, len(groups), width):
-        if deadline.passed():
+        if limit.passed():
             return
         places = (groups[first : first + width, None] * m + np.arange(m)).ravel()
         columns = order[places]
@@ -106,18 +107,18 @@ def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, 
         local = np.full(len(places), -1, np.int64)
         local[columns >= 0] = np.arange(len(real))
         chunk = _Chunk(np.ascontiguousarray(x[:, real]), local, m, keep)
-        chunk.descend(deadline)
+        chunk.descend(limit)
         order[places] = np.where(chunk.order >= 0, real[chunk.order], -1)
 
 
-def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, deadline: Deadline) -> Ints:
-    chunk.descend(deadline)
+def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:
+    chunk.descend(limit)
     best, order = chunk.score, chunk.order.copy()
     for _ in range(escapes):
-        if deadline.passed():
+        if limit.passed():
             break
-        chunk.shake(generator)
-        chunk.descend(deadline)
+        chunk.perturb(generator)
+        chunk.descend(limit)
         if chunk.score > best:
             best, order = chunk.score, chunk.order.copy()
         else:

@@ -1,4 +1,4 @@
-"""What a search for a permutation returns."""
+"""The result of a search for a permutation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Permutation:
-    """An order of channels, and what it gains.
+    """An order of channels, and its gain.
 
-    The layer before must give its outputs in `in_order`, the layer behind take its inputs in `out_order`.
+    The outputs of the previous layer must be permuted by `in_order`, the inputs of the next layer by `out_order`.
 
     Attributes:
-        in_order: `[in]`: input channel `in_order[k]` comes to place k.
+        in_order: `[in]`: input channel `in_order[k]` moves to position k.
         out_order: `[out]`: likewise for outputs.
         solution: The mask of the *permuted* scores, with its proof.
-        kept_before, kept_after: Score kept in the given order and in this one; never less.
-        efficacy: `(lost before - lost after) / (lost before - lost freely)`, as apex reports it: the share of what the
-            pattern loses beyond the same density chosen freely in every row that the order wins back.
+        kept_before, kept_after: Score kept in the original and in the new order; the latter is never less.
+        efficacy: `(lost before - lost after) / (lost before - lost unstructured)`, as in apex: the share of the
+            pattern's loss, relative to row-wise unstructured masks of the same density, that the order recovers.
         seconds: Time taken.
-        cut_short: Whether the time limit ended the search; only then may another run find something else.
+        cut_short: Whether the time limit ended the search; only then may another run give another result.
     """
 
     in_order: Ints
@@ -47,15 +47,15 @@ class Permutation:
 
     @property
     def mask(self) -> Any:
-        """The mask in the order of the scores as given."""
+        """The mask in the original order of channels."""
         return self.restore(self.solution.mask)
 
     def apply(self, tensor: Any) -> Any:
-        """Put the channels of a tensor `[out, in, *kernel]` into the new order (a copy)."""
+        """Permute the channels of a tensor `[out, in, *kernel]` to the new order (a copy)."""
         return _take(tensor, self.out_order, self.in_order)
 
     def restore(self, tensor: Any) -> Any:
-        """Undo `apply`."""
+        """Permute the channels of a tensor back to the original order (a copy), the inverse of `apply`."""
         return _take(tensor, np.argsort(self.out_order), np.argsort(self.in_order))
 
 

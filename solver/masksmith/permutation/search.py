@@ -1,4 +1,4 @@
-"""The search for channel orders: which axis, which layout, which method."""
+"""`permute`: searches for channel orders, with the method and matrix layout that fit pattern and axis."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from masksmith._tensors import is_torch
 from masksmith.patterns import NM, Axis, PatternError, parse
 
 from . import column_swapping, pricing
-from .deadline import Deadline
 from .permutation import Permutation
+from .time_limit import TimeLimit
 
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Axes = Literal["in", "out", "both"]
 
-ENOUGH = 1e-4
-"""Share of what is kept that another round over both axes must gain, or it is the last."""
+MIN_GAIN = 1e-4
+"""Relative gain of a round over both axes below which no other round follows."""
 
 STEPS = 10
-"""Steps along one axis before it is the other's turn."""
+"""Steps along one axis before switching to the other."""
 
 
 def permute(
@@ -39,31 +39,31 @@ def permute(
     seed: int = 0,
     name: str | None = None,
 ) -> Permutation:
-    """Find an order of channels under which an N:M pattern keeps more score.
+    """Search for an order of channels under which an N:M pattern keeps more score.
 
-    Plain patterns: descent over swaps of two channels, whose gains are exact, and `effort` escapes from local optima
-    (Pool and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021, for any n and m). Transposable ones: swaps
-    proposed by the tiles' duals and accepted by solving the tiles exactly, one axis after the other until neither
-    gains. The same arguments give the same order on every machine, unless the time limit ends the search.
+    Plain patterns: local search over swaps of two channels, with exact gains, and `effort` random perturbations (Pool
+    and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021, for any n and m). Transposable patterns: swaps proposed
+    by the tiles' duals and accepted by solving the tiles exactly, axis by axis until neither gains. Equal arguments
+    give the same order on every machine, unless the time limit ends the search.
 
     Args:
         scores: Importance per weight, `[out, in, *kernel]`, finite and non-negative; numpy array or torch tensor.
         pattern: N:M, plain or transposable.
-        axis: Channels that may move: inputs, outputs, or both. Plain patterns gain only along their own axis.
-        time_limit_s: Seconds after which the best order so far is taken; the last step is finished.
-        effort: Escapes tried for plain patterns; wide layers are cut into chunks anew `1 + effort // 10` times at most.
-        seed: Of the random choices.
-        name: What messages call the tensor.
+        axis: Channels to permute: inputs, outputs, or both. Plain patterns gain only along their own axis.
+        time_limit_s: Seconds after which the best order so far is returned; the current step is finished.
+        effort: Perturbations for plain patterns; wide layers are divided into chunks at most `1 + effort // 10` times.
+        seed: Seed of the random choices.
+        name: Name of the tensor in error messages.
 
     Returns:
-        The order, the solution of the permuted scores, and what was gained.
+        The order, the solution of the permuted scores, and the gain.
 
     Raises:
         PatternError: If it is no N:M pattern, permuting the axis cannot change anything, or a convolution's channels do
             not divide into whole groups.
         ScoresError: As `solve` raises it.
     """
-    began, deadline = time.monotonic(), Deadline(time_limit_s)
+    began, limit = time.monotonic(), TimeLimit(time_limit_s)
     rule = _rule(pattern)
     axes = _axes(rule, axis)
     before = solve(scores, rule, name=name)
@@ -75,21 +75,21 @@ def permute(
         start = kept
         for each in axes:
             steps = None if len(axes) == 1 else STEPS
-            order = _search(_take(array, orders), rule, each, (effort, steps, seed), deadline)
+            order = _search(_take(array, orders), rule, each, (effort, steps, seed), limit)
             trial = orders | {each: orders[each][order]}
-            found = solve(_take(array, trial), rule).objective
-            if found > kept:
-                orders, kept = trial, found
-        if len(axes) == 1 or kept <= start * (1 + ENOUGH) or deadline.passed():
+            objective = solve(_take(array, trial), rule).objective
+            if objective > kept:
+                orders, kept = trial, objective
+        if len(axes) == 1 or kept <= start * (1 + MIN_GAIN) or limit.passed():
             break
     after = before if kept == before.objective else solve(_like(_take(array, orders), scores), rule, name=name)
-    lost_freely = before.total_score - _kept_freely(array, rule)
+    lost_unstructured = before.total_score - _kept_unstructured(array, rule)
     lost = before.total_score - before.objective
-    won = after.objective - before.objective
-    efficacy = won / (lost - lost_freely) if lost > lost_freely else 0.0
+    gained = after.objective - before.objective
+    efficacy = gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
     return Permutation(
         orders["in"], orders["out"], after, before.objective, after.objective, efficacy,
-        time.monotonic() - began, deadline.cut_short,
+        time.monotonic() - began, limit.cut_short,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _axes(rule: NM, axis: Axes) -> tuple[Axis, ...]:
 
 
 def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
-    """Groups of convolutions must end with their channels, else a permutation would mix places of the kernel."""
+    """Check that channels divide into whole groups, so that permuting them does not mix positions of the kernel."""
     if len(shape) == 2:
         return
     sides = {"in": (shape[1], rule.m), "out": (shape[0], rule.m_out or rule.m)}
@@ -120,18 +120,18 @@ def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
             raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are no multiple of {m}")
 
 
-def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], deadline: Deadline) -> Ints:
-    """Search in the layout where the channels are the columns of a matrix, `[prod(kernel) * others, channels]`."""
+def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], limit: TimeLimit) -> Ints:
+    """Search with the channels as columns of a matrix, `[prod(kernel) * other channels, channels]`."""
     (effort, steps, seed), view = limits, _columns(array, axis)
     if rule.transposable:
-        turned = rule if axis == "in" else _transposed(rule)
-        return pricing.search(view, turned, 1 + effort // 10, steps, seed, deadline)
+        transposed = rule if axis == "in" else _transposed(rule)
+        return pricing.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
     whole = view.shape[1] // rule.m * rule.m if rule.ragged == "dense" else view.shape[1]
     if whole:
-        # One scale for all: swaps are compared in float32.
+        # One scale for all entries: swaps are compared in float32.
         scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
-        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, deadline)
+        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, limit)
     return order
 
 
@@ -147,8 +147,8 @@ def _transposed(rule: NM) -> NM:
     return replace(rule, n=rule.n_out, m=rule.m_out, n_out=rule.n, m_out=rule.m)
 
 
-def _kept_freely(array: Doubles, rule: NM) -> float:
-    """Give what each row keeps at the pattern's density if it may choose freely."""
+def _kept_unstructured(array: Doubles, rule: NM) -> float:
+    """Return the score kept if every row keeps its largest entries at the pattern's density, without groups."""
     view = _columns(array, rule.axis)
     keep = math.ceil(view.shape[1] * rule.density)
     return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())

@@ -1,7 +1,7 @@
-"""Scores: how much each weight matters, from the weights alone or from what data did to them.
+"""Scores: importance of each weight, from the weights alone or with statistics of calibration data.
 
-Every score takes numpy arrays and torch tensors alike and gives back the weight's shape, library and device. All but
-`ria` look at one row at a time, so a weight may be scored a few rows at a time; `ria` wants the column sums then.
+Every score accepts numpy arrays and torch tensors and returns the weight's shape, library and device. All but `ria`
+treat rows independently, so a weight may be scored a few rows at a time; `ria` then needs the column sums.
 """
 
 from .activations import column_sums as column_sums, ria as ria, wanda as wanda

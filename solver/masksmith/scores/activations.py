@@ -1,4 +1,4 @@
-"""Scores from the norms of a layer's inputs."""
+"""Scores from the norms of a layer's inputs: Wanda and RIA."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, beside, check_weight, is_torch, per_input
+from .operands import as_floats, check_weight, convert_like, is_torch, per_input
 
 
 def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
-    """Score each weight by its size times the norm of its input, `|w_ij| * ||x_j||_2`.
+    """Score each weight by its magnitude times the norm of its input, `|w_ij| * ||x_j||_2`.
 
     Sun et al., A Simple and Effective Pruning Approach for Large Language Models (ICLR 2024).
 
@@ -25,7 +25,7 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If the shapes do not fit or a norm is no norm.
+        ScoresError: If the shapes do not match, or a norm is negative or not finite.
     """
     weight = as_floats(weight)
     return abs(weight) * per_input(norms, weight, "norms", name)
@@ -38,9 +38,9 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     et al., Plug-and-Play (ICLR 2024). A share of a row or column of zeros is 0.
 
     Args:
-        weight: `[out, in, *kernel]`; all of it, unless `column_sums` is given.
-        norms: Norms of the inputs as in `wanda`; left out, all are 1.
-        power: Weight of the activations, at least 0; the paper has 0.5.
+        weight: `[out, in, *kernel]`; the whole weight, unless `column_sums` is passed.
+        norms: Norms of the inputs as in `wanda`; by default all are 1.
+        power: Exponent of the norms, at least 0; 0.5 in the paper.
         column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time.
         name: What messages call the weight.
 
@@ -48,7 +48,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If the shapes do not fit, a norm is no norm, or the power is negative.
+        ScoresError: If the shapes do not match, a norm is negative or not finite, or the power is negative.
     """
     if not 0 <= power < float("inf"):
         raise ScoresError(f"power={power} must be a number of at least 0", name=name)
@@ -61,7 +61,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
 
 
 def column_sums(weight: Any) -> Any:
-    """Add up `|w|` over all outputs, in float64: `[in, *kernel]`; sums of a few rows each add up to those of all."""
+    """Sum `|w|` over all outputs, in float64: `[in, *kernel]`; sums over slices of rows can be added."""
     return _sums(abs(as_floats(weight)))
 
 
@@ -70,5 +70,5 @@ def _sums(size: Any) -> Any:
 
 
 def _share(size: Any, total: Any) -> Any:
-    safe = total + beside(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
+    safe = total + convert_like(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
     return size / safe

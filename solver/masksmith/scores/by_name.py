@@ -13,7 +13,7 @@ from .sensitivity import pfp, sipp
 from .sparsegpt import sparsegpt
 from .taylor import taylor
 
-_MADE_OF_ONE: Mapping[str, Callable[..., Any]] = {
+_WITH_ONE_STATISTIC: Mapping[str, Callable[..., Any]] = {
     "wanda": wanda,
     "ria": ria,
     "taylor": taylor,
@@ -30,13 +30,13 @@ def by_name(
     Args:
         method: `magnitude`, `given`, `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
         weight: `[out, in, *kernel]`.
-        given: The statistic; `given` scores are this tensor, or the weight itself.
-        kind: What the statistic is: `gram` or `inverse_diagonal`, of which `sparsegpt` takes either.
-        name: What messages call the weight.
-        options: Of the method.
+        given: The statistic; for the method `given`, the scores (by default the weight itself).
+        kind: Kind of the statistic, `gram` or `inverse_diagonal`, for `sparsegpt`.
+        name: Name of the weight in error messages.
+        options: Options of the method.
 
     Raises:
-        ScoresError: If there is no such method, or as the method does.
+        ScoresError: If the method is unknown, or as the method does.
     """
     if method == "given":
         return weight if given is None else given
@@ -44,6 +44,6 @@ def by_name(
         return magnitude(weight, **options)
     if method == "sparsegpt":
         return sparsegpt(weight, **{kind or "gram": given}, name=name, **options)
-    if method not in _MADE_OF_ONE:
+    if method not in _WITH_ONE_STATISTIC:
         raise ScoresError(f"{method!r} is no score's name", name=name)
-    return _MADE_OF_ONE[method](weight, given, name=name, **options)
+    return _WITH_ONE_STATISTIC[method](weight, given, name=name, **options)

@@ -1,4 +1,4 @@
-"""Magnitude: the score that needs no data."""
+"""Magnitude scores."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from .operands import as_floats, is_torch
 
 
 def magnitude(weight: Any, power: float = 1.0) -> Any:
-    """Score each weight by its size, `|w| ** power`.
+    """Score each weight by its magnitude, `|w| ** power`.
 
     Args:
         weight: numpy array or torch tensor.
-        power: 1 keeps the most magnitude, 2 the most energy.
+        power: 1 keeps the largest sum of magnitudes, 2 the largest sum of squares.
 
     Returns:
-        Scores of the same shape, library and device, in [0, inf); 8-bit integers become float32, lest -128 overflow.
+        Scores of the same shape, library and device, in [0, inf); 8-bit integers become float32, so that -128 does not
+        overflow.
 
     Raises:
         ScoresError: If the power is not positive and finite.

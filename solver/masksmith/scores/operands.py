@@ -1,4 +1,4 @@
-"""What the scores read: weights, and what belongs to their inputs, checked against each other."""
+"""Reads and checks the operands of scores: weights, and statistics of their inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith._tensors import is_torch as is_torch
 
 
 def as_floats(tensor: Any) -> Any:
-    """Read a tensor in its own library: float64 stays, everything else becomes float32; gradients are left behind."""
+    """Return a tensor as float64 if it is float64, else as float32, in its own library, without gradients."""
     if is_torch(tensor):
         detached = tensor.detach()
         return detached if str(detached.dtype) in ("torch.float32", "torch.float64") else detached.float()
@@ -20,8 +20,8 @@ def as_floats(tensor: Any) -> Any:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
-def beside(values: Any, weight: Any) -> Any:
-    """Bring values to the library, device and float type of a weight that `as_floats` has read."""
+def convert_like(values: Any, weight: Any) -> Any:
+    """Convert values to the library, device and dtype of a weight that `as_floats` returned."""
     if is_torch(weight):
         import torch
 
@@ -31,12 +31,12 @@ def beside(values: Any, weight: Any) -> Any:
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
-    """Give a tensor's shape as a tuple of int."""
+    """Return a tensor's shape as a tuple of int."""
     return tuple(int(length) for length in tensor.shape)
 
 
 def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
-    """Give the shape of a weight `[out, in, *kernel]`.
+    """Return the shape of a weight `[out, in, *kernel]`.
 
     Raises:
         ScoresError: If it has fewer than two dimensions, or an empty one.
@@ -47,41 +47,41 @@ def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
     return shape
 
 
-def same_shape(other: Any, weight: Any, what: str, name: str | None) -> Any:
-    """Bring a tensor of the weight's own shape beside it.
+def same_shape(other: Any, weight: Any, label: str, name: str | None) -> Any:
+    """Convert a tensor of the weight's shape to its library, device and dtype.
 
     Raises:
         ScoresError: If the shapes differ.
     """
     if shape_of(other) != shape_of(weight):
         raise ScoresError(
-            f"{what} has shape {list(shape_of(other))}, the weight has {list(shape_of(weight))}", name=name
+            f"{label} has shape {list(shape_of(other))}, the weight has {list(shape_of(weight))}", name=name
         )
-    return beside(other, weight)
+    return convert_like(other, weight)
 
 
-def per_input(values: Any, weight: Any, what: str, name: str | None) -> Any:
-    """Bring one non-negative value an input beside the weight, `[1, in, *kernel]`.
+def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
+    """Convert one non-negative value per input to `[1, in, *kernel]`, in the weight's library, device and dtype.
 
     Args:
-        values: `[in, *kernel]`, the same flattened, or `[in]` (each kernel place then shares its channel's value).
+        values: `[in, *kernel]`, the same flattened, or `[in]` (all positions of a kernel share the channel's value).
         weight: `[out, in, *kernel]`.
-        what: What messages call the values.
-        name: What messages call the weight.
+        label: Name of the values in error messages.
+        name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If there is not one value an input, or one is negative or no number.
+        ScoresError: If there is not one value per input, or one is negative or not finite.
     """
     inputs = check_weight(weight, name)[1:]
-    found = shape_of(values)
-    if found == (inputs[0],):
+    shape = shape_of(values)
+    if shape == (inputs[0],):
         inputs = (inputs[0], *(1 for _ in inputs[1:]))
-    elif found not in (inputs, (math.prod(inputs),)):
+    elif shape not in (inputs, (math.prod(inputs),)):
         raise ScoresError(
-            f"{what} has shape {list(found)}, the weight {list(shape_of(weight))} has inputs {list(inputs)}", name=name
+            f"{label} has shape {list(shape)}, the weight {list(shape_of(weight))} has inputs {list(inputs)}", name=name
         )
-    _check_values(values, what, name)
-    return beside(values, weight).reshape(1, *inputs)
+    _check_values(values, label, name)
+    return convert_like(values, weight).reshape(1, *inputs)
 
 
 def flat_inputs(weight: Any, name: str | None) -> Any:
@@ -90,9 +90,9 @@ def flat_inputs(weight: Any, name: str | None) -> Any:
     return weight.reshape(shape[0], math.prod(shape[1:]))
 
 
-def _check_values(values: Any, what: str, name: str | None) -> None:
+def _check_values(values: Any, label: str, name: str | None) -> None:
     array = values.detach().cpu().double().numpy() if is_torch(values) else np.asarray(values)
-    bad = ~((array >= 0) & np.isfinite(array))
-    if bad.any():
-        index = tuple(int(place) for place in np.argwhere(bad)[0])
-        raise ScoresError(f"{what} holds {array[index]:g}", index, name)
+    invalid = ~((array >= 0) & np.isfinite(array))
+    if invalid.any():
+        index = tuple(int(place) for place in np.argwhere(invalid)[0])
+        raise ScoresError(f"{label} holds {array[index]:g}", index, name)

@@ -1,4 +1,4 @@
-"""Data-driven sensitivities, and what sampling weights by them is proved to cost."""
+"""Sensitivity scores from activations (SiPP, PFP), and the proved error bound of sampling by them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, beside, flat_inputs, is_torch, shape_of
+from .operands import as_floats, convert_like, flat_inputs, is_torch, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def pfp(weight: Any, activations: Any, *, name: str | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SamplingBound:
-    """What it costs to keep `m` sampled weights of each neuron, with probability `1 - delta`.
+    """Error bound for keeping `m` sampled weights of each neuron, with probability `1 - delta`.
 
     With `a = 2 c log(8 (points + 1) rows / delta) * S`, `S` a neuron's summed sensitivities, sampling `m` times with
     probabilities `s / S` and reweighting moves its pre-activation by at most the share
@@ -91,12 +91,12 @@ class SamplingBound:
     weight: float
 
     def error(self, samples: int) -> Doubles:
-        """Give `f(samples)` of each neuron, `[out]`: 0.1 is 10 %, above 1 it says nothing."""
+        """Return `f(samples)` of each neuron, `[out]`: 0.1 is 10 %; above 1 the bound is void."""
         part = self.weight * self.sums / (3 * samples)
         return np.hypot(part, np.sqrt(6 * part)) + part
 
     def samples(self, error: float) -> npt.NDArray[np.int64]:
-        """Give the least samples of each neuron, `[out]`, whose error is at most `error`.
+        """Return the smallest number of samples of each neuron, `[out]`, whose error is at most `error`.
 
         Raises:
             ScoresError: If the error is not positive.
@@ -114,10 +114,10 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
         sensitivities: `[out, in, *kernel]`, in [0, 1].
         points: Number of samples that the sensitivities were taken over (patches, for convolutions).
         delta: Probability of failure, in (0, 1).
-        c: The papers' constant for how fast the tails of the activations fall, at least 1.
+        c: The papers' constant for the tails of the activations' distribution, at least 1.
 
     Raises:
-        ScoresError: If a number is out of its range.
+        ScoresError: If an argument is out of its range.
     """
     if not (points >= 1 and 0 < delta < 1 and c >= 1):
         raise ScoresError(f"points={points}, delta={delta}, c={c}: expected points >= 1, 0 < delta < 1 and c >= 1")
@@ -127,25 +127,25 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
 
 
 def _samples(activations: Any, flat: Any, name: str | None) -> Any:
-    found, inputs = shape_of(activations), shape_of(flat)[1]
-    if len(found) != 2 or found[1] != inputs or found[0] == 0:
-        raise ScoresError(f"activations have shape {list(found)}, expected [samples, {inputs}]", name=name)
-    return beside(activations, flat)
+    shape, inputs = shape_of(activations), shape_of(flat)[1]
+    if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:
+        raise ScoresError(f"activations have shape {list(shape)}, expected [samples, {inputs}]", name=name)
+    return convert_like(activations, flat)
 
 
 def _parts(values: Any) -> Iterator[Any]:
-    """Split by sign: the positive part, and the size of the negative one."""
+    """Yield the positive part, and the magnitude of the negative part."""
     for part in (values, -values):
         yield part * (part > 0)
 
 
 def _mean_share(weight: Any, inputs: Any) -> Any:
-    """Give `mean_x a_j(x) / z_i(x)`, `[out, in]`, as one product of matrices."""
+    """Return `mean_x a_j(x) / z_i(x)`, `[out, in]`, by one matrix product."""
     return _reciprocal(inputs @ weight.T).T @ inputs / len(inputs)
 
 
 def _max_share(weight: Any, inputs: Any) -> Any:
-    """Give `max_x a_j(x) / z_i(x)`, `[out, in]`, one sample after the other."""
+    """Return `max_x a_j(x) / z_i(x)`, `[out, in]`, sample by sample."""
     largest = weight * 0
     for sample, scale in zip(inputs, _reciprocal(inputs @ weight.T), strict=True):
         largest = _larger(largest, scale[:, None] * sample[None])
@@ -153,7 +153,7 @@ def _max_share(weight: Any, inputs: Any) -> Any:
 
 
 def _reciprocal(sums: Any) -> Any:
-    """Give `1 / sums`, 0 where there is nothing to share."""
+    """Return `1 / sums`, and 0 where a sum is 0."""
     nothing = sums == 0
     return ~nothing / (sums + nothing)
 

@@ -1,4 +1,4 @@
-"""The score of second-order pruning: what a layer's output loses when the remaining weights make up for one."""
+"""Second-order scores (SparseGPT): output error without a weight, after the others are refitted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sparsegpt(
     form: Literal["diagonal", "sequential"] = "diagonal",
     name: str | None = None,
 ) -> Any:
-    """Score each weight by the least error of the layer's output without it, `w_ij^2 / [H^-1]_jj`.
+    """Score each weight by the smallest error of the layer's output without it, `w_ij^2 / [H^-1]_jj`.
 
     `H = X^T X + damping * mean(diag(X^T X)) * I`. Without damping the score is exactly the squared error that is left
     after the other weights of the row are refitted (Hassibi and Stork's optimal brain surgeon, times two).
@@ -42,10 +42,10 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of both is given, shapes do not fit, or the damped Gram matrix is singular.
+        ScoresError: If not exactly one of both is passed, shapes do not match, or the damped Gram matrix is singular.
     """
     if (gram is None) == (inverse_diagonal is None):
-        raise ScoresError("sparsegpt wants either gram= or inverse_diagonal=", name=name)
+        raise ScoresError("sparsegpt needs either gram= or inverse_diagonal=", name=name)
     if form not in ("diagonal", "sequential"):
         raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
     weight = as_floats(weight)
@@ -53,7 +53,7 @@ def sparsegpt(
         _check_inputs(gram, weight, name)
         inverse_diagonal = _inverse_diagonal(gram, damping, form, name)
     elif form == "sequential":
-        raise ScoresError("form='sequential' wants gram=, not inverse_diagonal=", name=name)
+        raise ScoresError("form='sequential' needs gram=, not inverse_diagonal=", name=name)
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
     if bool((divisor == 0).any()):
         raise ScoresError("inverse_diagonal holds 0; a damped Gram matrix has none", name=name)
@@ -63,7 +63,7 @@ def sparsegpt(
 def inverse_diagonal(
     gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
 ) -> Doubles:
-    """Give what `sparsegpt` divides by, `[in]`: once for all rows, for a weight that is scored a few at a time.
+    """Return the divisor of `sparsegpt`, `[in]`, to compute it once for a weight that is scored a few rows at a time.
 
     Args:
         gram: `X^T X` of the inputs, `[in, in]`.
@@ -72,7 +72,7 @@ def inverse_diagonal(
         name: What messages call the weight.
 
     Raises:
-        ScoresError: If the damped Gram matrix is no positive definite one.
+        ScoresError: If the damped Gram matrix is not positive definite.
     """
     return _inverse_diagonal(gram, damping, form, name)
 

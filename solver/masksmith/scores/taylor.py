@@ -1,4 +1,4 @@
-"""First-order Taylor importance: how much the loss moves when weights go to zero."""
+"""First-order Taylor scores: the change of the loss when weights are set to zero."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def taylor(
 
     Args:
         weight: `[out, in, *kernel]`.
-        gradient: Of the loss by the weight, same shape.
-        group: None scores weights one by one; `"out"` and `"in"` sum over all that belongs to an output or input
-            channel; `(rows, cols)` over blocks of `[out, prod(kernel) * in]`, channel last, cut at the edges.
+        gradient: Gradient of the loss with respect to the weight, same shape.
+        group: None scores weights one by one; `"out"` and `"in"` sum over the weights of an output or input channel;
+            `(rows, cols)` over blocks of `[out, prod(kernel) * in]`, channel last, cropped at the edges.
         joint: Whether the changes are summed before they are squared.
         name: What messages call the weight.
 
@@ -34,7 +34,7 @@ def taylor(
         Scores of the weight's shape, library and device, in [0, inf); every member of a group holds the group's score.
 
     Raises:
-        ScoresError: If the shapes differ or the group is none.
+        ScoresError: If the shapes differ or the group is invalid.
     """
     weight = as_floats(weight)
     check_weight(weight, name)
@@ -59,7 +59,7 @@ def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
 
 
 def _sum_blocks(matrix: Any, rows: int, cols: int) -> Any:
-    """Sum blocks of a matrix `[out, in]` and write each sum to all of its block."""
+    """Sum blocks of a matrix `[out, in]`, and return a matrix with each sum in all entries of its block."""
     for size, axis in ((rows, 0), (cols, 1)):
         length = int(matrix.shape[axis])
         starts = range(0, length, size)

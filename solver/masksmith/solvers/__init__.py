@@ -1,4 +1,4 @@
-"""Solvers by their wire names; each is loaded when it is first asked for."""
+"""Solvers by name; a solver's module is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from masksmith._errors import SolverError
 
 from .base import Solver
 
-_HOMES: Mapping[str, tuple[str, str]] = {
+_MODULES: Mapping[str, tuple[str, str]] = {
     "auto": ("auto", "Auto"),
     "exact": ("exact", "Exact"),
     "min-cost-flow": ("min_cost_flow", "MinCostFlow"),
@@ -18,17 +18,17 @@ _HOMES: Mapping[str, tuple[str, str]] = {
     "enumerate": ("enumerate", "Enumerate"),
     "top-k": ("top_k", "TopK"),
 }
-NAMES = tuple(_HOMES)
+NAMES = tuple(_MODULES)
 
 
 def by_name(name: str) -> Solver:
-    """Make the solver of a wire name, with its default settings.
+    """Return the solver of this name, with default settings.
 
     Raises:
-        SolverError: If there is none of that name.
+        SolverError: If the name is unknown.
     """
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise SolverError(f"unknown solver {name!r}; there are {', '.join(NAMES)}")
-    module, solver = _HOMES[name]
-    made: Solver = getattr(import_module(f".{module}", __name__), solver)()
-    return made
+    module, class_name = _MODULES[name]
+    solver: Solver = getattr(import_module(f".{module}", __name__), class_name)()
+    return solver

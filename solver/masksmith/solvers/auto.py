@@ -1,4 +1,4 @@
-"""Auto: the best solver for a pattern."""
+"""The default solver: chooses a solver by the pattern."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .exact import Exact
 from .top_k import TopK
 
 PLANS_VERSION = 1
-"""Raised whenever the masks that `masksmith.whole_tensor` finds may change."""
+"""Version, increased whenever the masks of `masksmith.whole_tensor` may change."""
 
 
 class SolverChoice(NamedTuple):
-    """A solver and why it was chosen."""
+    """A solver and the reason for its choice, one sentence."""
 
     solver: Solver
     reason: str
@@ -26,18 +26,18 @@ class SolverChoice(NamedTuple):
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses by the pattern alone, so that every process and shard chooses alike."""
+    """Chooses by the pattern alone, so that every process and shard makes the same choice."""
 
     name: ClassVar[str] = "auto"
     parallelism: ClassVar[Parallelism] = "threads"
 
     @property
     def version(self) -> int:
-        """Changes whenever a solver that it may choose does, or a plan."""
+        """Version; changes with the version of any solver that may be chosen."""
         return (PLANS_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
 
     def select(self, pattern: TilePattern) -> SolverChoice:
-        """Say which solver it would run, and why."""
+        """Return the solver for a pattern, and why."""
         if isinstance(pattern, DoublePruned):
             return SolverChoice(
                 DoublePrune(), "the pattern names its own procedure; the optimum is 'transposable <=n:m'"
@@ -45,11 +45,11 @@ class Auto:
         return self._for(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse what the chosen solver refuses."""
+        """Return why the chosen solver does not support such tiles, or None if it does."""
         return self._for(tile).solver.refusal(tile, forced=forced)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
-        """Solve with the chosen solver."""
+        """Solve every tile of a panel with the chosen solver."""
         return self._for(panel.tile).solver(panel)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What every solver is: a frozen configuration that turns a panel into a mask with duals."""
+"""The protocol of solvers: a frozen configuration that computes a mask and duals for every tile of a panel."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Parallelism = Literal["threads", "processes", "none"]
 
 @runtime_checkable
 class Solver(Protocol):
-    """A frozen, callable configuration; calling it is pure: the same panel gives the same bits."""
+    """A frozen, callable configuration; calls are deterministic: equal panels give bitwise equal results."""
 
     @property
     def name(self) -> str:
-        """Its name on the wire and the command line."""
+        """Name in job documents and on the command line."""
         ...
 
     @property
     def version(self) -> int:
-        """Raised whenever the masks it finds may change, so that no cache serves an old one."""
+        """Version, increased whenever masks may change, so that cached results of older versions are not used."""
         ...
 
     @property
     def parallelism(self) -> Parallelism:
-        """How panels run side by side: threads (the solver releases the GIL), processes, or one after the other."""
+        """How panels are solved in parallel: threads (if the solver releases the GIL), processes, or none."""
         ...
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Say why it cannot solve such tiles, or None when it can."""
+        """Return why the solver does not support such tiles, or None if it does."""
         ...
 
     def __call__(self, panel: Panel) -> PanelAnswer:
@@ -43,11 +43,11 @@ class Solver(Protocol):
         ...
 
 
-class RefusingBySize:
-    """Refuses by the size and budgets of tiles alone, as `solver_support` says of the solver's name."""
+class LimitedBySize:
+    """Base of solvers that support tiles by size and budgets only, according to `patterns.solver_support`."""
 
     name: ClassVar[str]
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse tiles that are not the solver's."""
+        """Return why the solver does not support such tiles, or None if it does."""
         return tile_refusal(tile, self.name)

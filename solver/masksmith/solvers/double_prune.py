@@ -1,4 +1,4 @@
-"""Double pruning: n:m along the rows, then n:m of what is left along the columns."""
+"""Double pruning: n:m along the rows, then n:m of the kept entries along the columns."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .exact import Exact
 class DoublePrune:
     """Keep the n largest of every row group, then of those the n largest of every column group.
 
-    Ties go to the lowest index. The duals are those of the best mask with at most n kept both ways, by `Exact`: the gap
-    is what double pruning loses.
+    Ties go to the lowest index. The duals are those of the best mask with at most n per row and column, by `Exact`, so
+    that the gap is the loss of double pruning.
 
     Mozaffari et al. (2024), SLoPe: Double-pruned sparse plus lazy low-rank adapter pretraining of LLMs.
     """
@@ -31,21 +31,21 @@ class DoublePrune:
     parallelism: ClassVar[Parallelism] = "threads"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse forced entries, and tiles that must be filled or are bound one way only."""
+        """Return why the solver does not support such tiles, or None if it does."""
         if forced:
-            return "double pruning knows no forced entries; exact does"
+            return "double pruning does not support forced entries; exact does"
         if tile.separable or not tile.at_most or tile.rows != tile.cols:
             return "double pruning leaves tiles under-filled: it is for patterns such as 'double 2:4'"
         return None
 
     def __call__(self, panel: Panel) -> PanelAnswer:
-        """Prune a panel twice, and bound it by the best mask's duals."""
+        """Prune a panel in both directions; the duals bound the optimum."""
         tile = panel.tile
-        once = _largest(panel.scores, np.zeros((0, 0), np.int8), tile.row_keep, tile.cols)
-        forced = np.where(once.T, 0, DROP).astype(np.int8)
-        twice = _largest(panel.scores.T, forced, tile.col_keep, tile.rows)
+        row_pruned = _largest(panel.scores, np.zeros((0, 0), np.int8), tile.row_keep, tile.cols)
+        forced = np.where(row_pruned.T, 0, DROP).astype(np.int8)
+        both_pruned = _largest(panel.scores.T, forced, tile.col_keep, tile.rows)
         best = Exact()(Panel(panel.scores, tile))
-        return PanelAnswer(np.ascontiguousarray(twice.T), best.row_duals, best.col_duals)
+        return PanelAnswer(np.ascontiguousarray(both_pruned.T), best.row_duals, best.col_duals)
 
 
 def _largest(scores: npt.NDArray[Any], forced: Forced, keep: int, m: int) -> Bools:

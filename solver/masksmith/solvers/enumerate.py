@@ -1,4 +1,4 @@
-"""Try every mask: 90 of them at 2:4, so that nothing else needs to be believed."""
+"""Solver that enumerates all masks of 4x4 tiles; a simple reference for other solvers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 CHUNK_TILES = 128
-"""Tiles in one matrix product: small enough for the cache, and for BLAS not to start threads of its own."""
+"""Tiles per matrix product: few enough for the cache, and for BLAS to use one thread."""
 
 
 @dataclass(frozen=True)
-class Enumerate(RefusingBySize):
-    """Score all masks of a 4x4 tile by one matrix product and take the first of the best.
+class Enumerate(LimitedBySize):
+    """Compute the score of all masks of a 4x4 tile by one matrix product, and take the first of the best.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless
-    a tile's range exceeds 57 bits), so that the sums are exact in any order and ties are true ties: they go to the
-    mask whose kept entries come first in row-major order. Duals come from the residual graph of the mask.
+    a tile's range exceeds 57 bits), so that sums are exact in any order, and so are ties: they go to the mask whose
+    kept entries come first in row-major order. Duals come from the residual graph of the mask.
 
     Hu et al. (2024), Accelerating transformer pre-training with 2:4 sparsity, ICML (the product with all patterns).
     """
@@ -47,8 +47,8 @@ class Enumerate(RefusingBySize):
             part = slice(at, at + CHUNK_TILES)
             choice[part] = _choose(scaled, part, tile.row_keep, None if forced is None else forced[part])
         if (choice < 0).any():
-            place = divmod(int(np.argmax(choice < 0)), panel.across)
-            raise InfeasibleError("forced entries leave no allowed mask", place)
+            tile_index = divmod(int(np.argmax(choice < 0)), panel.across)
+            raise InfeasibleError("forced entries leave no allowed mask", tile_index)
         mask = all_masks(tile.row_keep)[choice]
         u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
         return PanelAnswer.of_tiles(panel, mask, u, v)
@@ -56,7 +56,7 @@ class Enumerate(RefusingBySize):
 
 @cache
 def all_masks(n: int) -> Bools:
-    """List the 4x4 masks with `n` kept in every row and column, those that keep early entries first: `[K, 4, 4]`."""
+    """Return the 4x4 masks with `n` kept in every row and column, `[K, 4, 4]`, in order of their kept entries."""
     rows = [[place in kept for place in range(4)] for kept in combinations(range(4), n)]
     masks = np.array([mask for mask in product(rows, repeat=4) if (np.sum(mask, axis=0) == n).all()], np.bool_)
     masks.flags.writeable = False
@@ -64,17 +64,17 @@ def all_masks(n: int) -> Bools:
 
 
 def _choose(scaled: ScaledTiles, part: slice, n: int, forced: Forced | None) -> npt.NDArray[np.intp]:
-    """Give the number of each tile's first best mask, or -1 if none is allowed."""
+    """Return the index of each tile's first best mask, or -1 if none is allowed."""
     table = all_masks(n).reshape(-1, 16).T.astype(np.float64)
     integers = scaled.integers[part].reshape(-1, 16)
-    worth: npt.NDArray[Any] = integers.astype(np.float64) @ table
+    values: npt.NDArray[Any] = integers.astype(np.float64) @ table
     if not scaled.exact[part].all():
-        # Products of halves are exact in doubles, whose matrix product is the fast one.
+        # Products of the high and low halves are exact in float64, whose matrix product is fast.
         halves = ((half.astype(np.float64) @ table).astype(np.int64) for half in np.divmod(integers, 1 << 28))
-        worth = (next(halves) << 28) + next(halves)
+        values = (next(halves) << 28) + next(halves)
     if forced is not None:
         flat = forced.reshape(-1, 16)
         broken = (flat == KEEP).astype(np.float64) @ (1.0 - table) + (flat == DROP).astype(np.float64) @ table
-        worth[broken > 0] = -1
-    choice = worth.argmax(1)
-    return np.where(worth[np.arange(len(choice)), choice] < 0, -1, choice)
+        values[broken > 0] = -1
+    choice = values.argmax(1)
+    return np.where(values[np.arange(len(choice)), choice] < 0, -1, choice)

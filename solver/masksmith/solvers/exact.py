@@ -1,4 +1,4 @@
-"""Transposable N:M, solved to a proved optimum."""
+"""Exact solver for tiles with row and column budgets (transposable N:M), with proved optimality."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ import numpy as np
 
 from masksmith._errors import InfeasibleError
 from masksmith._panels import Duals, Panel, PanelAnswer
-from masksmith.kernels.dual_ascent.double_pass import wide_wave
-from masksmith.kernels.dual_ascent.integer_pass import network_size, wave
+from masksmith.kernels.dual_ascent.double_pass import compile_double_pass
+from masksmith.kernels.dual_ascent.integer_pass import compile_integer_pass, network_size
 from masksmith.kernels.dual_ascent.simd.vectors import LANES
-from masksmith.kernels.dual_ascent.tie_pass import noise_of, tie_wave
+from masksmith.kernels.dual_ascent.tie_pass import compile_tie_pass, tie_noise
 from masksmith.kernels.jit import COMPILED
 from masksmith.kernels.shortest_paths.panel import polish_panel, solve_panel
 from masksmith.kernels.tile import Budget, Bytes, Order
 from masksmith.patterns import TileSpec
 
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
-WAVES = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
-LIMITED_WAVES = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
-"""Sweeps per wave, by network size; for exact budgets and for limits."""
-SWEPT_COLD = 8
-"""Sides up to which tiles are swept in less time than it takes to read duals to start from."""
-WARM_WAVES = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
-"""Sweeps per wave where there are such duals."""
+ROUNDS = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
+AT_MOST_ROUNDS = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
+"""Sweeps per round of the integer pass, by network size; for exact fill and for at-most fill."""
+MAX_COLD_SIDE = 8
+"""Largest tile side for which sweeps from zero duals take less time than reading initial duals."""
+WARM_ROUNDS = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
+"""Sweeps per round of the integer pass, with initial duals."""
 WIDE_SWEEPS = 12
-"""Those of tiles of many magnitudes."""
-TIE_WAVES = {
+"""Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
+TIE_PASSES = {
     4: ((8, 8, 20, 16, False), (12, 8, 0, 20, False)),
     8: ((12, 12, 20, 16, False), (24, 12, 0, 20, False)),
     16: ((12, 16, 20, 16, False), (24, 16, 0, 20, False)),
     32: ((12, 20, 20, 16, False), (24, 20, 0, 20, False)),
     64: ((20, 30, 20, 16, False), (60, 30, 0, 20, False)),
 }
-LIMITED_TIE_WAVES = {
+AT_MOST_TIE_PASSES = {
     4: ((8, 8, 20, 16, False), (8, 8, 0, 20, True)),
     8: ((12, 12, 20, 16, False), (8, 12, 4, 20, True)),
     16: ((12, 16, 20, 16, False), (8, 16, 4, 16, True)),
     32: ((12, 20, 20, 16, False), (8, 20, 4, 16, True)),
     64: ((20, 30, 20, 16, False), (20, 30, 4, 20, True)),
 }
-"""Sweeps, rounds of lowering, bits of zoom, bits of noise and whether duals keep to their limits, per wave."""
+"""Per tie pass: sweeps, rounds of lowering, `zoom` (bits), noise (bits), and whether duals stay non-negative."""
 
 
 @dataclass(frozen=True)
-class Exact(RefusingBySize):
-    """Proved-optimal masks for tiles whose rows and columns are both bound.
+class Exact(LimitedBySize):
+    """Proved-optimal masks for tiles with budgets on rows and columns.
 
-    Descends on the dual by half-way thresholds, mends what is left with shortest paths, and moves the duals until
-    they prove the mask without rounding.
+    Dual coordinate ascent by half-way thresholds solves most tiles, shortest augmenting paths the others; the duals
+    are then centred so that they prove the mask without rounding errors.
 
     Attributes:
-        device: Torch device; by default a CUDA device where the scores live on one, else the CPU. Masks are the same.
+        device: Torch device; by default the scores' own if that is a CUDA device, else the CPU. Masks are the same.
     """
 
     device: str | None = None
@@ -73,72 +73,89 @@ class Exact(RefusingBySize):
         row_duals, col_duals = _start(panel)
         answer = PanelAnswer(mask, row_duals, col_duals)
         ready = np.zeros(panel.down * panel.across, np.uint8)
-        rest, budget = _sweep(panel, answer, ready), budget_of(panel.tile)
-        if not rest.size:
+        unsolved, budget = _dual_ascent(panel, answer, ready), kernel_budget(panel.tile)
+        if not unsolved.size:
             return answer
         forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
-        impossible, unproved = solve_panel(panel.scores, forced, budget, rest, ready, mask, row_duals, col_duals)
-        if impossible >= 0:
-            raise InfeasibleError(why_infeasible(panel.tile), divmod(int(impossible), panel.across))
+        infeasible, unproved = solve_panel(panel.scores, forced, budget, unsolved, ready, mask, row_duals, col_duals)
+        if infeasible >= 0:
+            raise InfeasibleError(infeasible_message(panel.tile), divmod(int(infeasible), panel.across))
         if unproved:
-            polish_panel(panel.scores, forced, budget, rest[:unproved], mask, row_duals, col_duals)
+            polish_panel(panel.scores, forced, budget, unsolved[:unproved], mask, row_duals, col_duals)
         return answer
 
 
-def _sweep(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
-    """Run the waves; give the tiles that they leave unsolved, with the best duals for them."""
+def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
+    """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
+
+    Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage.
+    Sets `ready` for tiles whose masks are an initial solution, too.
+    """
     order, forced = _split(panel)
-    tile, left, warm = panel.tile, order.size, _is_warm(panel)
-    if not order.size + forced.size or not _is_swept(tile):
+    tile, unsolved, warm = panel.tile, order.size, _is_warm(panel)
+    if not order.size + forced.size or not _has_dual_ascent(tile):
         return np.concatenate([order, forced])
-    shape, budget, tiles = _shape_of(tile), budget_of(tile), panel.down * panel.across
+    shape, budget, tiles = _shape_of(tile), kernel_budget(tile), panel.down * panel.across
     duals = answer.row_duals.reshape(tiles, -1), answer.col_duals.reshape(tiles, -1)
-    size, uneven = max(shape.row_size, shape.col_size), tile.rows * tile.row_keep != tile.cols * tile.col_keep
-    limited = uneven
-    run = wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall)
+    size, unequal_totals = max(shape.row_size, shape.col_size), tile.rows * tile.row_keep != tile.cols * tile.col_keep
+    limited = unequal_totals
+    run = compile_integer_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall)
     if forced.size:
-        # They cannot end here, but duals for free entries are a good start for them.
+        # The pass ignores forced entries; its duals are good initial values for the shortest-path stage.
         run(panel.scores, budget, np.array([8]), warm, limited, forced.copy(), forced.size, answer.mask, *duals)
-    waves = WARM_WAVES if warm else LIMITED_WAVES if tile.at_most else WAVES
-    left = run(panel.scores, budget, np.array(waves[size]), warm, limited, order, left, answer.mask, *duals)
-    if not left:
+    rounds = WARM_ROUNDS if warm else AT_MOST_ROUNDS if tile.at_most else ROUNDS
+    unsolved = run(panel.scores, budget, np.array(rounds[size]), warm, limited, order, unsolved, answer.mask, *duals)
+    if not unsolved:
         return forced
-    run = wide_wave(shape.row_size, shape.col_size, shape.wide)
-    left = run(panel.scores, budget, WIDE_SWEEPS, order, left, answer.mask, *duals)
-    run = tie_wave(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
-    for sweeps, rounds, zoom, bits, limited in (LIMITED_TIE_WAVES if tile.at_most else TIE_WAVES)[size]:
-        if not left:
+    run = compile_double_pass(shape.row_size, shape.col_size, shape.wide)
+    unsolved = run(panel.scores, budget, WIDE_SWEEPS, order, unsolved, answer.mask, *duals)
+    run = compile_tie_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
+    for sweeps, lowerings, zoom, bits, limited in (AT_MOST_TIE_PASSES if tile.at_most else TIE_PASSES)[size]:
+        if not unsolved:
             break
-        noise = noise_of(budget, shape.row_size, bits)
-        stay = limited or uneven
-        left = run(panel.scores, budget, sweeps, rounds, zoom, noise, stay, order, left, answer.mask, *duals, ready)
-    return np.concatenate([order[:left], np.flatnonzero(ready), forced])
+        noise = tie_noise(budget, shape.row_size, bits)
+        non_negative = limited or unequal_totals
+        unsolved = run(
+            panel.scores,
+            budget,
+            sweeps,
+            lowerings,
+            zoom,
+            noise,
+            non_negative,
+            order,
+            unsolved,
+            answer.mask,
+            *duals,
+            ready,
+        )
+    return np.concatenate([order[:unsolved], np.flatnonzero(ready), forced])
 
 
-def _is_swept(tile: TileSpec) -> bool:
-    """Whether lines have an entry to keep and one to drop, and there are kernels that look for a dual in between."""
+def _has_dual_ascent(tile: TileSpec) -> bool:
+    """Return whether dual ascent applies: kernels are compiled, and every row and column keeps and drops entries."""
     return COMPILED and tile.row_keep < tile.cols and tile.col_keep < tile.rows
 
 
 def _is_warm(panel: Panel) -> bool:
-    """Whether to start from given duals."""
+    """Return whether dual ascent starts from the panel's initial duals."""
     size = max(panel.tile.rows, panel.tile.cols)
-    return panel.start_duals is not None and size > SWEPT_COLD and _is_swept(panel.tile)
+    return panel.start_duals is not None and size > MAX_COLD_SIDE and _has_dual_ascent(panel.tile)
 
 
 def _split(panel: Panel) -> tuple[Order, Order]:
-    """Number the tiles that are free, which waves may solve, and those with forced entries, which need paths."""
+    """Return the indices of tiles without and with forced entries; only the former can be solved by dual ascent."""
     tiles, tile = np.arange(panel.down * panel.across), panel.tile
     if panel.forced is None:
         return tiles, tiles[:0]
     cut = panel.forced.reshape(panel.down, tile.rows, panel.across, tile.cols)
-    bound = cut.any(axis=(1, 3)).reshape(-1)
-    return tiles[~bound], tiles[bound]
+    has_forced = cut.any(axis=(1, 3)).reshape(-1)
+    return tiles[~has_forced], tiles[has_forced]
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the lane kernels are made for: network sizes, whether budgets are half of them, entries moved at once."""
+    """Compile-time parameters of the passes: see `integer_pass.compile_integer_pass`."""
 
     row_size: int
     col_size: int
@@ -149,7 +166,7 @@ class _Shape:
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
-    """Give a tile's kernel shape; odd sizes share square ones, so that few kernels are ever compiled."""
+    """Return the parameters for a tile; sizes other than powers of two share a few, to limit compilations."""
     across, down = network_size(tile.cols), network_size(tile.rows)
     if (across, down) != (tile.cols, tile.rows):
         size = max(8, across, down)
@@ -158,14 +175,14 @@ def _shape_of(tile: TileSpec) -> _Shape:
     return _Shape(across, down, *halves, min(across, LANES), min(down, LANES))
 
 
-def budget_of(tile: TileSpec) -> Budget:
-    """Give the kernels' view of a tile."""
+def kernel_budget(tile: TileSpec) -> Budget:
+    """Return size and budgets of a tile in the form that kernels take."""
     width = tile.cols + (1 if tile.at_most else 0)
     return Budget(tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most, width)
 
 
 def _start(panel: Panel) -> tuple[Duals, Duals]:
-    """Allocate duals; sweeps start from those of the columns, taken from the panel where it has valid ones."""
+    """Allocate row and column duals; the latter hold the panel's initial duals, if dual ascent starts from them."""
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))
     if panel.start_duals is not None and _is_warm(panel):
@@ -175,8 +192,8 @@ def _start(panel: Panel) -> tuple[Duals, Duals]:
     return rows, cols
 
 
-def why_infeasible(tile: TileSpec) -> str:
-    """Say what forced entries made impossible."""
+def infeasible_message(tile: TileSpec) -> str:
+    """Return the error message for a tile without an allowed mask."""
     fill = "at most" if tile.at_most else "exactly"
     return (
         f"forced entries allow no mask that keeps {fill} {tile.row_keep} of {tile.cols} in every row "

@@ -1,4 +1,4 @@
-"""Keep the largest entry that still fits, again and again: the fast approximation that everyone starts from."""
+"""Greedy solver: keeps entries in descending order while they fit; a fast approximation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ._rounding.torch_chunks import TorchSolver
 
 @dataclass(frozen=True)
 class Greedy(TorchSolver):
-    """Keep entries in descending order while their row and column have room; then fill up by swaps.
+    """Keep entries in descending order while their row and column are not full; then fill up by swaps.
 
-    Without repair, greedy leaves most tiles short of their budget (93 % of them at 8:16), which "at most" patterns
-    allow. Ties go to the lowest row-major index. Duals come from `_duals.sweeps`: they bound its gap.
+    Without repair, greedy leaves most tiles below their budget (93 % of them at 8:16), which "at most" patterns allow.
+    Ties go to the lowest row-major index. Duals come from `_duals.sweeps` and bound the gap.
 
     Hubara et al. (2021), Accelerated sparse neural training: a provable and efficient method to find N:M transposable
     masks, NeurIPS.
 
     Attributes:
-        repair: Whether to fill up; exact fill needs it.
+        repair: Whether to fill up by swaps; required for exact fill.
         device: Torch device, the CPU by default.
     """
 
@@ -36,14 +36,14 @@ class Greedy(TorchSolver):
     version: ClassVar[int] = 1
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Refuse exact fill without repair, too."""
+        """Return why the solver does not support such tiles (exact fill needs repair), or None if it does."""
         reason = super().refusal(tile, forced=forced)
         if reason is None and not self.repair and not tile.at_most:
             return "greedy without repair leaves tiles under-filled: use an at-most pattern, or repair=True"
         return reason
 
     def solve_tiles(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fill every tile, and bound what a better mask could keep."""
+        """Compute masks greedily, and duals that bound the optimum."""
         mask = keep_descending(tiles, tile)
         scores = tiles.double()
         if self.repair:
@@ -53,7 +53,7 @@ class Greedy(TorchSolver):
 
 
 def keep_descending(keys: torch.Tensor, tile: TileSpec) -> torch.Tensor:
-    """Keep entries in descending order of `keys` `[T, R, C]` while row and column have room: maximal masks."""
+    """Return maximal masks: entries are kept in descending order of `keys` `[T, R, C]` while the budgets allow it."""
     count, rows, cols = keys.shape
     order = keys.flatten(1).sort(dim=1, descending=True, stable=True).indices.T.contiguous()
     lanes = torch.arange(count, device=keys.device)

@@ -1,4 +1,4 @@
-"""OR-Tools' min-cost flow, one graph a tile: an exact solver that shares no code with `Exact`, and its oracle."""
+"""Exact solver by OR-Tools' min-cost flow, one graph per tile; shares no code with `Exact` and serves as its oracle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masksmith.patterns import TileSpec
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
 from ._duals.integers import Integers
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
     int(status)
@@ -23,15 +23,15 @@ _OPTIMAL, _INFEASIBLE, _OVERFLOW = (
 
 
 @dataclass(frozen=True)
-class MinCostFlow(RefusingBySize):
-    """Cost-scaling push-relabel on `rows -> columns` with an arc of capacity 1 and cost `-w` an entry.
+class MinCostFlow(LimitedBySize):
+    """Cost-scaling push-relabel on a graph `rows -> columns` with one arc of capacity 1 and cost `-w` per entry.
 
-    Exact fill: rows supply their budget and columns demand theirs. At-most: one more node takes what rows do not use
-    and gives it to the columns, free of charge, so that a flow always exists. OR-Tools reports no duals; they
-    come from the residual graph of the flow (`_duals.residual`).
+    Exact fill: rows supply their budget and columns demand theirs. At-most fill: one more node passes unused supply
+    from rows to columns at cost 0, so that a flow always exists. OR-Tools returns no duals; they are computed from the
+    residual graph of the flow (`_duals.residual`).
 
-    OR-Tools holds the interpreter lock while it solves: processes, never threads. Every tile has its own graph, since
-    the choice among equal optima in a shared graph would depend on the neighbours.
+    OR-Tools holds the interpreter lock while it solves, so panels run on processes. Every tile has its own graph, since
+    the choice among equal optima in a shared graph would depend on other tiles.
 
     Goldberg (1997), An efficient implementation of a scaling minimum-cost flow algorithm, J. Algorithms 22.
     """
@@ -45,7 +45,7 @@ class MinCostFlow(RefusingBySize):
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
-            SolverError: If OR-Tools gives up for another reason.
+            SolverError: If OR-Tools fails for another reason.
         """
         tile, (tiles, forced) = panel.tile, panel.tiles()
         scaled, mask, network = ScaledTiles.of(tiles, tile), np.empty(tiles.shape, np.bool_), _Network(tile)
@@ -64,15 +64,15 @@ class MinCostFlow(RefusingBySize):
 
 
 class _Network:
-    """The arcs that all tiles share: entries in row-major order, then (at-most) the ways around them."""
+    """The arcs of every tile's graph: entries in row-major order, then (at-most) arcs to and from the slack node."""
 
     def __init__(self, tile: TileSpec) -> None:
         rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
-        around = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
+        slack = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
         self.entries = tile.rows * tile.cols
         self.at_most = tile.at_most
-        self.tails = np.concatenate([np.repeat(rows, tile.cols), rows[: len(around)], around[tile.rows :]])
-        self.heads = np.concatenate([np.tile(cols, tile.rows), around[: tile.rows], cols[: len(around)]])
+        self.tails = np.concatenate([np.repeat(rows, tile.cols), rows[: len(slack)], slack[tile.rows :]])
+        self.heads = np.concatenate([np.tile(cols, tile.rows), slack[: tile.rows], cols[: len(slack)]])
         self.capacities = np.ones(len(self.tails), np.int64)
         self.capacities[self.entries :] = max(tile.row_keep, tile.col_keep)
         self.arcs = np.arange(self.entries, dtype=np.int32)
@@ -82,7 +82,7 @@ class _Network:
             self.supplies[-1] = -self.supplies.sum()
 
     def costs(self, integers: Integers) -> Integers:
-        """Lay out the arcs' costs for integer scores `[T, R, C]`."""
+        """Return the costs of all arcs, `[T, arcs]`, for integer scores `[T, R, C]`."""
         costs = np.zeros((len(integers), len(self.tails)), np.int64)
         np.negative(integers.reshape(len(integers), -1), out=costs[:, : self.entries])
         return costs
@@ -97,7 +97,7 @@ class _Network:
         return status
 
     def _solve_forced(self, costs: Integers, mask: Bools, forced: Forced) -> int:
-        """Route forced keeps beforehand, and leave the arcs of all forced entries out."""
+        """Subtract forced keeps from the supplies, and leave out the arcs of all forced entries."""
         kept = forced == KEEP
         supplies = self.supplies.copy()
         supplies[: forced.shape[0]] -= kept.sum(1)
@@ -108,8 +108,8 @@ class _Network:
             supplies[-1] = -supplies[:-1].sum()
         free = np.flatnonzero(forced.reshape(-1) == 0).astype(np.int32)
         arcs = np.concatenate([free, np.arange(self.entries, len(self.tails), dtype=np.int32)])
-        chosen = (self.tails[arcs], self.heads[arcs], self.capacities[arcs], costs[arcs])
-        status, flow = self._run(*chosen, supplies)
+        free_arcs = (self.tails[arcs], self.heads[arcs], self.capacities[arcs], costs[arcs])
+        status, flow = self._run(*free_arcs, supplies)
         if status == _OPTIMAL:
             mask[:] = kept.reshape(-1)
             mask[free] = flow.flows(self.arcs[: len(free)])
@@ -122,7 +122,7 @@ class _Network:
         return int(flow.solve()), flow
 
 
-def _error(status: int, place: tuple[int, int]) -> Exception:
+def _error(status: int, tile: tuple[int, int]) -> Exception:
     if status == _INFEASIBLE:
-        return InfeasibleError("forced entries leave no allowed mask", place)
-    return SolverError(f"tile {place}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
+        return InfeasibleError("forced entries leave no allowed mask", tile)
+    return SolverError(f"tile {tile}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")

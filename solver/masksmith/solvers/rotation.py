@@ -1,4 +1,4 @@
-"""Rotation: some allowed mask at once, whatever the scores; what remains to hand out when time is up."""
+"""Solver that returns a fixed allowed mask regardless of the scores; used after the time limit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .base import Parallelism
 
 @dataclass(frozen=True)
 class Rotation:
-    """Row i keeps the `row_keep` columns that follow those of row i - 1, around the tile.
+    """Row i keeps the `row_keep` columns that follow those of row i - 1, cyclically.
 
-    Consecutive runs of `rows * row_keep = cols * col_keep` places cover each column equally often. Under unequal
-    upper limits the rows stop when the columns are full. Duals are zero: they prove the sum of all scores.
+    If `rows * row_keep = cols * col_keep`, every column is kept equally often. With unequal at-most budgets, rows stop
+    when the columns are full. Duals are zero, so the bound is the sum of all scores.
     """
 
     name: ClassVar[str] = "rotation"
@@ -26,17 +26,17 @@ class Rotation:
     parallelism: ClassVar[Parallelism] = "threads"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Forced entries need a search."""
-        return "rotation cannot honour forced entries; use exact" if forced else None
+        """Return why the solver does not support such tiles (forced entries), or None if it does."""
+        return "rotation does not support forced entries; use exact" if forced else None
 
     def __call__(self, panel: Panel) -> PanelAnswer:
-        """Give every tile the same rotated mask."""
+        """Return the same mask for every tile."""
         tile = panel.tile
-        place = np.arange(tile.rows * tile.row_keep)
+        entry = np.arange(tile.rows * tile.row_keep)
         if not tile.separable:
-            place = place[: tile.cols * tile.col_keep]
+            entry = entry[: tile.cols * tile.col_keep]
         mask = np.zeros((tile.rows, tile.cols), np.bool_)
-        mask[place // tile.row_keep, place % tile.cols] = True
+        mask[entry // tile.row_keep, entry % tile.cols] = True
         return PanelAnswer(
             np.tile(mask, (panel.down, panel.across)),
             np.zeros((panel.down, panel.across, tile.rows)),

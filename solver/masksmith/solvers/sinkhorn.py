@@ -1,4 +1,4 @@
-"""Entropic transport, rounded and searched locally: the published state of the art for many tiles at once."""
+"""Sinkhorn solver: entropic optimal transport, greedy rounding and local search, for many tiles at once."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ._rounding.torch_chunks import TorchSolver
 from .greedy import keep_descending
 
 TEMPERATURES = (80.0, 200.0, 40.0)
-SETTLED = 1e-12
-"""Shortfall, relative to the tile's largest score, below which no other temperature is tried."""
+TOLERANCE = 1e-12
+"""Duality gap, relative to the tile's largest score, below which no other temperature is tried."""
 
 
 @dataclass(frozen=True)
 class Sinkhorn(TorchSolver):
-    """Relax with entropy, project, round greedily, search locally.
+    """Entropic relaxation, greedy rounding, repair and local search.
 
-    The plan of `_rounding.entropic` ranks the entries; they are kept in that order while they fit, filled by swaps and
-    improved by exchanges. Nobody knows a temperature that suits all tiles: too low blurs, too high does not converge.
-    Left to itself the solver tries several, on those tiles alone that the certificate has not yet proved optimal.
+    The transport plan of `_rounding.entropic` ranks the entries; they are kept in that order while they fit, filled up
+    by swaps and improved by exchanges. No temperature suits all tiles: low ones give blurred plans, high ones do not
+    converge. By default the solver tries several, each on the tiles that are not yet proved optimal.
 
     Meng, Makni and Mazumder (2025), TSENOR: highly-efficient algorithm for finding transposable N:M sparse masks,
     NeurIPS. Re-implemented from the paper.
@@ -36,7 +36,7 @@ class Sinkhorn(TorchSolver):
     Attributes:
         temperature: `tau`, in units of one over the tile's largest score; None tries several.
         iterations: Cycles of projections.
-        local_search: Exchanges a tile at most.
+        local_search: Maximum number of exchanges per tile.
         device: Torch device, the CPU by default.
     """
 
@@ -57,30 +57,30 @@ class Sinkhorn(TorchSolver):
             raise SolverError(f"local_search={self.local_search} must not be negative")
 
     def solve_tiles(self, tiles: torch.Tensor, tile: TileSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Solve every tile as well as rounding allows."""
+        """Compute masks by rounding transport plans, and duals that bound the optimum."""
         scores = tiles.double().permute(1, 2, 0).contiguous()
         u, v = sweep_duals(scores, tile)
         mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        lost = torch.full_like(scores[0, 0], torch.inf)
+        gaps = torch.full_like(scores[0, 0], torch.inf)
         peak = scores.amax((0, 1))
         for temperature in TEMPERATURES if self.temperature is None else (self.temperature,):
-            live = (lost > SETTLED * peak).nonzero()[:, 0]
-            if len(live):
-                found = self._round(scores[..., live], tile, temperature, u[:, live], v[:, live])
-                _keep_better(scores, tile, live, found, (mask, u, v, lost))
+            active = (gaps > TOLERANCE * peak).nonzero()[:, 0]
+            if len(active):
+                candidates = self._round(scores[..., active], tile, temperature, u[:, active], v[:, active])
+                _keep_better(scores, tile, active, candidates, (mask, u, v, gaps))
         return mask.permute(2, 0, 1), u.T, v.T
 
     def _round(
         self, scores: torch.Tensor, tile: TileSpec, temperature: float, u: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give masks `[R, C, T]` at one temperature, and the better duals: those given or the plan's own."""
+        """Return masks `[R, C, T]` at one temperature, and per tile the better of `u`, `v` and the plan's duals."""
         peak = scores.amax((0, 1)).clamp_(min=torch.finfo(scores.dtype).tiny)
         ranks, c = entropic_plan(scores / peak, tile, temperature, self.iterations)
         tiles = scores.permute(2, 0, 1).contiguous()
         mask = fill_up(tiles, keep_descending(ranks.permute(2, 0, 1), tile), tile)
         lanes = mask.permute(1, 2, 0)
-        poor = (shortfall(scores, lanes, tile, u, v) > SETTLED * peak).nonzero()[:, 0]
-        mask[poor] = exchange(tiles[poor], mask[poor], self.local_search)
+        unproved = (shortfall(scores, lanes, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
+        mask[unproved] = exchange(tiles[unproved], mask[unproved], self.local_search)
         p, q = sweep_duals(scores, tile, 4, -c.log() * (peak / temperature))
         better = dual_value(scores, tile, p, q) < dual_value(scores, tile, u, v)
         return lanes, torch.where(better, p, u), torch.where(better, q, v)
@@ -89,15 +89,18 @@ class Sinkhorn(TorchSolver):
 def _keep_better(
     scores: torch.Tensor,
     tile: TileSpec,
-    live: torch.Tensor,
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    active: torch.Tensor,
+    candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     best: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
-    """Write duals of tiles `live` to `best`, and masks where they keep more; `best` holds the shortfalls too."""
-    (mask, u, v, lost), (new_mask, new_u, new_v) = best, found
-    u[:, live], v[:, live] = new_u, new_v
-    new = shortfall(scores[..., live], new_mask, tile, new_u, new_v)
-    old = shortfall(scores[..., live], mask[..., live], tile, new_u, new_v)
-    better = (new < old) | (lost[live] == torch.inf)
-    mask[..., live[better]] = new_mask[..., better]
-    lost[live] = torch.where(better, new, old)
+    """Write the candidates' duals of tiles `active` to `best`, and their masks where they keep more.
+
+    `best` holds masks, row duals, column duals and duality gaps.
+    """
+    (mask, u, v, gaps), (new_mask, new_u, new_v) = best, candidates
+    u[:, active], v[:, active] = new_u, new_v
+    new = shortfall(scores[..., active], new_mask, tile, new_u, new_v)
+    old = shortfall(scores[..., active], mask[..., active], tile, new_u, new_v)
+    better = (new < old) | (gaps[active] == torch.inf)
+    mask[..., active[better]] = new_mask[..., better]
+    gaps[active] = torch.where(better, new, old)

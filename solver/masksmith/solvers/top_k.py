@@ -1,4 +1,4 @@
-"""Plain N:M: every group on its own, the n largest scores."""
+"""Exact solver for plain N:M patterns: the n largest scores of every group."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels.selection.top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
 
-from .base import Parallelism, RefusingBySize
+from .base import LimitedBySize, Parallelism
 
 
 @dataclass(frozen=True)
-class TopK(RefusingBySize):
-    """Keep the n largest entries of every group of m: exact for patterns that separate.
+class TopK(LimitedBySize):
+    """Keep the n largest entries of every group of m; exact for separable patterns.
 
-    The n-th largest score `u` proves it: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual
-    `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`.
+    The n-th largest score `u` proves optimality: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual
+    problem `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`.
     """
 
     name: ClassVar[str] = "top-k"
@@ -41,14 +41,14 @@ class TopK(RefusingBySize):
             top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), duals.reshape(-1))
         else:
             forced = np.zeros((0, 0), np.int8) if panel.forced is None else np.ascontiguousarray(panel.forced)
-            impossible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
-            if impossible >= 0:
-                raise InfeasibleError(_why(tile), divmod(int(impossible), across))
-        # No memory for duals that are 0 wherever columns are free.
-        free = np.broadcast_to(np.float64(0), (down, across, tile.cols))
-        return PanelAnswer(mask, duals.reshape(down, across, 1), free)
+            infeasible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
+            if infeasible >= 0:
+                raise InfeasibleError(_infeasible_message(tile), divmod(int(infeasible), across))
+        # Column duals are 0, since columns have no budgets; a broadcast array needs no memory.
+        col_duals = np.broadcast_to(np.float64(0), (down, across, tile.cols))
+        return PanelAnswer(mask, duals.reshape(down, across, 1), col_duals)
 
 
-def _why(tile: TileSpec) -> str:
+def _infeasible_message(tile: TileSpec) -> str:
     fill = "at most" if tile.at_most else "exactly"
     return f"forced entries allow no mask that keeps {fill} {tile.row_keep} of {tile.cols}"

@@ -1,4 +1,4 @@
-"""Weight updates: once a mask is chosen, the kept weights make up for the dropped ones."""
+"""Weight updates: change the kept weights to compensate for the dropped ones."""
 
 from .admm import admm as admm
 from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout

@@ -1,4 +1,4 @@
-"""What the updates read: a weight, its inputs' Gram matrix and perhaps a mask, checked against each other."""
+"""Operands of the updates: reads and checks a weight, the Gram matrix of its inputs, and a mask."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from masksmith._tensors import is_torch
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 ASYMMETRY = 1e-5
-"""Largest difference between a Gram matrix and its transpose, as a share of its largest entry: float32 sums have it."""
+"""Largest accepted asymmetry of a Gram matrix, relative to its largest entry; float32 sums reach it."""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """A layer as the updates see it, in torch, on the weight's device.
+    """A layer's weight and Gram matrix in torch, on the weight's device.
 
     Attributes:
         weight: `[out, inputs]`, in its own dtype; a view.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
-        damping: What is added to the diagonal of `gram`.
+        damping: Value to add to the diagonal of `gram`.
         stored: The dtype that updated weights are rounded to.
-        given: The weight as given.
-        name: What messages call it.
+        original: The weight as passed by the caller.
+        name: Name of the weight in error messages.
     """
 
     weight: torch.Tensor
     gram: torch.Tensor
     damping: float
     stored: torch.dtype
-    given: Any
+    original: Any
     name: str | None
 
-    def hand_over(self, values: torch.Tensor) -> Any:
-        """Give a matrix in the shape and library of the weight."""
-        full = values.reshape(tuple(self.given.shape))
-        return full if is_torch(self.given) else full.numpy()
+    def like_weight(self, values: torch.Tensor) -> Any:
+        """Return a matrix in the shape and library of the weight."""
+        full = values.reshape(tuple(self.original.shape))
+        return full if is_torch(self.original) else full.numpy()
 
 
 def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: str | None = None) -> Operands:
-    """Check weight, Gram matrix and damping, and bring them together.
+    """Check weight, Gram matrix and damping, and convert them to torch.
 
     Raises:
         UpdateError: If they cannot be used.
@@ -59,43 +59,41 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = _tensor(weight).reshape(shape[0], -1)
-    _refuse_not_finite(matrix, "weight", name)
+    _check_finite(matrix, "weight", name)
     products = _gram(gram, matrix, name)
-    # Where no input ever moved, nothing is to be made up for; any damping says so.
+    # If all inputs were 0, any positive damping gives the right result: no change.
     added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
     stored = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
     return Operands(matrix, products, added, stored, weight, name)
 
 
 def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
-    """Give a mask as a bool matrix beside the weight.
+    """Return a mask as a bool matrix on the weight's device.
 
     Raises:
         UpdateError: If its shape is not the weight's, or it holds something else than 0 and 1.
     """
-    found, wanted = list(mask.shape), list(operands.given.shape)
-    if found != wanted:
-        raise UpdateError(f"mask has shape {found}, the weight has {wanted}", operands.name)
+    shape, expected = list(mask.shape), list(operands.original.shape)
+    if shape != expected:
+        raise UpdateError(f"mask has shape {shape}, the weight has {expected}", operands.name)
     matrix = _tensor(mask).reshape(operands.weight.shape).to(operands.weight.device)
     if matrix.dtype is not torch.bool:
-        strange = (matrix != 0) & (matrix != 1)
-        if bool(strange.any()):
-            raise UpdateError(f"mask holds {float(matrix[strange][0]):g}; expected True and False", operands.name)
+        invalid = (matrix != 0) & (matrix != 1)
+        if bool(invalid.any()):
+            raise UpdateError(f"mask holds {float(matrix[invalid][0]):g}; expected True and False", operands.name)
     return matrix.bool()
 
 
 def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
-    found, inputs = list(gram.shape), matrix.shape[1]
-    if found != [inputs, inputs]:
-        wanted = [inputs, inputs]
-        raise UpdateError(f"gram has shape {found}, a weight of {list(matrix.shape)} needs {wanted}", name)
+    shape, inputs = list(gram.shape), matrix.shape[1]
+    if shape != [inputs, inputs]:
+        expected = [inputs, inputs]
+        raise UpdateError(f"gram has shape {shape}, a weight of {list(matrix.shape)} needs {expected}", name)
     products = _tensor(gram).to(device=matrix.device, dtype=torch.float64)
-    _refuse_not_finite(products, "gram", name)
+    _check_finite(products, "gram", name)
     if bool((products.diagonal() < 0).any()):
-        place = int(products.diagonal().argmin())
-        raise UpdateError(
-            f"gram holds {float(products[place, place]):g} at {[place, place]}; squares add up there", name
-        )
+        k = int(products.diagonal().argmin())
+        raise UpdateError(f"gram holds {float(products[k, k]):g} at {[k, k]}; its diagonal is a sum of squares", name)
     skew = (products - products.T).abs()
     if float(skew.max()) > ASYMMETRY * float(products.abs().max()):
         index = [int(k) for k in np.unravel_index(int(skew.argmax()), skew.shape)]
@@ -110,8 +108,8 @@ def _tensor(values: Any) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _refuse_not_finite(values: torch.Tensor, what: str, name: str | None) -> None:
-    bad = ~torch.isfinite(values)
-    if bool(bad.any()):
-        index = [int(k) for k in bad.nonzero()[0]]
-        raise UpdateError(f"{what} holds {float(values[tuple(index)]):g} at {index}", name)
+def _check_finite(values: torch.Tensor, label: str, name: str | None) -> None:
+    invalid = ~torch.isfinite(values)
+    if bool(invalid.any()):
+        index = [int(k) for k in invalid.nonzero()[0]]
+        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {index}", name)

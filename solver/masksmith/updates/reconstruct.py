@@ -1,4 +1,4 @@
-"""Reconstruction: the kept weights of each row become the least-squares optimum on its support."""
+"""Reconstruction: the kept weights of each row are set to the least-squares optimum on its support."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def reconstruct(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Update:
-    """Give the kept weights the values that change the layer's output least: what AdaPrune approaches with Adam.
+    """Set the kept weights to the values that change the layer's output least; AdaPrune approximates them with Adam.
 
-    With `G = X^T X`, each row `w` and its mask `s` are solved for
+    With `G = X^T X`, for each row `w` with its mask `s`, the result is
 
         argmin over v with v = s * v of  (v - w)^T G (v - w) + damping * mean(diag(G)) * ||v - s * w||^2.
 
     The damping is centred on the masked weights, so the error on the calibration data, `E(v) = (v - w)^T G (v - w)`,
-    never rises: the minimiser costs no more than `s * w` does, whose damping term is 0, hence `E(v) <= E(v) +
-    damping term <= E(s * w)`. Rounding cannot break this either: a row whose rounded values do not lower `E`, in
+    never increases: the minimiser's objective is at most that of `s * w`, whose damping term is 0, hence `E(v) <= E(v)
+    + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do not decrease `E`, in
     float64, keeps its masked weights. On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP
     w_P`; rows with equal supports share a Cholesky factor.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
         mask: Bool, the weight's shape, True = kept; any mask.
-        gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, inputs in the weight's own order (kernels flattened):
-            what `calibrate(..., gather=["gram"])` keeps.
-        damping: Share of the mean diagonal, at least 0. More of it trusts the calibration data less.
-        rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`: their values are rounded to it, and
-            only then is the error judged. The weight's own unless given.
-        threads: Of torch; as many as it is set to unless given.
-        name: What messages call the weight.
-        on_progress: Called with (rows done, rows in all); what it raises stops the work.
+        gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, inputs in the weight's own order (kernels flattened),
+            as gathered by `calibrate(..., gather=["gram"])`.
+        damping: Share of the mean diagonal, at least 0. Larger values give the calibration data less influence.
+        rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`; values are rounded to it before the
+            error is computed. By default the weight's own dtype.
+        threads: Number of torch threads; by default torch's setting.
+        name: Name of the weight in error messages.
+        on_progress: Called with (rows done, total rows); an exception in it stops the update.
 
     Returns:
         The weights, and the output's error before and after.
@@ -67,9 +67,9 @@ def reconstruct(
         return refit(operands, read_mask(mask, operands), mask, on_progress)
 
 
-def refit(operands: Operands, mask: Tensor, handed_mask: Any, on_progress: OnProgress | None = None) -> Update:
-    """Reconstruct operands that have been read, on a mask `[out, inputs]` that is handed over as `handed_mask`."""
-    begun = time.perf_counter()
+def refit(operands: Operands, mask: Tensor, returned_mask: Any, on_progress: OnProgress | None = None) -> Update:
+    """Reconstruct checked operands on a mask `[out, inputs]`; the result's `mask` is `returned_mask`."""
+    started = time.perf_counter()
     result = torch.zeros_like(operands.weight)
     errors = _Errors()
     factored = done = 0
@@ -84,16 +84,16 @@ def refit(operands: Operands, mask: Tensor, handed_mask: Any, on_progress: OnPro
         "damping": operands.damping,
         "factorisations": factored,
         "rows_as_they_were": errors.unmoved,
-        "update_s": time.perf_counter() - begun,
+        "update_s": time.perf_counter() - started,
         "device": str(mask.device),
     }
-    updated = operands.hand_over(result)
-    return Update(updated, handed_mask, errors.after, errors.before, errors.energy, stats)
+    updated = operands.like_weight(result)
+    return Update(updated, returned_mask, errors.after, errors.before, errors.energy, stats)
 
 
 @dataclass
 class _Errors:
-    """Sums over rows."""
+    """Sums over rows: squared errors before and after, output energy, and number of rows that were not changed."""
 
     before: float = 0.0
     after: float = 0.0
@@ -104,9 +104,9 @@ class _Errors:
 def _refit_rows(operands: Operands, mask: Tensor, rows: Tensor, batch: Batch, errors: _Errors) -> Tensor:
     dense, kept = operands.weight[rows].double(), mask[rows]
     dropped = dense.masked_fill(kept, 0)
-    pull = dropped @ operands.gram  # [rows, inputs]: how the dropped weights' output correlates with each input
+    correlation = dropped @ operands.gram  # [rows, inputs]: dropped weights' output times inputs
     masked = dense - dropped
-    updated = (masked + _shift(operands, kept, pull, batch)).to(operands.stored).to(operands.weight.dtype)
+    updated = (masked + _shift(operands, kept, correlation, batch)).to(operands.stored).to(operands.weight.dtype)
     before, after = _squared(dropped, operands.gram), _squared(dense - updated.double(), operands.gram)
     better = after < before  # False for NaN, too
     errors.before += float(before.sum())
@@ -116,7 +116,7 @@ def _refit_rows(operands: Operands, mask: Tensor, rows: Tensor, batch: Batch, er
     return torch.where(better[:, None], updated, masked.to(updated.dtype))
 
 
-def _shift(operands: Operands, kept: Tensor, pull: Tensor, batch: Batch) -> Tensor:
+def _shift(operands: Operands, kept: Tensor, correlation: Tensor, batch: Batch) -> Tensor:
     """Solve `(G_SS + c I) d = (G w_P)_S` for all rows of a batch; shorter supports are padded with the identity."""
     supports, each = batch.rows.shape
     firsts = kept.view(supports, each, -1)[:, 0]
@@ -130,11 +130,11 @@ def _shift(operands: Operands, kept: Tensor, pull: Tensor, batch: Batch) -> Tens
     if bool(fault.any()):
         row = int(batch.rows[int(fault.argmax()), 0])
         advice = "calibrate with more samples, or damp more"
-        raise UpdateError(f"gram is not positive definite on what a row keeps; {advice}", operands.name, row)
+        raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
     spread = places[:, None, :].expand(-1, each, -1)  # [supports, each, kept]
-    wanted = pull.view(supports, each, -1).gather(2, spread) * real[:, None, :]
-    found = torch.cholesky_solve(wanted.mT, factor).mT * real[:, None, :]
-    return torch.zeros_like(pull).view(supports, each, -1).scatter_(2, spread, found).view_as(pull)
+    right_side = correlation.view(supports, each, -1).gather(2, spread) * real[:, None, :]
+    solution = torch.cholesky_solve(right_side.mT, factor).mT * real[:, None, :]
+    return torch.zeros_like(correlation).view(supports, each, -1).scatter_(2, spread, solution).view_as(correlation)
 
 
 def _squared(rows: Tensor, gram: Tensor) -> Tensor:

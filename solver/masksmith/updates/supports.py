@@ -1,4 +1,4 @@
-"""Which rows of a mask share a factorisation, and how many go through memory at a time."""
+"""Groups rows of a mask with equal supports, support_of share a Cholesky factor, into batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 BATCH_BYTES = 2**26
-"""Bytes of Gram matrices, restricted to the rows' supports, that are held at a time."""
+"""Bytes of the Gram matrices, restricted to the rows' supports, of one batch."""
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Supports that are factored side by side, each with equally many rows.
+    """Supports that are factored together, each with the same number of rows.
 
     Attributes:
         rows: `[supports, each]`, rows of the mask.
-        kept: The largest number of entries that a support keeps.
+        kept: Size of the largest support.
     """
 
     rows: Rows
@@ -35,22 +35,24 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
     groups = _groups(mask, max(1, budget_bytes // (8 * mask.shape[1])))
     kept = mask.sum(1)
     groups.sort(key=lambda rows: (len(rows), kept[rows[0]]))
-    ahead: list[Rows] = []
+    pending: list[Rows] = []
     for rows in groups:
         size = int(kept[rows[0]])
-        if ahead and (len(rows) != len(ahead[0]) or (len(ahead) + 1) * _bytes(size, len(rows), mask) > budget_bytes):
-            yield _batch(ahead, kept)
-            ahead = []
-        ahead.append(rows)
-    yield _batch(ahead, kept)
+        if pending and (
+            len(rows) != len(pending[0]) or (len(pending) + 1) * _bytes(size, len(rows), mask) > budget_bytes
+        ):
+            yield _batch(pending, kept)
+            pending = []
+        pending.append(rows)
+    yield _batch(pending, kept)
 
 
 def _groups(mask: npt.NDArray[np.bool_], longest: int) -> list[Rows]:
-    """Give the rows of each distinct support, at most `longest` at a time."""
+    """Return the rows of each distinct support, split into groups of at most `longest`."""
     packed = np.ascontiguousarray(np.packbits(mask, axis=1))
-    _, which = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
-    order = np.argsort(which, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(which[order])) + 1)
+    _, support_of = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
+    order = np.argsort(support_of, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(support_of[order])) + 1)
     return [rows[start : start + longest] for rows in groups for start in range(0, len(rows), longest)]
 
 

@@ -1,4 +1,4 @@
-"""How many of torch's threads an update may take."""
+"""Limits the number of torch threads of an update."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch share out operations among so many threads of its own, or leave it as it is."""
+    """Set the number of torch threads within the context; None leaves it unchanged."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

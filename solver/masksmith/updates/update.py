@@ -1,4 +1,4 @@
-"""What an update returns: the weights, and what they cost the layer's output."""
+"""The results of updates: weights, mask, and the error of the layer's output."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Update:
         weight: The updated weights, 0 where the mask drops; shape, dtype, library and device of the weight.
         mask: Bool, True = kept.
         error: Squared error of the output with the updated weights.
-        masked_error: The same with the weights merely masked; never less than `error`.
-        energy: `||X W^T||^2`, the square of the output itself.
-        stats: What ran: method, damping, factorisations, rows that rounding left as they were, seconds.
+        masked_error: Squared error with the original weights masked; never less than `error`.
+        energy: `||X W^T||^2`, the squared norm of the output itself.
+        stats: Method, damping, number of factorisations, rows that kept their masked weights, seconds.
     """
 
     weight: Any
@@ -39,7 +39,7 @@ class Update:
 
     @property
     def gain(self) -> float:
-        """`masked_error / error`, at least 1: how many times smaller the update makes the error."""
+        """`masked_error / error`, at least 1: the factor by which the update reduces the error."""
         return _ratio(self.masked_error, self.error, 1.0)
 
     def __repr__(self) -> str:
@@ -54,10 +54,10 @@ class AdmmStep:
     """One round of ADMM.
 
     Attributes:
-        penalty: What a distance between the free weights and their masked copy cost in this round.
-        flips: Entries of the mask that differ from the round before.
-        distance: Norm of free weights minus masked copy, as a share of the weights' own norm.
-        gap: The solution's gap: 0.0 proves that the mask is the best for the round's scores.
+        penalty: Penalty on the difference of free weights and masked copy in this round.
+        flips: Entries of the mask that differ from the previous round.
+        distance: Norm of free weights minus masked copy, relative to the weights' norm.
+        gap: The solution's gap; 0.0 proves that the mask is optimal for the round's scores.
     """
 
     penalty: float
@@ -68,12 +68,12 @@ class AdmmStep:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdmmUpdate(Update):
-    """What ADMM found: weights, mask, and how it came to them.
+    """The result of ADMM: weights, mask and history.
 
     Attributes:
-        solution: The mask with its proof, for the scores of the round that made it.
+        solution: The mask with its proof, for the scores of its round.
         history: All rounds.
-        solves: Masks solved for, the first one included.
+        solves: Number of masks solved for, the first one included.
         start_error: Squared error of the output with the first mask's weights reconstructed; never less than `error`.
     """
 
@@ -83,7 +83,7 @@ class AdmmUpdate(Update):
 
     @property
     def solves(self) -> int:
-        """Masks solved for, the first one included if it was solved for here."""
+        """Number of masks solved for; the first one counts unless `start` was passed."""
         return int(self.stats["solves"])
 
 

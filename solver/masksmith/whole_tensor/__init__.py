@@ -1,4 +1,4 @@
-"""Plans: how patterns are solved whose budgets belong to the whole tensor, one module a plan."""
+"""Solvers of patterns whose budgets belong to the whole tensor ("plans"), one module per pattern."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PLANS: dict[type, tuple[str, str]] = {
 
 
 def plan_for(pattern: Pattern, solver: Solver) -> SolvePlan:
-    """Find the plan of a pattern.
+    """Return the plan that solves a pattern.
 
     Args:
-        pattern: What is allowed.
-        solver: `auto`, or the name of what the plan does anyway.
+        pattern: Pattern of allowed masks.
+        solver: `auto`, or the solver that the plan is equivalent to (`patterns.solver_support.plan_solver`).
 
     Raises:
-        SolverError: If the pattern has no plan, or the solver is another.
+        SolverError: If the pattern has no plan, or the solver does not support it.
     """
     if type(pattern) not in _PLANS:
         raise SolverError(f"no solver is known for {pattern}")

@@ -1,4 +1,4 @@
-"""Blocks balanced both ways: one min-cost flow over the whole grid of blocks."""
+"""Blocks with budgets on block rows and block columns: one min-cost flow over the whole grid of blocks."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from masksmith.solvers._duals.integers import Integers
 from .units import KeptUnits
 
 MAX_BLOCKS = 1 << 22
-"""Arcs of a flow; beyond, it takes minutes and gigabytes."""
+"""Maximum number of arcs of a flow; larger ones take minutes and gigabytes."""
 
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
-    """Keep as many blocks of each row and column as the budgets say: the best such choice, with duals that prove it.
+def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
+    """Keep the best blocks under budgets of rows and columns, with duals that prove optimality.
 
-    Block rows supply their budget, block columns demand theirs; an arc of capacity 1 and cost `-worth` stands for every
-    block. Costs are integers, exact where one power of two makes them so. OR-Tools reports no duals: they come
-    from the residual graph (`solvers._duals.residual`), as those of tiles do.
+    Block rows supply their budget, block columns demand theirs; every block is an arc of capacity 1 and cost `-value`.
+    Costs are integers, exact if some power of two makes them so. OR-Tools returns no duals; they are computed from the
+    residual graph (`solvers._duals.residual`), as for tiles.
 
     Raises:
-        SolverError: If the grid is too large for one flow, or OR-Tools gives up.
+        SolverError: If the grid is too large for one flow, or OR-Tools fails.
     """
-    if worth.size > MAX_BLOCKS:
+    if values.size > MAX_BLOCKS:
         raise SolverError(
-            f"balance both is one flow over all blocks, and {worth.size} are more than {MAX_BLOCKS}; use larger blocks "
-            f"or balance rows"
+            f"balance both is one flow over all blocks, and {values.size} are more than {MAX_BLOCKS}; use larger "
+            f"blocks or balance rows"
         )
-    # The residual graph asks for no budgets where they are exact: they are those of the mask.
-    tile = TileSpec(worth.shape[0], worth.shape[1], 1, 1)
-    scaled = ScaledTiles.of(worth[None], tile)
+    # The budgets here are not used: with exact budgets the residual graph depends on the mask only.
+    tile = TileSpec(values.shape[0], values.shape[1], 1, 1)
+    scaled = ScaledTiles.of(values[None], tile)
     status, mask = _flow(scaled.integers[0], by_row, by_col)
     while status == _OVERFLOW and scaled.integers.any():
         scaled.halve(0)
@@ -49,14 +49,14 @@ def best_both(worth: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Kep
     return KeptUnits(mask, u.T, v, "min-cost-flow")
 
 
-def _flow(worth: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:
-    down, across = worth.shape
+def _flow(values: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:
+    down, across = values.shape
     tails = np.repeat(np.arange(down, dtype=np.int32), across)
     heads = np.tile(np.arange(down, down + across, dtype=np.int32), down)
     flow = SimpleMinCostFlow()
-    arcs = flow.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(worth.size, np.int64), -worth.reshape(-1))
+    arcs = flow.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(values.size, np.int64), -values.reshape(-1))
     nodes = np.arange(down + across, dtype=np.int32)
     flow.set_nodes_supplies(nodes, np.concatenate([by_row, np.negative(by_col)]).astype(np.int64))
     status = int(flow.solve())
-    mask = flow.flows(arcs).astype(np.bool_) if status == _OPTIMAL else np.zeros(worth.size, np.bool_)
-    return status, mask.reshape(worth.shape)
+    mask = flow.flows(arcs).astype(np.bool_) if status == _OPTIMAL else np.zeros(values.size, np.bool_)
+    return status, mask.reshape(values.shape)

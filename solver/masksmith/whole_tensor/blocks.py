@@ -1,4 +1,4 @@
-"""Blocks: worth of each, choice within the budgets, and the mask made of it."""
+"""Block patterns: computes the value of every block, selects blocks within the budgets, and writes the mask."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .violations import losses
 
 
 def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solution:
-    """Keep the blocks that are worth most.
+    """Keep the blocks with the largest values.
 
-    Two passes: the first adds up the blocks, the second writes the mask; memory is bounded by a row of blocks. What is
-    maximised is the sum of the blocks' worths as float64 holds them. One piece (`tile_objectives`) is what has a budget
-    of its own: a block row, a block column, or the tensor.
+    The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks. The
+    objective is the sum of the blocks' values in float64. One piece (`tile_objectives`) is a part with its own budget:
+    a block row, a block column, or the tensor.
     """
-    reader, inside = PanelReader(problem, options, pattern.rows), _Inside(options.nested, problem.options.view)
-    worth = _worths(reader, pattern, inside)
-    selection = _choose(worth, pattern, problem.grid)
-    kept_score, edge_score, kept = _write(reader, pattern, selection.mask, inside)
-    objectives = _pieces(np.where(selection.mask, worth, 0.0), pattern)
-    violations = _pieces(losses(worth, selection.mask, selection.u, selection.v), pattern)
-    violations[0, 0] += inside.violation
+    reader, nested_mask = PanelReader(problem, options, pattern.rows), _NestedMask(options.nested, problem.options.view)
+    values = _all_values(reader, pattern, nested_mask)
+    selection = _choose(values, pattern, problem.grid)
+    kept_score, edge_score, kept = _write(reader, pattern, selection.mask, nested_mask)
+    objectives = _pieces(np.where(selection.mask, values, 0.0), pattern)
+    violations = _pieces(losses(values, selection.mask, selection.u, selection.v), pattern)
+    violations[0, 0] += nested_mask.violation
     sums_entries = pattern.norm == "l1"
     certificate = Certificate(
         pattern,
@@ -46,34 +46,34 @@ def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solu
     return conclude(reader, certificate, selection.solver)
 
 
-def block_worths(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
-    """Give the worth of every block, `[block rows, block columns]`: what `solve_blocks` maximises a sum of.
+def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
+    """Return the value of every block, `[block rows, block columns]`; `solve_blocks` maximises their sum.
 
     Args:
-        problem: The tensor, or whole rows of blocks of it.
-        pattern: Its pattern.
-        nested: The solution of its nested pattern.
+        problem: The tensor, or whole block rows of it.
+        pattern: The pattern.
+        nested: The solution of the nested pattern, or None.
 
     Raises:
-        ScoresError: If a score is bad, or a norm overflows.
+        ScoresError: If a score is invalid, or a norm overflows.
     """
-    return _worths(PanelReader(problem, PlanOptions(), pattern.rows), pattern, _Inside(nested))
+    return _all_values(PanelReader(problem, PlanOptions(), pattern.rows), pattern, _NestedMask(nested))
 
 
-def _worths(reader: PanelReader, pattern: Block, inside: _Inside) -> Duals:
+def _all_values(reader: PanelReader, pattern: Block, nested_mask: _NestedMask) -> Duals:
     grid, name = reader.problem.grid, reader.problem.name
-    worth = np.concatenate([_worth(inside.scores(*panel), pattern, grid) for panel in reader.checked()])
-    assert worth.shape == pattern.blocks(grid)
-    if not np.isfinite(worth).all():
+    values = np.concatenate([_values(nested_mask.scores(*panel), pattern, grid) for panel in reader.checked()])
+    assert values.shape == pattern.blocks(grid)
+    if not np.isfinite(values).all():
         raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
-    return worth
+    return values
 
 
-class _Inside:
-    """The mask of the nested pattern over the whole tensor; without one, everything is kept inside blocks.
+class _NestedMask:
+    """The mask of the nested pattern; without one, all entries of kept blocks are kept.
 
     Attributes:
-        violation: How far it may be from the best such mask, all tiles together.
+        violation: Upper bound minus objective of the nested solution.
     """
 
     def __init__(self, nested: Solution | None, view: View = "channels-last") -> None:
@@ -81,17 +81,17 @@ class _Inside:
         self.violation = 0.0 if nested is None else nested.upper_bound - nested.objective
 
     def scores(self, first: int, rows: Matrix) -> Matrix:
-        """Give the scores that may be kept of a panel."""
+        """Return a panel's scores, with 0 where the nested mask drops."""
         return rows if self._mask is None else rows * (self._mask.rows(first, first + len(rows)) != 0)
 
     def limit(self, first: int, mask: Bools) -> None:
-        """Take from a mask of whole blocks what is not kept inside."""
+        """Remove entries that the nested mask drops from a mask of whole blocks, in place."""
         if self._mask is not None:
             mask &= self._mask.rows(first, first + len(mask))[:, : mask.shape[1]] != 0
 
 
-def _worth(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
-    """Give the worth of every block in a panel: `[block rows, block columns]`."""
+def _values(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
+    """Return the value of every block in a panel: `[block rows, block columns]`."""
     if pattern.ragged == "dense":
         rows = rows[: len(rows) // pattern.rows * pattern.rows, : grid.cols // pattern.cols * pattern.cols]
     if not rows.size:
@@ -108,15 +108,15 @@ def _worth(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
     return np.sqrt(sums) if pattern.norm == "l2" else sums
 
 
-def _choose(worth: Duals, pattern: Block, grid: Grid) -> KeptUnits:
+def _choose(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
-        return best_both(worth, by_row, by_col)
+        return best_both(values, by_row, by_col)
     if by_row is not None:
-        return best_of_rows(worth, by_row)
+        return best_of_rows(values, by_row)
     if by_col is not None:
-        return best_of_rows(worth.T, by_col).turned()
-    return best_of_all(worth, total)
+        return best_of_rows(values.T, by_col).transposed()
+    return best_of_all(values, total)
 
 
 def _pieces(values: Duals, pattern: Block) -> Duals:
@@ -125,8 +125,8 @@ def _pieces(values: Duals, pattern: Block) -> Duals:
         return np.asarray(values.sum(axis=axis, keepdims=True))
 
 
-def _write(reader: PanelReader, pattern: Block, blocks: Bools, inside: _Inside) -> tuple[float, float, int]:
-    """Write the mask; give the scores kept, those of a dense edge among them, and the number of entries kept."""
+def _write(reader: PanelReader, pattern: Block, blocks: Bools, nested_mask: _NestedMask) -> tuple[float, float, int]:
+    """Write the mask; return the score kept (with a dense edge), the score of the dense edge, and the entries kept."""
     width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
     scores, edges, kept = [], [], 0
     for first, rows in reader.again():
@@ -135,7 +135,7 @@ def _write(reader: PanelReader, pattern: Block, blocks: Bools, inside: _Inside) 
         some = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
         tall = max(0, min(len(some), len(rows)))
         mask[:tall, :width] = np.repeat(some, pattern.cols, axis=1)[:tall, : rows.shape[1]]
-        inside.limit(first, mask[:tall, :width])
+        nested_mask.limit(first, mask[:tall, :width])
         scores.append(float((rows * mask).sum(dtype=np.float64)))
         edges.append(float(rows[tall:].sum(dtype=np.float64) + rows[:tall, width:].sum(dtype=np.float64)))
         kept += int(np.count_nonzero(mask))

@@ -1,4 +1,4 @@
-"""Channels: the rows or columns with the largest sums."""
+"""Channel patterns: keeps the rows or columns with the largest sums of scores."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .violations import losses
 
 
 def solve_channels(problem: Problem, pattern: Channels, options: PlanOptions) -> Solution:
-    """Keep the channels with the largest sums, ties to the first: two passes, the first to add up."""
+    """Keep the channels with the largest sums, ties to the first; the first pass sums, the second writes the mask."""
     reader, shape = PanelReader(problem, options), problem.source.shape
     channels = shape[0 if pattern.axis == "out" else 1]
     with np.errstate(over="ignore"):
-        worth = _sums(reader, pattern, channels)
-    if not np.isfinite(worth).all():
+        sums = _sums(reader, pattern, channels)
+    if not np.isfinite(sums).all():
         raise sums_overflow(problem.name)
-    selection = best_of_all(worth, pattern.kept(shape))
+    selection = best_of_all(sums, pattern.kept(shape))
     _write(reader, pattern, selection.mask[0])
-    objective = exact_sum(worth[selection.mask])
-    violation = float(losses(worth, selection.mask, selection.u, selection.v).sum())
+    objective = exact_sum(sums[selection.mask])
+    violation = float(losses(sums, selection.mask, selection.u, selection.v).sum())
     kept = int(selection.mask.sum()) * (math.prod(shape) // channels)
     certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), reader.total, kept)
     return conclude(reader, certificate, selection.solver)
 
 
 def _sums(reader: PanelReader, pattern: Channels, channels: int) -> Duals:
-    """Add up every channel: `[1, channels]`."""
+    """Return the sum of every channel: `[1, channels]`."""
     sums = np.zeros((1, channels))
     for first, rows in reader.checked():
         if pattern.axis == "out":

@@ -1,4 +1,4 @@
-"""The solution of a pattern whose budgets belong to the whole tensor, once its mask is verified."""
+"""Verifies the mask of a plan and builds its solution."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .reader import PanelReader
 
 
 def conclude(reader: PanelReader, certificate: Certificate, solver: str, cut_short: bool = False) -> Solution:
-    """Verify the mask that was written, and make the solution.
+    """Verify the mask that was written, and build the solution.
 
     Args:
-        reader: Holds the mask.
-        certificate: Its numbers.
-        solver: Name of what ran.
-        cut_short: Whether the time limit ended a search.
+        reader: Reader whose `writer` has the mask.
+        certificate: Certificate of the mask.
+        solver: Name of the solver.
+        cut_short: Whether the time limit ended the search.
 
     Raises:
-        VerificationError: If the mask breaks the pattern: a bug, never a user's fault.
-        ScoresError: If float64 does not hold the sum of the scores.
+        VerificationError: If the mask violates the pattern: a bug, never a usage error.
+        ScoresError: If the sum of the scores overflows float64.
     """
     problem, mask = reader.problem, reader.writer.mask
     finding = examine(MatrixReader(mask, "in", "mask"), problem.pattern)

@@ -1,4 +1,4 @@
-"""Reads a tensor that is one problem: panel by panel, as often as its plan needs, checked the first time."""
+"""Reads the scores of a plan panel by panel, in several passes; the first one checks them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a plan is given beyond its problem.
+    """Options of a plan.
 
     Attributes:
-        deadline: Of `time.monotonic`, after which a search stops and a bound has to do.
-        threads: Panels searched side by side.
+        deadline: Value of `time.monotonic` after which the search stops with a bound.
+        threads: Panels searched in parallel.
         nested: The solution of a block pattern's nested pattern.
-        on_progress: Called with (panels read, panels to read); what it raises stops the solve.
+        on_progress: Called with (panels read, panels to read); an exception in it stops the solve.
     """
 
     deadline: float = math.inf
@@ -36,13 +36,13 @@ class PlanOptions:
 
 
 class PanelReader:
-    """Panels of whole units, `(first row, rows)`, from the top; and the mask that is written for them.
+    """Yields panels `(first row, rows)` from top to bottom; `writer` collects the mask.
 
     Args:
         problem: The tensor.
-        options: Whom to call as it is read.
-        unit: Rows that belong together.
-        passes: How often the tensor will be read.
+        options: Options, of which `on_progress` is called for each panel.
+        unit: The height of panels is a multiple of it.
+        passes: Number of passes over the tensor, for progress.
     """
 
     def __init__(self, problem: Problem, options: PlanOptions, unit: int = 1, passes: int = 2) -> None:
@@ -62,20 +62,20 @@ class PanelReader:
         """Read every panel for the first time.
 
         Raises:
-            ScoresError: At the first NaN, infinite or negative score, or if float64 does not hold a panel's sum.
+            ScoresError: At the first NaN, infinite or negative score, or if a panel's sum overflows float64.
         """
         for first, last in self._panels():
             yield first, self.checked_rows(first, last)
             self._report()
 
     def again(self) -> Iterator[tuple[int, Matrix]]:
-        """Read every panel once more."""
+        """Read every panel again, without checks."""
         for first, last in self._panels():
             yield first, self.problem.source.rows(first, last)
             self._report()
 
     def checked_rows(self, first: int, last: int) -> Matrix:
-        """Read rows, look for bad scores and add up the good ones; panels may be checked in any order."""
+        """Read and check rows, and store their sum for `total`; panels may be checked in any order."""
         rows, total = self.problem.rows(first, last)
         self._totals[first] = total
         return rows

@@ -1,4 +1,4 @@
-"""Unstructured: the largest scores of the whole tensor, by a threshold found in histograms."""
+"""Unstructured patterns: keeps the largest scores of the whole tensor, by a threshold from a radix selection."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .violations import threshold_violation
 def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOptions) -> Solution:
     """Keep the largest scores, ties to the lowest row-major index of the `[out, in]` view.
 
-    The bits of non-negative floats are ordered as the floats are: one pass counts the scores by their leading 16 bits,
-    the next ones those that begin as the threshold does, until the threshold is known to the last bit. Never more than
-    a panel and a histogram are held, besides the mask. The k-th largest score t proves the mask: every kept score is
-    at least t and every dropped one at most.
+    The bit patterns of non-negative floats sort like the floats. The first pass counts the scores by their leading 16
+    bits, each further pass counts by the next 16 bits the scores that share the leading bits of the threshold. Memory
+    is bounded by a panel, a histogram and the mask. The k-th largest score t is the dual that proves the mask: every
+    kept score is at least t and every dropped one at most t.
     """
     reader = PanelReader(problem, options, passes=5 if problem.source.is_double else 3)
     threshold = _Threshold(reader, pattern.kept(problem.source.shape))
@@ -42,11 +42,7 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOpt
 
 
 class _Threshold:
-    """The k-th largest score.
-
-    Attributes:
-        value: It.
-    """
+    """The k-th largest score, `value`, and the number of scores equal to it that may still be kept."""
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
 
@@ -54,28 +50,28 @@ class _Threshold:
         self._word: Any = self.WORDS[8 if reader.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
         self._sign = self._word((1 << (bits - 1)) - 1)
-        seen, prefix, left = 0, 0, keep
+        prefix_mask, prefix, left = 0, 0, keep
         for shift in range(bits - 16, -1, -16):
-            panels = reader.again() if seen else reader.checked()
-            counts = self._count(panels, seen, prefix, shift)
+            panels = reader.again() if prefix_mask else reader.checked()
+            counts = self._count(panels, prefix_mask, prefix, shift)
             above = np.cumsum(counts[::-1])
             place = int(np.searchsorted(above, left))
             left -= int(above[place] - counts[::-1][place])
             prefix |= (BINS - 1 - place) << shift
-            seen |= (BINS - 1) << shift
+            prefix_mask |= (BINS - 1) << shift
             self._ties = int(counts[BINS - 1 - place])
         self._room = left
         self.value = float(np.array([prefix], self._word).view(np.float64 if bits == 64 else np.float32)[0])
 
-    def _count(self, panels: Any, seen: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
+    def _count(self, panels: Any, prefix_mask: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
         counts = np.zeros(BINS, np.int64)
         for _, rows in panels:
             word = self._word
-            count(rows.view(word), word(seen), word(prefix), self._sign, word(shift), counts)
+            count(rows.view(word), word(prefix_mask), word(prefix), self._sign, word(shift), counts)
         return counts
 
     def mask(self, rows: Matrix) -> Bools:
-        """Choose from the next panel: all above the threshold, and of those equal to it the first few in all."""
+        """Return the mask of the next panel: scores above the threshold, and the first ones equal to it."""
         if self._ties == self._room:
             everything: Bools = rows >= self.value
             return everything

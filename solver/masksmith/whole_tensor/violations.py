@@ -1,8 +1,8 @@
-"""The checker of whole-tensor plans: violations by duals, summed from the scores and the mask alone.
+"""Certificate of plans: violations of complementary slackness, from scores, mask and duals.
 
-A mask S that keeps what its budgets say is within `sum over dropped of max(0, w - u - v)` plus `sum over kept of
-max(0, u + v - w)` of the optimum, whatever the duals u of rows and v of columns are. `u + v` is formed error-free
-(Knuth's TwoSum) and losses are rounded up, so that 0.0 is a proof. Shares no code with any solver.
+For any duals u of rows and v of columns, a mask that satisfies its budgets is within `sum over dropped of
+max(0, w - u - v)` plus `sum over kept of max(0, u + v - w)` of the optimum. `u + v` is error-free (Knuth's TwoSum) and
+violations are rounded up, so that 0.0 is a proof. Shares no code with any solver.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUNDED_UP = 1 + 2.0**-40
 
 
 def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float) -> float:
-    """Sum the violations of a mask under one dual for all units; exactly 0.0 if it keeps the largest scores."""
+    """Return the sum of violations of a mask with one dual for all units; 0.0 if it keeps the largest scores."""
     wrong = np.where(mask, scores < threshold, scores > threshold)
     if not wrong.any():
         return 0.0
@@ -26,13 +26,13 @@ def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float)
 
 
 def losses(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
-    """Give each unit's violation, for duals that broadcast to the shape of `scores`."""
+    """Return each unit's violation; the duals broadcast to the shape of `scores`."""
     u, v = np.broadcast_arrays(u, v)
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)
     rest = scores - total
-    # Where w is not the rounded u + v, rounding is monotone and the sign is the true one.
+    # If w differs from the rounded u + v, the sign of their difference is exact, since rounding is monotone.
     excess = np.where(rest == 0.0, -error, rest)
     wrong = np.where(mask, excess < 0.0, excess > 0.0)
     loss: Duals = np.where(wrong, (np.abs(rest) + np.abs(error)) * ROUNDED_UP, 0.0)

@@ -1,4 +1,4 @@
-"""V:N:M: panel by panel, branch and bound over all choices of columns."""
+"""V:N:M patterns: enumeration of column sets with bounds, panel by panel."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .conclusion import conclude
 from .reader import PanelReader, PlanOptions
 
 MAX_SCORED = 1_000_000
-"""Choices of columns that are scored in one panel at most: more than a panel of 64 columns has."""
+"""Maximum number of column sets evaluated per panel; a panel of 64 columns has fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """The numbers of one row of panels."""
+    """Results of one row of panels: per panel objective and violation; edge score, entries kept, and time limit."""
 
     objectives: Duals
     violations: Duals
@@ -35,10 +35,10 @@ class _Strip:
 
 
 def solve_vnm(problem: Problem, pattern: VNM, options: PlanOptions) -> Solution:
-    """Choose the best columns of every panel, then the n largest of them in every row.
+    """Keep the best columns of every panel, and the n largest of their entries in every row.
 
-    Every choice of columns is scored or excluded by a bound. Past the deadline none is scored but a good one, and the
-    bounds are what is known. Sums that float64 does not hold exactly prove a panel only if no other choice comes close.
+    Every set of columns is evaluated or excluded by a bound. After the deadline only an initial set is evaluated, and
+    the bounds give the gap. If sums are not exact in float64, a panel is proved only if no other set comes close.
     """
     reader = PanelReader(problem, options, pattern.v, passes=1)
     rows, down, across = problem.grid.rows, problem.down, problem.across
@@ -71,14 +71,14 @@ def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], acros
     whole = len(rows) == pattern.v or pattern.ragged != "dense"
     excess, objectives = np.zeros(across), np.zeros(across)
     width = min(across * pattern.m, rows.shape[1]) if whole else 0
-    hurried = time.monotonic() > deadline
+    time_is_up = time.monotonic() > deadline
     if width:
         padded = np.zeros((len(rows), across * pattern.m))
         padded[:, :width] = rows[:, :width]
         kept = np.empty(padded.shape, np.bool_)
-        solve_strip(padded, pattern.n, pattern.m, 0 if hurried else MAX_SCORED, kept, excess)
+        solve_strip(padded, pattern.n, pattern.m, 0 if time_is_up else MAX_SCORED, kept, excess)
         mask[:, :width] = kept[:, :width]
         objectives = (padded * kept).sum(0).reshape(across, pattern.m).sum(1)
     reader.writer.write(first, mask)
     edge = float(rows[:, width:].sum(dtype=np.float64))
-    return _Strip(objectives, excess, edge, int(np.count_nonzero(mask)), hurried and bool(width))
+    return _Strip(objectives, excess, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))

@@ -3,7 +3,7 @@
 import torch
 
 from masksmith.benchmark.cuda_clock import CudaClock
-from masksmith.benchmark.gauges import Gauges, conditions
+from masksmith.benchmark.gpu_monitor import GpuMonitor, conditions
 from masksmith.benchmark.host_clock import HostClock
 
 
@@ -148,7 +148,7 @@ class Nvml:
 
 
 def test_gauges_tell_clocks_and_what_slows_them_down():
-    idle, capped = Gauges("cuda", "1234", Nvml()).read(), Gauges("cuda", "1234", Nvml(reasons=4)).read()
+    idle, capped = GpuMonitor("cuda", "1234", Nvml()).read(), GpuMonitor("cuda", "1234", Nvml(reasons=4)).read()
     assert idle == {
         "sm_clock_mhz": 1980, "memory_clock_mhz": 2619, "temperature_c": 55, "power_w": 412.5, "driver": "580.1",
         "throttled": [],
@@ -158,12 +158,12 @@ def test_gauges_tell_clocks_and_what_slows_them_down():
 
 
 def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
-    found = Gauges("cuda", "1234", Nvml(fault="driver not loaded")).read()
+    found = GpuMonitor("cuda", "1234", Nvml(fault="driver not loaded")).read()
     assert found == {"missing": "clocks unknown: driver not loaded"}
 
 
 def test_a_cpu_has_no_gauges():
-    assert Gauges("cpu").read() == {}
+    assert GpuMonitor("cpu").read() == {}
     assert conditions({}, {}) == {}
 
 

@@ -53,7 +53,7 @@ def test_a_kernel_that_ignores_the_mask_is_found_out_before_it_is_timed():
     [result] = measured(Own("cheat", lambda operand: lambda x: x @ operand.unmasked.t()))
     cheat = next(one for one in result.measurements if one.kernel == "cheat")
     assert cheat.outcome == "failed"
-    assert "wrong numbers" in cheat.reason
+    assert "wrong result" in cheat.reason
     assert cheat.eager is None
     assert result.of("dense") is not None
 

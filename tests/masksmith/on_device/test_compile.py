@@ -9,11 +9,11 @@ from numba import cuda, types
 from numba.cuda import dispatcher
 
 import masksmith as ms
-from masksmith.cuda.certificate.tiles import certificate
-from masksmith.cuda.dual_ascent.integer_pass import wave
+from masksmith.cuda.certificate.tiles import compile_certificate
+from masksmith.cuda.dual_ascent.integer_pass import compile_integer_pass
 from masksmith.cuda.dual_ascent.shape import TIE_BYTES, shape_of
-from masksmith.cuda.dual_ascent.tie_pass import tie_wave
-from masksmith.cuda.shortest_paths.panel import path_kernel
+from masksmith.cuda.dual_ascent.tie_pass import compile_tie_pass
+from masksmith.cuda.shortest_paths.panel import compile_path_kernel
 
 HOPPER = (9, 0)
 SHARED_BYTES = 48 * 1024
@@ -52,7 +52,7 @@ def test_sweeps_stay_in_registers_and_shared_memory(assemble, pattern, element):
     shape = shape_of(ms.parse(pattern).tile, element)
     chain = [NUMBERS] * 4
     code = assemble(
-        wave(shape), ELEMENTS[element], NUMBER, NUMBER, FLAG, FLAG, *chain, MASK, DUALS, DUALS, NUMBERS
+        compile_integer_pass(shape), ELEMENTS[element], NUMBER, NUMBER, FLAG, FLAG, *chain, MASK, DUALS, DUALS, NUMBERS
     )  # fmt: skip
     assert ".local" not in code
     assert code.count("bar.sync") >= 6
@@ -62,8 +62,8 @@ def test_sweeps_stay_in_registers_and_shared_memory(assemble, pattern, element):
 def test_waves_for_ties_stay_there_too(assemble, pattern):
     shape = shape_of(ms.parse(pattern).tile, "float32", TIE_BYTES)
     code = assemble(
-        tie_wave(shape), ELEMENTS["float32"], NUMBER, NUMBER, NUMBER, NUMBER, types.int32[::1], FLAG, *[NUMBERS] * 4,
-        MASK, DUALS, DUALS, CODES, NUMBERS, NUMBERS, NUMBERS,
+        compile_tie_pass(shape), ELEMENTS["float32"], NUMBER, NUMBER, NUMBER, NUMBER, types.int32[::1], FLAG,
+        *[NUMBERS] * 4, MASK, DUALS, DUALS, CODES, NUMBERS, NUMBERS, NUMBERS,
     )  # fmt: skip
     assert ".local" not in code
 
@@ -81,8 +81,8 @@ def test_a_block_fits_the_shared_memory_that_every_device_has(pattern):
 
 def test_the_checker_compiles(assemble):
     code = assemble(
-        certificate("bfloat16"), ELEMENTS["bfloat16"], MASK, MASK, NUMBER, NUMBER, NUMBER, NUMBER, FLAG, DUALS, DUALS,
-        NUMBER, types.float64[::1], types.float64[::1], types.float64[::1], CODES,
+        compile_certificate("bfloat16"), ELEMENTS["bfloat16"], MASK, MASK, NUMBER, NUMBER, NUMBER, NUMBER, FLAG, DUALS,
+        DUALS, NUMBER, types.float64[::1], types.float64[::1], types.float64[::1], CODES,
         types.int16[:, ::1], types.int16[:, ::1], MASK,
     )  # fmt: skip
     assert ".entry" in code
@@ -92,7 +92,7 @@ def test_the_checker_compiles(assemble):
 @pytest.mark.slow
 def test_shortest_paths_compile(assemble):
     code = assemble(
-        path_kernel("float32"), ELEMENTS["float32"], NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, FLAG, MASK, NUMBERS, CODES,
-        MASK, DUALS, DUALS, DUALS, types.int64[:, ::1], MASK, NUMBERS,
+        compile_path_kernel("float32"), ELEMENTS["float32"], NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, FLAG, MASK,
+        NUMBERS, CODES, MASK, DUALS, DUALS, DUALS, types.int64[:, ::1], MASK, NUMBERS,
     )  # fmt: skip
     assert ".entry" in code

@@ -166,7 +166,7 @@ BAD = {
     "a zero diagonal": (lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=np.zeros(8)), "holds 0"),
     "an unknown form": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, form="block"), "form='block'"),
     "a diagonal in sequence": (
-        lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=NORMS, form="sequential"), "wants gram=",
+        lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=NORMS, form="sequential"), "needs gram=",
     ),
     "negative damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=-1), "damping=-1"),
     "a gradient of another layer": (

@@ -127,7 +127,7 @@ def test_what_cannot_be_used_is_refused_by_name():
         ms.admm(weight, gram, "2:4", max_rounds=0, name="a")
     dead = gram.copy()
     dead[3], dead[:, 3] = 0, 0
-    with pytest.raises(ms.UpdateError, match=r"'a': gram holds 0 at \[3, 3\]: that input never moved"):
+    with pytest.raises(ms.UpdateError, match=r"'a': gram holds 0 at \[3, 3\]: that input was always 0"):
         ms.admm(weight, dead, "2:4", damping=0.0, name="a")
     assert ms.admm(weight, dead, "2:4").error > 0
     with pytest.raises(ms.PatternError):

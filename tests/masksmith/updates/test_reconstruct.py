@@ -198,7 +198,7 @@ MASK = np.ones((2, 4), bool)
             MASK,
             np.ones((4, 4)),
             {"damping": 0.0},
-            r"not positive definite on what a row keeps; .* \(row 0\)",
+            r"not positive definite on the support of a row; .* \(row 0\)",
         ),
         (np.ones((2, 4)), MASK, GRAM, {"damping": -1.0}, "damping=-1.0 must be a finite share"),
     ],

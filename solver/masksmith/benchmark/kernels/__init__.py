@@ -1,1 +1,1 @@
-"""masksmith's own kernels; none imports torch before it packs."""
+"""masksmith's own kernels; they import torch only in `obstacle` and `pack`."""

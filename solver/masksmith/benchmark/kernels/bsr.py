@@ -1,4 +1,4 @@
-"""Block-compressed sparse rows through torch: MKL on CPUs, Triton on GPUs, tuned for the shape at hand."""
+"""Block-compressed sparse rows through torch: MKL on CPUs, Triton on GPUs, tuned per shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANY = (1, 1)
 
 
 class Bsr:
-    """Whole blocks."""
+    """Kernel for block patterns."""
 
     declaration = Declaration(
         "bsr",
@@ -31,7 +31,7 @@ class Bsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """MKL on CPUs, Triton on GPUs."""
+        """Return why it cannot run: it needs MKL on CPUs, Triton on GPUs."""
         if device == "cpu":
             return mkl_obstacle()
         from torch.utils._triton import has_triton
@@ -39,7 +39,7 @@ class Bsr:
         return None if has_triton() else "there is no Triton for this GPU"
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress; on a GPU the kernel has to be tuned, which takes a while, and is what makes it fast."""
+        """Compress the weight; on a GPU the kernel needs tuning to be fast, which takes some time."""
         import torch
 
         assert operand.block is not None
@@ -54,12 +54,12 @@ class Bsr:
 
 
 def _tune(weight: torch.Tensor, sample: torch.Tensor) -> str:
-    """Let torch search launch parameters for this shape and keep them for this process."""
+    """Search launch parameters for this shape by torch, which stores them for this process."""
     import torch
     from torch.sparse._triton_ops_meta import tune_bsr_dense_addmm
 
     shape = (weight.shape[0], sample.shape[0])
     out = torch.zeros(shape, dtype=sample.dtype, device=sample.device)
     tune: Any = tune_bsr_dense_addmm
-    found = tune(out, weight, sample.t(), beta=0, store=True)
-    return ", ".join(f"{name} {value}" for name, value in sorted(found.items()))
+    parameters = tune(out, weight, sample.t(), beta=0, store=True)
+    return ", ".join(f"{name} {value}" for name, value in sorted(parameters.items()))

@@ -17,7 +17,7 @@ ANY = (1, 1)
 
 
 class Csr:
-    """Any mask at all."""
+    """Kernel for any mask."""
 
     declaration = Declaration(
         "csr",
@@ -30,11 +30,11 @@ class Csr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Without MKL, torch falls back to a plain loop: that would be no measurement of MKL."""
+        """Return why it cannot run: without MKL, torch would use a plain loop on CPUs."""
         return mkl_obstacle() if device == "cpu" else None
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress."""
+        """Compress the weight to CSR."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             weight = operand.matrix.to_sparse_csr()
@@ -43,7 +43,7 @@ class Csr:
 
 
 def mkl_obstacle() -> str | None:
-    """Say when this torch has no MKL."""
+    """Return that this torch has no MKL, or None."""
     import torch
 
     found: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ def mkl_obstacle() -> str | None:
 
 
 def transposing_ways(weight: torch.Tensor) -> dict[str, Product]:
-    """Give the two ways of a sparse matrix through `X A^T`: it wants its dense operand on the right."""
+    """Return two implementations of `X A^T` for a sparse A, whose dense operand must be on the right."""
     import torch
 
     return {
@@ -61,7 +61,7 @@ def transposing_ways(weight: torch.Tensor) -> dict[str, Product]:
 
 
 def compressed_bytes(weight: torch.Tensor) -> int:
-    """Count values and indices."""
+    """Return the bytes of values and indices."""
     parts = (weight.values(), weight.crow_indices(), weight.col_indices())
     return sum(part.numel() * part.element_size() for part in parts)
 

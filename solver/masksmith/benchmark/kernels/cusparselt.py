@@ -1,4 +1,4 @@
-"""2:4 on NVIDIA's sparse tensor cores through cuSPARSELt, as torch offers it."""
+"""2:4 on NVIDIA's sparse tensor cores through torch's cuSPARSELt support."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     import torch
 
 PADDING = 8
-"""The batch must be a multiple of this (half precision); what is missing is padded, and that costs."""
+"""The batch is padded to a multiple of this (half precision), which takes time."""
 SLOW_VERSION = 800
 
 
 class CuSparseLt:
-    """Compressed 2:4 weights, the algorithm searched for the shape at hand."""
+    """Kernel for compressed 2:4 weights, with an algorithm search per shape."""
 
     declaration = Declaration(
         "semi-structured-cusparselt",
@@ -27,7 +27,7 @@ class CuSparseLt:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """It needs an Ampere GPU or later, and a torch that carries the library."""
+        """Return why it cannot run: it needs an Ampere GPU or later, and a torch with the library."""
         import torch
 
         if not torch.cuda.is_available():
@@ -39,7 +39,7 @@ class CuSparseLt:
         return None
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress."""
+        """Compress the weight to 2:4."""
         import torch
         from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
 
@@ -48,7 +48,7 @@ class CuSparseLt:
         version = torch.backends.cusparselt.version()
         notes = {"cusparselt": str(version)}
         if version == SLOW_VERSION:
-            notes["warning"] = "cuSPARSELt 0.8.0 is slow on H100 and L4; 0.8.1 mends it"
+            notes["warning"] = "cuSPARSELt 0.8.0 is slow on H100 and L4; 0.8.1 fixes it"
 
         def tune() -> dict[str, str]:
             algorithm = torch._cslt_sparse_mm_search(compressed, _padded(operand.sample).t())

@@ -1,4 +1,4 @@
-"""2:4 on NVIDIA's sparse tensor cores through CUTLASS, as torch offers it: Ampere and Ada only."""
+"""2:4 on NVIDIA's sparse tensor cores through torch's CUTLASS kernels, for Ampere and Ada only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAJOR = 8
 
 
 class Cutlass:
-    """Compressed 2:4 weights with their metadata apart."""
+    """Kernel for compressed 2:4 weights with separate metadata."""
 
     declaration = Declaration(
         "semi-structured-cutlass",
@@ -20,7 +20,7 @@ class Cutlass:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Torch compiles these kernels for compute capability 8.x only."""
+        """Return why it cannot run: torch compiles these kernels for compute capability 8.x only."""
         import torch
 
         if not torch.cuda.is_available():
@@ -31,7 +31,7 @@ class Cutlass:
         return None
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress."""
+        """Compress the weight to 2:4."""
         import torch
         from torch.sparse import SparseSemiStructuredTensorCUTLASS as Compressed
 

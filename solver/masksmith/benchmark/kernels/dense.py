@@ -1,6 +1,6 @@
 """The baselines: torch's dense product (cuBLAS, MKL, oneDNN) with the unmasked weight, and with the masked one.
 
-The latter shows what a mask buys without a sparse kernel, which is nothing.
+The latter shows that a mask without a sparse kernel saves no time.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ DTYPES = {"float32": (1, 1), "float16": (1, 1), "bfloat16": (1, 1), "float64": (
 
 
 def pack_dense(matrix: torch.Tensor) -> Packed:
-    """Keep a matrix as it is, in either of its contiguous layouts."""
+    """Return the dense product with a matrix in row-major and column-major layout."""
     import torch
 
-    turned = matrix.t().contiguous()
+    transposed = matrix.t().contiguous()
     ways = {
         "rows contiguous": lambda x: torch.nn.functional.linear(x, matrix),
-        "columns contiguous": lambda x: torch.mm(x, turned),
+        "columns contiguous": lambda x: torch.mm(x, transposed),
     }
     return Packed(ways, matrix.numel() * matrix.element_size())
 
 
 class Dense:
-    """`X A^T` without any mask: what every other kernel has to beat."""
+    """`X A^T` without a mask: the baseline of all speed-ups."""
 
     declaration = Declaration(
         "dense", "torch's dense product, unmasked: the baseline", {"cpu": Support(DTYPES), "cuda": Support(DTYPES)}
     )
 
     def obstacle(self, device: str) -> str | None:
-        """There is none."""
+        """Return None: it runs everywhere."""
         return None
 
     def pack(self, operand: Operand) -> Packed:
-        """Keep the unmasked weight."""
+        """Use the unmasked weight."""
         return pack_dense(operand.unmasked)
 
 
 class DenseZeros(Dense):
-    """`X A^T` where A holds its zeros."""
+    """`X A^T` with the masked A stored densely."""
 
     declaration = Declaration(
         "dense-zeros", "torch's dense product, zeros included", {"cpu": Support(DTYPES), "cuda": Support(DTYPES)}
     )
 
     def pack(self, operand: Operand) -> Packed:
-        """Keep the masked weight."""
+        """Use the masked weight."""
         return pack_dense(operand.matrix)

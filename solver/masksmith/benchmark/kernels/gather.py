@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 LANES = 16
-WORTH_A_THREAD = 2**21
-"""Multiplications below which waking another thread costs more than it helps."""
+MIN_THREAD_WORK = 2**21
+"""Multiplications per thread below which another thread does not pay."""
 
 
 class Gather:
-    """Groups along the rows of A; every group stores n values and one byte for the place of each."""
+    """Kernel for n:m groups along the rows of A; a group stores n values and one byte of position for each."""
 
     declaration = Declaration(
         "nm-gather",
@@ -32,7 +32,7 @@ class Gather:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """It needs numba, and numba compiling."""
+        """Return why it cannot run: it needs numba with compilation enabled."""
         try:
             from masksmith.kernels.jit import COMPILED
         except ImportError:
@@ -40,7 +40,7 @@ class Gather:
         return None if COMPILED else "numba's compiler is switched off (NUMBA_DISABLE_JIT)"
 
     def pack(self, operand: Operand) -> Packed:
-        """Sort every group's entries to the front, and give the rows to threads."""
+        """Pack every group's kept entries, and divide the rows among threads."""
         import torch
 
         from masksmith.kernels.sparse_product import FEW, gather_dots, gather_rows
@@ -68,9 +68,9 @@ class Gather:
 def pack_groups(
     matrix: npt.NDArray[np.floating], n: int, m: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.uint8]]:
-    """Give the non-zeros of every group and their places, `[rows, groups * n]`, rows padded to whole vectors.
+    """Return the non-zeros of every group and their positions, `[rows, groups * n]`, rows padded to whole vectors.
 
-    Groups that hold fewer than n are filled with entries that are zero anyway.
+    Groups with fewer than n non-zeros are filled up with zero entries.
     """
     rows, cols = matrix.shape
     groups = matrix.reshape(rows, cols // m, m)
@@ -83,8 +83,8 @@ def pack_groups(
 
 
 def _pieces(values: npt.NDArray[np.floating], batch: int, threads: int) -> list[tuple[int, int]]:
-    """Cut the rows into one piece a thread, of whole vectors, as far as threads are worth it."""
+    """Divide the rows into ranges of whole vectors, one per thread, with enough work for each."""
     strips = values.shape[0] // LANES
-    count = max(1, min(threads, strips, values.size * batch // WORTH_A_THREAD))
+    count = max(1, min(threads, strips, values.size * batch // MIN_THREAD_WORK))
     edges = [strips * k // count * LANES for k in range(count + 1)]
     return list(pairwise(edges))

@@ -1,4 +1,4 @@
-"""Compressed sparse rows through scipy: slow, portable, and nobody's relative, hence a good check of the others."""
+"""Compressed sparse rows through scipy: slow, portable, and independent of the other kernels: a cross-check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ScipyCsr:
-    """Any mask, one thread."""
+    """Kernel for any mask, with one thread."""
 
     declaration = Declaration(
         "scipy-csr",
@@ -22,11 +22,11 @@ class ScipyCsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """It needs scipy."""
+        """Return why it cannot run: it needs scipy."""
         return None if find_spec("scipy") else "it needs scipy: pip install 'masksmith[bench]'"
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress."""
+        """Compress the weight to CSR."""
         import torch
         from scipy.sparse import csr_array
 

@@ -1,1 +1,1 @@
-"""The checker on the device."""
+"""Certificate kernel for CUDA devices."""

@@ -1,9 +1,9 @@
-"""The checker on the device: objective and bound of every tile from the duals alone, sharing no code with the solver.
+"""Certificate on the device: objective and upper bound of every tile, from its duals; shares no code with the solver.
 
-It reads every entry once more, so it also writes what was asked for beside the mask: the pruned weight, and bits.
+Since it reads every entry, it also writes the pruned weight and the packed mask, if there is a weight.
 
-A thread walks down one column of a tile row, so that neighbours read neighbouring scores; u + v is formed error-free
-(Knuth's TwoSum), every sign is exact, and sums on the wrong side are rounded up: see `kernels.certificate.tiles`.
+One thread handles one column of a tile row, so that reads are coalesced. The sum u + v is error-free (Knuth's TwoSum),
+every sign is exact, and violations are rounded up: see `kernels.certificate.tiles`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ THREADS = 256
 
 
 @device
-def _loss(w: float, u: float, v: float, keep: bool) -> float:
-    """How far an entry is on the wrong side of u + v: exactly 0.0 when it is not, else rounded away from 0."""
+def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
+    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0."""
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)
@@ -34,7 +34,7 @@ def _loss(w: float, u: float, v: float, keep: bool) -> float:
 
 @device
 def _row_used(mask: Any, i: int, j: int, count: int) -> int:
-    """Count the kept entries of a tile's row, which begins at (i, j)."""
+    """Return the number of kept entries among the `count` entries of row i from column j on."""
     used = 0
     for step in range(count):
         used += mask[i, j + step] != 0
@@ -42,13 +42,13 @@ def _row_used(mask: Any, i: int, j: int, count: int) -> int:
 
 
 @device
-def _unused(price: float, used: int, keep: int) -> float:
-    return max(0.0, price) * (keep - used) if used < keep else 0.0
+def _unfilled_violation(dual: float, used: int, keep: int) -> float:
+    return max(0.0, dual) * (keep - used) if used < keep else 0.0
 
 
 @device
-def _emit(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: Any) -> None:
-    """Write the entry (i, j) of the pruned weight, and with every eighth one a byte of the mask."""
+def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: Any) -> None:
+    """Write entry (i, j) of the pruned weight, and for every eighth column a byte of the packed mask."""
     if i >= pruned.shape[0] or j >= pruned.shape[1]:
         return
     pruned[i, j] = weight[i, j] if mask[i, j] != 0 else 0
@@ -60,8 +60,13 @@ def _emit(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: Any) -> N
 
 
 @cache
-def certificate(element: str) -> Any:
-    """Make the kernel: blocks of `THREADS // cols * cols` threads side by side, one row of blocks a row of tiles."""
+def compile_certificate(element: str) -> Any:
+    """Compile the kernel; the grid has one row of blocks per tile row, of `THREADS // cols * cols` threads each.
+
+    Arguments: `scores` [height, width]; `mask`, `forced` [down * rows, across * cols]; `row_duals`, `col_duals`
+    [down * across, rows or cols]; written: `objective`, `violation`, `total`, `legal` [down * across], and `pruned`,
+    `packed` (see `Band`), unless empty.
+    """
     read = reader(element)
     float64, int32 = cuda.types.float64, cuda.types.int32
 
@@ -70,15 +75,15 @@ def certificate(element: str) -> Any:
         row_duals: Any, col_duals: Any, across: int, objective: Any, violation: Any, total: Any, legal: Any,
         weight: Any, pruned: Any, packed: Any,
     ) -> None:  # fmt: skip
-        scored = cuda.shared.array(THREADS, float64)
-        wrong = cuda.shared.array(THREADS, float64)
-        summed = cuda.shared.array(THREADS, float64)
-        fine = cuda.shared.array(THREADS, int32)
+        kept_sums = cuda.shared.array(THREADS, float64)
+        violations = cuda.shared.array(THREADS, float64)
+        total_sums = cuda.shared.array(THREADS, float64)
+        legal_flags = cuda.shared.array(THREADS, int32)
         here, top = cuda.threadIdx.x, cuda.blockIdx.y * rows
         column = cuda.blockIdx.x * cuda.blockDim.x + here
         inside, side, c = column < across * cols, column // cols, column % cols
         t = cuda.blockIdx.y * across + side
-        value, loss, whole, count, good = 0.0, 0.0, 0.0, 0, 1
+        kept_score, loss, total_score, count, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
             for r in range(rows):
@@ -87,27 +92,31 @@ def certificate(element: str) -> Any:
                     w = float(read(scores, top + r, column))
                 u = max(0.0, row_duals[t, r]) if at_most else row_duals[t, r]
                 if not (forced.size and forced[top + r, column] != 0):
-                    loss += _loss(w, u, v, keep)
+                    loss += _entry_violation(w, u, v, keep)
                 if pruned.size:
-                    _emit(weight, mask, top + r, column, pruned, packed)
-                value += w if keep else 0.0
-                whole += w
+                    _write_outputs(weight, mask, top + r, column, pruned, packed)
+                kept_score += w if keep else 0.0
+                total_score += w
                 count += keep
-            good = count == col_keep or (at_most and count < col_keep)
+            is_legal = count == col_keep or (at_most and count < col_keep)
             if at_most:
-                loss += _unused(v, count, col_keep)
+                loss += _unfilled_violation(v, count, col_keep)
             for r in range(c, rows, cols):
                 used = _row_used(mask, top + r, side * cols, cols)
-                good = good and (used == row_keep or (at_most and used < row_keep))
+                is_legal = is_legal and (used == row_keep or (at_most and used < row_keep))
                 if at_most:
-                    loss += _unused(row_duals[t, r], used, row_keep)
-        scored[here], wrong[here], summed[here], fine[here] = value, loss, whole, good
+                    loss += _unfilled_violation(row_duals[t, r], used, row_keep)
+        kept_sums[here], violations[here], total_sums[here], legal_flags[here] = kept_score, loss, total_score, is_legal
         cuda.syncthreads()
         if inside and c == 0:
             for other in range(here + 1, here + cols):
-                value, loss, whole = value + scored[other], loss + wrong[other], whole + summed[other]
-                good = good and fine[other]
-            objective[t], total[t], legal[t] = value, whole, good
+                kept_score, loss, total_score = (
+                    kept_score + kept_sums[other],
+                    loss + violations[other],
+                    total_score + total_sums[other],
+                )
+                is_legal = is_legal and legal_flags[other]
+            objective[t], total[t], legal[t] = kept_score, total_score, is_legal
             violation[t] = loss * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)

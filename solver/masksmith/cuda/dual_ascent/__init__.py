@@ -1,1 +1,1 @@
-"""Dual coordinate ascent on the device: the passes of `masksmith.kernels.dual_ascent`, number for number."""
+"""Dual coordinate ascent on CUDA devices; every number equals that of `masksmith.kernels.dual_ascent`."""

@@ -1,4 +1,4 @@
-"""Budgets that are only limits, for the tiles of a block: no price may be negative, and none left where places are."""
+"""At-most fill on the device: duals must be non-negative, and 0 on every row or column that is not full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masksmith.cuda.jit import device, narrow
 
 @device
 def count_used(x: Any, first: int, step: int, count: int) -> int:
-    """Count the kept entries of a line."""
+    """Return the number of kept entries (lowest bit set) of a line."""
     used = np.int32(0)
     for p in range(count):
         used += x[first + p * step] & np.int32(1)
@@ -19,19 +19,19 @@ def count_used(x: Any, first: int, step: int, count: int) -> int:
 
 
 @device
-def excuse(y: int, floor: int, used: int, keep: int) -> int:
-    """Count a column with a price (negated in `y`) as full: paths will fill it if it is not."""
+def mark_full(y: int, floor: int, used: int, keep: int) -> int:
+    """Return `keep` for a column whose dual (negated in `y`) is above its floor (paths fill it later), else `used`."""
     return keep if y != -floor else used
 
 
 @device
-def lower_outer(
+def lower_outer_dual(
     u: Any, y: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, lane: int, lanes: int,
     rows: int, cols: int, row_keep: int, col_keep: int,
 ) -> None:  # fmt: skip
-    """Keep a tile's prices at or above their floors, and at them where places stay empty; `outer` moves all floors.
+    """Clamp a tile's duals to at least their floors, and to exactly their floors on lines that are not full, in place.
 
-    Columns come negated in `y`.
+    `outer`, the dual of the outer node, shifts all floors. Column duals are negated in `y`.
     """
     low = outer[lane]
     for i in range(rows):
@@ -51,21 +51,21 @@ def lower_outer(
 
 
 @device
-def legal(price: float, used: int, keep: int) -> bool:
-    """Whether a price is not negative, and 0 where places stay empty."""
-    return not (price < 0.0 or (price > 0.0 and used < keep))
+def is_valid_dual(dual: float, used: int, keep: int) -> bool:
+    """Return whether a dual is non-negative, and 0 if its line is not full."""
+    return not (dual < 0.0 or (dual > 0.0 and used < keep))
 
 
 @device
-def shift_prices(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
-    """Move the lowest price of columns to 0; whether no price of a row is below that then."""
+def shift_duals(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
+    """Shift duals, in place, so that the smallest column dual is 0; return whether no row dual is negative then."""
     low = v[lane]
     for j in range(1, cols):
         low = min(low, v[j * lanes + lane])
-    fine = True
+    valid = True
     for i in range(rows):
         u[i * lanes + lane] += low
-        fine = fine and u[i * lanes + lane] >= 0.0
+        valid = valid and u[i * lanes + lane] >= 0.0
     for j in range(cols):
         v[j * lanes + lane] -= low
-    return fine
+    return valid

@@ -1,8 +1,7 @@
-"""One launch, one wave: sweeps for every tile that an order lists, in shared memory from first to last.
+"""Integer pass of dual coordinate ascent: all sweeps for the tiles listed in `order`, in shared memory, in one launch.
 
-The arithmetic is that of `kernels.dual_ascent.integer_pass`, number for number: the same integers, the same half-way
-thresholds, the same sweeps. Tiles that are not solved are handed to the next wave through an order of their own, so
-the host need not look.
+The arithmetic is that of `kernels.dual_ascent.integer_pass`: the same integers, thresholds and sweeps. Indices of
+unsolved tiles are written to a second list for the next pass, so the host need not synchronise in between.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from masksmith.cuda.elements import reader
 from masksmith.cuda.jit import cuda, device, kernel, narrow
 from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 
-from .descent import col_fits, descent, row_fits, row_peak, tile_peak
+from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
 from .shape import Shape
-from .thread_block import exponent_of, shift, start_price, unit_of
+from .thread_block import equalise_minima, exponent_of, quantise_dual, unit_of
 
 
 @cache
 def _row_loader(shape: Shape) -> Any:
-    """Make the function that writes one row of a tile as integers, and pads it."""
+    """Compile a function that writes one row of a tile, quantised to integers and padded, to shared memory."""
     read, single = reader(shape.element), np.float64 if shape.element == "float64" else np.float32
     rows, cols, row_size, col_size = shape.rows, shape.cols, shape.row_size, shape.col_size
     lanes, pitch = shape.lanes, shape.pitch
 
     def load(scores: Any, top: int, edge: int, exponent: int, x: Any, lane: int, line: int) -> None:
-        # In two steps: one power of two could be out of range where the product is not.
+        # In two steps: the power of two itself may be out of range even if the product is not.
         half, i = exponent // 2, top + line
         scale, rescale = single(math.ldexp(1.0, int(half))), single(math.ldexp(1.0, int(exponent - half)))
         for j in range(row_size if line < col_size else 0):
@@ -45,16 +44,21 @@ def _row_loader(shape: Shape) -> Any:
 
 
 @cache
-def wave(shape: Shape) -> Any:
-    """Make the kernel of a wave; launch it with blocks of `(lanes, lines)` threads, one for every `lanes` tiles."""
-    peak_of, load, descend = row_peak(shape.element), _row_loader(shape), descent(shape)
-    row_right, col_right = row_fits(shape), col_fits(shape)
+def compile_integer_pass(shape: Shape) -> Any:
+    """Compile the pass; launch it with one block of `(lanes, lines)` threads for every `lanes` tiles.
+
+    Arguments: `scores` [height, width]; `order`, of which `count[0]` tiles are solved; `mask`, `row_duals`, `col_duals`
+    as in `schedule.DeviceResults`, written; `unsolved`, `unsolved_count`: indices of unsolved tiles, appended;
+    `invalid[0]`: lowered to the flat index of the first invalid score.
+    """
+    peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
+    row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
     lanes, pitch, places, threads = shape.lanes, shape.pitch, shape.places * shape.lanes, shape.lanes * shape.lines
     rows, cols, at_most, int32, float64 = shape.rows, shape.cols, shape.at_most, cuda.types.int32, cuda.types.float64
 
     def run(
-        scores: Any, across: int, sweeps: int, warm: bool, limited: bool, order: Any, count: Any, later: Any,
-        left: Any, mask: Any, row_duals: Any, col_duals: Any, bad: Any,
+        scores: Any, across: int, sweeps: int, warm: bool, limited: bool, order: Any, count: Any, unsolved: Any,
+        unsolved_count: Any, mask: Any, row_duals: Any, col_duals: Any, invalid: Any,
     ) -> None:  # fmt: skip
         lane, line, first = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x * lanes
         if first >= count[0]:
@@ -68,7 +72,7 @@ def wave(shape: Shape) -> Any:
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
         top, edge = (t // across) * rows, (t % across) * cols
 
-        peaks[here] = peak_of(scores, top + line, edge, cols, bad) if line < rows else 0.0
+        peaks[here] = peak_of(scores, top + line, edge, cols, invalid) if line < rows else 0.0
         cuda.syncthreads()
         if line == 0:
             exponents[lane] = exponent_of(tile_peak(peaks, lane, lanes, rows))
@@ -77,14 +81,14 @@ def wave(shape: Shape) -> Any:
         unit, floor = unit_of(exponents[lane]), 0 if limited else NO_FLOOR
         load(scores, top, edge, exponents[lane], x, lane, line)
         u[here] = 0
-        v[here] = start_price(col_duals[t, line], unit, limited) if warm and line < cols else 0
+        v[here] = quantise_dual(col_duals[t, line], unit, limited) if warm and line < cols else 0
         cuda.syncthreads()
 
-        descend(x, u, v, floor, floor, sweeps, lane, line)
-        if not col_right(x, u, v, floor, lane, line) or (limited and not row_right(x, u, v, floor, lane, line)):
+        run_sweeps(x, u, v, floor, floor, sweeps, lane, line)
+        if not col_balanced(x, u, v, floor, lane, line) or (limited and not row_balanced(x, u, v, floor, lane, line)):
             solved[lane] = 0
         cuda.syncthreads()
-        if at_most and not limited and line == 0 and not shift(u, v, lane, lanes, rows, cols):
+        if at_most and not limited and line == 0 and not equalise_minima(u, v, lane, lanes, rows, cols):
             solved[lane] = 0
         cuda.syncthreads()
 
@@ -98,6 +102,6 @@ def wave(shape: Shape) -> Any:
         if line < cols:
             col_duals[t, line] = v[here] * unit
         if line == 0 and not solved[lane]:
-            later[cuda.atomic.add(left, 0, 1)] = t
+            unsolved[cuda.atomic.add(unsolved_count, 0, 1)] = t
 
     return kernel(run)

@@ -1,7 +1,7 @@
-"""Lines of a tile in shared memory: the two order statistics that bound a potential, in registers.
+"""The two order statistics of a line (row or column) that bound its dual, computed in registers.
 
-A tile's entry (i, j) stands at place `i * pitch + j`; a place holds one number for each tile of the block, so that
-neighbouring threads, which work on neighbouring tiles, read neighbouring words.
+Entry (i, j) of a tile has place `i * pitch + j` in shared memory; a place holds one number for each tile of the block,
+so that neighbouring threads, which work on neighbouring tiles, read neighbouring words.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from typing import Any
 from llvmlite import ir
 
 from masksmith.cuda.jit import SIMULATED, narrow
-from masksmith.kernels.dual_ascent.simd.vectors import middle_pair, sort
+from masksmith.kernels.dual_ascent.simd.vectors import median_pair, sort
 from masksmith.kernels.jit import COMPILED, intrinsic, types
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-def _rests(context: Any, builder: Any, signature: Any, args: Any, size: int) -> list[Any]:
-    """Load `x - prices` along a line."""
-    x, prices = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3))
+def _residuals(context: Any, builder: Any, signature: Any, args: Any, size: int) -> list[Any]:
+    """Load `x - duals` along a line."""
+    x, duals = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3))
     at, other = args[1], args[4]
     values = []
     for _ in range(size):
-        entry, price = builder.load(builder.gep(x, [at])), builder.load(builder.gep(prices, [other]))
-        values.append(builder.sub(entry, price))
+        entry, dual = builder.load(builder.gep(x, [at])), builder.load(builder.gep(duals, [other]))
+        values.append(builder.sub(entry, dual))
         at, other = builder.add(at, args[2]), builder.add(other, args[5])
     return values
 
 
 @intrinsic
 def _pair_in_registers(
-    typing: Any, x: Any, first: Any, step: Any, prices: Any, begin: Any, lanes: Any, size: Any, keep: Any
+    typing: Any, x: Any, first: Any, step: Any, duals: Any, begin: Any, lanes: Any, size: Any, keep: Any
 ) -> Any:  # fmt: skip
     signature = types.UniTuple(types.int32, 2)(  # type: ignore[no-untyped-call]
-        x, types.int64, types.int64, prices, types.int64, types.int64, size, keep
+        x, types.int64, types.int64, duals, types.int64, types.int64, size, keep
     )  # fmt: skip
     count, nth = size.literal_value, keep.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values = _rests(context, builder, signature, args, count)
+        values = _residuals(context, builder, signature, args, count)
         if 2 * nth == count:
-            pair = middle_pair(builder, values)
+            pair = median_pair(builder, values)
         else:
             ordered = sort(builder, values)
             pair = ordered[nth - 1], ordered[nth]
@@ -51,11 +51,11 @@ def _pair_in_registers(
 
 
 def _pair_plain(
-    x: Any, first: int, step: int, prices: Any, begin: int, lanes: int, size: int, keep: int
+    x: Any, first: int, step: int, duals: Any, begin: int, lanes: int, size: int, keep: int
 ) -> tuple[int, int]:  # fmt: skip
-    rests = sorted((narrow(x[first + p * step] - prices[begin + p * lanes]) for p in range(size)), reverse=True)
-    return rests[keep - 1], rests[keep]
+    residuals = sorted((narrow(x[first + p * step] - duals[begin + p * lanes]) for p in range(size)), reverse=True)
+    return residuals[keep - 1], residuals[keep]
 
 
 pair: Any = _pair_plain if SIMULATED or not COMPILED else _pair_in_registers
-"""The keep-th and the next largest of `x[first + p * step] - prices[begin + p * lanes]`, p below `size`."""
+"""The keep-th and the next largest of `x[first + p * step] - duals[begin + p * lanes]`, p below `size`."""

@@ -1,4 +1,4 @@
-"""The waves of a layer, queued one behind the other: none waits for the host, each finds its tiles on the device."""
+"""Queues all passes of dual coordinate ascent on the device; each reads its list of tiles there, without the host."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import Any
 import torch
 
 from masksmith.cuda.launcher import Launcher
-from masksmith.kernels.dual_ascent.tie_pass import noise_of
+from masksmith.kernels.dual_ascent.tie_pass import tie_noise
 from masksmith.patterns import TileSpec
-from masksmith.solvers.exact import LIMITED_TIE_WAVES, LIMITED_WAVES, TIE_WAVES, WARM_WAVES, WAVES, budget_of
+from masksmith.solvers.exact import AT_MOST_ROUNDS, AT_MOST_TIE_PASSES, ROUNDS, TIE_PASSES, WARM_ROUNDS, kernel_budget
 
-from .integer_pass import wave
+from .integer_pass import compile_integer_pass
 from .shape import TIE_BYTES, Shape, shape_of
-from .tie_pass import tie_wave
+from .tie_pass import compile_tie_pass
 
-NONE_BAD = 2**62
+NO_INDEX = 2**62
 FORCED_SWEEPS = 8
 
 
 @dataclass(frozen=True)
-class State:
-    """What kernels write.
+class DeviceResults:
+    """Results of the kernels, on the device.
 
     Attributes:
         mask: `[down * rows, across * cols]` uint8, padding included.
-        row_duals, col_duals: `[down * across, rows]` and `[.., cols]` float64.
-        ready: `[down * across]` uint8, 1 where mask and duals obey complementary slackness and rows are in order.
-        flags: Smallest flat index of a bad score, and smallest index of a tile without an allowed mask, or `NONE_BAD`.
+        row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64.
+        ready: `[down * across]` uint8, 1 if the tile's mask and duals satisfy complementary slackness and its rows
+            their budgets.
+        flags: `[2]`, smallest flat index of an invalid score, and smallest index of a tile without an allowed mask;
+            `NO_INDEX` if there is none.
     """
 
     mask: torch.Tensor
@@ -38,30 +40,30 @@ class State:
     flags: torch.Tensor
 
     @classmethod
-    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> State:
-        """Allocate; nothing solved, every price 0."""
+    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> DeviceResults:
+        """Allocate results with empty masks and zero duals."""
         tiles = down * across
         return cls(
             device.zeros(down * tile.rows, across * tile.cols, dtype=torch.uint8),
             device.zeros(tiles, tile.rows, dtype=torch.float64),
             device.zeros(tiles, tile.cols, dtype=torch.float64),
             device.zeros(tiles, dtype=torch.uint8),
-            device.zeros(2, fill=NONE_BAD),
+            device.zeros(2, fill=NO_INDEX),
         )
 
 
 @dataclass
-class Waves:
-    """A chain of waves over the tiles of a layer.
+class DualAscent:
+    """The sequence of passes over the tiles of a band.
 
     Attributes:
-        device: Where.
-        scores: The layer's matrix.
+        device: Launcher of the device.
+        scores: `[height, width]` matrix.
         element: Dtype that kernels read it as.
-        tile: Size and budgets.
-        across: Tiles side by side.
-        state: What they write.
-        begun: Tiles that ties left for paths to finish, as many as `begun_count` says.
+        tile: Size and budgets of a tile.
+        across: Tiles per tile row.
+        state: Results, written.
+        partial: Indices of tiles that are `ready` for the shortest-path stage; their number is `partial_count[0]`.
     """
 
     device: Launcher
@@ -69,62 +71,65 @@ class Waves:
     element: str
     tile: TileSpec
     across: int
-    state: State
+    state: DeviceResults
 
     def run(self, order: torch.Tensor, forced: torch.Tensor, warm: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queue all waves for the tiles of `order`; those of `forced` only get prices to start from.
+        """Queue all passes for the tiles in `order`; the tiles in `forced` only get initial duals.
 
         Returns:
-            `[3, tiles]`-like pair: an order with the tiles left over, and counts `[2]` of tiles left over and begun.
+            The list of unsolved tiles, as a prefix, and counts `[2]` of unsolved tiles and of `partial`.
         """
         tile, self._spare = self.tile, torch.empty_like(order)
         shape = shape_of(tile, self.element)
-        size, uneven = max(shape.row_size, shape.col_size), tile.rows * tile.row_keep != tile.cols * tile.col_keep
+        size, unequal_totals = (
+            max(shape.row_size, shape.col_size),
+            tile.rows * tile.row_keep != tile.cols * tile.col_keep,
+        )
         self._counts, self._order, self._step = self.device.zeros(32), order, 0
         self._counts[0] = len(order)
-        self.begun, self.begun_count = torch.empty_like(order), self._counts[31:]
+        self.partial, self.partial_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
-                self._price(shape, forced, warm, uneven)
-            waves = WARM_WAVES if warm else LIMITED_WAVES if tile.at_most else WAVES
-            limited = uneven
-            for count in waves[size]:
-                self._sweep(shape, count, warm, limited)
+                self._initialise_duals(shape, forced, warm, unequal_totals)
+            rounds_table = WARM_ROUNDS if warm else AT_MOST_ROUNDS if tile.at_most else ROUNDS
+            limited = unequal_totals
+            for count in rounds_table[size]:
+                self._run_pass(shape, count, warm, limited)
                 warm, limited = True, tile.at_most
-            self._break_ties(shape_of(tile, self.element, TIE_BYTES), size, uneven)
-        return self._order, torch.stack([self._counts[self._step], self.begun_count[0]])
+            self._run_tie_passes(shape_of(tile, self.element, TIE_BYTES), size, unequal_totals)
+        return self._order, torch.stack([self._counts[self._step], self.partial_count[0]])
 
-    def _price(self, shape: Shape, forced: torch.Tensor, warm: bool, limited: bool) -> None:
+    def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, limited: bool) -> None:
         count, rest = self.device.zeros(1, fill=len(forced)), self.device.zeros(1)
-        self._launch_sweep(shape, FORCED_SWEEPS, warm, limited, forced, count, torch.empty_like(forced), rest)
+        self._launch_pass(shape, FORCED_SWEEPS, warm, limited, forced, count, torch.empty_like(forced), rest)
 
-    def _sweep(self, shape: Shape, sweeps: int, warm: bool, limited: bool) -> None:
-        count, left = self._next()
-        self._launch_sweep(shape, sweeps, warm, limited, self._order, count, self._spare, left)
+    def _run_pass(self, shape: Shape, sweeps: int, warm: bool, limited: bool) -> None:
+        count, unsolved = self._next_counts()
+        self._launch_pass(shape, sweeps, warm, limited, self._order, count, self._spare, unsolved)
         self._order, self._spare = self._spare, self._order
 
-    def _launch_sweep(self, shape: Shape, sweeps: int, warm: bool, limited: bool, *chain: torch.Tensor) -> None:
+    def _launch_pass(self, shape: Shape, sweeps: int, warm: bool, limited: bool, *chain: torch.Tensor) -> None:
         state = self.state
         blocks, threads = -(-len(chain[0]) // shape.lanes), (shape.lanes, shape.lines)
         self.device.launch(
-            wave(shape), blocks, threads, self.scores, self.across, sweeps, warm, limited, *chain, state.mask,
-            state.row_duals, state.col_duals, state.flags,
+            compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, limited, *chain,
+            state.mask, state.row_duals, state.col_duals, state.flags,
         )  # fmt: skip
 
-    def _break_ties(self, shape: Shape, size: int, uneven: bool) -> None:
-        budget, state = budget_of(self.tile), self.state
+    def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
+        budget, state = kernel_budget(self.tile), self.state
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
-        for sweeps, rounds, zoom, bits, limited in (LIMITED_TIE_WAVES if self.tile.at_most else TIE_WAVES)[size]:
-            noise = torch.from_numpy(noise_of(budget, shape.row_size, bits)).to(self.device.at)
-            count, left = self._next()
+        for sweeps, rounds, zoom, bits, limited in (AT_MOST_TIE_PASSES if self.tile.at_most else TIE_PASSES)[size]:
+            noise = torch.from_numpy(tie_noise(budget, shape.row_size, bits)).to(self.device.at)
+            count, unsolved = self._next_counts()
             self.device.launch(
-                tie_wave(shape), blocks, threads, self.scores, self.across, sweeps, rounds, zoom, noise,
-                limited or uneven, self._order, count, self._spare, left, state.mask, state.row_duals, state.col_duals,
-                state.ready, self.begun, self.begun_count, state.flags,
+                compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, rounds, zoom, noise,
+                limited or unequal_totals, self._order, count, self._spare, unsolved, state.mask, state.row_duals,
+                state.col_duals, state.ready, self.partial, self.partial_count, state.flags,
             )  # fmt: skip
             self._order, self._spare = self._spare, self._order
 
-    def _next(self) -> tuple[Any, Any]:
+    def _next_counts(self) -> tuple[Any, Any]:
         step = self._step
         self._step += 1
         return self._counts[step : step + 1], self._counts[step + 1 : step + 2]

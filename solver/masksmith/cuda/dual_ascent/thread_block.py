@@ -1,4 +1,4 @@
-"""What threads of a block do to the lines and tiles in shared memory; every function is one thread's part."""
+"""Device functions on lines and tiles in shared memory; each call is executed by one thread."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from masksmith.cuda.jit import device, narrow
 from masksmith.kernels.dual_ascent.simd.lanes import COARSEST, FINEST, SCORE_BITS
 
 BOUND = 1 << 28
-"""Potentials beyond it could wrap around, as in `kernels.dual_ascent.simd.lanes`."""
+"""Largest magnitude of duals, as in `kernels.dual_ascent.simd.lanes`: beyond it 32-bit sums could wrap around."""
 ROUNDER = 1.5 * 2.0**52
-"""Doubles of this size are integers: adding and subtracting it rounds."""
+"""Doubles of this size have no fraction bits: adding and subtracting it rounds to an integer."""
 
 
 @device
-def middle(high: int, low: int, old: int, floor: int, relax: int) -> int:
-    """Give the potential half-way between two rests; with `relax` -1 instead of 0 it moves half as far again."""
+def threshold_update(high: int, low: int, old: int, floor: int, relax: int) -> int:
+    """Return the dual half-way between `low` and `high`, at least `floor`; over-relaxed by half if `relax` is -1."""
     centre = narrow(high + low + 1) >> 1
     drift = narrow(centre - old) >> 1
     return max(narrow(centre + (drift & relax)), floor)
 
 
 @device
-def fits(
-    x: Any, first: int, step: int, prices: Any, lane: int, lanes: int, size: int, own: int, floor: int, keep: int
+def is_balanced(
+    x: Any, first: int, step: int, duals: Any, lane: int, lanes: int, size: int, own: int, floor: int, keep: int
 ) -> bool:  # fmt: skip
-    """Whether a line keeps `keep` entries, or fewer where its potential is at its floor; no potential out of bounds."""
+    """Return whether a line keeps `keep` entries, or fewer if its dual is at its floor, and its dual is within bounds.
+
+    An entry is kept if `x - duals >= own`.
+    """
     total = 0
     for p in range(size):
-        total += narrow(x[first + p * step] - prices[p * lanes + lane]) >= own
-    right = total == keep or (total < keep and own == floor)
-    return right and own < BOUND and own > -BOUND
+        total += narrow(x[first + p * step] - duals[p * lanes + lane]) >= own
+    balanced = total == keep or (total < keep and own == floor)
+    return balanced and own < BOUND and own > -BOUND
 
 
 @device
 def exponent_of(peak: float) -> int:
-    """Choose the power of two that brings a tile's largest score just below 2^27."""
+    """Return the exponent e, at most `FINEST`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
     if peak > 0.0:
         return min(SCORE_BITS - math.frexp(peak)[1], FINEST)
     return 0
@@ -46,15 +49,15 @@ def exponent_of(peak: float) -> int:
 
 @device
 def unit_of(exponent: int) -> float:
-    """Give what one step of a potential is worth; 0 where float64 could not hold it."""
+    """Return `2^-exponent`, the unit of quantised duals; 0 if float64 cannot represent the duals."""
     return math.ldexp(1.0, -int(exponent)) if exponent > COARSEST else 0.0
 
 
 @device
-def shift(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
-    """Move the lowest price of rows and of columns to the same height; whether that is not below 0.
+def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
+    """Shift duals, in place, so that rows and columns have the same minimum; return whether it is not negative.
 
-    Exact counts whose prices can all be made non-negative are the best under budgets that are only limits, too.
+    A mask that fills every budget and has non-negative duals is optimal under at-most budgets, too.
     """
     low_u, low_v = u[lane], v[lane]
     for i in range(1, rows):
@@ -71,13 +74,13 @@ def shift(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
 
 @device
 def nearest(value: float) -> float:
-    """Round to the nearest integer, ties to even, as CPUs do."""
+    """Round to the nearest integer, ties to even, like `numpy.rint`."""
     return (value + ROUNDER) - ROUNDER if abs(value) < 2.0**51 else value
 
 
 @device
-def start_price(dual: float, unit: float, limited: bool) -> int:
-    """Round a dual to the unit of its tile."""
+def quantise_dual(dual: float, unit: float, limited: bool) -> int:
+    """Return `round(dual / unit)`, clipped to within `BOUND / 2`, and to 0 or more if `limited`."""
     low = 0.0 if limited else -float(BOUND // 2)
-    price = nearest(dual / unit) if unit > 0.0 else 0.0
-    return np.int32(min(max(price, low), float(BOUND // 2)))
+    rounded = nearest(dual / unit) if unit > 0.0 else 0.0
+    return np.int32(min(max(rounded, low), float(BOUND // 2)))

@@ -1,10 +1,10 @@
-"""One launch, one wave for tiles with ties, number for number as `kernels.dual_ascent.tie_pass` does it.
+"""Tie pass of dual coordinate ascent in one launch; the arithmetic is that of `kernels.dual_ascent.tie_pass`.
 
-What the sweeps left, `w - u - v`, is taken under a finer unit; noise that depends on the place only tells equal entries
-apart; sweeps settle the noisy tile; then the noise is dropped and potentials are lowered until none has to move.
+Residual scores `w - u - v` are expressed in a finer unit; noise breaks ties; sweeps solve the perturbed tile; then the
+noise is removed and duals are lowered until none changes (Bellman-Ford).
 
-An entry's word holds its noisy residue during sweeps, and afterwards its bound on potentials, which is even, with the
-lowest bit set where it is kept.
+In shared memory, an entry's word holds its perturbed residual score during sweeps. Afterwards it holds the entry's
+bound on duals, which is even, with the lowest bit set if the entry is kept.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 
 from masksmith.cuda.elements import reader
 from masksmith.cuda.jit import cuda, device, kernel, narrow
-from masksmith.kernels.dual_ascent.fine_units import CLIP, FAR
+from masksmith.kernels.dual_ascent.fine_units import CLIP, UNBOUNDED
 from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 from masksmith.kernels.dual_ascent.simd.lanes import SCORE_BITS
 
-from .at_most import count_used, excuse, legal, lower_outer, shift_prices
-from .descent import col_fits, descent, row_fits, row_peak, tile_peak
+from .at_most import count_used, is_valid_dual, lower_outer_dual, mark_full, shift_duals
+from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
 from .shape import Shape
 from .thread_block import nearest
 
@@ -40,21 +40,22 @@ def _fine_unit(exponent: int) -> float:
 
 
 @device
-def _even_price(dual: float, unit: float) -> float:
-    """Round to even multiples of the unit: every price can then move by even steps and end at exactly 0."""
+def _round_to_even(dual: float, unit: float) -> float:
+    """Round to even multiples of the unit, so that every dual can reach exactly 0 in even steps."""
     return 2.0 * unit * nearest(0.5 * dual / unit) if unit > 0.0 else 0.0
 
 
 @device
-def _floor_of(price: float, unit: float, limited: bool) -> int:
+def _floor_of(dual: float, unit: float, limited: bool) -> int:
+    """Return the smallest allowed step of a dual, in units: the step to 0 if `limited`."""
     if limited and unit > 0.0:
-        return np.int32(max(-price / unit, float(-(1 << 28))))
+        return np.int32(max(-dual / unit, float(-(1 << 28))))
     return np.int32(NO_FLOOR)
 
 
 @device
-def _residue(w: float, u: float, v: float, factor: float) -> int:
-    """Give twice `(w - v - u) * factor`, rounded down to even integers, and up to odd ones what was none."""
+def _residual_score(w: float, u: float, v: float, factor: float) -> int:
+    """Return `2 x` for `x = (w - v - u) * factor` if x is an integer, else the odd integer `2 floor(x) + 1`."""
     rest = min(max(((w - v) - u) * factor, -CLIP), CLIP)
     whole = np.int32(rest)
     below, odd = np.int32(rest < whole), np.int32(rest != whole)
@@ -63,7 +64,7 @@ def _residue(w: float, u: float, v: float, factor: float) -> int:
 
 @device
 def _bound_of(score: int, kept: bool) -> int:
-    """Encode what an entry asks of potentials: `u <= bound - v` where kept, `-v <= bound + u` where dropped."""
+    """Encode an entry's bound on duals: `u <= bound - v` if kept, `-v <= bound + u` if dropped."""
     if kept:
         return narrow((score & EVEN) | 1)
     return narrow(-(narrow(score + 1) & EVEN))
@@ -73,10 +74,10 @@ def _bound_of(score: int, kept: bool) -> int:
 def _lowered(
     x: Any, first: int, step: int, others: Any, lane: int, lanes: int, count: int, own: int, kept: int
 ) -> int:  # fmt: skip
-    """Lower a line's potential to what its kept (1) or dropped (0) entries allow."""
+    """Return a line's dual `own`, lowered to the bounds of its entries with this value of `kept`."""
     for p in range(count):
         word = x[first + p * step]
-        bound = word & EVEN if word & np.int32(1) == kept else np.int32(FAR)
+        bound = word & EVEN if word & np.int32(1) == kept else np.int32(UNBOUNDED)
         own = min(own, narrow(bound + others[p * lanes + lane]))
     return own
 
@@ -91,7 +92,7 @@ def _proves(w: float, u: float, v: float, kept: int) -> bool:
 
 @cache
 def _row_loader(shape: Shape) -> Any:
-    """Make the function that writes the noisy residues of one row of a tile, and pads it."""
+    """Compile a function that writes the perturbed residual scores of one row of a tile, padded."""
     read, rows, cols, lanes, pitch = reader(shape.element), shape.rows, shape.cols, shape.lanes, shape.pitch
     row_size, col_size = shape.row_size, shape.col_size
 
@@ -104,7 +105,7 @@ def _row_loader(shape: Shape) -> Any:
             if line < rows and j < cols:
                 inside = i < scores.shape[0] and edge + j < scores.shape[1]
                 w = float(read(scores, i, edge + j)) if inside else 0.0
-                rest = _residue(w, u[line * lanes + lane], v[j * lanes + lane], factor)
+                rest = _residual_score(w, u[line * lanes + lane], v[j * lanes + lane], factor)
                 value = narrow(rest + noise[line * row_size + j])
             x[(line * pitch + j) * lanes + lane] = value
 
@@ -112,26 +113,26 @@ def _row_loader(shape: Shape) -> Any:
 
 
 @cache
-def _splitter(shape: Shape) -> Any:
-    """Make the function that settles a row's mask, and turns its residues, without their noise, into bounds."""
+def _compile_bounds(shape: Shape) -> Any:
+    """Compile a function that fixes a row's mask, and replaces its residual scores by bounds, without the noise."""
     rows, cols, lanes, pitch, row_size = shape.rows, shape.cols, shape.lanes, shape.pitch, shape.row_size
 
-    def split(x: Any, u: Any, v: Any, noise: Any, lane: int, line: int) -> None:
+    def write_bounds(x: Any, u: Any, v: Any, noise: Any, lane: int, line: int) -> None:
         for j in range(cols if line < rows else 0):
             at = (line * pitch + j) * lanes + lane
             kept = narrow(x[at] - v[j * lanes + lane]) >= u[line * lanes + lane]
             x[at] = _bound_of(narrow(x[at] - noise[line * row_size + j]), kept)
 
-    return device(split)
+    return device(write_bounds)
 
 
 @cache
-def _settler(shape: Shape) -> Any:
-    """Make the rounds that lower potentials until none of the block has to move; they tell if this tile's still do."""
+def _compile_lowering(shape: Shape) -> Any:
+    """Compile a function that lowers duals until none of the block changes; it returns whether this tile's still do."""
     rows, cols, lanes, row_keep, col_keep = shape.rows, shape.cols, shape.lanes, shape.row_keep, shape.col_keep
     step = shape.pitch * shape.lanes
 
-    def settle(
+    def lower_duals(
         x: Any, u: Any, v: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, rounds: int,
         limited: bool, lane: int, line: int,
     ) -> bool:  # fmt: skip
@@ -146,7 +147,7 @@ def _settler(shape: Shape) -> Any:
             cuda.syncthreads()
             if limited:
                 if line == 0:
-                    lower_outer(
+                    lower_outer_dual(
                         u, v, outer, row_floor, col_floor, row_used, col_used, lane, lanes, rows, cols, row_keep,
                         col_keep,
                     )  # fmt: skip
@@ -156,43 +157,47 @@ def _settler(shape: Shape) -> Any:
                 break
         return moved != 0
 
-    return device(settle)
+    return device(lower_duals)
 
 
 @cache
-def _row_prover(shape: Shape) -> Any:
-    """Make the function that writes a row of the mask, and tells whether prices prove it."""
+def _compile_row_proof(shape: Shape) -> Any:
+    """Compile a function that writes a row of the mask, and returns whether the duals prove it."""
     read, rows, cols, lanes, pitch = reader(shape.element), shape.rows, shape.cols, shape.lanes, shape.pitch
 
     def prove(
         scores: Any, top: int, edge: int, x: Any, u: Any, v: Any, mask: Any, write: bool, lane: int, line: int
     ) -> bool:  # fmt: skip
-        right, i = True, top + line
+        proved, i = True, top + line
         for j in range(cols if line < rows else 0):
             inside = i < scores.shape[0] and edge + j < scores.shape[1]
             w = float(read(scores, i, edge + j)) if inside else 0.0
             kept = x[(line * pitch + j) * lanes + lane] & np.int32(1)
-            right = right and _proves(w, u[line * lanes + lane], v[j * lanes + lane], kept)
+            proved = proved and _proves(w, u[line * lanes + lane], v[j * lanes + lane], kept)
             if write:
                 mask[i, edge + j] = kept
-        return right
+        return proved
 
     return device(prove)
 
 
 @cache
-def tie_wave(shape: Shape) -> Any:
-    """Make the kernel of such a wave; blocks as in `integer_pass.wave`."""
-    peak_of, load, descend, split = row_peak(shape.element), _row_loader(shape), descent(shape), _splitter(shape)
-    row_right, col_right, settle, prove = row_fits(shape), col_fits(shape), _settler(shape), _row_prover(shape)
+def compile_tie_pass(shape: Shape) -> Any:
+    """Compile the pass; blocks and shared arguments as in `integer_pass.compile_integer_pass`.
+
+    `partial`, `partial_count`: indices of tiles that are `ready` for the shortest-path stage, appended.
+    """
+    peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
+    row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
+    write_bounds, lower_duals, prove = _compile_bounds(shape), _compile_lowering(shape), _compile_row_proof(shape)
     lanes, pitch, places, threads = shape.lanes, shape.pitch, shape.places * shape.lanes, shape.lanes * shape.lines
     rows, cols, row_keep, col_keep, at_most = shape.rows, shape.cols, shape.row_keep, shape.col_keep, shape.at_most
     int32, float64 = cuda.types.int32, cuda.types.float64
 
     def run(
         scores: Any, across: int, sweeps: int, rounds: int, zoom: int, noise: Any, limited: bool, order: Any,
-        count: Any, later: Any, left: Any, mask: Any, row_duals: Any, col_duals: Any, ready: Any, begun: Any,
-        begun_count: Any, bad: Any,
+        count: Any, unsolved: Any, unsolved_count: Any, mask: Any, row_duals: Any, col_duals: Any, ready: Any,
+        partial: Any, partial_count: Any, invalid: Any,
     ) -> None:  # fmt: skip
         lane, line, first = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x * lanes
         if first >= count[0]:
@@ -204,39 +209,39 @@ def tie_wave(shape: Shape) -> Any:
         col_floor = cuda.shared.array(threads, int32)
         row_used = cuda.shared.array(threads, int32)
         col_used = cuda.shared.array(threads, int32)
-        row_price = cuda.shared.array(threads, float64)
-        col_price = cuda.shared.array(threads, float64)
-        fitting = cuda.shared.array(lanes, int32)
-        sound = cuda.shared.array(lanes, int32)
+        row_dual = cuda.shared.array(threads, float64)
+        col_dual = cuda.shared.array(threads, float64)
+        balanced = cuda.shared.array(lanes, int32)
+        proved = cuda.shared.array(lanes, int32)
         exponents = cuda.shared.array(lanes, int32)
         outer = cuda.shared.array(lanes, int32)
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
         top, edge = (t // across) * rows, (t % across) * cols
 
-        row_price[here] = peak_of(scores, top + line, edge, cols, bad) if line < rows else 0.0
+        row_dual[here] = peak_of(scores, top + line, edge, cols, invalid) if line < rows else 0.0
         cuda.syncthreads()
         if line == 0:
-            exponents[lane] = _exponent(tile_peak(row_price, lane, lanes, rows), zoom)
-            fitting[lane] = sound[lane] = 1
+            exponents[lane] = _exponent(tile_peak(row_dual, lane, lanes, rows), zoom)
+            balanced[lane] = proved[lane] = 1
             outer[lane] = 0
         cuda.syncthreads()
         unit, factor = _fine_unit(exponents[lane]), 0.5 * math.ldexp(1.0, int(exponents[lane]))
         u[here] = v[here] = 0
-        row_price[here] = _even_price(row_duals[t, line], unit) if line < rows else 0.0
-        col_price[here] = _even_price(col_duals[t, line], unit) if line < cols else 0.0
-        row_floor[here] = _floor_of(row_price[here], unit, limited)
-        col_floor[here] = _floor_of(col_price[here], unit, limited)
+        row_dual[here] = _round_to_even(row_duals[t, line], unit) if line < rows else 0.0
+        col_dual[here] = _round_to_even(col_duals[t, line], unit) if line < cols else 0.0
+        row_floor[here] = _floor_of(row_dual[here], unit, limited)
+        col_floor[here] = _floor_of(col_dual[here], unit, limited)
         cuda.syncthreads()
-        load(scores, top, edge, factor, row_price, col_price, noise, x, lane, line)
+        load(scores, top, edge, factor, row_dual, col_dual, noise, x, lane, line)
         cuda.syncthreads()
 
-        descend(x, u, v, row_floor[here], col_floor[here], sweeps, lane, line)
-        if not col_right(x, u, v, col_floor[here], lane, line):
-            fitting[lane] = 0
-        if not row_right(x, u, v, row_floor[here], lane, line):
-            sound[lane] = 0
+        run_sweeps(x, u, v, row_floor[here], col_floor[here], sweeps, lane, line)
+        if not col_balanced(x, u, v, col_floor[here], lane, line):
+            balanced[lane] = 0
+        if not row_balanced(x, u, v, row_floor[here], lane, line):
+            proved[lane] = 0
         cuda.syncthreads()
-        split(x, u, v, noise, lane, line)
+        write_bounds(x, u, v, noise, lane, line)
         cuda.syncthreads()
         u[here] &= EVEN
         v[here] = narrow(-(v[here] & EVEN))
@@ -244,38 +249,38 @@ def tie_wave(shape: Shape) -> Any:
             row_used[here] = count_used(x, line * pitch * lanes + lane, lanes, cols)
         if limited and line < cols:
             used = count_used(x, here, pitch * lanes, rows)
-            col_used[here] = excuse(v[here], col_floor[here], used, col_keep)
+            col_used[here] = mark_full(v[here], col_floor[here], used, col_keep)
         cuda.syncthreads()
 
-        # A block goes on until all of its tiles have settled; those that have do not move any more.
-        if settle(x, u, v, outer, row_floor, col_floor, row_used, col_used, rounds, limited, lane, line):
-            sound[lane] = 0
+        # A block iterates until all of its tiles have converged; duals of converged tiles do not change any more.
+        if lower_duals(x, u, v, outer, row_floor, col_floor, row_used, col_used, rounds, limited, lane, line):
+            proved[lane] = 0
         if line < rows:
-            row_price[here] += (float(u[here]) - float(outer[lane])) * unit
+            row_dual[here] += (float(u[here]) - float(outer[lane])) * unit
         if line < cols:
-            col_price[here] -= (float(v[here]) - float(outer[lane])) * unit
+            col_dual[here] -= (float(v[here]) - float(outer[lane])) * unit
         cuda.syncthreads()
-        if not prove(scores, top, edge, x, row_price, col_price, mask, first + lane < count[0], lane, line):
-            sound[lane] = 0
-        if limited and line < rows and not legal(row_price[here], row_used[here], row_keep):
-            sound[lane] = 0
-        if limited and line < cols and not legal(col_price[here], col_used[here], col_keep):
-            sound[lane] = 0
+        if not prove(scores, top, edge, x, row_dual, col_dual, mask, first + lane < count[0], lane, line):
+            proved[lane] = 0
+        if limited and line < rows and not is_valid_dual(row_dual[here], row_used[here], row_keep):
+            proved[lane] = 0
+        if limited and line < cols and not is_valid_dual(col_dual[here], col_used[here], col_keep):
+            proved[lane] = 0
         cuda.syncthreads()
-        if at_most and not limited and line == 0 and not shift_prices(row_price, col_price, lane, lanes, rows, cols):
-            sound[lane] = 0
+        if at_most and not limited and line == 0 and not shift_duals(row_dual, col_dual, lane, lanes, rows, cols):
+            proved[lane] = 0
         cuda.syncthreads()
 
         if first + lane >= count[0]:
             return
-        if sound[lane] and line < rows:
-            row_duals[t, line] = row_price[here]
-        if sound[lane] and line < cols:
-            col_duals[t, line] = col_price[here]
-        if line == 0 and not sound[lane]:
-            later[cuda.atomic.add(left, 0, 1)] = t
-        if line == 0 and sound[lane] and not fitting[lane]:
+        if proved[lane] and line < rows:
+            row_duals[t, line] = row_dual[here]
+        if proved[lane] and line < cols:
+            col_duals[t, line] = col_dual[here]
+        if line == 0 and not proved[lane]:
+            unsolved[cuda.atomic.add(unsolved_count, 0, 1)] = t
+        if line == 0 and proved[lane] and not balanced[lane]:
             ready[t] = 1
-            begun[cuda.atomic.add(begun_count, 0, 1)] = t
+            partial[cuda.atomic.add(partial_count, 0, 1)] = t
 
     return kernel(run)

@@ -1,1 +1,1 @@
-"""Shortest paths on the device, from the source that the CPU uses."""
+"""Shortest augmenting paths on CUDA devices, compiled from the CPU kernels."""

@@ -1,7 +1,7 @@
-"""One launch for what no wave settled: the CPU's own shortest paths and polish on the device, a thread a tile.
+"""Solves the tiles that dual ascent left unsolved with the CPU's shortest-path kernels, one thread per tile.
 
-Such tiles are few (forced entries, orders of magnitude in one tile), so that the same code, and with it the same choice
-among equal optima, is worth more here than a layout that suits a device.
+Such tiles are few (forced entries, scores of very different magnitude), so using the same code, which makes the same
+choice among equal optima, matters more than a memory layout that suits the device.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from masksmith.cuda.elements import reader
 from masksmith.cuda.jit import cuda, device, kernel
-from masksmith.kernels.shortest_paths.augmentation import mend
+from masksmith.kernels.shortest_paths.augmentation import balance_columns
 from masksmith.kernels.shortest_paths.complementary_slackness import is_proved
-from masksmith.kernels.shortest_paths.initial_mask import fix_forced, open_tile, price_wide
+from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_wide_duals, open_tile
 from masksmith.kernels.shortest_paths.negative_cycles import polish
 from masksmith.kernels.tile import Budget, Search, Tile
 
@@ -22,7 +22,7 @@ HUGE, SHRINK, LARGEST = 2.0**1000, 2.0**-64, 1.7976931348623157e308
 
 
 def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
-    """Count the doubles, integers and bytes that one thread works with."""
+    """Return the numbers of doubles, integers and bytes in the work arrays of one thread."""
     rows, cols, width = budget.rows, budget.cols, budget.width
     size, tall, wide = rows * cols, (rows + 7) // 8 * 8, (width + 7) // 8 * 8
     doubles = 2 * size + rows + cols + rows * wide + width * tall + tall + wide + rows + width
@@ -31,21 +31,22 @@ def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
 
 @device
 def _tile_in(doubles: Any, flags: Any, rows: int, cols: int) -> Tile:
-    size, prices = rows * cols, doubles[2 * rows * cols :]
+    size, duals = rows * cols, doubles[2 * rows * cols :]
     return Tile(
         doubles[:size], doubles[size : 2 * size], flags[:size], flags[size : 2 * size], flags[2 * size : 3 * size],
-        flags[3 * size : 4 * size], prices[:rows], prices[rows : rows + cols],
+        flags[3 * size : 4 * size], duals[:rows], duals[rows : rows + cols],
     )  # fmt: skip
 
 
 @device
 def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) -> Search:
     tall, wide = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
-    give, row_d = rows * wide, rows * wide + width * tall
+    drop_cost, row_d = rows * wide, rows * wide + width * tall
     col_d, row_seen = row_d + tall, row_d + tall + wide
     col_seen = row_seen + rows
     return Search(
-        doubles[:give], doubles[give:row_d], doubles[row_d:col_d], doubles[col_d:row_seen], doubles[row_seen:col_seen],
+        doubles[:drop_cost], doubles[drop_cost:row_d], doubles[row_d:col_d], doubles[col_d:row_seen],
+        doubles[row_seen:col_seen],
         doubles[col_seen : col_seen + width], numbers[:tall], numbers[tall : tall + wide],
         numbers[tall + wide : tall + wide + width], numbers[tall + wide + width : tall + wide + 2 * width],
         flags[:rows],
@@ -53,15 +54,15 @@ def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) ->
 
 
 @device
-def _settle(tile: Tile, budget: Budget, search: Search, bound: bool, codes: Any, ready: bool) -> int:
-    """Solve the tile; 0 if it has no allowed mask."""
-    if bound and not fix_forced(tile, budget, codes):
+def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, codes: Any, ready: bool) -> int:
+    """Solve the tile; return 0 if it has no allowed mask, else 1."""
+    if has_forced and not fix_forced(tile, budget, codes):
         return 0
     if not ready:
-        price_wide(tile, budget, search)
+        initialise_wide_duals(tile, budget, search)
         if not open_tile(tile, budget, search):
             return 0
-    if not mend(tile, budget, search):
+    if not balance_columns(tile, budget, search):
         return 0
     if not is_proved(tile, budget):
         polish(tile, budget, search)
@@ -70,13 +71,13 @@ def _settle(tile: Tile, budget: Budget, search: Search, bound: bool, codes: Any,
 
 @device
 def _mirror(tile: Tile, budget: Budget) -> float:
-    """Fill the transposed copies; give the power of two that keeps sums of scores in range."""
+    """Fill the transposed copies; scale the scores so that sums cannot overflow; return the scale, a power of two."""
     largest = 0.0
     for i in range(budget.rows):
         for j in range(budget.cols):
-            at, turned = i * budget.cols + j, j * budget.rows + i
-            tile.w_t[turned], tile.kept_t[turned] = tile.w[at], tile.kept[at]
-            tile.free[at] = tile.free_t[turned] = 1
+            at, transposed = i * budget.cols + j, j * budget.rows + i
+            tile.w_t[transposed], tile.kept_t[transposed] = tile.w[at], tile.kept[at]
+            tile.free[at] = tile.free_t[transposed] = 1
             largest = max(largest, tile.w[at])
     if largest < HUGE:
         return 1.0
@@ -88,22 +89,26 @@ def _mirror(tile: Tile, budget: Budget) -> float:
 
 @device
 def _clear(search: Search) -> None:
-    """Let no edge lead to what pads vectors."""
-    for at in range(len(search.take)):
-        search.take[at] = math.inf
-    for at in range(len(search.give)):
-        search.give[at] = math.inf
+    """Set all edge costs, padding included, to infinity."""
+    for at in range(len(search.add_cost)):
+        search.add_cost[at] = math.inf
+    for at in range(len(search.drop_cost)):
+        search.drop_cost[at] = math.inf
 
 
 @cache
-def path_kernel(element: str) -> Any:
-    """Make the kernel, one for all tile sizes; every thread takes its share of the order, in scratch of its own."""
+def compile_path_kernel(element: str) -> Any:
+    """Compile the kernel, one for all tile sizes; thread k solves every `gridsize`-th tile of `order` from the k-th on.
+
+    `doubles`, `numbers` and `flags` are work arrays `[threads, scratch_sizes(...)]`. Other arguments as for the passes;
+    `infeasible[0]` is lowered to the index of the first tile without an allowed mask.
+    """
     read = reader(element)
 
     def run(
         scores: Any, across: int, rows: int, cols: int, row_keep: int, col_keep: int, at_most: bool, forced: Any,
         order: Any, ready: Any, mask: Any, row_duals: Any, col_duals: Any, doubles: Any, numbers: Any, flags: Any,
-        impossible: Any,
+        infeasible: Any,
     ) -> None:  # fmt: skip
         thread, size = cuda.grid(1), rows * cols
         budget = Budget(rows, cols, row_keep, col_keep, at_most, cols + (1 if at_most else 0))
@@ -125,8 +130,8 @@ def path_kernel(element: str) -> Any:
             for j in range(cols):
                 tile.v[j] = max(low, col_duals[t, j] * scale)
             _clear(search)
-            if not _settle(tile, budget, search, forced.size > 0, codes, ready[t] != 0):
-                cuda.atomic.min(impossible, 0, t)
+            if not _solve_tile(tile, budget, search, forced.size > 0, codes, ready[t] != 0):
+                cuda.atomic.min(infeasible, 0, t)
                 continue
             for at in range(size):
                 mask[top + at // cols, edge + at % cols] = tile.kept[at]

@@ -1,1 +1,1 @@
-"""The checkers: objective and bound of masks from duals alone; they share no code with any solver."""
+"""Certificate kernels: objective and upper bound of a mask from its duals; they share no code with any solver."""

@@ -1,14 +1,15 @@
-"""The checker: proves masks from duals alone, sharing no code with any solver.
+"""Certificate of tiles: proves masks from their duals alone and shares no code with any solver.
 
 For a mask S that meets the budgets exactly, any duals u, v give
 
     sum(S * w) <= optimum <= sum(S * w) + violation,
     violation = sum over dropped entries of max(0, w - u - v) + sum over kept entries of max(0, u + v - w),
 
-forced entries apart, which cannot change. Where budgets are upper limits, u and v must not be negative and unused
-places add their price. The sign of every term is exact, the sum is rounded up: a violation of 0.0 is a proof.
+where forced entries are left out, since they cannot change. Under at-most budgets, negative u and v count as 0, and
+each row or column adds its dual times its unfilled budget. The sign of every term is exact and the sum is rounded up:
+a violation of 0.0 is a proof of optimality.
 
-`tiles_simd` passes over all tiles first and settles those with nothing to add up; this settles any.
+`tiles_simd` checks all tiles first and certifies those with zero violation; this module handles the others.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ EPSILON = 2.0**-52
 
 
 @inline
-def _at_least(price: float, floor: float) -> float:
-    return floor if price < floor else price
+def _at_least(row_dual: float, floor: float) -> float:
+    return floor if row_dual < floor else row_dual
 
 
 @inline
-def _loss(w: float, u: float, v: float, keep: bool) -> float:
-    """How far an entry is on the wrong side of u + v: exactly 0.0 when it is not, else rounded away from 0."""
+def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
+    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0."""
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)
@@ -45,8 +46,8 @@ def _loss(w: float, u: float, v: float, keep: bool) -> float:
 
 
 @inline
-def _add_up(sums: Duals) -> float:
-    """Add neighbours in pairs, as lanes do; the length is a power of two."""
+def _sum_pairwise(sums: Duals) -> float:
+    """Sum pairwise, in the order of `tiles_simd`; overwrites `sums`, whose length is a power of two."""
     size = len(sums)
     while size > 1:
         size //= 2
@@ -56,27 +57,27 @@ def _add_up(sums: Duals) -> float:
 
 
 @inline
-def _weigh(
+def _sum_entries(
     scores: Matrix, mask: Bools, forced: Forced, u: Duals, v: Duals, floor: float, top: int, left: int, sums: Duals
 ) -> tuple[float, float]:
-    """Give what a tile keeps, and the losses of its free entries."""
-    wrong = 0.0
+    """Return the kept score of a tile, and the sum of the violations of its free entries; `sums` is a work array."""
+    entries_violation = 0.0
     sums[:] = 0.0
     for r in range(len(u)):
-        price = _at_least(u[r], floor)
+        row_dual = _at_least(u[r], floor)
         for c in range(len(v)):
             w, keep = np.float64(scores[top + r, left + c]), mask[top + r, left + c]
             sums[c] += w if keep else 0.0
             if not (forced.size and forced[top + r, left + c] != 0):
-                wrong += _loss(w, price, _at_least(v[c], floor), keep)
-    return _add_up(sums), wrong
+                entries_violation += _entry_violation(w, row_dual, _at_least(v[c], floor), keep)
+    return _sum_pairwise(sums), entries_violation
 
 
 @inline
-def _account(
+def _check_budgets(
     mask: Bools, u: Duals, v: Duals, row_keep: int, col_keep: int, at_most: bool, floor: float, top: int, left: int
 ) -> tuple[bool, float]:
-    """Count a tile's rows and columns: whether the budgets hold, and the price of unused places."""
+    """Return whether the budgets of a tile hold, and the sum of dual times unfilled budget over rows and columns."""
     legal, unused = True, 0.0
     for r in range(len(u)):
         used = 0
@@ -102,17 +103,17 @@ def certify(
 
     Args:
         scores: `[down * rows, across * cols]`.
-        mask: Likewise, True = kept.
-        forced: Likewise, non-zero where an entry was not free; `[0, 0]` when all were.
+        mask: As scores, True = kept.
+        forced: As scores, non-zero where an entry is forced; `[0, 0]` if none is.
         row_duals: `[down, across, rows]`.
         col_duals: `[down, across, cols]`.
         row_keep: Budget of each row.
         col_keep: Budget of each column.
         at_most: Whether budgets are upper limits.
-        tiles: Which, as `tile row * across + tile column`.
-        objective: Out, `[down, across]`: score kept.
-        violation: Out, `[down, across]`: objective + violation bounds every allowed mask.
-        legal: Out, `[down, across]`: whether the budgets hold.
+        tiles: Indices of the tiles to certify, `tile row * across + tile column`.
+        objective: `[down, across]`, written: score kept.
+        violation: `[down, across]`, written: objective + violation is an upper bound on every allowed mask.
+        legal: `[down, across]`, written: whether the budgets hold.
     """
     rows, cols, across = row_duals.shape[2], col_duals.shape[2], row_duals.shape[1]
     padded = 1
@@ -122,7 +123,7 @@ def certify(
     for at in tiles:
         i, t = at // across, at % across
         u, v = row_duals[i, t], col_duals[i, t]
-        gain, wrong = _weigh(scores, mask, forced, u, v, floor, i * rows, t * cols, sums)
-        allowed, unused = _account(mask, u, v, row_keep, col_keep, at_most, floor, i * rows, t * cols)
-        objective[i, t], legal[i, t] = gain, allowed
-        violation[i, t] = (wrong + unused) * (1.0 + EPSILON * (rows * cols + 16))
+        kept_score, entries_violation = _sum_entries(scores, mask, forced, u, v, floor, i * rows, t * cols, sums)
+        allowed, unused = _check_budgets(mask, u, v, row_keep, col_keep, at_most, floor, i * rows, t * cols)
+        objective[i, t], legal[i, t] = kept_score, allowed
+        violation[i, t] = (entries_violation + unused) * (1.0 + EPSILON * (rows * cols + 16))

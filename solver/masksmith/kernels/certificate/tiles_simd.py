@@ -1,8 +1,8 @@
-"""The checker's fast pass: 64 columns at a time, in SIMD lanes of doubles; like `tiles`, it knows no solver.
+"""First pass of the tile certificate, vectorised over 64 columns; like `tiles`, it shares no code with any solver.
 
-Tiles with every entry on its side of u + v and every count equal to its budget are optimal, and most are such. The pass
-adds up what they keep and leaves the others to `tiles`. Lanes are cut into slots, one a tile; where tiles do not
-fill their slots, or the group, the lanes that are left over load nothing.
+A tile is optimal if its entries satisfy complementary slackness and every row and column count equals its budget. Most
+tiles are; the pass sums their kept scores and leaves the other tiles to `tiles`. The 64 lanes are divided into slots,
+one per tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PAIRWISE = (
     (1, 0x5555555555555555), (2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F0F), (8, 0x00FF00FF00FF00FF),
     (16, 0x0000FFFF0000FFFF), (32, 0x00000000FFFFFFFF),
 )  # fmt: skip
-"""Shift and mask that turn sums over 1, 2, 4, ... bits into sums over twice as many."""
+"""Shifts and masks of the steps of a parallel bit count: step k adds neighbouring fields of 2^k bits."""
 
 Numbers = npt.NDArray[np.int64]
 
 
-def slot_of(cols: int) -> int:
-    """Lanes that a tile of `cols` columns gets."""
+def slot_width(cols: int) -> int:
+    """Return the number of lanes of the slot for a tile of `cols` columns."""
     return cols if cols in SLOTS else next(slot for slot in SLOTS[1:] if slot >= cols)
 
 
@@ -48,7 +48,7 @@ def _shuffle(builder: Any, a: Any, b: Any, picks: Sequence[int]) -> Any:
 
 
 def _repeat(builder: Any, values: Sequence[Any], width: int) -> Any:
-    """Put every value into equally many lanes."""
+    """Return a vector of `width` lanes in which every value fills equally many consecutive lanes."""
     vector = ir.Constant(ir.VectorType(values[0].type, width), ir.Undefined)
     for k, value in enumerate(values):
         vector = builder.insert_element(vector, value, ir.Constant(I32, k))
@@ -56,7 +56,7 @@ def _repeat(builder: Any, values: Sequence[Any], width: int) -> Any:
 
 
 def _join(builder: Any, vectors: Sequence[Any]) -> Any:
-    """Concatenate a power of two of equally long vectors."""
+    """Concatenate equally long vectors; their number is a power of two."""
     while len(vectors) > 1:
         both = range(2 * vectors[0].type.count)
         vectors = [_shuffle(builder, a, b, both) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
@@ -64,7 +64,7 @@ def _join(builder: Any, vectors: Sequence[Any]) -> Any:
 
 
 def _load(builder: Any, data: Any, at: Any, element: Any, width: int, active: Any = None) -> Any:
-    """Load a vector; with `active`, only those lanes, the others are 0."""
+    """Load a vector; with `active`, only the lanes flagged there, and 0 in the others."""
     vector = ir.VectorType(element, width)
     pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
     if active is None:
@@ -76,15 +76,15 @@ def _load(builder: Any, data: Any, at: Any, element: Any, width: int, active: An
 
 
 def _at_least(builder: Any, value: Any, floor: Any) -> Any:
-    """Raise to the floor; what is no number stays none."""
+    """Return `max(value, floor)`; NaN stays NaN."""
     return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
 
 
 def _wrong(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
-    """Tell lanes whose score is on the wrong side of u + v; unless `exact`, also those where it equals fl(u + v).
+    """Flag lanes that violate complementary slackness; unless `exact`, also those where w equals fl(u + v).
 
     Rounding is monotone: where w differs from fl(u + v), it is on the same side of u + v. Where they are equal, the
-    error of that sum (Knuth's TwoSum) decides. It is too small to change the sign of a difference that is not 0.
+    rounding error of that sum (Knuth's TwoSum) decides. It is too small to change the sign of a non-zero difference.
     """
     total = builder.fadd(u, v)
     if not exact:
@@ -97,7 +97,7 @@ def _wrong(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
 
 
 def _add_up(builder: Any, vectors: Sequence[Any], slot: int) -> Any:
-    """Add neighbours in pairs until every slot is one number."""
+    """Sum pairwise until every slot is one number."""
     run = 1
     while run < slot:
         if len(vectors) > 1:
@@ -110,18 +110,18 @@ def _add_up(builder: Any, vectors: Sequence[Any], slot: int) -> Any:
     return _join(builder, vectors)
 
 
-def _uneven(builder: Any, bits: Any, slot: int, keep: Any) -> Any:
-    """Give 0 within the bits of every slot with `keep` ones, something else within the others'."""
+def _count_mismatch(builder: Any, bits: Any, slot: int, keep: Any) -> Any:
+    """Return a word that is 0 within every slot that has exactly `keep` bits set, and non-zero within the others."""
     run = 1
-    for shift, taken in PAIRWISE[: slot.bit_length() - 1]:
+    for shift, field in PAIRWISE[: slot.bit_length() - 1]:
         moved = builder.lshr(bits, _index(shift))
-        bits = builder.add(builder.and_(bits, _index(taken)), builder.and_(moved, _index(taken)))
+        bits = builder.add(builder.and_(bits, _index(field)), builder.and_(moved, _index(field)))
         run *= 2
     return builder.xor(bits, builder.mul(keep, _index(sum(1 << first for first in range(0, WIDTH, slot)))))
 
 
 class _Group:
-    """The tiles of one group: where their rows begin, and which lanes are theirs."""
+    """Offsets and active lanes of the tiles that are checked together in 64 lanes, as 8 parts of 8 lanes."""
 
     def __init__(self, builder: Any, slot: int, packed: bool, cols: Any, tile: Any, count: Any) -> None:
         self.builder, self.packed, self.tile = builder, packed, tile
@@ -138,7 +138,7 @@ class _Group:
         return self.builder.and_(inside, _repeat(self.builder, [used], LANES))
 
     def offset(self, k: int) -> Any:
-        """Column of the first lane of part `k`."""
+        """Return the column of the first lane of part `k`."""
         first = self.builder.mul(_index(self.tiles[k][0]), self.cols)
         return self.builder.add(first, _index(self.within[k]))
 
@@ -148,35 +148,46 @@ class _Group:
         return _load(self.builder, data, self.builder.add(at, self.offset(k)), element, LANES, active)
 
     def load_marks(self, data: Any, at: Any) -> Any:
-        """Load the mask of a whole row."""
+        """Load the mask of one row in all 64 lanes."""
         if self.packed:
             return _load(self.builder, data, at, BYTE, WIDTH)
         return _join(self.builder, [self.load(data, at, k, BYTE) for k in PARTS])
 
-    def row_prices(self, data: Any, k: int, rows: Any, row: Any) -> Any:
-        """Give every lane of part `k` its row's price."""
-        prices = []
+    def row_duals(self, data: Any, k: int, rows: Any, row: Any) -> Any:
+        """Return, for every lane of part `k`, the dual of its tile's row."""
+        duals = []
         for t in self.tiles[k]:
             here = self.builder.icmp_signed("<", _index(t), self.last)
             tile = _index(t) if self.packed else self.builder.select(here, _index(t), self.last)
             at = self.builder.add(self.builder.mul(self.builder.add(self.tile, tile), rows), row)
-            prices.append(self.builder.load(self.builder.gep(data, [at])))
-        return _repeat(self.builder, prices, LANES)
+            duals.append(self.builder.load(self.builder.gep(data, [at])))
+        return _repeat(self.builder, duals, LANES)
 
 
 @intrinsic
 def _check(
     typing: Any, scores: Any, mask: Any, at: Any, cols: Any, tile: Any, count: Any, u: Any, v: Any, rows: Any,
-    floor: Any, row_keep: Any, col_keep: Any, kept: Any, uneven: Any, slot: Any, packed: Any, exact: Any,
+    floor: Any, row_keep: Any, col_keep: Any, kept: Any, mismatch: Any, slot: Any, packed: Any, exact: Any,
 ) -> Any:  # fmt: skip
-    """Check `count` tiles side by side, from `tile` on, whose first entry is `at`; tell whether any entry is wrong.
+    """Check `count` neighbouring tiles; return whether any entry violates complementary slackness.
 
-    `kept` gets what each tile keeps, `uneven` bits within the slots of tiles where a count differs from its budget.
-    With `packed` the tiles fill all 64 lanes.
+    Args:
+        scores, mask: Of the panel.
+        at: Offset of the first tile's first entry.
+        cols, rows: Size of a tile.
+        tile: Index of the first tile.
+        u, v: Duals of the panel, `[down, across, rows]` and `[down, across, cols]`.
+        floor: Lower bound that duals are clamped to.
+        row_keep, col_keep: Budgets.
+        kept: `[64 / slot]`, written: score kept by each tile.
+        mismatch: `[1]`, written: non-zero bits within the slots of tiles where a count differs from its budget.
+        slot: Lanes per tile, a literal.
+        packed: Whether the tiles fill all 64 lanes, a literal.
+        exact: Whether entries with `w = fl(u + v)` are decided exactly (1) or reported as violations (0), a literal.
     """
     ints = types.int64
     signature = types.boolean(
-        scores, mask, ints, ints, ints, ints, u, v, ints, types.float64, ints, ints, kept, uneven, slot, packed, exact
+        scores, mask, ints, ints, ints, ints, u, v, ints, types.float64, ints, ints, kept, mismatch, slot, packed, exact
     )
     size, full, precise = slot.literal_value, bool(packed.literal_value), bool(exact.literal_value)
 
@@ -188,7 +199,7 @@ def _check(
         group = _Group(builder, size, full, args[3], args[4], args[5])
         first_col = builder.mul(args[4], args[3])
         least, zero = _repeat(builder, [args[9]], LANES), ir.Constant(DOUBLES, None)
-        prices = [_at_least(builder, group.load(col_price, first_col, k, DOUBLE), least) for k in PARTS]
+        duals = [_at_least(builder, group.load(col_price, first_col, k, DOUBLE), least) for k in PARTS]
         wrong, odd = alloca_once(builder, ir.VectorType(BIT, LANES)), alloca_once(builder, I64)
         used, totals = alloca_once(builder, ir.VectorType(BYTE, WIDTH)), [alloca_once(builder, DOUBLES) for _ in PARTS]
         for place in (wrong, odd, used, *totals):
@@ -198,14 +209,14 @@ def _check(
             ones = group.load_marks(marks, first)
             keeps = builder.icmp_unsigned("!=", ones, ir.Constant(ones.type, None))
             builder.store(builder.add(builder.load(used), ones), used)
-            bits = _uneven(builder, builder.bitcast(keeps, I64), size, args[10])
+            bits = _count_mismatch(builder, builder.bitcast(keeps, I64), size, args[10])
             builder.store(builder.or_(builder.load(odd), bits), odd)
             for k in PARTS:
-                own = _at_least(builder, group.row_prices(row_price, k, args[8], row.index), least)
+                own = _at_least(builder, group.row_duals(row_price, k, args[8], row.index), least)
                 w = group.load(source, first, k, element)
                 w = w if element == DOUBLE else builder.fpext(w, DOUBLES)
                 keep = _shuffle(builder, keeps, keeps, range(k * LANES, (k + 1) * LANES))
-                bad = _wrong(builder, w, own, prices[k], keep, precise)
+                bad = _wrong(builder, w, own, duals[k], keep, precise)
                 bad = bad if group.active is None else builder.and_(bad, group.active[k])
                 builder.store(builder.or_(builder.load(wrong), bad), wrong)
                 builder.store(builder.fadd(builder.load(totals[k]), builder.select(keep, w, zero)), totals[k])
@@ -221,45 +232,46 @@ def _check(
 
 
 @cache
-def lanes_for(slot: int, packed: bool) -> Callable[..., int]:
-    """Make the pass for tiles in slots of `slot` lanes, which they fill if `packed`."""
+def compile_first_pass(slot: int, packed: bool) -> Callable[..., int]:
+    """Compile the pass for tiles in slots of `slot` lanes, which they fill if `packed`."""
     full = int(packed)
 
     @jit
     def check(
         scores: Matrix, mask: Bools, row_duals: Duals, col_duals: Duals, row_keep: int, col_keep: int, floor: float,
-        objective: Duals, rest: Numbers,
+        objective: Duals, unproved: Numbers,
     ) -> int:  # fmt: skip
-        """Add up what every tile keeps; list in `rest` those that are not plainly optimal, and give their number.
+        """Write every tile's kept score to `objective`, and the indices of tiles not proved optimal to `unproved`.
 
-        Arguments as for `tiles.certify`; prices are at least `floor`.
+        Returns the number of indices written. Duals are clamped to at least `floor`; other arguments as for
+        `tiles.certify`.
         """
         down, across, rows = row_duals.shape
-        cols, per, left = col_duals.shape[2], 64 // slot, 0
-        uneven, kept = np.zeros(1, np.int64), np.zeros(64 // slot)
+        cols, per, unproved_count = col_duals.shape[2], 64 // slot, 0
+        mismatch, kept = np.zeros(1, np.int64), np.zeros(64 // slot)
         for i in range(down):
             done = 0
             while done < across:
-                # A last group that is not full overlaps the one before it.
+                # An incomplete last group is shifted to overlap the previous one.
                 t = done if done + per <= across or not full else across - per
                 count, at, tile = min(per, across - t), (i * rows * across + t) * cols, i * across + t
                 wrong = _check(
                     scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep, kept,
-                    uneven, slot, full, 0,
+                    mismatch, slot, full, 0,
                 )  # fmt: skip
                 if wrong:
                     wrong = _check(
                         scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep,
-                        kept, uneven, slot, full, 1,
+                        kept, mismatch, slot, full, 1,
                     )  # fmt: skip
                 for k in range(count):
                     objective[i, t + k] = kept[k]
-                if wrong or uneven[0] != 0:
+                if wrong or mismatch[0] != 0:
                     for k in range(done - t, count):
-                        if wrong or ((uneven[0] >> (k * slot)) << (64 - slot)) != 0:
-                            rest[left] = tile + k
-                            left += 1
+                        if wrong or ((mismatch[0] >> (k * slot)) << (64 - slot)) != 0:
+                            unproved[unproved_count] = tile + k
+                            unproved_count += 1
                 done = t + count
-        return left
+        return unproved_count
 
     return check

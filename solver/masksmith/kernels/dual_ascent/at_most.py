@@ -1,19 +1,19 @@
-"""Budgets that are only limits, for 16 tiles at once: no price may be negative, and none left where places are."""
+"""At-most fill, 16 tiles per vector: duals must be non-negative, and 0 on every row or column that is not full."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from masksmith.kernels.jit import borrow
+from masksmith.kernels.jit import jit_without_refcounts
 from masksmith.kernels.tile import Budget, Floats
 
 from .integer_pass import Lanes
 from .simd.vectors import LANES
 
 
-@borrow
+@jit_without_refcounts
 def count_kept(tied: Lanes, rows: int, cols: int, row_size: int, row_used: Lanes, col_used: Lanes) -> None:
-    """Count the kept entries of each row and column, for 16 tiles."""
+    """Write the number of kept entries (`tied` 0, dropped -1) of each row and column to `row_used` and `col_used`."""
     row_used[:] = 0
     col_used[:] = 0
     for i in range(rows):
@@ -24,24 +24,25 @@ def count_kept(tied: Lanes, rows: int, cols: int, row_size: int, row_used: Lanes
                 col_used[j * LANES + lane] += kept
 
 
-@borrow
-def excuse(y: Lanes, floors: Lanes, used: Lanes, length: int, keep: int) -> None:
-    """Count lines with a price (negated in `y`) as full: paths will fill those that are not."""
+@jit_without_refcounts
+def mark_full(y: Lanes, floors: Lanes, used: Lanes, length: int, keep: int) -> None:
+    """Set `used` to `keep` on lines with a dual (negated in `y`) above its floor: augmenting paths fill them later."""
     for at in range(length * LANES):
         if y[at] != -floors[at]:
             used[at] = keep
 
 
-@borrow
-def lower_outer(
+@jit_without_refcounts
+def lower_outer_dual(
     budget: Budget, u: Lanes, y: Lanes, outer: Lanes, row_floor: Lanes, col_floor: Lanes, row_used: Lanes,
     col_used: Lanes,
 ) -> int:  # fmt: skip
-    """Keep prices at or above their floors, and at them where places stay empty; `outer` moves all floors together.
+    """Clamp duals to at least their floors, and to exactly their floors on lines that are not full.
 
-    Columns come negated in `y`. Gives the lanes where nothing had to move.
+    `outer`, the dual of the outer node, shifts all floors. Column duals are negated in `y`. Changes `u`, `y` and
+    `outer` in place and returns the lanes (one bit each) where nothing changed.
     """
-    same = (1 << LANES) - 1
+    unchanged = (1 << LANES) - 1
     for lane in range(LANES):
         old, moved = outer[lane], False
         for i in range(budget.rows):
@@ -60,39 +61,39 @@ def lower_outer(
             if y[at] > outer[lane] - col_floor[at]:
                 y[at], moved = outer[lane] - col_floor[at], True
         if moved or outer[lane] != old:
-            same &= ~(1 << lane)
-    return same
+            unchanged &= ~(1 << lane)
+    return unchanged
 
 
-@borrow
-def legal(budget: Budget, prices: Floats, used: Lanes, length: int, keep: int) -> int:
-    """Lanes where prices are not negative, and 0 where places stay empty."""
-    legal = (1 << LANES) - 1
+@jit_without_refcounts
+def valid_dual_lanes(duals: Floats, used: Lanes, length: int, keep: int) -> int:
+    """Return the lanes (one bit each) where every dual is non-negative, and 0 on every line that is not full."""
+    valid = (1 << LANES) - 1
     for i in range(length):
         for lane in range(LANES):
-            price = prices[i * LANES + lane]
-            if price < 0.0 or (price > 0.0 and used[i * LANES + lane] < keep):
-                legal &= ~(1 << lane)
-    return legal
+            dual = duals[i * LANES + lane]
+            if dual < 0.0 or (dual > 0.0 and used[i * LANES + lane] < keep):
+                valid &= ~(1 << lane)
+    return valid
 
 
-@borrow
-def shift_prices(u: Floats, v: Floats, rows: int, cols: int) -> int:
-    """Move the lowest price of columns to 0; give the lanes where no price of a row is below that.
+@jit_without_refcounts
+def shift_duals(u: Floats, v: Floats, rows: int, cols: int) -> int:
+    """Shift duals, in place, so that the smallest column dual is 0; return the lanes where no row dual is negative.
 
-    That neither changes the mask nor any sum `u + v`: exact counts whose prices can all be made non-negative are the
-    best under budgets that are only limits, too.
+    Adding a constant to all rows and subtracting it from all columns changes no sum `u + v`. A mask that fills every
+    budget and has non-negative duals is optimal under at-most budgets, too.
     """
-    high = 0
+    valid_lanes = 0
     for lane in range(LANES):
         low = v[lane]
         for j in range(1, cols):
             low = min(low, v[j * LANES + lane])
-        legal = True
+        valid = True
         for i in range(rows):
             u[i * LANES + lane] += low
-            legal = legal and u[i * LANES + lane] >= 0.0
+            valid = valid and u[i * LANES + lane] >= 0.0
         for j in range(cols):
             v[j * LANES + lane] -= low
-        high |= np.int64(legal) << lane
-    return high
+        valid_lanes |= np.int64(valid) << lane
+    return valid_lanes

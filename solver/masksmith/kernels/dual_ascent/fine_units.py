@@ -1,7 +1,8 @@
-"""Lanes once more, for what ties need: residual scores under a fine unit, and potentials for a mask that stands.
+"""Vector operations of the tie pass: residual scores in a fine unit, and duals that fit a fixed mask.
 
-All numbers are exact: scores are rounded so that only what was no even integer is odd, and potentials stay even, hence
-`score >= u + v` and `score <= u + v` mean the same before and after rounding.
+Comparisons stay exact under rounding: a residual score becomes an even integer only if it was exactly that integer, and
+an odd one otherwise, while duals stay even. So `score >= u + v` and `score <= u + v` hold after rounding if and only if
+they held before.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from llvmlite import ir
 
 from masksmith.kernels.jit import alloca_once, for_range, intrinsic, types
 
-from .simd.lanes import exponents, longs, place, pointers, power_of_two
-from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, index, load, smaller, splat, store
+from .simd.lanes import constant64, exponents, place, pointers, power_of_two
+from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, index, load, minimum, splat, store
 
-FAR = 1 << 30
-"""An edge that is not there."""
+UNBOUNDED = 1 << 30
+"""Bound that stands for "no constraint"."""
 CLIP = 2.0**26
-"""Half of the largest residual score that is told from larger ones."""
+"""Half of the largest residual score; scores beyond it are clipped."""
 
 
 @intrinsic
 def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> Any:
-    """Choose each lane's unit, `zoom` bits finer than that of the sweeps, and half of what it is divided by.
+    """Write each lane's unit, `zoom` bits finer than that of the integer pass, and `factor`, 1 / (2 unit).
 
-    Units that doubles cannot hold are 0.
+    A unit that float64 cannot represent is written as 0. `peak` holds each lane's largest score.
     """
     signature = types.void(peak, types.int64, factor, unit)
 
@@ -34,40 +35,43 @@ def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> An
         element = context.get_value_type(signature.args[0].dtype)
         top = load(builder, source, index(0), element)
         exponent = builder.add(exponents(builder, top), splat(builder, args[1]))
-        exponent = smaller(builder, exponent, longs(1000))
+        exponent = minimum(builder, exponent, constant64(1000))
         empty = builder.fcmp_ordered("==", top, ir.Constant(top.type, None))
-        exponent = builder.select(empty, longs(0), exponent)
-        store(builder, power_of_two(builder, builder.sub(exponent, longs(1))), factors, index(0))
-        fine = power_of_two(builder, builder.sub(longs(0), exponent))
-        held = builder.icmp_signed(">", exponent, longs(-900))
-        store(builder, builder.select(held, fine, ir.Constant(fine.type, None)), units, index(0))
+        exponent = builder.select(empty, constant64(0), exponent)
+        store(builder, power_of_two(builder, builder.sub(exponent, constant64(1))), factors, index(0))
+        fine = power_of_two(builder, builder.sub(constant64(0), exponent))
+        in_range = builder.icmp_signed(">", exponent, constant64(-900))
+        store(builder, builder.select(in_range, fine, ir.Constant(fine.type, None)), units, index(0))
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def residue(
+def residual_scores(
     typing: Any, raw: Any, u: Any, v: Any, factor: Any, noise: Any, x: Any, tied: Any, rows: Any, cols: Any,
     row_size: Any,
 ) -> Any:  # fmt: skip
-    """Write `x`, which is `(raw - v - u) * factor`, twice, rounded, and `tied`, which is `x + noise`."""
+    """Write `x = round(2 factor (raw - v - u))`, clipped and rounded as in `floor_sticky`, and `tied = x + noise`.
+
+    All are in lanes, `[place * 16 + lane]`, except `noise`, which has one value per place; u and v are float64.
+    """
     signature = types.void(raw, u, v, factor, noise, x, tied, types.int64, types.int64, row_size)
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, row_price, col_price, factors, extra, target, other = pointers(
+        source, row_dual, col_dual, factors, extra, target, other = pointers(
             context, builder, signature, args, 0, 1, 2, 3, 4, 5, 6
         )
         element = context.get_value_type(signature.args[0].dtype)
         scale, double = load(builder, factors, index(0), doubles.element), doubles.element
         with for_range(builder, args[7]) as row:
-            own = load(builder, row_price, place(builder, row.index), double)
+            own = load(builder, row_dual, place(builder, row.index), double)
             with for_range(builder, args[8]) as col:
                 at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
                 w = load(builder, source, place(builder, at), element)
                 w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
-                rest = builder.fsub(w, load(builder, col_price, place(builder, col.index), double))
+                rest = builder.fsub(w, load(builder, col_dual, place(builder, col.index), double))
                 rest = builder.fmul(builder.fsub(rest, own), scale)
                 for sign, bound in ((">", CLIP), ("<", -CLIP)):
                     limit = ir.Constant(doubles, [bound] * LANES)
@@ -82,27 +86,25 @@ def residue(
 
 
 @intrinsic
-def split(
-    typing: Any, x: Any, tied: Any, u: Any, v: Any, take: Any, give: Any, rows: Any, cols: Any, row_size: Any
+def dual_bounds(
+    typing: Any, x: Any, tied: Any, u: Any, v: Any, row_bound: Any, col_bound: Any, rows: Any, cols: Any, row_size: Any
 ) -> Any:  # fmt: skip
-    """Turn the mask `tied >= u + v` into bounds on potentials, and `tied` into 0 where kept, -1 elsewhere.
+    """Write the bounds on duals that the mask `tied >= u + v` implies, and that mask to `tied` (0 kept, -1 dropped).
 
-    Kept entries ask `u <= take - v`, dropped ones `-v <= give + u`; where there is no bound stands `FAR`.
+    A kept entry requires `u <= row_bound - v`, a dropped one `-v <= col_bound + u`. Its other bound is `UNBOUNDED`.
     """
-    signature = types.void(x, tied, u, v, take, give, types.int64, types.int64, row_size)
+    signature = types.void(x, tied, u, v, row_bound, col_bound, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, other, row_price, col_price, upper, lower = pointers(
-            context, builder, signature, args, 0, 1, 2, 3, 4, 5
-        )
-        even, far = constant(-2), constant(FAR)
+        source, other, row_dual, col_dual, upper, lower = pointers(context, builder, signature, args, 0, 1, 2, 3, 4, 5)
+        even, far = constant(-2), constant(UNBOUNDED)
         with for_range(builder, args[6]) as row:
-            own = load(builder, row_price, place(builder, row.index), I32)
+            own = load(builder, row_dual, place(builder, row.index), I32)
             with for_range(builder, args[7]) as col:
                 at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
                 score = load(builder, source, at, I32)
                 rest = builder.sub(
-                    load(builder, other, at, I32), load(builder, col_price, place(builder, col.index), I32)
+                    load(builder, other, at, I32), load(builder, col_dual, place(builder, col.index), I32)
                 )
                 kept = builder.icmp_signed(">=", rest, own)
                 ceiling = builder.and_(builder.add(score, constant(1)), even)
@@ -115,26 +117,29 @@ def split(
 
 
 @intrinsic
-def lower(
+def lower_duals(
     typing: Any, bounds: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, size: Any
 ) -> Any:  # fmt: skip
-    """Lower every line's potential to its bound `min(bounds + others)`; give the lanes where none had to move."""
+    """Lower each line's dual, in `mine`, to at most `min(bounds + others)` along it.
+
+    Returns the lanes (one bit each) where no dual changed.
+    """
     signature = types.int64(bounds, types.int64, types.int64, types.int64, others, mine, size)
     count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, prices, target = pointers(context, builder, signature, args, 0, 4, 5)
+        source, duals, target = pointers(context, builder, signature, args, 0, 4, 5)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[1]) as line:
             first, values = place(builder, builder.mul(line.index, args[2])), []
             for p in range(count):
                 bound = load(builder, source, first, I32)
-                values.append(builder.add(bound, load(builder, prices, index(p * LANES), I32)))
+                values.append(builder.add(bound, load(builder, duals, index(p * LANES), I32)))
                 first = builder.add(first, place(builder, args[3]))
             at = place(builder, line.index)
             old = load(builder, target, at, I32)
-            new = smaller(builder, fold(builder, smaller, values), old)
+            new = minimum(builder, fold(builder, minimum, values), old)
             store(builder, new, target, at)
             same = builder.bitcast(builder.icmp_signed("==", new, old), BITS)
             builder.store(builder.and_(builder.load(bits), same), bits)
@@ -144,27 +149,27 @@ def lower(
 
 
 @intrinsic
-def proving(
+def proved_lanes(
     typing: Any, raw: Any, tied: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any, strict: Any
 ) -> Any:  # fmt: skip
-    """Tell in which lanes every kept entry (`tied` 0) has `raw >= u + v`, every dropped one `<=`, all sums exact.
+    """Return the lanes (one bit each) where the duals prove the mask in `tied` (0 kept, -1 dropped).
 
-    With `strict` none may be equal, which leaves no other optimum, and sums may be rounded: signs are exact even so
-    (Knuth's TwoSum).
+    Kept entries must have `raw >= u + v`, dropped ones `raw <= u + v`, and no sum may be rounded. With `strict` no
+    entry may be equal, so that the optimum is unique, and sums may be rounded: their signs are exact (Knuth's TwoSum).
     """
     signature = types.int64(raw, tied, u, v, types.int64, types.int64, row_size, strict)
     doubles, unique = ir.VectorType(ir.DoubleType(), LANES), bool(strict.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, mask, row_price, col_price = pointers(context, builder, signature, args, 0, 1, 2, 3)
+        source, mask, row_dual, col_dual = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element, none = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[4]) as row:
-            a = load(builder, row_price, place(builder, row.index), doubles.element)
+            a = load(builder, row_dual, place(builder, row.index), doubles.element)
             with for_range(builder, args[5]) as col:
                 at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
-                b = load(builder, col_price, place(builder, col.index), doubles.element)
+                b = load(builder, col_dual, place(builder, col.index), doubles.element)
                 w = load(builder, source, at, element)
                 w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
                 total = builder.fadd(a, b)

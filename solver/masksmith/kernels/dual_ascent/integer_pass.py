@@ -1,12 +1,13 @@
-"""Sweeps: descent on the dual by half-way thresholds, for 16 tiles at a time, in integers.
+"""Dual coordinate ascent by half-way thresholds, for 16 tiles at a time, in 32-bit integers.
 
-`u_i` goes half-way between the last score that row i keeps and the first that it drops, given v; then columns likewise,
-given u, half as far again. Rows always end with their exact number, so a tile is solved as soon as every column has its
-own: both potentials are integers of at most 29 bits times a power of two, scores were rounded down, and kept entries
-reach `u + v` while dropped ones do not; in float64 the proof therefore holds without any rounding.
+A sweep sets every row dual `u_i` half-way between the smallest score that row i keeps and the largest that it drops,
+of the scores `w - v`; then every column dual likewise, over-relaxed by one half. The last half-sweep updates rows, so
+every row keeps exactly its budget, and a tile is solved as soon as every column does. The proof holds in float64
+without rounding: both duals are integers of at most 29 bits times a power of two, scores were rounded down, kept
+entries have `w >= u + v` and dropped ones do not.
 
-Tiles that are not there yet go on in a further wave with other such tiles. A tile's course depends on its own scores
-only: lanes never mix, and every tile gets the sweeps of each wave it is in.
+Tiles that are still unsolved continue in a further round, packed with other such tiles. A tile's result depends on its
+own scores only: lanes are independent, and every tile gets all sweeps of each round that it takes part in.
 """
 
 from __future__ import annotations
@@ -19,35 +20,41 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools, Duals, Matrix
-from masksmith.kernels.jit import borrow, jit
+from masksmith.kernels.jit import jit, jit_without_refcounts
 from masksmith.kernels.tile import Budget, Order
 
-from .simd.lanes import BOUND, fitting, gather, middle, quantise, scales, scatter_mask, scatter_prices
+from .simd.lanes import BOUND, balanced_lanes, gather, quantise, scales, scatter_duals, scatter_mask, threshold_update
 from .simd.vectors import LANES
 
 Lanes = npt.NDArray[np.int32]
 
 PAD = -(1 << 29)
-"""Stands where a tile is smaller than the network that sorts its lines: never kept, never near a threshold."""
+"""Score that pads a tile up to the size of its sorting network: never kept, and far below any threshold."""
 NO_FLOOR = -(1 << 30)
 SIZES = (4, 8, 16, 32, 64)
 
 
 def network_size(length: int) -> int:
-    """Smallest network that sorts lines of `length` entries."""
+    """Return the size of the smallest network that sorts lines of `length` entries."""
     return next(size for size in SIZES if size >= length)
 
 
 @jit
-def aligned(count: int) -> Lanes:
-    """Allocate integers that begin at a cache line: vectors across two lines load at half the speed."""
+def aligned_zeros(count: int) -> Lanes:
+    """Allocate zeros that begin at a cache line: vectors across two cache lines load at half the speed."""
     raw = np.zeros(count + LANES, np.int32)
     first = (-(raw.ctypes.data // 4)) % LANES
     return raw[first : first + count]
 
 
 class Starts(NamedTuple):
-    """Where the tiles of 16 lanes begin: index, scores, mask and duals; `stride` is that of scores and mask."""
+    """Offsets of the tiles in 16 lanes.
+
+    Attributes:
+        tile: `[16]`, index of each lane's tile.
+        scores, mask, rows, cols: `[16]`, offset of the tile's first entry in scores, mask, row duals and column duals.
+        stride: `[2]`, entries per row of scores and of mask.
+    """
 
     tile: Order
     scores: Order
@@ -59,18 +66,18 @@ class Starts(NamedTuple):
 
 @jit
 def new_starts() -> Starts:
-    """Allocate."""
+    """Allocate uninitialised offsets."""
     return Starts(
         np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64),
         np.empty(LANES, np.int64), np.empty(2, np.int64),
     )  # fmt: skip
 
 
-@borrow
+@jit_without_refcounts
 def locate(
     starts: Starts, order: Order, first: int, count: int, scores: Matrix, mask: Bools, rows: int, cols: int
 ) -> None:
-    """Find the tiles `order[first : first + 16]`; lanes behind the last of `count` repeat it."""
+    """Write the offsets of the tiles `order[first : first + 16]`; lanes behind the last of `count` repeat it."""
     across = scores.shape[1] // cols
     stride, mask_stride = scores.strides[0] // scores.itemsize, mask.strides[0]
     starts.stride[0], starts.stride[1] = stride, mask_stride
@@ -92,37 +99,37 @@ def locate(
         starts.rows[lane], starts.cols[lane] = t * rows, t * cols
 
 
-@borrow
-def keep_rest(order: Order, first: int, count: int, done: int, left: int) -> int:
-    """Move the tiles of a group that are not done to `order[left:]`; give the next free place there."""
+@jit_without_refcounts
+def compact_unsolved(order: Order, first: int, count: int, done: int, unsolved: int) -> int:
+    """Append the indices of a group's tiles that are not in lanes `done` to `order[:unsolved]`; return its length."""
     if done == (1 << LANES) - 1:
-        return left
+        return unsolved
     for lane in range(min(LANES, count - first)):
         if not (done >> lane) & 1:
-            order[left] = order[first + lane]
-            left += 1
-    return left
+            order[unsolved] = order[first + lane]
+            unsolved += 1
+    return unsolved
 
 
-@borrow
-def _read_prices(raw: Duals, scale: Matrix, rescale: Matrix, limited: bool, length: int, potentials: Lanes) -> None:
-    """Round prices to potentials within bounds."""
+@jit_without_refcounts
+def _quantise_duals(raw: Duals, scale: Matrix, rescale: Matrix, limited: bool, length: int, quantised: Lanes) -> None:
+    """Write `round(raw * scale * rescale)`, clipped to within `BOUND / 2` (and to 0 or more if `limited`)."""
     low, high = (0.0 if limited else -float(BOUND // 2)), float(BOUND // 2)
     for j in range(length):
         for lane in range(LANES):
-            price = np.rint(raw[j * LANES + lane] * np.float64(scale[lane]) * np.float64(rescale[lane]))
-            price = price if price > low else low
-            potentials[j * LANES + lane] = np.int32(price if price < high else high)
+            dual = np.rint(raw[j * LANES + lane] * np.float64(scale[lane]) * np.float64(rescale[lane]))
+            dual = dual if dual > low else low
+            quantised[j * LANES + lane] = np.int32(dual if dual < high else high)
 
 
-@borrow
-def _shift(u: Lanes, v: Lanes, rows: int, cols: int) -> int:
-    """Move the lowest price of rows and that of columns to the same height; give the lanes where it is not below 0.
+@jit_without_refcounts
+def _equalise_minima(u: Lanes, v: Lanes, rows: int, cols: int) -> int:
+    """Shift duals, in place, so that rows and columns have the same minimum; return the lanes where it is not negative.
 
-    Adding to all rows what is taken from all columns changes no sum u + v. Exact counts whose prices can all be made
-    non-negative are the best under budgets that are only limits, too.
+    Adding a constant to all rows and subtracting it from all columns changes no sum u + v. A mask that fills every
+    budget and has non-negative duals is optimal under at-most budgets, too.
     """
-    high = 0
+    valid_lanes = 0
     for lane in range(LANES):
         low_u, low_v = u[lane], v[lane]
         for i in range(1, rows):
@@ -134,83 +141,92 @@ def _shift(u: Lanes, v: Lanes, rows: int, cols: int) -> int:
             u[i * LANES + lane] = np.int32(u[i * LANES + lane] + delta)
         for j in range(cols):
             v[j * LANES + lane] = np.int32(v[j * LANES + lane] - delta)
-        high |= np.int64(np.int64(low_u) + np.int64(low_v) >= 0) << lane
-    return high
+        valid_lanes |= np.int64(np.int64(low_u) + np.int64(low_v) >= 0) << lane
+    return valid_lanes
 
 
 @cache
-def wave(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int, tall: int) -> Callable[..., Any]:
-    """Make the kernel that runs waves.
+def compile_integer_pass(
+    row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int, tall: int
+) -> Callable[..., Any]:
+    """Compile the pass for tiles of one shape.
 
     Args:
-        row_size: Network for rows, over the columns of a tile.
-        col_size: Network for columns.
-        row_half: Whether a row keeps half of `row_size`.
+        row_size: Size of the network that sorts a row (`cols` entries, padded).
+        col_size: Size of the network that sorts a column.
+        row_half: Whether a row keeps `row_size / 2` entries, which allows a cheaper network.
         col_half: Likewise for columns.
-        wide: Entries of a row that move between tile and lanes at once.
-        tall: Likewise for potentials of rows.
+        wide: Entries of a row copied between tile and lanes at once; divides `cols`.
+        tall: Row duals copied at once; divides `rows`.
     """
 
     @jit
     def run(
-        scores: Matrix, budget: Budget, waves: Order, warm: bool, limited: bool, order: Order, count: int, mask: Bools,
+        scores: Matrix, budget: Budget, rounds: Order, warm: bool, limited: bool, order: Order, count: int, mask: Bools,
         row_duals: Duals, col_duals: Duals,
     ) -> int:  # fmt: skip
-        """Solve the first `count` tiles of `order` as far as sweeps do; leave the others at its front, count them.
+        """Solve the first `count` tiles of `order`.
+
+        Moves the indices of tiles that stay unsolved to the front of `order` and returns their number.
 
         Args:
             scores: `[down * rows, across * cols]`.
-            budget: Size and budgets of its tiles.
-            waves: Sweeps of each wave; it takes the tiles that the one before did not solve, where that left them.
-            warm: Whether the first one starts from given duals.
-            limited: Whether no price may fall below 0 in the first one; in the later ones that is for budgets that are
-                limits. Else counts are exact, and at-most budgets shift prices afterwards.
-            order: Indices `tile row * across + tile column`.
-            count: How many of them.
-            mask: As scores; out.
-            row_duals: `[down * across, rows]`, start and answer.
-            col_duals: `[down * across, cols]`, start and answer.
+            budget: Size and budgets of the tiles.
+            rounds: Number of sweeps of each round; a round continues with the tiles that the previous one unsolved
+                unsolved, from their duals.
+            warm: Whether the first round starts from `col_duals` instead of 0.
+            limited: Whether the first round keeps duals non-negative; later rounds do if budgets are at-most. Otherwise
+                rows and columns are filled exactly, and at-most budgets shift the duals afterwards.
+            order: Indices `tile row * across + tile column`, ascending.
+            count: Number of indices.
+            mask: As scores, written.
+            row_duals: `[down * across, rows]`, written.
+            col_duals: `[down * across, cols]`, read if `warm`, written.
         """
         rows, cols = budget.rows, budget.cols
         raw = np.empty(rows * row_size * LANES, scores.dtype)
-        x, shelf = aligned(col_size * row_size * LANES), aligned(max(row_size, col_size) * LANES)
+        x, scratch = aligned_zeros(col_size * row_size * LANES), aligned_zeros(max(row_size, col_size) * LANES)
         x[:] = PAD
-        u, v = aligned(col_size * LANES), aligned(row_size * LANES)
-        row_floor, col_floor = aligned(col_size * LANES), aligned(row_size * LANES)
+        u, v = aligned_zeros(col_size * LANES), aligned_zeros(row_size * LANES)
+        row_floor, col_floor = aligned_zeros(col_size * LANES), aligned_zeros(row_size * LANES)
         peak, unit = np.empty(LANES, scores.dtype), np.empty(LANES)
         scale, rescale = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
-        prices, best = np.empty(row_size * LANES), np.zeros(LANES)
-        starts, left = new_starts(), count
-        for sweeps in waves:
+        dual_lanes, unused_peak = np.empty(row_size * LANES), np.zeros(LANES)
+        starts, unsolved = new_starts(), count
+        for sweeps in rounds:
             row_floor[:] = col_floor[:] = 0 if limited else NO_FLOOR
-            count, left = left, 0
+            count, unsolved = unsolved, 0
             for first in range(0, count, LANES):
                 locate(starts, order, first, count, scores, mask, rows, cols)
                 peak[:] = 0
                 gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
-                fits = scales(peak, scale, rescale, unit)
+                solved = scales(peak, scale, rescale, unit)
                 quantise(raw, scale, rescale, x, rows, cols, row_size)
                 v[:] = 0
                 if warm:
-                    gather(col_duals, starts.cols, 0, prices, best, 1, cols, row_size, wide)
-                    _read_prices(prices, scale, rescale, limited, cols, v)
+                    gather(col_duals, starts.cols, 0, dual_lanes, unused_peak, 1, cols, row_size, wide)
+                    _quantise_duals(dual_lanes, scale, rescale, limited, cols, v)
                 for sweep in range(sweeps):
                     relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
-                    middle(
-                        x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), shelf, row_size, row_half
+                    threshold_update(
+                        x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
                     )
-                    middle(x, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, shelf, col_size, col_half)
-                middle(x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), shelf, row_size, row_half)
-                fits &= fitting(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
+                    threshold_update(
+                        x, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, scratch, col_size, col_half
+                    )
+                threshold_update(
+                    x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                )
+                solved &= balanced_lanes(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
                 if limited:
-                    fits &= fitting(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
+                    solved &= balanced_lanes(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
                 elif budget.at_most:
-                    fits &= _shift(u, v, rows, cols)
+                    solved &= _equalise_minima(u, v, rows, cols)
                 scatter_mask(x, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
-                scatter_prices(u, unit, row_duals, starts.rows, rows, tall)
-                scatter_prices(v, unit, col_duals, starts.cols, cols, wide)
-                left = keep_rest(order, first, count, fits, left)
+                scatter_duals(u, unit, row_duals, starts.rows, rows, tall)
+                scatter_duals(v, unit, col_duals, starts.cols, cols, wide)
+                unsolved = compact_unsolved(order, first, count, solved, unsolved)
             warm, limited = True, budget.at_most
-        return left
+        return unsolved
 
     return run

@@ -1,1 +1,1 @@
-"""Selections without flows: the n largest of a group, V:N:M panels, thresholds from histograms."""
+"""Selection kernels: the n largest of every group, branch and bound for V:N:M, histograms for global thresholds."""

@@ -1,4 +1,4 @@
-"""Counts scores by 16 bits at a time: what a threshold is found with, without sorting."""
+"""Histogram of 16 bits of the scores' bit patterns: one step of a radix selection of a threshold."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ BINS = 1 << 16
 
 
 @jit
-def count(keys: npt.NDArray[Any], seen: Any, prefix: Any, sign: Any, shift: Any, counts: npt.NDArray[Any]) -> None:
-    """Add up how often each value of 16 bits occurs.
+def count(
+    keys: npt.NDArray[Any], prefix_mask: Any, prefix: Any, sign: Any, shift: Any, counts: npt.NDArray[Any]
+) -> None:
+    """Add the histogram of 16 bits of the keys to `counts`.
 
     Args:
-        keys: `[rows, cols]`, the bits of non-negative floats as unsigned integers, whose order is that of the floats.
-        seen: Mask of the bits above; only keys that agree with `prefix` there are counted.
-        prefix: Those bits.
-        sign: Mask of all bits but the sign, so that -0.0 counts as 0.0.
-        shift: Where the 16 bits begin.
-        counts: `[65536]`, added to.
+        keys: `[rows, cols]`, bit patterns of non-negative floats as unsigned integers, which sort like the floats.
+        prefix_mask: Mask of the bits already selected; only keys that equal `prefix` in these bits are counted.
+        prefix: Bits already selected.
+        sign: Mask of all bits except the sign, so that -0.0 counts as 0.0.
+        shift: Position of the lowest of the 16 bits.
+        counts: `[65536]`, changed in place.
     """
     rows, cols = keys.shape
     for i in range(rows):
         for j in range(cols):
             key = keys[i, j] & sign
-            if key & seen == prefix:
+            if key & prefix_mask == prefix:
                 counts[(key >> shift) & 0xFFFF] += 1

@@ -1,4 +1,4 @@
-"""V:N:M panels one after the other: choose 4 columns, then the n largest of them in every row."""
+"""Solves a row of V:N:M panels: the best 4 columns of each panel, then the n largest of their entries in every row."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 from masksmith._panels import Bools, Duals
 from masksmith.kernels.jit import jit
 
-from .vnm_search import STEP, Choice, search
+from .vnm_search import STEP, ColumnIndices, search
 
 ROUNDED = 2.0**-40
-"""More than any sum of a panel can be off, relatively, when float64 does not hold it."""
+"""Upper bound on the relative rounding error of any sum over a panel."""
 
 
 @jit
 def _adds_exactly(columns: Duals) -> bool:
-    """Whether float64 holds every sum of a panel's scores: all are multiples of one power of two, none too large."""
+    """Return whether every sum of a panel's scores is exact in float64.
+
+    It is if all scores are multiples of one power of two that is large enough for the number of terms.
+    """
     largest = columns.max()
     if largest == 0.0:
         return True
@@ -35,7 +38,7 @@ def _adds_exactly(columns: Duals) -> bool:
 
 
 @jit
-def _keep_rows(columns: Duals, rows: int, n: int, chosen: Choice, mask: Bools) -> None:
+def _keep_rows(columns: Duals, rows: int, n: int, chosen: ColumnIndices, mask: Bools) -> None:
     """Keep the n largest of the chosen columns in every row, ties to the lowest column."""
     mask[:] = False
     for row in range(rows):
@@ -55,9 +58,9 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: 
         scores: `[rows, across * m]`.
         n: Entries kept in each row of a panel.
         m: Columns of a panel.
-        limit: Choices of columns scored in one panel at most.
+        limit: Maximum number of column sets evaluated per panel.
         mask: `[rows, across * m]`, written.
-        excess: `[across]`, written: how much more any mask of the panel could keep; 0.0 is a proof.
+        excess: `[across]`, written: bound on how much more another mask of the panel can keep; 0.0 proves optimality.
     """
     rows = scores.shape[0]
     columns = np.zeros((m, -(-rows // STEP) * STEP))
@@ -68,8 +71,8 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: 
             for column in range(m):
                 columns[column, row] = scores[row, left + column]
         slack = 1.0 if _adds_exactly(columns) else 1.0 + ROUNDED
-        best, second, beyond = search(columns, n, limit, slack, chosen)
-        # Where sums are rounded, the best is proved only if the runner-up lies further away than rounding reaches.
-        doubtful = slack > 1.0 and second * slack >= best
-        excess[number] = max(0.0, beyond - best) + (best * ROUNDED if doubtful else 0.0)
+        best, second, upper_bound = search(columns, n, limit, slack, chosen)
+        # If sums are rounded, the best set is proved only if the second best is lower by more than the rounding error.
+        unproved = slack > 1.0 and second * slack >= best
+        excess[number] = max(0.0, upper_bound - best) + (best * ROUNDED if unproved else 0.0)
         _keep_rows(columns, rows, n, chosen, mask[:, left : left + m])

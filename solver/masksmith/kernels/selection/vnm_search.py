@@ -1,11 +1,12 @@
-"""The best 4 columns of a V:N:M panel, by branch and bound over all choices.
+"""Finds the best 4 columns of a V:N:M panel by enumeration with bounds.
 
-What 4 columns keep, each row its n largest of them, is monotone and submodular in the set of columns (a sum of ranks of
-weighted uniform matroids), so
+Let f(S) be the score kept if every row keeps its n largest entries in the columns S. It is monotone and submodular (a
+sum of weighted rank functions of uniform matroids), so
 
-    f(abcd) <= f(abc) + f(abd) - f(ab)    for every pair ab of the four:
+    f(abcd) <= f(abc) + f(abd) - f(ab)    for every pair ab of the four columns:
 
-six bounds from a table of triples, made once a panel. Only choices whose least bound exceeds the best found are scored.
+six bounds from tables of pairs and triples, computed once per panel. Only sets whose smallest bound exceeds the best
+score so far are evaluated.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import numpy.typing as npt
 from masksmith._panels import Duals
 from masksmith.kernels.jit import inline, jit
 
-Choice: TypeAlias = npt.NDArray[np.int64]
+ColumnIndices: TypeAlias = npt.NDArray[np.int64]
 
 STEP = 4
-"""Rows added side by side, in SIMD lanes; columns are padded with zeros to a multiple."""
+"""Rows summed in parallel, in SIMD lanes; columns are padded with zeros to a multiple of it."""
 
 
 @inline
@@ -44,7 +45,7 @@ def _three(n: int, i: float, j: float, k: float) -> float:
 
 @inline
 def _four(n: int, i: float, j: float, k: float, o: float) -> float:
-    """From the larger and the sum of two pairs follows what n of four entries keep."""
+    """Return the sum of the n largest of four entries, from the maximum and the sum of two pairs."""
     high, both, high2, both2 = _larger(i, j), i + j, _larger(k, o), k + o
     if n == 1:
         return _larger(high, high2)
@@ -79,7 +80,7 @@ def _triple(n: int, x: Duals, y: Duals, z: Duals) -> float:
 
 @jit
 def _value(columns: Duals, n: int, a: int, b: int, c: int, d: int) -> float:
-    """Score kept by four columns."""
+    """Return the score kept by four columns."""
     x, y, z, w = columns[a], columns[b], columns[c], columns[d]
     s = t = u = v = 0.0
     for r in range(0, len(x), STEP):
@@ -92,7 +93,7 @@ def _value(columns: Duals, n: int, a: int, b: int, c: int, d: int) -> float:
 
 @jit
 def _tables(columns: Duals, n: int) -> tuple[Duals, Duals]:
-    """Score every pair and every triple of columns, in all orders."""
+    """Return the scores kept by every pair `[m, m]` and every triple `[m, m, m]` of columns."""
     m = columns.shape[0]
     pairs, triples = np.zeros((m, m)), np.zeros((m, m, m))
     for a in range(m):
@@ -108,14 +109,17 @@ def _tables(columns: Duals, n: int) -> tuple[Duals, Duals]:
 @inline
 def _bound(pairs: Duals, triples: Duals, a: int, b: int, c: int, d: int) -> float:
     abc, abd, acd, bcd = triples[a, b, c], triples[a, b, d], triples[a, c, d], triples[b, c, d]
-    least = min(abc + abd - pairs[a, b], abc + acd - pairs[a, c])
-    least = min(least, min(abd + acd - pairs[a, d], abc + bcd - pairs[b, c]))
-    return min(least, min(abd + bcd - pairs[b, d], acd + bcd - pairs[c, d]))
+    smallest = min(abc + abd - pairs[a, b], abc + acd - pairs[a, c])
+    smallest = min(smallest, min(abd + acd - pairs[a, d], abc + bcd - pairs[b, c]))
+    return min(smallest, min(abd + bcd - pairs[b, d], acd + bcd - pairs[c, d]))
 
 
 @jit
-def _start(columns: Duals, n: int, triples: Duals, chosen: Choice) -> float:
-    """Take the best triple and the best fourth, then exchange columns for as long as that helps."""
+def _start(columns: Duals, n: int, triples: Duals, chosen: ColumnIndices) -> float:
+    """Write an initial set to `chosen` and return its score.
+
+    It is the best triple with the best fourth column, improved by exchanging single columns up to a local optimum.
+    """
     m, top = columns.shape[0], -1.0
     for a in range(m):
         for b in range(a + 1, m):
@@ -145,7 +149,7 @@ def _start(columns: Duals, n: int, triples: Duals, chosen: Choice) -> float:
 
 @jit
 def _ceiling(columns: Duals, n: int) -> float:
-    """Add up the n largest of every row, whatever their columns: what no choice exceeds."""
+    """Return an upper bound on every set: the sum of the n largest entries of every row, over all columns."""
     m, rows = columns.shape
     top, total = np.empty(n), 0.0
     for row in range(rows):
@@ -160,23 +164,23 @@ def _ceiling(columns: Duals, n: int) -> float:
 
 
 @jit
-def search(columns: Duals, n: int, limit: int, slack: float, chosen: Choice) -> tuple[float, float, float]:
+def search(columns: Duals, n: int, limit: int, slack: float, chosen: ColumnIndices) -> tuple[float, float, float]:
     """Find the best 4 columns.
 
     Args:
-        columns: `[m, rows]`.
+        columns: `[m, rows]`, scores, transposed.
         n: Entries kept in each row.
-        limit: Choices scored at most; of those left the bounds are what is known.
-        slack: Factor that covers rounding, 1 where there is none.
-        chosen: `[4]`, written.
+        limit: Maximum number of sets evaluated; the remaining ones only contribute their bounds.
+        slack: Factor that covers rounding errors of the sums; 1 if sums are exact.
+        chosen: `[4]`, written: the columns, ascending.
 
     Returns:
-        The score kept, that of the second best choice scored, and an upper bound on what any choice keeps.
+        The score kept, the second best score evaluated, and an upper bound on the score of any set.
     """
     m = columns.shape[0]
     pairs, triples = _tables(columns, n)
     best = _start(columns, n, triples, chosen)
-    second, beyond, left = -1.0, best, limit
+    second, upper_bound, remaining = -1.0, best, limit
     ceiling = _ceiling(columns, n)
     if slack == 1.0 and ceiling == best:
         return best, second, best
@@ -189,13 +193,13 @@ def search(columns: Duals, n: int, limit: int, slack: float, chosen: Choice) -> 
                         continue
                     if chosen[0] == a and chosen[1] == b and chosen[2] == c and chosen[3] == d:
                         continue
-                    if left == 0:
-                        beyond = max(beyond, bound)
+                    if remaining == 0:
+                        upper_bound = max(upper_bound, bound)
                         continue
-                    left -= 1
+                    remaining -= 1
                     value = _value(columns, n, a, b, c, d)
                     second = max(second, min(value, best))
                     if value > best:
                         best = value
                         chosen[0], chosen[1], chosen[2], chosen[3] = a, b, c, d
-    return best, second, max(best, beyond)
+    return best, second, max(best, upper_bound)

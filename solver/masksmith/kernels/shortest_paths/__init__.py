@@ -1,1 +1,1 @@
-"""Shortest augmenting paths for single tiles: what dual ascent leaves open is solved and polished here."""
+"""Shortest augmenting paths for single tiles; solves and polishes the tiles that dual ascent left unsolved."""

@@ -1,35 +1,35 @@
-"""Potentials at rest: whether they prove a mask, and how to move them to the middle of what proves it.
+"""Check complementary slackness exactly, and centre the duals between the kept and the dropped scores.
 
-Shortest paths leave potentials on the border, where sums that float64 must round end up on the wrong side. Half-way
-between the entries that a row keeps and those it drops, rounding cannot reach the border.
+Shortest paths leave duals at the boundary of their feasible interval, where rounded sums can violate complementary
+slackness. Duals half-way between the kept and the dropped scores of a line leave room for rounding errors.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from masksmith.kernels.jit import borrow, inline
+from masksmith.kernels.jit import inline, jit_without_refcounts
 from masksmith.kernels.tile import Budget, Floats, Tile
 
 
 @inline
-def sum_rest(u: float, v: float) -> tuple[float, float]:
-    """Give `u + v` rounded and the exact remainder (Knuth)."""
+def two_sum(u: float, v: float) -> tuple[float, float]:
+    """Return `u + v` rounded, and the exact rounding error (Knuth's TwoSum)."""
     total = u + v
     part = total - u
     return total, (u - (total - part)) + (v - part)
 
 
-@borrow
+@jit_without_refcounts
 def is_proved(tile: Tile, budget: Budget) -> bool:
-    """Whether complementary slackness holds without any error; the budgets themselves are taken for granted."""
+    """Return whether complementary slackness holds exactly; assumes that the mask satisfies the budgets."""
     for i in range(budget.rows):
         kept = 0
         for j in range(budget.cols):
             at = i * budget.cols + j
             kept += np.int64(tile.kept[at])
             if tile.free[at]:
-                total, rest = sum_rest(tile.u[i], tile.v[j])
+                total, rest = two_sum(tile.u[i], tile.v[j])
                 side = tile.w[at] - total if tile.w[at] != total else -rest
                 if (side if tile.kept[at] else -side) < 0.0:
                     return False
@@ -38,7 +38,7 @@ def is_proved(tile: Tile, budget: Budget) -> bool:
     return not budget.at_most or _cols_proved(tile, budget)
 
 
-@borrow
+@jit_without_refcounts
 def _cols_proved(tile: Tile, budget: Budget) -> bool:
     for j in range(budget.cols):
         kept = 0
@@ -58,7 +58,7 @@ def _middle(low: float, high: float, old: float) -> float:
     return low + 0.5 * (high - low)
 
 
-@borrow
+@jit_without_refcounts
 def _centre_side(
     w: Floats,
     kept: Floats,
@@ -70,6 +70,7 @@ def _centre_side(
     keep: int,
     at_most: bool,
 ) -> None:
+    """Centre the duals `mine` `[count]`, given the duals `others` `[length]`; w, kept, free are `[count * length]`."""
     for i in range(count):
         low, high, used = (0.0 if at_most else -np.inf), np.inf, 0
         for j in range(length):
@@ -86,9 +87,9 @@ def _centre_side(
             mine[i] = max(0.0, mine[i])
 
 
-@borrow
+@jit_without_refcounts
 def centre(tile: Tile, budget: Budget) -> None:
-    """Move every potential to the middle of its range, rows first."""
+    """Move every dual to the middle of its feasible interval, rows first, in place."""
     rows, cols = budget.rows, budget.cols
     _centre_side(tile.w, tile.kept, tile.free, tile.u, tile.v, rows, cols, budget.row_keep, budget.at_most)
     _centre_side(tile.w_t, tile.kept_t, tile.free_t, tile.v, tile.u, cols, rows, budget.col_keep, budget.at_most)

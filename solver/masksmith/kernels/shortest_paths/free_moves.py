@@ -1,32 +1,32 @@
-"""Moves that cost nothing: depth-first search along tight edges, before any distance is computed.
+"""Augmentation along tight edges (reduced cost 0) by depth-first search, before any shortest-path search.
 
-With ties most columns in need can be served this way. Every row and column is visited once a phase, so that a phase
-costs no more than looking at each entry once.
+With ties, most deficient columns can be filled this way. A phase visits every row and column at most once, so it reads
+each entry at most once.
 """
 
 from __future__ import annotations
 
-from masksmith.kernels.jit import borrow
-from masksmith.kernels.tile import Budget, Search, Tile, put
+from masksmith.kernels.jit import jit_without_refcounts
+from masksmith.kernels.tile import Budget, Search, Tile, set_kept
 
 
-@borrow
-def _swap(tile: Tile, budget: Budget, search: Search, i: int, taken: int, given: int) -> None:
-    """Let row i keep `taken` instead of `given`, and mend the costs of both."""
+@jit_without_refcounts
+def _swap(tile: Tile, budget: Budget, search: Search, i: int, added: int, dropped: int) -> None:
+    """Let row i keep column `added` instead of `dropped`, and update the reduced costs of both entries."""
     tall, wide = len(search.row_d), len(search.col_d)
-    if taken < budget.cols:
-        put(tile, budget.rows, budget.cols, i, taken, 1)
-        search.take[i * wide + taken], search.give[taken * tall + i] = float("inf"), 0.0
-    put(tile, budget.rows, budget.cols, i, given, 0)
-    search.take[i * wide + given], search.give[given * tall + i] = 0.0, float("inf")
+    if added < budget.cols:
+        set_kept(tile, budget.rows, budget.cols, i, added, 1)
+        search.add_cost[i * wide + added], search.drop_cost[added * tall + i] = float("inf"), 0.0
+    set_kept(tile, budget.rows, budget.cols, i, dropped, 0)
+    search.add_cost[i * wide + dropped], search.drop_cost[dropped * tall + i] = 0.0, float("inf")
 
 
-@borrow
+@jit_without_refcounts
 def _visit(tile: Tile, budget: Budget, search: Search, source: int) -> bool:
-    """Look for a column in need behind `source` and move one entry there.
+    """Search for a tight path from `source` to a deficient column, and move one entry along it; return if one exists.
 
-    `row_from` holds the column that a row was entered from, `col_from` the row; `row_seen` and `col_seen` are 1 where
-    already visited; `col_d` keeps the stack.
+    Uses arrays of `search` as follows: `row_from` and `col_from` hold predecessors, `row_seen` and `col_seen` are 1
+    for visited nodes, `col_d` is the stack.
     """
     rows, cols, width = budget.rows, budget.cols, budget.width
     tall, wide = len(search.row_d), len(search.col_d)
@@ -36,11 +36,11 @@ def _visit(tile: Tile, budget: Budget, search: Search, source: int) -> bool:
         depth -= 1
         j = int(search.col_d[depth])
         for i in range(rows):
-            if search.row_seen[i] != 0.0 or search.give[j * tall + i] != 0.0:
+            if search.row_seen[i] != 0.0 or search.drop_cost[j * tall + i] != 0.0:
                 continue
             search.row_seen[i], search.row_from[i] = 1.0, j
             for k in range(width):
-                if search.take[i * wide + k] != 0.0 or search.col_seen[k] != 0.0:
+                if search.add_cost[i * wide + k] != 0.0 or search.col_seen[k] != 0.0:
                     continue
                 search.col_from[k] = i
                 if search.excess[k] < 0:
@@ -58,11 +58,11 @@ def _visit(tile: Tile, budget: Budget, search: Search, source: int) -> bool:
     return False
 
 
-@borrow
+@jit_without_refcounts
 def move_free(tile: Tile, budget: Budget, search: Search) -> bool:
-    """Move entries from columns with too many to columns with too few as long as that costs nothing; True if any was.
+    """Move entries from columns with excess to deficient columns along tight paths; return whether any was moved.
 
-    The outer node only ends paths here.
+    Changes `tile` and `search.excess` in place. The outer node is only used as an end of paths.
     """
     moved, again = False, True
     while again:

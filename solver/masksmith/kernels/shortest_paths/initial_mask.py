@@ -1,20 +1,21 @@
-"""First mask of a tile: every row takes its best entries at given column prices; only columns can then be wrong."""
+"""Initial mask of a tile: every row keeps its best entries at the current column duals; column counts may be wrong."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from masksmith.kernels.jit import borrow
+from masksmith.kernels.jit import jit_without_refcounts
 from masksmith.kernels.tile import Budget, Bytes, Floats, Search, Tile
 
 WIDE = 2.0**-24
-"""Lines whose largest scores are further apart than this have no digits left in the integers of the waves."""
+"""Ratio of the largest scores of two lines below which the integer pass has no significant digits for the smaller."""
 SWEEPS = 3
+"""Sweeps of float64 threshold updates that initialise the duals of such tiles."""
 
 
-@borrow
+@jit_without_refcounts
 def _nth_pair(x: Floats, count: int, nth: int) -> tuple[float, float]:
-    """Give the nth and (nth+1)-th largest of `x[:count]`, infinite where there is none; sorts `x` in place."""
+    """Return the nth and (nth+1)-th largest of `x[:count]`, +-inf where there is none; sorts `x` in place."""
     for p in range(1, count):
         key, q = x[p], p - 1
         while q >= 0 and x[q] < key:
@@ -24,9 +25,12 @@ def _nth_pair(x: Floats, count: int, nth: int) -> tuple[float, float]:
     return (x[nth - 1] if nth > 0 else np.inf), (x[nth] if nth < count else -np.inf)
 
 
-@borrow
-def _price(x: Floats, count: int, need: int, hint: float, floor: float) -> float:
-    """Find a price that at most `need` free entries exceed and at least `need` reach (where the floor lets them)."""
+@jit_without_refcounts
+def _threshold(x: Floats, count: int, need: int, hint: float, floor: float) -> float:
+    """Return a threshold with at most `need` of `x[:count]` above it and at least `need` at or above it.
+
+    Prefers `hint` if it satisfies this. The threshold is at least `floor`; at `floor`, fewer entries may reach it.
+    """
     above, reach = 0, 0
     for p in range(count):
         above += np.int64(x[p] > hint)
@@ -40,27 +44,29 @@ def _price(x: Floats, count: int, need: int, hint: float, floor: float) -> float
         return high if floor == -np.inf else floor
     if high == np.inf:
         return max(floor, low)
-    # Half the distance: the sum of both could overflow, and of two neighbours would round past them.
+    # Adding half the difference cannot overflow, unlike (low + high) / 2.
     return max(floor, low + 0.5 * (high - low))
 
 
-@borrow
+@jit_without_refcounts
 def _take_ties(tile: Tile, budget: Budget, count: Floats, missing: Floats, i: int) -> None:
-    """Fill row i with entries that cost nothing, first where columns still have room.
+    """Fill row i with entries that equal its threshold, first in columns that are not full.
 
-    Rows begin at different columns: constant tiles then come out balanced.
+    Each row starts at a different column, so that tiles with constant scores get balanced columns.
     """
     rows, cols = budget.rows, budget.cols
     begin = (i * budget.row_keep) % cols
-    for careful in (True, False):
+    for respect_budgets in (True, False):
         for step in range(cols):
-            if missing[i] == 0.0 or (not careful and budget.at_most and tile.u[i] == 0.0):
+            if missing[i] == 0.0 or (not respect_budgets and budget.at_most and tile.u[i] == 0.0):
                 break
             j = begin + step - (cols if begin + step >= cols else 0)
             at = i * cols + j
             if tile.kept[at] or not tile.free[at] or tile.w[at] - tile.v[j] != tile.u[i]:
                 continue
-            if careful and (count[j] >= budget.col_keep or (budget.at_most and tile.v[j] == 0.0 and tile.u[i] == 0.0)):
+            if respect_budgets and (
+                count[j] >= budget.col_keep or (budget.at_most and tile.v[j] == 0.0 and tile.u[i] == 0.0)
+            ):
                 continue
             tile.kept[at] = 1
             tile.kept_t[j * rows + i] = 1
@@ -68,9 +74,12 @@ def _take_ties(tile: Tile, budget: Budget, count: Floats, missing: Floats, i: in
             missing[i] -= 1
 
 
-@borrow
+@jit_without_refcounts
 def _open_row(tile: Tile, budget: Budget, i: int, x: Floats, floor: float) -> int:
-    """Keep what is forced and what is strictly above row i's price; give the places left, -1 if it cannot be filled."""
+    """Set row i's dual, keep its forced entries and those strictly above the dual.
+
+    `x` is a work array. Returns the budget that is still unfilled, or -1 if the row cannot satisfy its budget.
+    """
     rows, cols = budget.rows, budget.cols
     need, count = budget.row_keep, 0
     for j in range(cols):
@@ -82,29 +91,32 @@ def _open_row(tile: Tile, budget: Budget, i: int, x: Floats, floor: float) -> in
             need -= tile.kept[at]
     if need < 0 or (count < need and not budget.at_most):
         return -1
-    price = _price(x, count, min(need, count), tile.u[i], floor)
-    tile.u[i] = price
+    dual = _threshold(x, count, min(need, count), tile.u[i], floor)
+    tile.u[i] = dual
     for j in range(cols):
         at = i * cols + j
         if tile.free[at]:
-            keep = np.uint8(tile.w[at] - tile.v[j] > price)
+            keep = np.uint8(tile.w[at] - tile.v[j] > dual)
             tile.kept[at] = keep
             tile.kept_t[j * rows + i] = keep
             need -= keep
     return need
 
 
-@borrow
+@jit_without_refcounts
 def open_tile(tile: Tile, budget: Budget, search: Search) -> bool:
-    """Set up `kept` and `u` from `v`; `u` is a hint that is kept where it fits. False if a row cannot be filled."""
+    """Write `kept` and `u` from `v`; a dual in `u` that is already valid is not changed.
+
+    Returns False if a row cannot satisfy its budget. Uses `row_d`, `col_d` and `col_seen` of `search` as work arrays.
+    """
     rows, cols = budget.rows, budget.cols
     x, count, missing = search.col_d, search.col_seen, search.row_d
     floor = 0.0 if budget.at_most else -np.inf
     for i in range(rows):
-        left = _open_row(tile, budget, i, x, floor)
-        if left < 0:
+        unfilled = _open_row(tile, budget, i, x, floor)
+        if unfilled < 0:
             return False
-        missing[i] = left
+        missing[i] = unfilled
     for j in range(cols):
         total = 0
         for i in range(rows):
@@ -116,8 +128,9 @@ def open_tile(tile: Tile, budget: Budget, search: Search) -> bool:
     return True
 
 
-@borrow
-def _are_wide(w: Floats, count: int, length: int) -> bool:
+@jit_without_refcounts
+def _have_wide_range(w: Floats, count: int, length: int) -> bool:
+    """Return whether the largest scores of two lines have a ratio below `WIDE`."""
     least, most = np.inf, 0.0
     for i in range(count):
         peak = 0.0
@@ -128,10 +141,11 @@ def _are_wide(w: Floats, count: int, length: int) -> bool:
     return least < most * WIDE
 
 
-@borrow
+@jit_without_refcounts
 def _sweep(
     w: Floats, mine: Floats, others: Floats, count: int, length: int, keep: int, floor: float, x: Floats
 ) -> None:  # fmt: skip
+    """Set each dual in `mine` half-way between the keep-th and the next largest of `w - others` along its line."""
     for i in range(count):
         for j in range(length):
             x[j] = w[i * length + j] - others[j]
@@ -139,16 +153,17 @@ def _sweep(
         mine[i] = max(floor, low + 0.5 * (high - low))
 
 
-@borrow
-def price_wide(tile: Tile, budget: Budget, search: Search) -> None:
-    """Start tiles whose rows or columns differ by orders of magnitude from half-way thresholds in float64.
+@jit_without_refcounts
+def initialise_wide_duals(tile: Tile, budget: Budget, search: Search) -> None:
+    """Initialise the duals of tiles whose rows or columns differ by orders of magnitude, by float64 sweeps.
 
-    A price then has the magnitude of its own column, which leaves few entries to move, and little to round.
+    Each dual then has the magnitude of its own line, which leaves few entries to move and small rounding errors. Other
+    tiles are not changed.
     """
     rows, cols = budget.rows, budget.cols
     if budget.row_keep >= cols or budget.col_keep >= rows:
         return
-    if not _are_wide(tile.w, rows, cols) and not _are_wide(tile.w_t, cols, rows):
+    if not _have_wide_range(tile.w, rows, cols) and not _have_wide_range(tile.w_t, cols, rows):
         return
     floor = 0.0 if budget.at_most else -np.inf
     tile.u[:] = 0.0
@@ -157,9 +172,12 @@ def price_wide(tile: Tile, budget: Budget, search: Search) -> None:
         _sweep(tile.w, tile.u, tile.v, rows, cols, budget.row_keep, floor, search.col_d)
 
 
-@borrow
+@jit_without_refcounts
 def fix_forced(tile: Tile, budget: Budget, forced: Bytes) -> bool:
-    """Write forced entries (1 keep, 255 drop) into the tile; False if they alone break a budget."""
+    """Write forced entries (`[rows * cols]`, 1 keep, 255 drop) to `kept` and `free` of the tile.
+
+    Returns False if they alone violate the budget of a column.
+    """
     rows, cols = budget.rows, budget.cols
     for j in range(cols):
         kept, available = 0, 0

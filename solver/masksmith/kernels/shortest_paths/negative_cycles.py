@@ -1,84 +1,84 @@
-"""The last resort where float64 had to round: improving cycles, and potentials from scratch.
+"""Negative-cycle cancelling, for tiles that float64 rounding left without a proof of optimality.
 
-Bellman-Ford from all nodes at once over exactly signed reduced costs. It ends in potentials that prove the mask,
-or in a cycle of entries that is worth moving; whether it is worth it is summed with twice the digits.
+Bellman-Ford runs from all nodes at once over reduced costs whose signs are exact. It ends either with duals that prove
+the mask, or with a negative cycle. The gain of moving the entries along a cycle is summed in double-double precision.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from masksmith.kernels.jit import borrow
-from masksmith.kernels.tile import Budget, Search, Tile, put
+from masksmith.kernels.jit import jit_without_refcounts
+from masksmith.kernels.tile import Budget, Search, Tile, set_kept
 
 from .augmentation import OUTER, ROOT
-from .complementary_slackness import centre, is_proved, sum_rest
+from .complementary_slackness import centre, is_proved, two_sum
 from .relaxation import relax
 
 CENTRINGS = 4
 CYCLES = 8
 
 
-@borrow
+@jit_without_refcounts
 def _signed_costs(tile: Tile, budget: Budget, search: Search) -> None:
-    """Write reduced costs that may be negative, for entries, places in rows and places in columns."""
+    """Write reduced costs, which may be negative, of entries, row slacks and column slacks."""
     rows, cols = budget.rows, budget.cols
     tall, wide = len(search.row_d), len(search.col_d)
     for i in range(rows):
         kept = 0
         for j in range(cols):
             at = i * cols + j
-            total, rest = sum_rest(tile.u[i], tile.v[j])
+            total, rest = two_sum(tile.u[i], tile.v[j])
             cost = (total - tile.w[at]) + rest
             keep, free = tile.kept[at] != 0, tile.free[at] != 0
-            search.take[i * wide + j] = cost if free and not keep else np.inf
-            search.give[j * tall + i] = -cost if free and keep else np.inf
+            search.add_cost[i * wide + j] = cost if free and not keep else np.inf
+            search.drop_cost[j * tall + i] = -cost if free and keep else np.inf
             kept += np.int64(keep)
         if budget.at_most:
-            search.take[i * wide + cols] = tile.u[i] if kept > 0 else np.inf
-            search.give[cols * tall + i] = -tile.u[i] if kept < budget.row_keep else np.inf
+            search.add_cost[i * wide + cols] = tile.u[i] if kept > 0 else np.inf
+            search.drop_cost[cols * tall + i] = -tile.u[i] if kept < budget.row_keep else np.inf
     for j in range(cols):
         count = 0
         for i in range(rows):
             count += np.int64(tile.kept_t[j * rows + i])
-        search.spare[j] = budget.col_keep - count
+        search.slack[j] = budget.col_keep - count
 
 
-@borrow
+@jit_without_refcounts
 def _relax_outer(tile: Tile, budget: Budget, search: Search) -> int:
-    """Relax the edges between columns and the outer node; give a node that came nearer, or -1."""
+    """Relax the edges between columns and the outer node; return a node whose distance decreased, or -1."""
     cols, changed = budget.cols, -1
     for j in range(cols):
-        if search.spare[j] > 0 and search.col_d[j] - tile.v[j] < search.col_d[cols]:
+        if search.slack[j] > 0 and search.col_d[j] - tile.v[j] < search.col_d[cols]:
             search.col_d[cols] = search.col_d[j] - tile.v[j]
             search.col_from[cols] = OUTER - 1 - j
             changed = cols
     for j in range(cols):
-        if search.spare[j] < budget.col_keep and search.col_d[cols] + tile.v[j] < search.col_d[j]:
+        if search.slack[j] < budget.col_keep and search.col_d[cols] + tile.v[j] < search.col_d[j]:
             search.col_d[j] = search.col_d[cols] + tile.v[j]
             search.col_from[j] = OUTER
             changed = j
     return changed
 
 
-@borrow
+@jit_without_refcounts
 def _relax(tile: Tile, budget: Budget, search: Search) -> int:
-    """Relax every edge once; give a column node that came nearer, or -1 when none did."""
+    """Relax every edge once; return a column node whose distance decreased, or -1 if none did."""
     tall, wide, changed = len(search.row_d), len(search.col_d), -1
     for j in range(budget.width):
         search.col_seen[j] = search.col_d[j]
-        relax(search.give, j * tall, search.col_d[j], j, search.row_d, search.row_from)
+        relax(search.drop_cost, j * tall, search.col_d[j], j, search.row_d, search.row_from)
     for i in range(budget.rows):
-        relax(search.take, i * wide, search.row_d[i], i, search.col_d, search.col_from)
+        relax(search.add_cost, i * wide, search.row_d[i], i, search.col_d, search.col_from)
     for j in range(budget.width):
         if search.col_d[j] < search.col_seen[j]:
             changed = j
     return max(changed, _relax_outer(tile, budget, search)) if budget.at_most else changed
 
 
-@borrow
-def _search_all(tile: Tile, budget: Budget, search: Search) -> int:
-    """Run Bellman-Ford; give a node whose ancestors hold a cycle, or -1 when distances settled."""
+@jit_without_refcounts
+def _bellman_ford(tile: Tile, budget: Budget, search: Search) -> int:
+    """Run Bellman-Ford; return a node that a negative cycle leads to, or -1 if the distances converged."""
     search.row_d[:] = 0.0
     search.col_d[:] = 0.0
     search.row_from[:] = ROOT
@@ -91,9 +91,9 @@ def _search_all(tile: Tile, budget: Budget, search: Search) -> int:
     return changed
 
 
-@borrow
-def _before(budget: Budget, search: Search, node: int) -> tuple[int, int]:
-    """Step back from a column to the column before it; the row between them, or the code of an outer edge."""
+@jit_without_refcounts
+def _predecessor(budget: Budget, search: Search, node: int) -> tuple[int, int]:
+    """Return the edge into a column node: the row it passes (or the code of an outer edge), and the previous column."""
     i = search.col_from[node]
     if i == ROOT:
         return ROOT, -1
@@ -104,20 +104,20 @@ def _before(budget: Budget, search: Search, node: int) -> tuple[int, int]:
     return i, search.row_from[i]
 
 
-@borrow
+@jit_without_refcounts
 def _gain(tile: Tile, budget: Budget, search: Search, start: int) -> float:
-    """What moving along the cycle through `start` is worth; 0 if it is none or passes a row twice."""
+    """Return the gain of moving entries along the cycle through `start`; 0 if it is no cycle or repeats a row."""
     cols, node, high, low = budget.cols, start, 0.0, 0.0
     search.used[:] = 0
     for _ in range(2 * (budget.rows + budget.width)):
-        i, back = _before(budget, search, node)
+        i, back = _predecessor(budget, search, node)
         if back < 0 or (i >= 0 and search.used[i]):
             return 0.0
         if i >= 0:
             search.used[i] = 1
             for j, sign in ((node, 1.0), (back, -1.0)):
                 if j < cols:
-                    high, rest = sum_rest(high, sign * tile.w[i * cols + j])
+                    high, rest = two_sum(high, sign * tile.w[i * cols + j])
                     low += rest
         node = back
         if node == start:
@@ -125,12 +125,12 @@ def _gain(tile: Tile, budget: Budget, search: Search, start: int) -> float:
     return 0.0
 
 
-@borrow
+@jit_without_refcounts
 def _cancel(tile: Tile, budget: Budget, search: Search, node: int) -> bool:
-    """Move entries along the cycle behind `node`; False if it is worth nothing after all."""
+    """Move entries along the cycle that leads to `node`; return False, and move none, if its gain is not positive."""
     rows, cols = budget.rows, budget.cols
     for _ in range(2 * (rows + budget.width)):
-        i, back = _before(budget, search, node)
+        i, back = _predecessor(budget, search, node)
         if back < 0:
             return False
         node = back
@@ -138,20 +138,20 @@ def _cancel(tile: Tile, budget: Budget, search: Search, node: int) -> bool:
         return False
     start = node
     while True:
-        i, back = _before(budget, search, node)
+        i, back = _predecessor(budget, search, node)
         if i >= 0:
             if node < cols:
-                put(tile, rows, cols, i, node, 1)
+                set_kept(tile, rows, cols, i, node, 1)
             if back < cols:
-                put(tile, rows, cols, i, back, 0)
+                set_kept(tile, rows, cols, i, back, 0)
         node = back
         if node == start:
             return True
 
 
-@borrow
-def _move_all(tile: Tile, budget: Budget, search: Search) -> None:
-    """Add distances to potentials; what rounding left below 0 under limits goes to 0."""
+@jit_without_refcounts
+def _update_duals(tile: Tile, budget: Budget, search: Search) -> None:
+    """Add the distances to the duals; at-most budgets clamp them to at least 0."""
     outer = search.col_d[budget.cols] if budget.at_most else 0.0
     low = 0.0 if budget.at_most else -np.inf
     for i in range(budget.rows):
@@ -160,8 +160,8 @@ def _move_all(tile: Tile, budget: Budget, search: Search) -> None:
         tile.v[j] = max(low, tile.v[j] + (outer - search.col_d[j]))
 
 
-@borrow
-def _settle(tile: Tile, budget: Budget) -> bool:
+@jit_without_refcounts
+def _centre_until_proved(tile: Tile, budget: Budget) -> bool:
     for _ in range(CENTRINGS):
         centre(tile, budget)
         if is_proved(tile, budget):
@@ -169,17 +169,20 @@ def _settle(tile: Tile, budget: Budget) -> bool:
     return False
 
 
-@borrow
+@jit_without_refcounts
 def polish(tile: Tile, budget: Budget, search: Search) -> bool:
-    """Make the potentials prove the mask, improving it where it was not the best; False if float64 cannot."""
-    if is_proved(tile, budget) or _settle(tile, budget):
+    """Find duals that prove the mask, cancelling negative cycles if it is not optimal.
+
+    Changes the mask and the duals of `tile` in place. Returns False if no proof exists in float64.
+    """
+    if is_proved(tile, budget) or _centre_until_proved(tile, budget):
         return True
     for _ in range(CYCLES):
         _signed_costs(tile, budget, search)
-        node = _search_all(tile, budget, search)
+        node = _bellman_ford(tile, budget, search)
         if node < 0:
-            _move_all(tile, budget, search)
+            _update_duals(tile, budget, search)
             break
         if not _cancel(tile, budget, search, node):
             break
-    return is_proved(tile, budget) or _settle(tile, budget)
+    return is_proved(tile, budget) or _centre_until_proved(tile, budget)

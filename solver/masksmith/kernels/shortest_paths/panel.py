@@ -1,16 +1,16 @@
-"""A panel's tiles one after the other, each on its own: read, open, mend, write; and polish, where that is no proof."""
+"""Solves tiles of a panel one by one with shortest augmenting paths, and polishes those left without a proof."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from masksmith._panels import Bools, Duals, Forced, Matrix
-from masksmith.kernels.jit import borrow, jit
-from masksmith.kernels.tile import Budget, Bytes, Order, Tile, new_search, new_tile, put
+from masksmith.kernels.jit import jit, jit_without_refcounts
+from masksmith.kernels.tile import Budget, Bytes, Order, Tile, new_search, new_tile, set_kept
 
-from .augmentation import mend
+from .augmentation import balance_columns
 from .complementary_slackness import is_proved
-from .initial_mask import fix_forced, open_tile, price_wide
+from .initial_mask import fix_forced, initialise_wide_duals, open_tile
 from .negative_cycles import polish
 
 HUGE = 2.0**1000
@@ -18,9 +18,9 @@ SHRINK = 2.0**-64
 LARGEST = 1.7976931348623157e308
 
 
-@borrow
+@jit_without_refcounts
 def _read(scores: Matrix, top: int, left: int, rows: int, cols: int, tile: Tile) -> float:
-    """Copy a tile's scores; give the power of two they were multiplied with, so that sums cannot overflow."""
+    """Copy a tile's scores, scaled so that sums cannot overflow; return the scale, a power of two."""
     largest = 0.0
     for i in range(rows):
         for j in range(cols):
@@ -35,7 +35,7 @@ def _read(scores: Matrix, top: int, left: int, rows: int, cols: int, tile: Tile)
     return SHRINK
 
 
-@borrow
+@jit_without_refcounts
 def _write(tile: Tile, rows: int, cols: int, scale: float, mask: Bools, u: Duals, v: Duals) -> None:
     for i in range(rows):
         for j in range(cols):
@@ -46,8 +46,8 @@ def _write(tile: Tile, rows: int, cols: int, scale: float, mask: Bools, u: Duals
         v[j] = max(-LARGEST, min(LARGEST, tile.v[j] / scale))
 
 
-@borrow
-def _read_prices(tile: Tile, budget: Budget, scale: float, u: Duals, v: Duals) -> None:
+@jit_without_refcounts
+def _read_duals(tile: Tile, budget: Budget, scale: float, u: Duals, v: Duals) -> None:
     low = 0.0 if budget.at_most else -np.inf
     for i in range(budget.rows):
         tile.u[i] = max(low, u[i] * scale)
@@ -55,18 +55,18 @@ def _read_prices(tile: Tile, budget: Budget, scale: float, u: Duals, v: Duals) -
         tile.v[j] = max(low, v[j] * scale)
 
 
-@borrow
+@jit_without_refcounts
 def _read_codes(forced: Forced, top: int, left: int, rows: int, cols: int, codes: Bytes) -> None:
     for i in range(rows):
         for j in range(cols):
             codes[i * cols + j] = np.uint8(forced[top + i, left + j]) if forced.size else np.uint8(0)
 
 
-@borrow
+@jit_without_refcounts
 def _read_mask(tile: Tile, rows: int, cols: int, mask: Bools) -> None:
     for i in range(rows):
         for j in range(cols):
-            put(tile, rows, cols, i, j, np.uint8(mask[i, j]))
+            set_kept(tile, rows, cols, i, j, np.uint8(mask[i, j]))
 
 
 @jit
@@ -74,20 +74,20 @@ def solve_panel(
     scores: Matrix, forced: Forced, budget: Budget, order: Order, ready: Bytes, mask: Bools, row_duals: Duals,
     col_duals: Duals,
 ) -> tuple[int, int]:  # fmt: skip
-    """Solve the tiles of a panel that `order` lists; move those without a proof to its front.
+    """Solve the tiles of a panel listed in `order`; move the indices of those without a proof to its front.
 
     Args:
         scores: `[down * rows, across * cols]`.
-        forced: Likewise, or `[0, 0]` when every entry is free.
-        budget: Size and budgets of its tiles.
-        order: Indices `tile row * across + tile column`.
-        ready: By index, 1 where mask and duals obey complementary slackness and rows are in order.
-        mask: As scores; start and answer.
-        row_duals: `[down, across, rows]`, start and answer.
-        col_duals: `[down, across, cols]`, start and answer.
+        forced: As scores, or `[0, 0]` if every entry is free.
+        budget: Size and budgets of the tiles.
+        order: Indices `tile row * across + tile column`, changed in place.
+        ready: By index, 1 if the tile's mask and duals satisfy complementary slackness and its rows their budgets.
+        mask: As scores; read where `ready`, written.
+        row_duals: `[down, across, rows]`, initial values, written.
+        col_duals: `[down, across, cols]`, initial values, written.
 
     Returns:
-        Index of the first tile without an allowed mask, or -1; number of tiles whose duals are no proof yet.
+        Index of the first tile without an allowed mask, or -1; number of tiles whose duals do not prove their masks.
     """
     rows, cols, across = budget.rows, budget.cols, row_duals.shape[1]
     tile, search, unproved = new_tile(rows, cols), new_search(rows, budget.width), 0
@@ -96,7 +96,7 @@ def solve_panel(
         down, side = t // across, t % across
         top, left, u, v = down * rows, side * cols, row_duals[down, side], col_duals[down, side]
         scale = _read(scores, top, left, rows, cols, tile)
-        _read_prices(tile, budget, scale, u, v)
+        _read_duals(tile, budget, scale, u, v)
         if forced.size:
             _read_codes(forced, top, left, rows, cols, codes)
             if not fix_forced(tile, budget, codes):
@@ -104,10 +104,10 @@ def solve_panel(
         if ready[t]:
             _read_mask(tile, rows, cols, mask[top : top + rows, left : left + cols])
         else:
-            price_wide(tile, budget, search)
+            initialise_wide_duals(tile, budget, search)
             if not open_tile(tile, budget, search):
                 return t, 0
-        if not mend(tile, budget, search):
+        if not balance_columns(tile, budget, search):
             return t, 0
         if not is_proved(tile, budget):
             order[unproved] = t
@@ -120,9 +120,9 @@ def solve_panel(
 def polish_panel(
     scores: Matrix, forced: Forced, budget: Budget, order: Order, mask: Bools, row_duals: Duals, col_duals: Duals
 ) -> None:
-    """Polish tiles that `solve_panel` left without a proof; arguments as there.
+    """Polish the tiles that `solve_panel` left without a proof; arguments as there.
 
-    It stands apart because it is rarely needed, and what is never called need not be compiled.
+    It is a separate kernel because it is rarely needed, and compiled only when it is called.
     """
     rows, cols, across = budget.rows, budget.cols, row_duals.shape[1]
     tile, search = new_tile(rows, cols), new_search(rows, budget.width)
@@ -131,7 +131,7 @@ def polish_panel(
         down, side = t // across, t % across
         top, left, u, v = down * rows, side * cols, row_duals[down, side], col_duals[down, side]
         scale = _read(scores, top, left, rows, cols, tile)
-        _read_prices(tile, budget, scale, u, v)
+        _read_duals(tile, budget, scale, u, v)
         _read_codes(forced, top, left, rows, cols, codes)
         fix_forced(tile, budget, codes)
         _read_mask(tile, rows, cols, mask[top : top + rows, left : left + cols])

@@ -1,4 +1,4 @@
-"""The inner loop of every shortest-path search: one node relaxes all its edges, eight to a vector."""
+"""Edge relaxation, the inner loop of the shortest-path searches: all edges of one node, in vectors of 8."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from masksmith.kernels.tile import Floats, Ints
 STEP = 8
 
 
-def _relax_plain(costs: Floats, first: int, near: float, node: int, distance: Floats, origin: Ints) -> None:
+def _relax_plain(costs: Floats, first: int, start: float, node: int, distance: Floats, predecessor: Ints) -> None:
     for k in range(len(distance)):
-        d = near + costs[first + k]
+        d = start + costs[first + k]
         if d < distance[k]:
-            distance[k], origin[k] = d, node
+            distance[k], predecessor[k] = d, node
 
 
 @intrinsic
-def _relax_vectors(typing: Any, costs: Any, first: Any, near: Any, node: Any, distance: Any, origin: Any) -> Any:
-    signature = types.void(costs, types.int64, types.float64, types.int64, distance, origin)
+def _relax_vectors(typing: Any, costs: Any, first: Any, start: Any, node: Any, distance: Any, predecessor: Any) -> Any:
+    signature = types.void(costs, types.int64, types.float64, types.int64, distance, predecessor)
     doubles, longs = ir.VectorType(ir.DoubleType(), STEP), ir.VectorType(ir.IntType(64), STEP)
 
     def spread(builder: Any, value: Any, vector: Any) -> Any:
@@ -48,4 +48,4 @@ def _relax_vectors(typing: Any, costs: Any, first: Any, near: Any, node: Any, di
 
 
 relax = _relax_vectors if COMPILED else _relax_plain
-"""`distance = min(distance, near + costs[first:])`, with `origin` = `node` where that is strictly less."""
+"""`distance = min(distance, start + costs[first:])`, and `predecessor = node` where that decreases it, in place."""

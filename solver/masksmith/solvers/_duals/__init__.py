@@ -1,1 +1,1 @@
-"""Duals of masks: cheap ones by sweeps, exact ones from a residual graph, and their centring."""
+"""Duals of masks: approximate ones by dual coordinate ascent, exact ones from residual graphs, and centring."""

@@ -1,4 +1,4 @@
-"""Move duals of a known mask from the edge of what proves it to the middle, where rounding cannot hurt."""
+"""Centre the duals of an optimal mask within their feasible intervals, where rounding errors do no harm."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from masksmith.patterns import TileSpec
 CHUNK_ENTRIES = 1 << 15
 
 
-class _Proof(NamedTuple):
-    """What duals have to separate, tiles along the last axis.
+class _Bounds(NamedTuple):
+    """Bounds on the sums of duals, `low <= u + v <= high`, with tiles along the last axis.
 
     Attributes:
         low: `[R, C, T]` scores of free dropped entries, elsewhere -infinity.
         high: `[R, C, T]` scores of free kept entries, elsewhere infinity.
-        margin: `[T]`, a sizeable part of the scores.
-        row_slack: `[R, T]`, rows that have room left.
-        col_slack: `[C, T]`, columns that have.
+        margin: `[T]`, distance to keep from a bound if there is only one: 1/16 of the largest score.
+        row_slack: `[R, T]`, whether a row is not full.
+        col_slack: `[C, T]`, whether a column is not full.
     """
 
     low: Duals
@@ -33,36 +33,36 @@ class _Proof(NamedTuple):
 def centre(
     scores: Duals, mask: Bools, tile: TileSpec, u: Duals, v: Duals, free: Bools | None = None, rounds: int = 12
 ) -> tuple[Duals, Duals]:
-    """Put each dual midway between the largest dropped and the smallest kept `w - (other dual)`, sides in turn.
+    """Move each dual midway between the largest dropped and the smallest kept `w - (other dual)` of its line.
 
-    Any number between the two keeps the proof; the middle survives duals that double precision cannot hold exactly.
+    Rows and columns alternate. Any number between the two keeps the proof; the midpoint tolerates rounding to float64.
 
     Args:
         scores: `[T, R, C]` float64.
-        mask: `[T, R, C]`, presumed optimal.
+        mask: `[T, R, C]`, assumed optimal.
         tile: Budgets.
-        u: `[T, R]` row duals, near enough to a proof.
+        u: `[T, R]` row duals that prove the mask, up to rounding.
         v: `[T, C]` column duals.
         free: `[T, R, C]`, False where an entry is forced.
-        rounds: How often each side is moved; slack spreads by an entry a round, from where there is some.
+        rounds: Number of updates of each side; slack propagates by one entry per round.
 
     Returns:
-        The duals moved, or as they were in tiles where that proves more.
+        The centred duals, or the original ones in tiles where those violate complementary slackness less.
     """
     new_u, new_v = np.empty_like(u), np.empty_like(v)
     step = max(1, CHUNK_ENTRIES // (tile.rows * tile.cols))
     for at in range(0, len(scores), step):
         part = slice(at, at + step)
-        proof = _proof(scores[part], mask[part], tile, None if free is None else free[part])
+        proof = _bounds(scores[part], mask[part], tile, None if free is None else free[part])
         p, q = _centre(proof, tile, np.ascontiguousarray(u[part].T), np.ascontiguousarray(v[part].T), rounds)
         new_u[part], new_v[part] = p.T, q.T
     return new_u, new_v
 
 
-def _proof(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _Proof:
+def _bounds(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _Bounds:
     everywhere = np.ones(mask.shape, np.bool_) if free is None else free
     low, high = np.where(everywhere & ~mask, scores, -np.inf), np.where(everywhere & mask, scores, np.inf)
-    return _Proof(
+    return _Bounds(
         low=np.ascontiguousarray(low.transpose(1, 2, 0)),
         high=np.ascontiguousarray(high.transpose(1, 2, 0)),
         margin=scores.max((1, 2)) / 16,
@@ -71,31 +71,31 @@ def _proof(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _P
     )
 
 
-def _centre(proof: _Proof, tile: TileSpec, u: Duals, v: Duals, rounds: int) -> tuple[Duals, Duals]:
+def _centre(proof: _Bounds, tile: TileSpec, u: Duals, v: Duals, rounds: int) -> tuple[Duals, Duals]:
     p, q = u, v
     for _ in range(rounds):
-        p = _middle((proof.low - q).max(1), (proof.high - q).min(1), p, proof.margin)
-        p = _limit(p, proof.row_slack, tile)
-        q = _middle((proof.low - p[:, None]).max(0), (proof.high - p[:, None]).min(0), q, proof.margin)
-        q = _limit(q, proof.col_slack, tile)
-    worse = _excess(proof, p, q) > _excess(proof, u, v)
+        p = _midpoint((proof.low - q).max(1), (proof.high - q).min(1), p, proof.margin)
+        p = _clamp(p, proof.row_slack, tile)
+        q = _midpoint((proof.low - p[:, None]).max(0), (proof.high - p[:, None]).min(0), q, proof.margin)
+        q = _clamp(q, proof.col_slack, tile)
+    worse = _violation(proof, p, q) > _violation(proof, u, v)
     return np.where(worse, u, p), np.where(worse, v, q)
 
 
-def _middle(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
-    """Move duals between their limits, or well away from the only one."""
+def _midpoint(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
+    """Return the midpoints of two-sided intervals; elsewhere the duals, moved to at least `margin` from the bound."""
     two_sided = np.isfinite(low) & np.isfinite(high)
     middle = np.where(two_sided, low, 0.0) / 2 + np.where(two_sided, high, 0.0) / 2
     away = np.minimum(np.maximum(dual, low + margin), high - margin)
     return np.where(two_sided, middle, away)
 
 
-def _excess(proof: _Proof, u: Duals, v: Duals) -> Duals:
-    """Sum what speaks against the proof: `[T]`."""
+def _violation(proof: _Bounds, u: Duals, v: Duals) -> Duals:
+    """Return the sum of violations of complementary slackness: `[T]`."""
     dropped, kept = proof.low - u[:, None] - v, proof.high - u[:, None] - v
     return cast("Duals", (np.maximum(dropped, 0.0) + np.maximum(-kept, 0.0)).sum((0, 1)))
 
 
-def _limit(dual: Duals, slack: Bools, tile: TileSpec) -> Duals:
-    """At-most budgets have duals of at least 0, and of 0 where they do not bind."""
+def _clamp(dual: Duals, slack: Bools, tile: TileSpec) -> Duals:
+    """Under at-most budgets, clamp duals to at least 0, and to 0 on lines that are not full."""
     return np.where(slack, 0.0, np.maximum(dual, 0.0)) if tile.at_most else dual

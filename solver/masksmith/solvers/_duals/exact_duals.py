@@ -1,4 +1,4 @@
-"""Duals of optimal masks without rounding: in doubles where they suffice, else in 64-bit integers."""
+"""Exact duals of optimal masks, computed in float64 where it is exact, else in 64-bit integers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .residual import residual_duals
 
 @dataclass(slots=True)
 class ScaledTiles:
-    """Tiles and the integers that stand for them.
+    """Tiles with scores scaled to integers.
 
     Attributes:
-        tiles: `[T, R, C]` scores as given.
+        tiles: `[T, R, C]` original scores.
         integers: `[T, R, C]`, `round(score * 2^shift)`.
-        shifts: `[T]`.
-        exact: `[T]`, whether nothing was rounded, and doubles hold the sum of any path or mask.
+        shifts: `[T]` exponents.
+        exact: `[T]`, whether no score was rounded and the sum over any path or mask is exact in float64.
     """
 
     tiles: npt.NDArray[Any]
@@ -34,46 +34,46 @@ class ScaledTiles:
 
     @classmethod
     def of(cls, tiles: npt.NDArray[Any], tile: TileSpec) -> ScaledTiles:
-        """Scale tiles so that `R + C + 1` times any integer fits 62 bits."""
+        """Scale tiles so that `R + C + 1` times any integer fits into 62 bits."""
         nodes = (tile.rows + tile.cols + 1).bit_length()
         shifts, needed = exact_shifts(tiles, 61 - nodes)
         return cls(tiles, to_integers(tiles, shifts), shifts, needed <= 53 - nodes)
 
     def halve(self, index: int) -> None:
-        """Give up the last bit of one tile."""
+        """Halve the integers of one tile, rounding up."""
         self.integers[index] = (self.integers[index] + 1) >> 1
         self.shifts[index] -= 1
         self.exact[index] = False
 
 
 def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | None) -> tuple[Duals, Duals]:
-    """Prove masks `[T, R, C]`: duals in exact arithmetic, then centred where doubles cannot hold them.
+    """Compute duals that prove masks, in exact arithmetic; centre them where float64 cannot represent them.
 
     Args:
         scaled: The tiles.
         mask: `[T, R, C]`, optimal for the integers.
         tile: Budgets.
-        free: `[T, R, C]`, False where an entry is forced; None when all are free.
+        free: `[T, R, C]`, False where an entry is forced; None if all are free.
 
     Returns:
         Row duals `[T, R]` and column duals `[T, C]`.
     """
     u, v = np.empty((len(mask), tile.rows)), np.empty((len(mask), tile.cols))
-    for some, numbers in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
-        if some.any():
-            where, back = None if free is None else free[some], -scaled.shifts[some, None]
-            p, q, _ = residual_duals(scaled.integers[some].astype(numbers), mask[some], tile, where)
-            if numbers is np.int64 and not tile.at_most:
-                p, q = _level(p, q)
-            u[some], v[some] = np.ldexp(p, back), np.ldexp(q, back)
+    for tiles, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
+        if tiles.any():
+            where, exponents = None if free is None else free[tiles], -scaled.shifts[tiles, None]
+            p, q, _ = residual_duals(scaled.integers[tiles].astype(dtype), mask[tiles], tile, where)
+            if dtype is np.int64 and not tile.at_most:
+                p, q = _centre_columns(p, q)
+            u[tiles], v[tiles] = np.ldexp(p, exponents), np.ldexp(q, exponents)
     if not scaled.exact.all():
-        wide = ~scaled.exact
-        where, scores = None if free is None else free[wide], scaled.tiles[wide].astype(np.float64)
-        u[wide], v[wide] = centre(scores, mask[wide], tile, u[wide], v[wide], where)
+        tiles = ~scaled.exact
+        where, scores = None if free is None else free[tiles], scaled.tiles[tiles].astype(np.float64)
+        u[tiles], v[tiles] = centre(scores, mask[tiles], tile, u[tiles], v[tiles], where)
     return u, v
 
 
-def _level(p: Integers, q: Integers) -> tuple[Integers, Integers]:
-    """Move what all rows pay to the columns or back (`+s`, `-s`): small numbers survive the way to doubles."""
+def _centre_columns(p: Integers, q: Integers) -> tuple[Integers, Integers]:
+    """Shift duals so that column duals are centred around 0; smaller numbers lose fewer bits as float64."""
     middle = (q.min(1, keepdims=True) + q.max(1, keepdims=True)) // 2
     return p + middle, q - middle

@@ -1,4 +1,4 @@
-"""Scores as integers: one power of two a tile, exact wherever the tile's range allows."""
+"""Scales scores to integers by one power of two per tile, exactly where the range of the tile allows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _NEVER = 1 << 20
 
 
 def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
-    """Choose exponents `k` such that `w * 2^k` stays below `2^bits`, and is an integer if it can be.
+    """Choose exponents `k` such that `w * 2^k` is below `2^bits`, and an integer if possible.
 
     Args:
         tiles: `[T, R, C]`, finite and non-negative.
-        bits: Size of the integers allowed.
+        bits: Maximum number of bits of the integers.
 
     Returns:
-        `[T]` the exponents, and `[T]` the bits that each tile needs to be exact; more than `bits` means that its
-        scores have to be rounded.
+        `[T]` exponents, and `[T]` the number of bits that each tile needs to be exact; if that exceeds `bits`, its
+        scores must be rounded.
     """
     flat = tiles.reshape(len(tiles), -1).astype(np.float64, copy=False)
     fraction, exponent = np.frexp(flat)
@@ -35,5 +35,5 @@ def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponen
 
 
 def to_integers(tiles: npt.NDArray[Any], shifts: Exponents) -> Integers:
-    """Give `round(w * 2^k)` for scores `[T, R, C]` and exponents `[T]`."""
+    """Return `round(w * 2^k)` for scores `[T, R, C]` and exponents `[T]`."""
     return np.rint(np.ldexp(tiles.astype(np.float64, copy=False), shifts[:, None, None])).astype(np.int64)

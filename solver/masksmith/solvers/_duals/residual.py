@@ -1,14 +1,14 @@
-"""Duals of a given optimal mask: shortest paths in its residual graph, for many tiles at once.
+"""Duals of an optimal mask from shortest paths in its residual graph, for many tiles at once.
 
-The residual graph of a mask S has a node for every row and column. Labels p (rows) and q (columns) that obey
+The residual graph of a mask S has a node for every row and column. Labels p (rows) and q (columns) that satisfy
 
     q_j <= p_i - w_ij   for every dropped entry (it could be added),
-    p_i <= q_j + w_ij   for every kept entry (it could be given up)
+    p_i <= q_j + w_ij   for every kept entry (it could be removed)
 
-are the duals `u = p`, `v = -q`: complementary slackness, word for word. Bellman and Ford find such labels, starting
-from any, unless a cycle of negative length exists; then turning the cycle over improves the mask, which was no optimum.
-Budgets that are upper limits add one node z with `z <= p_i`, `q_j <= z`, and equality where a budget is not used up;
-`u = p - z` and `v = z - q` are then non-negative, and zero where they must be.
+define the duals `u = p`, `v = -q`: the inequalities are complementary slackness. The Bellman-Ford algorithm finds such
+labels, from any start, unless there is a negative cycle; swapping kept and dropped entries along such a cycle improves
+the mask, so it was not optimal. At-most budgets add one node z with `z <= p_i`, `q_j <= z`, and equality where a budget
+is not full; `u = p - z` and `v = z - q` are then non-negative, and zero on lines that are not full.
 """
 
 from __future__ import annotations
@@ -24,95 +24,101 @@ from masksmith.patterns import TileSpec
 
 Numbers = npt.NDArray[Any]
 CHUNK_ENTRIES = 1 << 15
-"""Entries handled at once: what a second-level cache holds of all the arrays."""
+"""Entries processed at once, so that all arrays fit into a second-level cache."""
 
 
 @dataclass(slots=True)
 class _Graph:
-    """Residual graphs with tiles along the last axis: `add`, `give` `[R, C, T]`, `row_slack` `[R, T]`, `col_slack`."""
+    """Residual graphs, with tiles along the last axis.
+
+    Attributes:
+        add, remove: `[R, C, T]`, arc lengths for adding a dropped and removing a kept entry; infinite if not allowed.
+        row_slack: `[R, T]`, whether a row is not full; None for exact budgets.
+        col_slack: `[C, T]`, likewise for columns.
+    """
 
     add: Numbers
-    give: Numbers
+    remove: Numbers
     row_slack: Bools | None
     col_slack: Bools | None
 
-    def only(self, tiles: Bools) -> _Graph:
+    def subset(self, tiles: Bools) -> _Graph:
         slack = [None if s is None else s[:, tiles] for s in (self.row_slack, self.col_slack)]
-        return _Graph(self.add[:, :, tiles], self.give[:, :, tiles], *slack)
+        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], *slack)
 
 
 def residual_duals(
     scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None = None
 ) -> tuple[Numbers, Numbers, Bools]:
-    """Find duals that prove masks optimal.
+    """Compute duals that prove masks optimal.
 
-    Exact when no label overflows the type: int64 scores below `2^(62 - log2(R + C))`, or float64 scores that are
-    integer multiples of one power of two, at most `2^53 / (R + C)` times it.
+    The result is exact if no label overflows the type: for int64 scores below `2^(62 - log2(R + C))`, or float64
+    scores that are integer multiples of one power of two, at most `2^53 / (R + C)` times it.
 
     Args:
         scores: `[T, R, C]`, int64 or float64.
         mask: `[T, R, C]`.
         tile: Budgets, exact or upper limits.
-        free: `[T, R, C]`, False where an entry is forced; None when all are free.
+        free: `[T, R, C]`, False where an entry is forced; None if all are free.
 
     Returns:
-        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`, and `[T]` whether the labels settled
-        (False: the mask is not optimal, or rounding pretends so; the duals are then near misses).
+        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`, and `[T]` whether the labels converged. If
+        not, the mask is not optimal, or appears so due to rounding, and the duals are approximate.
     """
     count, rows, cols = scores.shape
     u, v = np.empty((count, rows), scores.dtype), np.empty((count, cols), scores.dtype)
-    settled = np.empty(count, np.bool_)
+    converged = np.empty(count, np.bool_)
     step = max(1, CHUNK_ENTRIES // (rows * cols))
     for at in range(0, count, step):
         part = slice(at, at + step)
         graph = _graph(scores[part], mask[part], tile, None if free is None else free[part])
-        p, q, z, settled[part] = _settle(graph, rows + cols + 2)
+        p, q, z, converged[part] = _bellman_ford(graph, rows + cols + 2)
         u[part], v[part] = (p - z).T, (z - q).T
-    return u, v, settled
+    return u, v, converged
 
 
 def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> _Graph:
     lanes, kept = np.ascontiguousarray(scores.transpose(1, 2, 0)), np.ascontiguousarray(mask.transpose(1, 2, 0))
-    far = np.inf if lanes.dtype == np.float64 else np.int64(1) << 62
-    add, give = np.where(kept, far, -lanes), np.where(kept, lanes, far)
+    infinity = np.inf if lanes.dtype == np.float64 else np.int64(1) << 62
+    add, remove = np.where(kept, infinity, -lanes), np.where(kept, lanes, infinity)
     if free is not None:
         forced = ~free.transpose(1, 2, 0)
-        add[forced] = give[forced] = far
+        add[forced] = remove[forced] = infinity
     if not tile.at_most:
-        return _Graph(add, give, None, None)
-    return _Graph(add, give, kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep)
+        return _Graph(add, remove, None, None)
+    return _Graph(add, remove, kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep)
 
 
-def _settle(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers, Bools]:
-    """Relax until nothing changes; tiles that settle early leave the batch."""
+def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers, Bools]:
+    """Relax until no label changes; tiles that converge early are removed from the batch."""
     rows, cols, count = graph.add.shape
     p, q = np.zeros((rows, count), graph.add.dtype), np.zeros((cols, count), graph.add.dtype)
-    z, open_tiles = np.zeros(count, graph.add.dtype), np.arange(count)
-    live = (p.copy(), q.copy(), z.copy())
+    z, active = np.zeros(count, graph.add.dtype), np.arange(count)
+    labels = (p.copy(), q.copy(), z.copy())
     for _ in range(rounds):
-        new = _relax(graph, *live)
-        moved = (new[0] != live[0]).any(0) | (new[1] != live[1]).any(0) | (new[2] != live[2])
-        live = new
-        if moved.mean() < 0.7 or not moved.any():
-            p[:, open_tiles], q[:, open_tiles], z[open_tiles] = live
-            open_tiles, graph = open_tiles[moved], graph.only(moved)
-            live = (live[0][:, moved], live[1][:, moved], live[2][moved])
-        if not open_tiles.size:
+        new = _relax(graph, *labels)
+        changed = (new[0] != labels[0]).any(0) | (new[1] != labels[1]).any(0) | (new[2] != labels[2])
+        labels = new
+        if changed.mean() < 0.7 or not changed.any():
+            p[:, active], q[:, active], z[active] = labels
+            active, graph = active[changed], graph.subset(changed)
+            labels = (labels[0][:, changed], labels[1][:, changed], labels[2][changed])
+        if not active.size:
             break
-    p[:, open_tiles], q[:, open_tiles], z[open_tiles] = live
-    settled = np.ones(count, np.bool_)
-    settled[open_tiles] = False
-    return p, q, z, settled
+    p[:, active], q[:, active], z[active] = labels
+    converged = np.ones(count, np.bool_)
+    converged[active] = False
+    return p, q, z, converged
 
 
 def _relax(graph: _Graph, p: Numbers, q: Numbers, z: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Let every arc shorten its head's label once: into the columns, then the rows, then z."""
+    """Relax every arc once: arcs into the columns, then into the rows, then into z."""
     q = np.minimum(q, (p[:, None] + graph.add).min(0))
     if graph.col_slack is not None and graph.row_slack is not None:
         q = np.minimum(q, z)
         z = np.minimum(z, np.where(graph.col_slack, q, 0).min(0))
         p = np.where(graph.row_slack, np.minimum(p, z), p)
-    p = np.minimum(p, (q[None] + graph.give).min(1))
+    p = np.minimum(p, (q[None] + graph.remove).min(1))
     if graph.row_slack is not None:
         z = np.minimum(z, p.min(0))
     return p, q, z

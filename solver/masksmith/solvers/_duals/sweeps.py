@@ -1,11 +1,11 @@
-"""Cheap duals for any tile: rows and columns take turns in moving to the middle of their optimal duals.
+"""Approximate duals of tiles by block coordinate descent on the dual function, in torch.
 
-The dual of a tile is `D(u, v) = n sum u_i + n_out sum v_j + sum_ij max(0, w_ij - u_i - v_j)`. For fixed `v`,
-every `u_i` between the n-th and the (n+1)-th largest of `w_ij - v_j` minimises it; likewise for columns. Taking the
-middle and overshooting on the columns drives both into the interior of the optimal face, so that few sweeps make a
-sharp bound.
+The dual function of a tile is `D(u, v) = n sum u_i + n_out sum v_j + sum_ij max(0, w_ij - u_i - v_j)`. For fixed `v`,
+every `u_i` between the n-th and the (n+1)-th largest of `w_ij - v_j` minimises it; likewise for columns. Midpoints,
+with over-relaxation of the columns, move both into the interior of the optimal face, so that few sweeps give a tight
+bound.
 
-Tensors here carry tiles along the last axis: `[R, C, T]`, with `u` `[R, T]` and `v` `[C, T]`.
+Tensors have tiles along the last axis: `[R, C, T]`, with `u` `[R, T]` and `v` `[C, T]`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 
 from masksmith.patterns import TileSpec
 
-OVERSHOOT = 1.5
+OVER_RELAXATION = 1.5
 SWEEPS = 16
 
 
 def sweep_duals(
     scores: torch.Tensor, tile: TileSpec, sweeps: int = SWEEPS, v: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimise the dual by alternating midpoints.
+    """Minimise the dual function by alternating midpoint updates.
 
     Args:
         scores: `[R, C, T]` float64.
-        tile: Budgets; upper limits keep the duals non-negative.
-        sweeps: Passes over rows and columns.
-        v: `[C, T]` column duals to start from; zero if None.
+        tile: Budgets; at-most budgets keep the duals non-negative.
+        sweeps: Number of updates of rows and columns.
+        v: `[C, T]` initial column duals; zero if None.
 
     Returns:
         Row duals `[R, T]` and column duals `[C, T]`.
@@ -38,7 +38,7 @@ def sweep_duals(
     if not tile.at_most:
         return _sweep(scores, tile, sweeps, v)
     if v is None and tile.rows * tile.row_keep == tile.cols * tile.col_keep:
-        # Projected descent stalls far from its optimum; the duals of exact fill, levelled, are a start close by.
+        # Projected descent converges slowly; the duals of exact fill, shifted to equal minima, are a good start.
         u, v = _sweep(scores, replace(tile, at_most=False), sweeps, None)
         v = (v + (u.amin(0) - v.amin(0)) / 2).clamp_(min=0.0)
         sweeps = sweeps // 2
@@ -50,16 +50,16 @@ def _sweep(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     columns = scores.new_zeros(scores.shape[1:]) if v is None else v
     for sweep in range(sweeps):
-        rows = _duals_of((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most)
-        target = _duals_of(scores - rows[:, None], tile.col_keep, tile.at_most)
-        settle = sweep in (0, sweeps - 1)
-        columns = target if settle else columns + OVERSHOOT * (target - columns)
+        rows = _midpoints((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most)
+        target = _midpoints(scores - rows[:, None], tile.col_keep, tile.at_most)
+        relax = sweep not in (0, sweeps - 1)
+        columns = target if not relax else columns + OVER_RELAXATION * (target - columns)
         columns = columns.clamp_(min=0.0) if tile.at_most else columns
-    return _duals_of((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most), columns
+    return _midpoints((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most), columns
 
 
 def dual_value(scores: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Evaluate `D(u, v)`: `[T]`, an upper bound on what any allowed mask keeps."""
+    """Return `D(u, v)`: `[T]`, an upper bound on the score of any allowed mask."""
     excess = (scores - u[:, None] - v).clamp_(min=0.0).sum((0, 1))
     return tile.row_keep * u.sum(0) + tile.col_keep * v.sum(0) + excess
 
@@ -67,7 +67,7 @@ def dual_value(scores: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.T
 def shortfall(
     scores: torch.Tensor, mask: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.Tensor
 ) -> torch.Tensor:
-    """Sum what speaks against optimality of masks `[R, C, T]`: `[T]`, equal to `D(u, v)` less the score kept."""
+    """Return the duality gap of masks `[R, C, T]`: `[T]`, `D(u, v)` minus the score kept, as a sum of violations."""
     reduced = scores - u[:, None] - v
     total = torch.where(mask, -reduced, reduced).clamp_(min=0.0).sum((0, 1))
     if tile.at_most:
@@ -75,23 +75,23 @@ def shortfall(
     return total
 
 
-def _duals_of(entries: torch.Tensor, keep: int, at_most: bool) -> torch.Tensor:
-    """Give the middle between the `keep`-th largest and the next along axis 0: `[M, L, T]` to `[L, T]`."""
+def _midpoints(entries: torch.Tensor, keep: int, at_most: bool) -> torch.Tensor:
+    """Return the midpoint of the `keep`-th largest and the next along axis 0: `[M, L, T]` to `[L, T]`."""
     m = entries.shape[0]
     if keep == m:
         return torch.zeros_like(entries[0]) if at_most else entries.amin(0)
     wires = list(entries.unbind(0))
     for low, high in selection_network(m, keep):
         wires[low], wires[high] = torch.maximum(wires[low], wires[high]), torch.minimum(wires[low], wires[high])
-    middle = (wires[keep - 1] + wires[keep]) / 2
-    return middle.clamp_(min=0.0) if at_most else middle
+    midpoint = (wires[keep - 1] + wires[keep]) / 2
+    return midpoint.clamp_(min=0.0) if at_most else midpoint
 
 
 @cache
 def selection_network(m: int, keep: int) -> tuple[tuple[int, int], ...]:
-    """List comparators `(larger to, smaller to)` that put the `keep`-th largest and the next in their sorted places.
+    """Return comparators `(index of the larger, index of the smaller)` that sort the `keep`-th largest and the next.
 
-    Batcher's odd-even merge sort, without the comparators that neither of the two outputs depends on.
+    This is Batcher's odd-even merge sort, without the comparators that neither of the two outputs depends on.
     """
     needed, chosen = {keep - 1, keep}, []
     for low, high in reversed(_odd_even_merge_sort(m)):

@@ -1,1 +1,1 @@
-"""From a relaxed or partial mask to an allowed one: transport plans, repair, exchanges, panels through torch."""
+"""Rounding of relaxed or partial masks: entropic transport plans, repair, exchanges, and chunked solving in torch."""

@@ -1,13 +1,13 @@
-"""Entropic transport with capacities: the relaxed mask that Sinkhorn rounds.
+"""Capacitated entropic optimal transport: the relaxed mask that `Sinkhorn` rounds.
 
-`max <S, W> + H(S) / tau` over `S 1 = n`, `S^T 1 = n_out`, `0 <= S <= 1` is solved by Dykstra's cycle of
-Kullback-Leibler projections: scale rows to their sums, scale columns to theirs, clamp at 1 and remember what was cut
-off. The product of plan and memory is always `Z = r_i exp(tau w_ij) c_j`, so that the memory need not be stored: the
-plan is `min(Z, 1)`, and the whole state is two vectors. Upper limits keep `r` and `c` at most 1, which is `u, v >= 0`
-for the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
+`max <S, W> + H(S) / tau` over `S 1 = n`, `S^T 1 = n_out`, `0 <= S <= 1` is solved by Dykstra's algorithm with
+Kullback-Leibler projections: scale rows to their sums, scale columns to theirs, clamp at 1 and store the correction.
+The product of plan and correction is always `Z = r_i exp(tau w_ij) c_j`, so the correction need not be stored: the plan
+is `min(Z, 1)`, and the whole state is two vectors. At-most budgets keep `r` and `c` at most 1, that is, `u, v >= 0` for
+the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
 
-Only additions, multiplications and divisions in a fixed order are used, so that the plan has the same bits on every
-device and in every batch. Tensors carry tiles along the last axis: `[R, C, T]`.
+Only additions, multiplications and divisions in a fixed order are used, so the plan is bitwise equal on every device
+and in every batch. Tensors have tiles along the last axis: `[R, C, T]`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from masksmith.patterns import TileSpec
 
 SQUARINGS = 20
 SMALLEST, LARGEST = 1e-140, 1e140
-"""Limits of the scalings: tiles that no plan fits drive them off, and products must stay finite."""
+"""Limits of the scalings: they diverge for tiles without a feasible plan, and products must stay finite."""
 
 
 def entropic_plan(
     scores: torch.Tensor, tile: TileSpec, temperature: float, iterations: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Project until the iterations are used up.
+    """Run a fixed number of projection cycles.
 
     Args:
         scores: `[R, C, T]` float64, each tile's largest at most 1.
         tile: Budgets.
-        temperature: `tau`; the larger, the closer to 0 and 1, and the slower.
+        temperature: `tau`; larger values give plans closer to 0 and 1, and slower convergence.
         iterations: Cycles of three projections.
 
     Returns:
-        `Z` `[R, C, T]`, not clamped, so that it ranks entries that the plan keeps whole; column scalings `c` `[C, T]`.
+        `Z` `[R, C, T]`, not clamped, so that entries with a plan of 1 are ranked, too; column scalings `c` `[C, T]`.
     """
     kernel = _exponential(scores * temperature)
     r, c = torch.ones_like(kernel[:, 0]), torch.ones_like(kernel[0])
@@ -48,7 +48,7 @@ def entropic_plan(
 
 
 def _exponential(x: torch.Tensor) -> torch.Tensor:
-    """Approximate `exp(x)` by `(1 + x / 2^20)^(2^20)`: monotone, 2 % off at 200, and the same on every device."""
+    """Approximate `exp(x)` by `(1 + x / 2^20)^(2^20)`: monotone, 2 % error at 200, bitwise equal on every device."""
     power = (x / float(1 << SQUARINGS)).add_(1.0)
     for _ in range(SQUARINGS):
         power.mul_(power)

@@ -1,4 +1,4 @@
-"""Local search on full masks: exchange the places of two kept entries of two rows, while it pays."""
+"""Local search on full masks: 2 x 2 exchanges between two rows, while they increase the score."""
 
 from __future__ import annotations
 
@@ -8,49 +8,48 @@ from .repair import first_true
 
 
 def exchange(scores: torch.Tensor, mask: torch.Tensor, steps: int) -> torch.Tensor:
-    """Improve masks by 2 x 2 exchanges, the best one of each tile a step, ties to the lowest index.
+    """Improve masks by 2 x 2 exchanges, the best one of each tile per step, ties to the lowest index.
 
-    Rows i, k and columns a, b with `S_ia = S_kb = 1`, `S_ib = S_ka = 0` turn into the opposite; row and column sums
-    stay. The gain splits into `max_b (w_ib - w_kb) + max_a (w_ka - w_ia)`, so that the best pair of rows is found in
-    `O(R^2 C)`.
+    Rows i, k and columns a, b with `S_ia = S_kb = 1`, `S_ib = S_ka = 0` are inverted; row and column sums do not
+    change. The gain is `max_b (w_ib - w_kb) + max_a (w_ka - w_ia)`, so that the best pair of rows takes `O(R^2 C)`.
 
     Args:
         scores: `[T, R, C]` float64.
         mask: `[T, R, C]`; changed in place.
-        steps: Exchanges a tile at most.
+        steps: Maximum number of exchanges per tile.
 
     Returns:
         The mask.
     """
-    live = torch.arange(len(mask), device=mask.device)
+    active = torch.arange(len(mask), device=mask.device)
     for _ in range(steps):
-        if not len(live):
+        if not len(active):
             break
-        live = live[_exchange_once(scores, mask, live)]
+        active = active[_exchange_once(scores, mask, active)]
     return mask
 
 
-def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
-    """Do the best exchange of every tile `live[k]`; give `[K]` whether it paid (and was done)."""
-    w, kept = scores[live], mask[live]
+def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+    """Do the best exchange of every tile `active[k]` if it has a positive gain; return `[K]` whether it was done."""
+    w, kept = scores[active], mask[active]
     moves = torch.stack([_best_moves(w, kept, row) for row in range(w.shape[1])], 1)
     gain = (moves + moves.transpose(1, 2)).flatten(1)
     peak = gain.amax(1)
-    paid = peak > 0
-    pair = first_true(gain == peak[:, None])[paid]
-    w, kept, live = w[paid], kept[paid], live[paid]
+    improved = peak > 0
+    pair = first_true(gain == peak[:, None])[improved]
+    w, kept, active = w[improved], kept[improved], active[improved]
     i, k = pair // mask.shape[1], pair % mask.shape[1]
-    lane = torch.arange(len(live), device=live.device)
-    for gainer, giver in ((i, k), (k, i)):
-        take = kept[lane, giver] & ~kept[lane, gainer]
-        worth = torch.where(take, w[lane, gainer] - w[lane, giver], -torch.inf)
-        column = first_true(worth == worth.amax(1, keepdim=True))
-        mask[live, gainer, column] = True
-        mask[live, giver, column] = False
-    return paid
+    lane = torch.arange(len(active), device=active.device)
+    for receiver, donor in ((i, k), (k, i)):
+        transferable = kept[lane, donor] & ~kept[lane, receiver]
+        gains = torch.where(transferable, w[lane, receiver] - w[lane, donor], -torch.inf)
+        column = first_true(gains == gains.amax(1, keepdim=True))
+        mask[active, receiver, column] = True
+        mask[active, donor, column] = False
+    return improved
 
 
 def _best_moves(w: torch.Tensor, kept: torch.Tensor, row: int) -> torch.Tensor:
-    """Give `[K, R]`, the best that `row` gains by taking over a column from each other row, or -infinity."""
-    may = kept & ~kept[:, row, None]
-    return torch.where(may, w[:, row, None] - w, -torch.inf).amax(2)
+    """Return `[K, R]`, the largest gain of `row` from taking over a column of each other row, or -infinity."""
+    allowed = kept & ~kept[:, row, None]
+    return torch.where(allowed, w[:, row, None] - w, -torch.inf).amax(2)

@@ -1,1 +1,1 @@
-"""SIMD vectors in LLVM: 16 tiles side by side, one a lane."""
+"""SIMD code generators for LLVM; vectors have 16 lanes, one tile per lane."""

@@ -1,7 +1,8 @@
-"""What is done to 16 tiles at once, one tile per lane: moving them in and out, and the sweeps of their lines.
+"""Vector operations on 16 tiles at once, one tile per lane: transposed loads and stores, quantising, threshold updates.
 
-Lane arrays are flat, `[place * 16 + lane]`; entry (i, j) of a tile stands at place `i * row_size + j`, where `row_size`
-is that of the network that sorts rows. Sizes and widths are literals: each makes its own instructions.
+Lane arrays are flat, `[place * 16 + lane]`; entry (i, j) of a tile has place `i * row_size + j`, where `row_size` is
+the size of the network that sorts rows. A line is a row or a column. Sizes and widths are literals: code is generated
+for each value.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from .vectors import (
     I64,
     INTS,
     LANES,
-    any_pair,
+    add,
     constant,
     fold,
     from_lanes,
     index,
     join,
-    larger,
     load,
-    middle_pair,
+    maximum,
+    median_pair,
+    minimum,
+    nth_pair,
     part,
-    plus,
-    smaller,
     splat,
     store,
     to_lanes,
@@ -38,21 +39,21 @@ from .vectors import (
 SCORE_BITS = 27
 """Quantised scores are below 2^27."""
 BOUND = 1 << 28
-"""Potentials beyond it could wrap around."""
+"""Largest magnitude of duals; beyond it 32-bit sums could wrap around."""
 FINEST, COARSEST = 1074, -950
-"""Exponents between which a potential times its unit is exact in float64."""
+"""Exponents between which a dual times its unit is exact in float64."""
 
 LONGS, DOUBLES = ir.VectorType(I64, LANES), ir.VectorType(ir.DoubleType(), LANES)
 
 
 def pointers(context: Any, builder: Any, signature: Any, args: Any, *which: int) -> list[Any]:
-    """Give the data pointers of array arguments."""
+    """Return the data pointers of the array arguments `which`."""
     kinds = signature.args
     return [context.make_array(kinds[k])(context, builder, args[k]).data for k in which]
 
 
 def place(builder: Any, at: Any) -> Any:
-    """Give the offset of lane 0 of a place."""
+    """Return the offset of lane 0 of a place."""
     return builder.mul(at, index(LANES))
 
 
@@ -60,8 +61,8 @@ def _start(builder: Any, starts: Any, lane: int) -> Any:
     return builder.load(builder.gep(starts, [index(lane)]))
 
 
-def _hand_out(builder: Any, vectors: list[Any], width: int, target: Any, starts: Any, at: Any) -> None:
-    """Store `width` tile-major elements of each lane behind its start."""
+def _store_per_lane(builder: Any, vectors: list[Any], width: int, target: Any, starts: Any, at: Any) -> None:
+    """Store `width` tile-major elements of each lane to `target[starts[lane] + at:]`."""
     per = LANES // width
     for k, vector in enumerate(vectors):
         for lane in range(k * per, (k + 1) * per):
@@ -74,7 +75,16 @@ def gather(
     typing: Any, scores: Any, starts: Any, stride: Any, raw: Any, peak: Any, rows: Any, cols: Any, row_size: Any,
     width: Any,
 ) -> Any:  # fmt: skip
-    """Copy 16 tiles that begin at `starts` into lanes, `width` entries at a time; `peak` keeps their largest."""
+    """Copy 16 tiles into lanes and raise `peak` to their largest entries.
+
+    Args:
+        scores: Flat source; the tiles begin at `starts`, their rows are `stride` apart.
+        raw: Lane array, written.
+        peak: `[16]`, largest entry so far of each lane, changed in place.
+        rows, cols: Size of a tile.
+        row_size: Places per row in `raw`, a literal.
+        width: Entries loaded at a time, a literal that divides `cols`.
+    """
     signature = types.void(scores, starts, types.int64, raw, peak, types.int64, types.int64, row_size, width)
     count = width.literal_value
 
@@ -104,37 +114,38 @@ def gather(
     return signature, generate
 
 
-def longs(value: int) -> Any:
-    """Give a 64-bit integer in every lane."""
+def constant64(value: int) -> Any:
+    """Return a vector with the same 64-bit integer in every lane."""
     return ir.Constant(LONGS, [value] * LANES)
 
 
 def _exponent_bits(builder: Any, value: Any) -> Any:
-    return builder.lshr(builder.bitcast(value, LONGS), longs(52))
+    return builder.lshr(builder.bitcast(value, LONGS), constant64(52))
 
 
 def exponents(builder: Any, peak: Any) -> Any:
-    """Give the powers of two that bring scores just below 2^27, at most `FINEST`; 0 for a score of 0."""
+    """Return the exponents e, at most `FINEST`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
     value = peak if peak.type == DOUBLES else builder.fpext(peak, DOUBLES)
     biased = _exponent_bits(builder, value)
     # Denormal doubles have no exponent before they are multiplied.
     raised = builder.fmul(value, ir.Constant(DOUBLES, [2.0**64] * LANES))
-    raised = builder.sub(_exponent_bits(builder, raised), longs(64))
-    biased = builder.select(builder.icmp_signed("==", biased, longs(0)), raised, biased)
-    found = smaller(builder, builder.sub(longs(SCORE_BITS + 1022), biased), longs(FINEST))
-    return builder.select(builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None)), longs(0), found)
+    raised = builder.sub(_exponent_bits(builder, raised), constant64(64))
+    biased = builder.select(builder.icmp_signed("==", biased, constant64(0)), raised, biased)
+    exponent = minimum(builder, builder.sub(constant64(SCORE_BITS + 1022), biased), constant64(FINEST))
+    return builder.select(builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None)), constant64(0), exponent)
 
 
 def power_of_two(builder: Any, exponent: Any) -> Any:
-    """Put doubles together from their bits; exponents are those of normal ones."""
-    return builder.bitcast(builder.shl(builder.add(exponent, longs(1023)), longs(52)), DOUBLES)
+    """Return `2^exponent` as doubles, built from their bits; exponents must be in the range of normal doubles."""
+    return builder.bitcast(builder.shl(builder.add(exponent, constant64(1023)), constant64(52)), DOUBLES)
 
 
 @intrinsic
 def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
-    """Choose the power of two that brings each lane's largest score just below 2^27, as two factors in range.
+    """Write, for each lane, the power of two that scales its largest score to just below 2^27, and its inverse.
 
-    Gives the lanes (one bit each) whose potentials float64 can hold; the others get unit 0.
+    The power is written as two factors, `scale` and `rescale`, since one may be out of range; the inverse as `unit`.
+    Returns the lanes (one bit each) whose duals float64 can represent; the others get unit 0.
     """
     signature = types.int64(peak, scale, rescale, unit)
 
@@ -142,23 +153,23 @@ def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
         source, first, second, units = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element = context.get_value_type(signature.args[0].dtype)
         exponent = exponents(builder, load(builder, source, index(0), element))
-        half = builder.ashr(exponent, longs(1))
+        half = builder.ashr(exponent, constant64(1))
         rest, inverse = builder.sub(exponent, half), ir.Constant(DOUBLES, [1.0] * LANES)
         for power, target in ((half, first), (rest, second)):
             factor = power_of_two(builder, power)
             cast = factor if element == DOUBLES.element else builder.fptrunc(factor, ir.VectorType(element, LANES))
             store(builder, cast, target, index(0))
-            inverse = builder.fmul(inverse, power_of_two(builder, builder.sub(longs(0), power)))
-        sound = builder.icmp_signed(">", exponent, longs(COARSEST))
-        store(builder, builder.select(sound, inverse, ir.Constant(DOUBLES, None)), units, index(0))
-        return builder.zext(builder.bitcast(sound, BITS), I64)
+            inverse = builder.fmul(inverse, power_of_two(builder, builder.sub(constant64(0), power)))
+        in_range = builder.icmp_signed(">", exponent, constant64(COARSEST))
+        store(builder, builder.select(in_range, inverse, ir.Constant(DOUBLES, None)), units, index(0))
+        return builder.zext(builder.bitcast(in_range, BITS), I64)
 
     return signature, generate
 
 
 @intrinsic
 def quantise(typing: Any, raw: Any, scale: Any, rescale: Any, x: Any, rows: Any, cols: Any, row_size: Any) -> Any:
-    """Round scores down to integers: `floor(raw * scale * rescale)`, one pair of factors per lane."""
+    """Write `x = floor(raw * scale * rescale)`, with one pair of factors per lane."""
     signature = types.void(raw, scale, rescale, x, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -176,55 +187,64 @@ def quantise(typing: Any, raw: Any, scale: Any, rescale: Any, x: Any, rows: Any,
     return signature, generate
 
 
-def rests(builder: Any, x: Any, prices: Any, first: Any, step: Any, count: int) -> list[Any]:
-    """Load `x - prices` along a line whose places begin at `first` and are `step` apart."""
+def residuals(builder: Any, x: Any, duals: Any, first: Any, step: Any, count: int) -> list[Any]:
+    """Load `x - duals` along a line of `count` entries; its places begin at `first` and are `step` apart."""
     values, at = [], place(builder, first)
     for p in range(count):
         entry = load(builder, x, at, I32)
-        values.append(builder.sub(entry, load(builder, prices, index(p * LANES), I32)))
+        values.append(builder.sub(entry, load(builder, duals, index(p * LANES), I32)))
         at = builder.add(at, place(builder, step))
     return values
 
 
 @intrinsic
-def middle(
+def threshold_update(
     typing: Any, x: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, floors: Any, keep: Any, relax: Any,
-    shelf: Any, size: Any, half: Any,
+    scratch: Any, size: Any, half: Any,
 ) -> Any:  # fmt: skip
-    """Set the potential of every line half-way between the keep-th and the next largest of `x - others` along it.
+    """Set each line's dual, in `mine`, half-way between the keep-th and the next largest of `x - others` along it.
 
-    Lines begin `apart` places from each other, their entries are `step` apart. With `relax` -1 instead of 0 potentials
-    move half as far again; they never fall below `floors`. With `half`, `keep` must be `size / 2`; otherwise `shelf` is
-    scratch for `size` places.
+    Args:
+        x: Quantised scores in lanes; lines begin `apart` places from each other, their entries are `step` apart.
+        lines: Number of lines.
+        others: Duals of the crossing lines, in lanes.
+        mine: Duals of these lines, in lanes, changed in place.
+        floors: Lower bounds on the duals written.
+        keep: Budget of each line; must be `size / 2` with `half`.
+        relax: -1 for over-relaxation by one half, 0 for none.
+        scratch: Work array for `size` places, unused with `half`.
+        size: Size of the sorting network, a literal.
+        half: Whether `keep` is `size / 2`, a literal; a cheaper network then suffices.
     """
     signature = types.void(
-        x, types.int64, types.int64, types.int64, others, mine, floors, types.int64, types.int32, shelf, size, half
+        x, types.int64, types.int64, types.int64, others, mine, floors, types.int64, types.int32, scratch, size, half
     )
     count, halves = size.literal_value, half.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, prices, target, lowest, spare = pointers(context, builder, signature, args, 0, 4, 5, 6, 9)
+        source, duals, target, lowest, work = pointers(context, builder, signature, args, 0, 4, 5, 6, 9)
         stretch = splat(builder, args[8])
         with for_range(builder, args[1]) as line:
-            values = rests(builder, source, prices, builder.mul(line.index, args[2]), args[3], count)
-            high, low = middle_pair(builder, values) if halves else any_pair(builder, values, args[7], spare)
+            values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
+            high, low = median_pair(builder, values) if halves else nth_pair(builder, values, args[7], work)
             own = place(builder, line.index)
             centre = builder.ashr(builder.add(builder.add(high, low), constant(1)), constant(1))
             drift = builder.ashr(builder.sub(centre, load(builder, target, own, I32)), constant(1))
             moved = builder.add(centre, builder.and_(drift, stretch))
-            store(builder, larger(builder, moved, load(builder, lowest, own, I32)), target, own)
+            store(builder, maximum(builder, moved, load(builder, lowest, own, I32)), target, own)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def fitting(
+def balanced_lanes(
     typing: Any, x: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, floors: Any, keep: Any, size: Any
 ) -> Any:  # fmt: skip
-    """Tell in which lanes (one bit each) every line keeps `keep` entries, or fewer where its potential is at its floor.
+    """Return the lanes (one bit each) where every line keeps `keep` entries, or fewer if its dual is at its floor.
 
-    Kept is what reaches the sum of both potentials; lanes with a potential out of bounds do not fit.
+    An entry is kept if `x >= others + mine`. Lanes with a dual beyond `BOUND` are left out. Other arguments as for
+    `threshold_update`.
     """
     signature = types.int64(
         x, types.int64, types.int64, types.int64, others, mine, floors, types.int32, size
@@ -232,15 +252,15 @@ def fitting(
     count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, prices, target, lowest = pointers(context, builder, signature, args, 0, 4, 5, 6)
+        source, duals, target, lowest = pointers(context, builder, signature, args, 0, 4, 5, 6)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         need = splat(builder, args[7])
         with for_range(builder, args[1]) as line:
             at = place(builder, line.index)
             own, low = load(builder, target, at, I32), load(builder, lowest, at, I32)
-            values = rests(builder, source, prices, builder.mul(line.index, args[2]), args[3], count)
-            total = fold(builder, plus, [builder.zext(builder.icmp_signed(">=", v, own), INTS) for v in values])
+            values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
+            total = fold(builder, add, [builder.zext(builder.icmp_signed(">=", v, own), INTS) for v in values])
             loose = builder.and_(builder.icmp_signed("<", total, need), builder.icmp_signed("==", own, low))
             fits = builder.or_(builder.icmp_signed("==", total, need), loose)
             for sign, bound in (("<", BOUND), (">", -BOUND)):
@@ -256,7 +276,7 @@ def scatter_mask(
     typing: Any, x: Any, u: Any, v: Any, mask: Any, starts: Any, stride: Any, rows: Any, cols: Any, row_size: Any,
     width: Any,
 ) -> Any:  # fmt: skip
-    """Write the masks of 16 tiles, which begin at `starts`: what reaches `u + v` is kept."""
+    """Write the masks `x >= u + v` of 16 tiles; they begin at `starts` in `mask`, whose rows are `stride` apart."""
     signature = types.void(x, u, v, mask, starts, types.int64, types.int64, types.int64, row_size, width)
     count, byte = width.literal_value, ir.VectorType(ir.IntType(8), LANES)
 
@@ -266,19 +286,19 @@ def scatter_mask(
             left = builder.mul(chunk.index, index(count))
             first = builder.add(builder.mul(row.index, index(row_size.literal_value)), left)
             own = load(builder, rows, place(builder, row.index), I32)
-            prices = builder.gep(cols, [place(builder, left)])
-            values = rests(builder, source, prices, first, index(1), count)
+            duals = builder.gep(cols, [place(builder, left)])
+            values = residuals(builder, source, duals, first, index(1), count)
             kept = [builder.zext(builder.icmp_signed(">=", value, own), byte) for value in values]
             at = builder.add(builder.mul(row.index, args[5]), left)
-            _hand_out(builder, from_lanes(builder, kept), count, target, begin, at)
+            _store_per_lane(builder, from_lanes(builder, kept), count, target, begin, at)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def scatter_prices(typing: Any, mine: Any, unit: Any, duals: Any, starts: Any, length: Any, width: Any) -> Any:
-    """Write the potentials of 16 tiles as float64, times each lane's `unit`."""
+def scatter_duals(typing: Any, mine: Any, unit: Any, duals: Any, starts: Any, length: Any, width: Any) -> Any:
+    """Write `mine * unit`, the duals of 16 tiles in float64, to `duals`, where each lane's tile begins at `starts`."""
     signature = types.void(mine, unit, duals, starts, types.int64, width)
     count, double = width.literal_value, ir.DoubleType()
 
@@ -286,11 +306,11 @@ def scatter_prices(typing: Any, mine: Any, unit: Any, duals: Any, starts: Any, l
         source, units, target, begin = pointers(context, builder, signature, args, 0, 1, 2, 3)
         factor = load(builder, units, index(0), double)
         with for_range(builder, builder.sdiv(args[4], index(count))) as chunk:
-            left, prices = builder.mul(chunk.index, index(count)), []
+            left, duals = builder.mul(chunk.index, index(count)), []
             for j in range(count):
-                price = load(builder, source, place(builder, builder.add(left, index(j))), I32)
-                prices.append(builder.fmul(builder.sitofp(price, factor.type), factor))
-            _hand_out(builder, from_lanes(builder, prices), count, target, begin, left)
+                dual = load(builder, source, place(builder, builder.add(left, index(j))), I32)
+                duals.append(builder.fmul(builder.sitofp(dual, factor.type), factor))
+            _store_per_lane(builder, from_lanes(builder, duals), count, target, begin, left)
         return context.get_dummy_value()
 
     return signature, generate

@@ -1,7 +1,7 @@
-"""LLVM vector instructions, written out: sorting networks and transpositions over 16 tiles side by side.
+"""LLVM vector code generators: sorting networks and transpositions over 16 lanes.
 
-A compiler that has to discover vectors in scalar loops fails on long straight-line bodies; here it gets them as they
-are, for every instruction set it knows, in a fraction of the compile time. Nothing below runs at solving time.
+LLVM's auto-vectoriser fails on long straight-line loop bodies; explicit vector instructions work for every instruction
+set and compile in a fraction of the time. All functions here run at compile time and emit instructions.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ Builder = Any
 
 
 def splat(builder: Builder, value: Value) -> Value:
-    """Repeat a scalar in every lane."""
+    """Return a vector with a scalar in every lane."""
     vector = ir.VectorType(value.type, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
 
 def constant(value: int) -> Value:
-    """Give an integer in every lane."""
+    """Return a vector with the same 32-bit integer in every lane."""
     return ir.Constant(INTS, [value] * LANES)
 
 
 def load(builder: Builder, data: Value, at: Value, element: Any, width: int = LANES) -> Value:
-    """Load `width` elements from `data[at]` on, wherever they are aligned."""
+    """Load `width` elements from `data[at:]`, without assuming vector alignment."""
     pointer = builder.bitcast(builder.gep(data, [at]), ir.VectorType(element, width).as_pointer())
     return builder.load(pointer, align=element_bytes(element))
 
 
 def store(builder: Builder, vector: Value, data: Value, at: Value) -> None:
-    """Store a vector to `data[at]` and on."""
+    """Store a vector to `data[at:]`, without assuming vector alignment."""
     pointer = builder.bitcast(builder.gep(data, [at]), vector.type.as_pointer())
     builder.store(vector, pointer, align=element_bytes(vector.type.element))
 
 
 def element_bytes(element: Any) -> int:
-    """Size of an element."""
+    """Return the size of an LLVM number type in bytes."""
     if isinstance(element, ir.IntType):
         return int(element.width) // 8
     return 8 if isinstance(element, ir.DoubleType) else 4
 
 
 def index(value: int) -> Value:
-    """Give an offset."""
+    """Return an offset as a 64-bit constant."""
     return ir.Constant(I64, value)
 
 
-def plus(builder: Builder, a: Value, b: Value) -> Value:
+def add(builder: Builder, a: Value, b: Value) -> Value:
     """Lane-wise sum, as a step of `fold`."""
     return builder.add(a, b)
 
 
 def floor_sticky(builder: Builder, value: Value) -> Value:
-    """Round down to even integers, and up to odd ones what was not an integer; `value` is half of the result."""
+    """Return `2 * value` if `value` is an integer, else the odd integer `2 * floor(value) + 1`."""
     whole = builder.fptosi(value, INTS)
     back = builder.sitofp(whole, value.type)
     below = builder.sext(builder.fcmp_ordered("<", value, back), INTS)
@@ -69,18 +69,18 @@ def floor_sticky(builder: Builder, value: Value) -> Value:
     return builder.or_(builder.shl(builder.add(whole, below), constant(1)), odd)
 
 
-def larger(builder: Builder, a: Value, b: Value) -> Value:
+def maximum(builder: Builder, a: Value, b: Value) -> Value:
     """Lane-wise maximum."""
     return builder.select(builder.icmp_signed(">", a, b), a, b)
 
 
-def smaller(builder: Builder, a: Value, b: Value) -> Value:
+def minimum(builder: Builder, a: Value, b: Value) -> Value:
     """Lane-wise minimum."""
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 def fold(builder: Builder, step: Callable[..., Value], values: Sequence[Value]) -> Value:
-    """Combine values in a balanced tree, which leaves the processor more to do at once than a chain."""
+    """Reduce values in a balanced tree, which has shorter dependency chains than a sequential reduction."""
     while len(values) > 1:
         paired = [step(builder, a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
         values = paired + list(values[len(paired) * 2 :])
@@ -88,7 +88,10 @@ def fold(builder: Builder, step: Callable[..., Value], values: Sequence[Value]) 
 
 
 def network(size: int) -> list[tuple[int, int]]:
-    """Give the comparators of Batcher's odd-even merge sort for a power of two."""
+    """Return the comparators `(index of the greater, index of the lesser)` of Batcher's odd-even merge sort.
+
+    `size` is a power of two.
+    """
     pairs = []
     p = 1
     while p < size:
@@ -106,29 +109,32 @@ def network(size: int) -> list[tuple[int, int]]:
 
 
 def sort(builder: Builder, values: Sequence[Value]) -> list[Value]:
-    """Sort lanes in descending order."""
+    """Sort values lane by lane, in descending order."""
     x = list(values)
     for a, b in network(len(x)):
-        x[a], x[b] = larger(builder, x[a], x[b]), smaller(builder, x[a], x[b])
+        x[a], x[b] = maximum(builder, x[a], x[b]), minimum(builder, x[a], x[b])
     return x
 
 
-def middle_pair(builder: Builder, values: Sequence[Value]) -> tuple[Value, Value]:
-    """Give the (size/2)-th and the next largest value: two sorted halves need no merging for that."""
+def median_pair(builder: Builder, values: Sequence[Value]) -> tuple[Value, Value]:
+    """Return the (size/2)-th and the next largest value of each lane, from two sorted halves without a full merge."""
     half = len(values) // 2
     a, b = sort(builder, values[:half]), sort(builder, values[half:])[::-1]
-    uppers = [larger(builder, p, q) for p, q in zip(a, b, strict=True)]
-    lowers = [smaller(builder, p, q) for p, q in zip(a, b, strict=True)]
-    return fold(builder, smaller, uppers), fold(builder, larger, lowers)
+    uppers = [maximum(builder, p, q) for p, q in zip(a, b, strict=True)]
+    lowers = [minimum(builder, p, q) for p, q in zip(a, b, strict=True)]
+    return fold(builder, minimum, uppers), fold(builder, maximum, lowers)
 
 
-def any_pair(builder: Builder, values: Sequence[Value], keep: Value, shelf: Value) -> tuple[Value, Value]:
-    """Give the keep-th and the next largest value for a `keep` known at run time only; `shelf` holds all in between."""
+def nth_pair(builder: Builder, values: Sequence[Value], keep: Value, scratch: Value) -> tuple[Value, Value]:
+    """Return the keep-th and the next largest value of each lane, for a `keep` that is known only at run time.
+
+    `scratch` is a work array that receives all values, sorted.
+    """
     for p, value in enumerate(sort(builder, values)):
-        store(builder, value, shelf, ir.Constant(keep.type, p * LANES))
+        store(builder, value, scratch, ir.Constant(keep.type, p * LANES))
     nth = builder.mul(keep, ir.Constant(keep.type, LANES))
     before = builder.sub(nth, ir.Constant(keep.type, LANES))
-    return load(builder, shelf, before, I32), load(builder, shelf, nth, I32)
+    return load(builder, scratch, before, I32), load(builder, scratch, nth, I32)
 
 
 def _shuffle(builder: Builder, a: Value, b: Value, picks: Sequence[int]) -> Value:
@@ -144,15 +150,14 @@ def join(builder: Builder, parts: Sequence[Value]) -> Value:
 
 
 def part(builder: Builder, vector: Value, first: int, width: int) -> Value:
-    """Cut `width` elements out of a vector."""
+    """Extract `width` elements of a vector from `first` on."""
     return _shuffle(builder, vector, vector, range(first, first + width))
 
 
 def to_lanes(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
-    """Turn tile-major elements into lanes.
+    """Transpose `[lane, place]`, stored contiguously in the vectors, to `[place, lane]`.
 
-    The vectors hold `[lane, place]` without gaps; interleaving both halves of such a sequence moves the highest bit of
-    its index to the lowest place, and four times that is `[place, lane]`.
+    Interleaving the two halves of such a sequence rotates the bits of the index by one; four rotations transpose it.
     """
     x, half = list(vectors), len(vectors) // 2
     low = [k // 2 + (LANES if k % 2 else 0) for k in range(LANES)]
@@ -167,7 +172,7 @@ def to_lanes(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
 
 
 def from_lanes(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
-    """Undo `to_lanes`."""
+    """Transpose `[place, lane]` to `[lane, place]`, the inverse of `to_lanes`."""
     x, half = list(vectors), len(vectors) // 2
     even, odd = list(range(0, 2 * LANES, 2)), list(range(1, 2 * LANES, 2))
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What a GPU says of its state while it is measured, through NVML: clocks, temperature, power, throttling."""
+"""State of a GPU during measurements, through NVML: clocks, temperature, power, throttling."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SLOWDOWNS = {
     "HwThermalSlowdown": "hardware thermal slowdown",
     "HwPowerBrakeSlowdown": "power brake",
 }
-"""NVML's reasons that make timings doubtful; an idle GPU and clocks that were set on purpose are none of them."""
+"""NVML's throttle reasons that make timings unreliable; idle GPUs and user-defined clocks are not among them."""
 
 
-class Gauges:
-    """Reads a GPU's gauges; on a CPU there are none.
+class GpuMonitor:
+    """Reads a GPU's state; empty for a CPU.
 
     Args:
         device: `cpu`, or a CUDA device.
-        uuid: The GPU's, by which NVML knows it, since CUDA may count devices otherwise.
-        nvml: NVML's binding; tests give another.
+        uuid: UUID of the GPU for NVML, since CUDA may number devices differently.
+        nvml: NVML's Python binding; tests replace it.
     """
 
     def __init__(self, device: str, uuid: str = "", nvml: Any = None) -> None:
@@ -41,7 +41,7 @@ class Gauges:
             self.missing = f"clocks unknown: {error}"
 
     def read(self) -> dict[str, Any]:
-        """Give the gauges as they are now; empty where there are none."""
+        """Return the current state, or an empty dict."""
         if self._handle is None:
             return {} if self.missing is None else {"missing": self.missing}
         nvml, handle = self._nvml, self._handle
@@ -57,7 +57,7 @@ class Gauges:
 
 
 def conditions(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Join the gauges read before and after a case; it was throttled if it was at either end."""
+    """Merge the states before and after a case; throttling at either end counts."""
     if not after:
         return {}
     throttled = sorted({*before.get("throttled", ()), *after.get("throttled", ())})

@@ -1,4 +1,4 @@
-"""When to stop."""
+"""The time limit of a search."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 import time
 
 
-class Deadline:
-    """A moment to stop at, and whether that cut anything short."""
+class TimeLimit:
+    """A time limit, and whether it ended the search (`cut_short`)."""
 
     def __init__(self, limit_s: float | None = None) -> None:
         self._at = math.inf if limit_s is None else time.monotonic() + limit_s
         self.cut_short = False
 
     def passed(self) -> bool:
-        """Whether it is over; remembers that somebody had to stop."""
+        """Return whether the limit has passed; sets `cut_short` if so."""
         self.cut_short = self.cut_short or time.monotonic() >= self._at
         return self.cut_short
