@@ -1,4 +1,4 @@
-"""Which weights are sent: by name, by glob, or everything that can be masked."""
+"""Select the weights to mask: by name, by glob, or all that can be masked."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
 
-from .weights import Weight
+from .streamed_tensor import StreamedTensor
 
 
 def select(
-    weights: Sequence[Weight], pattern: Pattern, layers: Globs = None, exclude: Globs = None, bound: str | None = None
+    weights: Sequence[StreamedTensor],
+    pattern: Pattern,
+    layers: Globs = None,
+    exclude: Globs = None,
+    bound: str | None = None,
 ) -> Selection:
-    """Choose the weights to mask; see `masksmith.layouts.select`.
+    """Select the weights to mask; see `masksmith.layouts.select`.
 
     Raises:
-        InputError: If a name or glob matches nothing, a spelled-out weight cannot be masked, or nothing is left.
+        InputError: If a name or glob matches nothing, a weight named in full cannot be masked, or no weight remains.
     """
     candidates = [
         Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=weight.unsupported_reason)
