@@ -70,19 +70,19 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     rows, verdicts = [], []
     figure, plot = axes("block side", "accuracy")
     for density in DENSITIES[: 1 if scale.quick else None]:
-        found = {
+        outcomes = {
             size: [prune(size, density, seed, scale) for seed in range(scale.seeds)]
             for size in (SIZES[::2] if scale.quick else SIZES)
         }
         for k, way in enumerate(WAYS):
-            column = {size: [result[k] for result in results] for size, results in found.items()}
+            column = {size: [result[k] for result in results] for size, results in outcomes.items()}
             rows.append([f"{density}, {way}", *(spread(values) for values in column.values())])
             plot.plot(list(column), [statistics.mean(values) for values in column.values()], label=f"{density}, {way}")
             lost = paired(column[1], column[16])
             verdicts.append(verdict(f"{density}, {way}: 16 x 16 blocks lose accuracy against single weights", *lost))
     plot.set_xscale("log", base=2)
     plot.legend(fontsize=8)
-    head = ("kept, way", *(f"{size} x {size}" for size in found))
+    head = ("kept, way", *(f"{size} x {size}" for size in outcomes))
     return f"{table(head, rows)}\n\nDo large blocks cost accuracy?\n\n" + "\n".join(verdicts), figure
 
 

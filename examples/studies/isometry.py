@@ -99,8 +99,8 @@ def measure(seed: int, scale: Scale) -> dict[str, tuple[float, float]]:
 
 def study(scale: Scale) -> tuple[str, plots.Figure]:
     """Measure all stages."""
-    found = [measure(seed, scale) for seed in range(scale.seeds)]
-    stages = {name: list(zip(*(one[name] for one in found), strict=True)) for name in found[0]}
+    outcomes = [measure(seed, scale) for seed in range(scale.seeds)]
+    stages = {name: list(zip(*(one[name] for one in outcomes), strict=True)) for name in outcomes[0]}
     rows = [[name, spread(jsv, ".3f"), spread(reached)] for name, (jsv, reached) in stages.items()]
     figure, plot = axes("mean JSV", "accuracy")
     for name, (jsv, reached) in stages.items():

@@ -110,18 +110,18 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     ratios = RATIOS[-1:] if scale.quick else RATIOS
     means: dict[str, list[float]] = {way: [] for way in WAYS}
     for ratio in ratios:
-        found = dict(
+        outcomes = dict(
             zip(WAYS, zip(*(measure(ratio, seed, scale) for seed in range(scale.seeds)), strict=True), strict=True)
         )
-        rows.append([f"{ratio:.0%}", *(spread(reached) for reached in found.values())])
-        for way, reached in found.items():
+        rows.append([f"{ratio:.0%}", *(spread(reached) for reached in outcomes.values())])
+        for way, reached in outcomes.items():
             means[way].append(statistics.mean(reached))
-        by_admm, at_once = found["unify, ADMM"], found["unify, at once"]
+        by_admm, at_once = outcomes["unify, ADMM"], outcomes["unify, at once"]
         claim = f"{ratio:.0%}: unifying beats pruning, both by ADMM"
-        verdicts.append(verdict(claim, *paired(by_admm, found["prune, ADMM"])))
+        verdicts.append(verdict(claim, *paired(by_admm, outcomes["prune, ADMM"])))
         verdicts.append(verdict(f"{ratio:.0%}: unifying by ADMM beats unifying at once", *paired(by_admm, at_once)))
         claim = f"{ratio:.0%}: pruning by ADMM beats pruning at once"
-        verdicts.append(verdict(claim, *paired(found["prune, ADMM"], found["prune, at once"])))
+        verdicts.append(verdict(claim, *paired(outcomes["prune, ADMM"], outcomes["prune, at once"])))
     for way, reached in means.items():
         plot.plot(ratios, reached, marker="o", label=way)
     plot.legend(fontsize=8)
