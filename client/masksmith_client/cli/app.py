@@ -14,7 +14,7 @@ from masksmith_client._version import __version__
 from .console import print_error
 from .lazy import add_commands
 
-HELP = "Proved-optimal sparsity masks. The service is found by --url or MASKSMITH_URL, the key by MASKSMITH_TOKEN."
+HELP = "Proved-optimal sparsity masks. --url or MASKSMITH_URL is the URL of the service, MASKSMITH_TOKEN the token of a key."
 
 # Newer typer versions bundle click; the base classes of its exceptions are reached through `BadParameter`.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
