@@ -7,7 +7,7 @@ failed, 2 where there is no CUDA device. Parts:
 
 bits       the exact solver's masks against the CPU's, bit by bit: every generator of the tests, fresh seeds, three
            dtypes.
-times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, beside its peers.
+times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, and other solvers.
 kernels    `masksmith.benchmark` on CUDA: every kernel that runs there (cuSPARSELt, CUTLASS, Triton BSR, cuSPARSE CSR),
            both directions, bfloat16 and float16, checked against float64 before they are timed.
 """
@@ -91,7 +91,7 @@ def main() -> int:
         try:
             said = PARTS[name](arguments.device, arguments.out, quick=arguments.quick)
             print(f"ok      {name}: {said} ({time.monotonic() - begun:.0f} s)")
-        except Exception:  # noqa: BLE001 - the other parts are worth knowing too
+        except Exception:  # noqa: BLE001 - the other parts run, too
             failed += 1
             print(f"FAILED  {name} ({time.monotonic() - begun:.0f} s)\n{traceback.format_exc()}")
     return 1 if failed else 0

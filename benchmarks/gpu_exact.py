@@ -62,7 +62,7 @@ def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None
 
 
 def times(device: str, out: Path, *, quick: bool) -> str:
-    """Time whole solves of bfloat16 and float32 layers, with the share of the copy bandwidth measured beside them."""
+    """Time whole solves of bfloat16 and float32 layers, as a share of the measured copy bandwidth."""
     bandwidth, rows = _bandwidth(device), []
     for pattern in TIMED:
         for size in SIZES[:3] if quick else SIZES:

@@ -1,9 +1,9 @@
 """Load the service with many clients at once, and measure latencies, polls, processor time and memory.
 
 Starts `masksmith up` and loads it over loopback: clients that send one small layer after the other and wait for its
-mask, and others that send whole models. Beside them a process of its own polls one finished job, before the load and
-during it. What the load costs the polls is measured and printed, and nothing is promised about it. Exit code 0: no
-job failed, and the service's memory is flat. MASKSMITH_PROCESSES says how many processes the service has.
+mask, and others that send whole models. A separate process polls one finished job, before the load and during it; the
+latencies are printed. Exit code 0: no job failed, and the service's memory did not grow. MASKSMITH_PROCESSES is the
+number of the service's processes.
 
     python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
 """

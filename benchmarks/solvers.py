@@ -99,7 +99,7 @@ def _against_exact(
     *,
     gaps: bool,
 ) -> Line:
-    """Time one run beside Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
+    """Time one run and Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
     exact = ms.solve(scores, rule, "exact", threads=1)
     assert exact.status == "optimal", exact
     runs = {"exact": lambda: ms.solve(yardstick, rule, "exact", threads=1)}
@@ -150,7 +150,7 @@ def plot(results: dict[tuple[str, str], list[Line]], path: Path) -> None:
 
 
 def summary(results: dict[tuple[str, str], list[Line]], kind: str) -> str:
-    """The README's table: Exact beside its peers, a row a pattern."""
+    """Return the README's table: Exact and other methods, a row per pattern."""
     rows = []
     for pattern, of_kind in results:
         if of_kind != kind:

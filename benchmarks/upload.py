@@ -108,7 +108,7 @@ class Upload:
 
 @contextmanager
 def process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Run a server until it is no longer wanted; waits until it listens."""
+    """Run a server during the block; waits until it listens."""
     with subprocess.Popen(command, env=os.environ | (environment or {}), stderr=subprocess.DEVNULL) as running:
         try:
             while running.poll() is None:
@@ -229,7 +229,7 @@ def report(speed: dict[int, list[tuple[float, float]]], memory: dict[int, tuple[
 
 
 def main() -> int:
-    """Measure, and print the tables; the exit code is 0 when both promises hold."""
+    """Measure and print the tables; the exit code is 0 if both limits hold."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--sizes", type=int, nargs="+", default=[64, 512], metavar="MIB", help="for the speed")
     options.add_argument("--rounds", type=int, default=9)

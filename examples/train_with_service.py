@@ -105,8 +105,8 @@ def installation(data: Path, cores: list[int]) -> Iterator[str]:
     command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--workers", "1", "--json"]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
     ours = os.sched_getaffinity(0)
-    # Children keep the processors of whoever starts them. In a session of their own they also have a share of the
-    # machine of their own, where Linux divides it by sessions (autogroup).
+    # Child processes inherit the processors of their parent. With a separate session they are also scheduled
+    # separately, if Linux schedules by sessions (autogroup).
     os.sched_setaffinity(0, cores)
     with subprocess.Popen(
         [*command, "--data", str(data)], stdout=subprocess.PIPE, text=True, env=clean, start_new_session=True

@@ -42,7 +42,7 @@ DENSITIES = ("12.5%", "6.25%")
 
 @cache
 def grow(seed: int, epochs: int) -> tuple[nn.Module, nn.Module]:
-    """Train a net; gives it as it was after the first tenth of the epochs, and at the end."""
+    """Train a network; returns its states after the first tenth of the epochs, and at the end."""
     data = digits(seed)
     early = perceptron(seed)
     train(early, data, max(1, epochs // 10), seed)
@@ -52,7 +52,7 @@ def grow(seed: int, epochs: int) -> tuple[nn.Module, nn.Module]:
 
 
 def prune(size: int, density: str, seed: int, scale: Scale) -> list[float]:
-    """Keep blocks of a trained net, and train on in three ways; gives the accuracy of each."""
+    """Keep blocks of a trained network, and continue training in three ways; returns the accuracy of each."""
     data = digits(seed)
     early, late = grow(seed, scale.epochs)
     pattern = density if size == 1 else f"block {size}x{size} {density}"

@@ -50,7 +50,7 @@ def unstructured(seed: int, data: Digits, epochs: int) -> nn.Module:
 
 
 def convert(net: nn.Module, data: Digits, pattern: str) -> list[float]:
-    """Convert a net in all three ways; gives the accuracy of each."""
+    """Convert a network in all three ways; returns the accuracy of each."""
     known = ms.calibrate(net, [data.inputs[:SAMPLES]], gather=("gram",), layers=list(hidden_weights(net)))
     results = [copy.deepcopy(net) for _ in WAYS]
     for name, weight in hidden_weights(net).items():

@@ -38,7 +38,7 @@ TILE = 256
 
 
 def prune(pattern: str, seed: int, scale: Scale) -> tuple[float, float, float]:
-    """Prune a trained net; gives retained score, accuracy at once, and after fine-tuning."""
+    """Prune a trained network; returns retained score, and accuracy before and after fine-tuning."""
     data, net = digits(seed), trained(seed, scale.epochs)
     weights = hidden_weights(net)
     solutions = {name: ms.solve(ms.magnitude(weight), pattern) for name, weight in weights.items()}

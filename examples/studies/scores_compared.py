@@ -53,7 +53,7 @@ SCORES: dict[str, Score] = {
 
 
 def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
-    """Prune a trained net by each score; gives accuracies at once and after fine-tuning."""
+    """Prune a trained network by each score; returns accuracies before and after fine-tuning."""
     data, net = digits(seed), trained(seed, scale.epochs)
     batches = list(zip(data.inputs.split(50), data.classes.split(50), strict=True))
     known = ms.calibrate(
@@ -78,7 +78,7 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
 
 
 def transformer(scale: Scale) -> list[list[str]]:
-    """Prune MiniLM by the scores that need no loss; gives 1 - cosine of the embeddings, before to after."""
+    """Prune MiniLM by the scores that need no loss; returns 1 - cosine of the embeddings before and after."""
     model, layers = minilm.load(), [glob.replace("encoder.*", "encoder.layer.*") for glob in minilm.LINEARS]
     known = ms.calibrate(model, minilm.passages(8 if scale.quick else 32).split(8), gather=("norms",), layers=layers)
     unseen = minilm.passages(4 if scale.quick else 32, held_out=True).split(8)

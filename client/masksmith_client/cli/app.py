@@ -14,7 +14,9 @@ from masksmith_client._version import __version__
 from .console import print_error
 from .lazy import add_commands
 
-HELP = "Proved-optimal sparsity masks. --url or MASKSMITH_URL is the URL of the service, MASKSMITH_TOKEN the token of a key."
+HELP = (
+    "Sparsity masks that are proved optimal. Set the service by --url or MASKSMITH_URL, the token by MASKSMITH_TOKEN."
+)
 
 # Newer typer versions bundle click; the base classes of its exceptions are reached through `BadParameter`.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]

@@ -114,10 +114,10 @@ class ResumeState:
             self.last_id = event.id or self.last_id
 
     def pause_s(self, error: ClientError | None = None) -> float:
-        """Give the pause before the next stream, after one that ended too soon.
+        """Return the pause before the next stream, after one that ended before the job did.
 
         Raises:
-            ClientError: The error, if another stream is useless or the outage lasts for too long.
+            ClientError: The error, if it is not transient or the outage is too long.
         """
         if error is None:
             return self._policy.pause_s(0)
