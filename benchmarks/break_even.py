@@ -1,10 +1,10 @@
-"""Where compressed sparse rows beat dense, found with torch alone: a check of `masksmith bench`, which shares nothing.
+"""Measure the break-even density of compressed sparse rows with torch alone, as an independent check of the benchmark.
 
     python benchmarks/break_even.py [--batch 32,256] [--rounds 15] [--report report.json]
 
 Times `torch.mm(csr, X^T)` and `torch.nn.functional.linear` in turns over random masks of many densities, one thread,
 and interpolates where both take the same time. With `--report` (written by `masksmith bench --output report.json`) the
-break-even densities are set beside that report's.
+break-even densities are compared with that report's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEAST_S = 0.004
 
 
 def repeated(call: Callable[[], object]) -> Callable[[], float]:
-    """Give a function that calls often enough to be timed, and says the seconds of one call."""
+    """Return a function that makes enough calls to be timed, and returns the seconds of one call."""
     call()
     begun = time.perf_counter()
     call()
@@ -41,7 +41,7 @@ def repeated(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: int) -> float:
-    """Give the median over rounds of sparse time / dense time, each side at its faster layout."""
+    """Return the median over rounds of sparse time / dense time, each with its faster layout."""
     torch.manual_seed(0)
     weight = torch.randn(shape)
     masked = weight * (torch.rand(shape) < density)
@@ -60,7 +60,7 @@ def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: in
 
 
 def break_even(shape: tuple[int, int], batch: int, rounds: int) -> float | None:
-    """Give the density at which the relative time passes 1, linear between the densities measured."""
+    """Return the density at which the relative time is 1, by linear interpolation."""
     before: tuple[float, float] | None = None
     for density in DENSITIES:
         ratio = relative_time(shape, batch, density, rounds)
@@ -75,15 +75,15 @@ def main() -> None:
     options.add_argument("--batch", default="32,256")
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--report", type=Path)
-    given = options.parse_args()
+    arguments = options.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-    others = {} if given.report is None else reported(given.report)
+    others = {} if arguments.report is None else reported(arguments.report)
     print("| layer | batch | this script | masksmith bench |\n|---|---:|---:|---:|")
     for shape in SHAPES:
-        for batch in map(int, given.batch.split(",")):
-            found = break_even(shape, batch, given.rounds)
-            text = "-" if found is None else f"{found:.1%}"
+        for batch in map(int, arguments.batch.split(",")):
+            break_even_density = break_even(shape, batch, arguments.rounds)
+            text = "-" if break_even_density is None else f"{break_even_density:.1%}"
             name = f"{shape[0]}x{shape[1]}"
             print(f"| {name} | {batch} | {text} | {others.get((name, batch), '-')} |", flush=True)
 

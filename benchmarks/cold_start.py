@@ -1,4 +1,4 @@
-"""How long a new process takes from `import masksmith` to its first mask, with and without kernels on disk.
+"""Measure the time of a new process from `import masksmith` to its first mask, with and without cached kernels.
 
 python benchmarks/cold_start.py [--write]
 """
@@ -33,7 +33,7 @@ def main() -> None:
     """Measure, print, and write if asked."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as shared:
         for pattern in PATTERNS:
@@ -47,7 +47,7 @@ def main() -> None:
     what = "From the start of the interpreter to the first mask, of a 1024x1024 layer."
     text = f"# Cold start\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "cold_start.md").write_text(text)
 
 

@@ -1,4 +1,4 @@
-"""Exact on scores that are hard on solvers: how much slower than on gaussian ones.
+"""Measure the exact solver on scores that are hard to solve, relative to Gaussian scores.
 
     python benchmarks/generators.py                 # all generators of the tests, a few minutes
     python benchmarks/generators.py --quick         # fewer weights and rounds
@@ -39,14 +39,14 @@ def panel_of(name: str, tile: TileSpec, side: int) -> Panel:
 
 
 def measure(name: str, tile: TileSpec, side: int, rounds: int) -> tuple[float, float]:
-    """Give ms per 2^20 weights, and how many times slower than on gaussian scores that is."""
+    """Return ms per 2^20 weights, and the ratio to the time on Gaussian scores."""
     panels = {"gaussian": panel_of("gaussian", tile, side), name: panel_of(name, tile, side)}
     seconds = interleave({kind: partial(solve, panel) for kind, panel in panels.items()}, rounds)
     return statistics.median(seconds[name]) * MEGA / side**2 * 1e3, ratio(seconds[name], seconds["gaussian"])
 
 
 def by_generator(at_most: bool, side: int, rounds: int) -> str:
-    """One row a generator, one column a pattern, and the worst below."""
+    """Return a table with a row per generator and a column per pattern, and the maxima in the last row."""
     rows, worst = [], dict.fromkeys(RATIOS, 0.0)
     for name in GENERATORS:
         cells = [name]
@@ -67,8 +67,8 @@ def main() -> None:
     options.add_argument("--quick", action="store_true")
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
-    side, rounds = (512, 3) if given.quick else (1024, given.rounds)
+    arguments = options.parse_args()
+    side, rounds = (512, 3) if arguments.quick else (1024, arguments.rounds)
     text = (
         f"# Generators\n\n{stamp()}\n\nMilliseconds per 2^20 weights on one thread, in brackets how many times slower "
         f"than on gaussian scores. Columns scaled by 1e-30..1e30 are beyond what float64 duals can always prove.\n\n"
@@ -76,7 +76,7 @@ def main() -> None:
         f"## At most n\n\n{by_generator(True, side, rounds)}\n"
     )
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "generators.md").write_text(text)
 
 

@@ -1,4 +1,4 @@
-"""Everything of masksmith that runs on a GPU, checked and timed in one go; made for a machine met for the first time.
+"""Check and time all parts of masksmith that run on a GPU, for use on a new machine.
 
     python benchmarks/gpu_check.py [--device cuda:0] [--quick] [--out gpu]
 
@@ -7,7 +7,7 @@ failed, 2 where there is no CUDA device. Parts:
 
 bits       the exact solver's masks against the CPU's, bit by bit: every generator of the tests, fresh seeds, three
            dtypes.
-times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, beside its peers.
+times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, and other solvers.
 kernels    `masksmith.benchmark` on CUDA: every kernel that runs there (cuSPARSELt, CUTLASS, Triton BSR, cuSPARSE CSR),
            both directions, bfloat16 and float16, checked against float64 before they are timed.
 """
@@ -53,14 +53,14 @@ def kernels(device: str, out: Path, *, quick: bool) -> str:
 
 
 def _tell(done: list[float], number: int, total: int, case: str) -> None:
-    """Say how far it is, at most once a second."""
+    """Print the progress, at most once a second."""
     if not done or time.monotonic() - done[-1] > 1.0 or number == total:
         done.append(time.monotonic())
         print(f"  {number}/{total} {case}", flush=True)
 
 
 def _judge(report: Report) -> str:
-    """Sum a report up; raises if a kernel gave wrong numbers or broke."""
+    """Summarize a report; raises if a kernel returned wrong results or failed."""
     if report.failures:
         raise RuntimeError(f"{len(report.failures)} failed, the first: {report.failures[0]}")
     names = sorted({one.kernel for result in report.results for one in result.measured})
@@ -79,19 +79,19 @@ def main() -> int:
     options.add_argument("--quick", action="store_true", help="small shapes: does it run at all?")
     options.add_argument("--out", type=Path, default=Path("gpu"))
     options.add_argument("--parts", default=",".join(PARTS), help="separated by commas")
-    given = options.parse_args()
+    arguments = options.parse_args()
     if not torch.cuda.is_available():
         print(f"no CUDA device: torch {torch.__version__} sees none; nothing was checked")
         return 2
-    given.out.mkdir(parents=True, exist_ok=True)
-    print(f"{torch.cuda.get_device_name(given.device)}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    print(f"{torch.cuda.get_device_name(arguments.device)}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     failed = 0
-    for name in given.parts.split(","):
+    for name in arguments.parts.split(","):
         begun = time.monotonic()
         try:
-            said = PARTS[name](given.device, given.out, quick=given.quick)
+            said = PARTS[name](arguments.device, arguments.out, quick=arguments.quick)
             print(f"ok      {name}: {said} ({time.monotonic() - begun:.0f} s)")
-        except Exception:  # noqa: BLE001 - the other parts are worth knowing too
+        except Exception:  # noqa: BLE001 - the other parts run, too
             failed += 1
             print(f"FAILED  {name} ({time.monotonic() - begun:.0f} s)\n{traceback.format_exc()}")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Parts of `gpu_check.py` for the exact solver: its bits against the CPU's, and its times against memory and peers."""
+"""Parts of `gpu_check.py` for the exact solver: compare its bits with the CPU's, and its times with other solvers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COPIED = 2**28
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
-    """Compare masks and prices with the CPU's, bit by bit, on every generator, with seeds never seen before."""
+    """Compare masks and duals with the CPU's, bit by bit, on every generator, with seeds that the tests do not use."""
     seed, tiles = time.time_ns() % 2**31, 0
     for pattern in CHECKED[::3] if quick else CHECKED:
         tile = ms.parse(pattern).tile
@@ -42,9 +42,9 @@ def bits(device: str, out: Path, *, quick: bool) -> str:
         cases["column scales"] = column_scales(rng, (8 * tile.rows, 32 * tile.cols), tile).astype(np.float32)
         for name, scores in cases.items():
             for dtype in DTYPES:
-                given = torch.from_numpy(scores).to(dtype)
-                if bool(torch.isfinite(given).all()):
-                    _compare(given, pattern, device, f"{pattern}, {name}, {dtype}, seed {seed}")
+                converted = torch.from_numpy(scores).to(dtype)
+                if bool(torch.isfinite(converted).all()):
+                    _compare(converted, pattern, device, f"{pattern}, {name}, {dtype}, seed {seed}")
                     tiles += 8 * 32
     (out / "exact_bits.txt").write_text(f"{tiles} tiles alike, seed {seed}\n{stamp()}\n")
     return f"{tiles} tiles alike, seed {seed}"
@@ -62,25 +62,25 @@ def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None
 
 
 def times(device: str, out: Path, *, quick: bool) -> str:
-    """Time whole solves of bfloat16 and float32 layers, with the share of the copy bandwidth measured beside them."""
+    """Time whole solves of bfloat16 and float32 layers, as a share of the measured copy bandwidth."""
     bandwidth, rows = _bandwidth(device), []
     for pattern in TIMED:
         for size in SIZES[:3] if quick else SIZES:
             for dtype in (torch.float32, torch.bfloat16):
                 scores = torch.rand(size, size, device=device).to(dtype)
                 seconds = _median(lambda: ms.solve(scores, pattern), device)  # noqa: B023 - called at once
-                # What must move: scores once, a mask of one byte an entry.
+                # Minimum traffic: scores once, and a mask of one byte per entry.
                 share = scores.numel() * (scores.element_size() + 1) / seconds / bandwidth
                 rows.append([pattern, f"{size}^2", str(dtype)[6:], f"{seconds * 1e3:.2f}", f"{share:.1%}"])
     rows += [["copy", "", "", "", f"{bandwidth / 1e12:.2f} TB/s"]]
     head = ["pattern", "weights", "dtype", "ms", "of copy bandwidth"]
     text = f"# The exact solver on a GPU\n\n{torch.cuda.get_device_name(device)}. {stamp()}\n\n{table(head, rows)}\n"
-    (out / "exact_times.md").write_text(text + _beside(device, quick=quick))
+    (out / "exact_times.md").write_text(text + _peers(device, quick=quick))
     return f"{len(rows) - 1} times, copies at {bandwidth / 1e12:.2f} TB/s"
 
 
-def _beside(device: str, *, quick: bool) -> str:
-    """Time what others do for the same masks on the same card."""
+def _peers(device: str, *, quick: bool) -> str:
+    """Time other solvers for the same masks on the same device."""
     size, rows = BESIDE // 4 if quick else BESIDE, []
     for pattern, n, m in (("transposable 2:4", 2, 4), ("transposable 8:16", 8, 16), ("transposable 16:32", 16, 32)):
         scores = torch.rand(size, size, device=device)
@@ -98,8 +98,7 @@ def _beside(device: str, *, quick: bool) -> str:
                 algorithm="largest_abs_values_greedy",
                 use_cutlass=False,
             )
-        found = {name: _try(run, device) for name, run in runs.items()}
-        rows += [[pattern, name, value] for name, value in found.items()]
+        rows += [[pattern, name, _try(run, device)] for name, run in runs.items()]
     return f"\n## Beside others, {size}^2 float32\n\n{table(['pattern', 'what', 'ms'], rows)}\n"
 
 

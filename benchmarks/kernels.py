@@ -1,4 +1,4 @@
-"""The page on what masks buy, made of a report of `masksmith bench` and of an independent check.
+"""Write the page of sparse kernels from a report of `masksmith bench` and an independent check.
 
 masksmith bench --model MiniLM --patterns "..." --batch 1,32,256 --output kernels.json
 python benchmarks/break_even.py --report kernels.json > check.md
@@ -48,7 +48,7 @@ coin), its own timing. Other processes kept both cores busy meanwhile: ten perce
 
 
 def findings(report: Report) -> str:
-    """Say the main things in whole sentences, from the figures."""
+    """Summarize the main results in sentences."""
     gains = {(one.pattern, one.batch): one for one in report.estimates}
     lines = []
     for batch in sorted({batch for _, batch in gains}):
@@ -75,7 +75,7 @@ def _against_mkl(report: Report, batch: int) -> str:
 
 
 def page(report: Report, check: str, commit: str) -> str:
-    """Put the page together."""
+    """Return the page."""
     head = INTRO.format(command=COMMAND, commit=commit, findings=findings(report))
     title, _, rest = report.to_markdown("What masks buy on one CPU").partition("\n")
     rest = rest.replace("## In words", "## In words, pattern by pattern")
@@ -88,10 +88,10 @@ def main() -> None:
     options.add_argument("check", type=Path)
     options.add_argument("--commit", default="unknown")
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
-    report = Report.read(json.loads(given.report.read_text()))
-    text = page(report, given.check.read_text(), given.commit)
-    if not given.write:
+    arguments = options.parse_args()
+    report = Report.read(json.loads(arguments.report.read_text()))
+    text = page(report, arguments.check.read_text(), arguments.commit)
+    if not arguments.write:
         print(text)
         return
     (ROOT / "docs" / "benchmarks" / "kernels.md").write_text(text)

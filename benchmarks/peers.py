@@ -1,6 +1,6 @@
-"""The peers, each in the best form we know of it, without certificates or masks they would not make anyway.
+"""Other methods for transposable masks, each in the fastest form known to us, without certificates.
 
-They get tiles `[T, m, m]` of scores and return masks of the same shape.
+They take tiles `[T, m, m]` of scores and return masks of the same shape.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 
 def ortools_flow(tiles: np.ndarray, n: int) -> np.ndarray:
-    """OR-Tools: one `SimpleMinCostFlow` a tile, arcs added in bulk, costs rounded to 2^-24 of the largest."""
+    """OR-Tools: one `SimpleMinCostFlow` per tile, arcs added in bulk, costs rounded to 2^-24 of the largest."""
     count, m, _ = tiles.shape
     tails, heads = np.repeat(np.arange(m), m), m + np.tile(np.arange(m), m)
     ones, nodes = np.ones(m * m, np.int64), np.arange(2 * m)
@@ -31,7 +31,7 @@ def ortools_flow(tiles: np.ndarray, n: int) -> np.ndarray:
 
 @numba.njit(cache=True)
 def greedy_numba(tiles: np.ndarray, n: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Greedy: entries in descending order, kept while row and column have room; sorts packed integers."""
+    """Greedy: entries in descending order, kept if row and column are not full; sorts packed integers."""
     count, m, _ = tiles.shape
     masks = np.zeros(tiles.shape, np.bool_)
     keys = np.empty(m * m, np.uint64)
@@ -53,12 +53,12 @@ def greedy_numba(tiles: np.ndarray, n: int) -> np.ndarray:  # type: ignore[no-un
 
 
 def dykstra_torch(tiles: np.ndarray, n: int, iterations: int = 300, temperature: float = 80.0) -> np.ndarray:
-    """Entropic transport: 300 Dykstra projections in float32, batched torch; without the rounding that a mask needs."""
+    """Entropic transport: 300 Dykstra projections in float32, batched torch; without the rounding to a mask."""
     return projections(torch.from_numpy(tiles), n, iterations, temperature).numpy()
 
 
 def projections(scores: torch.Tensor, n: int, iterations: int = 300, temperature: float = 80.0) -> torch.Tensor:
-    """Project a plan for tiles `[T, m, m]` onto their budgets in turn, wherever they live."""
+    """Project a plan for tiles `[T, m, m]` onto their budgets alternately, on their device."""
     top = scores.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
     plan = torch.exp((scores / top - 1.0) * temperature)
     correction = torch.ones_like(plan)
@@ -73,7 +73,7 @@ def projections(scores: torch.Tensor, n: int, iterations: int = 300, temperature
 
 
 def to_tiles(scores: np.ndarray, m: int) -> np.ndarray:
-    """Cut a matrix into its whole m x m tiles."""
+    """Split a matrix into its whole m x m tiles."""
     rows, cols = scores.shape[0] // m * m, scores.shape[1] // m * m
     cut = scores[:rows, :cols].reshape(rows // m, m, cols // m, m).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(cut).reshape(-1, m, m)

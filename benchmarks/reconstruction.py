@@ -1,4 +1,4 @@
-"""What weight updates save of a real transformer's layer outputs, on calibration data and on text held out.
+"""Measure by how much weight updates reduce the output error of a transformer's layers, on calibration and other text.
 
     python benchmarks/reconstruction.py [--depth 6] [--patterns 2:4 ...] [--write]
 
@@ -29,12 +29,12 @@ PASSAGES, HELD_OUT, BATCH = 256, 128, 32
 
 
 def gather(model: minilm.MiniLM, passages: torch.Tensor, layers: list[str]) -> ms.Calibration:
-    """Gather what the passages do to each layer."""
+    """Calibrate all layers with the passages."""
     return ms.calibrate(model, passages.split(BATCH), gather=("norms", "gram"), layers=layers)
 
 
 def prune(weight: torch.Tensor, known: Any, pattern: str) -> tuple[dict[str, torch.Tensor], ms.AdmmUpdate, float]:
-    """Prune a layer in every way; gives the weights of each, what ADMM tells, and the seconds of a reconstruction."""
+    """Prune a layer by each method; returns the weights, ADMM's statistics, and the seconds of a reconstruction."""
     by_size = ms.solve(ms.magnitude(weight), pattern).mask
     by_wanda = ms.solve(ms.wanda(weight, known.norms), pattern).mask
     begun = time.perf_counter()
@@ -70,7 +70,7 @@ def embeddings_lost(model: minilm.MiniLM, weights: Mapping[str, torch.Tensor], p
 
 
 def measure(pattern: str, depth: int) -> tuple[list[list[str]], list[str]]:
-    """Give a row of errors for each kind of layer, and one for the model as a whole."""
+    """Return a row of errors for each type of layer, and one for the whole model."""
     model, shown = minilm.load(), minilm.passages(PASSAGES)
     kept_back = minilm.passages(HELD_OUT, held_out=True)
     layers = [glob.replace("encoder.*", f"encoder.layer.{k}.*") for k in range(depth) for glob in minilm.LINEARS]
@@ -117,23 +117,23 @@ def main() -> None:
     options.add_argument("--depth", type=int, default=minilm.DEPTH, help="encoder layers, from the first")
     options.add_argument("--patterns", nargs="+", default=["2:4", "transposable 2:4", "transposable 8:16"])
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     torch.set_num_threads(1)
-    found = [measure(pattern, given.depth) for pattern in given.patterns]
-    rows = [row for part, _ in found for row in part]
+    measured = [measure(pattern, arguments.depth) for pattern in arguments.patterns]
+    rows = [row for part, _ in measured for row in part]
     head = ("pattern, layers", *WAYS, "reconstruction gains (worst)", "ADMM gains more (worst)")
     model_head = ("pattern", *WAYS, "mask solves a layer (ADMM)")
     text = (
-        f"# Reconstruction and ADMM\n\n{stamp()}\n\n{6 * given.depth} linear layers of MiniLM, "
+        f"# Reconstruction and ADMM\n\n{stamp()}\n\n{6 * arguments.depth} linear layers of MiniLM, "
         f"{PASSAGES} passages of 128 tokens to calibrate with, {HELD_OUT} of other topics held out, damping 0.01. "
         "Squared error of a layer's output as a share of the output's square, calibration / held out, mean over "
         "layers. Gains are ratios of errors on the calibration data: magnitude mask alone to the same mask "
         f"reconstructed, and that to ADMM; median, and the worst layer in brackets.\n\n{table(head, rows)}\n\n"
         "All layers pruned at once: mean over held-out passages of 1 - cosine between the embeddings before and "
-        f"after.\n\n{table(model_head, [row for _, row in found])}\n"
+        f"after.\n\n{table(model_head, [row for _, row in measured])}\n"
     )
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "reconstruction.md").write_text(text)
 
 

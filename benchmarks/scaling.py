@@ -1,9 +1,9 @@
-"""How time and memory grow: from 256^2 to 16384^2 weights, and over m.
+"""Measure time and memory as functions of the number of weights, from 256^2 to 16384^2, and of m.
 
     python benchmarks/scaling.py [--largest 16384] [--write]
 
-Each size runs in a process of its own, so that its peak memory is its own: the difference between the peak after the
-solve and the memory before it, scores already made, is what the solve needed; the mask is a quarter of float32 scores.
+Each size runs in a new process. The memory of a solve is the peak memory after it minus the memory before it, when the
+scores are already in memory; the mask is a quarter of float32 scores.
 """
 
 from __future__ import annotations
@@ -43,17 +43,24 @@ def measure(size: int, rule: str, threads: int) -> dict[str, float]:
     """Solve one square layer in a fresh process."""
     command = [sys.executable, "-c", CHILD, str(size), rule, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
-def by_size(found_at: dict[int, dict[str, float]]) -> str:
+def by_size(figures_by_size: dict[int, dict[str, float]]) -> str:
     """Transposable 8:16 on two threads."""
     rows = []
-    for size, found in found_at.items():
-        extra = (found["extra"] - found["input"] / 4) / found["input"]
-        rows.append([f"{size}^2", f"{found['seconds'] * 1e3:.1f}", f"{found['seconds'] / size**2 * 2**20 * 1e3:.2f}",
-                     f"{max(0.0, found['extra']) / 2**20:.0f}", f"{max(0.0, extra):.2f}"])  # fmt: skip
+    for size, figures in figures_by_size.items():
+        extra = (figures["extra"] - figures["input"] / 4) / figures["input"]
+        rows.append(
+            [
+                f"{size}^2",
+                f"{figures['seconds'] * 1e3:.1f}",
+                f"{figures['seconds'] / size**2 * 2**20 * 1e3:.2f}",
+                f"{max(0.0, figures['extra']) / 2**20:.0f}",
+                f"{max(0.0, extra):.2f}",
+            ]
+        )
     return table(("weights", "ms", "ms per 2^20", "extra MiB, mask included", "extra beyond the mask / input"), rows)
 
 
@@ -61,12 +68,12 @@ def by_ratio(size: int) -> str:
     """One thread."""
     rows = []
     for ratio in RATIOS:
-        found = measure(size, f"transposable {ratio}", 1)
-        rows.append([ratio, f"{found['seconds'] / size**2 * 2**20 * 1e3:.2f}"])
+        figures = measure(size, f"transposable {ratio}", 1)
+        rows.append([ratio, f"{figures['seconds'] / size**2 * 2**20 * 1e3:.2f}"])
     return table(("transposable", "ms per 2^20"), rows)
 
 
-def plot(found_at: dict[int, dict[str, float]], path: Path) -> None:
+def plot(figures_by_size: dict[int, dict[str, float]], path: Path) -> None:
     """Draw time and memory against the number of weights, all logarithmic."""
     import matplotlib as mpl
 
@@ -74,12 +81,13 @@ def plot(found_at: dict[int, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    weights = [size**2 for size in found_at]
-    left.plot(weights, [found["seconds"] for found in found_at.values()], "o-")
+    weights = [size**2 for size in figures_by_size]
+    left.plot(weights, [figures["seconds"] for figures in figures_by_size.values()], "o-")
     left.set(xscale="log", yscale="log", xlabel="weights", ylabel="seconds, two threads", title="transposable 8:16")
-    right.plot(weights, [found["input"] / 2**20 for found in found_at.values()], "o--", label="scores")
-    right.plot(weights, [found["input"] / 2**22 for found in found_at.values()], "o--", label="mask")
-    right.plot(weights, [found["extra"] / 2**20 for found in found_at.values()], "o-", label="the solve, mask included")
+    right.plot(weights, [figures["input"] / 2**20 for figures in figures_by_size.values()], "o--", label="scores")
+    right.plot(weights, [figures["input"] / 2**22 for figures in figures_by_size.values()], "o--", label="mask")
+    extra = [figures["extra"] / 2**20 for figures in figures_by_size.values()]
+    right.plot(weights, extra, "o-", label="the solve, mask included")
     right.set(xscale="log", yscale="log", xlabel="weights", ylabel="MiB")
     right.legend()
     for axis in (left, right):
@@ -92,18 +100,18 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--largest", type=int, default=16384)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
-    sizes = tqdm([size for size in SIZES if size <= given.largest], unit="layer")
-    found_at = {size: measure(size, "transposable 8:16", 2) for size in sizes}
+    arguments = options.parse_args()
+    sizes = tqdm([size for size in SIZES if size <= arguments.largest], unit="layer")
+    figures_by_size = {size: measure(size, "transposable 8:16", 2) for size in sizes}
     text = (
-        f"# Scaling\n\n{stamp()}\n\n## transposable 8:16, gaussian, two threads\n\n{by_size(found_at)}\n\n"
+        f"# Scaling\n\n{stamp()}\n\n## transposable 8:16, gaussian, two threads\n\n{by_size(figures_by_size)}\n\n"
         f"![Time and memory against weights](scaling.png)\n\n"
         f"## over m, gaussian, 2048^2 weights, one thread\n\n{by_ratio(2048)}\n"
     )
     print(text)
-    if given.write:
+    if arguments.write:
         folder = ROOT / "docs" / "benchmarks"
-        plot(found_at, folder / "scaling.png")
+        plot(figures_by_size, folder / "scaling.png")
         (folder / "scaling.md").write_text(text)
 
 

@@ -1,11 +1,11 @@
-"""Every solver and every peer on the same tiles: time, ratio to Exact, and how far from the best each mask is.
+"""Compare all solvers and other methods on the same tiles: time, ratio to Exact, and gap to the optimum.
 
     python benchmarks/solvers.py                    # everything, about half an hour on two cores
     python benchmarks/solvers.py --quick            # 8:16, gaussian and real weights
     python benchmarks/solvers.py --write            # and put tables and plot into docs/benchmarks/
 
-One thread each, in interleaved rounds; `Exact` and the other solvers are timed as `ms.solve` runs them, checks and
-certificate included, peers as bare as they come. Gaps are against the proved optimum, tile by tile.
+One thread each, in interleaved rounds. `Exact` and the other solvers are timed by `ms.solve`, including checks and
+certificate; other methods are timed without either. Gaps are relative to the proved optimum of each tile.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _against_exact(
     *,
     gaps: bool,
 ) -> Line:
-    """Time one run beside Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
+    """Time one run and Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
     exact = ms.solve(scores, rule, "exact", threads=1)
     assert exact.status == "optimal", exact
     runs = {"exact": lambda: ms.solve(yardstick, rule, "exact", threads=1)}
@@ -150,7 +150,7 @@ def plot(results: dict[tuple[str, str], list[Line]], path: Path) -> None:
 
 
 def summary(results: dict[tuple[str, str], list[Line]], kind: str) -> str:
-    """The README's table: Exact beside its peers, a row a pattern."""
+    """Return the README's table: Exact and other methods, a row per pattern."""
     rows = []
     for pattern, of_kind in results:
         if of_kind != kind:
@@ -175,20 +175,20 @@ def main() -> None:
     options.add_argument("--quick", action="store_true")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     torch.set_num_threads(1)
-    kinds = ("gaussian", "MiniLM") if given.quick else tuple(KINDS)
+    kinds = ("gaussian", "MiniLM") if arguments.quick else tuple(KINDS)
     results: dict[tuple[str, str], list[Line]] = {}
     text = [f"# Solvers\n\n{stamp()}\n\n{(__doc__ or '').split(chr(10), 1)[0]}\n"]
-    for pattern in QUICK if given.quick else PATTERNS:
-        speedup = threads(pattern, given.rounds)
+    for pattern in QUICK if arguments.quick else PATTERNS:
+        speedup = threads(pattern, arguments.rounds)
         text.append(f"\n## transposable {pattern}\n\nTwo threads are {speedup:.2f}x as fast as one.\n")
         print(text[-1])
         for kind in kinds:
-            results[pattern, kind] = compare(pattern, kind, given.rounds)
+            results[pattern, kind] = compare(pattern, kind, arguments.rounds)
             text.append(f"\n### {kind}\n\n{table(HEAD, [line.cells() for line in results[pattern, kind]])}\n")
             print(text[-1])
-    if given.write:
+    if arguments.write:
         folder = ROOT / "docs" / "benchmarks"
         folder.mkdir(parents=True, exist_ok=True)
         plot(results, folder / "solvers.png")

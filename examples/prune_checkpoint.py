@@ -2,7 +2,7 @@
 
     python examples/prune_checkpoint.py model.safetensors pruned.safetensors --pattern "transposable 8:16"
 
-Embeddings and 1-D tensors stay as they are. What is kept, and that no mask could keep more, is printed layer by layer.
+Embeddings and 1-D tensors are not changed. For each layer it prints the share of the score kept and the gap.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import masksmith as ms
 
 
 def prunable(name: str, ndim: int) -> bool:
-    """Whether a tensor is a linear or convolution weight; embeddings are looked up, not multiplied."""
+    """Whether a tensor is a linear or convolution weight, not an embedding."""
     return 2 <= ndim <= 4 and "embedding" not in name
 
 
 def main() -> None:
-    """Read, solve all layers together, multiply, write."""
+    """Read a checkpoint, solve all layers together, multiply by the masks, and write the result."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("model", type=Path)
     options.add_argument("output", type=Path)
     options.add_argument("--pattern", default="transposable 8:16")
-    given = options.parse_args()
-    weights = load_file(given.model)
+    arguments = options.parse_args()
+    weights = load_file(arguments.model)
     layers = {name: weight for name, weight in weights.items() if prunable(name, weight.ndim)}
-    solutions = ms.solve_many({name: ms.magnitude(weight) for name, weight in layers.items()}, given.pattern)
+    solutions = ms.solve_many({name: ms.magnitude(weight) for name, weight in layers.items()}, arguments.pattern)
     for name, solution in solutions.items():
         weights[name] = weights[name] * solution.mask
         print(f"{name:<50} keeps {solution.retained:.2%} of its magnitude, gap {solution.gap:g}: {solution.status}")
-    save_file(weights, given.output)
-    print(f"{len(solutions)} of {len(weights)} tensors pruned to {given.pattern} -> {given.output}")
+    save_file(weights, arguments.output)
+    print(f"{len(solutions)} of {len(weights)} tensors pruned to {arguments.pattern} -> {arguments.output}")
 
 
 if __name__ == "__main__":

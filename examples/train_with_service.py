@@ -1,12 +1,12 @@
-"""Train a small transformer while a masksmith service refreshes its masks beside the loop.
+"""Train a small transformer with masks that a masksmith service refreshes asynchronously.
 
     python examples/train_with_service.py
     python examples/train_with_service.py --measure 60 --out docs/benchmarks/refresh.md
 
 Starts `masksmith up`, trains on the text of Python's own library under transposable 8:16 masks that are refreshed every
-20 steps, and ends by proving the last masks optimal a second time, by another solver. With `--measure` it alternates
-windows with refreshes and windows with a fixed mask, and says what a refresh costs the loop. Training has one processor
-to itself where there are several; broker, API, worker and the process that asks have the others.
+20 steps, and ends by verifying the optimality of the last masks with another solver. With `--measure` it alternates
+windows with refreshes and windows with a fixed mask, and prints the overhead of refreshes. If there are several
+processors, training has one of them; broker, service, worker and refresh process have the others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONTEXT, BATCH, WIDTH, HEADS, BLOCKS = 64, 8, 128, 4, 4
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward part, each added to what comes in."""
+    """Attention and a feed-forward network, each with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Transformer(nn.Module):
         self.last = nn.Linear(WIDTH, 256)
 
     def forward(self, text: Tensor) -> Tensor:
-        """Give the logits of every next byte."""
+        """Return the logits of the next byte at each position."""
         return self.last(self.blocks(self.tokens(text) + self.places.weight[: text.shape[1]]))
 
 
@@ -82,7 +82,7 @@ class Training:
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
 
     def step(self) -> float:
-        """Take one optimizer step; gives the loss."""
+        """Run one optimizer step; returns the loss."""
         places = torch.randint(len(self._text) - CONTEXT - 1, (BATCH,))
         text = torch.stack([self._text[place : place + CONTEXT + 1] for place in places]).long()
         logits = self.model(text[:, :-1])
@@ -94,19 +94,19 @@ class Training:
 
 
 def split_cores() -> tuple[list[int], list[int]]:
-    """Give the processor for training, and those for everything else."""
+    """Return the processor for training, and those for all other processes."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[:1], cores[1:]) if len(cores) > 1 else (cores, cores)
 
 
 @contextmanager
 def installation(data: Path, cores: list[int]) -> Iterator[str]:
-    """Run `masksmith up` on some processors and a free port; gives its URL, and stops it in the end."""
+    """Run `masksmith up` on these processors and a free port during the block; yields its URL."""
     command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--workers", "1", "--json"]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
     ours = os.sched_getaffinity(0)
-    # Children keep the processors of whoever starts them. In a session of their own they also have a share of the
-    # machine of their own, where Linux divides it by sessions (autogroup).
+    # Child processes inherit the processors of their parent. With a separate session they are also scheduled
+    # separately, if Linux schedules by sessions (autogroup).
     os.sched_setaffinity(0, cores)
     with subprocess.Popen(
         [*command, "--data", str(data)], stdout=subprocess.PIPE, text=True, env=clean, start_new_session=True
@@ -124,7 +124,7 @@ def installation(data: Path, cores: list[int]) -> Iterator[str]:
 
 
 def train(training: Training, sparsifier: Sparsifier, steps: int) -> None:
-    """Train, and say how it goes."""
+    """Train, and print the progress."""
     for step in range(1, steps + 1):
         loss = training.step()
         sparsifier.step()
@@ -135,7 +135,7 @@ def train(training: Training, sparsifier: Sparsifier, steps: int) -> None:
 
 
 def prove(training: Training, sparsifier: Sparsifier) -> bool:
-    """Refresh once more, and have another solver confirm that no mask keeps more of the weights they came from."""
+    """Refresh once more, and verify the optimality of the masks with another solver."""
     sparsifier.refresh_now()
     agreed = sparsifier.report().refreshes[-1].optimal
     for layer in sparsifier.report().layers:
@@ -148,14 +148,14 @@ def prove(training: Training, sparsifier: Sparsifier) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes, on average over a window: seconds, and seconds of the processor."""
+    """Average cost of a step over a window: wall-clock seconds and processor seconds."""
 
     wall_s: float
     cpu_s: float
 
 
 def window(training: Training, sparsifier: Sparsifier | None) -> Cost:
-    """Train for a window; with a sparsifier it asks twice."""
+    """Train for a window; with a sparsifier it contains two refreshes."""
     begun, begun_cpu = time.perf_counter(), time.process_time()
     for _ in range(WINDOW):
         training.step()
@@ -165,21 +165,21 @@ def window(training: Training, sparsifier: Sparsifier | None) -> Cost:
 
 
 def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tuple[Cost, Cost]]:
-    """Give the costs (with a fixed mask, with refreshes) of pairs of windows, the order drawn by lot."""
-    lot, found = random.Random(0), []
-    # Half an interval ahead, so that windows do not end with a question.
+    """Return the costs (with a fixed mask, with refreshes) of pairs of windows, in random order."""
+    generator, measurements = random.Random(0), []
+    # Start half an interval ahead, so that windows do not end with a request.
     for _ in range(REFRESH // 2):
         training.step()
         sparsifier.step()
     for _ in range(pairs):
-        order = [None, sparsifier] if lot.random() < 0.5 else [sparsifier, None]
+        order = [None, sparsifier] if generator.random() < 0.5 else [sparsifier, None]
         took = {refreshed is not None: window(training, refreshed) for refreshed in order}
-        found.append((took[False], took[True]))
-    return found
+        measurements.append((took[False], took[True]))
+    return measurements
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
-    """Give the median and its 95 % interval, from the order of the values alone (binomial)."""
+    """Return the median and its 95 % confidence interval, from order statistics (binomial)."""
     ordered = sorted(values)
     distance = 1.96 * len(ordered) ** 0.5 / 2
     low, high = int(len(ordered) / 2 - distance), int(len(ordered) / 2 + distance)
@@ -187,7 +187,7 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, float]:
-    """Write down what was measured; gives the upper end of the interval as well."""
+    """Return the report, and the upper end of the interval."""
     middle, low, high = interval([refreshed.wall_s / fixed.wall_s - 1 for fixed, refreshed in pairs])
     cpu = interval([refreshed.cpu_s / fixed.cpu_s - 1 for fixed, refreshed in pairs])
     report, steps_s = sparsifier.report(), statistics.median(fixed.wall_s for fixed, _ in pairs)
@@ -201,7 +201,7 @@ def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, f
         "",
         f"`python examples/train_with_service.py --measure {len(pairs)}`: a transformer of {weights:,} masked weights,",
         f"{PATTERN}, its masks refreshed by a service every {REFRESH} steps, against the same loop with a fixed mask;",
-        f"pairs of windows of {WINDOW} steps in one run, their order drawn by lot. Times include copying the weights,",
+        f"pairs of windows of {WINDOW} steps in one run, in random order. Times include copying the weights,",
         "applying the masks and everything that disturbs the loop.",
         "",
         f"- machine: {machine()}",
@@ -223,7 +223,7 @@ def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, f
 
 
 def machine() -> str:
-    """Name the machine, and how training shares it."""
+    """Describe the machine and the processors of training."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     share = f"one for training, niceness {os.nice(0)}; load average {os.getloadavg()[0]:.0f}"
@@ -231,35 +231,35 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Name the state of the code."""
+    """Return the commit."""
     words = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def main() -> int:
-    """Train or measure; the exit code is 0 when all masks are proved, and refreshes cost at most 5 %."""
+    """Train or measure; the exit code is 0 if all masks are proved optimal and the overhead is at most 5 %."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=400)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--measure", type=int, metavar="PAIRS", help="measure with this many pairs of windows")
-    options.add_argument("--out", type=Path, help="a file for what was measured")
-    given = options.parse_args()
+    options.add_argument("--out", type=Path, help="file for the report")
+    arguments = options.parse_args()
     ours, others = split_cores()
     torch.set_num_threads(1)
     os.sched_setaffinity(0, others)
     with tempfile.TemporaryDirectory() as folder, installation(Path(folder), others) as url:
         os.sched_setaffinity(0, ours)
-        training = Training(given.seed)
+        training = Training(arguments.seed)
         refresh = Refresh(every=REFRESH, cores=others)
         with Sparsifier(training.model, PATTERN, Client(url), refresh, SRSTE(), layers="blocks.*") as sparsifier:
             high = 0.0
-            if given.measure:
-                text, high = page(measure(training, sparsifier, given.measure), sparsifier)
+            if arguments.measure:
+                text, high = page(measure(training, sparsifier, arguments.measure), sparsifier)
                 print(text)
-                if given.out is not None:
-                    given.out.write_text(text)
+                if arguments.out is not None:
+                    arguments.out.write_text(text)
             else:
-                train(training, sparsifier, given.steps)
+                train(training, sparsifier, arguments.steps)
             proved = prove(training, sparsifier)
             print(sparsifier.report())
             sparsifier.bake()

@@ -1,10 +1,10 @@
-"""Checks that `constraints.txt` resolves against the public package index alone, and pins all that is installed.
+"""Check that `constraints.txt` resolves against the public package index alone, and pins every installed package.
 
     python scripts/check_constraints.py python3.11 python3.12 python3.13
 
-For each interpreter pip resolves the project with all its extras and groups, without installing anything; whatever
-would add local wheels, other indexes or other constraints is switched off. An interpreter that cannot be run is an
-error, unless none was named: then those of the supported versions that are on the path are checked.
+For each interpreter pip resolves the project with all its extras and groups, without installing anything. Settings of
+pip that add local wheels, other indexes or other constraints are ignored. An interpreter that cannot be run is an
+error. Without arguments the supported versions on the path are checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 SUPPORTED = ("python3.11", "python3.12", "python3.13")
 REQUIREMENTS = (".[all,lightning,huggingface,telemetry,studies]", "--group", "dev")
-# Settings of pip that change where packages come from; certificates and proxies stay as they are.
+# Settings of pip that change package sources; certificates and proxies are not changed.
 SOURCES = (
     "CONFIG_FILE",
     "CONSTRAINT",
@@ -37,13 +37,13 @@ SOURCES = (
 
 
 def main() -> int:
-    """Check every interpreter; gives 0 if all resolve, 1 if one does not."""
+    """Check every interpreter; returns 0 if all resolve, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("interpreters", nargs="*", help="Python interpreters; all supported ones here unless given.")
-    parser.add_argument("--if-reachable", action="store_true", help="Succeed where no package index is in reach.")
+    parser.add_argument("interpreters", nargs="*", help="Python interpreters; default all supported ones on the path.")
+    parser.add_argument("--if-reachable", action="store_true", help="Succeed if no package index is reachable.")
     arguments = parser.parse_args()
     if arguments.if_reachable and not is_index_reachable():
-        print("no package index is in reach: constraints.txt was not checked")
+        print("no package index is reachable: constraints.txt was not checked")
         return 0
     interpreters = arguments.interpreters or [name for name in SUPPORTED if runs(name)]
     with ThreadPoolExecutor() as pool:
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def runs(interpreter: str) -> bool:
-    """Whether an interpreter is here and starts."""
+    """Whether an interpreter is installed and starts."""
     try:
         return subprocess.run([interpreter, "-c", ""], capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def is_index_reachable() -> bool:
 
 
 def check(interpreter: str) -> list[str]:
-    """Resolve with one interpreter; gives what is wrong, a line each."""
+    """Resolve with one interpreter; returns a list of problems."""
     with tempfile.TemporaryDirectory() as folder:
         pip = [make_pip(interpreter, Path(folder)), "-m", "pip"]
         report = Path(folder) / "report.json"
@@ -80,7 +80,7 @@ def check(interpreter: str) -> list[str]:
 
 
 def make_pip(interpreter: str, folder: Path) -> str:
-    """Make an environment with a current pip; gives its interpreter."""
+    """Create an environment with a current pip; returns its interpreter."""
     subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
     python = str(folder / "venv" / "bin" / "python")
     upgrade = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"]
@@ -89,13 +89,13 @@ def make_pip(interpreter: str, folder: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without pip's settings of where packages come from."""
+    """Return this process's environment without pip's settings of package sources."""
     kept = {name: value for name, value in os.environ.items() if name not in {f"PIP_{source}" for source in SOURCES}}
     return {**kept, "PIP_CONFIG_FILE": os.devnull}
 
 
 def unpinned(report: Path) -> list[str]:
-    """Name the resolved packages that the constraints do not mention."""
+    """Return the resolved packages that the constraints do not pin."""
     lines = CONSTRAINTS.read_text().splitlines()
     pinned = {normal(line.partition("==")[0]) for line in lines if "==" in line}
     resolved = {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
@@ -103,7 +103,7 @@ def unpinned(report: Path) -> list[str]:
 
 
 def normal(name: str) -> str:
-    """Normalise a package's name as the index does."""
+    """Normalize a package's name as the index does."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

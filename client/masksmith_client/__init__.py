@@ -1,11 +1,11 @@
-"""masksmith's client: weights go up, proved-optimal masks come back.
+"""Client of a masksmith service: upload weights, download masks that are proved optimal.
 
 from masksmith_client import Client
 
 with Client() as client:
     masks = client.solve(model.state_dict(), "transposable 8:16")
 
-Names are loaded when first used, so that the command line starts at once.
+Names are imported when first used, so that the command line starts quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The asyncio client; `_client` has the blocking one. What they do is in `operations`."""
+"""The asyncio client; `_client` has the blocking one. Both run the coroutines in `operations`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .submission.prepare import SubmitOptions
 from .transport.async_driver import AsyncDriver
 from .transport.http import DEFAULT_TIMEOUT_S, client_options
 from .transport.retry import RetryPolicy
-from .transport.settings import settings
+from .transport.settings import read_settings
 
 
 class AsyncClient:
-    """A connection to a masksmith service, for asyncio; arguments as of `Client`.
+    """A connection to a masksmith service, for asyncio; arguments as for `Client`.
 
         async with AsyncClient() as client:
             masks = await client.solve(model.state_dict(), "transposable 8:16")
@@ -41,7 +41,7 @@ class AsyncClient:
         retry: RetryPolicy | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        service = settings(url, token)
+        service = read_settings(url, token)
         self.url = service.url
         http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
         self._session = AsyncDriver(service, retry or RetryPolicy(), http)
@@ -70,12 +70,12 @@ class AsyncClient:
         timeout_s: float | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> Report:
-        """Measure what masks buy on the service's device, and wait for the report. See `Client.benchmark`."""
+        """Measure the speed-up of masks on the service's device, and wait for the report; see `Client.benchmark`."""
         job = await self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
         return await job.wait_for_report(timeout_s, progress=progress)
 
     async def info(self) -> Info:
-        """Ask what the service can do and whether it is ready."""
+        """Return the service's readiness, workers, patterns and solvers."""
         return await operations.info(self._session)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs for asyncio; `_jobs` has the blocking ones. What they do is in `operations`."""
+"""Jobs for asyncio; `_jobs` has the blocking ones. Both run the coroutines in `operations`."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class AsyncJob(JobView):
         self._session = session
 
     async def refresh(self) -> Self:
-        """Look again."""
+        """Update `document` from the service."""
         await refresh(self._session, self)
         return self
 
     async def cancel(self) -> Self:
-        """Stop it; see `Job.cancel`."""
+        """Cancel the job; see `Job.cancel`."""
         self.document = await self._session.send(calls.cancel_job(self.id))
         return self
 
     async def delete(self) -> None:
-        """Forget it and its results; a live one is canceled first."""
+        """Delete the job and its results; a running one is canceled first."""
         await self._session.send(calls.delete_job(self.id))
 
     def events(self) -> AsyncGenerator[Event, None]:
-        """Give what happens, from the beginning until the job has ended; see `Job.events`."""
+        """Yield the job's events, from the first to the last; see `Job.events`."""
         return follow(self._session, self, Deadline(None))
 
     async def wait(
@@ -55,12 +55,12 @@ class AsyncJob(JobView):
         progress: bool | None = False,
         on_event: Listener | None = None,
     ) -> Self:
-        """Wait for the end; see `Job.wait`."""
+        """Wait until the job has ended; see `Job.wait`."""
         await operations.wait(self._session, self, timeout_s, progress, on_event)
         return self
 
     async def masks(self) -> Masks:
-        """Download the masks there are; see `Job.masks`."""
+        """Download the masks; see `Job.masks`."""
         return await operations.download_masks(self._session, self)
 
     async def weights(self) -> UpdatedWeights:
@@ -68,7 +68,7 @@ class AsyncJob(JobView):
         return await operations.download_weights(self._session, self)
 
     async def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
-        """Wait for the end of a benchmark and download its report; see `Job.wait_for_report`."""
+        """Wait until a benchmark has ended and download its report; see `Job.wait_for_report`."""
         return await operations.wait_for_report(self._session, self, timeout_s, progress)
 
     async def benchmark(self) -> Report:
@@ -85,7 +85,7 @@ class AsyncJobs:
     async def submit(
         self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
     ) -> AsyncJob:
-        """Upload weights and ask for their masks; see `Jobs.submit`."""
+        """Upload weights and submit a job for their masks; see `Jobs.submit`."""
         submitted = await operations.submit(self._session, weights, pattern, progress, options)
         return AsyncJob(self._session, *submitted)
 
@@ -97,26 +97,28 @@ class AsyncJobs:
         masks_of: str | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> AsyncJob:
-        """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
-        request = await self._session.block(lambda: prepare_benchmark(model, patterns, masks_of=masks_of, **options))
+        """Submit a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
+        request = await self._session.run_blocking(
+            lambda: prepare_benchmark(model, patterns, masks_of=masks_of, **options)
+        )
         return await self.submit_request(request)
 
     async def submit_request(self, request: BenchmarkRequest) -> AsyncJob:
-        """Ask for a benchmark whose document is ready."""
+        """Submit a benchmark from its document."""
         return AsyncJob(self._session, await operations.submit_benchmark(self._session, request))
 
     async def get(self, job: str) -> AsyncJob:
-        """Find a job by its id; see `Jobs.get`."""
+        """Return a job by its id; see `Jobs.get`."""
         return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
     def list(self, limit: int | None = None) -> AsyncIterator[JobSummary]:
-        """Go through all jobs, newest first; pages are fetched on the way."""
+        """Iterate over all jobs, newest first; pages are fetched as needed."""
         return operations.list_jobs(self._session, limit)
 
     async def cancel(self, job: str) -> AsyncJob:
-        """Stop a job by its id; see `Job.cancel`."""
+        """Cancel a job by its id; see `Job.cancel`."""
         return AsyncJob(self._session, await self._session.send(calls.cancel_job(job)))
 
     async def delete(self, job: str) -> None:
-        """Forget a job by its id; see `Jobs.delete`."""
+        """Delete a job by its id; see `Jobs.delete`."""
         await self._session.send(calls.delete_job(job))

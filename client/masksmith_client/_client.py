@@ -1,4 +1,4 @@
-"""The blocking client; `_async_client` has the one for asyncio. What they do is in `operations`."""
+"""The blocking client; `_async_client` has the one for asyncio. Both run the coroutines in `operations`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .submission.prepare import SubmitOptions
 from .transport.driver import Driver
 from .transport.http import DEFAULT_TIMEOUT_S, client_options
 from .transport.retry import RetryPolicy
-from .transport.settings import settings
+from .transport.settings import read_settings
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfiguration:
-    """The arguments of a client: enough to make it again in another process."""
+    """The arguments of a client, with which another process can create the same client."""
 
     url: str
     token: str | None = field(repr=False)
@@ -40,11 +40,11 @@ class Client:
             masks = client.solve(model.state_dict(), "transposable 8:16")
 
     Args:
-        url: The service; `MASKSMITH_URL` or http://127.0.0.1:8000 unless given.
-        token: The key to it; `MASKSMITH_TOKEN` unless given.
-        timeout_s: Longest silence while sending or receiving; None waits forever.
-        retry: How often and how patiently failed requests are sent again.
-        transport: Replaces the network, for tests.
+        url: The service's URL; default `MASKSMITH_URL` or http://127.0.0.1:8000.
+        token: The token of an API key; default `MASKSMITH_TOKEN`.
+        timeout_s: Timeout of each read and write, in seconds; None waits forever.
+        retry: How often, and after which pauses, failed requests are retried.
+        transport: A custom httpx2 transport, for tests.
 
     Raises:
         InputError: If the URL is malformed.
@@ -59,9 +59,9 @@ class Client:
         retry: RetryPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        service, policy = settings(url, token), retry or RetryPolicy()
+        service, policy = read_settings(url, token), retry or RetryPolicy()
         self.url = service.url
-        # None if it has a transport of its own, which no other process could use.
+        # None with a custom transport, which cannot be sent to another process.
         self.configuration: ClientConfiguration | None = None
         if transport is None:
             self.configuration = ClientConfiguration(service.url, service.token, timeout_s, policy)
@@ -80,22 +80,22 @@ class Client:
     ) -> Masks:
         """Upload weights, wait for their best masks, and download them.
 
-        Weights that the service has seen before do not travel again. If the wait is interrupted the job goes on: it
-        is the first in `client.jobs.list()`.
+        Weights that the service already has are not uploaded. If the wait is interrupted the job continues; it is the
+        first in `client.jobs.list()`.
 
         Args:
             weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
                 file, a sharded checkpoint's `*.index.json`, or the directory of either.
             pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object.
-            progress: Show bars; None shows them on terminals and in notebooks.
-            timeout_s: Longest wait for the job.
+            progress: Show progress bars; None shows them on terminals and in notebooks.
+            timeout_s: Timeout of the wait for the job, in seconds.
             options: See `SubmitOptions`.
 
         Raises:
-            InputError: If the input cannot be used; nothing was sent then.
-            JobFailedError: If not every tensor got its mask; `error.job.masks()` has the others.
-            StatusError: If the service refused.
-            TransportError: If it cannot be reached, or `timeout_s` is over.
+            InputError: If an argument is invalid; nothing was sent.
+            JobFailedError: If a tensor has no mask; `error.job.masks()` returns the masks of the others.
+            StatusError: If the service refused a request.
+            TransportError: If the service cannot be reached, or the job takes longer than `timeout_s`.
         """
         job = self.jobs.submit(weights, pattern, progress=progress, **options)
         return job.wait(timeout_s, progress=progress).masks()
@@ -110,28 +110,28 @@ class Client:
         timeout_s: float | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> Report:
-        """Measure what masks buy on the service's device, and wait for the report.
+        """Measure the speed-up of masks on the service's device, and wait for the report.
 
         Args:
             model: A well-known model's name such as `"MiniLM"`, shapes such as `"1536x384*6"` (out x in, 6 of them), a
-                checkpoint's path, a mapping of names to tensors, or a torch module; only shapes travel.
+                checkpoint's path, a mapping of names to tensors, or a torch module; only shapes are sent.
             patterns: One pattern or several.
-            masks_of: The id of a masks job, instead of both.
-            progress: Show a bar; None shows one on terminals and in notebooks.
-            timeout_s: Longest wait; the job goes on after it.
+            masks_of: The id of a masks job, instead of model and patterns.
+            progress: Show a progress bar; None shows it on terminals and in notebooks.
+            timeout_s: Timeout of the wait, in seconds; the job continues after it.
             options: See `BenchmarkOptions`.
 
         Raises:
-            InputError: If the input cannot be used; nothing was sent then.
-            StatusError: If the service refused, because a kernel cannot do what is asked, say.
-            JobFailedError: If nothing was measured, or the job was canceled. What failed beside what was measured
-                stands in the report's `failures`.
+            InputError: If an argument is invalid; nothing was sent.
+            StatusError: If the service refused, for example because a kernel does not support the pattern.
+            JobFailedError: If nothing was measured, or the job was canceled. If only some cases failed, the report
+                lists them in `failures`.
         """
         job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
         return job.wait_for_report(timeout_s, progress=progress)
 
     def info(self) -> Info:
-        """Ask what the service can do and whether it is ready."""
+        """Return the service's readiness, workers, patterns and solvers."""
         return self._session.run(operations.info(self._session))
 
     def close(self) -> None:

@@ -1,18 +1,19 @@
-"""What can go wrong, as a tree.
+"""The exceptions that the client raises.
 
 ClientError
-├── InputError          what was passed in cannot be used; nothing was sent (also a ValueError)
-├── TransportError      no usable answer, after all retries
+├── InputError          an argument is invalid; nothing was sent (also a ValueError)
+├── TransportError      no valid response, after all retries
 │   ├── ConnectError    nothing listens at the URL
-│   └── TimeoutError    too slow, or `timeout_s` is over (also the builtin TimeoutError)
+│   ├── TimeoutError    too slow, or `timeout_s` exceeded (also the builtin TimeoutError)
+│   └── WireError       the response is not of masksmith, or of another wire version
 ├── StatusError         the service refused; carries its problem document
-│   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request itself is at fault
+│   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request is invalid
 │   ├── Unauthorized    401, 403: the token is missing or wrong
 │   ├── NotFound        404, 410: no such job, tensor or result
-│   ├── Conflict        409: not now, such as masks of a job that still runs
-│   ├── RateLimited     429: full, after all retries
+│   ├── Conflict        409: not possible in this state, such as masks of a job that still runs
+│   ├── RateLimited     429: a limit is reached, after all retries
 │   └── ServerError     5xx: the service failed, after all retries
-└── JobFailedError      the service did its part, but the job failed or was canceled; carries the job
+└── JobFailedError      the job failed or was canceled; carries the job
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from ._job_view import JobView
 
 
 class ClientError(Exception):
-    """Base of everything this package raises on purpose.
+    """Base class of this package's exceptions.
 
     Attributes:
-        exit_code: What the command line exits with.
+        exit_code: Exit code of the command line.
     """
 
     exit_code = 1
 
 
 class InputError(ClientError, ValueError):
-    """What was passed in cannot be used; the message names the value. Nothing was sent."""
+    """An argument is invalid; the message names it. Nothing was sent."""
 
     exit_code = 2
 
 
 @contextmanager
 def as_input_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Raise exceptions of these kinds as `InputError`, with their own message."""
+    """Convert exceptions of these types to `InputError`, with the same message."""
     try:
         yield
     except kinds as error:
@@ -53,7 +54,7 @@ def as_input_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 class TransportError(ClientError):
-    """No usable answer arrived, even after retries."""
+    """No valid response arrived, even after retries."""
 
 
 class ConnectError(TransportError):
@@ -61,19 +62,19 @@ class ConnectError(TransportError):
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """A response took too long, or a job longer than `timeout_s` (the job itself goes on)."""
+    """A response took too long, or a job longer than `timeout_s` (the job itself continues)."""
 
 
 class WireError(TransportError):
-    """The answer is not masksmith's, or of a version that this client does not speak."""
+    """The response is not a masksmith service's, or has a wire version that this client does not support."""
 
 
 class StatusError(ClientError):
     """The service refused.
 
     Attributes:
-        problem: The problem document: `detail` says what is wrong, extra members say with which value.
-        code: Its stable name, such as `invalid_pattern`.
+        problem: The problem document: `detail` is the message, extra members are the values that it refers to.
+        code: The error code, such as `invalid_pattern`.
         status: The HTTP status.
         request_id: The request's id in the service's log, if the response has it.
     """
@@ -88,7 +89,7 @@ class StatusError(ClientError):
 
 
 class BadRequest(StatusError):
-    """The request itself is at fault; sending it again will not help."""
+    """The request is invalid; a retry would fail, too."""
 
     exit_code = 2
 
@@ -100,43 +101,43 @@ class Unauthorized(StatusError):
 
 
 class NotFound(StatusError):
-    """There is no such job, tensor or result."""
+    """The job, tensor or result does not exist, or has expired."""
 
     exit_code = 2
 
 
 class Conflict(StatusError):
-    """Not in this state, such as asking for the masks of a job that still runs."""
+    """Not possible in the present state, such as downloading the masks of a job that still runs."""
 
     exit_code = 2
 
 
 class RateLimited(StatusError):
-    """The service is full."""
+    """A limit of the service is reached."""
 
 
 class ServerError(StatusError):
-    """The service failed."""
+    """The service failed to handle the request."""
 
 
 class JobFailedError(ClientError):
-    """A job ended without all of its masks; those of its good tensors remain downloadable by `job.masks()`.
+    """A job failed or was canceled; masks that were solved can be downloaded by `job.masks()`.
 
     Attributes:
-        job: The job, with one report a tensor.
+        job: The job, with one report per tensor.
     """
 
     def __init__(self, job: JobView) -> None:
-        super().__init__(_explain(job))
+        super().__init__(_failure_message(job))
         self.job = job
 
 
-def _explain(job: JobView) -> str:
+def _failure_message(job: JobView) -> str:
     if job.state is JobState.CANCELED:
         return f"job {job.id} was canceled"
     parts: list[TensorReport | CaseView] = [*job.document.tensors, *job.document.cases]
-    broken = [(part.name, part.error) for part in parts if part.error is not None]
-    shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in broken[:3])
-    what = "tensor" if job.document.kind == "masks" else "case"
-    more = f"; and {len(broken) - 3} more" if len(broken) > 3 else ""
-    return f"job {job.id} failed for {len(broken)} of {len(parts)} {what}(s): {shown}{more}"
+    errors = [(part.name, part.error) for part in parts if part.error is not None]
+    shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in errors[:3])
+    noun = "tensor" if job.document.kind == "masks" else "case"
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return f"job {job.id} failed for {len(errors)} of {len(parts)} {noun}(s): {shown}{more}"

@@ -1,4 +1,4 @@
-"""What an installation can do, in one look."""
+"""A service's readiness, workers, patterns and solvers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from masksmith_wire.documents import WorkerInfo
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A service's state and abilities.
+    """A service's readiness, workers and capabilities.
 
     Attributes:
         url: The service's URL.
-        ready: Whether it can take and do jobs now.
+        ready: Whether it can accept and run jobs now.
         trouble: Why it is not ready; None if it is.
-        workers: The live workers; empty where only an admin's key may see them.
-        patterns, solvers: What it says about its patterns and solvers.
+        workers: The running workers; empty if only an admin's key may list them.
+        patterns, solvers: The documents of `GET /v1/patterns` and `GET /v1/solvers`.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""What blocking and asyncio jobs have in common: the job as it was last seen."""
+"""Base class of blocking and asyncio jobs: the job's last known document."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from masksmith_wire.documents import Job as JobDocument, JobState, Skipped, TensorReport
 
 from ._notebook import job_html
-from .submission.weights import Restore
+from .submission.streamed_tensor import Restore
 
 
 class JobView:
-    """A job as it was last seen.
+    """A job's last known state.
 
     Attributes:
-        document: Everything the service says about it.
+        document: The service's job document.
     """
 
     def __init__(
@@ -26,22 +26,22 @@ class JobView:
 
     @property
     def id(self) -> str:
-        """Its name, for `client.jobs.get` and `masksmith jobs`."""
+        """The job's id, for `client.jobs.get` and `masksmith jobs`."""
         return self.document.id
 
     @property
     def state(self) -> JobState:
-        """Its state when it was last seen."""
+        """The job's last known state."""
         return self.document.state
 
     @property
     def report(self) -> dict[str, TensorReport]:
-        """What is known about each tensor's mask: objective, bound, gap, retained score, time."""
+        """The report of each tensor's mask: objective, bound, gap, retained score, time."""
         return {report.name: report for report in self.document.tensors}
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Tensors that were not masked, with the reason: those that were not even sent come first."""
+        """Tensors that were not masked, with the reason; those that were not sent come first."""
         return [*self._skipped, *self.document.skipped]
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ class JobView:
 
     @property
     def _work(self) -> tuple[str, int]:
-        """What a bar shows."""
+        """Label and total of a progress bar."""
         return "solving" if self.document.kind == "masks" else "measuring", self.document.progress.total
 
     def _repr_html_(self) -> str:

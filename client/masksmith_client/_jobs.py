@@ -1,4 +1,4 @@
-"""Jobs, blocking; `_async_jobs` has those for asyncio. What they do is in `operations`."""
+"""Blocking jobs; `_async_jobs` has those for asyncio. Both run the coroutines in `operations`."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ class Job(JobView):
         self._session = session
 
     def refresh(self) -> Self:
-        """Look again."""
+        """Update `document` from the service."""
         self._session.run(refresh(self._session, self))
         return self
 
     def cancel(self) -> Self:
-        """Stop it; what is finished stays downloadable, and a job that has ended stays as it is."""
+        """Cancel the job; finished masks can still be downloaded. A job that has ended does not change."""
         self.document = self._session.run(self._session.send(calls.cancel_job(self.id)))
         return self
 
     def delete(self) -> None:
-        """Forget it and its results; a live one is canceled first."""
+        """Delete the job and its results; a running one is canceled first."""
         self._session.run(self._session.send(calls.delete_job(self.id)))
 
     def events(self) -> Iterator[Event]:
-        """Give what happens, from the beginning until the job has ended, across lost connections.
+        """Yield the job's events, from the first to the last; lost connections are resumed.
 
         Raises:
-            ClientError: If the job is gone, or the service is out of reach for too long.
+            ClientError: If the job does not exist any more, or the service is unreachable for too long.
         """
         return self._session.iterate(follow(self._session, self, Deadline(None)))
 
@@ -59,22 +59,22 @@ class Job(JobView):
         progress: bool | None = False,
         on_event: Listener | None = None,
     ) -> Self:
-        """Wait for the end.
+        """Wait until the job has ended.
 
         Args:
-            timeout_s: Longest wait; endless if None. The job goes on after it.
-            progress: Show a bar; None shows one on terminals and in notebooks.
+            timeout_s: Timeout in seconds; None waits forever. The job continues after it.
+            progress: Show a progress bar; None shows it on terminals and in notebooks.
             on_event: Called with every event.
 
         Raises:
-            JobFailedError: If it failed or was canceled.
-            TimeoutError: If the time is over.
+            JobFailedError: If the job failed or was canceled.
+            TimeoutError: If the job takes longer than `timeout_s`.
         """
         self._session.run(operations.wait(self._session, self, timeout_s, progress, on_event))
         return self
 
     def masks(self) -> Masks:
-        """Download the masks there are.
+        """Download the masks of the tensors that were solved.
 
         Raises:
             Conflict: If the job still runs.
@@ -87,16 +87,16 @@ class Job(JobView):
 
         Raises:
             Conflict: If the job still runs.
-            NotFound: If it updates none, or none could be.
+            NotFound: If the job has no update, or no weight could be updated.
         """
         return self._session.run(operations.download_weights(self._session, self))
 
     def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
-        """Wait for the end of a benchmark and download its report, also where some of its cases failed.
+        """Wait until a benchmark has ended and download its report, also if some of its cases failed.
 
         Raises:
-            JobFailedError: If nothing was measured, or it was canceled.
-            TimeoutError: If the time is over.
+            JobFailedError: If nothing was measured, or the job was canceled.
+            TimeoutError: If the job takes longer than `timeout_s`.
         """
         return self._session.run(operations.wait_for_report(self._session, self, timeout_s, progress))
 
@@ -104,8 +104,8 @@ class Job(JobView):
         """Download the report of a benchmark that has ended.
 
         Raises:
-            Conflict: If it still runs.
-            NotFound: If the job is no benchmark.
+            Conflict: If the job still runs.
+            NotFound: If the job is not a benchmark.
         """
         return self._session.run(self._session.send(calls.get_benchmark(self.id)))
 
@@ -119,16 +119,16 @@ class Jobs:
     def submit(
         self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
     ) -> Job:
-        """Upload weights and ask for their masks; returns as soon as the job is accepted.
+        """Upload weights and submit a job for their masks; returns as soon as the job is accepted.
 
         Args:
             weights: See `Client.solve`.
             pattern: See `Client.solve`.
-            progress: Show a bar while uploading; None shows one on terminals and in notebooks.
+            progress: Show a progress bar while uploading; None shows it on terminals and in notebooks.
             options: See `SubmitOptions`.
 
         Raises:
-            InputError: If the input cannot be used; nothing was sent then.
+            InputError: If an argument is invalid; nothing was sent.
         """
         submitted = self._session.run(operations.submit(self._session, weights, pattern, progress, options))
         return Job(self._session, *submitted)
@@ -141,34 +141,34 @@ class Jobs:
         masks_of: str | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> Job:
-        """Ask for a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
+        """Submit a benchmark; returns as soon as the job is accepted. See `Client.benchmark`."""
         request = prepare_benchmark(model, patterns, masks_of=masks_of, **options)
         return self.submit_request(request)
 
     def submit_request(self, request: BenchmarkRequest) -> Job:
-        """Ask for a benchmark whose document is ready."""
+        """Submit a benchmark from its document."""
         return Job(self._session, self._session.run(operations.submit_benchmark(self._session, request)))
 
     def get(self, job: str) -> Job:
-        """Find a job by its id.
+        """Return a job by its id.
 
         Raises:
-            NotFound: If there is none.
+            NotFound: If there is no such job.
         """
         return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
     def list(self, limit: int | None = None) -> Iterator[JobSummary]:
-        """Go through all jobs, newest first; pages are fetched on the way."""
+        """Iterate over all jobs, newest first; pages are fetched as needed."""
         return self._session.iterate(operations.list_jobs(self._session, limit))
 
     def cancel(self, job: str) -> Job:
-        """Stop a job by its id; see `Job.cancel`."""
+        """Cancel a job by its id; see `Job.cancel`."""
         return Job(self._session, self._session.run(self._session.send(calls.cancel_job(job))))
 
     def delete(self, job: str) -> None:
-        """Forget a job by its id.
+        """Delete a job by its id.
 
         Raises:
-            NotFound: If there is none.
+            NotFound: If there is no such job.
         """
         self._session.run(self._session.send(calls.delete_job(job)))

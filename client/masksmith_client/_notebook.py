@@ -1,4 +1,4 @@
-"""How a job looks in a notebook: its state, a row for each tensor, and what they add up to."""
+"""The HTML of a job in a notebook: its state, a row for each tensor, and totals."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from html import escape
 from masksmith_wire.documents import Job, TensorReport
 from masksmith_wire.totals import total
 
-HEADS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
+COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 
 
 def job_html(job: Job) -> str:
-    """Give state, progress and reports as HTML without scripts, styles or addresses of its own."""
+    """Return state, progress and reports as HTML without scripts, styles or URLs."""
     progress = job.progress
     caption = f"job {job.id}: {job.state.value}, {progress.done} of {progress.total} shards"
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
-    head = "".join(f"<th>{name}</th>" for name in HEADS)
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)
     shares = _numbers(totals.density, totals.retained, totals.gap, totals.solve_s)
     rows = [*map(_cells, job.tensors), *([[f"all {totals.solved}", "", "", *shares]] if totals.solved else [])]

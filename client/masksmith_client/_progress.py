@@ -12,35 +12,35 @@ from .transport.events import Event
 
 
 class Bar:
-    """A bar that several threads may move.
+    """A thread-safe progress bar.
 
     Args:
-        what: The work that it shows.
-        total: Its end.
-        show: True, False, or None: on terminals and in notebooks.
+        label: Text before the bar.
+        total: The count at which it is full.
+        show: Whether to show it; None shows it on terminals and in notebooks.
         in_bytes: Whether it counts bytes.
-        unit: What else it counts.
+        unit: Name of the unit, unless it counts bytes.
     """
 
     def __init__(
-        self, what: str, total: int, *, show: bool | None, in_bytes: bool = False, unit: str = "shard"
+        self, label: str, total: int, *, show: bool | None, in_bytes: bool = False, unit: str = "shard"
     ) -> None:
         self._lock = threading.Lock()
-        kind = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
-        self._bar = tqdm(total=total, desc=what, disable=not _wanted(show), leave=False, **kind)
+        units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
+        self._bar = tqdm(total=total, desc=label, disable=not _is_shown(show), leave=False, **units)
 
     def advance(self, count: int) -> None:
-        """Move by `count`, backwards too."""
+        """Add `count`, which may be negative."""
         with self._lock:
             self._bar.update(count)
 
     def on_event(self, event: Event) -> None:
-        """Follow a job."""
+        """Show the progress of a job's event, if it has one."""
         if event.progress is not None:
-            self.move(event.progress.done, event.progress.total)
+            self.move_to(event.progress.done, event.progress.total)
 
-    def move(self, done: int, total: int) -> None:
-        """Move to a place; the end may have changed."""
+    def move_to(self, done: int, total: int) -> None:
+        """Set count and total."""
         self._bar.total = total
         self.advance(done - self._bar.n)
 
@@ -51,5 +51,5 @@ class Bar:
         self._bar.close()
 
 
-def _wanted(show: bool | None) -> bool:
+def _is_shown(show: bool | None) -> bool:
     return show if show is not None else (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -42,7 +42,7 @@ DENSITIES = ("12.5%", "6.25%")
 
 @cache
 def grow(seed: int, epochs: int) -> tuple[nn.Module, nn.Module]:
-    """Train a net; gives it as it was after the first tenth of the epochs, and at the end."""
+    """Train a network; returns its states after the first tenth of the epochs, and at the end."""
     data = digits(seed)
     early = perceptron(seed)
     train(early, data, max(1, epochs // 10), seed)
@@ -52,7 +52,7 @@ def grow(seed: int, epochs: int) -> tuple[nn.Module, nn.Module]:
 
 
 def prune(size: int, density: str, seed: int, scale: Scale) -> list[float]:
-    """Keep blocks of a trained net, and train on in three ways; gives the accuracy of each."""
+    """Keep blocks of a trained network, and continue training in three ways; returns the accuracy of each."""
     data = digits(seed)
     early, late = grow(seed, scale.epochs)
     pattern = density if size == 1 else f"block {size}x{size} {density}"
@@ -70,19 +70,19 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     rows, verdicts = [], []
     figure, plot = axes("block side", "accuracy")
     for density in DENSITIES[: 1 if scale.quick else None]:
-        found = {
+        outcomes = {
             size: [prune(size, density, seed, scale) for seed in range(scale.seeds)]
             for size in (SIZES[::2] if scale.quick else SIZES)
         }
         for k, way in enumerate(WAYS):
-            column = {size: [result[k] for result in results] for size, results in found.items()}
+            column = {size: [result[k] for result in results] for size, results in outcomes.items()}
             rows.append([f"{density}, {way}", *(spread(values) for values in column.values())])
             plot.plot(list(column), [statistics.mean(values) for values in column.values()], label=f"{density}, {way}")
             lost = paired(column[1], column[16])
             verdicts.append(verdict(f"{density}, {way}: 16 x 16 blocks lose accuracy against single weights", *lost))
     plot.set_xscale("log", base=2)
     plot.legend(fontsize=8)
-    head = ("kept, way", *(f"{size} x {size}" for size in found))
+    head = ("kept, way", *(f"{size} x {size}" for size in outcomes))
     return f"{table(head, rows)}\n\nDo large blocks cost accuracy?\n\n" + "\n".join(verdicts), figure
 
 

@@ -50,17 +50,17 @@ def unstructured(seed: int, data: Digits, epochs: int) -> nn.Module:
 
 
 def convert(net: nn.Module, data: Digits, pattern: str) -> list[float]:
-    """Convert a net in all three ways; gives the accuracy of each."""
+    """Convert a network in all three ways; returns the accuracy of each."""
     known = ms.calibrate(net, [data.inputs[:SAMPLES]], gather=("gram",), layers=list(hidden_weights(net)))
     results = [copy.deepcopy(net) for _ in WAYS]
     for name, weight in hidden_weights(net).items():
         mask = ms.solve(ms.magnitude(weight), pattern).mask
-        found = [
+        outcomes = [
             weight * mask,
             ms.reconstruct(weight, mask, known[name].gram).weight,
             ms.admm(weight, known[name].gram, pattern).weight,
         ]
-        for result, updated in zip(results, found, strict=True):
+        for result, updated in zip(results, outcomes, strict=True):
             with torch.no_grad():
                 hidden_weights(result)[name].copy_(updated)
     return [accuracy(result, data) for result in results]
@@ -75,11 +75,11 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     figure, plot = axes("", "accuracy")
     patterns = PATTERNS[: 2 if scale.quick else None]
     for number, pattern in enumerate(patterns):
-        found = list(zip(*(convert(net, data, pattern) for net, data in nets), strict=True))
-        rows.append([pattern, *(spread(reached) for reached in found)])
-        for k, reached in enumerate(found):
+        outcomes = list(zip(*(convert(net, data, pattern) for net, data in nets), strict=True))
+        rows.append([pattern, *(spread(reached) for reached in outcomes)])
+        for k, reached in enumerate(outcomes):
             plot.bar(number + 0.27 * (k - 1), statistics.mean(reached), 0.25, color=f"C{k}", label=WAYS[k])
-        alone, rebuilt, searched = found
+        alone, rebuilt, searched = outcomes
         verdicts.append(verdict(f"{pattern}: the mask alone loses accuracy", *paired(before, alone)))
         verdicts.append(verdict(f"{pattern}: reconstruction recovers some", *paired(rebuilt, alone)))
         verdicts.append(verdict(f"{pattern}: something is still missing", *paired(before, rebuilt)))

@@ -40,7 +40,7 @@ RATES = (0.001, 0.01)
 
 
 def straight(seed: int, widths: list[int]) -> nn.Sequential:
-    """Give a linear net with orthogonal weights."""
+    """Return a linear network with orthogonal weights."""
     torch.manual_seed(seed)
     layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
     for layer in layers:
@@ -58,7 +58,7 @@ def jacobian(net: nn.Sequential) -> float:
 
 
 def remove(net: nn.Sequential) -> nn.Sequential:
-    """Remove the hidden neurons with the least magnitude, with all that leads to and from them."""
+    """Remove the hidden neurons of smallest magnitude, with their incoming and outgoing weights."""
     pruned, before = copy.deepcopy(net), torch.arange(64)
     for number, layer in enumerate(pruned):
         weight, bias = layer.weight.detach(), layer.bias.detach()
@@ -71,7 +71,7 @@ def remove(net: nn.Sequential) -> nn.Sequential:
 
 
 def orthogonalise(net: nn.Sequential) -> nn.Sequential:
-    """Give OrthP of a net: each weight becomes the orthogonal factor of its QR decomposition."""
+    """Return OrthP of a network: each weight becomes the orthogonal factor of its QR decomposition."""
     result = copy.deepcopy(net)
     with torch.no_grad():
         for layer in result:
@@ -83,7 +83,7 @@ def orthogonalise(net: nn.Sequential) -> nn.Sequential:
 
 
 def measure(seed: int, scale: Scale) -> dict[str, tuple[float, float]]:
-    """Give mean JSV and accuracy of a net: dense, pruned, OrthP, and each fine-tuned at either rate."""
+    """Return mean JSV and accuracy of a network: dense, pruned, OrthP, and each fine-tuned at either rate."""
     data: Digits = digits(seed)
     net = straight(seed, [64, *[WIDTH] * (DEPTH - 1), 10])
     train(net, data, scale.epochs, seed, rate=0.01)
@@ -99,8 +99,8 @@ def measure(seed: int, scale: Scale) -> dict[str, tuple[float, float]]:
 
 def study(scale: Scale) -> tuple[str, plots.Figure]:
     """Measure all stages."""
-    found = [measure(seed, scale) for seed in range(scale.seeds)]
-    stages = {name: list(zip(*(one[name] for one in found), strict=True)) for name in found[0]}
+    outcomes = [measure(seed, scale) for seed in range(scale.seeds)]
+    stages = {name: list(zip(*(one[name] for one in outcomes), strict=True)) for name in outcomes[0]}
     rows = [[name, spread(jsv, ".3f"), spread(reached)] for name, (jsv, reached) in stages.items()]
     figure, plot = axes("mean JSV", "accuracy")
     for name, (jsv, reached) in stages.items():

@@ -38,7 +38,7 @@ TILE = 256
 
 
 def prune(pattern: str, seed: int, scale: Scale) -> tuple[float, float, float]:
-    """Prune a trained net; gives retained score, accuracy at once, and after fine-tuning."""
+    """Prune a trained network; returns retained score, and accuracy before and after fine-tuning."""
     data, net = digits(seed), trained(seed, scale.epochs)
     weights = hidden_weights(net)
     solutions = {name: ms.solve(ms.magnitude(weight), pattern) for name, weight in weights.items()}
@@ -55,11 +55,11 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     rows, verdicts = [], []
     figure, plot = axes("mask diversity, bits for each 256 weights", "accuracy before fine-tuning")
     for pattern in PATTERNS[: 2 if scale.quick else None]:
-        found = {
+        outcomes = {
             form: [prune(form, seed, scale) for seed in range(scale.seeds)]
             for form in (pattern, f"transposable {pattern}")
         }
-        for form, results in found.items():
+        for form, results in outcomes.items():
             kept, at_once, tuned = zip(*results, strict=True)
             bits = ms.diversity(form).log2_masks(TILE)
             rows.append([form, f"{bits:.0f}", f"{statistics.mean(kept):.2%}", spread(at_once), spread(tuned)])
@@ -67,7 +67,7 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
             plot.scatter(bits, statistics.mean(at_once), marker=marker)
             plot.annotate(form.replace("transposable", "T"), (bits, statistics.mean(at_once)), fontsize=8)
         for column, when in ((1, "at once"), (2, "after fine-tuning")):
-            plain, both = ([result[column] for result in found[form]] for form in found)
+            plain, both = ([result[column] for result in outcomes[form]] for form in outcomes)
             verdicts.append(verdict(f"{pattern}: plain beats transposable {when}", *paired(plain, both)))
     head = ("pattern", "diversity, bits", "retained magnitude", "accuracy at once", "after fine-tuning")
     return f"{table(head, rows)}\n\nDoes a transposable mask cost accuracy?\n\n" + "\n".join(verdicts), figure

@@ -53,7 +53,7 @@ SCORES: dict[str, Score] = {
 
 
 def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
-    """Prune a trained net by each score; gives accuracies at once and after fine-tuning."""
+    """Prune a trained network by each score; returns accuracies before and after fine-tuning."""
     data, net = digits(seed), trained(seed, scale.epochs)
     batches = list(zip(data.inputs.split(50), data.classes.split(50), strict=True))
     known = ms.calibrate(
@@ -63,7 +63,7 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
         layers=list(hidden_weights(net)),
         loss=lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
     )
-    found = []
+    outcomes = []
     for score in SCORES.values():
         pruned: nn.Module = copy.deepcopy(net)
         masks = {
@@ -73,12 +73,12 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
         cut = keep_masked(pruned, masks)
         at_once = accuracy(pruned, data)
         train(pruned, data, max(1, scale.epochs // 3), seed + 1000, rate=0.02, after_step=cut)
-        found.append((at_once, accuracy(pruned, data)))
-    return found
+        outcomes.append((at_once, accuracy(pruned, data)))
+    return outcomes
 
 
 def transformer(scale: Scale) -> list[list[str]]:
-    """Prune MiniLM by the scores that need no loss; gives 1 - cosine of the embeddings, before to after."""
+    """Prune MiniLM by the scores that need no loss; returns 1 - cosine of the embeddings before and after."""
     model, layers = minilm.load(), [glob.replace("encoder.*", "encoder.layer.*") for glob in minilm.LINEARS]
     known = ms.calibrate(model, minilm.passages(8 if scale.quick else 32).split(8), gather=("norms",), layers=layers)
     unseen = minilm.passages(4 if scale.quick else 32, held_out=True).split(8)
@@ -105,8 +105,8 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     rows, verdicts = [], []
     figure, plot = axes("", "accuracy before fine-tuning")
     for number, pattern in enumerate(PATTERNS[: 1 if scale.quick else None]):
-        found = list(zip(*(prune(pattern, seed, scale) for seed in range(scale.seeds)), strict=True))
-        by_score = {name: list(zip(*results, strict=True)) for name, results in zip(SCORES, found, strict=True)}
+        outcomes = list(zip(*(prune(pattern, seed, scale) for seed in range(scale.seeds)), strict=True))
+        by_score = {name: list(zip(*results, strict=True)) for name, results in zip(SCORES, outcomes, strict=True)}
         for k, when in enumerate(("at once", "fine-tuned")):
             rows.append([f"{pattern}, {when}", *(spread(results[k]) for results in by_score.values())])
             for name in ("Wanda", "Taylor"):

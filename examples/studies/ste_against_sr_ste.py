@@ -43,7 +43,7 @@ EVERY = 5
 
 
 def learn(pattern: str | None, method: Method | None, seed: int, epochs: int) -> tuple[float, list[int]]:
-    """Train a net; gives its accuracy and the mask bits that each refresh changed."""
+    """Train a network; returns its accuracy and the number of mask bits that each refresh changed."""
     data, net = digits(seed), perceptron(seed)
     if pattern is None or method is None:
         train(net, data, epochs, seed)
@@ -66,14 +66,16 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     dense = [learn(None, None, seed, scale.epochs)[0] for seed in range(scale.seeds)]
     rows.append(["dense", "", spread(dense), "", ""])
     for pattern in PATTERNS[: 1 if scale.quick else None]:
-        found = {
+        outcomes = {
             name: [learn(pattern, method, seed, scale.epochs) for seed in range(scale.seeds)]
             for name, method in METHODS.items()
         }
-        accuracies = {name: [reached for reached, _ in runs] for name, runs in found.items()}
-        flips = {name: [float(sum(changes)) for _, changes in runs] for name, runs in found.items()}
-        late = {name: [float(sum(changes[len(changes) // 2 :])) for _, changes in runs] for name, runs in found.items()}
-        for name, runs in found.items():
+        accuracies = {name: [reached for reached, _ in runs] for name, runs in outcomes.items()}
+        flips = {name: [float(sum(changes)) for _, changes in runs] for name, runs in outcomes.items()}
+        late = {
+            name: [float(sum(changes[len(changes) // 2 :])) for _, changes in runs] for name, runs in outcomes.items()
+        }
+        for name, runs in outcomes.items():
             rows.append(
                 [pattern, name, spread(accuracies[name]), spread(flips[name], ".0f"), spread(late[name], ".0f")]
             )

@@ -42,7 +42,7 @@ PENALTY, ROUNDS = 0.1, 10
 
 
 def level(weight: torch.Tensor, *, unify: bool) -> torch.Tensor:
-    """Give each block's weights one magnitude, their mean's, or 0; signs are kept."""
+    """Set each block's weights to one magnitude, their mean or 0; signs are kept."""
     if not unify:
         return torch.zeros_like(weight)
     rows, cols = weight.shape
@@ -51,31 +51,31 @@ def level(weight: torch.Tensor, *, unify: bool) -> torch.Tensor:
 
 
 def project(weight: torch.Tensor, ratio: float, *, unify: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the nearest weight of which a share of the blocks is level, and the mask of the free ones."""
+    """Return the nearest weight of which a share of the blocks has one magnitude, and the mask of the free blocks."""
     flat = level(weight, unify=unify)
     free = ms.solve((weight - flat) ** 2, f"block {SIDE}x{SIDE} {1 - ratio:.0%}").mask
     return torch.where(free, weight, flat), free
 
 
 def admm(net: nn.Module, data: Digits, ratio: float, seed: int, epochs: int, *, unify: bool) -> None:
-    """Bring a net's weights near the projection while it learns; the mask is only fixed at the end."""
+    """Train with an ADMM penalty that moves the weights near the projection; the mask is fixed at the end."""
     weights = hidden_weights(net)
     copies = {name: project(weight.detach(), ratio, unify=unify)[0] for name, weight in weights.items()}
-    prices = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    scaled_duals = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
     def penalty() -> torch.Tensor:
-        away = (((weight - copies[name] + prices[name]) ** 2).sum() for name, weight in weights.items())
+        away = (((weight - copies[name] + scaled_duals[name]) ** 2).sum() for name, weight in weights.items())
         return PENALTY / 2 * sum(away, torch.zeros(()))
 
     for number in range(ROUNDS):
         train(net, data, max(1, epochs // ROUNDS), seed + number, rate=0.02, penalty=penalty)
         for name, weight in weights.items():
-            copies[name] = project(weight.detach() + prices[name], ratio, unify=unify)[0]
-            prices[name] += weight.detach() - copies[name]
+            copies[name] = project(weight.detach() + scaled_duals[name], ratio, unify=unify)[0]
+            scaled_duals[name] += weight.detach() - copies[name]
 
 
 def finish(net: nn.Module, data: Digits, ratio: float, seed: int, epochs: int, *, unify: bool) -> float:
-    """Project for good, train the free blocks and the levels, and give the accuracy."""
+    """Project, train the free blocks and the magnitudes, and return the accuracy."""
     weights = hidden_weights(net)
     free = {name: project(weight.detach(), ratio, unify=unify)[1] for name, weight in weights.items()}
 
@@ -90,7 +90,7 @@ def finish(net: nn.Module, data: Digits, ratio: float, seed: int, epochs: int, *
 
 
 def measure(ratio: float, seed: int, scale: Scale) -> list[float]:
-    """Give the accuracy of each way."""
+    """Return the accuracy of each method."""
     data, net = digits(seed), trained(seed, scale.epochs)
     reached, more = [], max(1, scale.epochs // 3)
     for way in WAYS:
@@ -110,18 +110,18 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
     ratios = RATIOS[-1:] if scale.quick else RATIOS
     means: dict[str, list[float]] = {way: [] for way in WAYS}
     for ratio in ratios:
-        found = dict(
+        outcomes = dict(
             zip(WAYS, zip(*(measure(ratio, seed, scale) for seed in range(scale.seeds)), strict=True), strict=True)
         )
-        rows.append([f"{ratio:.0%}", *(spread(reached) for reached in found.values())])
-        for way, reached in found.items():
+        rows.append([f"{ratio:.0%}", *(spread(reached) for reached in outcomes.values())])
+        for way, reached in outcomes.items():
             means[way].append(statistics.mean(reached))
-        by_admm, at_once = found["unify, ADMM"], found["unify, at once"]
+        by_admm, at_once = outcomes["unify, ADMM"], outcomes["unify, at once"]
         claim = f"{ratio:.0%}: unifying beats pruning, both by ADMM"
-        verdicts.append(verdict(claim, *paired(by_admm, found["prune, ADMM"])))
+        verdicts.append(verdict(claim, *paired(by_admm, outcomes["prune, ADMM"])))
         verdicts.append(verdict(f"{ratio:.0%}: unifying by ADMM beats unifying at once", *paired(by_admm, at_once)))
         claim = f"{ratio:.0%}: pruning by ADMM beats pruning at once"
-        verdicts.append(verdict(claim, *paired(found["prune, ADMM"], found["prune, at once"])))
+        verdicts.append(verdict(claim, *paired(outcomes["prune, ADMM"], outcomes["prune, at once"])))
     for way, reached in means.items():
         plot.plot(ratios, reached, marker="o", label=way)
     plot.legend(fontsize=8)

@@ -1,7 +1,7 @@
-"""What the studies share: handwritten digits, a small net and its training, seeds, tables and plots.
+"""Data, network, training, statistics, tables and plots used by all studies.
 
-The digits are the 1797 that scikit-learn ships: 8 x 8 pixels, ten classes. A seed decides the split, the first
-weights and the order of the samples, and nothing else is random; methods that are compared share their seeds.
+The data are the 1797 digits of scikit-learn: 8 x 8 pixels, ten classes. A seed determines the split, the initial
+weights and the order of the samples; nothing else is random. Compared methods use the same seeds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TESTED = 797
 
 @dataclass(frozen=True)
 class Digits:
-    """One split: pixels in [0, 1], `[samples, 64]`, and classes."""
+    """A train/test split: pixels in [0, 1], `[samples, 64]`, and classes."""
 
     inputs: torch.Tensor
     classes: torch.Tensor
@@ -41,7 +41,7 @@ class Digits:
     test_classes: torch.Tensor
 
     def batches(self, epochs: int, seed: int, size: int = 50) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Give the training samples in batches, shuffled anew every epoch."""
+        """Yield the training samples in batches, shuffled in each epoch."""
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
             for rows in torch.randperm(len(self.inputs), generator=generator).split(size):
@@ -50,7 +50,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much a study does: all of it, or just enough to see that it runs."""
+    """Size of a study: full, or a quick run as a smoke test."""
 
     seeds: int
     epochs: int
@@ -58,7 +58,7 @@ class Scale:
 
 
 def digits(seed: int, trained: int = 1000) -> Digits:
-    """Split the digits: 797 to test with, the first `trained` of the others to train with."""
+    """Split the digits: 797 test samples, the first `trained` of the others as training samples."""
     pixels, classes = load_digits(return_X_y=True)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
     inputs, targets = torch.from_numpy(pixels).float()[order] / 16, torch.from_numpy(classes).long()[order]
@@ -67,7 +67,7 @@ def digits(seed: int, trained: int = 1000) -> Digits:
 
 
 def perceptron(seed: int, width: int = WIDTH, hidden: int = 2) -> nn.Sequential:
-    """Give a net of `hidden` layers and a last one, with ReLU between them."""
+    """Return a network with `hidden` layers and an output layer, with ReLU between them."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for k in range(hidden):
@@ -76,7 +76,7 @@ def perceptron(seed: int, width: int = WIDTH, hidden: int = 2) -> nn.Sequential:
 
 
 def hidden_weights(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Give the weights that studies prune: of all linear layers but the last."""
+    """Return the weights that studies prune: those of all linear layers but the last."""
     linears = [(f"{name}.weight", layer.weight) for name, layer in net.named_modules() if isinstance(layer, nn.Linear)]
     return dict(linears[:-1])
 
@@ -115,12 +115,12 @@ def _trained(seed: int, epochs: int) -> nn.Sequential:
 
 
 def trained(seed: int, epochs: int) -> nn.Sequential:
-    """Give a dense net that knows the seed's digits: where most studies begin."""
+    """Return a dense network trained on the seed's digits: the starting point of most studies."""
     return copy.deepcopy(_trained(seed, epochs))
 
 
 def keep_masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> Callable[[int], None]:
-    """Write the masks' zeros into a net, now and after every step."""
+    """Apply masks to a network's weights, now and after every step."""
     weights = {name: dict(net.named_parameters())[name] for name in masks}
 
     def cut(step: int = 0) -> None:
@@ -133,26 +133,26 @@ def keep_masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> Callable[[int
 
 
 def accuracy(net: nn.Module, data: Digits) -> float:
-    """Share of the test digits that are recognised."""
+    """Return the share of the test digits that are classified correctly."""
     with torch.no_grad():
         return float((net(data.test_inputs).argmax(1) == data.test_classes).float().mean())
 
 
 def spread(values: Sequence[float], form: str = ".2%") -> str:
-    """Give mean and standard deviation."""
+    """Return mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Give the mean of `first - second` over shared seeds, and twice its standard error."""
+    """Return the mean of `first - second` over the seeds, and twice its standard error."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
     error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
     return statistics.mean(differences), 2 * error
 
 
 def verdict(claim: str, difference: float, margin: float, form: str = ".2%") -> str:
-    """Say whether a claimed gain showed up: yes if it exceeds twice its standard error, no, or the opposite."""
+    """Return whether a claimed gain is confirmed: yes if it exceeds twice its standard error, no, or the opposite."""
     word = "yes" if difference > margin else "the opposite" if difference < -margin else "not beyond the noise"
     return f"- {claim}: **{word}** ({difference:+{form}}, two standard errors {margin:{form}})"
 
@@ -164,30 +164,30 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Figure]]) -> None:
-    """Read the command line, do the study, print its page, and write page and plot if asked."""
+    """Parse the command line, run the study, print its page, and write page and plot with `--out`."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="two seeds and few epochs: to see that it runs")
+    options.add_argument("--quick", action="store_true", help="two seeds and few epochs, as a smoke test")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--epochs", type=int, default=10)
     options.add_argument("--out", type=Path, help="folder to write page and plot to, such as docs/studies")
-    given = options.parse_args()
+    arguments = options.parse_args()
     torch.set_num_threads(1)
-    scale = Scale(2, 2, quick=True) if given.quick else Scale(given.seeds, given.epochs, quick=False)
+    scale = Scale(2, 2, quick=True) if arguments.quick else Scale(arguments.seeds, arguments.epochs, quick=False)
     text, figure = study(scale)
     title, _, rest = description.partition("\n\n")
     about = rest.split("\n\n", 1)[1] if rest.startswith("    python") else rest
     title = title.rstrip(".")
     page = f"# {title}\n\n{about.strip()}\n\n{_stamp(scale)}\n\n{text}\n\n![{title}]({name}.png)\n"
     print(page)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"{name}.md").write_text(page)
-        figure.savefig(given.out / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / f"{name}.md").write_text(page)
+        figure.savefig(arguments.out / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
 
 
 def axes(xlabel: str, ylabel: str) -> tuple[plt.Figure, plt.Axes]:
-    """Open a plot."""
+    """Create a figure."""
     figure, plot = plt.subplots(figsize=(6.4, 3.6))
     plot.set_xlabel(xlabel)
     plot.set_ylabel(ylabel)
@@ -196,8 +196,8 @@ def axes(xlabel: str, ylabel: str) -> tuple[plt.Figure, plt.Axes]:
 
 
 def _stamp(scale: Scale) -> str:
-    asked = ("git", "rev-parse", "--short", "HEAD")
-    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    command = ("git", "rev-parse", "--short", "HEAD")
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     kind = "a quick trial, which proves nothing" if scale.quick else "mean ± standard deviation over seeds"
     return (
         f"{scale.seeds} seeds, {scale.epochs} epochs, {kind}. Commit {commit or 'unknown'}, torch {torch.__version__}, "

@@ -39,7 +39,7 @@ def test_tied_weights_travel_once_and_are_solved_once(client, layers):
 def test_what_is_no_previous_mask(client, layers, tmp_path, model_path):
     with pytest.raises(InputError, match="no job, no masks of one"):
         client.solve(layers, "2:4", previous=tmp_path / "nothing")
-    with pytest.raises(InputError, match="is no mask"):
+    with pytest.raises(InputError, match="is not a mask"):
         client.solve(layers, "2:4", previous=model_path)
     other = client.solve({"other": layers[NAME]}, "2:4")
     with pytest.raises(BadRequest, match="no tensor of this job"):

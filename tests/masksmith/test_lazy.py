@@ -1,7 +1,9 @@
 """Names that are loaded when first used."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ import masksmith
 import masksmith.adapters
 import masksmith.benchmark
 import masksmith.calibration
+import masksmith_client
 import masksmith_client.training
 
 PACKAGES = [masksmith, masksmith.adapters, masksmith.benchmark, masksmith.calibration, masksmith_client.training]
@@ -20,6 +23,14 @@ def test_every_name_is_there_and_listed(package):
     assert set(package.__all__) <= set(dir(package))
     for name in package.__all__:
         assert getattr(getattr(package, name), "__name__", name) == name
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, masksmith_client], ids=lambda package: package.__name__)
+def test_type_checkers_see_the_names_that_are_loaded(package):
+    imports = [
+        node for node in ast.walk(ast.parse(Path(package.__file__).read_text())) if isinstance(node, ast.ImportFrom)
+    ]
+    assert {alias.asname for node in imports for alias in node.names if alias.asname} == set(package.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)

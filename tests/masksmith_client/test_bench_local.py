@@ -54,7 +54,7 @@ def test_a_checkpoint_gives_shapes(tmp_path, capsys):
     [
         (["--shapes", "384", "-p", "2:4"], "'384' is no shape"),
         (["--model", "nope", "-p", "2:4"], "name a model (MiniLM, "),
-        (["-p", "2:4"], "what is to be measured?"),
+        (["-p", "2:4"], "nothing to measure"),
         (["--shapes", "8x8", "--model", "MiniLM", "-p", "2:4"], "contradict each other"),
         (["--shapes", "8x8"], "patterns: name one at least"),
         (["--shapes", "8x8", "-p", "2:5"], "tiles of 1x5 do not cover"),
@@ -63,8 +63,8 @@ def test_a_checkpoint_gives_shapes(tmp_path, capsys):
         (["--shapes", "8x8", "-p", "2:4", "--batch", "x"], "--batch 'x'"),
         (["--shapes", "8x8", "-p", "2:4", "--dtypes", "int8"], "dtypes.0"),
         (["--shapes", "8x8", "-p", "2:4", "--device", "tpu"], "device: Input should be 'cpu' or 'cuda'"),
-        (["--shapes", "8x8", "-p", "2:4", "-o", "report.doc"], "the suffix says how to write it"),
-        (["--masks-of", "123"], "names a job of a service"),
+        (["--shapes", "8x8", "-p", "2:4", "-o", "report.doc"], "the suffix selects the format"),
+        (["--masks-of", "123"], "--masks-of needs a service"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(asked, words, capsys):

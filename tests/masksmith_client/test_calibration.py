@@ -16,8 +16,8 @@ WEIGHTS = {name: RNG.standard_normal((8, 16)).astype(np.float32) for name in ("0
 NORMS = np.arange(16.0)
 
 
-def kinds(submission):
-    return {name: (statistic.kind, statistic.tensor.shape) for name, statistic in submission.beside.statistics.items()}
+def kinds(prepared):
+    return {name: (statistic.kind, statistic.tensor.shape) for name, statistic in prepared.auxiliary.statistics.items()}
 
 
 def test_a_calibration_in_memory_gives_each_weight_its_statistic():

@@ -97,13 +97,13 @@ def test_local_solving_names_the_bad_tensor_and_keeps_the_good_ones(tmp_path: Pa
         (["solve", "{file}", "-p", "9:4", "-o", "{out}"], "9:4"),
         (["solve", "{file}", "-p", "2:4", "-o", "{out}", "--solver", "magic"], "magic"),
         (["solve", "{file}", "-p", "2:4", "-o", "{out}", "--layers", "zzz"], "zzz"),
-        (["solve", "{file}", "-p", "2:4", "-o", "{file}"], "input itself"),
+        (["solve", "{file}", "-p", "2:4", "-o", "{file}"], "is the input file"),
         (["solve", "{file}", "-p", "2:4", "-o", "{folder}"], "is a directory"),
-        (["solve", "{file}", "-p", "2:4", "-o", "{folder}/no/where"], "no directory"),
+        (["solve", "{file}", "-p", "2:4", "-o", "{folder}/no/where"], "does not exist"),
         (["solve", "{folder}/absent", "-p", "2:4", "-o", "{out}"], "does not exist"),
         (["solve", "{file}", "-p", "2:4", "-o", "{out}", "--url", "nonsense"], "nonsense"),
         (["solve", "{file}", "-o", "{out}"], "--pattern"),
-        (["verify", "{file}", "-p", "2:4"], "is no mask"),
+        (["verify", "{file}", "-p", "2:4"], "is not a mask"),
         (["verify", "{folder}/absent"], "cannot be read"),
         (["jobs", "show", "nope"], "nope"),
         (["jobs", "explode"], "explode"),
@@ -129,7 +129,7 @@ def test_no_service_is_one_line_and_exit_code_one(service: FakeService, capsys: 
     assert "start one with 'masksmith up'" in capsys.readouterr().err
 
 
-def test_jobs_are_listed_shown_watched_canceled_and_forgotten(checkpoint: Path, capsys: Any) -> None:
+def test_jobs_are_listed_shown_watched_canceled_and_deleted(checkpoint: Path, capsys: Any) -> None:
     run(["solve", str(checkpoint), "-p", "2:4", "-o", str(checkpoint.with_name("m"))])
     capsys.readouterr()
 

@@ -18,8 +18,8 @@ from masksmith_client._jobs import Jobs
 from masksmith_client.transport.async_driver import AsyncDriver
 from masksmith_client.transport.driver import Driver
 from masksmith_client.transport.retry import RetryPolicy
-from masksmith_client.transport.session import Session
-from masksmith_client.transport.settings import Settings
+from masksmith_client.transport.session import ServiceSession
+from masksmith_client.transport.settings import ConnectionSettings
 
 from .conftest import FakeService, Pieces, event
 
@@ -60,7 +60,7 @@ def test_drivers_neither_retry_nor_poll(name: str) -> None:
 
 
 def drivers() -> list[Driver | AsyncDriver]:
-    service, policy = Settings("http://service"), RetryPolicy()
+    service, policy = ConnectionSettings("http://service"), RetryPolicy()
     return [Driver(service, policy, httpx2.Client()), AsyncDriver(service, policy, httpx2.AsyncClient())]
 
 
@@ -72,9 +72,9 @@ def run(driver: Driver | AsyncDriver, operation: Coroutine[Any, Any, Any]) -> An
 def test_gathered_operations_run_side_by_side_and_keep_their_order(driver: Driver | AsyncDriver) -> None:
     meeting = threading.Barrier(PARALLEL)
 
-    async def one(session: Session, number: int) -> int:
+    async def one(session: ServiceSession, number: int) -> int:
         # Passes only if so many operations are under way at once.
-        await session.block(lambda: meeting.wait(30.0))
+        await session.run_blocking(lambda: meeting.wait(30.0))
         return number
 
     assert run(driver, driver.gather(one, range(2 * PARALLEL), PARALLEL)) == list(range(2 * PARALLEL))
@@ -84,7 +84,7 @@ def test_gathered_operations_run_side_by_side_and_keep_their_order(driver: Drive
 def test_the_first_error_of_gathered_operations_ends_the_others_in_their_pauses(driver: Driver | AsyncDriver) -> None:
     started: list[int] = []
 
-    async def one(session: Session, number: int) -> None:
+    async def one(session: ServiceSession, number: int) -> None:
         started.append(number)
         await session.sleep(0.01 if number == 1 else 3600.0)
         raise ClientError("no")

@@ -136,7 +136,7 @@ def test_jobs_found_by_id_give_numpy_masks(client: Client, service: FakeService,
 
 
 def test_all_pages_are_gone_through(client: Client, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("masksmith_client.operations.jobs.PAGE", 3)
+    monkeypatch.setattr("masksmith_client.operations.jobs.PAGE_SIZE", 3)
     for number in range(8):
         client.jobs.submit({"w": np.full((4, 4), float(number))}, "2:4")
     assert [summary.id for summary in client.jobs.list()] == [f"job{n}" for n in range(7, -1, -1)]

@@ -36,7 +36,7 @@ def test_plain_bool_files_are_masks_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("array", [np.ones((4, 4), np.float32), np.ones((4, 1), np.uint8)])
 def test_weights_are_no_masks(tmp_path: Path, array: np.ndarray) -> None:
     save_file({"w": array}, tmp_path / "m.safetensors")
-    with pytest.raises(InputError, match="'w' is no mask"):
+    with pytest.raises(InputError, match="'w' is not a mask"):
         Masks.open(tmp_path / "m.safetensors")
 
 

@@ -11,8 +11,8 @@ from masksmith_client import NotFound, RateLimited, RetryPolicy, TransportError
 from masksmith_client.operations.jobs import list_jobs
 from masksmith_client.transport import calls
 from masksmith_client.transport.driver import Driver
-from masksmith_client.transport.session import Session
-from masksmith_client.transport.settings import Settings
+from masksmith_client.transport.session import ServiceSession
+from masksmith_client.transport.settings import ConnectionSettings
 from masksmith_wire.masks import MaskInfo, file_header
 
 from .conftest import problem
@@ -23,11 +23,11 @@ FILE = file_header({"a": MaskInfo(shape=[4, 4], pattern="2:4")}) + bytes(4)
 CALL = calls.get_capabilities("patterns")
 
 
-class Script(Session):
+class Script(ServiceSession):
     """Gives ready answers, exceptions among them; `done` has every step."""
 
     def __init__(self, *answers: Any) -> None:
-        super().__init__(Settings("http://service"), RetryPolicy(retries=2, first_s=1.0, longest_s=1.0))
+        super().__init__(ConnectionSettings("http://service"), RetryPolicy(retries=2, first_s=1.0, longest_s=1.0))
         self.answers = list(answers)
         self.done: list[Any] = []
         self.files: list[BinaryIO] = []
@@ -57,11 +57,14 @@ class Script(Session):
     async def sleep(self, seconds: float) -> None:
         self.done.append(seconds)
 
-    async def block(self, function: Callable[[], Any]) -> Any:
+    async def run_blocking(self, function: Callable[[], Any]) -> Any:
         return function()
 
     async def gather(
-        self, operation: Callable[[Session, Any], Coroutine[Any, Any, Any]], arguments: Sequence[Any], parallel: int
+        self,
+        operation: Callable[[ServiceSession, Any], Coroutine[Any, Any, Any]],
+        arguments: Sequence[Any],
+        parallel: int,
     ) -> list[Any]:
         return [await operation(self, argument) for argument in arguments]
 
@@ -150,7 +153,7 @@ def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_block
     async def suspended() -> None:
         await Loop()
 
-    driver = Driver(Settings("http://service"), RetryPolicy(), httpx2.Client())
-    with pytest.raises(RuntimeError, match="awaited something else"):
+    driver = Driver(ConnectionSettings("http://service"), RetryPolicy(), httpx2.Client())
+    with pytest.raises(RuntimeError, match="awaited something other than its driver"):
         driver.run(suspended())
     driver.close()

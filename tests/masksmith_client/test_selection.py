@@ -113,4 +113,4 @@ def test_an_empty_mapping_is_refused() -> None:
 
 
 def test_every_submission_has_a_key_of_its_own() -> None:
-    assert prepare(WEIGHTS, "2:4").key != prepare(WEIGHTS, "2:4").key
+    assert prepare(WEIGHTS, "2:4").idempotency_key != prepare(WEIGHTS, "2:4").idempotency_key

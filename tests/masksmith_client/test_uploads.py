@@ -145,5 +145,5 @@ def test_a_download_that_is_always_cut_is_an_error(service: FakeService, client:
     job = client.jobs.submit(weights, "2:4").wait()
     whole = service.masks_file(job.id)
     service.fail("GET", f"/v1/jobs/{job.id}/masks", *[lambda _: httpx2.Response(200, content=whole[:-5])] * 9)
-    with pytest.raises(TransportError, match="cut"):
+    with pytest.raises(TransportError, match="incomplete"):
         job.masks()

@@ -25,7 +25,7 @@ def test_a_flat_weight_travels_as_a_matrix_and_its_mask_comes_back_in_shape() ->
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"view": "odd"}, "view='odd'"), ({"view": "flat", "scores": "wanda"}, "channel last")]
+    ("options", "said"), [({"view": "odd"}, "view='odd'"), ({"view": "flat", "scores": "wanda"}, "channels-last")]
 )
 def test_views_that_cannot_be_are_refused(options: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=said):

@@ -7,15 +7,15 @@ from blake3 import blake3
 from safetensors.numpy import load
 
 from masksmith_client import InputError
+from masksmith_client.submission.streamed_tensor import KEY, StreamedTensor
 from masksmith_client.submission.tensors import read_mapping
-from masksmith_client.submission.weights import KEY, Weight
 
 
-def file_of(weight: Weight) -> bytes:
+def file_of(weight: StreamedTensor) -> bytes:
     return b"".join(bytes(piece) for piece in weight.pieces())
 
 
-def one(value: Any) -> Weight:
+def one(value: Any) -> StreamedTensor:
     return read_mapping({"w": value})[0]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import masksmith as ms
 from masksmith_client._notebook import job_html
-from masksmith_client.cli.report import Report as TerminalReport
+from masksmith_client.cli.report import SolveReport
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.model import ShardReport
@@ -219,7 +219,7 @@ def test_totals_are_the_same_on_page_terminal_and_notebook(client, records, put,
     for index, report in enumerate(reports):
         records.complete(records.take(job, index, lease_s=30, attempts=3), report)
     document = Job.model_validate(client.get(f"/v1/jobs/{job}").json())
-    terminal = TerminalReport("2:4", "auto", document.tensors, [], None, 0.0)
+    terminal = SolveReport("2:4", "auto", document.tensors, [], None, 0.0)
     assert terminal.document()["total"]["gap"] == pytest.approx(0.25)
     assert terminal.document()["total"]["retained"] == pytest.approx(1.8 / 2.5)
     assert (terminal.document()["total"]["tensors"], terminal.document()["total"]["failed"]) == (2, 1)

@@ -1,10 +1,10 @@
-"""The command line, `masksmith`. Needs the extra `cli`."""
+"""The command line `masksmith`; needs the extra `cli`."""
 
 from __future__ import annotations
 
 import sys
 
-EXTRA = frozenset({"typer", "rich", "click"})
+EXTRA_MODULES = frozenset({"typer", "rich", "click"})
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from .app import run
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRA:
+        if (error.name or "").partition(".")[0] not in EXTRA_MODULES:
             raise
         print(f"masksmith: the command line needs {error.name}: pip install 'masksmith[cli]'", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`python -m masksmith_client.cli` is `masksmith`."""
+"""Run the command line by `python -m masksmith_client.cli`."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""The command line, and what becomes of errors: one clear line and an exit code, never a traceback."""
+"""Build and run the command line; errors are printed as one line, with an exit code."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ import typer
 
 from masksmith_client._version import __version__
 
-from .console import complain
+from .console import print_error
 from .lazy import add_commands
 
-HELP = "Proved-optimal sparsity masks. The service is found by --url or MASKSMITH_URL, the key by MASKSMITH_TOKEN."
+HELP = (
+    "Sparsity masks that are proved optimal. Set the service by --url or MASKSMITH_URL, the token by MASKSMITH_TOKEN."
+)
 
-# typer carries a click of its own since 0.20 or so; its exceptions are reached through the one that it exports.
+# Newer typer versions bundle click; the base classes of its exceptions are reached through `BadParameter`.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
 ClickException: type[Any] = UsageError.__bases__[0]
 
 
 def main(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
-    """Handle the options that come before a command."""
+    """Handle the options before a command."""
     if version:
         print(f"masksmith {__version__}")
         raise typer.Exit
@@ -34,7 +36,7 @@ def main(
 
 
 def build() -> Any:
-    """Make the command line from the table of commands."""
+    """Build the command line from the table of commands."""
     root = typer.Typer(
         name="masksmith",
         help=HELP,
@@ -49,32 +51,32 @@ def build() -> Any:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit code: 0, 1 for failures, 2 for bad input, 130 after Ctrl-C."""
+    """Run a command and return the exit code: 0, 1 for failures, 2 for invalid input, 130 after Ctrl-C."""
     try:
         code = build()(arguments, prog_name="masksmith", standalone_mode=False)
     except UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        return complain(error.format_message().rstrip(".") + hint, 2)
+        return print_error(error.format_message().rstrip(".") + hint, 2)
     except ClickException as error:
-        return complain(error.format_message(), error.exit_code)
+        return print_error(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return complain("interrupted", 130)
+        return print_error("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output has gone; Python must not complain about it at exit.
+        # stdout is closed; it is replaced so that Python does not report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         message, code = explain(error)
         if message is None:
             raise
-        return complain(message, code)
+        return print_error(message, code)
     return code if isinstance(code, int) else 0
 
 
 def explain(error: Exception) -> tuple[str | None, int]:
-    """Give the message and the exit code for an error that is the user's to solve; no message for a defect of ours.
+    """Return message and exit code for an error that the user can solve; the message is None for internal errors.
 
-    An exception of any package is for the user if it has an integer attribute `exit_code`.
+    Exceptions of any package are errors that the user can solve if they have an integer attribute `exit_code`.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

@@ -1,4 +1,4 @@
-"""`masksmith apply`: masks onto a model, as dense weights with zeros."""
+"""`masksmith apply`: write a model's weights with zeros in the pruned entries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from masksmith_client._progress import Bar
-from masksmith_client.results.apply import Applied, apply_masks, model_bytes
+from masksmith_client.results.apply import AppliedTensor, apply_masks, model_bytes
 from masksmith_client.results.masks import Masks
 
-from .console import JsonOption, emit, percent, show_table
+from .console import JsonOption, percent, print_json, show_table
 from .solve import check_output
 
 
@@ -21,7 +21,7 @@ def apply(
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write the model's weights with zeros where the masks drop them; dtypes and all other tensors stay."""
+    """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
     check_output(output)
     masks = Masks.open(path)
     with Bar("applying", model_bytes(model), show=None, in_bytes=True) as bar:
@@ -29,7 +29,7 @@ def apply(
     _show(applied, output, as_json=as_json)
 
 
-def _show(applied: list[Applied], output: Path, *, as_json: bool) -> None:
+def _show(applied: list[AppliedTensor], output: Path, *, as_json: bool) -> None:
     masked = [tensor for tensor in applied if tensor.kept is not None]
     if as_json:
         tensors = [
@@ -37,7 +37,7 @@ def _show(applied: list[Applied], output: Path, *, as_json: bool) -> None:
             for t in masked
         ]
         copied = [t.name for t in applied if t.kept is None]
-        return emit({"output": str(output), "tensors": tensors, "copied": copied})
+        return print_json({"output": str(output), "tensors": tensors, "copied": copied})
     rows = [(t.name, t.dtype, "x".join(map(str, t.shape)), percent(t.density)) for t in masked]
     show_table(("tensor", "dtype", "shape", "kept"), rows, left=2)
     print(f"{len(masked)} of {len(applied)} tensor(s) masked, the others copied -> {output}")

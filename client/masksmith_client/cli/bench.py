@@ -1,4 +1,4 @@
-"""`masksmith bench`: what a mask buys on a device, in a table, in words, and in files."""
+"""`masksmith bench`: measure sparse kernels against dense ones; print tables and conclusions, write files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import typer
 from masksmith.benchmark import Report
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
-from masksmith_client.results.whole_file import whole_file
+from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
-from .console import JsonOption, UrlOption, emit, note, show_table
-from .service import interruptible
+from .console import JsonOption, UrlOption, print_json, print_note, show_table
+from .service import interrupt_hint
 from .solve import check_output
 
-KINDS = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
+SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
 
 
 def bench(
@@ -28,7 +28,7 @@ def bench(
         typer.Option("--model", "-m", metavar="NAME|PATH", help="MiniLM, Llama-3.1-8B, ..., or a checkpoint."),
     ] = None,
     shapes: Annotated[
-        str | None, typer.Option("--shapes", metavar="OUTxIN[*N],...", help="Layers by shape, and how many of them.")
+        str | None, typer.Option("--shapes", metavar="OUTxIN[*N],...", help="Shapes of layers, and number of each.")
     ] = None,
     masks_of: Annotated[str | None, typer.Option("--masks-of", metavar="JOB", help="The masks of a job.")] = None,
     patterns: Annotated[
@@ -40,63 +40,72 @@ def bench(
         str, typer.Option("--directions", metavar="A,B", help="forward (X W^T), backward (dY W).")
     ] = "forward",
     kernels: Annotated[
-        str | None, typer.Option("--kernels", metavar="A,B,...", help="All that fit unless given.")
+        str | None, typer.Option("--kernels", metavar="A,B,...", help="Default: all that support device and pattern.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local cuda:N too.")] = "cpu",
     layers: Annotated[list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")
+    ] = None,
     curves: Annotated[
-        bool, typer.Option("--curves/--no-curves", help="Measure other densities too, to find the break-even.")
+        bool, typer.Option("--curves/--no-curves", help="Also measure other densities, to find the break-even.")
     ] = True,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each kernel.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Repetitions of each measurement.")] = 15,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of a kernel on a CPU.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights and activations.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of weights and activations.")] = 0,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", metavar="FILE", help=f"Repeatable; the suffix decides: {', '.join(KINDS)}."),
+        typer.Option("--output", "-o", metavar="FILE", help=f"Repeatable; the suffix decides: {', '.join(SUFFIXES)}."),
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Measure in this process, without a service.")] = False,
     url: UrlOption = None,
-    timeout_s: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Longest wait.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what masks buy: sparse kernels against dense ones, for a model's layers or for shapes."""
+    """Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes."""
     _check_outputs(output or [])
     if shapes is not None and model is not None:
         raise InputError("--model and --shapes contradict each other; give one")
-    request: dict[str, Any] = {
-        "batches": [_number(text) for text in _listed(batch)],
-        "dtypes": _listed(dtypes),
-        "directions": _listed(directions),
-        "kernels": None if kernels is None else _listed(kernels),
+    options: dict[str, Any] = {
+        "batches": [_parse_batch(text) for text in _split(batch)],
+        "dtypes": _split(dtypes),
+        "directions": _split(directions),
+        "kernels": None if kernels is None else _split(kernels),
         "curves": curves,
         "rounds": rounds,
         "threads": threads,
         "seed": seed,
     }
-    chosen = prepare_benchmark(
-        _listed(shapes) if shapes is not None else model, _listed(patterns), masks_of=masks_of, layers=layers,
-        exclude=exclude, device=device.partition(":")[0], **request,
-    )  # fmt: skip
+    request = prepare_benchmark(
+        _split(shapes) if shapes is not None else model,
+        _split(patterns),
+        masks_of=masks_of,
+        layers=layers,
+        exclude=exclude,
+        device=device.partition(":")[0],
+        **options,
+    )
     if local:
         from .local_bench import bench_locally
 
-        report = bench_locally(chosen, device)
+        report = bench_locally(request, device)
     else:
         with Client(url) as client:
-            job = client.jobs.submit_request(chosen)
-            with interruptible(job):
+            job = client.jobs.submit_request(request)
+            with interrupt_hint(job):
                 report = job.wait_for_report(timeout_s, progress=None)
     for path in output or []:
         save(report, path)
-    emit(report.document()) if as_json else show(report)
+    print_json(report.document()) if as_json else show(report)
     if report.failures:
-        note(f"masksmith: {len(report.failures)} measurement(s) failed")
+        print_note(f"masksmith: {len(report.failures)} measurement(s) failed")
         raise typer.Exit(1)
 
 
 def show(report: Report) -> None:
-    """Print a report's tables, then what they say."""
+    """Print a report's tables and its conclusions."""
     for table in report.tables():
         print(f"\n{table.title}\n{table.note}\n")
         show_table(table.head, table.rows, left=table.left)
@@ -104,17 +113,17 @@ def show(report: Report) -> None:
     for line in report.conclusions():
         print(line)
     for name, reason in sorted(report.skipped.items()):
-        note(f"{name} cannot run here: {reason}")
+        print_note(f"{name} cannot run here: {reason}")
     for line in report.failures:
-        note(f"failed: {line}")
+        print_note(f"failed: {line}")
 
 
 def save(report: Report, path: Path) -> None:
-    """Write a report in the form that the suffix names; it appears whole or not at all."""
+    """Write a report, atomically, in the format of the path's suffix."""
     writers: dict[str, Callable[[], str]] = {
         ".json": report.to_json, ".csv": report.to_csv, ".md": report.to_markdown
     }  # fmt: skip
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         if path.suffix in writers:
             file.write(writers[path.suffix]().encode())
         else:
@@ -126,17 +135,17 @@ def save(report: Report, path: Path) -> None:
 def _check_outputs(paths: Sequence[Path]) -> None:
     for path in paths:
         check_output(path)
-        if path.suffix not in KINDS:
-            raise InputError(f"{path}: the suffix says how to write it; use one of {', '.join(KINDS)}")
-        if path.suffix in KINDS[3:] and importlib.util.find_spec("matplotlib") is None:
-            raise InputError(f"{path}: pictures need matplotlib: pip install 'masksmith[plot]'")
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path}: the suffix selects the format; use one of {', '.join(SUFFIXES)}")
+        if path.suffix in SUFFIXES[3:] and importlib.util.find_spec("matplotlib") is None:
+            raise InputError(f"{path}: plots need matplotlib: pip install 'masksmith[plot]'")
 
 
-def _listed(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _number(text: str) -> int:
+def _parse_batch(text: str) -> int:
     if not text.isdecimal():
-        raise InputError(f"--batch {text!r}: numbers, such as 1,32,256")
+        raise InputError(f"--batch {text!r} is not a number; use numbers such as 1,32,256")
     return int(text)

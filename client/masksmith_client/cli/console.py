@@ -1,4 +1,4 @@
-"""What the command line prints: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ UrlOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
-# Files and pipes get wide lines instead of folded names.
+# Width of tables in files and pipes, so that names are not wrapped.
 PIPE_WIDTH = 200
 
 
-def complain(message: str, code: int) -> int:
-    """Print one line on stderr; gives `code` back."""
+def print_error(message: str, code: int) -> int:
+    """Print an error message on stderr; returns `code`."""
     print(f"masksmith: {message}", file=sys.stderr)
     return code
 
 
-def note(message: str) -> None:
-    """Print a line for humans on stderr."""
+def print_note(message: str) -> None:
+    """Print a line on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
-def emit(document: Any) -> None:
+def print_json(document: Any) -> None:
     """Print JSON on stdout."""
     print(json.dumps(document, indent=2), flush=True)
 
 
-def answer(document: Any, sentence: str, *, as_json: bool) -> None:
-    """Print a result on stdout: as JSON, or in a sentence."""
+def print_result(document: Any, sentence: str, *, as_json: bool) -> None:
+    """Print a result on stdout, as JSON or as a sentence."""
     if as_json:
-        emit(document)
+        print_json(document)
     else:
         print(sentence)
 
 
-def emit_line(document: Any) -> None:
+def print_json_line(document: Any) -> None:
     """Print JSON on one line of stdout, for streams."""
     print(json.dumps(document), flush=True)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table on stdout; columns from number `left` on are right-aligned."""
+    """Print a table on stdout; the first `left` columns are left-aligned, the others right-aligned."""
     from rich.console import Console
     from rich.table import Table
 
@@ -61,17 +61,17 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
 
 
 def percent(share: float | None) -> str:
-    """Write a share as a percentage."""
+    """Format a share as a percentage."""
     return "-" if share is None else f"{share:.2%}"
 
 
 def gap_text(gap: float | None) -> str:
-    """Write a gap: an exact 0 is a proof, so nothing else may look like it."""
+    """Format a gap; only an exact 0, which is a proof, is printed as 0."""
     if gap is None:
         return "-"
     return "0" if gap == 0 else f"{gap:.1e}"
 
 
 def seconds(time_s: float | None) -> str:
-    """Write a duration."""
+    """Format a duration."""
     return "-" if time_s is None else f"{time_s:.2f} s"

@@ -1,4 +1,4 @@
-"""`masksmith diff`: what changed between two masks files."""
+"""`masksmith diff`: count the entries that differ between two masks files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 from masksmith_client.results.changes import MaskChange, compare
 from masksmith_client.results.masks import Masks
 
-from .console import JsonOption, emit, note, percent, show_table
+from .console import JsonOption, percent, print_json, print_note, show_table
 
 
 def diff(
-    before: Annotated[Path, typer.Argument(metavar="A", help="The earlier masks file.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="The later one.")],
+    before: Annotated[Path, typer.Argument(metavar="A", help="The first masks file.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="The second masks file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Count the entries that differ: SAD (sum of absolute differences) and flip rate, tensor by tensor."""
+    """Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor."""
     old, new = Masks.open(before), Masks.open(after)
     changes = compare(old, new)
     only_before = [name for name in old if name not in new]
@@ -28,11 +28,11 @@ def diff(
     if as_json:
         total = {"sad": sad, "entries": entries, "flip_rate": rate}
         tensors = [_document(change) for change in changes]
-        return emit({"total": total, "tensors": tensors, "only_in_a": only_before, "only_in_b": only_after})
+        return print_json({"total": total, "tensors": tensors, "only_in_a": only_before, "only_in_b": only_after})
     _show(changes)
     for names, path in ((only_before, before), (only_after, after)):
         if names:
-            note(f"only in {path}: {', '.join(names)}")
+            print_note(f"only in {path}: {', '.join(names)}")
     print(f"{len(changes)} mask(s): {sad} of {entries} entries differ, flip rate {rate:.2%}")
     return None
 

@@ -1,4 +1,4 @@
-"""`masksmith info`: whether the service is there, and what it can do."""
+"""`masksmith info`: show a service's readiness, workers, patterns and solvers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import typer
 
-from .console import JsonOption, UrlOption, emit, show_table
-from .service import impatient_client
+from .console import JsonOption, UrlOption, print_json, show_table
+from .service import interactive_client
 
 
 def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show a service's state, workers, patterns and solvers."""
-    with impatient_client(url) as client:
+    with interactive_client(url) as client:
         service = client.info()
     if as_json:
-        emit(asdict(service) | {"workers": [worker.model_dump(mode="json") for worker in service.workers]})
+        print_json(asdict(service) | {"workers": [worker.model_dump(mode="json") for worker in service.workers]})
     else:
         print(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
         rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in service.workers]

@@ -1,4 +1,4 @@
-"""`masksmith jobs`: look at, follow, stop and forget jobs."""
+"""`masksmith jobs`: list, show, watch, cancel and delete jobs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from masksmith_client._errors import ClientError, JobFailedError
 from masksmith_client._jobs import Job
 from masksmith_wire.documents import Job as JobDocument, JobState
 
-from .console import JsonOption, UrlOption, answer, emit, emit_line, note, show_table
+from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
 from .report import show_measures
-from .service import impatient_client
+from .service import interactive_client
 from .solve import check_output, remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -23,15 +23,15 @@ FAILED = (JobState.FAILED, JobState.CANCELED)
 
 
 def list_jobs(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of jobs.")] = 20,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    with impatient_client(url) as client:
+    with interactive_client(url) as client:
         summaries = list(client.jobs.list(limit))
     if as_json:
-        return emit([summary.model_dump(mode="json") for summary in summaries])
+        return print_json([summary.model_dump(mode="json") for summary in summaries])
     rows = [
         (
             summary.id,
@@ -53,8 +53,8 @@ def show(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a job with a line for every tensor."""
-    with impatient_client(url) as client:
+    """Show a job with one line per tensor."""
+    with interactive_client(url) as client:
         handle = client.jobs.get(job)
         _show(handle, as_json=as_json)
         if measures and not as_json:
@@ -62,35 +62,35 @@ def show(
 
 
 def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Follow a job to its end; with --json every event is a line. Exit code 1 if it fails or is canceled."""
+    """Follow a job until it ends; --json prints one line per event. Exit code 1 if it fails or is canceled."""
     with Client(url) as client:
         handle = client.jobs.get(job)
         if as_json:
             for event in handle.events():
-                emit_line({"id": event.id, "event": event.kind, **event.data})
+                print_json_line({"id": event.id, "event": event.kind, **event.data})
             handle.refresh()
         else:
             try:
                 handle.wait(progress=None)
             except JobFailedError as error:
-                note(f"masksmith: {error}")
+                print_note(f"masksmith: {error}")
             _show(handle, as_json=False)
         if handle.state in FAILED:
             raise typer.Exit(1)
 
 
 def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Stop a job; masks that are finished stay downloadable."""
-    with impatient_client(url) as client:
+    """Cancel a job; finished masks can still be downloaded."""
+    with interactive_client(url) as client:
         document = client.jobs.cancel(job).document
-    answer(document.model_dump(mode="json"), f"job {document.id} is {document.state.value}", as_json=as_json)
+    print_result(document.model_dump(mode="json"), f"job {document.id} is {document.state.value}", as_json=as_json)
 
 
 def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Forget a job and its results."""
-    with impatient_client(url) as client:
+    """Delete a job and its results."""
+    with interactive_client(url) as client:
         client.jobs.delete(job)
-    answer({"id": job, "deleted": True}, f"job {job} is forgotten", as_json=as_json)
+    print_result({"id": job, "deleted": True}, f"job {job} is deleted", as_json=as_json)
 
 
 def masks(
@@ -101,13 +101,13 @@ def masks(
 ) -> None:
     """Download the masks of a job that has ended."""
     check_output(output)
-    with impatient_client(url) as client:
+    with interactive_client(url) as client:
         downloaded = client.jobs.get(job).masks()
     if not downloaded:
         raise ClientError(f"job {job} has no masks: none of its tensors was solved")
     downloaded.save(output)
     document = {"id": job, "output": str(output), "masks": list(downloaded)}
-    answer(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
+    print_result(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
 
 
 def _show_cases(document: JobDocument) -> None:
@@ -119,13 +119,13 @@ def _show_cases(document: JobDocument) -> None:
     show_table(("case", "state", "fastest", "speed-up"), rows, left=3)
     for case in document.cases:
         if case.error is not None:
-            note(f"{case.name}: {case.error.message} ({case.error.code})")
+            print_note(f"{case.name}: {case.error.message} ({case.error.code})")
 
 
 def _show(job: Job, *, as_json: bool) -> None:
     document = job.document
     if as_json:
-        return emit(document.model_dump(mode="json"))
+        return print_json(document.model_dump(mode="json"))
     if document.kind == "benchmark":
         return _show_cases(document)
     end = document.finished_at.timestamp() if document.finished_at else time.time()

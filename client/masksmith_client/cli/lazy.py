@@ -1,4 +1,4 @@
-"""Commands whose modules are imported when they are called."""
+"""Import a command's module only when the command is called."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .table import COMMANDS, GROUPS, Entry
 
 
 class LazyCommand(TyperCommand):
-    """Stands in lists of commands; parsing its arguments imports the real command."""
+    """Placeholder of a command; parsing its arguments imports the real command."""
 
     def __init__(self, path: str, entry: Entry) -> None:
         super().__init__(path.rpartition(" ")[2], help=entry.help)
         self._path, self._entry = path, entry
 
     def make_context(self, info_name: str | None, args: list[str], *options: Any, **more_options: Any) -> Any:
-        """Give the context of the real command, which is the one that is invoked then.
+        """Return the context of the real command, which click then invokes.
 
         Raises:
-            InputError: If what the command imports is not installed.
+            InputError: If a package that the command imports is not installed.
         """
         command = build_command(self.name, load(self._path, self._entry))
         return command.make_context(info_name, args, *options, **more_options)
 
 
 def add_commands(root: TyperGroup) -> None:
-    """Add every command of the table, and the groups after them."""
+    """Add all commands of the table, and then the groups."""
     groups = {name: TyperGroup(name=name, help=line) for name, line in GROUPS.items()}
     for path, entry in COMMANDS.items():
         groups.get(path.partition(" ")[0], root).add_command(LazyCommand(path, entry))
@@ -42,7 +42,7 @@ def load(path: str, entry: Entry) -> Callable[..., Any]:
     """Import a command's function.
 
     Raises:
-        InputError: If one of its requirements is not installed; the message says which extra installs it.
+        InputError: If a package that it imports is not installed; the message names the extra that installs it.
     """
     module, _, function = entry.target.partition(":")
     try:
@@ -56,7 +56,7 @@ def load(path: str, entry: Entry) -> Callable[..., Any]:
 
 
 def build_command(name: str | None, function: Callable[..., Any]) -> Any:
-    """Make a command of a function as typer does."""
+    """Build a command from a function, as typer does."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(function)
     return typer.main.get_command(single)

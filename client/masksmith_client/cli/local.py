@@ -1,4 +1,4 @@
-"""`masksmith solve --local`: the library in this process. The one module that may import the solver."""
+"""`masksmith solve --local`: solve in this process. The only module of `cli` that may import the solver."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from masksmith.layouts import ITEM_BYTES, Layout, default_axes
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
+from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.results.masks import Masks
-from masksmith_client.results.whole_file import whole_file
-from masksmith_client.submission.prepare import Submission
-from masksmith_client.submission.weights import Weight
+from masksmith_client.submission.prepare import PreparedJob
+from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import JobState, LayoutInput, TensorReport, UpdateReport
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
-from .report import Report
+from .report import SolveReport
 
 BATCH_BYTES = 2**30
-"""Weights solved together; bounds the memory, and is far beyond what makes batching pay."""
+"""Size of the weights solved together, which bounds the memory."""
 
 
 def library() -> Any:
-    """Import masksmith.
+    """Import the library.
 
     Raises:
-        InputError: If the extra is missing.
+        InputError: If it is not installed; the message names the extra.
     """
     try:
         import masksmith
@@ -45,30 +45,30 @@ def library() -> Any:
     return masksmith
 
 
-def solve_locally(submission: Submission, output: Path, began: float, weights_output: Path | None = None) -> Report:
-    """Solve, write the masks file and that of updated weights, and report."""
-    options = submission.specification.options
-    search = _Search(submission)
+def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_output: Path | None = None) -> SolveReport:
+    """Solve all weights, write the files of masks and updated weights, and return the report."""
+    options = prepared.specification.options
+    search = _LocalSearch(prepared)
     search.allocate()
-    with Bar("solving", sum(weight.data_bytes for weight in submission.weights), show=None, in_bytes=True) as bar:
-        for batch in _batches(submission.weights):
+    with Bar("solving", sum(weight.data_bytes for weight in prepared.weights), show=None, in_bytes=True) as bar:
+        for batch in _batches(prepared.weights):
             search.solve(batch)
             bar.advance(sum(weight.data_bytes for weight in batch))
     if search.packed:
         masks = (np.ascontiguousarray(search.packed[name]).data for name in search.infos)
         _write(output, file_header(search.infos), masks)
         if weights_output is not None:
-            kinds = {weight.name: (weight.dtype, weight.shape) for weight in submission.weights}
-            header = build_header({name: kinds[name] for name in search.updated})
+            types = {weight.name: (weight.dtype, weight.shape) for weight in prepared.weights}
+            header = build_header({name: types[name] for name in search.updated})
             _write(weights_output, header, search.updated.values())
     wall_s = time.monotonic() - began
-    reports = [search.reports[weight.name] for weight in submission.weights]
+    reports = [search.reports[weight.name] for weight in prepared.weights]
     masks_path, weights_path = (str(path) if path and search.packed else None for path in (output, weights_output))
-    return Report(
+    return SolveReport(
         options.pattern,
         options.solver,
         reports,
-        submission.skipped,
+        prepared.skipped,
         masks_path,
         wall_s,
         budget=options.budget,
@@ -82,20 +82,22 @@ STATS = ("solve_s", "solver", "device")
 MEASURES = ("fill", "storage_bytes", "diversity", "change", "spectrum")
 
 
-class _Search:
-    def __init__(self, submission: Submission) -> None:
+class _LocalSearch:
+    """Solves the weights of a job and collects masks, updated weights and reports by name."""
+
+    def __init__(self, prepared: PreparedJob) -> None:
         self._library = library()
-        self._options, self._budget = submission.specification.options, submission.specification.budget
-        self._beside = submission.beside
+        self._options, self._budget = prepared.specification.options, prepared.specification.budget
+        self._auxiliary = prepared.auxiliary
         self._patterns: Mapping[str, Pattern] = dict.fromkeys(
-            (weight.name for weight in submission.weights), submission.specification.pattern
+            (weight.name for weight in prepared.weights), prepared.specification.pattern
         )
-        self.weights = submission.weights
-        self._previous: Mapping[str, Any] = {} if submission.previous is None else Masks.open(submission.previous)
+        self.weights = prepared.weights
+        self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
         if self._options.previous is not None:
-            raise InputError(f"{self._options.previous} is a job: without a service, name a masks file")
-        if submission.previous is not None and not any(weight.name in self._previous for weight in self.weights):
-            raise InputError(f"{submission.previous} has a mask of none of these tensors")
+            raise InputError(f"--previous {self._options.previous} is a job; with --local pass a masks file")
+        if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):
+            raise InputError(f"{prepared.previous} has no mask of any of these tensors")
         self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
@@ -103,10 +105,10 @@ class _Search:
         self.updated: dict[str, bytes] = {}
 
     def allocate(self) -> None:
-        """Give every weight its own pattern, if there is a budget.
+        """Allocate the budget, if there is one: determine each weight's pattern.
 
         Raises:
-            InputError: If a score is bad: the allocation needs them all.
+            InputError: If the scores of a weight are invalid, since the allocation needs all of them.
         """
         if self._budget is None:
             return
@@ -116,11 +118,11 @@ class _Search:
             raise InputError(f"the budget cannot be shared out: {error}") from None
         self._patterns, self.budget_gap = allocation.patterns, allocation.gap
 
-    def solve(self, batch: list[Weight]) -> None:
+    def solve(self, batch: list[StreamedTensor]) -> None:
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
-            # One bad tensor does not fail the others of its batch.
+            # Solve the weights singly, so that only the invalid one fails.
             if len(batch) > 1:
                 for weight in batch:
                     self.solve([weight])
@@ -129,11 +131,11 @@ class _Search:
         else:
             for weight in batch:
                 try:
-                    self._keep(weight, *self._update(weight, solutions[weight.name]))
+                    self._store(weight, *self._update(weight, solutions[weight.name]))
                 except self._library.UpdateError as error:
                     self._fail(weight, error)
 
-    def _solutions(self, batch: list[Weight]) -> Mapping[str, Any]:
+    def _solutions(self, batch: list[StreamedTensor]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
         options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
         solutions: Mapping[str, Any] = self._library.solve_many(
@@ -145,21 +147,21 @@ class _Search:
         )
         return solutions
 
-    def scores(self, weight: Weight) -> Any:
+    def scores(self, weight: StreamedTensor) -> Any:
         from masksmith.scores import by_layout
 
-        statistic, method = self._beside.statistics.get(weight.name), self._options.scores
+        statistic, method = self._auxiliary.statistics.get(weight.name), self._options.scores
         values, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
         layout = weight.layout or Layout(default_axes(weight.shape))
         return by_layout(layout, method.name, _array(weight), values, kind, name=weight.name, **method.options)
 
-    def _update(self, weight: Weight, solution: Any) -> tuple[Any, UpdateReport | None]:
-        """Update a weight if the options say so; gives the solution whose mask the weight then has."""
+    def _update(self, weight: StreamedTensor, solution: Any) -> tuple[Any, UpdateReport | None]:
+        """Update a weight if the options have an update; returns the solution with the updated weight's mask."""
         if self._options.update is None:
             return solution, None
         from masksmith.updates import admm_by_layout, reconstruct_by_layout
 
-        method, gram = self._options.update, _array(self._beside.grams[weight.name])
+        method, gram = self._options.update, _array(self._auxiliary.grams[weight.name])
         layout = weight.layout or Layout(default_axes(weight.shape))
         keywords = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
         if method.name == "reconstruct":
@@ -177,7 +179,7 @@ class _Search:
             solves=updated.stats.get("solves"),
         )
 
-    def _keep(self, weight: Weight, solution: Any, update: UpdateReport | None) -> None:
+    def _store(self, weight: StreamedTensor, solution: Any, update: UpdateReport | None) -> None:
         options = self._options
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed[weight.name] = pack(mask)
@@ -199,7 +201,7 @@ class _Search:
             update=update,
         )
 
-    def _numbers(self, weight: Weight, solution: Any) -> dict[str, Any]:
+    def _numbers(self, weight: StreamedTensor, solution: Any) -> dict[str, Any]:
         values = None
         if self._options.spectrum:
             updated = self.updated.get(weight.name)
@@ -217,18 +219,18 @@ class _Search:
         proved = {name: float(getattr(solution, name)) for name in PROVED}
         return proved | {name: solution.stats[name] for name in STATS} | {name: measures[name] for name in MEASURES}
 
-    def _fail(self, weight: Weight, error: Exception) -> None:
+    def _fail(self, weight: StreamedTensor, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
         if isinstance(error, self._library.UpdateError):
             code = Code.INVALID_CALIBRATION
         index = getattr(error, "index", None)
-        fault = TensorError(code=code, message=str(error), index=None if index is None else list(index))
+        tensor_error = TensorError(code=code, message=str(error), index=None if index is None else list(index))
         self.reports[weight.name] = TensorReport(
-            name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=fault
+            name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=tensor_error
         )
 
 
-def _layout_members(weight: Weight, pattern: Pattern) -> dict[str, Any]:
+def _layout_members(weight: StreamedTensor, pattern: Pattern) -> dict[str, Any]:
     """Give what a masks file says of a layout: nothing of one matrix `[out, in]` or a convolution."""
     if weight.layout is None or weight.layout.is_plain(pattern, weight.shape):
         return {}
@@ -236,9 +238,9 @@ def _layout_members(weight: Weight, pattern: Pattern) -> dict[str, Any]:
 
 
 class _LazyScores(Mapping[str, Any]):
-    """Scores of all weights, computed at every look-up, so that only one array is in memory at a time."""
+    """Scores of all weights, computed at each look-up, so that only one array is in memory at a time."""
 
-    def __init__(self, search: _Search) -> None:
+    def __init__(self, search: _LocalSearch) -> None:
         self._search = search
         self._weights = {weight.name: weight for weight in search.weights}
 
@@ -252,12 +254,12 @@ class _LazyScores(Mapping[str, Any]):
         return len(self._weights)
 
 
-def _array(tensor: Weight) -> npt.NDArray[Any]:
+def _array(tensor: StreamedTensor) -> npt.NDArray[Any]:
     return to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape)
 
 
-def _batches(weights: list[Weight]) -> Iterator[list[Weight]]:
-    batch: list[Weight] = []
+def _batches(weights: list[StreamedTensor]) -> Iterator[list[StreamedTensor]]:
+    batch: list[StreamedTensor] = []
     size = 0
     for weight in weights:
         if batch and size + weight.data_bytes > BATCH_BYTES:
@@ -269,7 +271,7 @@ def _batches(weights: list[Weight]) -> Iterator[list[Weight]]:
 
 
 def _write(output: Path, header: bytes, parts: Iterable[bytes | memoryview]) -> None:
-    with whole_file(output) as file:
+    with atomic_write(output) as file:
         file.write(header)
         for part in parts:
             file.write(part)

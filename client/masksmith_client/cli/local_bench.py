@@ -1,4 +1,4 @@
-"""`masksmith bench --local`: the library in this process."""
+"""`masksmith bench --local`: measure kernels in this process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .local import library
 
 
 def bench_locally(request: BenchmarkRequest, device: str) -> Report:
-    """Measure here.
+    """Run a benchmark in this process.
 
     Raises:
-        InputError: If the request makes no sense, or the extra is missing.
+        InputError: If the request is invalid, or the library is not installed.
     """
     if request.masks_of is not None:
-        raise InputError("--masks-of names a job of a service; with --local give --model or --shapes")
+        raise InputError("--masks-of needs a service; with --local use --model or --shapes")
     library()
     from masksmith.benchmark import benchmark
 
@@ -29,7 +29,7 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     with Bar("measuring", 0, show=None, unit="case") as bar:
 
         def on_case(result: CaseResult, done: int, total: int) -> None:
-            bar.move(done, total)
+            bar.move_to(done, total)
 
         with as_input_errors(BenchmarkError):
             return benchmark(request_layers(request), request.patterns, device=device, on_case=on_case, **options)

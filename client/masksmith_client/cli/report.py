@@ -1,4 +1,4 @@
-"""A finished search as a table or as JSON: one row a tensor, and what they add up to."""
+"""Print the report of a solve as a table or as JSON: one row per tensor, and totals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from masksmith.layouts import BY_CHOICE
 from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport
 from masksmith_wire.totals import total
 
-from .console import emit, gap_text, note, percent, seconds, show_table
+from .console import gap_text, percent, print_json, print_note, seconds, show_table
 
 FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a search found and where it went."""
+class SolveReport:
+    """Results of a solve, local or by a service.
+
+    Attributes:
+        pattern, solver, budget: As requested.
+        tensors: One report per tensor.
+        skipped: Tensors that were not masked, with the reason.
+        output, weights: Paths of the masks file and of the updated weights; None if not written.
+        wall_s: Duration in seconds.
+        job: The job's id; None for a local solve.
+        budget_gap: Gap of the budget's allocation.
+    """
 
     pattern: str
     solver: str
@@ -37,7 +47,7 @@ class Report:
         return [report for report in self.tensors if report.error is not None]
 
     def document(self) -> dict[str, Any]:
-        """Give the JSON form."""
+        """Return the JSON document."""
         totals = total(self.tensors)
         return {
             **{name: getattr(self, name) for name in MEMBERS},
@@ -54,20 +64,23 @@ class Report:
         }
 
     def show(self, *, as_json: bool) -> None:
-        """Print it."""
+        """Print the report."""
         if as_json:
-            return emit(self.document())
+            return print_json(self.document())
         updated = any(report.update for report in self.tensors)
-        own = any(report.pattern for report in self.tensors)
-        head = ("tensor", *(["pattern"] * own), "status", "shape", "kept", "retained", "gap", "time")
+        has_patterns = any(report.pattern for report in self.tensors)
+        head = ("tensor", *(["pattern"] * has_patterns), "status", "shape", "kept", "retained", "gap", "time")
         show_table(
             (*head, "output error", "gain") if updated else head,
-            [(*_row(report, own=own), *(_update(report) if updated else ())) for report in self.tensors],
-            left=2 + own,
+            [
+                (*_row(report, has_patterns=has_patterns), *(_update(report) if updated else ()))
+                for report in self.tensors
+            ],
+            left=2 + has_patterns,
         )
         for report in self.failures:
             assert report.error is not None
-            note(f"{report.name}: {report.error.message} ({report.error.code})")
+            print_note(f"{report.name}: {report.error.message} ({report.error.code})")
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
             print(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
@@ -86,7 +99,7 @@ class Report:
 
 
 def _update(report: TensorReport) -> tuple[str, str]:
-    """Say what is wrong with the output now, and how many times more it was with the weights merely masked."""
+    """Return the output's relative error with updated weights, and by what factor the update reduced it."""
     update = report.update
     if update is None:
         return "", ""
@@ -94,10 +107,10 @@ def _update(report: TensorReport) -> tuple[str, str]:
     return error, f"{update.masked_error / update.error:.2f}x" if update.error else ""
 
 
-def _row(report: TensorReport, *, own: bool) -> tuple[str, ...]:
+def _row(report: TensorReport, *, has_patterns: bool) -> tuple[str, ...]:
     return (
         report.name,
-        *([report.pattern or "-"] * own),
+        *([report.pattern or "-"] * has_patterns),
         report.status or report.state.value,
         "x".join(map(str, report.shape)),
         percent(report.density),
@@ -108,7 +121,7 @@ def _row(report: TensorReport, *, own: bool) -> tuple[str, ...]:
 
 
 def show_measures(tensors: Sequence[TensorReport]) -> None:
-    """Print a row for every tensor that has a mask; storage as a share of the dense weight."""
+    """Print a table of measures, one row per tensor with a mask; storage as a share of the dense weight's."""
     done = [tensor for tensor in tensors if tensor.fill is not None]
     changed, spectra = any(tensor.change for tensor in done), any(tensor.spectrum for tensor in done)
     columns = ["tensor", "fill", *FORMATS.values(), "mask bits"]

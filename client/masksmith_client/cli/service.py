@@ -1,4 +1,4 @@
-"""What commands that talk to a service share."""
+"""Clients and interrupt handling of commands that use a service."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from masksmith_client._client import Client
 from masksmith_client._jobs import Job
 from masksmith_client.transport.retry import RetryPolicy
 
-from .console import note
+from .console import print_note
 
 
-def impatient_client(url: str | None) -> Client:
-    """Make a client for a person who waits for the answer: one retry is enough."""
+def interactive_client(url: str | None) -> Client:
+    """Create a client with only one retry, for commands whose user waits for the output."""
     return Client(url, retry=RetryPolicy(retries=1))
 
 
 @contextmanager
-def interruptible(job: Job) -> Iterator[None]:
-    """Say after Ctrl-C that the job goes on, and how it is followed or stopped."""
+def interrupt_hint(job: Job) -> Iterator[None]:
+    """After Ctrl-C, print that the job continues, and how to watch or cancel it."""
     try:
         yield
     except KeyboardInterrupt:
-        note(f"\njob {job.id} goes on: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
+        print_note(f"\njob {job.id} continues: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
         raise

@@ -1,4 +1,4 @@
-"""`masksmith solve`: a checkpoint goes in, a masks file comes out."""
+"""`masksmith solve`: compute the masks of a checkpoint and write a masks file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from masksmith_client._jobs import Job
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
-from .console import JsonOption, UrlOption, note
-from .report import Report, show_measures
-from .service import interruptible
+from .console import JsonOption, UrlOption, print_note
+from .report import SolveReport, show_measures
+from .service import interrupt_hint
 
 
 def solve(
@@ -34,13 +34,13 @@ def solve(
         typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp."),
     ] = "magnitude",
     calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What ms.calibrate saved; with 'given', the scores.")
+        Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="SHARE%", help="Kept of all weights together, shared out over them.")
+        str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
     ] = None,
     floors: Annotated[
-        list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Least share of these; repeatable.")
+        list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of these; repeatable.")
     ] = None,
     update: Annotated[
         str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
@@ -49,23 +49,29 @@ def solve(
         Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write.")
     ] = None,
     previous: Annotated[
-        str | None, typer.Option(metavar="JOB|FILE", help="Earlier masks: reports count what changed.")
+        str | None, typer.Option(metavar="JOB|FILE", help="Previous masks: reports count changed entries.")
     ] = None,
     spectrum: Annotated[bool, typer.Option(help="Measure singular values of the masked weights.")] = False,
     measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these; repeatable.")
+        list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights; repeatable.")
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Not these.")] = None,
-    axis: Annotated[Literal["in", "out"], typer.Option(help="Dimension that plain n:m groups run along.")] = "in",
-    ragged: Annotated[Literal["pad", "dense", "error"], typer.Option(help="Edges that no whole tile covers.")] = "pad",
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")
+    ] = None,
+    axis: Annotated[Literal["in", "out"], typer.Option(help="Dimension along which plain n:m groups run.")] = "in",
+    ragged: Annotated[
+        Literal["pad", "dense", "error"], typer.Option(help="Treatment of edges that no whole tile covers.")
+    ] = "pad",
     view: Annotated[
-        Literal["channels-last", "flat"], typer.Option(help="How convolutions become matrices.")
+        Literal["channels-last", "flat"], typer.Option(help="How convolutions are viewed as matrices.")
     ] = "channels-last",
     time_limit_s: Annotated[
-        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Longest search.")
+        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit for solving.")
     ] = None,
-    timeout_s: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Longest wait.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
@@ -106,13 +112,13 @@ def solve(
     if not as_json and (measures or previous is not None or spectrum):
         show_measures(report.tensors)
     if report.failures:
-        note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
+        print_note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
         raise typer.Exit(1)
 
 
-def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> Report:
+def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> SolveReport:
     try:
-        with interruptible(job):
+        with interrupt_hint(job):
             job.wait(timeout_s, progress=None)
     except JobFailedError:
         if not any(report.error for report in job.document.tensors):
@@ -121,11 +127,13 @@ def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | Non
     return remote_report(job, str(output) if saved else None, time.monotonic() - began)
 
 
-def remote_report(job: JobView, output: str | None, wall_s: float) -> Report:
-    """Report on a service's job."""
+def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
+    """Return the report of a service's job."""
     document = job.document
     shared = (document.budget, document.budget_gap)
-    return Report(document.pattern, document.solver, document.tensors, job.skipped, output, wall_s, job.id, *shared)
+    return SolveReport(
+        document.pattern, document.solver, document.tensors, job.skipped, output, wall_s, job.id, *shared
+    )
 
 
 def _save(job: Job, output: Path) -> bool:
@@ -140,26 +148,26 @@ def _save(job: Job, output: Path) -> bool:
 
 def _check_update(update: str | None, weights: Path | None, output: Path) -> None:
     if (update is None) != (weights is None):
-        raise InputError("--update and --weights-out go together: how weights are updated, and where they go")
+        raise InputError("--update and --weights-out must be used together: the method, and the file to write")
     if weights is not None and weights.absolute() == output.absolute():
-        raise InputError(f"{output} cannot hold both masks and weights; name two files")
+        raise InputError(f"{output} is given for both masks and weights; name two files")
 
 
 def check_output(output: Path) -> None:
-    """Find out before any work whether a file can be written.
+    """Check, before any work, that a file can be written.
 
     Raises:
-        InputError: If not.
+        InputError: If it cannot.
     """
     folder = output.parent
     if output.is_dir():
         raise InputError(f"{output} is a directory; name the file to write")
     if not folder.is_dir():
-        raise InputError(f"{output} cannot be written: there is no directory {folder}")
+        raise InputError(f"{output} cannot be written: the directory {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{output} cannot be written: no permission in {folder}")
 
 
 def _check_distinct(output: Path, path: Path) -> None:
     if output.exists() and path.exists() and output.samefile(path):
-        raise InputError(f"{output} is the input itself; write elsewhere")
+        raise InputError(f"{output} is the input file; name another output file")

@@ -1,6 +1,6 @@
-"""Every command: the function that runs it, the extra of `masksmith` that installs what it imports, its line of help.
+"""Table of all commands: function, extra of the distribution that installs its dependencies, line of help.
 
-`masksmith --help` and the shell's completion read this table alone; a command's module is imported when it is called.
+`masksmith --help` and shell completion use this table only; a command's module is imported when it is called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class Entry(NamedTuple):
 
     Attributes:
         target: `module:function`.
-        extra: What `pip install 'masksmith[EXTRA]'` has to name.
+        extra: The extra that installs its dependencies: `pip install 'masksmith[EXTRA]'`.
         help: The first line of the function's docstring.
     """
 
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 
 GROUPS = {
-    "jobs": "Look at, follow, stop and forget jobs.",
+    "jobs": "List, show, watch, cancel and delete jobs.",
     "keys": "Make, list and revoke the keys of an installation on this machine, whether it runs or not.",
 }
 
@@ -39,22 +39,22 @@ COMMANDS = {
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",
-        "Check every mask of a file against a pattern; exit code 1 if any breaks it.",
+        "Check every mask of a file against a pattern; exit code 1 if any violates it.",
     ),
     "bench": Entry(
         "masksmith_client.cli.bench:bench",
         "cli",
-        "Measure what masks buy: sparse kernels against dense ones, for a model's layers or for shapes.",
+        "Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes.",
     ),
     "apply": Entry(
         "masksmith_client.cli.apply:apply",
         "cli",
-        "Write the model's weights with zeros where the masks drop them; dtypes and all other tensors stay.",
+        "Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay.",
     ),
     "diff": Entry(
         "masksmith_client.cli.diff:diff",
         "cli",
-        "Count the entries that differ: SAD (sum of absolute differences) and flip rate, tensor by tensor.",
+        "Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor.",
     ),
     "info": Entry("masksmith_client.cli.info:info", "cli", "Show a service's state, workers, patterns and solvers."),
     "warmup": Entry(
@@ -71,14 +71,14 @@ COMMANDS = {
         "masksmith_service.local.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
     ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
-    "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with a line for every tensor."),
+    "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with one line per tensor."),
     "jobs watch": Entry(
         f"{_JOBS}:watch",
         "cli",
-        "Follow a job to its end; with --json every event is a line. Exit code 1 if it fails or is canceled.",
+        "Follow a job until it ends; --json prints one line per event. Exit code 1 if it fails or is canceled.",
     ),
-    "jobs cancel": Entry(f"{_JOBS}:cancel", "cli", "Stop a job; masks that are finished stay downloadable."),
-    "jobs delete": Entry(f"{_JOBS}:delete", "cli", "Forget a job and its results."),
+    "jobs cancel": Entry(f"{_JOBS}:cancel", "cli", "Cancel a job; finished masks can still be downloaded."),
+    "jobs delete": Entry(f"{_JOBS}:delete", "cli", "Delete a job and its results."),
     "jobs masks": Entry(f"{_JOBS}:masks", "cli", "Download the masks of a job that has ended."),
     "keys create": Entry(f"{_KEYS}:create", "service", "Make a key and print its token, which cannot be shown again."),
     "keys list": Entry(f"{_KEYS}:list_keys", "service", "List the keys, oldest first; no token is among it."),

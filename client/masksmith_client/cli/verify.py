@@ -1,4 +1,4 @@
-"""`masksmith verify`: whether masks obey a pattern, checked by code that shares nothing with the solvers."""
+"""`masksmith verify`: check masks against a pattern, by code that is independent of the solvers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
-from masksmith_client.submission.weights import BoolMask
+from masksmith_client.submission.streamed_tensor import BoolMask
 from masksmith_wire.masks import MaskInfo
 
-from .console import JsonOption, emit, percent, show_table
+from .console import JsonOption, percent, print_json, show_table
 from .local import library
 
 
 def verify(
     path: Annotated[Path, typer.Argument(metavar="MASKS", help="A masks file, or a safetensors file of bool tensors.")],
-    pattern: Annotated[str | None, typer.Option("--pattern", "-p", help="Unless given: what the file claims.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option("--pattern", "-p", help="Default: the pattern stated in the file.")
+    ] = None,
     axis: Annotated[Literal["in", "out"] | None, typer.Option()] = None,
     ragged: Annotated[Literal["pad", "dense", "error"] | None, typer.Option()] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every mask of a file against a pattern; exit code 1 if any breaks it."""
+    """Check every mask of a file against a pattern; exit code 1 if any violates it."""
     results: list[dict[str, Any]] = []
     masks = Masks.open(path)
     if pattern is not None:
@@ -60,7 +62,7 @@ def _violation(mask: BoolMask, pattern: Pattern, info: MaskInfo | None) -> str |
 def _pattern(name: str, info: MaskInfo | None, pattern: str | None, axis: Any, ragged: Any) -> Pattern:
     text = pattern or (info.pattern if info else None)
     if text is None:
-        raise InputError(f"{name!r} does not say which pattern it follows; say --pattern")
+        raise InputError(f"the file does not state the pattern of {name!r}; pass --pattern")
     chosen_axis: Any = axis or (info.axis if info else "in")
     chosen_ragged: Any = ragged or (info.ragged if info else "pad")
     return parse_pattern(text, chosen_axis, chosen_ragged)
@@ -69,7 +71,7 @@ def _pattern(name: str, info: MaskInfo | None, pattern: str | None, axis: Any, r
 def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
     ok = all(result["ok"] for result in results)
     if as_json:
-        return emit({"ok": ok, "masks": results})
+        return print_json({"ok": ok, "masks": results})
     show_table(
         ("tensor", "verdict", "shape", "kept"),
         [

@@ -1,4 +1,4 @@
-"""`masksmith warmup`: compile the solver's kernels now, so that no solve waits for it."""
+"""`masksmith warmup`: compile the solver's kernels in advance, so that no solve waits for the compilation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import typer
 
 from masksmith_client.submission.prepare import parse_pattern
 
-from .console import emit_line, note
+from .console import print_json_line, print_note
 from .local import library
 
 
 def warmup(
     patterns: Annotated[
-        list[str] | None, typer.Option("--pattern", "-p", help="Repeatable; the common ones unless given.")
+        list[str] | None, typer.Option("--pattern", "-p", help="Repeatable; default the common ones.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")] = False,
 ) -> None:
@@ -25,9 +25,9 @@ def warmup(
 
     def step(pattern: str, took_s: float) -> None:
         seconds[pattern] = took_s
-        note(f"{pattern:<24}{took_s:6.1f} s")
+        print_note(f"{pattern:<24}{took_s:6.1f} s")
 
     total = ms.warm_up(chosen, step) if chosen else ms.warm_up(on_step=step)
-    note(f"{'ready':<24}{total:6.1f} s")
+    print_note(f"{'ready':<24}{total:6.1f} s")
     if as_json:
-        emit_line({"seconds": total, "patterns": seconds})
+        print_json_line({"seconds": total, "patterns": seconds})

@@ -1,1 +1,1 @@
-"""What the clients do, written once; a session's driver does the I/O, blocking or with asyncio."""
+"""The clients' operations, as coroutines; a session's driver does the I/O, blocking or with asyncio."""

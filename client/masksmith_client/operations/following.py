@@ -1,4 +1,4 @@
-"""Following a job until it ends: event streams that are resumed, and polls where events do not arrive."""
+"""Follow a job until it ends: resume its event stream after lost connections, and poll if no events arrive."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from contextlib import aclosing
 from masksmith_client._errors import ClientError
 from masksmith_client._job_view import JobView
 from masksmith_client.transport import calls as calls
-from masksmith_client.transport.events import Deadline, Event, Following, events_of, poll_pause_s
-from masksmith_client.transport.session import Session
+from masksmith_client.transport.events import Deadline, Event, ResumeState, events_of, poll_pause_s
+from masksmith_client.transport.session import ServiceSession
 
 
-async def refresh(session: Session, job: JobView) -> None:
-    """Read a job's document again."""
+async def refresh(session: ServiceSession, job: JobView) -> None:
+    """Update a job's document from the service."""
     job.document = await session.send(calls.get_job(job.id))
 
 
-async def follow(session: Session, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
-    """Give a job's events until its last one, across lost connections, or until the deadline is near.
+async def follow(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
+    """Yield a job's events until its last one or until the deadline is near; lost connections are resumed.
 
     Raises:
-        ClientError: If the job is gone, or the service is out of reach for too long.
+        ClientError: If the job does not exist any more, or the service is unreachable for too long.
     """
-    following = Following(session.policy)
+    resume = ResumeState(session.policy)
     while not deadline.is_near:
         error: ClientError | None = None
         try:
-            async with aclosing(session.events(calls.get_events(job.id, following.begin()))) as events:
+            async with aclosing(session.events(calls.get_events(job.id, resume.start_stream()))) as events:
                 async for event in events:
-                    following.note(event)
+                    resume.record(event)
                     if event is not None:
                         yield event
                     if deadline.is_near or (event is not None and event.is_last):
                         return
-        except ClientError as broken:
-            error = broken
-        if following.is_empty:
+        except ClientError as stream_error:
+            error = stream_error
+        if resume.is_empty:
             error = await _try_refresh(session, job)
             if error is None and job.state.is_terminal:
                 for event in events_of(job.document):
                     yield event
                 return
-        await session.sleep(following.pause_s(error))
+        await session.sleep(resume.pause_s(error))
 
 
-async def watch(session: Session, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
-    """Give a job's events until it has ended; polls when the deadline is near.
+async def watch(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
+    """Yield a job's events until it has ended; near the deadline the job is polled.
 
     Raises:
-        TimeoutError: If the deadline is over.
+        TimeoutError: If the deadline has passed.
     """
     async with aclosing(follow(session, job, deadline)) as events:
         async for event in events:
@@ -65,7 +65,7 @@ async def watch(session: Session, job: JobView, deadline: Deadline) -> AsyncGene
         await refresh(session, job)
 
 
-async def _try_refresh(session: Session, job: JobView) -> ClientError | None:
+async def _try_refresh(session: ServiceSession, job: JobView) -> ClientError | None:
     try:
         await refresh(session, job)
     except ClientError as error:

@@ -1,1 +1,1 @@
-"""Masks, updated weights and benchmarks as they come back, and what is done with them."""
+"""Results of jobs: masks and updated weights as mappings, applying masks to a model, comparing masks."""

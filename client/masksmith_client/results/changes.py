@@ -1,4 +1,4 @@
-"""Two masks files side by side: what changed from one search to the next."""
+"""Compare two masks files: count the entries that differ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STRIP_ENTRIES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class MaskChange:
-    """What changed between two masks of one tensor.
+    """Differences between two masks of one tensor.
 
     Attributes:
-        name, shape: The tensor's.
-        kept_before, kept_after: Entries kept.
-        added, dropped: Entries that only the second mask keeps, or only the first.
+        name, shape: Name and shape of the tensor.
+        kept_before, kept_after: Number of entries that the first and the second mask keep.
+        added, dropped: Number of entries that only the second mask keeps, and that only the first mask keeps.
     """
 
     name: str
@@ -33,12 +33,12 @@ class MaskChange:
 
     @property
     def entries(self) -> int:
-        """Entries in all."""
+        """Number of entries of the tensor."""
         return math.prod(self.shape)
 
     @property
     def sad(self) -> int:
-        """Sum of absolute differences: the entries that differ."""
+        """Sum of absolute differences: the number of entries that differ."""
         return self.added + self.dropped
 
     @property
@@ -48,17 +48,19 @@ class MaskChange:
 
 
 def compare(before: Masks, after: Masks) -> list[MaskChange]:
-    """Compare the masks that two files share, a strip of rows at a time.
+    """Compare the masks of the tensors that are in both files, in strips of rows.
 
     Raises:
-        InputError: If a tensor has another shape in each, or they share none.
+        InputError: If a tensor's shapes differ, or no tensor is in both files.
     """
     shared = [name for name in before if name in after]
     if not shared:
-        raise InputError("the files share no tensor: no name is in both")
+        raise InputError("the files have no tensor name in common")
     for name in shared:
         if before.shape(name) != after.shape(name):
-            raise InputError(f"{name!r} has shape {list(before.shape(name))} before, {list(after.shape(name))} after")
+            raise InputError(
+                f"{name!r} has shape {list(before.shape(name))} in one file, {list(after.shape(name))} in the other"
+            )
     return [_compare(name, before, after) for name in shared]
 
 

@@ -1,4 +1,4 @@
-"""Masks as a mapping: kept packed in a file, unpacked one by one."""
+"""Masks as a mapping from names to arrays: stored packed in a file, unpacked at each look-up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
-from masksmith_client.submission.weights import BoolMask, Restore, as_numpy
+from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import TensorEntry
 from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
 
@@ -21,12 +21,12 @@ from .tensor_file import TensorFile
 class Masks(TensorFile):
     """Masks by the names of their weights; True = kept, in the weight's shape.
 
-    A mask is a torch tensor on the weight's device where the weight was one, else a numpy array. It is unpacked anew
-    at every look-up, so all of them together take one bit an entry, on disk.
+    A mask is a torch tensor on the weight's device if the weight was a torch tensor, else a numpy array. It is
+    unpacked at each look-up; on disk a mask takes one bit per entry.
 
     Attributes:
-        job: The job that computed them, where they come from a service.
-        infos: Shape, pattern, ragged and axis of each.
+        job: The job that computed them; None for an opened file.
+        infos: Shape, pattern, ragged and axis of each mask.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Masks(TensorFile):
         """Open a masks file, or any safetensors file of bool tensors.
 
         Raises:
-            InputError: If it is neither.
+            InputError: If the file cannot be read or is neither.
         """
         try:
             file = Path(path).open("rb")  # noqa: SIM115 - closed with the mapping
@@ -52,19 +52,19 @@ class Masks(TensorFile):
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
         try:
             masks = cls(file)
-            masks._check_kinds()
+            masks._check_dtypes()
         except ValueError as error:
             file.close()
             raise InputError(f"{path}: {error}") from None
         return masks
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Give the shape of a mask without reading it."""
+        """Return the shape of a mask without reading it."""
         entry = self._entries[name]
         return entry.shape if entry.dtype == "BOOL" else tuple(self.infos[name].shape)
 
     def rows(self, name: str, first: int, last: int) -> BoolMask:
-        """Read a few rows of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`; always a numpy array."""
+        """Read rows `first` to `last` of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`, in numpy."""
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
@@ -82,7 +82,7 @@ class Masks(TensorFile):
         return unpack(array, self.infos[entry.name].shape)
 
     def _read(self, start: int, stop: int) -> bytes:
-        # One call gives 2 GiB at most.
+        # One call reads at most 2 GiB.
         pieces = []
         while start < stop:
             pieces.append(os.pread(self._file.fileno(), stop - start, start))
@@ -91,10 +91,10 @@ class Masks(TensorFile):
                 raise InputError("the masks file became shorter while it was open")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _check_kinds(self) -> None:
+    def _check_dtypes(self) -> None:
         for entry in self._entries.values():
             if entry.dtype != "BOOL" and not self._is_packed(entry):
-                raise InputError(f"{entry.name!r} is no mask: dtype {entry.dtype}, expected bool or a packed mask")
+                raise InputError(f"{entry.name!r} is not a mask: dtype {entry.dtype}, expected bool or a packed mask")
 
     def _is_packed(self, entry: TensorEntry) -> bool:
         if entry.dtype != "U8" or entry.name not in self.infos:

@@ -1,4 +1,4 @@
-"""An open safetensors file as a mapping of its tensors."""
+"""Base class of masks and updated weights: an open safetensors file as a mapping of its tensors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from masksmith_client.submission.weights import Restore
+from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_wire.headers import read_header
 
-from .whole_file import save_copy
+from .atomic_write import save_copy
 
 
 class TensorFile(Mapping[str, Any]):
-    """What masks and updated weights have in common: their file, which is closed with the mapping."""
+    """A mapping over the tensors of an open safetensors file, which is closed with the mapping.
+
+    Args:
+        file: The file.
+        restore: Restore functions by name; see `StreamedTensor.restore`.
+    """
 
     def __init__(self, file: BinaryIO, restore: Mapping[str, Restore] | None = None) -> None:
         self._file = file
@@ -24,11 +29,11 @@ class TensorFile(Mapping[str, Any]):
         self._entries = self._header.tensors
 
     def save(self, path: str | Path) -> Path:
-        """Write them to a safetensors file, which appears whole or not at all; gives its path."""
+        """Write the tensors to a safetensors file, atomically; returns its path."""
         return save_copy(self._file, Path(path))
 
     def close(self) -> None:
-        """Close the file; what was not saved is lost."""
+        """Close the file; a download that was not saved is lost."""
         self._file.close()
 
     def __contains__(self, name: object) -> bool:

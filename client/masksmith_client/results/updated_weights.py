@@ -1,4 +1,4 @@
-"""Updated weights as a mapping: kept in a file, read one by one."""
+"""Updated weights as a mapping from names to arrays: stored in a file, read at each look-up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from masksmith_client.submission.streamed_tensor import Restore, as_numpy
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
-from masksmith_client.submission.weights import Restore, as_numpy
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.headers import TensorEntry
 
@@ -18,10 +18,10 @@ _FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
 
 
 class UpdatedWeights(TensorFile):
-    """Updated weights by name, 0 where their masks drop, in the weights' own shapes and dtypes.
+    """Updated weights by name, zero in the pruned entries, in the weights' shapes and dtypes.
 
-    A weight is a torch tensor on its own device where it was one, else a numpy array (float32 for bfloat16, which numpy
-    lacks). `model.load_state_dict({**model.state_dict(), **weights})` puts them in place.
+    A weight is a torch tensor on its original device if it was a torch tensor, else a numpy array (float32 for
+    bfloat16, which numpy lacks). `model.load_state_dict({**model.state_dict(), **weights})` loads them into a model.
     """
 
     def __getitem__(self, name: str) -> Any:
@@ -35,6 +35,6 @@ class UpdatedWeights(TensorFile):
 
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:
-    # Brought to the weight's device as bytes: numpy has no bfloat16.
+    # Moved to the weight's device as bytes, since numpy has no bfloat16.
     dtype = getattr(sys.modules["torch"], _FRAMEWORK_DTYPES[entry.dtype])
     return restore(np.frombuffer(data, np.uint8)).view(dtype).reshape(entry.shape)

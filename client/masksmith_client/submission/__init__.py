@@ -1,1 +1,1 @@
-"""What a submission sends: weights, statistics, earlier masks, and the job document."""
+"""Prepare jobs for submission: read and select weights, read statistics and previous masks, upload them."""

@@ -1,4 +1,4 @@
-"""A benchmark worked out before anything is sent: shapes from a model, options checked as the service would."""
+"""Build and validate benchmark requests: layer shapes from a model, and options."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 
 from .prepare import read_weights
-from .weights import Weight
+from .streamed_tensor import StreamedTensor
 
 
 class BenchmarkOptions(TypedDict, total=False):
-    """What a benchmark may be told besides its layers and patterns.
+    """Options of a benchmark, besides its layers and patterns.
 
     Attributes:
-        batches: Rows of activations; 1, 32 and 256 unless given.
+        batches: Rows of activations; default 1, 32 and 256.
         dtypes: `float32`, `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`), `backward` (`dY W`).
-        kernels: Names; every one that fits unless given.
+        kernels: Names of kernels; default all that support the device and pattern.
         device: `cpu` or `cuda`.
-        curves: Measure kernels over a range of densities as well, which finds their break-even.
-        rounds: Times that each kernel's turn comes.
-        threads: Threads of a kernel on a CPU; 1 unless given.
-        seed: Of weights and activations.
+        curves: Also measure kernels over a range of densities, to find their break-even density.
+        rounds: Repetitions of each kernel's measurement.
+        threads: Threads of a kernel on a CPU; default 1.
+        seed: Random seed of weights and activations.
     """
 
     batches: Sequence[int]
@@ -52,47 +52,47 @@ def prepare_benchmark(
     exclude: Sequence[str] | None = None,
     **options: Any,
 ) -> BenchmarkRequest:
-    """Read shapes and check options.
+    """Build a benchmark request: read shapes and validate options.
 
     Args:
         model: A well-known model's name, shapes such as `"1536x384*6"`, a path, a mapping of names to tensors, or a
-            torch module; of the last three the two-dimensional float weights count, and only their shapes travel.
+            torch module. Of the last three the two-dimensional float weights are used, and only their shapes are sent.
         patterns: One pattern or several.
-        masks_of: The id of a masks job, instead of both.
+        masks_of: The id of a masks job, instead of model and patterns.
         layers: Names or globs: only these weights.
-        exclude: Names or globs: not these.
+        exclude: Names or globs: these weights are left out.
         options: See `BenchmarkOptions`.
 
     Raises:
-        InputError: Naming what cannot be used.
+        InputError: If an argument is invalid; the message names it.
     """
     texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
-    subject = {} if masks_of is not None and model is None else _subject(model, layers, exclude)
+    measured = {} if masks_of is not None and model is None else _model_or_layers(model, layers, exclude)
     try:
-        return BenchmarkRequest.model_validate({"patterns": texts, "masks_of": masks_of, **subject, **options})
+        return BenchmarkRequest.model_validate({"patterns": texts, "masks_of": masks_of, **measured, **options})
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise InputError(f"{place}: {fault['msg']}" if place else fault["msg"].removeprefix("Value error, ")) from None
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{field}: {first['msg']}" if field else first["msg"].removeprefix("Value error, ")) from None
 
 
 def request_layers(request: BenchmarkRequest) -> list[Layer]:
-    """Give the layers that a request names."""
+    """Return the layers of a request; a named model is looked up."""
     if request.model is not None:
         return MODELS[request.model]
     return [Layer(**layer.model_dump()) for layer in request.layers]
 
 
-def _subject(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> dict[str, Any]:
+def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> dict[str, Any]:
     if model is None:
-        raise InputError("what is to be measured? Name a model, shapes, or masks of a job")
+        raise InputError("nothing to measure: pass a model, shapes, or masks_of with a job's id")
     if isinstance(model, str) and model in MODELS:
         return {"model": model}
-    found = _shapes(model, layers, exclude)
-    return {"layers": [LayerInput(name=one.name, rows=one.rows, cols=one.cols, count=one.count) for one in found]}
+    shapes = _read_layers(model, layers, exclude)
+    return {"layers": [LayerInput(name=one.name, rows=one.rows, cols=one.cols, count=one.count) for one in shapes]}
 
 
-def _shapes(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> list[Layer]:
+def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> list[Layer]:
     texts = [model] if isinstance(model, str) else model
     if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
         try:
@@ -107,13 +107,13 @@ def _shapes(model: object, layers: Sequence[str] | None, exclude: Sequence[str] 
     except SelectionError as error:
         if error.kind == "unsupported":
             raise InputError(f"{error.name!r} cannot be measured: {error.reason}") from None
-        nothing_left = "no weight is left to measure: " if error.kind == "nothing_left" else ""
-        raise InputError(f"{nothing_left}{error}") from None
-    chosen = [weights[name] for name in selection.chosen]
-    return group((weight.name, weight.shape[0], weight.shape[1]) for weight in chosen)
+        prefix = "no weight is left to measure: " if error.kind == "nothing_left" else ""
+        raise InputError(f"{prefix}{error}") from None
+    selected = [weights[name] for name in selection.chosen]
+    return group((weight.name, weight.shape[0], weight.shape[1]) for weight in selected)
 
 
-def _candidate(weight: Weight) -> Candidate:
+def _candidate(weight: StreamedTensor) -> Candidate:
     is_measured = len(weight.shape) == 2 and 0 not in weight.shape and weight.dtype in FLOAT_DTYPES
-    reason = None if is_measured else "two-dimensional float tensors count, if they are not empty"
+    reason = None if is_measured else "only non-empty two-dimensional float tensors can be measured"
     return Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=reason)

@@ -8,10 +8,10 @@ from typing import Any
 
 from masksmith.layouts import Layout
 
-from .weights import Weight
+from .streamed_tensor import StreamedTensor
 
 
-def with_module_layouts(module: Any, weights: list[Weight]) -> list[Weight]:
+def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
     """Give the weights of a module's `state_dict` the layouts of the layers that hold them.
 
     Args:
@@ -22,7 +22,7 @@ def with_module_layouts(module: Any, weights: list[Weight]) -> list[Weight]:
     return [_with_layout(weight, layers) for weight in weights]
 
 
-def _with_layout(weight: Weight, layers: Mapping[str, Any]) -> Weight:
+def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedTensor:
     path, _, parameter = weight.name.rpartition(".")
     layer = layers.get(path)
     classes = [] if layer is None else [kind.__name__ for kind in type(layer).__mro__]

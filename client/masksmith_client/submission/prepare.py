@@ -1,4 +1,4 @@
-"""What a submission consists of, worked out before anything is sent."""
+"""Prepare a masks job before anything is sent: read and select weights, parse the pattern, validate options."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 
 from .files import read_path
 from .modules import with_module_layouts
-from .previous_masks import masks_upload, previous_of
+from .previous_masks import masks_upload, parse_previous
 from .selection import candidates_of, select
-from .statistics import Calibration, Chosen
+from .statistics import AuxiliaryTensors, CalibrationReader
+from .streamed_tensor import KEY, Restore, StreamedTensor, flattened
 from .tensors import read_mapping
-from .weights import KEY, Restore, Weight, flattened
 
 MAX_NAME_LENGTH = 512
 
 
 class SubmitOptions(TypedDict, total=False):
-    """What a job may be told besides weights and pattern.
+    """Options of a masks job, besides weights and pattern.
 
     Attributes:
         solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
         scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
-            calibration; or `given`: the tensors are non-negative scores already. Options follow: `"ria power=0.7"`.
-        calibration: What `ms.calibrate` gathered, or the path where it was saved, or a mapping of names to what the
-            scores are made from; with `given` scores, the scores.
-        budget: Share kept of all weights together, such as `"50%"` or a `Budget` with its floors; it is shared out over
-            the weights so that the most score is kept. Of n:m patterns every weight gets an n of its own.
-        floors: Least shares of the weights whose names a glob meets: `["*.query*=25%"]`.
-        update: What becomes of the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
-            Needs a calibration with Gram matrices; `job.weights()` has the result.
-        previous: An earlier job (or its id), its masks, or the path of a masks file: reports count what changed.
-        spectrum: Whether to measure singular values of the masked weights, which takes a decomposition of each.
-        axis: Dimension that plain N:M groups run along: `in` or `out`.
-        ragged: Edges that no whole tile covers: `pad`, `dense` or `error`.
-        view: How convolutions become matrices: `channels-last`, or `flat`, which sends them as `[out, in * kh * kw]`;
-            the masks file has that shape too.
-        layout: How weights are made of matrices, by name, where modules, names and shapes do not tell: a word for each
-            dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
-        layers: Names or globs of the weights to mask. Without it: every floating one with two to four dimensions.
-        exclude: Names or globs to leave out.
-        time_limit_s: Longest time for solving; what is found until then is kept, with its gap.
+            calibration; or `given`: the tensors are non-negative scores. Options follow the name: `"ria power=0.7"`.
+        calibration: The result of `ms.calibrate`, the path of a saved calibration, or a mapping of names to the
+            statistics that the scores are computed from; with `given` scores, the scores.
+        budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
+            weights so that the total score kept is maximal; with n:m patterns each weight gets its own n.
+        floors: Minimum densities of the weights that match a glob: `["*.query*=25%"]`.
+        update: Method that updates the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
+            Needs a calibration with Gram matrices; `job.weights()` downloads the result.
+        previous: A previous job (or its id), its masks, or the path of a masks file; reports count changed entries.
+        spectrum: Whether to measure singular values of the masked weights, which needs a decomposition of each.
+        axis: Dimension along which plain N:M groups run: `in` or `out`.
+        ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.
+        view: How convolutions are viewed as matrices: `channels-last`, or `flat`, which sends them as
+            `[out, in * kh * kw]`; the masks file then has that shape, too.
+        layout: How weights are made of matrices, by name, where modules, names and shapes do not show it: a word for
+            each dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
+        layers: Names or globs of the weights to mask; default every matrix of the model's blocks.
+        exclude: Names or globs of weights to leave out.
+        time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
     """
 
     solver: SolverName
@@ -81,56 +81,67 @@ class SubmitOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Submission:
-    """Weights chosen and options checked; `key` makes all attempts to submit it the same job."""
+class PreparedJob:
+    """Selected weights and validated options of one job.
 
-    weights: list[Weight]
+    Attributes:
+        weights: The weights to mask.
+        skipped: Weights that are not sent, with the reason.
+        specification: Parsed pattern and options.
+        auxiliary: Statistics and Gram matrices of the weights.
+        previous: Path of a masks file to compare with.
+        idempotency_key: Sent with every attempt, so that the service creates one job.
+    """
+
+    weights: list[StreamedTensor]
     skipped: list[Skipped]
     specification: JobSpecification
-    beside: Chosen = field(default_factory=Chosen)
+    auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
     previous: Path | None = None
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
-    def uploads(self) -> list[Weight]:
-        """All that travels: the weights, what their scores are made from, what updates need, and earlier masks."""
-        statistics = (statistic.tensor for statistic in self.beside.statistics.values())
-        earlier = [] if self.previous is None else [masks_upload(self.previous)]
-        return [*self.weights, *statistics, *self.beside.grams.values(), *earlier]
+    def uploads(self) -> list[StreamedTensor]:
+        """All tensors to upload, in this order: weights, statistics, Gram matrices, previous masks."""
+        statistics = (statistic.tensor for statistic in self.auxiliary.statistics.values())
+        previous = [] if self.previous is None else [masks_upload(self.previous)]
+        return [*self.weights, *statistics, *self.auxiliary.grams.values(), *previous]
 
     @property
     def total_bytes(self) -> int:
-        """Bytes to send if the service has none of it."""
+        """Bytes to send if the service has none of the tensors."""
         return sum(tensor.file_bytes for tensor in self.uploads)
 
     @property
     def restore(self) -> dict[str, Restore]:
-        """How each mask becomes what its weight was."""
+        """Per weight, the function that converts a numpy mask to the weight's framework and device."""
         return {weight.name: weight.restore for weight in self.weights}
 
     def request(self, digests: Sequence[str]) -> MasksRequest:
-        """Give the job document for `uploads` sent under these digests."""
-        statistics, grams = self.beside.statistics, self.beside.grams
-        of_statistics = dict(zip(statistics, digests[len(self.weights) :], strict=False))
-        of_grams = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
+        """Build the job document; `digests` are those of `uploads`, in the same order."""
+        statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
+        statistic_digests = dict(zip(statistics, digests[len(self.weights) :], strict=False))
+        gram_digests = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
         inputs = [
             TensorInput(
                 name=weight.name,
                 digest=digest,
                 key=KEY,
-                statistic=_statistic(weight.name, kinds, of_statistics),
-                gram=_statistic(weight.name, dict.fromkeys(grams, "gram"), of_grams),
+                statistic=_statistic_input(weight.name, kinds, statistic_digests),
+                gram=_statistic_input(weight.name, dict.fromkeys(grams, "gram"), gram_digests),
                 layout=_layout_input(weight),
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
-        asked = self.specification.options.model_dump() | ({} if self.previous is None else {"previous": digests[-1]})
-        return MasksRequest(tensors=inputs, **asked)
+        options = self.specification.options.model_dump()
+        if self.previous is not None:
+            options["previous"] = digests[-1]
+        return MasksRequest(tensors=inputs, **options)
 
 
-def _layout_input(weight: Weight) -> LayoutInput | None:
-    """Give what the service is told of a weight's layout: nothing where it would come to the same."""
+def _layout_input(weight: StreamedTensor) -> LayoutInput | None:
+    """Make the layout document of a weight; None where the service's own rule gives the same layout."""
     layout = weight.layout
     is_plain = layout is None or (layout.axes == default_axes(weight.shape) and not layout.out_parts)
     if layout is None or (is_plain and layout.rule in ("shape", "model")):
@@ -138,7 +149,7 @@ def _layout_input(weight: Weight) -> LayoutInput | None:
     return LayoutInput.of(layout)
 
 
-def _statistic(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
+def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
     if name not in digests:
         return None
     return StatisticInput.model_validate({"kind": kinds[name], "digest": digests[name], "key": KEY})
@@ -156,30 +167,30 @@ def prepare(
     view: Literal["channels-last", "flat"] = "channels-last",
     local: bool = False,
     **options: Any,
-) -> Submission:
-    """Read, choose and check.
+) -> PreparedJob:
+    """Read and select the weights, parse the pattern and validate all options.
 
     Args:
         weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
             file, a sharded checkpoint's index, or the directory of either.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
-        layers: See `SubmitOptions`, as for all others.
+        layers: See `SubmitOptions`.
         exclude: See `SubmitOptions`.
         layout: See `SubmitOptions`.
         calibration: See `SubmitOptions`.
         previous: See `SubmitOptions`.
         view: See `SubmitOptions`.
-        local: Whether it is for this process, which sets no limits on sizes.
+        local: Whether the job is solved in this process, where the service's size limits do not apply.
         options: See `SubmitOptions`.
 
     Raises:
-        InputError: If anything cannot be used.
+        InputError: If an argument is invalid.
     """
-    job, file = previous_of(previous)
-    specification = specify(pattern, previous=job, **options)
-    model = _viewed(read_weights(weights), view, specification)
+    previous_job, previous_file = parse_previous(previous)
+    specification = specify(pattern, previous=previous_job, **options)
+    model = _apply_view(read_weights(weights), view, specification)
     scores, update = specification.scores, specification.update
-    calibrated = Calibration(calibration, scores, {weight.name for weight in model}, update)
+    statistics = CalibrationReader(calibration, scores, {weight.name for weight in model}, update)
     bound = None if local else specification.binding
     candidates = candidates_of(model, layout)
     selection = select(candidates, specification.fitting_pattern, layers, exclude, bound=bound, in_parts=not local)
@@ -192,43 +203,45 @@ def prepare(
     for weight in masked:
         if len(weight.name) > MAX_NAME_LENGTH:
             raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
-    beside, uncalibrated = calibrated.choose(masked, selection.named)
-    chosen = [weight for weight in masked if weight.name not in uncalibrated]
+    auxiliary, uncalibrated = statistics.match(masked, selection.named)
+    solvable = [weight for weight in masked if weight.name not in uncalibrated]
     reasons = selection.skipped | uncalibrated
     skipped = [Skipped(name=weight.name, reason=reasons[weight.name]) for weight in model if weight.name in reasons]
-    _refuse_layouts(chosen, specification)
+    _refuse_layouts(solvable, specification)
     if specification.budget is not None:
         with as_input_errors(PatternError):
-            specification.budget.check({weight.name: weight.shape for weight in chosen}, specification.pattern)
-    if update is not None and scores.name == "given" and not beside.statistics:
-        raise InputError("the tensors are scores, and an update wants weights: pass the scores as the calibration")
-    return Submission(chosen, skipped, specification, beside, file)
+            specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
+    if update is not None and scores.name == "given" and not auxiliary.statistics:
+        raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
+    return PreparedJob(solvable, skipped, specification, auxiliary, previous_file)
 
 
-def _refuse_layouts(weights: list[Weight], specification: JobSpecification) -> None:
-    """Refuse budgets of what is not a single matrix, stored row by row."""
+def _refuse_layouts(weights: list[StreamedTensor], specification: JobSpecification) -> None:
+    """Refuse budgets of tensors that are not a single matrix, stored row by row."""
     for weight in weights if specification.budget is not None else ():
         layout = weight.layout
         if layout is not None and not layout.is_plain(specification.fitting_pattern, weight.shape):
             raise InputError(f"{weight.name!r}: a budget does not go with its layout {str(layout)!r}; exclude it")
 
 
-def _viewed(model: list[Weight], view: str, specification: JobSpecification) -> list[Weight]:
+def _apply_view(model: list[StreamedTensor], view: str, specification: JobSpecification) -> list[StreamedTensor]:
     if view == "channels-last":
         return model
     if view != "flat":
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
     if specification.scores.name not in ("magnitude", "given") or specification.update is not None:
-        raise InputError("calibrations of convolutions are channel last: view='flat' takes magnitude or given scores")
+        raise InputError(
+            "calibrations of convolutions are channels-last: view='flat' supports magnitude or given scores only"
+        )
     return [flattened(weight) for weight in model]
 
 
 def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
-    """Parse and check a pattern and options as the service would.
+    """Parse and validate a pattern and options by the service's own rules.
 
     Raises:
-        InputError: Naming the value at fault.
-        TypeError: For an option that does not exist.
+        InputError: If a value is invalid; the message names it.
+        TypeError: If an option does not exist.
     """
     unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:
@@ -238,45 +251,45 @@ def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
     if isinstance(options.get("budget"), Budget):
         options |= options["budget"].texts()
     try:
-        checked = MasksOptions(pattern=str(pattern), **options)
+        validated = MasksOptions(pattern=str(pattern), **options)
     except ValidationError as error:
-        raise InputError(_first(error, options)) from None
+        raise InputError(_first_error(error, options)) from None
     with as_input_errors(SpecificationError):
-        return JobSpecification.parse(checked)
+        return JobSpecification.parse(validated)
 
 
 def parse_pattern(
     text: str, axis: Literal["in", "out"] = "in", ragged: Literal["pad", "dense", "error"] = "pad"
 ) -> Pattern:
-    """Read a pattern.
+    """Parse a pattern string.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the text is not a pattern.
     """
     with as_input_errors(PatternError):
         return parse(text, axis=axis, ragged=ragged)
 
 
-def read_weights(weights: object) -> list[Weight]:
-    """Read any input that `prepare` takes.
+def read_weights(weights: object) -> list[StreamedTensor]:
+    """Read weights from any input that `prepare` accepts.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the input is of another kind.
     """
     if isinstance(weights, (str, os.PathLike)):
         return read_path(Path(weights))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         return with_module_layouts(weights, read_mapping(weights.state_dict()))  # type: ignore[attr-defined]
     if not isinstance(weights, Mapping):
-        raise InputError(f"weights are a dict of tensors, a torch module or a path, got a {type(weights).__name__}")
+        raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
     return read_mapping(weights)
 
 
-def _first(error: ValidationError, options: Mapping[str, Any]) -> str:
-    fault = error.errors()[0]
-    name = str(fault["loc"][0])
+def _first_error(error: ValidationError, options: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
     if name == "solver":
-        return f"solver={options[name]!r} is none of {', '.join(get_args(SolverName))}"
-    if fault["type"] == "value_error":
-        return f"{name}: {fault['ctx']['error']}"
-    return f"{name}={options.get(name)!r}: {fault['msg'].lower()}"
+        return f"solver={options[name]!r} is not one of: {', '.join(get_args(SolverName))}"
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}"
+    return f"{name}={options.get(name)!r}: {first['msg'].lower()}"

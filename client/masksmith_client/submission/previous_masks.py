@@ -1,4 +1,4 @@
-"""Previous masks that a job is compared with: an earlier job's, or a masks file that travels as it is."""
+"""Identify the previous masks that a job is compared with: another job's, or a masks file to upload."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
 from masksmith_client.results.masks import Masks
 
-from .weights import PIECE_BYTES, Weight
+from .streamed_tensor import PIECE_BYTES, StreamedTensor
 
-JOB = re.compile(r"[0-9a-f]{1,64}")
+JOB_ID = re.compile(r"[0-9a-f]{1,64}")
 
 
-class MasksUpload(Weight):
-    """A masks file on its way to the service, byte by byte as it lies on the disk."""
+class MasksUpload(StreamedTensor):
+    """A masks file that is uploaded unchanged."""
 
     def header(self) -> bytes:
-        """Nothing is put in front of it."""
+        """Return an empty header: the file has its own."""
         return b""
 
 
-def previous_of(source: object) -> tuple[str | None, Path | None]:
-    """Tell an earlier job, by its id, from a masks file, by its path.
+def parse_previous(source: object) -> tuple[str | None, Path | None]:
+    """Return the id of a previous job, or the path of a masks file; the other one is None.
 
     Args:
-        source: A job or its id, the masks that a job gave, or the path of a masks file.
+        source: A job or its id, masks downloaded from a job, the path of a masks file, or None.
 
     Raises:
         InputError: If it is none of these.
@@ -42,13 +42,13 @@ def previous_of(source: object) -> tuple[str | None, Path | None]:
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         Masks.open(source).close()
         return None, Path(source)
-    if isinstance(source, str) and JOB.fullmatch(source):
+    if isinstance(source, str) and JOB_ID.fullmatch(source):
         return source, None
-    raise InputError(f"previous={source!r} is no job, no masks of one, and no masks file")
+    raise InputError(f"previous={source!r} is not a job, masks of a job, or the path of a masks file")
 
 
 def masks_upload(path: Path) -> MasksUpload:
-    """Prepare a masks file for its journey."""
+    """Return a masks file as a tensor to upload."""
     return MasksUpload(str(path), "U8", (path.stat().st_size,), lambda: _read(path))
 
 

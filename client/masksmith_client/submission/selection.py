@@ -1,4 +1,4 @@
-"""Which weights are sent: by name, by glob, or everything that can be masked."""
+"""Select the weights to mask: by name, by glob, or all that can be masked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
 
-from .weights import Weight
+from .streamed_tensor import StreamedTensor
 
 
-def candidates_of(weights: Sequence[Weight], given: Mapping[str, Layout | str] | None = None) -> list[Candidate]:
+def candidates_of(
+    weights: Sequence[StreamedTensor], given: Mapping[str, Layout | str] | None = None
+) -> list[Candidate]:
     """Give weights their layouts; see `masksmith.layouts.with_layouts`.
 
     Args:
@@ -51,10 +53,10 @@ def select(
     bound: str | None = None,
     in_parts: bool = False,
 ) -> Selection:
-    """Choose the weights to mask; see `masksmith.layouts.select`.
+    """Select the weights to mask; see `masksmith.layouts.select`.
 
     Raises:
-        InputError: If a name or glob matches nothing, a spelled-out weight cannot be masked, or nothing is left.
+        InputError: If a name or glob matches nothing, a weight named in full cannot be masked, or no weight remains.
     """
     with as_input_errors(SelectionError):
         return layouts.select(candidates, pattern, layers, exclude, bound=bound, in_parts=in_parts)

@@ -1,4 +1,4 @@
-"""What jobs need beside the weights: calibration files, calibrations in memory, or scores of one's own."""
+"""Read the statistics that scores and updates need: from calibration files, calibrations in memory, or scores."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_m
 from masksmith_wire.updates import UpdateMethod
 
 from .files import read_path
+from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
-from .weights import Weight
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """What a weight's scores are made from, ready to travel, and of what kind it is."""
+    """A tensor that a weight's scores are computed from, and its kind, such as `norm` or `gram`."""
 
     kind: str
-    tensor: Weight
+    tensor: StreamedTensor
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """What travels beside the weights, by their names: what scores are made from, and Gram matrices for updates."""
+class AuxiliaryTensors:
+    """Tensors uploaded with the weights, by the weights' names: statistics for scores, Gram matrices for updates."""
 
     statistics: dict[str, Statistic] = field(default_factory=dict)
-    grams: dict[str, Weight] = field(default_factory=dict)
+    grams: dict[str, StreamedTensor] = field(default_factory=dict)
 
 
-class Calibration:
-    """Statistics of a model's layers.
+class CalibrationReader:
+    """Reads the statistics of a model's layers.
 
     Args:
-        source: A path of a calibration file, or a mapping of names to what `ms.calibrate` gathers, or to arrays: each
-            weight's statistic itself.
-        method: The scores that are made from it.
-        update: The update that needs Gram matrices, if any.
+        source: The path of a calibration file; or a mapping of names to the layers' statistics as `ms.calibrate`
+            returns them, or to arrays.
+        method: The scores that are computed from the statistics.
         names: All weights of the model.
+        update: The update that needs Gram matrices, if there is one.
 
     Raises:
-        InputError: If the scores take none or need one, or it is not this model's.
+        InputError: If a calibration is missing or not used, or has a layer that the model does not have.
     """
 
     def __init__(
@@ -54,12 +54,14 @@ class Calibration:
         self._method, self._update = method, update
         if source is None:
             if not method.is_optional:
-                raise InputError(f"{method} scores need a calibration: what ms.calibrate saved, or {method.kinds[0]}")
+                raise InputError(
+                    f"{method} scores need a calibration: a file saved by ms.calibrate, or {method.kinds[0]}"
+                )
             if update is not None:
-                raise InputError(f"{update.name} needs a calibration: Gram matrices, such as ms.calibrate saves")
+                raise InputError(f"{update.name} needs a calibration with Gram matrices, as ms.calibrate saves them")
         elif not method.kinds and update is None:
-            raise InputError(f"scores {str(method)!r} are made from the weights alone: leave the calibration out")
-        self._given = source is not None
+            raise InputError(f"scores {str(method)!r} use the weights alone: leave the calibration out")
+        self._is_calibrated = source is not None
         self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read(source, method)}
         for key in self._tensors:
             name, _, kind = key.rpartition("/")
@@ -67,16 +69,23 @@ class Calibration:
             if layer not in names:
                 raise InputError(f"the calibration is for a layer {layer!r}, which the model does not have")
 
-    def choose(self, weights: list[Weight], named: Collection[str]) -> tuple[Chosen, dict[str, str]]:
-        """Find what each weight needs; weights without it are skipped, unless they were named.
+    def match(self, weights: list[StreamedTensor], named: Collection[str]) -> tuple[AuxiliaryTensors, dict[str, str]]:
+        """Look up the statistics of each weight.
+
+        Args:
+            weights: The weights to mask.
+            named: Those that the caller named in full, which must not be skipped.
+
+        Returns:
+            The statistics; and the weights without statistics, with the reason.
 
         Raises:
-            InputError: If one does not fit its weight, or a named weight or all of them have none.
+            InputError: If a statistic does not fit its weight, or a named weight or all weights have none.
         """
-        chosen = Chosen()
+        auxiliary = AuxiliaryTensors()
         skipped: dict[str, str] = {}
-        for weight in weights if self._given else ():
-            reason = self._take(weight, chosen)
+        for weight in weights if self._is_calibrated else ():
+            reason = self._add(weight, auxiliary)
             if reason is not None and (weight.name in named or len(weights) == 1):
                 raise InputError(f"{weight.name!r} is {reason}")
             if reason is not None:
@@ -84,53 +93,54 @@ class Calibration:
         if weights and len(skipped) == len(weights):
             name, reason = next(iter(skipped.items()))
             raise InputError(f"none of {len(weights)} weight(s) is calibrated; {name!r}: {reason}")
-        return chosen, skipped
+        return auxiliary, skipped
 
-    def _take(self, weight: Weight, chosen: Chosen) -> str | None:
-        """Note what a weight needs, or say what the calibration lacks."""
+    def _add(self, weight: StreamedTensor, auxiliary: AuxiliaryTensors) -> str | None:
+        """Add a weight's statistics to `auxiliary`; if the calibration lacks one, return the reason instead."""
         statistic = self._find(weight, self._method.kinds)
         if statistic is None and self._method.kinds:
-            return self._reason(weight.name, self._method.kinds[-1])
+            return _missing_reason(weight.name, self._method.kinds[-1])
         gram = None if self._update is None else self._find(weight, ("gram",))
         if self._update is not None and gram is None:
-            return self._reason(weight.name, "gram")
+            return _missing_reason(weight.name, "gram")
         if gram is not None and weight.dtype not in FLOAT_DTYPES:
             raise InputError(f"{weight.name!r}: dtype {weight.dtype} cannot hold updated weights")
         if statistic is not None:
-            chosen.statistics[weight.name] = statistic
+            auxiliary.statistics[weight.name] = statistic
         if gram is not None:
-            chosen.grams[weight.name] = gram.tensor
+            auxiliary.grams[weight.name] = gram.tensor
         return None
 
-    def _find(self, weight: Weight, kinds: Sequence[str]) -> Statistic | None:
+    def _find(self, weight: StreamedTensor, kinds: Sequence[str]) -> Statistic | None:
         for kind in kinds:
             tensor = self._tensors.get(statistic_key(weight.name, kind))
             if tensor is None:
                 continue
-            fault = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape, weight.layout)
+            reason = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape, weight.layout)
             if tensor.dtype not in FLOAT_DTYPES:
-                fault = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
-            if fault is not None:
-                raise InputError(f"{weight.name!r}: {fault}")
+                reason = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
+            if reason is not None:
+                raise InputError(f"{weight.name!r}: {reason}")
             return Statistic(kind, replace(tensor, name=f"{weight.name}/{kind}"))
         return None
 
-    def _reason(self, name: str, kind: str) -> str:
-        return f"not calibrated: the calibration holds no {statistic_key(name, kind)!r}"
+
+def _missing_reason(name: str, kind: str) -> str:
+    return f"not calibrated: the calibration holds no {statistic_key(name, kind)!r}"
 
 
-def _read(source: object, method: ScoreMethod) -> list[Weight]:
+def _read(source: object, method: ScoreMethod) -> list[StreamedTensor]:
     if isinstance(source, (str, os.PathLike)):
         return read_path(Path(source))
     if not isinstance(source, Mapping):
-        raise InputError(f"calibration is a path or a mapping of names, got a {type(source).__name__}")
-    return [tensor for name, value in source.items() for tensor in _of_layer(name, value, method)]
+        raise InputError(f"calibration must be a path or a mapping of names, not a {type(source).__name__}")
+    return [tensor for name, value in source.items() for tensor in _layer_tensors(name, value, method)]
 
 
-def _of_layer(name: Any, value: Any, method: ScoreMethod) -> list[Weight]:
+def _layer_tensors(name: Any, value: Any, method: ScoreMethod) -> list[StreamedTensor]:
     if hasattr(value, "samples"):
-        held = {kind: getattr(value, kind, None) for kind in KINDS}
-        tensors = read_mapping({name: tensor for name, tensor in held.items() if tensor is not None})
+        arrays = {kind: getattr(value, kind, None) for kind in KINDS}
+        tensors = read_mapping({kind: array for kind, array in arrays.items() if array is not None})
         return [replace(tensor, name=statistic_key(name, tensor.name)) for tensor in tensors]
     [tensor] = read_mapping({name: value})
     return [replace(tensor, name=statistic_key(name, (method.kinds or ("gram",))[0]))]

@@ -1,4 +1,4 @@
-"""Weights in memory: numpy arrays and torch tensors. torch is met here only if the caller brought it."""
+"""Read weights from numpy arrays and torch tensors, without importing torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from masksmith_client._errors import InputError
 
-from .weights import PIECE_BYTES, Restore, Weight
+from .streamed_tensor import PIECE_BYTES, Restore, StreamedTensor
 
-# numpy's and torch's names of the same thing; ml_dtypes' too.
+# By the names that numpy, torch and ml_dtypes share.
 SAFETENSORS_DTYPES: Mapping[str, str] = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
@@ -22,11 +22,11 @@ SAFETENSORS_DTYPES: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def read_mapping(weights: Mapping[str, Any]) -> list[Weight]:
-    """Read a dict of tensors, such as a state dict; what is no tensor in it, nor made ready to travel, is refused.
+def read_mapping(weights: Mapping[str, Any]) -> list[StreamedTensor]:
+    """Read a dict of tensors, such as a state dict; values may also be `StreamedTensor`s, which are kept as they are.
 
     Raises:
-        InputError: If a name is no text or a value is no tensor.
+        InputError: If a name is not a non-empty string or a value is not a tensor.
     """
     return [_weight(name, value) for name, value in weights.items()]
 
@@ -36,10 +36,10 @@ def is_torch(value: Any) -> bool:
     return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(value).__mro__)
 
 
-def _weight(name: Any, value: Any) -> Weight:
+def _weight(name: Any, value: Any) -> StreamedTensor:
     if not isinstance(name, str) or not name:
-        raise InputError(f"names of weights are non-empty text, got {name!r}")
-    if isinstance(value, Weight):
+        raise InputError(f"names of weights must be non-empty strings, not {name!r}")
+    if isinstance(value, StreamedTensor):
         return value
     if is_torch(value):
         return _torch_weight(name, value)
@@ -50,34 +50,34 @@ def _weight(name: Any, value: Any) -> Weight:
     return _numpy_weight(name, value)
 
 
-def _numpy_weight(name: str, array: npt.NDArray[Any]) -> Weight:
+def _numpy_weight(name: str, array: npt.NDArray[Any]) -> StreamedTensor:
     dtype = array.dtype.name
     known = SAFETENSORS_DTYPES.get(dtype)
     reason = None if known else f"dtype {dtype} cannot be sent"
-    return Weight(name, known or dtype, array.shape, lambda: _numpy_pieces(array), unsupported_reason=reason)
+    return StreamedTensor(name, known or dtype, array.shape, lambda: _numpy_pieces(array), unsupported_reason=reason)
 
 
-def _torch_weight(name: str, tensor: Any) -> Weight:
+def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
     known = SAFETENSORS_DTYPES.get(dtype)
     reason = _unsupported_reason(tensor) or (None if known else f"dtype {dtype} cannot be sent")
     shape = tuple(int(length) for length in tensor.shape)
     read, restore = lambda: _torch_pieces(tensor), _restore_on(tensor)
-    return Weight(name, known or dtype, shape, read, restore, unsupported_reason=reason)
+    return StreamedTensor(name, known or dtype, shape, read, restore, unsupported_reason=reason)
 
 
 def _unsupported_reason(tensor: Any) -> str | None:
     if str(tensor.layout) != "torch.strided":
         return f"layout {tensor.layout} is not dense; pass .to_dense()"
     if tensor.device.type == "meta":
-        return "it has no data (device meta)"
+        return "it has no data (meta device)"
     if hasattr(tensor, "full_tensor"):
         return "it is distributed; pass .full_tensor()"
     return None
 
 
 def _torch_pieces(tensor: Any) -> Iterator[memoryview]:
-    # Reinterpreted as bytes by torch itself, since numpy has no bfloat16.
+    # torch reinterprets the data as bytes, since numpy has no bfloat16.
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return _slices(flat.view(sys.modules["torch"].uint8).numpy().data)
 

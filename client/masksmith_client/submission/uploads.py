@@ -1,4 +1,4 @@
-"""Uploading tensors, several at once: each is hashed, and sent only if the service lacks it."""
+"""Upload tensors in parallel: hash each one, and send it only if the service does not have it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from functools import partial
 
 from masksmith_client._progress import Bar
 from masksmith_client.transport import calls as calls
-from masksmith_client.transport.session import Session
+from masksmith_client.transport.session import ServiceSession
 
-from .prepare import Submission
-from .weights import Weight
+from .prepare import PreparedJob
+from .streamed_tensor import StreamedTensor
 
 PARALLEL = 4
 
 
-class Tracker:
-    """What all uploads of a submission share: the bar, and the digests that one of them takes care of."""
+class UploadTracker:
+    """State shared by the parallel uploads of one job: the progress bar, and the digests already being uploaded."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -26,18 +26,18 @@ class Tracker:
         self._lock = threading.Lock()
 
     def claim(self, digest: str) -> bool:
-        """Whether the caller is the first with this digest; tied weights share one."""
+        """Return True for the first caller with this digest, who uploads it; equal weights share a digest."""
         with self._lock:
             first = digest not in self._claimed
             self._claimed.add(digest)
         return first
 
-    def skip(self, weight: Weight) -> None:
-        """Move the bar over a weight that is not sent."""
+    def skip(self, weight: StreamedTensor) -> None:
+        """Count a weight that is not sent as done."""
         self._bar.advance(weight.file_bytes)
 
-    def body(self, weight: Weight) -> Iterator[bytes]:
-        """Give a weight's file while moving the bar, which moves back first if an earlier attempt was cut."""
+    def body(self, weight: StreamedTensor) -> Iterator[bytes]:
+        """Yield the bytes of a weight's file and advance the bar; a retry first takes back the bytes counted before."""
         self._bar.advance(-self._sent.pop(weight.name, 0))
         for piece in weight.pieces():
             self._bar.advance(len(piece))
@@ -45,14 +45,14 @@ class Tracker:
             yield bytes(piece)
 
 
-async def upload(session: Session, submission: Submission, *, progress: bool | None) -> list[str]:
-    """Upload all of a submission that the service lacks; gives the digest of each weight."""
-    with Bar("uploading", submission.total_bytes, show=progress, in_bytes=True) as bar:
-        return await session.gather(partial(_upload, Tracker(bar)), submission.uploads, PARALLEL)
+async def upload(session: ServiceSession, prepared: PreparedJob, *, progress: bool | None) -> list[str]:
+    """Upload the tensors of a job that the service does not have; returns the digest of each."""
+    with Bar("uploading", prepared.total_bytes, show=progress, in_bytes=True) as bar:
+        return await session.gather(partial(_upload, UploadTracker(bar)), prepared.uploads, PARALLEL)
 
 
-async def _upload(tracker: Tracker, session: Session, weight: Weight) -> str:
-    digest = await session.block(weight.digest)
+async def _upload(tracker: UploadTracker, session: ServiceSession, weight: StreamedTensor) -> str:
+    digest = await session.run_blocking(weight.digest)
     if not tracker.claim(digest) or await session.send(calls.has_tensor(digest)):
         tracker.skip(weight)
     else:

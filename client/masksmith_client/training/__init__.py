@@ -1,4 +1,4 @@
-"""Masks inside a training loop: chosen layers, refreshed masks, and what gradients do at the pruned weights.
+"""Sparse training: masks on a model's layers, refreshed during training, with methods for the pruned weights.
 
     from masksmith_client import Client
     from masksmith_client.training import Sparsifier
@@ -10,7 +10,7 @@
         sparsifier.step()
     sparsifier.bake()
 
-Names are loaded when first used; they need torch, which the extra `train` brings.
+Names are imported when first used; they need torch, which the extra `train` installs.
 """
 
 from __future__ import annotations

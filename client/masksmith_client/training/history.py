@@ -1,4 +1,4 @@
-"""What refreshes did: a report for each layer, and a record for each refresh."""
+"""Collect the results of refreshes: a report for each layer, and a record for each refresh."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .report import LayerReport, RefreshRecord
 
 
 class History:
-    """The last report of every layer, and the records of all refreshes.
+    """Stores the last report of every layer, and the records of all refreshes.
 
     Attributes:
-        layers: By name; their densities are filled in when a report is made.
-        records: The oldest first.
+        layers: Reports by layer name; their densities are set when a report is requested.
+        records: Records, oldest first.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -30,7 +30,7 @@ class History:
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
 
     def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str]) -> None:
-        """Record a response applied after optimizer step `step`; masks of layers that were dense flip nothing."""
+        """Record a response applied after optimizer step `step`; layers that were dense count no changed entries."""
         flips = {name: 0 if name in dense else one.added + one.dropped for name, one in response.layers.items()}
         for name, one in response.layers.items():
             self.layers[name] = self._report(name, one, pending.step, flips[name])
@@ -54,14 +54,14 @@ class History:
         )
 
     def state(self) -> dict[str, Any]:
-        """Give everything as plain lists and dicts."""
+        """Return reports and records as plain lists and dicts."""
         return {
             "layers": [asdict(report) for report in self.layers.values()],
             "refreshes": [asdict(record) for record in self.records],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
         self.layers = {report.name: report for report in reports}
         self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]

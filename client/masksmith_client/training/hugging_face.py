@@ -1,4 +1,4 @@
-"""A sparsifier in a Hugging Face Trainer; needs the extra `huggingface`.
+"""Callback that runs a sparsifier in a Hugging Face Trainer; needs the extra `huggingface`.
 
 from masksmith_client.training.hugging_face import SparsifierCallback
 
@@ -25,17 +25,17 @@ except ModuleNotFoundError as error:
 FILE = "sparsifier.safetensors"
 
 
-class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers is not looked into
-    """Steps a sparsifier with the optimizer, and keeps its state beside the Trainer's checkpoints.
+class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped
+    """Calls the sparsifier's `step` after each optimizer step, and saves its state in the Trainer's checkpoints.
 
-    Make the sparsifier before the Trainer, so that a checkpoint finds the same parameters. Checkpoints on the way hold
-    dense weights under their parametrized names; after the end of training the model is an ordinary one again.
+    Create the sparsifier before the Trainer, so that the parameters match those of the checkpoint. Checkpoints during
+    training contain dense weights under their parametrized names; after training the parametrizations are removed.
 
     Args:
         sparsifier: The sparsifier.
-        bake: Whether the masked weights are left in the model at the end of training, and nothing else.
-        resume_from: The folder of the checkpoint that training resumes from, if it lies elsewhere than the Trainer's
-            own checkpoints.
+        bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
+        resume_from: The folder of the checkpoint that training resumes from, if it is not in the Trainer's
+            `output_dir`.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True, resume_from: str | Path | None = None) -> None:
@@ -46,10 +46,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Watch the optimizer, and go on where a resumed run stopped.
+        """Register the optimizer, and load the sparsifier's state when training resumes.
 
         Raises:
-            InputError: If the checkpoint has no state of a sparsifier.
+            InputError: If the checkpoint has no sparsifier state.
         """
         if state.global_step > 0:
             folder = _checkpoint(args, state) if self._resume_from is None else Path(self._resume_from)
@@ -57,22 +57,22 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
                 raise InputError(f"{folder} has no {FILE}: pass resume_from= with the checkpoint's folder")
             self.sparsifier.load(folder / FILE)
         if self.sparsifier.method.needs_optimizer:
-            # accelerate wraps the optimizer, and the wrapper has no hooks.
+            # accelerate's wrapper of the optimizer has no hooks, so the wrapped optimizer is used.
             self.sparsifier.watch(getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"]))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Step; the Trainer calls this once an optimizer step."""
+        """Call the sparsifier's `step`; the Trainer calls this after each optimizer step."""
         self.sparsifier.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the state beside the model."""
+        """Save the sparsifier's state to the checkpoint's folder."""
         if state.is_world_process_zero:
             self.sparsifier.save(_checkpoint(args, state) / FILE)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Bake."""
+        """Bake the masks into the weights, unless `bake` is False."""
         if self._bake:
             self.sparsifier.bake()
 

@@ -1,4 +1,4 @@
-"""A sparsifier in a Lightning trainer; needs the extra `lightning`.
+"""Callback that runs a sparsifier in a Lightning Trainer; needs the extra `lightning`.
 
 from masksmith_client.training.lightning import SparsifierCallback
 
@@ -19,14 +19,14 @@ except ModuleNotFoundError as error:
     ) from None
 
 
-class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is not looked into
-    """Steps a sparsifier with the optimizer, and keeps its state in Lightning's checkpoints.
+class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
+    """Calls the sparsifier's `step` after each optimizer step, and saves its state in Lightning's checkpoints.
 
-    Make the sparsifier on the LightningModule before `fit`, so that a checkpoint finds the same parameters.
+    Create the sparsifier on the LightningModule before `fit`, so that the parameters match those of the checkpoint.
 
     Args:
         sparsifier: The sparsifier.
-        bake: Whether the masked weights are left in the model at the end of training, and nothing else.
+        bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True) -> None:
@@ -35,7 +35,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is not loo
         self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch the optimizer."""
+        """Register the optimizer, if the method needs it."""
         self._steps = trainer.global_step
         if self.sparsifier.method.needs_optimizer:
             self.sparsifier.watch(trainer.optimizers[0])
@@ -43,24 +43,24 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is not loo
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Step, unless gradients are still being accumulated."""
+        """Call the sparsifier's `step`, unless gradients are still accumulated."""
         if trainer.global_step != self._steps:
             self._steps = trainer.global_step
             self.sparsifier.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bake."""
+        """Bake the masks into the weights, unless `bake` is False."""
         if self._bake:
             self.sparsifier.bake()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop refreshing."""
+        """Stop the refresh worker."""
         self.sparsifier.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sparsifier's state."""
+        """Return the sparsifier's state, for Lightning's checkpoint."""
         return self.sparsifier.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Load the sparsifier's state from Lightning's checkpoint."""
         self.sparsifier.load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""One masked layer: a weight, the modules that it belongs to, and its mask."""
+"""A masked layer: a weight, the modules that use it, and its mask."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class MaskedLayer:
 
     Attributes:
         name: The weight's name in the model, such as `encoder.0.weight`.
-        modules: The modules that it belongs to, by path; more than one where it is shared.
-        weight: The dense weight, or the masked one where masks are applied in place.
-        masking: Its mask.
-        rank_above: More than the scores of a tile's entries add up to, each at most 1.
+        modules: The modules that use it, by path; several if it is shared.
+        weight: The dense weight; with masks applied in place, the masked weight.
+        masking: Its mask, as a parametrization.
+        rank_above: A score that exceeds the sum of all scores of a tile if each is at most 1.
     """
 
     name: str
@@ -38,15 +38,15 @@ class MaskedLayer:
         return tuple(self.masking.mask.shape)
 
     def attach(self, *, in_place: bool) -> None:
-        """Put the mask between the model and its weight."""
+        """Register the mask: as a gradient hook if `in_place`, else as a parametrization of the weight."""
         if in_place:
-            self._hook = self.weight.register_hook(self._cut)  # type: ignore[no-untyped-call]
+            self._hook = self.weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
         else:
             for module in self.modules.values():
                 parametrize.register_parametrization(module, "weight", self.masking)
 
     def detach(self) -> None:
-        """Leave the masked weight behind, and nothing else."""
+        """Remove hook or parametrization; the module keeps the masked weight."""
         if self._hook is not None:
             self._hook.remove()
             return
@@ -54,10 +54,10 @@ class MaskedLayer:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
     def check(self, model: torch.nn.Module) -> None:
-        """Refuse a layer that is no longer what it was.
+        """Check that the layer is still part of the model.
 
         Raises:
-            InputError: If it was replaced, or its weight changed shape.
+            InputError: If the module was replaced, or its weight changed shape.
         """
         if tuple(self.weight.shape) != self.shape:
             raise InputError(f"{self.name!r} changed shape from {list(self.shape)} to {list(self.weight.shape)}")
@@ -67,22 +67,22 @@ class MaskedLayer:
             except AttributeError:
                 current = None
             if current is not module:
-                raise InputError(f"layer {path!r} is not the one that was masked: make a new Sparsifier")
+                raise InputError(f"layer {path!r} was replaced after it was masked: create a new Sparsifier")
 
     @torch.no_grad()
-    def cut(self) -> None:
-        """Write zeros where the mask drops the weight."""
-        self._follow()
+    def zero_pruned(self) -> None:
+        """Write zeros into the pruned entries of the weight."""
+        self._move_mask()
         if not self.masking.dense:
             self.weight.mul_(self.masking.mask)
 
-    def _follow(self) -> None:
-        # As a parametrization the mask moves with the model; in place it is no part of it.
+    def _move_mask(self) -> None:
+        # A parametrization moves with the model; a mask applied in place is not part of the model.
         if self.masking.mask.device != self.weight.device:
             self.masking.to(self.weight.device)
 
-    def _cut(self, gradient: Tensor) -> Tensor:
-        self._follow()
-        self.masking.see(gradient)
+    def _dense_gradient(self, gradient: Tensor) -> Tensor:
+        self._move_mask()
+        self.masking.record_gradient(gradient)
         masking = self.masking
         return gradient if masking.dense else masking.method.gradient(gradient, self.weight, masking.mask)

@@ -1,4 +1,4 @@
-"""When masks are refreshed, and whether the loop waits for them."""
+"""Settings of mask refreshes: interval, first and last step, waiting, timeout, processors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .methods.numbers import whole
 
 @dataclass(frozen=True)
 class Refresh:
-    """When masks are requested, and with which processors.
+    """Settings of mask refreshes.
 
     Attributes:
-        every: Steps between two requests, at least 1.
+        every: Optimizer steps between two requests, at least 1.
         begin: First step at which masks are requested.
-        until: Step from which on they are not: the last masks stay. None: to the end.
-        wait: Whether `step` waits for the masks and applies them at once. Training is reproducible then, but waits.
-        timeout_s: Seconds after which a request is given up; the next one starts again.
-        cores: Processors that the refresh process may use; those of the training process unless given.
+        until: Step from which on no masks are requested and the last masks stay; None: requested until the end.
+        wait: Whether `step` waits for the masks and applies them at once, which makes training reproducible.
+        timeout_s: Seconds after which a request is canceled; the next one starts again.
+        cores: Processors that the refresh process may use; default those of the training process.
 
     Raises:
         InputError: If a number is out of range.
@@ -38,23 +38,23 @@ class Refresh:
         whole("refresh: every", self.every, 1)
         whole("refresh: begin", self.begin, 0)
         if self.until is not None and self.until < self.begin:
-            raise InputError(f"refresh: until={self.until} lies before begin={self.begin}")
+            raise InputError(f"refresh: until={self.until} is before begin={self.begin}")
         if self.cores is not None and not hasattr(os, "sched_setaffinity"):
-            raise InputError("refresh: cores cannot be chosen on this operating system; leave it out")
+            raise InputError("refresh: cores cannot be set on this operating system; leave it out")
         if not self.timeout_s > 0:
             raise InputError(f"refresh: timeout_s={self.timeout_s} must be positive")
 
     def is_due(self, step: int) -> bool:
-        """Whether masks are to be requested after this many optimizer steps."""
-        over = self.until is not None and step >= self.until
-        return step >= self.begin and step % self.every == 0 and not over
+        """Whether masks are requested after this many optimizer steps."""
+        has_ended = self.until is not None and step >= self.until
+        return step >= self.begin and step % self.every == 0 and not has_ended
 
 
 def as_refresh(refresh: int | Refresh | None) -> Refresh | None:
-    """Read what `Sparsifier(refresh=...)` takes: steps, a `Refresh`, or None for masks that are computed once.
+    """Convert the argument of `Sparsifier(refresh=...)`: steps, a `Refresh`, or None for masks computed once.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If the number of steps is out of range.
     """
     if refresh is None or isinstance(refresh, Refresh):
         return refresh

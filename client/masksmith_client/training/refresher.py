@@ -1,4 +1,4 @@
-"""The training loop's side of refreshes: copies weights, submits requests, logs failures and late responses."""
+"""Request refreshed masks from the training process: copy weights, submit requests, log failures and late responses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
 from .masked_layer import MaskedLayer
 from .methods.method import Method
+from .process_group import ProcessGroup
 from .refresh import Refresh
 from .refresh_worker.messages import RefreshRequest, RefreshResponse
-from .refresh_worker.shared_memory import Memory, Slot
+from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
 from .snapshots import Snapshots
-from .world import World
 
 log = logging.getLogger("masksmith_client.training")
 
@@ -32,7 +32,7 @@ ScoresOf = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class Pending:
-    """A request under way: every process knows of it, though only the first one submitted it."""
+    """A request without a response so far; every training process stores it, though only rank 0 submitted it."""
 
     step: int
     pattern: Pattern
@@ -41,14 +41,14 @@ class Pending:
 
 
 class Refresher:
-    """Requests masks and receives them, one request at a time.
+    """Requests and receives masks, one request at a time.
 
     Attributes:
-        pending: The request under way.
-        late: Times that masks were due while a request was under way; those refreshes are left out.
-        outages: Times that requests began to fail.
-        failure: Why the last request failed; None if it did not.
-        failing: Layers that got no mask the last time, with the reason.
+        pending: The request without a response so far, if there is one.
+        late: Number of refreshes skipped because the request before was still pending.
+        outages: Number of outages: sequences of failed requests.
+        failure: Why the last request failed; None if it succeeded.
+        failing: Layers that got no mask in the last response, with the reason.
     """
 
     def __init__(
@@ -63,10 +63,12 @@ class Refresher:
         self._layers, self._method = layers, method
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
         self._are_scores = method.gives_scores or scores is not None
-        self._world = World(layers[0].weight.device)
-        self.memory = Memory(self._slot(layer) for layer in layers)
+        self._process_group = ProcessGroup(layers[0].weight.device)
+        self.memory = SharedMemory(self._slot(layer) for layer in layers)
         self._snapshots = Snapshots(self.memory)
-        self._worker: RefreshWorker | None = start(masks, self.memory, refresh) if self._world.is_first else None
+        self._worker: RefreshWorker | None = (
+            start(masks, self.memory, refresh) if self._process_group.is_first else None
+        )
         self.pending: Pending | None = None
         self.late = self.outages = 0
         self.failure: str | None = None
@@ -74,11 +76,11 @@ class Refresher:
 
     @property
     def where(self) -> str:
-        """Where masks are requested from."""
+        """Where requests are handled, for the report."""
         return "another process of the group" if self._worker is None else self._worker.where
 
     def request(self, pattern: Pattern, step: int) -> None:
-        """Copy the weights and request their masks; returns as soon as they are copied."""
+        """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
         self.pending = Pending(step, pattern, time.monotonic())
         if self._worker is None:
             return
@@ -98,32 +100,33 @@ class Refresher:
         self._snapshots.when_done(partial(self._worker.submit, request))
 
     def poll(self) -> RefreshResponse | None:
-        """Give the response if it is there; never waits for one."""
-        return None if self.pending is None else self._take(self._poll)
+        """Return the response if it has arrived, else None; never blocks."""
+        return None if self.pending is None else self._receive(self._poll)
 
     def wait(self) -> RefreshResponse:
-        """Wait for the response."""
-        response = self._take(self._wait)
+        """Block until the response has arrived, and return it."""
+        response = self._receive(self._wait)
         assert response is not None
         return response
 
     def drop(self) -> None:
-        """Ignore the response to the request under way."""
+        """Ignore the response to the pending request."""
         if self.pending is not None:
             self.pending.dropped = True
 
-    def end(self) -> Pending:
-        """Give the request whose response has come."""
+    def take_pending(self) -> Pending:
+        """Return the request whose response has arrived, which is no longer pending."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
         return pending
 
-    def overdue(self) -> None:
-        """Log, the first time, that masks are due again while a request is still under way."""
+    def count_late(self) -> None:
+        """Count a refresh skipped because a request is still pending; the first one is logged."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
-                "no masks yet for the weights of step %d, and the next are due; training goes on with the last ones",
+                "the masks requested at step %d have not arrived, and the next are due; training continues with the "
+                "last masks",
                 self.pending.step,
             )
         self.late += 1
@@ -142,8 +145,8 @@ class Refresher:
         self._snapshots.wait()
         return self._worker.wait()
 
-    def _take(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
-        response = self._world.share(poll, self._layers, self.memory)
+    def _receive(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
+        response = self._process_group.share(poll, self._layers, self.memory)
         if response is None:
             return None
         if response.failure is not None:
@@ -157,7 +160,7 @@ class Refresher:
     def _log_failure(self, failure: str) -> None:
         if self.failure is None:
             self.outages += 1
-            log.warning("masks are not being refreshed: %s; training goes on with the last ones", failure)
+            log.warning("masks are not being refreshed: %s; training continues with the last masks", failure)
         self.failure = failure
 
     def _log_layers(self, response: RefreshResponse) -> None:
@@ -179,8 +182,8 @@ class Refresher:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores
 
-    def _slot(self, layer: MaskedLayer) -> Slot:
+    def _slot(self, layer: MaskedLayer) -> LayerSlot:
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
         if self._are_scores:
             dtype = "F64" if dtype == "F64" else "F32"
-        return Slot(layer.name, dtype, layer.shape)
+        return LayerSlot(layer.name, dtype, layer.shape)

@@ -1,4 +1,4 @@
-"""What a sparsifier did: one record a refresh, one report a layer."""
+"""Reports of a sparsifier: one record per refresh, one report per layer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class RefreshRecord:
 
     Attributes:
         asked_at, applied_at: Optimizer steps after which the weights were copied, and the masks applied.
-        wait_s: Seconds between the two; the loop went on meanwhile.
+        wait_s: Seconds between the two, during which training continued.
         pattern: The pattern of the masks.
-        sent, unchanged: Layers that were solved, and layers left out because nothing about them had changed.
-        failed: Layers that got no mask and kept their last one.
-        sad: Sum of absolute differences, `||mask - previous||_1`: the mask entries that changed (Zhou et al., 2021).
-        flip_rate: `sad / entries` of all masked layers, in [0, 1] (Hu et al., 2024).
-        retained: Share of the score kept by the new masks, over the layers sent; None where nothing was sent.
+        sent, unchanged: Number of layers that were solved, and of layers skipped because they were unchanged.
+        failed: Number of layers that got no mask and kept their last one.
+        sad: Sum of absolute differences, `||mask - previous||_1`, the number of changed entries (Zhou et al., 2021).
+        flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
+        retained: Share of the score that the new masks keep, over the layers sent; None if no layer was sent.
         optimal: Whether every new mask was proved optimal (gap 0.0) for the weights it was computed from.
     """
 
@@ -38,16 +38,16 @@ class RefreshRecord:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One layer as it is now.
+    """The present state of one layer.
 
     Attributes:
         name: Its weight's name in the model.
         shape: Its weight's shape.
         density: Share of entries that its mask keeps; 1.0 while the layer is dense.
-        status, gap, retained, objective, upper_bound: What was proved of its mask, for the scores that it was computed
-            from (under `hysteresis`: for the shifted scores); None where nothing was, as of a loaded mask.
-        asked_at: Optimizer steps after which those scores were taken.
-        sad, flip_rate: Mask entries changed by the last refresh, and their share.
+        status, gap, retained, objective, upper_bound: The solver's result for its mask and the scores that it was
+            computed from (with `hysteresis`: the scores with the bonus); None for a loaded mask.
+        asked_at: Number of optimizer steps after which those scores were copied.
+        sad, flip_rate: Number of mask entries changed by the last refresh, and their share.
     """
 
     name: str
@@ -65,19 +65,20 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a sparsifier did so far.
+    """The state of a sparsifier and the results of its refreshes.
 
     Attributes:
         pattern: The pattern at this step; None in a dense phase.
         method: The method's name.
-        step: Optimizer steps so far.
-        asking: Where masks come from: `in this process`, `a thread` or `a process`.
+        step: Number of optimizer steps so far.
+        asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks above 0, `another
+            process of the group`.
         layers: The masked layers.
         skipped: Layers left dense, with the reason.
-        refreshes: All refreshes, the first masks included.
-        late: Refreshes left out because the masks before them were still awaited.
-        outages: Times that requests began to fail, each lasting until one succeeded.
-        trouble: Why the last request for masks failed; None if it did not.
+        refreshes: All refreshes, including the first masks.
+        late: Number of refreshes skipped because the request before was still pending.
+        outages: Number of outages: sequences of failed requests, each ended by a successful one.
+        trouble: Why the last request failed; None if it succeeded.
     """
 
     pattern: str | None
@@ -92,7 +93,7 @@ class TrainingReport:
     trouble: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give everything as plain lists and dicts, for JSON."""
+        """Return all fields as plain lists and dicts, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -102,7 +103,7 @@ class TrainingReport:
         if self.refreshes:
             last = self.refreshes[-1]
             lines.append(
-                f"{len(self.refreshes)} refresh(es), the last asked after step {last.asked_at}, applied after step "
+                f"{len(self.refreshes)} refresh(es), the last requested after step {last.asked_at}, applied after step "
                 f"{last.applied_at}: {last.flip_rate:.2%} of the entries flipped"
             )
         if self.trouble is not None:

@@ -1,4 +1,4 @@
-"""Schedules: which pattern counts at which step, or none while layers are dense."""
+"""Schedules of the pattern during training: dense phases, falling density, falling n."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from masksmith_client._errors import InputError
 
 
 class Schedule:
-    """Base of all schedules: the final pattern, from the beginning."""
+    """Base class of schedules: the final pattern from the first step on."""
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse final patterns that the schedule cannot lead to.
+        """Check that the schedule supports the final pattern.
 
         Raises:
-            InputError: If it cannot.
+            InputError: If it does not.
         """
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
-        """Give the pattern of masks requested after this many optimizer steps; None means dense layers."""
+        """Return the pattern of masks requested after this many optimizer steps; None means dense layers."""
         return pattern
 
 
 @dataclass(frozen=True)
 class DensePhases(Schedule):
-    """Layers are dense for the first steps, and from some step on.
+    """Layers are dense during the first steps (warm-up), and from a given step on (dense tail).
 
-    A warm-up lets magnitudes mean something before masks go by them; a dense tail fine-tunes what the sparse phase made
-    cheap to train (Hu et al., ICML 2024). What is baked in a dense tail is dense.
+    After a warm-up, magnitudes are more informative scores; a dense tail fine-tunes the model after cheap sparse
+    training (Hu et al., ICML 2024). Weights baked in a dense tail are dense.
 
     Attributes:
-        warm_up: Steps at the beginning, at least 0.
+        warm_up: Dense steps at the beginning, at least 0.
         tail_from: Step from which on layers are dense again; None: never.
-        between: Schedule of the steps between; the pattern itself unless given.
+        between: Schedule of the steps between; default the final pattern.
 
     Raises:
         InputError: If the steps are not in order.
@@ -45,14 +45,14 @@ class DensePhases(Schedule):
 
     def __post_init__(self) -> None:
         if self.warm_up < 0 or (self.tail_from is not None and self.tail_from <= self.warm_up):
-            raise InputError(f"warm_up={self.warm_up} and tail_from={self.tail_from} must be steps in this order")
+            raise InputError(f"warm_up={self.warm_up} must be at least 0 and less than tail_from={self.tail_from}")
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse what the schedule between refuses."""
+        """Check that the schedule `between` supports the final pattern."""
         self.between.check(pattern)
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
-        """Give none in the dense phases."""
+        """Return None in the dense phases, else the pattern of the schedule `between`."""
         dense = step < self.warm_up or (self.tail_from is not None and step >= self.tail_from)
         return None if dense else self.between.pattern_at(pattern, step)
 
@@ -61,14 +61,14 @@ class DensePhases(Schedule):
 class CubicDensity(Schedule):
     """Density `final + (start - final) * (1 - progress)^3` between two steps (Zhu and Gupta, 2017).
 
-    For patterns with a density: `10%`, blocks and channels. Their own density is the final one.
+    For patterns with a density: `10%`, blocks and channels. The final density is that of the pattern.
 
     Attributes:
-        begin, end: Steps at which the density leaves `start` and reaches the pattern's own.
+        begin, end: Steps at which the density starts to fall from `start`, and reaches that of the pattern.
         start: Density at the beginning, in (0, 1].
 
     Raises:
-        InputError: If the steps are not in order, or `start` is no share.
+        InputError: If the steps are not in order, or `start` is not in (0, 1].
     """
 
     begin: int
@@ -81,27 +81,27 @@ class CubicDensity(Schedule):
             raise InputError(f"start={self.start} must be a density in (0, 1]")
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse patterns without a density of their own, and those that are denser than the start."""
+        """Check that the pattern has a density, which is at most `start`."""
         if not isinstance(pattern, Unstructured | Block | Channels):
-            raise InputError(f"CubicDensity needs a pattern with a density, not {pattern}; n:m falls with FallingN")
+            raise InputError(f"CubicDensity needs a pattern with a density, not {pattern}; use FallingN for n:m")
         if pattern.density > self.start:
             raise InputError(f"start={self.start} is less than the density of {pattern}")
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
-        """Give the pattern with the density of this step."""
+        """Return the pattern with the density of this step."""
         assert isinstance(pattern, Unstructured | Block | Channels)
-        left = (1 - _progress(self.begin, self.end, step)) ** 3
-        density = pattern.density + (self.start - pattern.density) * left
-        # A percentage of six digits is plenty, and short to write.
-        return pattern if left == 0 else replace(pattern, density=round(density, 6))
+        remaining = (1 - _progress(self.begin, self.end, step)) ** 3
+        density = pattern.density + (self.start - pattern.density) * remaining
+        # Rounded, so that the pattern's text is short.
+        return pattern if remaining == 0 else replace(pattern, density=round(density, 6))
 
 
 @dataclass(frozen=True)
 class FallingN(Schedule):
-    """`n` goes from `m` (dense) to the pattern's own in equal intervals between two steps.
+    """`n` falls from `m` (dense) to that of the pattern in equal intervals between two steps.
 
     Attributes:
-        begin, end: Steps at which layers stop being dense, and at which the pattern's own `n` is reached.
+        begin, end: Steps at which layers stop being dense, and at which the `n` of the pattern is reached.
 
     Raises:
         InputError: If the steps are not in order.
@@ -114,12 +114,12 @@ class FallingN(Schedule):
         _check_span(self.begin, self.end)
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse patterns without n and m."""
+        """Check that the pattern is an n:m pattern."""
         if not isinstance(pattern, NM):
             raise InputError(f"FallingN needs an n:m pattern, not {pattern}")
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
-        """Give the pattern with the n of this step."""
+        """Return the pattern with the n of this step; None before `begin`."""
         assert isinstance(pattern, NM)
         stages = _stages(pattern)
         stage = stages[min(int(_progress(self.begin, self.end, step) * len(stages)), len(stages) - 1)]
@@ -127,21 +127,21 @@ class FallingN(Schedule):
 
 
 def _stages(pattern: NM) -> list[NM]:
-    """Give the patterns on the way; tiles that are no squares allow only some n."""
+    """Return the patterns by falling n; transposable tiles that are not square allow only some n."""
     if not pattern.transposable:
         return [replace(pattern, n=n) for n in range(pattern.m - 1, pattern.n - 1, -1)] or [pattern]
     assert pattern.m_out is not None
-    ways = [(n, divmod(n * pattern.m_out, pattern.m)) for n in range(pattern.m - 1, pattern.n, -1)]
-    fitting = [replace(pattern, n=n, n_out=n_out) for n, (n_out, rest) in ways if rest == 0 and n_out > 0]
+    counts = [(n, divmod(n * pattern.m_out, pattern.m)) for n in range(pattern.m - 1, pattern.n, -1)]
+    fitting = [replace(pattern, n=n, n_out=n_out) for n, (n_out, rest) in counts if rest == 0 and n_out > 0]
     return [*fitting, pattern]
 
 
 def _check_span(begin: int, end: int) -> None:
     """Raise `InputError` unless the steps are in order."""
     if not 0 <= begin < end:
-        raise InputError(f"begin={begin} and end={end} must be steps, the one before the other")
+        raise InputError(f"begin={begin} must be at least 0 and less than end={end}")
 
 
 def _progress(begin: int, end: int, step: int) -> float:
-    """Give how much of the span is over, in [0, 1]."""
+    """Return the share of the span before `step`, in [0, 1]."""
     return min(max((step - begin) / (end - begin), 0.0), 1.0)

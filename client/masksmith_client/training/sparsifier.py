@@ -1,4 +1,4 @@
-"""The sparsifier: masks on a model's layers, refreshed while training goes on."""
+"""The sparsifier: applies masks to a model's layers and refreshes them during training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .state import FORMAT, check_state, mask_state, read_state, set_mask, write_
 
 
 class Sparsifier:
-    """Keeps masks on a model's layers while it is trained.
+    """Applies masks to a model's layers during training.
 
         sparsifier = Sparsifier(model, "transposable 8:16", masks=Client(), refresh=100)
         for batch in batches:
@@ -40,30 +40,30 @@ class Sparsifier:
             sparsifier.step()
         sparsifier.bake()
 
-    The first masks are waited for, so what is wrong shows at once. After that `step` never waits: at a refresh it
-    copies the weights, a process of its own has them solved, and a later `step` puts the new masks in. A service that
-    is slow or gone leaves the last masks in place; the log says so once, and once more when masks come again. Under
-    torch.distributed the first process requests masks, and all apply the same masks at the same step.
+    The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
+    refresh it copies the weights, a worker process has them solved, and a later `step` applies the new masks. While
+    the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
+    torch.distributed, rank 0 requests masks, and all ranks apply the same masks at the same step.
 
     Args:
-        model: The model; its optimizer may exist already, unless the method adds parameters.
+        model: The model. Its optimizer may exist already, unless the method adds parameters.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
-        masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; `Client()` unless given.
-        refresh: Steps between refreshes, or a `Refresh`; None for masks that are computed once.
-        method: What becomes of pruned weights; `SRSTE()` unless given.
-        schedule: Which pattern counts when; the given one from the beginning unless given.
-        layers: Names or globs of the layers to mask; all linear layers and convolutions but the first and the last
-            unless given.
-        exclude: Names or globs to leave dense.
+        masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; default `Client()`.
+        refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once.
+        method: How pruned weights are trained; default `SRSTE()`.
+        schedule: The pattern at each step; default `pattern` from the first step on.
+        layers: Names or globs of the layers to mask; default all linear layers and convolutions but the first and the
+            last.
+        exclude: Names or globs of layers to leave dense.
         in_place: Write zeros into the weights instead of parametrizing them; for methods without dense weights.
-        hysteresis: Bonus, in score units, for entries that the mask keeps already, so that masks change only where it
-            pays; proofs are for the scores with the bonus.
-        scores: `scores(name, weight)` gives non-negative scores; magnitudes unless given.
+        hysteresis: Added to the scores of entries that the mask keeps already, in units of the scores, so that masks
+            change only if the score increases by more; proofs are for the scores with this bonus.
+        scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
         optimizer: The optimizer, if it exists already; see `watch`.
 
     Raises:
-        InputError: If anything does not fit, by name.
-        ClientError: If the first masks cannot be had.
+        InputError: If an argument is invalid; the message names it.
+        ClientError: If the first masks cannot be computed.
     """
 
     def __init__(
@@ -94,68 +94,70 @@ class Sparsifier:
         self._step = 0
         self._requested_at: int | None = None
         self._history = History({layer.name: layer.shape for layer in self._layers})
-        self._watched: torch.utils.hooks.RemovableHandle | None = None
+        self._optimizer_hook: torch.utils.hooks.RemovableHandle | None = None
         self._baked = False
-        self._begin(optimizer)
+        self._attach(optimizer)
 
     def step(self) -> None:
         """Count an optimizer step: apply masks that have arrived, request new ones when they are due.
 
         Raises:
-            InputError: If the model is no longer the one that was masked, or the masks are baked.
+            InputError: If a masked layer was replaced, or the masks are baked.
         """
-        self._refuse_baked()
-        if self.method.needs_optimizer and self._watched is None:
-            raise InputError(f"{type(self.method).__name__} works on the optimizer: pass optimizer=, or call watch()")
+        self._check_not_baked()
+        if self.method.needs_optimizer and self._optimizer_hook is None:
+            raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
         self._step += 1
         response = self._refresher.poll()
         if response is not None:
             self._apply(response)
         if (pattern := self._pattern) is None:
-            self._be_dense()
+            self._make_dense()
         elif self._is_due(pattern, self._step):
             self._request(pattern)
-        self._want_gradients()
-        self._cut()
+        self._record_gradients()
+        self._zero_pruned()
 
     def refresh_now(self) -> None:
-        """Request masks of the weights as they are, wait for them, and apply them; as before the end of training.
+        """Request masks for the present weights, wait for them, and apply them; useful at the end of training.
 
         Raises:
-            InputError: If the schedule has the layers dense at this step.
-            ClientError: If there are no masks.
+            InputError: If layers are dense at this step by the schedule, or the masks are baked.
+            ClientError: If the masks cannot be computed.
         """
-        self._refuse_baked()
+        self._check_not_baked()
         pattern = self._pattern
         if pattern is None:
-            raise InputError(f"the schedule has the layers dense at step {self._step}")
+            raise InputError(f"by the schedule, layers are dense at step {self._step}")
         if self._refresher.pending is not None:
             self._apply(self._refresher.wait())
         self._request(pattern, wait=True)
-        self._cut()
+        self._zero_pruned()
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the method work on an optimizer's steps, which some need.
+        """Register the optimizer, whose steps some methods modify.
 
         Raises:
             InputError: If the optimizer lacks parameters that the method added to the model.
         """
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for layer in self._layers:
             for name, parameter in layer.masking.named_parameters():
-                if id(parameter) not in held:
-                    raise InputError(f"the optimizer lacks the {name} of {layer.name!r}: make it after the Sparsifier")
-        if self._watched is not None:
-            self._watched.remove()
-        self._watched = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+                if id(parameter) not in optimized:
+                    raise InputError(
+                        f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
+                    )
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
+        self._optimizer_hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """What each layer keeps, by the name of its weight; True = kept."""
+        """The mask of each layer, by the name of its weight; True = kept."""
         return {layer.name: self.method.kept(layer).clone() for layer in self._layers}
 
     def report(self) -> TrainingReport:
-        """Say what was done so far."""
+        """Return the state of all layers and the results of all refreshes."""
         pattern = self._pattern
         return TrainingReport(
             pattern=None if pattern is None else str(pattern),
@@ -171,24 +173,24 @@ class Sparsifier:
         )
 
     def bake(self) -> torch.nn.Module:
-        """Leave the masked weights in the model, and nothing of the sparsifier; gives the model."""
-        self._refuse_baked()
-        self._cut()
+        """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model."""
+        self._check_not_baked()
+        self._zero_pruned()
         for layer in self._layers:
             self._history.layers[layer.name] = self._layer_report(layer)
             layer.detach()
-        if self._watched is not None:
-            self._watched.remove()
+        if self._optimizer_hook is not None:
+            self._optimizer_hook.remove()
         self._baked = True
         self.close()
         return self._model
 
     def close(self) -> None:
-        """Stop refreshing; the masks stay as they are."""
+        """Stop the refresh worker; the masks stay as they are."""
         self._refresher.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give masks, step and records, for a checkpoint beside the model's own state dict."""
+        """Return masks, step and records, to be saved in a checkpoint with the model's state dict."""
         return {
             "format": FORMAT,
             "pattern": str(self.pattern),
@@ -198,27 +200,27 @@ class Sparsifier:
         } | self._history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; masks that are under way are dropped.
+        """Restore the state from a checkpoint; the response to a pending request is ignored.
 
         Raises:
-            InputError: If it belongs to another pattern, method or other layers.
+            InputError: If its pattern, method or layers differ.
         """
-        self._refuse_baked()
+        self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         self._refresher.drop()
         for layer in self._layers:
             set_mask(layer, state["masks"][layer.name])
         self._history.load(state)
         self._step = self._requested_at = int(state["step"])
-        self._want_gradients()
-        self._cut()
+        self._record_gradients()
+        self._zero_pruned()
 
     def save(self, path: str | Path) -> None:
         """Write the state as a safetensors file."""
         write_state(self.state_dict(), Path(path))
 
     def load(self, path: str | Path) -> None:
-        """Go on from a file that `save` wrote; raises as `load_state_dict` does."""
+        """Restore the state from a file that `save` wrote; raises as `load_state_dict` does."""
         self.load_state_dict(read_state(Path(path)))
 
     def __enter__(self) -> Self:
@@ -233,15 +235,15 @@ class Sparsifier:
     def _check(self, in_place: bool, hysteresis: float, scores: ScoresOf | None) -> None:
         name = type(self.method).__name__
         if in_place and self.method.keeps_dense:
-            raise InputError(f"{name} trains the pruned weights too, which masks in place would zero")
+            raise InputError(f"{name} also trains the pruned weights, which in_place=True would set to zero")
         if scores is not None and self.method.gives_scores:
-            raise InputError(f"{name} makes its own scores: leave scores= out")
+            raise InputError(f"{name} computes its own scores: leave scores= out")
         not_negative("hysteresis", hysteresis)
         self.method.check(self.pattern)
         self.schedule.check(self.pattern)
 
-    def _begin(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Attach the layers and find the first masks; what fails leaves the model as it was."""
+    def _attach(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """Attach the layers and compute the first masks; an error leaves the model unchanged."""
         for layer in self._layers:
             layer.attach(in_place=self._in_place)
         try:
@@ -258,12 +260,12 @@ class Sparsifier:
                 layer.detach()
             self.close()
             raise
-        self._want_gradients()
-        self._cut()
+        self._record_gradients()
+        self._zero_pruned()
 
-    def _refuse_baked(self) -> None:
+    def _check_not_baked(self) -> None:
         if self._baked:
-            raise InputError("the masks are baked into the weights: make a new Sparsifier to go on")
+            raise InputError("the masks are baked into the weights: create a new Sparsifier to continue")
 
     @property
     def _pattern(self) -> Pattern | None:
@@ -273,14 +275,14 @@ class Sparsifier:
     def _is_due(self, pattern: Pattern | None, step: int) -> bool:
         if pattern is None:
             return False
-        missing = any(layer.masking.dense for layer in self._layers)
-        patient = self._requested_at is None or step - self._requested_at >= self._refresh.every
-        return self._refresh.is_due(step) or (missing and patient)
+        any_dense = any(layer.masking.dense for layer in self._layers)
+        may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
+        return self._refresh.is_due(step) or (any_dense and may_retry)
 
     def _request(self, pattern: Pattern, *, wait: bool = False) -> None:
         self._requested_at = self._step
         if self._refresher.pending is not None:
-            self._refresher.overdue()
+            self._refresher.count_late()
             return
         for layer in self._layers:
             layer.check(self._model)
@@ -289,20 +291,20 @@ class Sparsifier:
             response = self._refresher.wait()
             self._apply(response)
             if response.failure is not None:
-                raise ClientError(f"there are no masks for step {self._step}: {response.failure}")
+                raise ClientError(f"the masks of step {self._step} could not be computed: {response.failure}")
 
     def _apply(self, response: RefreshResponse) -> None:
-        pending = self._refresher.end()
+        pending = self._refresher.take_pending()
         if pending.dropped or response.failure is not None or self._pattern is None:
             return
         dense = {layer.name for layer in self._layers if layer.masking.dense}
         for layer in self._layers:
             if response.layers[layer.name].has_new_mask:
-                self._put_in(layer)
+                self._set_mask(layer)
         self._history.add(response, pending, self._step, dense)
 
     @torch.no_grad()
-    def _put_in(self, layer: MaskedLayer) -> None:
+    def _set_mask(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
         layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.mask(layer.name)))
         layer.masking.dense = False
@@ -312,24 +314,25 @@ class Sparsifier:
         report = self._history.layers[layer.name]
         return report if self._baked else replace(report, density=float(self.method.kept(layer).float().mean()))
 
-    def _be_dense(self) -> None:
+    def _make_dense(self) -> None:
         self._refresher.drop()
         for layer in self._layers:
             layer.masking.dense = True
 
-    def _want_gradients(self) -> None:
+    def _record_gradients(self) -> None:
+        """Have the next gradients recorded, if the method needs them and the next step requests masks."""
         if not self.method.needs_gradient:
             return
-        wanted = self._is_due(self.schedule.pattern_at(self.pattern, self._step + 1), self._step + 1)
+        is_due = self._is_due(self.schedule.pattern_at(self.pattern, self._step + 1), self._step + 1)
         for layer in self._layers:
             layer.masking.gradient = None
-            layer.masking.wants_gradient = wanted
+            layer.masking.records_gradient = is_due
 
     def _before_step(self) -> None:
         for layer in self._layers:
             self.method.before_step(layer)
 
-    def _cut(self) -> None:
+    def _zero_pruned(self) -> None:
         if self._in_place:
             for layer in self._layers:
-                layer.cut()
+                layer.zero_pruned()

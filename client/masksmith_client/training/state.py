@@ -1,4 +1,4 @@
-"""A sparsifier's state: masks as packed bits, what is known of them, and where training stands."""
+"""Save and load a sparsifier's state: packed masks, reports, records, and the step, as a safetensors file."""
 
 from __future__ import annotations
 
@@ -22,58 +22,60 @@ KEY = "masksmith_training"
 
 
 def mask_state(layer: MaskedLayer) -> dict[str, Any]:
-    """Pack a layer's mask."""
+    """Return a layer's mask as packed bits, with its shape and whether the layer is dense."""
     bits = torch.from_numpy(pack(layer.masking.mask.cpu().numpy()))
     return {"shape": list(layer.shape), "dense": layer.masking.dense, "bits": bits}
 
 
 def set_mask(layer: MaskedLayer, state: Mapping[str, Any]) -> None:
-    """Unpack a layer's mask."""
+    """Set a layer's mask from what `mask_state` returned."""
     mask = unpack(np.ascontiguousarray(state["bits"].cpu().numpy()), layer.shape)
     layer.masking.mask.copy_(torch.from_numpy(mask))
     layer.masking.dense = bool(state["dense"])
 
 
 def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: list[MaskedLayer]) -> None:
-    """Refuse a state of something else.
+    """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: Naming what differs: the pattern, the method, a layer or its shape.
+        InputError: If format, pattern, method, a layer or its shape differs; the message names it.
     """
     if state.get("format") != FORMAT:
-        raise InputError(f"this is no sparsifier's state of format {FORMAT}: format is {state.get('format')!r}")
-    for word, ours in (("pattern", pattern), ("method", method)):
-        if state[word] != ours:
-            raise InputError(f"the checkpoint's {word} is {state[word]!r}, this sparsifier's is {ours!r}")
+        raise InputError(f"not a sparsifier state of format {FORMAT}: its format is {state.get('format')!r}")
+    for field, expected in (("pattern", pattern), ("method", method)):
+        if state[field] != expected:
+            raise InputError(f"the checkpoint's {field} is {state[field]!r}, this sparsifier's is {expected!r}")
     masks, names = state["masks"], {layer.name for layer in layers}
     for name in sorted(masks.keys() ^ names):
-        where = "this sparsifier does not mask" if name in masks else "the checkpoint has no mask of"
-        raise InputError(f"{where} {name!r}: make the sparsifier with the same layers")
+        difference = "this sparsifier does not mask" if name in masks else "the checkpoint has no mask of"
+        raise InputError(f"{difference} {name!r}: create the sparsifier with the same layers")
     for layer in layers:
         mask = masks[layer.name]
-        width = (*layer.shape[:-1], packed_width(layer.shape))
-        if list(mask["shape"]) != list(layer.shape) or tuple(mask["bits"].shape) != width:
-            raise InputError(f"{layer.name!r} has shape {mask['shape']} in the checkpoint, here {list(layer.shape)}")
+        packed_shape = (*layer.shape[:-1], packed_width(layer.shape))
+        if list(mask["shape"]) != list(layer.shape) or tuple(mask["bits"].shape) != packed_shape:
+            raise InputError(
+                f"{layer.name!r} has shape {mask['shape']} in the checkpoint, {list(layer.shape)} in the model"
+            )
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state as a safetensors file."""
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
-    described = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
-    save_file(tensors, path, {KEY: json.dumps({**state, "masks": described})})
+    mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
+    save_file(tensors, path, {KEY: json.dumps({**state, "masks": mask_fields})})
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read what `write_state` wrote; nothing is unpickled.
+    """Read a state that `write_state` wrote; pickles are never loaded.
 
     Raises:
-        InputError: If it is something else.
+        InputError: If the file is not a sparsifier state.
     """
     try:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             state["masks"] = {name: mask | {"bits": file.get_tensor(name)} for name, mask in state["masks"].items()}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no sparsifier's state: {error}") from None
+        raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state

@@ -1,1 +1,1 @@
-"""HTTP: requests as values, sessions that send and try again, drivers that do the I/O, events."""
+"""HTTP transport: calls, sessions with retries, blocking and asyncio drivers, event streams."""

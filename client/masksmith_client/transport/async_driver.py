@@ -12,17 +12,17 @@ import httpx2
 from .calls import Call
 from .http import build_request
 from .retry import RetryPolicy
-from .session import Session
-from .settings import Settings
+from .session import ServiceSession
+from .settings import ConnectionSettings
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-class AsyncDriver(Session):
-    """A pool of connections to one service; belongs to one event loop."""
+class AsyncDriver(ServiceSession):
+    """A connection pool to one service; belongs to one event loop."""
 
-    def __init__(self, settings: Settings, policy: RetryPolicy, http: httpx2.AsyncClient) -> None:
+    def __init__(self, settings: ConnectionSettings, policy: RetryPolicy, http: httpx2.AsyncClient) -> None:
         super().__init__(settings, policy)
         self._http = http
 
@@ -52,21 +52,21 @@ class AsyncDriver(Session):
             await asyncio.to_thread(file.write, piece)
 
     async def sleep(self, seconds: float) -> None:
-        """Pause."""
+        """Sleep without blocking the event loop."""
         await asyncio.sleep(seconds)
 
-    async def block(self, function: Callable[[], T]) -> T:
-        """Call a function in a thread."""
+    async def run_blocking(self, function: Callable[[], T]) -> T:
+        """Run a function in a thread."""
         return await asyncio.to_thread(function)
 
     async def gather(
-        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+        self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Call an operation in tasks; an error cancels the others."""
-        slots = asyncio.Semaphore(parallel)
+        """Run an operation for all arguments in tasks; an error cancels the others."""
+        limit = asyncio.Semaphore(parallel)
 
         async def call(argument: A) -> T:
-            async with slots:
+            async with limit:
                 return await operation(self, argument)
 
         tasks = [asyncio.ensure_future(call(argument)) for argument in arguments]
@@ -83,6 +83,6 @@ class AsyncDriver(Session):
 
 
 async def _pieces(body: Iterator[bytes]) -> AsyncIterator[bytes]:
-    # Pieces may be read from a disk, which must not block the event loop.
+    # Pieces are read in a thread: reading from a disk must not block the event loop.
     while (piece := await asyncio.to_thread(next, body, None)) is not None:
         yield piece

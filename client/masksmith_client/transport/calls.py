@@ -1,4 +1,4 @@
-"""The wire, version 1: every request as a value, with the way to read its answer. No I/O here."""
+"""The HTTP calls of wire version 1: request and response parser of each. No I/O."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound, 409: Conflict, 429: RateLimited,
 }  # fmt: skip
 
-SENT_AGAIN = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
-"""Why a job is refused whose uploads have to be sent once more."""
+REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
+"""Error codes of a refused job whose tensors have to be uploaded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request.
+    """A request, and how to parse its response.
 
     Attributes:
-        parse: Reads the answer; what it raises of `ValueError` means that the answer is not masksmith's.
-        body: Gives the body anew for every attempt.
-        expected: Statuses beyond 2xx that are answers, not errors.
+        method, path, params, headers: Of the request.
+        parse: Parses the response; a `ValueError` means that the response is not a masksmith service's.
+        body: Returns a new iterator over the body for each attempt.
+        expected: Statuses other than 2xx that `parse` handles.
     """
 
     method: str
@@ -56,36 +57,36 @@ class Call(Generic[T]):
     expected: frozenset[int] = frozenset()
 
     def read(self, response: httpx2.Response) -> T:
-        """Read an answer whose body has arrived.
+        """Parse a response whose body has been read.
 
         Raises:
             StatusError: If it is an error response.
-            WireError: If it cannot be understood.
+            WireError: If it cannot be parsed.
         """
         if not response.is_success and response.status_code not in self.expected:
-            raise refusal(response)
+            raise status_error(response)
         try:
             return self.parse(response)
         except ValueError:
             raise WireError(
-                f"{response.request.url} answered something else than masksmith would; is the URL right?"
+                f"the response of {response.request.url} is not from a masksmith service; check the URL"
             ) from None
 
 
-def refusal(response: httpx2.Response) -> StatusError:
-    """Make the exception for an error response; a body that is no problem document becomes one."""
+def status_error(response: httpx2.Response) -> StatusError:
+    """Return the exception for an error response, also if its body is not a problem document."""
     status = response.status_code
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
-        detail = f"{response.request.method} {response.request.url} answered {status} {response.reason_phrase}"
+        detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
         problem = Problem(title=response.reason_phrase, status=status, code=Code.INTERNAL, detail=detail)
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return kind(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 
 
 def _seconds(text: str | None) -> float | None:
-    # HTTP also allows a date here, which masksmith never sends; a proxy's date is ignored.
+    # HTTP also allows a date, which only a proxy would send; it is ignored.
     return float(text) if text is not None and text.isdigit() else None
 
 
@@ -106,25 +107,25 @@ def _json(response: httpx2.Response) -> Any:
 
 
 def has_tensor(digest: str) -> Call[bool]:
-    """Ask whether the service has a tensor already."""
+    """Check whether the service has a tensor."""
     return Call("HEAD", f"/v1/tensors/{digest}", _exists, expected=frozenset({404}))
 
 
 def put_tensor(digest: str, body: Body, size: int) -> Call[None]:
-    """Send a tensor; `size` lets the service refuse before it reads."""
+    """Upload a tensor; by its `size` the service can refuse it before reading the body."""
     headers = {"content-type": "application/octet-stream", "content-length": str(size)}
     return Call("PUT", f"/v1/tensors/{digest}", _nothing, headers=headers, body=body)
 
 
 def post_job(request: MasksRequest | BenchmarkRequest, idempotency_key: str) -> Call[Job]:
-    """Submit a job; the same key gives the same job, however often it is sent."""
+    """Submit a job; repeated requests with the same idempotency key return the same job."""
     content = request.model_dump_json(exclude_none=True).encode()
     headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
     return Call("POST", "/v1/jobs", _document(Job), headers=headers, body=lambda: iter([content]))
 
 
 def get_benchmark(job: str) -> Call[Report]:
-    """Get the report of a benchmark."""
+    """Download the report of a benchmark."""
 
     def parse(response: httpx2.Response) -> Report:
         try:
@@ -136,7 +137,7 @@ def get_benchmark(job: str) -> Call[Report]:
 
 
 def get_job(job: str) -> Call[Job]:
-    """Look at a job."""
+    """Get a job's document."""
     return Call("GET", f"/v1/jobs/{_segment(job)}", _document(Job))
 
 
@@ -152,7 +153,7 @@ def cancel_job(job: str) -> Call[Job]:
 
 
 def delete_job(job: str) -> Call[None]:
-    """Forget a job; a repeated attempt that finds it gone has succeeded."""
+    """Delete a job and its results."""
     return Call("DELETE", f"/v1/jobs/{_segment(job)}", _nothing)
 
 
@@ -167,13 +168,13 @@ def get_weights(job: str) -> Call[None]:
 
 
 def get_events(job: str, last_id: str | None) -> Call[None]:
-    """Follow a job from after the event `last_id`."""
+    """Stream a job's events after the event `last_id`; from the first if it is None."""
     headers = {"accept": "text/event-stream"} | ({} if last_id is None else {"last-event-id": last_id})
     return Call("GET", f"/v1/jobs/{_segment(job)}/events", _nothing, headers=headers)
 
 
 def check_wire() -> Call[None]:
-    """Ask whether a masksmith service that speaks this wire is there, before much is sent to it."""
+    """Check that a masksmith service with this wire version answers, before uploading to it."""
 
     def parse(response: httpx2.Response) -> None:
         document = response.json()
@@ -182,22 +183,22 @@ def check_wire() -> Call[None]:
         version = document["wire_version"]
         if version != WIRE_VERSION:
             older = "the service" if version < WIRE_VERSION else "this client"
-            raise WireError(f"the service speaks wire version {version}, this client {WIRE_VERSION}: upgrade {older}")
+            raise WireError(f"the service has wire version {version}, this client {WIRE_VERSION}: upgrade {older}")
 
     return Call("GET", "/healthz", parse)
 
 
 def get_readiness() -> Call[Problem | None]:
-    """Ask whether the service can work; None when it can, else what stops it."""
+    """Get the service's readiness: None if it is ready, else its problem document."""
 
     def parse(response: httpx2.Response) -> Problem | None:
-        return None if response.is_success else refusal(response).problem
+        return None if response.is_success else status_error(response).problem
 
     return Call("GET", "/readyz", parse, expected=frozenset({503}))
 
 
 def get_workers() -> Call[list[WorkerInfo]]:
-    """List the workers that live; none for a key that may not see them."""
+    """List the running workers; empty if the key may not list them."""
 
     def parse(response: httpx2.Response) -> list[WorkerInfo]:
         if response.status_code == 403:
@@ -210,10 +211,10 @@ def get_workers() -> Call[list[WorkerInfo]]:
 
 
 def get_capabilities(what: str) -> Call[Any]:
-    """Get what this installation offers: `patterns`, `solvers` or `kernels`."""
+    """Get a list of capabilities; `what` is `patterns`, `solvers` or `kernels`."""
     return Call("GET", f"/v1/{what}", _json)
 
 
 def _segment(text: str) -> str:
-    # An id typed by hand must not reach another path.
+    # Quoted, since an id with a slash would change the path.
     return quote(text, safe="")

@@ -14,21 +14,21 @@ import httpx2
 from .calls import Call
 from .http import build_request
 from .retry import RetryPolicy
-from .session import Session
-from .settings import Settings
+from .session import ServiceSession
+from .settings import ConnectionSettings
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-class StoppedError(Exception):
-    """Another operation of the same `gather` has failed."""
+class OperationStoppedError(Exception):
+    """Stops an operation because another one of the same `gather` has failed."""
 
 
-class Driver(Session):
-    """A pool of connections to one service; safe to use from several threads."""
+class Driver(ServiceSession):
+    """A connection pool to one service; thread-safe."""
 
-    def __init__(self, settings: Settings, policy: RetryPolicy, http: httpx2.Client) -> None:
+    def __init__(self, settings: ConnectionSettings, policy: RetryPolicy, http: httpx2.Client) -> None:
         super().__init__(settings, policy)
         self._http = http
         self._stop = threading.Event()
@@ -38,17 +38,17 @@ class Driver(Session):
         self._http.close()
 
     def run(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Run an operation, which never suspends, to its end."""
+        """Run a coroutine to its end; its awaits block, so it never suspends."""
         try:
             operation.send(None)
         except StopIteration as end:
             result: T = end.value
             return result
         operation.close()
-        raise RuntimeError("an operation of the blocking client awaited something else than its driver")
+        raise RuntimeError("an operation of the blocking client awaited something other than its driver")
 
     def iterate(self, operation: AsyncGenerator[T, None]) -> Iterator[T]:
-        """Yield what an operation yields."""
+        """Iterate over an asynchronous generator."""
         try:
             with suppress(StopAsyncIteration):
                 while True:
@@ -78,18 +78,18 @@ class Driver(Session):
             file.write(piece)
 
     async def sleep(self, seconds: float) -> None:
-        """Pause, until another operation of the same `gather` fails."""
+        """Block for this time, or until another operation of the same `gather` fails."""
         if self._stop.wait(seconds):
-            raise StoppedError
+            raise OperationStoppedError
 
-    async def block(self, function: Callable[[], T]) -> T:
-        """Call a function."""
+    async def run_blocking(self, function: Callable[[], T]) -> T:
+        """Run a function in the calling thread."""
         return function()
 
     async def gather(
-        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+        self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Call an operation in threads; an error ends the pauses and uploads of the others."""
+        """Run an operation for all arguments in threads; an error ends the sleeps and uploads of the others."""
         driver = copy.copy(self)
         driver._stop = threading.Event()
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="masksmith")
@@ -105,12 +105,12 @@ class Driver(Session):
 
     def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
         if self._stop.is_set():
-            raise StoppedError
+            raise OperationStoppedError
         content = None if call.body is None else self._until_stopped(call.body())
         return build_request(self._http, call, content, silence_s)
 
     def _until_stopped(self, body: Iterator[bytes]) -> Iterator[bytes]:
         for piece in body:
             if self._stop.is_set():
-                raise StoppedError
+                raise OperationStoppedError
             yield piece

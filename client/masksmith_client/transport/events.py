@@ -1,4 +1,4 @@
-"""A job's events: reading the stream, and coming back to it after a cut."""
+"""A job's events: parse the event stream, and keep the state to resume it after a lost connection."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from masksmith_client._errors import ClientError, TimeoutError
 from masksmith_wire.documents import Job, JobState, Progress
 
-from .retry import RetryPolicy, is_passing
+from .retry import RetryPolicy, is_transient
 
 SILENCE_S = 45.0
-"""The service pings every 15 s; silence for three times that is a dead connection."""
+"""Read timeout of an event stream: three times the interval of the service's pings."""
 
 POLL_BELOW_S = 20.0
-"""With less time left than this a wait polls: a stream without events could block beyond the deadline."""
+"""With less time left than this a wait polls, since a stream without events could block beyond the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job: its `state` changed, or its `progress`."""
+    """An event of a job: its `state` or its `progress` changed."""
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -29,23 +29,23 @@ class Event:
 
     @property
     def state(self) -> JobState | None:
-        """The new state, if this is about one that is known here."""
+        """The new state; None for other events and for states that this version does not know."""
         value = self.data.get("state") if self.kind == "state" else None
         return JobState(value) if value in set(JobState) else None
 
     @property
     def progress(self) -> Progress | None:
-        """Shards done and in all, if this is about them."""
+        """Number of shards done and in total; None for other events."""
         return Progress.model_validate(self.data) if self.kind == "progress" else None
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing will follow."""
+        """Whether this is the job's last event."""
         return self.state is not None and self.state.is_terminal
 
 
 def events_of(document: Job) -> list[Event]:
-    """Give a job's present progress and state as events."""
+    """Return a job's present progress and state as events."""
     return [
         Event("progress", document.progress.model_dump()),
         Event("state", {"state": document.state.value}),
@@ -60,9 +60,9 @@ class EventParser:
         self._id: str | None = None
 
     def feed(self, line: str) -> Event | None:
-        """Parse a line without its end; gives the event that the line completes, if it can be read."""
+        """Parse a line without its line break; returns the event that the line completes, if it is valid."""
         if line:
-            self._take(*_split(line))
+            self._set_field(*_split(line))
             return None
         kind, text = self._kind or "message", self._data
         self._kind, self._data = "", ""
@@ -72,7 +72,7 @@ class EventParser:
             return None
         return Event(kind, data, self._id) if isinstance(data, dict) else None
 
-    def _take(self, name: str, value: str) -> None:
+    def _set_field(self, name: str, value: str) -> None:
         if name == "event":
             self._kind = value
         elif name == "data":
@@ -86,8 +86,8 @@ def _split(line: str) -> tuple[str, str]:
     return name, value.removeprefix(" ")
 
 
-class Following:
-    """State between the streams of one job: the last event, and how long the service has been out of reach."""
+class ResumeState:
+    """State between the event streams of one job: the last event's id, and how long the service is unreachable."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.last_id: str | None = None
@@ -96,41 +96,41 @@ class Following:
         self._failures = 0
         self._since: float | None = None
 
-    def begin(self) -> str | None:
-        """Begin another stream; gives the event to resume after."""
+    def start_stream(self) -> str | None:
+        """Start another stream; returns the id of the event to resume after."""
         self._events = 0
         return self.last_id
 
     @property
     def is_empty(self) -> bool:
-        """Whether the stream gave no event; a proxy may buffer them, so the job itself must be read."""
+        """Whether the stream had no event; a proxy may buffer events, so the job is polled then."""
         return self._events == 0
 
-    def note(self, event: Event | None) -> None:
-        """Note what a stream gave; an event or not, the service is in reach."""
+    def record(self, event: Event | None) -> None:
+        """Record an item of a stream, an event or None; the service is reachable."""
         self._failures, self._since = 0, None
         if event is not None:
             self._events += 1
             self.last_id = event.id or self.last_id
 
     def pause_s(self, error: ClientError | None = None) -> float:
-        """Give the pause before the next stream, after one that ended too soon.
+        """Return the pause before the next stream, after one that ended before the job did.
 
         Raises:
-            ClientError: The error, if another stream is useless or the outage lasts for too long.
+            ClientError: The error, if it is not transient or the outage is too long.
         """
         if error is None:
             return self._policy.pause_s(0)
         now = time.monotonic()
         self._since = self._since or now
-        if not is_passing(error) or now - self._since > self._policy.outage_s:
+        if not is_transient(error) or now - self._since > self._policy.outage_s:
             raise error
         self._failures += 1
         return self._policy.pause_s(self._failures - 1)
 
 
 class Deadline:
-    """The end of a wait; None is endless."""
+    """The end of a wait; with a timeout of None it never passes."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
@@ -142,21 +142,22 @@ class Deadline:
 
     @property
     def is_near(self) -> bool:
-        """Whether a stream of events could overrun it."""
+        """Whether an event stream could block beyond it."""
         return self.left_s < POLL_BELOW_S
 
     def check(self, job: Job) -> None:
-        """Raise when it is over.
+        """Check that the deadline has not passed.
 
         Raises:
-            TimeoutError: With the job's id, since the job goes on.
+            TimeoutError: If it has passed; the message has the job's id, since the job continues.
         """
         if self.left_s <= 0:
             raise TimeoutError(
-                f"job {job.id} is still {job.state.value}; it goes on, client.jobs.get({job.id!r}).wait()"
+                f"timeout: job {job.id} is still {job.state.value} and continues; "
+                f"client.jobs.get({job.id!r}).wait() waits for it"
             )
 
 
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
-    """Give the pause before the next poll: short at first, since small jobs end soon."""
+    """Return the pause before the next poll, with exponential backoff, since small jobs end soon."""
     return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.left_s))

@@ -1,4 +1,4 @@
-"""What both drivers share of httpx2: options and requests."""
+"""Options and requests of httpx2 that both drivers use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call
-from .settings import Settings
+from .settings import ConnectionSettings
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 
 
-def client_options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:
-    """Give the arguments that `httpx2.Client` and `httpx2.AsyncClient` share."""
+def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
+    """Return the arguments of `httpx2.Client` and `httpx2.AsyncClient`."""
     headers = {
         "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
         "accept": "application/json",
@@ -30,7 +30,7 @@ def client_options(settings: Settings, timeout_s: float | None) -> dict[str, Any
         "base_url": settings.url,
         "headers": headers,
         "timeout": _timeouts(timeout_s),
-        # A proxy of the environment cannot be meant for a service on this machine.
+        # The environment's proxy is not used for a service on this machine.
         "trust_env": not settings.is_loopback,
     }
 
@@ -50,6 +50,6 @@ def build_request(
 
 
 def _timeouts(timeout_s: float | None) -> httpx2.Timeout:
-    """Limit the silence while reading and writing; a connection is made within 5 s or not at all."""
+    """Return the timeouts: `timeout_s` for each read and write, at most 5 s for connecting."""
     connect_s = CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
     return httpx2.Timeout(timeout_s, connect=connect_s, pool=None)

@@ -1,7 +1,7 @@
-"""A session with one service: requests sent until they are answered, downloads, event streams.
+"""A session with one service: requests with retries, downloads, event streams.
 
-It is written once, as coroutines. `Driver` and `AsyncDriver` add the I/O: the abstract methods. Those of `Driver`
-block instead of awaiting, so its coroutines are never suspended and need no event loop.
+Its methods are coroutines. `Driver` and `AsyncDriver` implement the abstract methods, which do the I/O. Those of
+`Driver` block instead of awaiting, so its coroutines never suspend and need no event loop.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import httpx2
 
 from masksmith_wire.headers import read_header
 
-from .calls import Call, refusal
+from .calls import Call, status_error
 from .events import SILENCE_S, Event, EventParser
 from .retry import FAILURES, Attempts, RetryPolicy, as_client_error
-from .settings import Settings
+from .settings import ConnectionSettings
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-class Session(ABC):
-    """What all operations on one service share.
+class ServiceSession(ABC):
+    """Sends calls to one service.
 
     Attributes:
-        settings: The service's address and the key to it.
-        policy: When and how often failed requests are sent again.
+        settings: The service's URL and token.
+        policy: The retry policy.
     """
 
-    def __init__(self, settings: Settings, policy: RetryPolicy) -> None:
+    def __init__(self, settings: ConnectionSettings, policy: RetryPolicy) -> None:
         self.settings, self.policy = settings, policy
         self._reached = False
 
     async def send(self, call: Call[T]) -> T:
-        """Send a request until it is answered.
+        """Send a request, with retries, and parse its response.
 
         Raises:
             StatusError: If the service refuses.
-            TransportError: If there is no usable answer after all retries.
+            TransportError: If there is no valid response after all retries.
         """
 
         async def attempt() -> T:
@@ -53,7 +53,7 @@ class Session(ABC):
         return await self._retry(attempt)
 
     async def download(self, call: Call[None]) -> BinaryIO:
-        """Download a safetensors file to a temporary file, from the beginning after every cut; errors as of `send`."""
+        """Download a safetensors file to a temporary file; a retry starts from the beginning. Errors as for `send`."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
 
         async def attempt() -> None:
@@ -71,10 +71,10 @@ class Session(ABC):
         return file
 
     async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
-        """Give the events of one stream; None once it is open and for every line between, as a time to look around.
+        """Yield the events of one stream; None once it is open, and for each line that completes no event.
 
         Raises:
-            ClientError: If it cannot be opened or breaks; nothing is retried here.
+            ClientError: If the stream cannot be opened or is interrupted; there are no retries.
         """
         parser = EventParser()
         try:
@@ -100,11 +100,11 @@ class Session(ABC):
 
     @abstractmethod
     def _stream(self, call: Call[Any], silence_s: float | None = None) -> AbstractAsyncContextManager[httpx2.Response]:
-        """Send a request once, with `silence_s` as read timeout; the body is read only if it is an error."""
+        """Send a request once, with `silence_s` as read timeout; only the body of an error response is read."""
 
     @abstractmethod
     def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        """Give the lines of a body."""
+        """Yield the lines of a body."""
 
     @abstractmethod
     async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
@@ -112,20 +112,20 @@ class Session(ABC):
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:
-        """Pause."""
+        """Wait for this time."""
 
     @abstractmethod
-    async def block(self, function: Callable[[], T]) -> T:
-        """Call a function that may read files or compute for long."""
+    async def run_blocking(self, function: Callable[[], T]) -> T:
+        """Run a function that reads files or computes for long."""
 
     @abstractmethod
     async def gather(
-        self, operation: Callable[[Session, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
+        self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Call an operation for all arguments, `parallel` at a time; the first error stops the others."""
+        """Run an operation for all arguments, `parallel` at a time; the first error stops the others."""
 
 
 def _accepted(response: httpx2.Response) -> httpx2.Response:
     if not response.is_success:
-        raise refusal(response)
+        raise status_error(response)
     return response

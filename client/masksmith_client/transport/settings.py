@@ -1,4 +1,4 @@
-"""Where the service is and who asks: arguments first, then the environment, then the default."""
+"""URL and token of the service: from arguments, the environment, or the default."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The service's address and the key to it."""
+class ConnectionSettings:
+    """The service's URL and token."""
 
     url: str
     token: str | None = field(default=None, repr=False)
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the service runs on this machine, so that no proxy can be meant."""
+        """Whether the service runs on this machine, so that no proxy is used."""
         return httpx2.URL(self.url).host in LOOPBACK
 
 
-def settings(url: str | None = None, token: str | None = None) -> Settings:
-    """Fill in from `MASKSMITH_URL` and `MASKSMITH_TOKEN` what is not given.
+def read_settings(url: str | None = None, token: str | None = None) -> ConnectionSettings:
+    """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
 
     Raises:
-        InputError: If the address is no http(s) URL.
+        InputError: If the URL is malformed or not http(s).
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = token or os.environ.get("MASKSMITH_TOKEN") or None
@@ -40,4 +40,4 @@ def settings(url: str | None = None, token: str | None = None) -> Settings:
         raise InputError(f"the service's URL {url!r} is malformed: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {url!r} must look like {DEFAULT_URL} or https://host/prefix")
-    return Settings(url.rstrip("/"), token)
+    return ConnectionSettings(url.rstrip("/"), token)

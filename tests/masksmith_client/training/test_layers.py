@@ -132,5 +132,5 @@ def test_a_layer_that_changed_shape_is_named(model, optimizer):
 def test_a_layer_that_was_replaced_is_named(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
     model[4] = torch.nn.Linear(32, 32)
-    with pytest.raises(InputError, match="layer '4' is not the one that was masked"):
+    with pytest.raises(InputError, match="layer '4' was replaced after it was masked"):
         sparsifier.refresh_now()

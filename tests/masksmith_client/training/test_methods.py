@@ -161,7 +161,7 @@ def test_prune_and_grow_refuses_blocks_and_a_refresh_without_gradient():
     with pytest.raises(InputError, match="moves single entries"):
         Sparsifier(perceptron(), "block 8x8 50%", ms.solve, method=PruneAndGrow(until=10))
     _, sparsifier = masked(PruneAndGrow(until=10))
-    with pytest.raises(InputError, match=r"'2.weight' has no gradient to grow by"):
+    with pytest.raises(InputError, match=r"'2.weight' has no gradient to select by"):
         sparsifier.refresh_now()
 
 
@@ -196,7 +196,7 @@ def test_thresholds_prune_inside_the_pattern():
 
 def test_methods_that_need_the_optimizer_say_so():
     _, sparsifier = masked(MaskedDecay())
-    with pytest.raises(InputError, match=r"MaskedDecay works on the optimizer: pass optimizer=, or call watch\(\)"):
+    with pytest.raises(InputError, match=r"MaskedDecay needs the optimizer: pass optimizer=, or call watch\(\)"):
         sparsifier.step()
     old = torch.optim.SGD(perceptron().parameters(), 0.1)
     _, sparsifier = masked(TrainableThresholds())
@@ -219,7 +219,7 @@ def test_masks_in_place_leave_the_parameters_names_alone(method):
 
 
 def test_masks_in_place_are_refused_where_pruned_weights_train():
-    with pytest.raises(InputError, match="SRSTE trains the pruned weights too"):
+    with pytest.raises(InputError, match="SRSTE also trains the pruned weights"):
         masked(SRSTE(), in_place=True)
 
 

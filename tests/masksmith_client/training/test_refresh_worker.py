@@ -6,15 +6,20 @@ import pytest
 
 import masksmith as ms
 from masksmith_client import Client, RetryPolicy
-from masksmith_client.training.refresh_worker.shared_memory import Slot
-from masksmith_client.training.refresh_worker.sources import OUTAGE_S, Function, Service, Start
+from masksmith_client.training.refresh_worker.shared_memory import LayerSlot
+from masksmith_client.training.refresh_worker.sources import (
+    OUTAGE_S,
+    FunctionSource,
+    ServiceSource,
+    WorkerConfiguration,
+)
 
-SLOT = Slot("a", "F32", (4, 4))
+SLOT = LayerSlot("a", "F32", (4, 4))
 
 
 def sent(client):
-    start = Start(client=client, slots=[SLOT], fd=5, cores=[0])
-    return Start.model_validate_json(start.model_dump_json())
+    start = WorkerConfiguration(client=client, slots=[SLOT], fd=5, cores=[0])
+    return WorkerConfiguration.model_validate_json(start.model_dump_json())
 
 
 @pytest.mark.parametrize("outage_s", [1.0, 500.0])
@@ -26,7 +31,7 @@ def test_a_client_is_made_again_from_what_was_sent(outage_s):
     assert start.client == client.configuration
     assert "secret" not in repr(start)
     source = start.source()
-    assert isinstance(source, Service)
+    assert isinstance(source, ServiceSource)
     again = source.client.configuration
     assert (again.url, again.token, again.timeout_s) == ("https://masks.example/prefix", "secret", 9.0)
     assert (again.retry.retries, again.retry.first_s) == (7, 0.25)
@@ -36,7 +41,7 @@ def test_a_client_is_made_again_from_what_was_sent(outage_s):
 
 def test_without_a_client_the_library_solves():
     source = sent(None).source()
-    assert isinstance(source, Function)
+    assert isinstance(source, FunctionSource)
     assert np.array_equal(source.call(np.eye(4), ms.parse("1:4")).mask, np.eye(4, dtype=bool))
 
 

@@ -119,7 +119,7 @@ def test_the_loop_never_waits_and_says_once_that_masks_stay_out(model, optimizer
     gate.open.set()
     step_until(sparsifier, refreshed(sparsifier, 3))
     [said] = [record.message for record in caplog.records]
-    assert said.startswith("no masks yet for the weights of step 2, and the next are due; training goes on")
+    assert said.startswith("the masks requested at step 2 have not arrived, and the next are due; training continues")
     assert sparsifier.report().refreshes[1].asked_at == 2
     assert sparsifier.report().outages == 0
 
@@ -153,7 +153,7 @@ def test_unchanged_layers_are_not_sent(client, service, model):
         assert service.count("PUT", "/v1/tensors") == 3
         records = sparsifier.report().refreshes
         assert [(record.sent, record.unchanged) for record in records] == [(2, 0), (0, 2), (1, 1)]
-        assert service.jobs == {}, "answered jobs are forgotten"
+        assert service.jobs == {}, "finished jobs are deleted"
 
 
 def test_a_layer_without_mask_keeps_its_last_one(client, service, model, caplog):
@@ -175,7 +175,7 @@ def test_nobody_at_the_address_is_an_error_at_the_start(client, service, model):
         raise httpx2.ConnectError("connection refused")
 
     service.fail("GET", "/healthz", *[refused] * 9)
-    with pytest.raises(ClientError, match="no masks for step 0: no masksmith service answers"):
+    with pytest.raises(ClientError, match="the masks of step 0 could not be computed: no masksmith service answers"):
         Sparsifier(model, PATTERN, client)
     assert "parametrizations" not in " ".join(model.state_dict())
 
@@ -238,7 +238,7 @@ def test_weights_of_every_float_dtype_are_masked(dtype):
     ("make", "message"),
     [
         (lambda: Refresh(every=0), "refresh: every=0 must be a whole number of at least 1"),
-        (lambda: Refresh(begin=5, until=4), "until=4 lies before begin=5"),
+        (lambda: Refresh(begin=5, until=4), "until=4 is before begin=5"),
         (lambda: Refresh(timeout_s=0), "timeout_s=0 must be positive"),
         (lambda: Sparsifier(perceptron(), PATTERN, ms.solve, refresh=2.5), "every=2.5"),
         (lambda: Sparsifier(perceptron(), PATTERN, ms.solve, hysteresis=-1), "hysteresis=-1"),
@@ -256,6 +256,6 @@ def test_the_report_reads_well(model, optimizer):
     train(model, optimizer, sparsifier, 4)
     text = str(sparsifier.report())
     assert text.startswith("transposable 2:4, SRSTE, step 4: 2 masked layer(s)")
-    assert "asked after step 4, applied after step 4" in text
+    assert "requested after step 4, applied after step 4" in text
     assert sparsifier.report().as_dict()["layers"][0]["gap"] == 0.0
     assert loss_of(model).item() > 0

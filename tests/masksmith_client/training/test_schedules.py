@@ -21,7 +21,7 @@ def test_a_dense_warm_up_and_a_dense_tail(model, optimizer):
         train(model, optimizer, sparsifier, 20, lambda step: seen.append(densities(sparsifier)))
         assert seen == [{1.0}] * 5 + [{0.5}] * 9 + [{1.0}] * 6
         assert [record.asked_at for record in sparsifier.report().refreshes] == [6, 8, 12]
-        with pytest.raises(InputError, match="has the layers dense at step 20"):
+        with pytest.raises(InputError, match="layers are dense at step 20"):
             sparsifier.refresh_now()
         sparsifier.bake()
     assert (model[2].weight != 0).all()
@@ -82,10 +82,10 @@ def test_schedules_nest():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CubicDensity(begin=5, end=5), "begin=5 and end=5"),
+        (lambda: CubicDensity(begin=5, end=5), "begin=5 must be at least 0 and less than end=5"),
         (lambda: CubicDensity(begin=0, end=5, start=1.5), "start=1.5 must be a density"),
-        (lambda: DensePhases(warm_up=5, tail_from=4), "warm_up=5 and tail_from=4"),
-        (lambda: CubicDensity(0, 9).check(ms.parse("2:4")), "not 2:4; n:m falls with FallingN"),
+        (lambda: DensePhases(warm_up=5, tail_from=4), "warm_up=5 must be at least 0 and less than tail_from=4"),
+        (lambda: CubicDensity(0, 9).check(ms.parse("2:4")), "not 2:4; use FallingN for n:m"),
         (lambda: CubicDensity(0, 9, start=0.1).check(ms.parse("20%")), "start=0.1 is less than the density of 20%"),
         (lambda: DensePhases(between=FallingN(0, 9)).check(ms.parse("20%")), "FallingN needs an n:m pattern, not 20%"),
     ],

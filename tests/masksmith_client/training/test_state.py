@@ -100,14 +100,14 @@ def test_a_checkpoint_of_other_shapes_is_refused():
     _, _, sparsifier = begin()
     model = perceptron(width=16)
     other = Sparsifier(model, PATTERN, ms.solve, WAITING)
-    with pytest.raises(InputError, match=r"'2.weight' has shape \[32, 32\] in the checkpoint, here \[16, 16\]"):
+    with pytest.raises(InputError, match=r"'2.weight' has shape \[32, 32\] in the checkpoint, \[16, 16\] in the model"):
         other.load_state_dict(sparsifier.state_dict())
 
 
 def test_a_file_that_is_something_else_is_refused(tmp_path):
     _, _, sparsifier = begin()
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(InputError, match=r"notes.txt is no sparsifier's state"):
+    with pytest.raises(InputError, match=r"notes.txt is not a sparsifier state"):
         sparsifier.load(tmp_path / "notes.txt")
     with pytest.raises(InputError, match="format is None"):
         sparsifier.load_state_dict({})

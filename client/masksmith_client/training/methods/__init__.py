@@ -1,1 +1,1 @@
-"""Training methods: one file each."""
+"""Training methods: how pruned weights are trained and how entries are scored."""

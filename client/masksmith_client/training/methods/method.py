@@ -1,4 +1,4 @@
-"""What a method decides: the masked weight, the dense weight's gradient, the scores, and what a new mask changes."""
+"""Base class of training methods, and the method that trains kept entries only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from masksmith_client.training.masking import MaskedWeight, Masking
 
 
 class Method:
-    """Base of all methods: masks cut the weight and its gradient, scores are magnitudes.
+    """Base class of methods: weight and gradient are multiplied by the mask, scores are magnitudes.
 
     Attributes:
-        keeps_dense: Whether entries outside the mask go on learning, which rules masks in place out.
-        needs_optimizer: Whether gradients are changed just before the optimizer's step.
-        gives_scores: Whether scores are made here; else the weights are sent and their magnitudes count.
+        keeps_dense: Whether pruned entries are trained, too, which excludes masks in place.
+        needs_optimizer: Whether gradients are modified just before the optimizer's step.
+        gives_scores: Whether `scores` is implemented; otherwise entries are scored by magnitude.
         needs_gradient: Whether scores need the dense gradient of the step before.
     """
 
@@ -29,44 +29,44 @@ class Method:
     needs_gradient: ClassVar[bool] = False
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse patterns that the method cannot train.
+        """Check that the method supports the pattern.
 
         Raises:
-            InputError: If it cannot.
+            InputError: If it does not.
         """
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
-        """Add parameters of the method's own to a layer."""
+        """Register additional parameters of the method on a layer."""
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
-        """Give the masked weight."""
+        """Return the masked weight."""
         masked: Tensor = MaskedWeight.apply(weight, masking.mask, masking.backward_rule)  # type: ignore[no-untyped-call]
         return masked
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-        """Turn the gradient of the masked weight into the dense weight's."""
+        """Convert the gradient of the masked weight to that of the dense weight."""
         return gradient * mask
 
     def before_step(self, layer: MaskedLayer) -> None:
-        """Change a layer's gradient, once an optimizer step, whatever was accumulated before."""
+        """Modify a layer's accumulated gradient, once before each optimizer step."""
 
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
-        """Score a layer's entries, if `gives_scores`: finite and not negative, float32 or float64."""
+        """Return scores of a layer's entries, if `gives_scores`: finite and non-negative, float32 or float64."""
         raise NotImplementedError
 
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Change a layer's weights after its mask has changed; `previous` is None after a dense phase."""
+        """Modify a layer's weights after its mask has changed; `previous` is None after a dense phase."""
 
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
-        """Give the entries that the layer computes with."""
+        """Return the mask of the entries that the layer computes with."""
         return torch.ones_like(layer.masking.mask) if layer.masking.dense else layer.masking.mask
 
 
 @dataclass(frozen=True)
 class Fixed(Method):
-    """Only kept entries learn: `dW = m * g`.
+    """Only kept entries are trained: `dW = m * g`.
 
-    Pruned entries keep the values that they had when they were pruned, so a later refresh can bring them back as kept
-    ones shrink; in place they are zeros, and stay pruned.
+    Pruned entries keep their values, so a later refresh can keep them again when kept entries have become smaller.
+    With masks in place they are zero and stay pruned.
     """

@@ -1,4 +1,4 @@
-"""Checks of the numbers that methods take."""
+"""Range checks of numbers that methods and refresh settings take."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def not_negative(name: str, value: float) -> None:
         raise InputError(f"{name}={value!r} must be a finite number of at least 0")
 
 
-def whole(name: str, value: int, least: int) -> None:
-    """Raise `InputError` unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+def whole(name: str, value: int, minimum: int) -> None:
+    """Raise `InputError` unless `value` is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise InputError(f"{name}={value!r} must be a whole number of at least {minimum}")
 
 
 def share(name: str, value: float) -> None:

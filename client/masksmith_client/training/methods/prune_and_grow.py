@@ -1,4 +1,4 @@
-"""Prune and grow: entries go by magnitude and come by gradient, never outside the pattern."""
+"""Prune and grow: drop entries of small magnitude, grow entries of large gradient, within the pattern."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .numbers import share, whole
 class PruneAndGrow(Method):
     """At each refresh drop the smallest kept weights and grow where the gradient is largest (RigL, Evci et al., 2020).
 
-    The share dropped falls as a cosine, `fraction / 2 * (1 + cos(pi * step / until))`. Under a pattern the free places
-    are not independent, so the growth is one exact search: every survivor scores more than all candidates of its tile
-    together, every candidate its gradient's magnitude. The best mask keeps all survivors, and no other that does so
-    collects more gradient. Grown entries begin at zero; with transposable patterns a place can only be filled together
-    with others, so fewer entries move than are dropped.
+    The share dropped is `fraction / 2 * (1 + cos(pi * step / until))`. Entries of a pattern cannot be grown
+    independently, so growth is one exact optimization: each surviving entry has a score above the sum of all
+    candidates of its tile, and each candidate's score is its gradient's magnitude. The best mask therefore keeps all
+    survivors, and among those masks has the largest sum of gradients. Grown entries start at zero. With transposable
+    patterns an entry can be grown only together with others, so fewer entries move than are dropped.
 
     Attributes:
         fraction: Share of the kept entries that is dropped at the beginning, in (0, 1].
-        until: Optimizer steps after which nothing is dropped any more.
+        until: Number of optimizer steps after which no entries are dropped.
 
     Raises:
         InputError: If a number is out of range.
@@ -45,22 +45,24 @@ class PruneAndGrow(Method):
         whole("until", self.until, 1)
 
     def check(self, pattern: Pattern) -> None:
-        """Refuse patterns whose pieces are not entries."""
+        """Check that the pattern prunes single entries."""
         if not isinstance(pattern, TilePattern | Unstructured):
-            raise InputError(f"PruneAndGrow moves single entries, which {pattern} does not have: use n:m or a share")
+            raise InputError(
+                f"PruneAndGrow moves single entries, but {pattern} prunes whole blocks: use n:m or a share"
+            )
 
     def dropped_share(self, step: int) -> float:
-        """Give the share of kept entries that is dropped after this many optimizer steps."""
+        """Return the share of kept entries that is dropped after this many optimizer steps."""
         return self.fraction / 2 * (1 + math.cos(math.pi * min(step, self.until) / self.until))
 
     @torch.no_grad()
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
-        """Score survivors above everything, candidates by their gradients; a dense layer by its magnitudes."""
+        """Score survivors above all others, candidates by their gradients; a dense layer by its magnitudes."""
         weight = layer.weight.detach().float()
         if layer.masking.dense:
             return weight.abs()
         if layer.masking.gradient is None:
-            raise InputError(f"{layer.name!r} has no gradient to grow by: refresh after a backward pass and step()")
+            raise InputError(f"{layer.name!r} has no gradient to select by: refresh after a backward pass and step()")
         gradient = layer.masking.gradient.float().abs()
         candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
         survivors = self._survivors(weight.abs(), layer.masking.mask, step)
@@ -68,7 +70,7 @@ class PruneAndGrow(Method):
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Let grown entries begin at zero."""
+        """Set grown entries to zero."""
         if previous is not None:
             layer.weight.detach()[layer.masking.mask & ~previous] = 0.0
 

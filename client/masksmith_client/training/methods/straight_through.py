@@ -1,4 +1,4 @@
-"""Straight-through estimators: pruned entries learn as if they were kept, with or without a decay to zero."""
+"""Straight-through estimators: pruned entries are trained like kept ones, optionally with a decay to zero."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .numbers import not_negative
 
 @dataclass(frozen=True)
 class StraightThrough(Method):
-    """All entries learn: `dW = g`, the gradient of the masked weight as it is (Bengio, Leonard and Courville, 2013)."""
+    """All entries are trained: `dW = g`, the gradient of the masked weight (Bengio, Leonard and Courville, 2013)."""
 
     keeps_dense: ClassVar[bool] = True
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-        """Pass the gradient through."""
+        """Return the gradient unchanged."""
         return gradient
 
 
 @dataclass(frozen=True)
 class SRSTE(Method):
-    """Straight through, refined: `dW = g + decay * (1 - m) * W` (Zhou et al., ICLR 2021), in every backward pass.
+    """Sparse-refined straight-through estimator: `dW = g + decay * (1 - m) * W` (Zhou et al., ICLR 2021).
 
-    The decay steadies the masks: entries once pruned shrink, and come back only if the loss keeps pulling. It is part
-    of the backward pass, as in the paper: each of several accumulated micro-batches adds it, and a scaler of mixed
-    precision divides it; `MaskedDecay` is free of both.
+    The decay stabilizes the masks: pruned entries shrink, and are kept again only if their gradients persist. As in
+    the paper it is added in every backward pass, hence once per accumulated micro-batch, and it is divided by the scale
+    of a mixed-precision gradient scaler; `MaskedDecay` avoids both.
 
     Attributes:
-        decay: Strength, at least 0; the paper's 0.0002 unless given.
+        decay: Strength, at least 0; default 0.0002 as in the paper.
 
     Raises:
         InputError: If the decay is negative or not finite.
@@ -47,17 +47,17 @@ class SRSTE(Method):
         not_negative("decay", self.decay)
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
-        """Add the decay."""
+        """Return `g + decay * (1 - m) * W`."""
         return torch.add(gradient, weight * ~mask, alpha=self.decay)
 
 
 @dataclass(frozen=True)
 class MaskedDecay(StraightThrough):
-    """Straight through, and before every optimizer step `W.grad += decay * (1 - m) * W` (Hu et al., ICML 2024).
+    """Straight-through estimator with `W.grad += decay * (1 - m) * W` before optimizer steps (Hu et al., ICML 2024).
 
-    Once a step, on the accumulated, unscaled and clipped gradient, so that Adam's normalisation applies to it. The
-    flip rate in the report tells whether `decay` is right: the paper picks it in a short warm-up so that flips start
-    near those of dense training and fade.
+    It is added once per step to the accumulated, unscaled and clipped gradient, so that Adam's normalization applies
+    to it. The flip rate in the report helps to set `decay`: the paper selects it in a short warm-up so that the rate
+    starts near that of dense training and decreases.
 
     Attributes:
         decay: Strength, at least 0.
@@ -74,6 +74,6 @@ class MaskedDecay(StraightThrough):
 
     @torch.no_grad()
     def before_step(self, layer: MaskedLayer) -> None:
-        """Add the decay to the gradient."""
+        """Add the decay to the layer's gradient."""
         if layer.weight.grad is not None and not layer.masking.dense:
             layer.weight.grad.add_(layer.weight * ~layer.masking.mask, alpha=self.decay)

@@ -1,1 +1,1 @@
-"""Getting masks while a training loop runs. Nothing here imports torch, so the refresh process starts quickly."""
+"""Solve masks in a worker process or thread while a training loop runs. No module here imports torch."""

@@ -1,4 +1,4 @@
-"""The refresh process: reads requests, writes responses, and ends with its input."""
+"""Main program of the worker process: reads requests from stdin, writes responses to stdout, ends at end of file."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import queue
 import sys
 import threading
 
-from .handler import Handler
+from .handler import RefreshHandler
 from .messages import RefreshRequest
-from .shared_memory import Memory
-from .sources import Start
+from .shared_memory import SharedMemory
+from .sources import WorkerConfiguration
 
 NICENESS = 10
-"""The library solves on all cores; training goes first."""
+"""Niceness of a process that solves on all cores, so that training has priority."""
 
 
 def main() -> None:
-    """Read requests until the input ends, which a thread that solves them would not notice."""
-    # Failures are reported in responses.
+    """Read requests until the end of stdin; a second thread handles them, so that the end is noticed at once."""
+    # The client's log is not needed: failures are reported in responses.
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
-    start = Start.model_validate_json(sys.stdin.readline())
-    if start.cores is not None:
-        os.sched_setaffinity(0, start.cores)
-    if start.client is None:
+    configuration = WorkerConfiguration.model_validate_json(sys.stdin.readline())
+    if configuration.cores is not None:
+        os.sched_setaffinity(0, configuration.cores)
+    if configuration.client is None:
         os.nice(NICENESS)
     requests: queue.SimpleQueue[RefreshRequest] = queue.SimpleQueue()
-    threading.Thread(target=_handle_all, args=(start, requests), daemon=True).start()
+    threading.Thread(target=_handle_all, args=(configuration, requests), daemon=True).start()
     for line in sys.stdin:
         requests.put(RefreshRequest.model_validate_json(line))
-    # Without waiting for an upload that is under way: its masks are of no use any more.
+    # Exit without waiting for a running upload, whose masks are no longer needed.
     os._exit(0)
 
 
-def _handle_all(start: Start, requests: queue.SimpleQueue[RefreshRequest]) -> None:
+def _handle_all(configuration: WorkerConfiguration, requests: queue.SimpleQueue[RefreshRequest]) -> None:
     try:
-        handler = Handler(start.source(), Memory(start.slots, start.fd))
+        handler = RefreshHandler(configuration.source(), SharedMemory(configuration.slots, configuration.fd))
         while True:
             print(handler.handle(requests.get()).model_dump_json(), flush=True)  # noqa: T201 - read by the parent
     except BaseException:

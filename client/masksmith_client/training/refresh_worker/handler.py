@@ -1,4 +1,4 @@
-"""Handles requests: skips unchanged layers, adds hysteresis, has the rest solved, counts flipped entries."""
+"""Handle refresh requests: skip unchanged layers, add hysteresis, solve the others, count changed mask entries."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from masksmith.patterns import parse
 from masksmith_client._errors import ClientError
 
 from .messages import LayerResult, RefreshRequest, RefreshResponse
-from .shared_memory import Bools, Memory
-from .sources import LayerValues, Source
+from .shared_memory import Bools, SharedMemory
+from .sources import LayerValues, MaskSource
 
 log = logging.getLogger("masksmith_client.training")
 
 
-class Handler:
-    """Handles requests for the layers of one memory, one at a time."""
+class RefreshHandler:
+    """Handles requests for the layers of one shared memory, one request at a time.
 
-    def __init__(self, source: Source, memory: Memory) -> None:
+    Args:
+        source: Computes the masks.
+        memory: Holds the layers' values and masks.
+    """
+
+    def __init__(self, source: MaskSource, memory: SharedMemory) -> None:
         self._source, self._memory = source, memory
-        # By layer: digest of the values and options that the mask in the memory was computed for.
+        # Layer name -> digest of the values and options that its mask in the shared memory was computed for.
         self._solved: dict[str, str] = {}
 
     def handle(self, request: RefreshRequest) -> RefreshResponse:
-        """Get the masks of a request; they lie in the memory afterwards."""
+        """Solve the masks of a request and write them to the shared memory; failures are part of the response."""
         keys = {name: self._key(name, request) for name in request.layers}
         changed = [name for name in request.layers if not self._is_solved(name, keys[name])]
         layers = {name: LayerResult(unchanged=True) for name in request.layers if name not in changed}
@@ -50,7 +55,7 @@ class Handler:
         def on_mask(name: str, mask: Bools) -> None:
             previous = self._memory.previous(name)
             flips[name] = int(np.count_nonzero(mask & ~previous)), int(np.count_nonzero(previous & ~mask))
-            # From here on the memory no longer holds the mask that `_solved` is about.
+            # The mask that `_solved` refers to is overwritten now.
             self._solved.pop(name, None)
             self._memory.mask(name)[...] = mask
 
@@ -71,14 +76,14 @@ class Handler:
         return blake3(options.encode()).update(self._memory.values(name).data).hexdigest()
 
     def _is_solved(self, name: str, key: str) -> bool:
-        # A mask that was loaded from a checkpoint meanwhile is another one.
-        same = self._solved.get(name) == key
-        return same and np.array_equal(self._memory.mask(name), self._memory.previous(name))
+        # The training loop may have loaded another mask from a checkpoint since.
+        is_same_request = self._solved.get(name) == key
+        return is_same_request and np.array_equal(self._memory.mask(name), self._memory.previous(name))
 
 
 def _with_flips(name: str, results: Mapping[str, LayerResult], flips: Mapping[str, tuple[int, int]]) -> LayerResult:
     result = results.get(name, LayerResult())
     if name not in flips:
-        return result if result.error is not None else LayerResult(error="there is no mask for it")
+        return result if result.error is not None else LayerResult(error="the solver returned no mask for it")
     added, dropped = flips[name]
     return result.model_copy(update={"added": added, "dropped": dropped})

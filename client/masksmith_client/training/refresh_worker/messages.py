@@ -1,4 +1,4 @@
-"""Requests and responses: plain values that travel between processes as JSON."""
+"""Requests and responses that the training process and the refresh worker exchange as JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel
 
 
 class RefreshRequest(BaseModel):
-    """A request for masks of layers whose values lie in the shared memory.
+    """A request for the masks of layers whose values are in the shared memory.
 
     Attributes:
-        step: Optimizer steps after which the values were copied.
+        step: Number of optimizer steps after which the values were copied.
         pattern, axis, ragged: The pattern.
         layers: Names of the layers.
-        are_scores: Whether the values are scores, or weights whose magnitudes are.
-        hysteresis: Bonus, in score units, for entries of the previous masks.
-        timeout_s: Longest wait for the masks.
+        are_scores: Whether the values are scores; otherwise they are weights, scored by magnitude.
+        hysteresis: Added to the scores of entries that the previous masks keep, in units of the scores.
+        timeout_s: Timeout for the masks, in seconds.
     """
 
     step: int
@@ -28,16 +28,17 @@ class RefreshRequest(BaseModel):
 
 
 PROVED = ("status", "gap", "retained", "objective", "upper_bound")
-"""What is known of a mask, by the names that solutions, results and reports give it."""
+"""Fields that solutions, results and reports have in common."""
 
 
 class LayerResult(BaseModel):
-    """One layer's new mask, which lies in the shared memory; or why there is none.
+    """The result of one layer; its new mask, if it has one, is in the shared memory.
 
     Attributes:
-        unchanged: Nothing about the layer had changed, so it was not solved again: its mask stays.
-        error: Why it has no mask; its last one stays.
-        added, dropped: Entries that only the new mask keeps, or only the previous one.
+        unchanged: The layer was not solved, since its values and options are unchanged; it keeps its mask.
+        error: Why it has no new mask; it keeps its last one.
+        status, objective, upper_bound, gap, retained: As in the solver's solution.
+        added, dropped: Number of entries that only the new mask keeps, and that only the previous mask keeps.
     """
 
     unchanged: bool = False
@@ -52,12 +53,12 @@ class LayerResult(BaseModel):
 
     @property
     def has_new_mask(self) -> bool:
-        """Whether a new mask lies in the shared memory."""
+        """Whether a new mask is in the shared memory."""
         return self.error is None and not self.unchanged
 
 
 class RefreshResponse(BaseModel):
-    """The response to the request of the same `step`; `failure` says why there is no mask at all."""
+    """The response to the request of the same `step`; `failure` says why the whole request failed."""
 
     step: int
     layers: dict[str, LayerResult] = {}

@@ -1,6 +1,6 @@
-"""A worker in a process of its own, so that none of its code runs beside the training loop.
+"""A refresh worker in its own process, so that it does not compete with the training loop for the GIL.
 
-Requests and responses are lines of JSON over pipes; values and masks lie in memory that both processes share.
+Requests and responses are lines of JSON over pipes; values and masks are in memory that both processes share.
 """
 
 from __future__ import annotations
@@ -16,79 +16,82 @@ from collections.abc import Sequence
 from masksmith_client._client import ClientConfiguration
 
 from .messages import RefreshRequest, RefreshResponse
-from .shared_memory import Memory
-from .sources import Start
+from .shared_memory import SharedMemory
+from .sources import WorkerConfiguration
 
 PIECE_BYTES = 2**16
 GRACE_S = 2.0
 
 
 class ProcessWorker:
-    """Starts `python -m masksmith_client.training.refresh_worker`, and again if it was killed."""
+    """Runs `python -m masksmith_client.training.refresh_worker`, and restarts it if it has ended."""
 
     where = "a process"
 
-    def __init__(self, client: ClientConfiguration | None, memory: Memory, cores: Sequence[int] | None) -> None:
-        self._start = Start(
+    def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Sequence[int] | None) -> None:
+        self._configuration = WorkerConfiguration(
             client=client,
             slots=list(memory.slots.values()),
             fd=memory.fd,
             cores=None if cores is None else list(cores),
         )
         self._process: subprocess.Popen[bytes] | None = None
-        self._end: weakref.finalize[..., ProcessWorker] | None = None
+        self._finalizer: weakref.finalize[..., ProcessWorker] | None = None
         self._step = 0
         self._start_error = ""
         self._buffer = b""
 
     @property
     def pid(self) -> int | None:
-        """The process, once it has been started."""
+        """The id of the process; None before the first request."""
         return None if self._process is None else self._process.pid
 
     def submit(self, request: RefreshRequest) -> None:
-        """Send a request; a process that is gone is replaced first."""
+        """Send a request; a process that has ended is restarted first."""
         self._step = request.step
         if self._process is None or self._process.poll() is not None:
-            self._begin()
+            self._launch()
         if self._process is not None:
             self._send(request.model_dump_json())
 
     def poll(self) -> RefreshResponse | None:
-        """Give the response if it is there."""
+        """Return the response if it has arrived, else None; never blocks."""
         return self._receive(0.0)
 
     def wait(self) -> RefreshResponse:
-        """Give the response when it is there."""
+        """Block until the response has arrived, and return it."""
         while (response := self._receive(None)) is None:
             pass
         return response
 
     def close(self) -> None:
-        """End the process."""
-        if self._end is not None:
-            self._end()
+        """Stop the process."""
+        if self._finalizer is not None:
+            self._finalizer()
 
-    def _begin(self) -> None:
+    def _launch(self) -> None:
         self.close()
         self._buffer = b""
         try:
-            # In a session of its own, Ctrl-C reaches it as the end of its input, not in the middle of its work.
+            # With its own session, Ctrl-C ends the process through the end of its stdin, not by a signal.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "masksmith_client.training.refresh_worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[self._start.fd], start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[self._configuration.fd],
+                start_new_session=True,
+            )
         except OSError as error:
-            # A machine without room for a process must not end the training.
+            # Training continues where no process can be started; the error becomes the response.
             self._process, self._start_error = None, f"the refresh process cannot be started: {error}"
             return
-        self._end = weakref.finalize(self, _stop, self._process)
-        self._send(self._start.model_dump_json())
+        self._finalizer = weakref.finalize(self, _stop, self._process)
+        self._send(self._configuration.model_dump_json())
 
     def _send(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        # A process that is gone is noticed when its response is read.
+        # That the process has ended is detected when its response is read.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()

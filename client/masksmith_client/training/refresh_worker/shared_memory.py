@@ -1,6 +1,6 @@
 """Memory shared by the training loop and the refresh worker: values, previous masks, new masks.
 
-It is a file without a name (`memfd_create` where there is one), so nothing has to be cleaned up, whichever ends first.
+It is an anonymous file (`memfd_create` where available), which the kernel removes when both processes have ended.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """A layer's place: `dtype` is that of the values, as safetensors names it."""
+class LayerSlot:
+    """Name, dtype and shape of a layer in the shared memory; the dtype is a safetensors name."""
 
     name: str
     dtype: str
@@ -33,47 +33,47 @@ class Slot:
 
     @property
     def entries(self) -> int:
-        """Entries of the layer."""
+        """Number of entries of the layer."""
         return math.prod(self.shape)
 
     @property
     def values_bytes(self) -> int:
-        """Bytes of its values."""
+        """Size of its values in bytes."""
         return self.entries * ITEM_BYTES[self.dtype]
 
 
-class Memory:
+class SharedMemory:
     """Values, previous masks and new masks of all layers.
 
     Args:
         slots: The layers.
-        fd: The file of the process that shares it; a new one unless given.
+        fd: File descriptor inherited from the process that created the memory; None creates it.
     """
 
-    def __init__(self, slots: Iterable[Slot], fd: int | None = None) -> None:
+    def __init__(self, slots: Iterable[LayerSlot], fd: int | None = None) -> None:
         self.slots = {slot.name: slot for slot in slots}
-        offset, self._places = 0, {}
+        offset, self._offsets = 0, {}
         for slot in self.slots.values():
-            places = []
+            offsets = []
             for size in (slot.values_bytes, slot.entries, slot.entries):
-                places.append(offset)
+                offsets.append(offset)
                 offset += -(-size // ALIGNMENT) * ALIGNMENT
-            self._places[slot.name] = places
-        self.fd = _file(offset) if fd is None else fd
+            self._offsets[slot.name] = offsets
+        self.fd = _create_file(offset) if fd is None else fd
         weakref.finalize(self, os.close, self.fd)
         self._map = mmap.mmap(self.fd, offset)
         self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
 
     def values(self, name: str) -> Bytes:
-        """Give the bytes of a layer's weights or scores."""
+        """Return a view of a layer's weights or scores, as bytes."""
         return self._part(name, 0, self.slots[name].values_bytes)
 
     def previous(self, name: str) -> Bools:
-        """Give the mask that a layer had at the request."""
+        """Return a view of the mask that a layer had at the time of the request."""
         return self._bools(name, 1)
 
     def mask(self, name: str) -> Bools:
-        """Give the new mask."""
+        """Return a view of a layer's new mask."""
         return self._bools(name, 2)
 
     def _bools(self, name: str, which: int) -> Bools:
@@ -81,11 +81,11 @@ class Memory:
         return self._part(name, which, slot.entries).view(np.bool_).reshape(slot.shape)
 
     def _part(self, name: str, which: int, size: int) -> Bytes:
-        start = self._places[name][which]
+        start = self._offsets[name][which]
         return self.bytes[start : start + size]
 
 
-def _file(size: int) -> int:
+def _create_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("masksmith")
     else:

@@ -1,4 +1,4 @@
-"""Where masks come from, a service or a function, and how the refresh process makes that source anew."""
+"""Sources of masks, a service or a function, and the configuration from which a worker process creates its source."""
 
 from __future__ import annotations
 
@@ -16,72 +16,81 @@ from masksmith_client._client import Client, ClientConfiguration
 from masksmith_client._errors import ClientError, InputError, JobFailedError, TimeoutError
 from masksmith_client._jobs import Job
 from masksmith_client.results.masks import Masks
-from masksmith_client.submission.weights import Weight
+from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.dtypes import to_numpy
 
 from .messages import PROVED, LayerResult
-from .shared_memory import Bools, Bytes, Slot
+from .shared_memory import Bools, Bytes, LayerSlot
 
 PIECE_BYTES = 512 * 1024
 OUTAGE_S = 10.0
-"""Longest wait for a service that is out of reach: after it, masks of newer weights are worth more."""
+"""How long an unreachable service is retried; after that a request with newer weights is more useful."""
 
-Numbers = npt.NDArray[np.generic]
+Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class LayerValues:
-    """One layer: the bytes of its weights, or of its scores if `are_scores`."""
+    """The values of one layer as bytes: its scores if `are_scores`, else its weights."""
 
-    slot: Slot
+    slot: LayerSlot
     values: Bytes
     are_scores: bool
 
-    def numbers(self) -> Numbers:
-        """Give the values as an array; bfloat16 is widened."""
+    def array(self) -> Array:
+        """Return the values as an array; bfloat16 is converted to float32."""
         return to_numpy(self.values.data, self.slot.dtype, self.slot.shape)
 
-    def scores(self) -> Numbers:
-        """Give the scores."""
-        numbers = self.numbers()
-        return numbers if self.are_scores else np.abs(numbers)
+    def scores(self) -> Array:
+        """Return the scores; those of weights are their magnitudes."""
+        array = self.array()
+        return array if self.are_scores else np.abs(array)
 
-    def with_scores(self, scores: Numbers) -> LayerValues:
-        """Give the layer with these scores instead."""
+    def with_scores(self, scores: Array) -> LayerValues:
+        """Return a copy with these scores as values."""
         dtype = {"float64": "F64", "float16": "F16"}.get(scores.dtype.name, "F32")
         data = np.ascontiguousarray(scores).reshape(-1).view(np.uint8)
         return LayerValues(replace(self.slot, dtype=dtype), data, are_scores=True)
 
-    def weight(self) -> Weight:
-        """Give it in the form that uploads take."""
+    def weight(self) -> StreamedTensor:
+        """Return the values as a tensor to upload."""
         data = self.values.data
         pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-        return Weight(self.slot.name, self.slot.dtype, self.slot.shape, lambda: iter(pieces))
+        return StreamedTensor(self.slot.name, self.slot.dtype, self.slot.shape, lambda: iter(pieces))
 
 
-class Source(Protocol):
-    """Computes masks; calls `on_mask` with each, and gives their proofs or errors by name."""
+class MaskSource(Protocol):
+    """Computes the masks of layers."""
 
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
         """Compute the best mask of each layer.
 
+        Args:
+            layers: The layers' values.
+            pattern: The pattern of the masks.
+            timeout_s: Timeout in seconds.
+            on_mask: Called with the name and the mask of each layer.
+
+        Returns:
+            Status, bounds or error of each layer, by name.
+
         Raises:
-            ClientError: If there is none at all.
+            ClientError: If no layer has a mask.
         """
 
 
 @dataclass(frozen=True)
-class Service:
-    """A masksmith service."""
+class ServiceSource:
+    """Has masks solved by a masksmith service."""
 
     client: Client
 
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
-        """Upload what the service lacks, wait, download, and delete the job."""
+        """Submit a job, wait for it, download its masks, and delete it."""
         weights = {one.slot.name: one.weight() for one in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
         job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores)
@@ -96,7 +105,7 @@ class Service:
                 job.cancel()
             raise
         finally:
-            # A run makes thousands of such jobs; where the service is gone, its retention deletes them later.
+            # A training run creates thousands of jobs. If this fails, the service's retention deletes the job later.
             with contextlib.suppress(ClientError):
                 job.delete()
 
@@ -110,15 +119,15 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Function:
-    """A function of scores and pattern that gives a mask, or a `Solution`; as `masksmith.solve` is."""
+class FunctionSource:
+    """Has masks solved by a function of scores and pattern, such as `masksmith.solve`; returns a mask or `Solution`."""
 
     call: Callable[..., Any]
 
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
-        """Call the function for one layer after the other."""
+        """Call the function for each layer in turn; `timeout_s` is not used."""
         results = {}
         for one in layers:
             try:
@@ -132,30 +141,38 @@ class Function:
         return results
 
 
-class Start(BaseModel):
-    """The first line that the refresh process reads; without a client the library solves in that process."""
+class WorkerConfiguration(BaseModel):
+    """The first line of the worker process's input.
+
+    Attributes:
+        client: The client's configuration; None solves with the library in that process.
+        slots: The layers in the shared memory.
+        fd: File descriptor of the shared memory, which the process inherits.
+        cores: Processors that the process may use; None is those of its parent.
+    """
 
     client: ClientConfiguration | None
-    slots: list[Slot]
+    slots: list[LayerSlot]
     fd: int
     cores: list[int] | None
 
-    def source(self) -> Source:
-        """Make the source of masks."""
+    def source(self) -> MaskSource:
+        """Create the source of masks."""
         if self.client is not None:
             url, token, timeout_s, retry = self.client.url, self.client.token, self.client.timeout_s, self.client.retry
             retry = replace(retry, outage_s=min(retry.outage_s, OUTAGE_S))
-            return Service(Client(url, token, timeout_s=timeout_s, retry=retry))
+            return ServiceSource(Client(url, token, timeout_s=timeout_s, retry=retry))
         import masksmith
 
-        return Function(masksmith.solve)
+        return FunctionSource(masksmith.solve)
 
 
-def _as_mask(solution: Any, slot: Slot) -> Bools:
+def _as_mask(solution: Any, slot: LayerSlot) -> Bools:
     mask = np.asarray(getattr(solution, "mask", solution))
     if mask.dtype != np.bool_ or mask.shape != slot.shape:
         raise InputError(
-            f"masks: {slot.name!r} got {mask.dtype} of shape {list(mask.shape)}, expected bool of {list(slot.shape)}"
+            f"the mask of {slot.name!r} is {mask.dtype} of shape {list(mask.shape)}; "
+            f"expected bool of shape {list(slot.shape)}"
         )
     return mask
 

@@ -1,4 +1,4 @@
-"""Where masks are computed from: a process of its own if possible, so that no Python code runs beside the training."""
+"""Choose and create the refresh worker: a process where possible, else a thread or the caller itself."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from masksmith_client._client import Client
 from masksmith_client._errors import InputError
 from masksmith_client.training.refresh import Refresh
 
-from .handler import Handler
+from .handler import RefreshHandler
 from .process import ProcessWorker
-from .shared_memory import Memory
-from .sources import Function, Service, Source
+from .shared_memory import SharedMemory
+from .sources import FunctionSource, MaskSource, ServiceSource
 from .thread import InlineWorker, RefreshWorker, ThreadWorker
 
 
-def start(masks: object, memory: Memory, refresh: Refresh) -> RefreshWorker:
-    """Give the worker for `Sparsifier(masks=...)`.
+def start(masks: object, memory: SharedMemory, refresh: Refresh) -> RefreshWorker:
+    """Create the worker for `Sparsifier(masks=...)`.
 
-    A client and `masksmith.solve` are made again in a process of their own; other functions, and clients with a
-    transport of their own, run in a thread. With `refresh.wait`, everything runs in the calling thread.
+    A client and `masksmith.solve` run in a worker process. Other functions, and clients with a custom transport, run
+    in a thread, since they cannot be sent to another process. With `refresh.wait`, requests run in the calling thread.
 
     Raises:
         InputError: If `masks` is neither a client nor a function.
     """
     source = _source(masks)
     if refresh.wait:
-        return InlineWorker(Handler(source, memory))
+        return InlineWorker(RefreshHandler(source, memory))
     configuration = masks.configuration if isinstance(masks, Client) else None
     if os.name != "posix" or (configuration is None and not _is_library(masks)):
-        return ThreadWorker(Handler(source, memory))
+        return ThreadWorker(RefreshHandler(source, memory))
     return ProcessWorker(configuration, memory, refresh.cores)
 
 
-def _source(masks: object) -> Source:
+def _source(masks: object) -> MaskSource:
     if isinstance(masks, Client):
-        return Service(masks)
+        return ServiceSource(masks)
     if callable(masks):
-        return Function(masks)
+        return FunctionSource(masks)
     raise InputError(f"masks={masks!r} is neither a Client nor a function such as masksmith.solve")
 
 

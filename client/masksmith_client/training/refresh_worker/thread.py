@@ -1,4 +1,4 @@
-"""Workers inside the training process: a thread for functions that cannot be sent elsewhere, or the caller itself."""
+"""Refresh workers inside the training process: a thread, or the calling thread itself."""
 
 from __future__ import annotations
 
@@ -6,88 +6,88 @@ import queue
 import threading
 from typing import Protocol
 
-from .handler import Handler
+from .handler import RefreshHandler
 from .messages import RefreshRequest, RefreshResponse
 
 
 class RefreshWorker(Protocol):
-    """Takes a request and has its response some time later."""
+    """Handles one request at a time; its response is polled or waited for."""
 
     where: str
 
     def submit(self, request: RefreshRequest) -> None:
-        """Take a request; the one before must have been answered."""
+        """Submit a request; the response to the previous one must have been received."""
 
     def poll(self) -> RefreshResponse | None:
-        """Give the response if it is there; never waits."""
+        """Return the response if it has arrived, else None; never blocks."""
 
     def wait(self) -> RefreshResponse:
-        """Give the response when it is there."""
+        """Block until the response has arrived, and return it."""
 
     def close(self) -> None:
-        """Stop; a request under way is dropped."""
+        """Stop the worker; the response to a running request is discarded."""
 
 
 class InlineWorker:
-    """Handles requests in the calling thread."""
+    """Handles requests in the calling thread, when the response is polled."""
 
     where = "in this process"
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: RefreshHandler) -> None:
         self._handler = handler
         self._request: RefreshRequest | None = None
 
     def submit(self, request: RefreshRequest) -> None:
-        """Take a request."""
+        """Store a request until its response is polled."""
         self._request = request
 
     def poll(self) -> RefreshResponse | None:
-        """Handle it."""
+        """Handle the stored request and return its response; None if there is no request."""
         return None if self._request is None else self.wait()
 
     def wait(self) -> RefreshResponse:
-        """Handle it."""
+        """Handle the stored request and return its response."""
         assert self._request is not None
         request, self._request = self._request, None
         return self._handler.handle(request)
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: no thread or process was started."""
 
 
 class ThreadWorker:
-    """Handles requests in a daemon thread, which never keeps the process from ending."""
+    """Handles requests in a daemon thread, which does not delay the exit of the process."""
 
     where = "a thread"
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: RefreshHandler) -> None:
         self._requests: queue.SimpleQueue[RefreshRequest | None] = queue.SimpleQueue()
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
         arguments = (handler, self._requests, self._responses)
         threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Take a request."""
+        """Pass a request to the thread."""
         self._requests.put(request)
 
     def poll(self) -> RefreshResponse | None:
-        """Give the response if it is there."""
+        """Return the response if it has arrived, else None; never blocks."""
         try:
             return self._responses.get_nowait()
         except queue.Empty:
             return None
 
     def wait(self) -> RefreshResponse:
-        """Give the response when it is there."""
+        """Block until the response has arrived, and return it."""
         return self._responses.get()
 
     def close(self) -> None:
-        """End the thread after the request under way."""
+        """Stop the thread after the running request."""
         self._requests.put(None)
 
 
 def _handle_all(
-    handler: Handler,
+    handler: RefreshHandler,
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:

@@ -1,4 +1,4 @@
-"""A weight ready to travel: a one-tensor safetensors file that is produced piece by piece, never held as a whole."""
+"""A tensor to upload: a one-tensor safetensors file produced in pieces, so that memory use stays bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masksmith.layouts import Layout
 from masksmith_wire.headers import build_header, data_bytes
 
 KEY = "weight"
-"""Name of the tensor inside its file: the same for all, so that equal weights have equal digests."""
+"""Name of the tensor inside its file; always the same, so that equal weights have equal digests."""
 
 PIECE_BYTES = 512 * 1024
 
@@ -24,23 +24,23 @@ Restore = Callable[[npt.NDArray[Any]], Any]
 
 
 def as_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give a mask in the kind that file and numpy weights have."""
+    """Return a mask unchanged: the restore function of weights from files and numpy arrays."""
     return array
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """A tensor and how to read its bytes.
+class StreamedTensor:
+    """A tensor whose bytes are read in pieces.
 
     Attributes:
         name: Its name in the model.
-        dtype: Its dtype as safetensors names it, or the framework's own name where safetensors has none.
+        dtype: Its dtype by its safetensors name, or by the framework's name if safetensors has none.
         shape: Its shape.
-        read: Gives its little-endian bytes in pieces; may be called again, from any thread.
-        restore: Turns a numpy array, such as a mask, into the weight's own kind.
-        layout: How it is made of matrices, where its module says so; names and shapes decide otherwise.
-        dense_by_default: Why its module says that it is no matrix, so that only its full name selects it.
-        unsupported_reason: Why its bytes cannot be read, where they cannot.
+        read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
+        restore: Converts a numpy array, such as a mask, to the weight's framework and device.
+        layout: How it is made of matrices, if its module shows that; otherwise names and shapes decide.
+        dense_by_default: Why it is not a matrix, if its module shows that; then only its full name selects it.
+        unsupported_reason: Why its bytes cannot be read; None if they can.
     """
 
     name: str
@@ -54,25 +54,25 @@ class Weight:
 
     @property
     def data_bytes(self) -> int:
-        """Size of its data."""
+        """Bytes of its data, without the header."""
         return data_bytes(self.dtype, self.shape)
 
     @property
     def file_bytes(self) -> int:
-        """Size of its file."""
+        """Bytes of its file: header and data."""
         return len(self.header()) + self.data_bytes
 
     def header(self) -> bytes:
-        """Give the beginning of its file, padded so that the data is aligned."""
+        """Return the safetensors header of its file, padded so that the data is aligned."""
         return build_header({KEY: (self.dtype, self.shape)})
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Give its file in pieces of at most half a MiB."""
+        """Yield its file in pieces of at most half a MiB."""
         yield self.header()
         yield from self.read()
 
     def digest(self) -> str:
-        """BLAKE3 of its file, in hex."""
+        """Return the BLAKE3 digest of its file, in hex."""
         hasher = blake3()
         for piece in self.pieces():
             hasher.update(piece)
@@ -80,12 +80,12 @@ class Weight:
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the matrix `[out, everything else]` of a weight's shape; smaller shapes stay."""
+    """Return the shape of the matrix `[out, prod(other dimensions)]`; shapes of up to two dimensions stay."""
     return shape if len(shape) <= 2 else (shape[0], math.prod(shape[1:]))
 
 
-def flattened(weight: Weight) -> Weight:
-    """Give a convolution's weight as that matrix, whose bytes are the same; masks come back in its own shape."""
+def flattened(weight: StreamedTensor) -> StreamedTensor:
+    """Return a convolution's weight viewed as that matrix; masks are restored to the original shape."""
     if len(weight.shape) <= 2:
         return weight
     return replace(

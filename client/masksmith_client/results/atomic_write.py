@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: to a temporary file that replaces the target when it is complete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing beside its target, which it replaces once the block has ended without an error."""
+def atomic_write(target: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file in the target's folder, which replaces the target if the block ends without an error."""
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
         try:
             yield file  # type: ignore[misc]
@@ -26,9 +26,9 @@ def whole_file(target: Path) -> Iterator[BinaryIO]:
 
 
 def save_copy(file: BinaryIO, target: Path) -> Path:
-    """Copy an open file to a path, whose folder is made if it is missing; gives the path."""
+    """Copy an open file to a path, atomically, and create its folder if missing; returns the path."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as copy:
+    with atomic_write(target) as copy:
         file.seek(0)
         shutil.copyfileobj(file, copy, 2**20)
     return target

@@ -1,4 +1,4 @@
-"""Several training processes: the first requests masks, all get the same ones at the same step."""
+"""Distributed training: rank 0 requests masks and broadcasts them, so that all ranks apply them at the same step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from masksmith_wire.masks import pack, packed_width, unpack
 
 from .masked_layer import MaskedLayer
 from .refresh_worker.messages import RefreshResponse
-from .refresh_worker.shared_memory import Memory
+from .refresh_worker.shared_memory import SharedMemory
 
-NOTHING = -1
+NO_RESPONSE = -1
 
 
-class World:
-    """The processes that train together; one alone without torch.distributed."""
+class ProcessGroup:
+    """The ranks that train together; without torch.distributed, this process alone."""
 
     def __init__(self, device: torch.device) -> None:
         self.joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -27,18 +27,23 @@ class World:
         self._device = device if self.joined and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def share(
-        self, poll: Callable[[], RefreshResponse | None], layers: list[MaskedLayer], memory: Memory
+        self, poll: Callable[[], RefreshResponse | None], layers: list[MaskedLayer], memory: SharedMemory
     ) -> RefreshResponse | None:
-        """Give every process what the first one's `poll` gives, and its masks in the memory.
+        """Poll on rank 0, and broadcast the response and the masks to all ranks.
 
-        All processes must call this at the same step. While there is no response, that costs one small broadcast.
+        All ranks must call this at the same step. Without a response it costs one broadcast of a number.
+
+        Args:
+            poll: Returns the response, or None; called on rank 0 only.
+            layers: The masked layers.
+            memory: Where the masks are, on rank 0, and are written, on the others.
         """
         if not self.joined:
             return poll()
         response = poll() if self.is_first else None
         text = b"" if response is None else response.model_dump_json().encode()
-        size = self._broadcast(torch.tensor([NOTHING if response is None else len(text)]))
-        if int(size) == NOTHING:
+        size = self._broadcast(torch.tensor([NO_RESPONSE if response is None else len(text)]))
+        if int(size) == NO_RESPONSE:
             return None
         data = self._broadcast(_as_bytes(np.frombuffer(text, np.uint8)) if self.is_first else _empty(int(size)))
         response = RefreshResponse.model_validate_json(data.numpy().tobytes())
@@ -48,7 +53,7 @@ class World:
                 self._share_mask(layer, memory)
         return response
 
-    def _share_mask(self, layer: MaskedLayer, memory: Memory) -> None:
+    def _share_mask(self, layer: MaskedLayer, memory: SharedMemory) -> None:
         mask = memory.mask(layer.name)
         size = math.prod(layer.shape[:-1]) * packed_width(layer.shape)
         bits = self._broadcast(_as_bytes(pack(mask).reshape(-1)) if self.is_first else _empty(size))
