@@ -36,7 +36,7 @@ def _lets_anybody_in(settings: Settings) -> bool:
         return False
     records = JobRecords(settings.redis_url)
     try:
-        return not Keys(records.redis).any_made()
+        return not Keys(records.redis).any_exist()
     except redis.RedisError:
         # Nobody gets in before it answers: every request looks for its key there.
         return False

@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     """
     settings = settings or Settings()
     closing = closing or Event()
-    telemetry = tracing.provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    telemetry = tracing.make_tracer_provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -108,7 +108,7 @@ def _noticing_signals(closing: Event) -> Iterator[None]:
 async def _swept(state: State) -> AsyncIterator[None]:
     """Clear what an earlier service left, and look for stranded work meanwhile."""
     await anyio.to_thread.run_sync(state.store.clear_leftovers)
-    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_in_turn)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_if_claimed)
     sweeper.start()
     try:
         yield

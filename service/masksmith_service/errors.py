@@ -9,7 +9,7 @@ import redis
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import NoMasksError, TooManyShardsError
-from masksmith_wire.errors import Code, Problem
+from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ class RequestError(Exception):
         self.retry_after_s = retry_after_s
         self.extra = extra
 
-    def problem(self, instance: str | None = None) -> Problem:
+    def problem(self, instance: str | None = None) -> ProblemDocument:
         """Give the problem document."""
         title = self.code.value.replace("_", " ").capitalize()
-        return Problem(
+        return ProblemDocument(
             title=title, status=self.status, code=self.code, detail=self.detail, instance=instance, **self.extra
         )
 

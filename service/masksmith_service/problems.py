@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from masksmith_state.telemetry import logs
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, Problem
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, ProblemDocument
 
 from .errors import DOMAIN_ERRORS, RequestError, translate
 from .pages.rendering import render
@@ -56,8 +56,8 @@ def _refusal(request: Request, error: Exception) -> RequestError:
     return translate(error)
 
 
-def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-    request_id = logs.noted("request")
+def _render(request: Request, problem: ProblemDocument, headers: dict[str, str]) -> Response:
+    request_id = logs.get_field("request")
     if request_id is not None:
         problem = problem.model_copy(update={"request_id": request_id})
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):

@@ -61,7 +61,7 @@ def connect(settings: Settings, closing: Event) -> State:
         socket_timeout=BLOCK_MS / 1000 + 5,
         max_connections=MAX_FOLLOWERS,
     )
-    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, make=True)
+    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
     return State(

@@ -7,7 +7,7 @@ import time
 import redis.asyncio
 
 from masksmith_service.jobs.completion_notifier import Endings
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
 
@@ -15,7 +15,7 @@ from masksmith_wire.documents import MasksOptions
 def new_job(records):
     tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[1, 4], start=80)
     return records.create(
-        Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor]), [Shard(tensor=0, first=0, last=1)]
+        MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor]), [Shard(tensor=0, first=0, last=1)]
     )[0]
 
 

@@ -9,7 +9,7 @@ from masksmith_client._notebook import job_html
 from masksmith_client.cli.report import Report as TerminalReport
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.keys import Keys, Role
 from masksmith_wire.documents import Job, WorkerInfo
 from masksmith_wire.errors import TensorError

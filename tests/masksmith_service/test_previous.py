@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
 MASK = np.random.default_rng(0).random((8, 8)) < 0.5

@@ -52,7 +52,7 @@ class Gate:
             return
         client: Redis = request.app.state.masksmith.events
         caller = await identify(client, self._settings, request.headers, request.cookies.get(COOKIE))
-        logs.note(key=caller.key or None)
+        logs.add_fields(key=caller.key or None)
         await _spend(client, caller)
         request.state.caller = caller
 

@@ -11,7 +11,17 @@ from redis.asyncio import Redis
 
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
-from masksmith_state.keys import KEYS, KeyInfo, Quotas, Role, is_genuine, key_key, key_of, read_key, session_key
+from masksmith_state.keys import (
+    KEYS,
+    KeyInfo,
+    Quotas,
+    Role,
+    key_id_of,
+    parse_key,
+    redis_key_of,
+    session_key,
+    token_matches,
+)
 from masksmith_wire.errors import Code
 
 COOKIE = "masksmith_session"
@@ -73,7 +83,7 @@ async def identify(client: Redis, settings: Settings, headers: Mapping[str, str]
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
     """Find the valid key of a token."""
-    key = key_of(token)
+    key = key_id_of(token)
     if key is None:
         return None
     return await _valid(client, key, token)
@@ -86,8 +96,8 @@ async def is_valid(client: Redis, caller: Caller) -> bool:
 
 async def _valid(client: Redis, key: str, token: str | None = None) -> KeyInfo | None:
     """Read a key that is not revoked; if a token is given, its own."""
-    fields = await client.hgetall(key_key(key))
-    info = read_key(key, fields) if token is None or is_genuine(token, fields) else None
+    fields = await client.hgetall(redis_key_of(key))
+    info = parse_key(key, fields) if token is None or token_matches(token, fields) else None
     return None if info is None or info.revoked_at is not None else info
 
 

@@ -53,7 +53,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     key = await find_key(state.events, _token(await request.body(), is_form=is_form))
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
-    logs.note(key=key.id)
+    logs.add_fields(key=key.id)
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     await state.events.set(session_key(cookie), key.id, ex=seconds)

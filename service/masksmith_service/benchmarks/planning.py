@@ -29,9 +29,9 @@ from masksmith_wire.benchmarks import (
     CaseReport,
     KernelInfo,
     KernelPlace,
-    MaskPart,
     PlannedCase,
     PlannedMask,
+    PlannedMaskPart,
 )
 from masksmith_wire.errors import Code
 
@@ -50,7 +50,7 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
     Raises:
         RequestError: If a kernel, shape, dtype, pattern or the masks named make no sense; the message says which.
     """
-    workers = records.bench_workers.present()
+    workers = records.bench_workers.live()
     masks: dict[str, PlannedMask] = {}
     if request.masks_of is not None:
         layers, pattern, masks = _masks_of(request.masks_of, records)
@@ -141,7 +141,9 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
     masks: dict[str, PlannedMask] = {}
     for tensor, done in finished(record, records):
         if len(tensor.shape) == 2:
-            parts = [MaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done]
+            parts = [
+                PlannedMaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done
+            ]
             masks[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
     if not masks:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")

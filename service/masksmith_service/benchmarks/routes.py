@@ -19,7 +19,7 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ma
 @router.get("/kernels")
 def kernels(state: StateDep) -> list[KernelInfo]:
     """List the kernels: what each can do, and on which living worker it runs."""
-    return kernel_infos(state.records.bench_workers.present())
+    return kernel_infos(state.records.bench_workers.live())
 
 
 @router.get("/jobs/{job}/benchmark")

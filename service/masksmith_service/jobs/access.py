@@ -11,7 +11,7 @@ from masksmith_service.auth.principal import Caller, CallerDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
-from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_soon
+from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
 from masksmith_wire.errors import Code
@@ -43,7 +43,7 @@ async def view_job(state: State, job: str, caller: Caller) -> Job:
     Raises:
         RequestError: If there is none, or it is another's.
     """
-    found = await read_snapshot_soon(state.events, job) if len(job) <= LONGEST_ID else None
+    found = await read_snapshot_async(state.events, job) if len(job) <= LONGEST_ID else None
     if found is None:
         raise unknown(job)
     _check(job, found.owner, caller)
@@ -101,7 +101,7 @@ def check_ended(record: JobRecord) -> None:
 def _check(job: str, owner: str | None, caller: Caller) -> None:
     if owner is None or not caller.sees(owner):
         raise unknown(job)
-    logs.note(job=job)
+    logs.add_fields(job=job)
 
 
 def unknown(job: str) -> RequestError:

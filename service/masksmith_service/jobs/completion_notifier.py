@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
-from masksmith_state.jobs.records import ENDED
+from masksmith_state.jobs.redis_keys import ENDED
 
 from .events import is_over
 

@@ -10,7 +10,8 @@ from typing import Any
 from masksmith.benchmark import CaseResult, winners
 from masksmith.patterns import Pattern, parse
 from masksmith_service.benchmarks.planning import case_result
-from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
+from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
@@ -34,10 +35,12 @@ _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 def snapshot_view(found: Snapshot) -> Job:
     """Give the whole job document, of either kind."""
-    record = record_of(found.job, found.fields)
+    record = parse_record(found.job, found.fields)
     if record.kind == "benchmark":
-        return benchmark_view(record, by_index(found.parts, PlannedCase), by_index(found.reports, CaseReport))
-    return job_view(record, by_index(found.parts, Shard), by_index(found.reports, ShardReport))
+        return benchmark_view(
+            record, parse_by_index(found.parts, PlannedCase), parse_by_index(found.reports, CaseReport)
+        )
+    return job_view(record, parse_by_index(found.parts, Shard), parse_by_index(found.reports, ShardReport))
 
 
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
@@ -63,7 +66,7 @@ def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: di
     """Give the whole job document of a benchmark."""
     assert record.benchmark is not None
     views = [_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()]
-    members = _header(record) | record.benchmark.headline
+    members = _header(record) | record.benchmark.summary_fields
     return Job(**members, cases=views)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from masksmith_state.jobs.model import events_key, job_key
+from masksmith_state.jobs.redis_keys import events_key, job_key
 from masksmith_wire.documents import JobState
 
 BLOCK_MS = 2000

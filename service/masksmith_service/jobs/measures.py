@@ -7,7 +7,7 @@ from typing import Any
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import MaskCounts, Pattern, capacity, matrix_shape, storage
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 from masksmith_wire.documents import ChangeReport
 

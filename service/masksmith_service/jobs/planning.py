@@ -10,7 +10,7 @@ from pydantic import Field
 from masksmith.layouts import Candidate, Selection, SelectionError, select
 from masksmith.patterns import PatternError
 from masksmith_service.errors import RequestError
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_wire.errors import Code
@@ -79,7 +79,7 @@ def choose(
     return [_locate(name, digest, header.tensors[name]) for name in selection.chosen], selection
 
 
-def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> Plan:
+def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> MasksPlan:
     """Make the plan of a job whose tensors have been located.
 
     Raises:
@@ -94,7 +94,7 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
             specification.budget.check(shapes, specification.pattern)
     except PatternError as error:
         raise RequestError(Code.INVALID_BUDGET, str(error), budget=options.budget, floors=options.floors) from None
-    return Plan(options=options, tensors=tensors, skipped=skipped)
+    return MasksPlan(options=options, tensors=tensors, skipped=skipped)
 
 
 def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:

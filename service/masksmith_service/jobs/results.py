@@ -10,8 +10,9 @@ import numpy as np
 
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore, result_name, weights_name
-from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_wire import masks
 from masksmith_wire.errors import Code

@@ -139,7 +139,7 @@ def delete_job(job: JobId, state: StateDep) -> None:
     """Cancel a job if it is live, forget it, and delete the results that no other job shares."""
     if not state.records.delete(job):
         raise unknown(job)
-    state.retention.free_results()
+    state.retention.delete_unreferenced_results()
 
 
 async def _accepted(state: State, job: str, caller: Caller, prefer: str | None, response: Response) -> Job:

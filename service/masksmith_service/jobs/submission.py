@@ -15,8 +15,9 @@ from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
-from masksmith_state.jobs.model import Admission, Plan
+from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
@@ -93,7 +94,7 @@ class Submission:
         tensors = add_previous(tensors, specification.options.previous, headers, self._finished_of)
         plan = planning.make_plan(specification, tensors, skipped)
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
-        return self._start(plan, shards, search_queue(specification, self.state.records.workers.present()))
+        return self._start(plan, shards, search_queue(specification, self.state.records.workers.live()))
 
     def _measure(self, document: BenchmarkRequest) -> str:
         """Make the cases of a benchmark, and start it; masks must be visible to whoever asks."""
@@ -102,10 +103,12 @@ class Submission:
         planned = plan_benchmark(document, self.state.records)
         return self._start(planned.plan, planned.cases, bench_queue(document.device))
 
-    def _start(self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str) -> str:
+    def _start(
+        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+    ) -> str:
         """Write the record, then enqueue its parts; the sweeper enqueues what a crash in between leaves out."""
         job, is_new = self._record(plan, parts, queue)
-        logs.note(job=job)
+        logs.add_fields(job=job)
         if is_new:
             try:
                 self.state.queue.enqueue_all(job, len(parts), queue)
@@ -114,7 +117,7 @@ class Submission:
         return job
 
     def _record(
-        self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
     ) -> tuple[str, bool]:
         fingerprint = digest_document(_what(plan, parts)) if self.key else ""
         try:
@@ -132,20 +135,20 @@ class Submission:
         quotas = self.caller.quotas
         return Admission(
             owner=self.caller.key,
-            senders="anybody" if self.caller.is_admin else "owner",
-            most=self.state.settings.max_live_jobs,
-            most_of_owner=quotas.live_jobs,
-            most_bytes=quotas.stored_bytes,
+            uploaders="anybody" if self.caller.is_admin else "owner",
+            max_live_jobs=self.state.settings.max_live_jobs,
+            max_live_jobs_of_owner=quotas.live_jobs,
+            max_bytes_of_owner=quotas.stored_bytes,
         )
 
     def _finished_of(self, job: str) -> Finished:
         return finished(read_job(self.state, visible_job(job, self.state, self.caller)), self.state.records)
 
 
-def _what(plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:
+def _what(plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:
     """Give what makes two requests the same: masks do not depend on how they are cut, benchmarks are their cases."""
     content = plan.model_dump(mode="json")
-    return content if isinstance(plan, Plan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
+    return content if isinstance(plan, MasksPlan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
 
 
 def _full(error: FullError, caller: Caller) -> RequestError:

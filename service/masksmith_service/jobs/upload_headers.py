@@ -44,7 +44,7 @@ def _read(state: State, caller: Caller, digest: str) -> Header:
         raise upload_missing(digest) from None
     except HeaderError as error:
         # It was sound when it came.
-        state.references.forget_upload(digest)
+        state.references.delete_damaged_upload(digest)
         detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
         raise RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest) from None
 

@@ -111,7 +111,7 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> Layer:
     """Find a tensor of a job whose mask is complete.
 
     Raises:
-        RequestError: If the job has no such tensor, or no mask of it (yet), or finds no masks at all.
+        RequestError: If the job has no such tensor, or no mask of it (yet), or the job has no masks.
     """
     if not any(tensor.name == name for tensor in record.plan.tensors):
         detail = f"job {record.id} has no tensor {name[:200]!r}"

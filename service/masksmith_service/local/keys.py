@@ -89,7 +89,7 @@ def require_keys(host: str, redis_url: str) -> None:
     if is_loopback(host):
         return
     with _open_keys(None, redis_url) as keys:
-        if keys.any_made():
+        if keys.any_exist():
             return
     raise UsageError(
         f"--host {host} lets others in, and there are no keys: make one with 'masksmith keys create NAME --role admin' "

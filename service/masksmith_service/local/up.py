@@ -14,7 +14,7 @@ import httpx2
 import typer
 from pydantic import ValidationError
 
-from masksmith_wire.errors import Problem
+from masksmith_wire.errors import ProblemDocument
 
 from . import keys, parts, settings, valkey
 from .data_directory import DataDirectory
@@ -114,7 +114,7 @@ def _unready_reason(client: httpx2.Client) -> str | None:
     if response.is_success:
         return None
     try:
-        return Problem.model_validate_json(response.content).detail
+        return ProblemDocument.model_validate_json(response.content).detail
     except ValidationError:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
 

@@ -44,7 +44,7 @@ class AccessLog:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        with logs.about(request=request_id):
+        with logs.context(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:

@@ -114,7 +114,7 @@ def show_jobs(
     onward = urlencode({"q": q, "only": only, "after": found.next}) if found.next else None
     # How busy the others are is for admins to know.
     queues = {name: state.records.queue_length(name) for name in QUEUES} if caller.is_admin else {}
-    workers = state.records.workers.present() if caller.is_admin else None
+    workers = state.records.workers.live() if caller.is_admin else None
     return render(
         "jobs.html", jobs=found.jobs, onward=onward, q=q, only=only, after=after, workers=workers, queues=queues,
         live=state.records.live_count(), states=["live", *JobState],

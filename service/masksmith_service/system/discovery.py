@@ -81,7 +81,7 @@ def solvers() -> list[SolverInfo]:
 @router.get("/v1/workers")
 def workers(state: StateDep, caller: AdminDep) -> list[WorkerInfo]:
     """List the workers that are alive, for an admin."""
-    return state.records.workers.present()
+    return state.records.workers.live()
 
 
 class Health(BaseModel):
@@ -108,7 +108,7 @@ async def healthz() -> Health:
 def readyz(state: StateDep) -> Readiness:
     """Answer 200 once broker, store and at least one worker are there, else 503 saying what is missing."""
     state.store.size(upload_name("0" * 64))
-    searching = [worker for worker in state.records.workers.present() if not BENCH_QUEUES.issuperset(worker.queues)]
+    searching = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(searching)
     if count == 0:
         detail = "no worker is alive; start one with `masksmith worker`"

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
-from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, grouped
+from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
 
 
 class Gauges:
@@ -38,7 +38,7 @@ class Gauges:
         yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], queued)
         alive: Counter[tuple[str, ...]] = Counter()
         slots: Counter[tuple[str, ...]] = Counter()
-        for worker in self._records.workers.present():
+        for worker in self._records.workers.live():
             alive[worker.device,] += 1
             slots[worker.device,] += worker.slots
         yield _gauge("masksmith_workers", "Workers that are alive.", ["device"], alive)
@@ -46,27 +46,27 @@ class Gauges:
 
 
 def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
-    now = {key: value for key, value in grouped(counts, "jobs").items() if value > 0}
+    now = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
     yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], now)
     ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
-    yield _filled(ended, grouped(counts, "ended"))
+    yield _filled(ended, counts_by_labels(counts, "ended"))
 
 
 def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     shards = CounterMetricFamily(
         "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
     )
-    yield _filled(shards, grouped(counts, "shards"))
+    yield _filled(shards, counts_by_labels(counts, "shards"))
     seconds = HistogramMetricFamily(
         "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
         labels=["device"],
     )  # fmt: skip
-    found = grouped(counts, "shard_seconds")
+    found = counts_by_labels(counts, "shard_seconds")
     for device in sorted({labels[0] for labels in found}):
         mine = {labels[1]: value for labels, value in found.items() if labels[0] == device}
         seconds.add_metric([device], _buckets(mine, SECONDS), mine.get("sum", 0.0))
     yield seconds
-    gaps = {labels[0]: value for labels, value in grouped(counts, "gap").items()}
+    gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
     gap.add_metric([], _buckets(gaps, GAPS), gaps.get("sum", 0.0))
     yield gap

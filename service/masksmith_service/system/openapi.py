@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Problem
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, ProblemDocument
 
 _PROBLEM = {
     "description": "A problem document",
-    "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
 }
 _RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 _UPLOADS = {("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}

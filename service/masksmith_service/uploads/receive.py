@@ -16,7 +16,7 @@ from masksmith_service.auth.principal import Caller
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.settings import Settings
-from masksmith_state.blobs.references import Linked
+from masksmith_state.blobs.references import LinkOutcome
 from masksmith_state.blobs.store import BlobStore, incoming_name, upload_name
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
@@ -264,12 +264,12 @@ def _check_quota(state: State, caller: Caller, digest: str | None, length: int) 
 
 def _link(state: State, caller: Caller, inspector: Inspector) -> bool:
     linked = state.references.link(caller.key, inspector.digest, inspector.bytes, caller.quotas.stored_bytes)
-    if linked is Linked.FULL:
+    if linked is LinkOutcome.FULL:
         raise too_many_bytes(caller)
-    if linked is Linked.LOST:
+    if linked is LinkOutcome.LOST:
         detail = "the upload had expired and was being deleted when it came; send it again"
         raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)
-    return linked is Linked.NEW
+    return linked is LinkOutcome.NEW
 
 
 def too_many_bytes(caller: Caller) -> RequestError:
