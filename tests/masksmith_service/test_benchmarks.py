@@ -108,7 +108,7 @@ def test_what_cannot_be_measured_is_refused_by_name(ask, client, records, change
     [
         ({"layers": None}, "body: Value error, give exactly one of layers"),
         ({"patterns": []}, "body: Value error, patterns: give at least one"),
-        ({"masks_of": "1"}, "body: Value error, give either"),
+        ({"masks_of": "1"}, "body: Value error, give exactly"),
         ({"batches": [0]}, "body.batches.0"),
         ({"dtypes": ["int8"]}, "body.dtypes.0"),
         ({"layers": [LAYER | {"rows": 0}]}, "body.layers.0.rows"),

@@ -1,4 +1,4 @@
-"""Measures: what the shards of a tensor counted, added up."""
+"""Sums the measures of a tensor's shards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 from masksmith_wire.documents import ChangeReport
 
 
-def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
-    """Give the measures of a tensor all of whose shards are done."""
+def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
+    """Sum the measures of a tensor's shards, all of which are done."""
     shape = tuple(tensor.shape)
     rows, cols = matrix_shape(shape)
     kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]

@@ -1,4 +1,4 @@
-"""Planning: a request becomes located tensors that fit the pattern, before anything is queued."""
+"""Plans masks jobs: parses the request, and locates the tensors and checks that they fit the pattern."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 
 
 class FileOptions(MasksOptions):
-    """Options of a one-shot upload: which of its tensors, and how; `layers` and `exclude` are globs and repeat."""
+    """Options of a job on an uploaded file; `layers` and `exclude` are globs of tensor names, and can be repeated."""
 
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
@@ -29,7 +29,7 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
     """Parse the options of a request.
 
     Raises:
-        RequestError: If they name no job that can be done.
+        RequestError: If they are invalid.
     """
     try:
         return JobSpecification.parse(options)
@@ -38,10 +38,10 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
 
 
 def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
-    """Parse a job document, and refuse too many tensors.
+    """Parse a job document, and check the number of tensors.
 
     Raises:
-        RequestError: If it names no job that can be done.
+        RequestError: If it is invalid.
     """
     specification = parse_specification(document)
     if len(document.tensors) > max_tensors:
@@ -64,16 +64,17 @@ def locate_named(
     return [_locate(tensor.name, tensor.digest, entry) for tensor, (_, entry) in pairs]
 
 
-def choose(
+def locate_selected(
     options: FileOptions, specification: JobSpecification, digest: str, header: Header
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Choose the tensors of one file by `layers` and `exclude`, or else every float weight that fits.
+    """Select tensors of a file by `layers` and `exclude`; by default every float weight that fits.
 
     Returns:
-        The chosen tensors, located; and the selection, which has the others with the reason.
+        The selected tensors, located; and the selection, which has the reasons why others were skipped.
 
     Raises:
-        RequestError: If a name or glob matches nothing, a tensor that is spelled out does not fit, or nothing is left.
+        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, or no tensor is
+            selected.
     """
     selection = _select(list(header.tensors.items()), specification, options.layers, options.exclude)
     return [_locate(name, digest, header.tensors[name]) for name in selection.chosen], selection
@@ -87,7 +88,7 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
     """
     options = specification.options
     if not tensors:
-        raise _nothing_fits(len(skipped), options.pattern, skipped)
+        raise _no_tensor_fits(len(skipped), options.pattern, skipped)
     try:
         if specification.budget is not None:
             shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}
@@ -112,13 +113,13 @@ def _select(
     try:
         return select(candidates, specification.fitting_pattern, layers, exclude, bound=specification.binding)
     except SelectionError as error:
-        raise _refusal(error, len(entries), specification.options.pattern) from None
+        raise _selection_error(error, len(entries), specification.options.pattern) from None
 
 
-def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
+def _selection_error(error: SelectionError, count: int, pattern: str) -> RequestError:
     if error.kind == "nothing_left":
         skipped = [Skipped(name=name, reason=reason) for name, reason in error.skipped.items()]
-        return _nothing_fits(count, pattern, skipped)
+        return _no_tensor_fits(count, pattern, skipped)
     if error.kind == "unsupported":
         detail = f"tensor {error.name!r}: {error.reason}"
         return RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
@@ -126,7 +127,7 @@ def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
     return RequestError(code, str(error), tensor=error.name)
 
 
-def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
+def _no_tensor_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
     detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
 

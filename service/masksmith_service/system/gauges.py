@@ -1,6 +1,7 @@
-"""Gauges: the counts in Redis and what is alive now, as Prometheus reads them.
+"""Prometheus collector: counters from Redis, and gauges of live workers and queues.
 
-Nothing is counted in this process, so every service of an installation answers the same, and a restart forgets nothing.
+No counter is kept in this process, so all services of an installation return the same values, and restarts do not reset
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Gauges:
         self._records = records
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything once; raises `redis.RedisError` when the broker is away."""
+        """Read all metrics; raises `redis.RedisError` if the broker is unavailable."""
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
@@ -61,10 +62,10 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
         "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
         labels=["device"],
     )  # fmt: skip
-    found = counts_by_labels(counts, "shard_seconds")
-    for device in sorted({labels[0] for labels in found}):
-        mine = {labels[1]: value for labels, value in found.items() if labels[0] == device}
-        seconds.add_metric([device], _buckets(mine, SECONDS), mine.get("sum", 0.0))
+    by_labels = counts_by_labels(counts, "shard_seconds")
+    for device in sorted({labels[0] for labels in by_labels}):
+        buckets = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
+        seconds.add_metric([device], _buckets(buckets, SECONDS), buckets.get("sum", 0.0))
     yield seconds
     gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
@@ -73,7 +74,7 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
 
 
 def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
-    """Add up numbered buckets as Prometheus has them: all that is at most the bound."""
+    """Cumulative counts of numbered buckets, as Prometheus defines them: observations up to each bound."""
     totals = accumulate(counts.get(str(number), 0.0) for number in range(len(bounds) + 1))
     return list(zip([*map(str, bounds), "+Inf"], totals, strict=True))
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is: problem documents for whatever goes wrong, raw bodies where they are read."""
+"""Completes the OpenAPI document: problem documents for errors, and raw request and response bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BINARY = {("/v1/jobs/{job}/masks", "get"), ("/v1/jobs/{job}/weights", "get")}
 
 
 def describe(app: FastAPI) -> None:
-    """Make the application's OpenAPI document complete."""
+    """Complete the application's OpenAPI document, when it is first generated."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
