@@ -60,4 +60,4 @@ def records(valkey):
 
 @pytest.fixture
 def store(tmp_path):
-    return BlobStore(str(tmp_path / "store"), make=True)
+    return BlobStore(str(tmp_path / "store"), create=True)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from masksmith_wire.documents import CaseView, JobState, TensorReport
-from masksmith_wire.errors import Problem
+from masksmith_wire.errors import ProblemDocument
 
 from ._job_view import JobView
 
@@ -79,7 +79,9 @@ class StatusError(ClientError):
         request_id: The request's id in the service's log, if the response has it.
     """
 
-    def __init__(self, problem: Problem, request_id: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, problem: ProblemDocument, request_id: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(f"{problem.detail} ({problem.code})")
         self.problem = problem
         self.code = problem.code

@@ -1,1 +1,1 @@
-"""The HTTP service: uploads, jobs, events, results."""
+"""The HTTP service: uploads, jobs, events, results and web pages."""

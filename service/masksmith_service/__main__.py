@@ -1,4 +1,4 @@
-"""Runs the service: `python -m masksmith_service`, settings from the environment."""
+"""Entry point of the service: `python -m masksmith_service`, with settings from the environment."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Listen until told to stop."""
+    """Serve until a stop signal; returns the exit code."""
     settings = Settings()
     settings.configure_logging()
-    if _lets_anybody_in(settings):
+    if _is_unprotected(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
-            "MASKSMITH_INSECURE=true to let everybody in who can reach it",
+            "MASKSMITH_INSECURE=true to serve requests without authentication",
             settings.host,
         )
         return 2
@@ -31,14 +31,14 @@ def main() -> int:
     return 0
 
 
-def _lets_anybody_in(settings: Settings) -> bool:
+def _is_unprotected(settings: Settings) -> bool:
     if settings.insecure or settings.is_local:
         return False
     records = JobRecords(settings.redis_url)
     try:
-        return not Keys(records.redis).any_made()
+        return not Keys(records.redis).any_exist()
     except redis.RedisError:
-        # Nobody gets in before it answers: every request looks for its key there.
+        # Every request is authenticated against this server, so none is served before it is available.
         return False
     finally:
         records.redis.close()

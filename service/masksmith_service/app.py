@@ -1,4 +1,4 @@
-"""The application: routes, errors, and what runs beside the requests."""
+"""The FastAPI application: middleware, routes, and the tasks that run in the background."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from masksmith_state.telemetry import tracing
 
 from . import problems
 from .auth import keys, sessions
-from .auth.middleware import Gate
+from .auth.middleware import AuthenticationMiddleware
 from .benchmarks import routes as benchmarks
 from .jobs import routes as jobs
 from .layers import routes as layers
-from .middleware.access_log import AccessLog
-from .middleware.json_bodies import JsonBodies
-from .middleware.unread_bodies import UnreadBodies
+from .middleware.access_log import AccessLogMiddleware
+from .middleware.json_bodies import JsonBodyMiddleware
+from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
 from .resources import State, connect
 from .settings import Settings
@@ -34,23 +34,23 @@ from .uploads import routes as uploads
 
 
 def create_app(settings: Settings | None = None, closing: Event | None = None) -> FastAPI:
-    """Make the service.
+    """Make the application.
 
     Args:
-        settings: Read from the environment unless given.
-        closing: Set when the process is to end, so that streams which could last end too.
+        settings: By default read from the environment.
+        closing: Set when the process is stopping, so that event streams and waiting requests end.
     """
     settings = settings or Settings()
     closing = closing or Event()
-    telemetry = tracing.provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    telemetry = tracing.make_tracer_provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = connect(settings, closing)
         app.state.masksmith = state
         try:
-            with _noticing_signals(closing):
-                async with _swept(state):
+            with _closing_on_signals(closing):
+                async with _sweeper_running(state):
                     yield
         finally:
             await state.events.aclose()
@@ -65,50 +65,50 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        telemetry=_telemetry(telemetry),
+        telemetry=_telemetry_settings(telemetry),
     )
-    app.add_middleware(JsonBodies, settings=settings)
-    app.add_middleware(Gate, settings=settings)
-    # Outside of the others: what they refuse has an id too.
-    app.add_middleware(AccessLog)
-    app.add_middleware(UnreadBodies)
+    app.add_middleware(JsonBodyMiddleware, settings=settings)
+    app.add_middleware(AuthenticationMiddleware, settings=settings)
+    # Outermost, so that responses of the other middleware have a request id, too.
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(UnreadBodyMiddleware)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
-    app.mount("/static", pages.statics())
+    app.mount("/static", pages.static_files())
     describe(app)
     return app
 
 
 @contextmanager
-def _noticing_signals(closing: Event) -> Iterator[None]:
-    """Set the event as soon as a signal comes: the server behind it first waits for all streams to end."""
+def _closing_on_signals(closing: Event) -> Iterator[None]:
+    """Set the event as soon as a stop signal arrives, before the server waits for all streams to end."""
     if current_thread() is not main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def notice(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         closing.set()
         handler = handlers[signal.Signals(number)]
         assert callable(handler)
         handler(number, frame)
 
-    ours = [number for number, handler in handlers.items() if callable(handler)]
-    for number in ours:
-        signal.signal(number, notice)
+    handled = [number for number, handler in handlers.items() if callable(handler)]
+    for number in handled:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, handlers[number])
 
 
 @asynccontextmanager
-async def _swept(state: State) -> AsyncIterator[None]:
-    """Clear what an earlier service left, and look for stranded work meanwhile."""
+async def _sweeper_running(state: State) -> AsyncIterator[None]:
+    """Delete partial files of an earlier process, and run the sweeper."""
     await anyio.to_thread.run_sync(state.store.clear_leftovers)
-    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_in_turn)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_if_claimed)
     sweeper.start()
     try:
         yield
@@ -116,8 +116,8 @@ async def _swept(state: State) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(sweeper.stop)
 
 
-def _telemetry(provider: TracerProvider | None) -> TelemetryConfig:
-    """Spans of requests, if a collector is named; metrics and logs go their own ways."""
+def _telemetry_settings(provider: TracerProvider | None) -> TelemetryConfig:
+    """Telemetry settings of FastAPI: spans of requests if a collector is configured; no metrics and logs."""
     return {
         "tracer_provider": provider,
         "tracing": provider is not None,

@@ -1,4 +1,4 @@
-"""A connection: HTTP as uvicorn parses it, within limits on heads, trailers, chunk framing and pipelined requests."""
+"""HTTP connection of uvicorn with limits on request heads, trailers, chunk framing and pipelined requests."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
 from .errors import RequestError
 
 MAX_FIELDS = 128
-"""Most fields in a request's head, and most in its trailers."""
+"""Limit of fields in a request's head, and of fields in its trailers."""
 MAX_PIPELINED = 64
-"""Most requests of a connection that wait for the answer to an earlier one."""
+"""Limit of requests of a connection that wait for the response to an earlier one."""
 CHUNK_BYTES = 16
-"""Bytes of framing that every piece of a body may bring, beside twice its own length."""
+"""Bytes of framing that are allowed for every piece of a body, in addition to twice its length."""
 FLUSH_S = 2.0
-"""Seconds that a refused client gets to take its answer."""
+"""Seconds within which a client can read the response to a rejected request."""
 
 
-class Meter:
-    """Counts what a client sends beside bodies.
+class RequestMeter:
+    """Counts the bytes and fields that a client sends outside of bodies.
 
     Attributes:
-        limit: Most bytes of a request's line and headers, or of its trailers and chunk framing.
-        pending: Bytes received since the last progress: a head that is complete, or a piece of a body.
-        in_body: Whether a head is complete, and its body not.
-        error: Why a field was one too many.
+        limit: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
+        pending: Bytes received since the last complete head or piece of a body.
+        in_body: Whether a head is complete, and its body is not.
+        error: The error of a field that exceeded a limit.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,15 +38,15 @@ class Meter:
         self.restart(in_body=False)
 
     def restart(self, *, in_body: bool) -> None:
-        """Begin with a body and its trailers, or with the next head."""
+        """Reset the counters at the beginning of a body, or of the next head."""
         self.in_body = in_body
         self.pending = self._fields = self._field_bytes = 0
 
     def count(self, size: int, fields: int = 0) -> None:
-        """Count a piece of the address, or a field.
+        """Count a piece of the request target, or a field.
 
         Raises:
-            RequestError: If there are too many.
+            RequestError: If a limit is exceeded.
         """
         self._fields += fields
         self._field_bytes += size
@@ -55,11 +55,11 @@ class Meter:
             raise self.error
 
     def count_body(self, size: int) -> None:
-        """Count a piece of a body, which pays for its framing: pieces of one byte are slow, but allowed."""
+        """Count a piece of a body, which allows for its framing: even pieces of one byte stay within the limit."""
         self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
 
     def too_large(self) -> RequestError:
-        """Say which part of the request is too large."""
+        """Error that names the part of the request that is too large."""
         part = "trailers and chunk framing" if self.in_body else "line and headers"
         limits = f"max_request_head_bytes = {self.limit} or have more than {MAX_FIELDS} fields"
         detail = f"the request's {part} are larger than {limits}"
@@ -67,56 +67,56 @@ class Meter:
 
 
 class Connection(HttpToolsProtocol):
-    """Parses requests; what exceeds the limits is answered with a problem document, and the connection is closed.
+    """Parses requests; answers one that exceeds a limit with a problem document, and closes the connection.
 
-    Trailers are counted and dropped: as headers they would pass every check of the head.
+    Trailers are counted and dropped: uvicorn would append them to the headers, unchecked.
 
     Args:
-        head_bytes: Most bytes of a request's line and headers, or of its trailers and chunk framing.
+        head_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
         head_s: Seconds within which line and headers must arrive.
     """
 
     def __init__(self, *args: Any, head_bytes: int, head_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._meter, self._head_s = Meter(head_bytes), head_s
+        self._meter, self._head_s = RequestMeter(head_bytes), head_s
         self._running: RequestResponseCycle | None = None
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first head."""
+        """Start the timer of the first head."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is being answered; uvicorn tells the last one that came, which may wait behind it."""
+        """Notify the request that is being answered; uvicorn notifies the last one, which may be queued behind it."""
         self._stop_timer()
         self._disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, then check how much of it is neither a complete head nor a body."""
+        """Parse data, then check the size of what is neither a complete head nor a body."""
         self._meter.pending += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._meter.pending > self._meter.limit:
-            self._refuse(self._meter.too_large())
+            self._reject(self._meter.too_large())
         elif self._meter.pending and not self._meter.in_body and self._timer is None:
             self._start_timer()
 
     def on_url(self, url: bytes) -> None:
-        """Count and take a piece of the address."""
+        """Count and pass on a piece of the request target."""
         self._meter.count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a field; take it unless it is a trailer."""
+        """Count a field; pass it on unless it is a trailer."""
         self._meter.count(len(name) + len(value) + 4, fields=1)
         if not self._meter.in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Serve the request, or queue it behind an earlier one."""
+        """Start the request, or queue it behind an earlier one."""
         self._stop_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise OverflowError(f"more than {MAX_PIPELINED} requests wait for an answer")
@@ -124,18 +124,18 @@ class Connection(HttpToolsProtocol):
         self._meter.restart(in_body=True)
 
     def on_body(self, body: bytes) -> None:
-        """Count and take a piece of the body."""
+        """Count and pass on a piece of the body."""
         self._meter.count_body(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Be ready for the next request."""
+        """Reset the counters for the next request."""
         self._meter.restart(in_body=False)
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, or has too many fields."""
-        self._refuse(self._meter.error or RequestError(Code.MALFORMED_REQUEST, msg))
+        """Reject data that is not HTTP, or has too many fields."""
+        self._reject(self._meter.error or RequestError(Code.MALFORMED_REQUEST, msg))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -154,20 +154,20 @@ class Connection(HttpToolsProtocol):
             # The rest of the head is not read while an earlier request is being answered.
             self._start_timer()
         elif self._meter.pending:
-            detail = f"the request's line and headers were not here within request_head_s = {self._head_s:g}"
-            self._refuse(RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=self._head_s))
+            detail = f"the request's line and headers did not arrive within request_head_s = {self._head_s:g}"
+            self._reject(RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=self._head_s))
         else:
             self.transport.close()
 
-    def _refuse(self, error: RequestError) -> None:
-        """Answer what no application gets to see, unless it would be taken for another answer, and close."""
-        if self._may_answer():
-            self.transport.write(_answer(error))
+    def _reject(self, error: RequestError) -> None:
+        """Respond with an error, unless the client would take it for another response; then close the connection."""
+        if self._can_respond():
+            self.transport.write(_encode_response(error))
         self._disconnect()
         self.transport.close()
         self.loop.call_later(FLUSH_S, self.transport.abort)
 
-    def _may_answer(self) -> bool:
+    def _can_respond(self) -> bool:
         running, in_body = self._running, self._meter.in_body
         if running is None or running.response_complete:
             return not in_body
@@ -179,7 +179,7 @@ class Connection(HttpToolsProtocol):
             self._running.message_event.set()
 
 
-def _answer(error: RequestError) -> bytes:
+def _encode_response(error: RequestError) -> bytes:
     body = error.problem().model_dump_json(exclude_none=True).encode()
     media = PROBLEM_MEDIA_TYPE.encode()
     head = [b"content-type: %b" % media, b"content-length: %d" % len(body), b"connection: close", b"", body]

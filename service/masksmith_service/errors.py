@@ -1,4 +1,4 @@
-"""What the service refuses, and the HTTP status of each reason; nothing below the service knows of either."""
+"""Errors of requests, and the HTTP status of every error code; only this module maps errors to statuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import redis
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import NoMasksError, TooManyShardsError
-from masksmith_wire.errors import Code, Problem
+from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +33,21 @@ _CODES = {
     507: "disk_full",
 }
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
-"""The status of every code that answers a request; the others only ever stand in a job's document."""
+"""HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
 DOMAIN_ERRORS = (NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
-"""What routes may let pass: `translate` knows them."""
+"""Errors that routes need not handle, because `translate` converts them."""
 
 
 class RequestError(Exception):
-    """A request that cannot be served; carries everything its problem document says.
+    """A request that cannot be served, with all members of its problem document.
 
     Args:
-        status: Where it is not the one that `STATUS` gives the code.
-        extra: Further members of the document.
+        code: Error code.
+        detail: Description of the error.
+        status: HTTP status, by default that of the code in `STATUS`.
+        retry_after_s: Value of the header `Retry-After`.
+        extra: Additional members of the document.
     """
 
     def __init__(
@@ -57,16 +60,16 @@ class RequestError(Exception):
         self.retry_after_s = retry_after_s
         self.extra = extra
 
-    def problem(self, instance: str | None = None) -> Problem:
-        """Give the problem document."""
+    def problem(self, instance: str | None = None) -> ProblemDocument:
+        """Make the problem document."""
         title = self.code.value.replace("_", " ").capitalize()
-        return Problem(
+        return ProblemDocument(
             title=title, status=self.status, code=self.code, detail=self.detail, instance=instance, **self.extra
         )
 
 
 def translate(error: Exception) -> RequestError:
-    """Say what one of `DOMAIN_ERRORS` means to the client."""
+    """Convert one of `DOMAIN_ERRORS` to a RequestError."""
     match error:
         case NoMasksError():
             return RequestError(Code.RESULT_NOT_FOUND, f"{error}; its results: /v1/jobs/{error.job}/{error.kind}")
@@ -81,4 +84,4 @@ def translate(error: Exception) -> RequestError:
             log.error("store unavailable: %s", error)
             detail = "the blob store does not answer or is full; nothing was written"
             return RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=5)
-    raise TypeError(f"no domain error: {error!r}")
+    raise TypeError(f"not a domain error: {error!r}")

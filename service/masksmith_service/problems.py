@@ -1,4 +1,4 @@
-"""One answer to everything that goes wrong: an RFC 9457 problem document, or a page for those who asked for one."""
+"""Converts errors to responses: RFC 9457 problem documents, or HTML pages for browsers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from masksmith_state.telemetry import logs
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, Problem
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, ProblemDocument
 
 from .errors import DOMAIN_ERRORS, RequestError, translate
 from .pages.rendering import render
@@ -22,28 +22,28 @@ _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers."""
+    """Register the exception handlers."""
     for kind in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
-        app.add_exception_handler(kind, _respond_soon)
+        app.add_exception_handler(kind, _handle)
 
 
-async def _respond_soon(request: Request, error: Exception) -> Response:
+async def _handle(request: Request, error: Exception) -> Response:
     return respond(request, error)
 
 
 def respond(request: Request, error: Exception) -> Response:
-    """Render an error as a problem document: one of those that `install` registers."""
-    refusal, headers = _refusal(request, error), dict[str, str]()
+    """Make the response to an error of one of the registered types."""
+    request_error, headers = _as_request_error(request, error), dict[str, str]()
     if isinstance(error, HTTPException):
         headers |= error.headers or {}
-    if refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(refusal.retry_after_s)
-    if refusal.status == 401:
+    if request_error.retry_after_s is not None:
+        headers["Retry-After"] = str(request_error.retry_after_s)
+    if request_error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _render(request, refusal.problem(request.url.path), headers)
+    return _render(request, request_error.problem(request.url.path), headers)
 
 
-def _refusal(request: Request, error: Exception) -> RequestError:
+def _as_request_error(request: Request, error: Exception) -> RequestError:
     match error:
         case RequestError():
             return error
@@ -56,12 +56,12 @@ def _refusal(request: Request, error: Exception) -> RequestError:
     return translate(error)
 
 
-def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Response:
-    request_id = logs.noted("request")
+def _render(request: Request, problem: ProblemDocument, headers: dict[str, str]) -> Response:
+    request_id = logs.get_field("request")
     if request_id is not None:
         problem = problem.model_copy(update={"request_id": request_id})
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
-        page = render("login.html" if problem.status == 401 else "fault.html", problem.status, problem=problem)
+        page = render("login.html" if problem.status == 401 else "error.html", problem.status, problem=problem)
         page.headers.update(headers)
         return page
     content = problem.model_dump(mode="json", exclude_none=True)
@@ -69,30 +69,30 @@ def _render(request: Request, problem: Problem, headers: dict[str, str]) -> Resp
 
 
 def _invalid(error: RequestValidationError) -> RequestError:
-    found = error.errors()[:20]
-    faults = [{"at": _place(fault), "message": fault["msg"] + _value(fault)} for fault in found]
-    detail = f"{faults[0]['at']}: {faults[0]['message']}"
+    errors = error.errors()[:20]
+    entries = [{"at": _location(each), "message": each["msg"] + _value(each)} for each in errors]
+    detail = f"{entries[0]['at']}: {entries[0]['message']}"
     status, code = None, Code.INVALID_DOCUMENT
-    if found[0]["type"] == "json_invalid":
+    if errors[0]["type"] == "json_invalid":
         status = 400
-    elif found[0]["type"] == "literal_error" and found[0]["loc"][-1] == "solver":
+    elif errors[0]["type"] == "literal_error" and errors[0]["loc"][-1] == "solver":
         code = Code.UNKNOWN_SOLVER
-    return RequestError(code, detail, status=status, errors=faults)
+    return RequestError(code, detail, status=status, errors=entries)
 
 
-def _place(fault: dict[str, Any]) -> str:
-    # A member's name may hold what no encoding can carry.
-    # The kind of a job's document is no place in it.
-    place = [part for at, part in enumerate(fault["loc"]) if at != 1 or part not in ("masks", "benchmark")]
-    return ".".join(str(part)[:100] for part in place).encode(errors="backslashreplace").decode()
+def _location(error: dict[str, Any]) -> str:
+    # pydantic inserts the tag of the union, which is not a member of the document.
+    parts = [part for depth, part in enumerate(error["loc"]) if depth != 1 or part not in ("masks", "benchmark")]
+    # A member's name may have unpaired surrogates, which UTF-8 cannot encode.
+    return ".".join(str(part)[:100] for part in parts).encode(errors="backslashreplace").decode()
 
 
-def _value(fault: dict[str, Any]) -> str:
-    value = fault.get("input")
+def _value(error: dict[str, Any]) -> str:
+    value = error.get("input")
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 
 
-def bug(request: Request, error: Exception) -> Response:
-    """Say that something happened which should not, and log what."""
+def respond_to_bug(request: Request, error: Exception) -> Response:
+    """Log an unexpected error, and make the response to it."""
     log.exception("unexpected error", exc_info=error)
     return respond(request, RequestError(Code.INTERNAL, "an unexpected error; the service's log has the details"))

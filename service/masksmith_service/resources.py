@@ -1,4 +1,4 @@
-"""What lives as long as the service does, and how requests get at it."""
+"""Resources of the application: settings and connections, which requests get as a dependency."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.telemetry.counters import COUNTS, UPLOAD_BYTES
 
-from .jobs.completion_notifier import Endings
+from .jobs.completion_notifier import CompletionNotifier
 from .jobs.events import BLOCK_MS, MAX_FOLLOWERS
 from .jobs.queue import Queue
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-CREATIONS = 4
-"""Jobs made at the same time: the others wait, but not for the threads that answer short questions."""
+MAX_CREATIONS = 4
+"""Limit of concurrent job creations; further ones wait without occupying the threads that other requests need."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class State:
     settings: Settings
     records: JobRecords
     events: redis.asyncio.Redis
-    endings: Endings
+    completions: CompletionNotifier
     store: BlobStore
     references: BlobReferences
     retention: Retention
@@ -44,7 +44,7 @@ class State:
     creating: CapacityLimiter
 
     async def count_upload(self, size: int) -> None:
-        """Add an upload's bytes to the counts; a broker that is away is no fault of the upload."""
+        """Add an upload's bytes to the counters; the upload does not fail if the broker is unavailable."""
         try:
             await self.events.hincrbyfloat(COUNTS, UPLOAD_BYTES, size)
         except redis.RedisError as error:
@@ -52,8 +52,8 @@ class State:
 
 
 def connect(settings: Settings, closing: Event) -> State:
-    """Prepare all connections; none is opened before it is used."""
-    # Every follower of a job holds a connection, and waits on it for longer than redis-py would by itself.
+    """Make all clients; connections are opened at their first use."""
+    # Every client that follows a job's events uses a connection, and blocks on it for longer than the default timeout.
     events = redis.asyncio.Redis.from_url(
         settings.redis_url,
         decode_responses=True,
@@ -61,20 +61,20 @@ def connect(settings: Settings, closing: Event) -> State:
         socket_timeout=BLOCK_MS / 1000 + 5,
         max_connections=MAX_FOLLOWERS,
     )
-    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, make=True)
+    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
     return State(
         settings,
         records,
         events,
-        Endings(events, closing),
+        CompletionNotifier(events, closing),
         store,
         references,
         retention,
         Queue(settings.redis_url),
         closing,
-        CapacityLimiter(CREATIONS),
+        CapacityLimiter(MAX_CREATIONS),
     )
 
 

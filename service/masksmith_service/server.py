@@ -1,4 +1,4 @@
-"""The server: uvicorn as it comes, in one process or in several behind one port."""
+"""Runs uvicorn, in one process or in several that share a port."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .connection import Connection
 from .settings import Settings
 
 GRACE_S = 20
-"""Seconds that requests get to end."""
-COLLECT = (10_000, 20, 100)
-"""How many new objects, and younger collections, there are before each of the collector's generations is looked at."""
-SWITCH_S = 0.0005
-"""How long the loop may keep the interpreter while a thread has an answer ready: by default ten times as long."""
+"""Seconds after a stop signal within which requests must end."""
+GC_THRESHOLDS = (10_000, 20, 100)
+"""Thresholds of the garbage collector's generations: new objects, then collections of the younger generation."""
+SWITCH_INTERVAL_S = 0.0005
+"""Switch interval of the interpreter: how long the event loop can delay a thread; the default is ten times as long."""
 HANG_S = 60
-"""Seconds without an answer after which a process, which may still be starting, is replaced."""
+"""Seconds without a response after which a process is replaced; must exceed the start-up time."""
 
 
 def serve(settings: Settings) -> None:
-    """Listen until a signal; exits with 3 where that is impossible.
+    """Serve until a stop signal; exits with 3 if the server cannot start.
 
-    Event streams and requests that wait for a job end at once then, others within `GRACE_S`.
+    After the signal, event streams and requests that wait for a job end at once, others within `GRACE_S`.
     """
     connection = partial(Connection, head_bytes=settings.max_request_head_bytes, head_s=settings.request_head_s)
     uvicorn.run(
@@ -51,18 +51,18 @@ def serve(settings: Settings) -> None:
 
 
 def make_app() -> FastAPI:
-    """Make the application of one process, and set the process up for it."""
+    """Make the application of one process, and configure the process."""
     settings = Settings()
     settings.configure_logging()
-    sys.setswitchinterval(SWITCH_S)
-    _end_with_parent()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _stop_with_parent()
     app = create_app(settings)
-    _exempt_from_collection()
+    _freeze_garbage_collector()
     return app
 
 
-def _end_with_parent() -> None:
-    """Stop as a signal would once the process that started this one is gone: nothing else would free the port."""
+def _stop_with_parent() -> None:
+    """Send this process SIGTERM when its parent process has ended, so that the port is released."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -74,8 +74,8 @@ def _end_with_parent() -> None:
     Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _exempt_from_collection() -> None:
-    """Let the garbage collector leave what lives as long as the process alone: a look at all of it stops the loop."""
+def _freeze_garbage_collector() -> None:
+    """Exclude the objects that exist now from garbage collection, as a full collection would stop the event loop."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT)
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""The service's settings, from environment variables `MASKSMITH_...`."""
+"""The service's settings, read from environment variables `MASKSMITH_...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .middleware.addresses import is_loopback
 
 
 class Settings(StateSettings):
-    """What the service needs to know."""
+    """Settings of the service."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -48,11 +48,11 @@ class Settings(StateSettings):
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
     """Seconds after its last use that an upload is deleted; never while a live job reads it."""
     result_age_s: float = Field(default=30 * 86_400.0, gt=0)
-    """Seconds after its end that a job is forgotten, and its results are deleted."""
+    """Seconds after its end that a job and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights that one task works on."""
     insecure: bool = False
-    """Ask nobody for a key, wherever the service listens."""
+    """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
     """Names that the service answers to beside its addresses, separated by commas; `*` allows all."""
     session_s: float = Field(default=43_200.0, ge=60)
@@ -66,7 +66,7 @@ class Settings(StateSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody but this machine can reach the service."""
+        """Whether the service listens on a loopback address only."""
         return is_loopback(self.host)
 
     @property

@@ -1,4 +1,4 @@
-"""What service and workers share behind the wire: records of jobs, blobs, queues, who is alive, and telemetry."""
+"""State shared by service and workers: job records, blobs, queues, the worker registry, device locks and telemetry."""
 
 DATA_FORMAT = 2
-"""Format of a data directory and of the records in Redis; raised whenever older ones cannot be read."""
+"""Version of the data directory and of the records in Redis; increased whenever older ones cannot be read."""

@@ -1,15 +1,15 @@
-"""What the state refuses; the service decides which HTTP status each has."""
+"""Domain errors of the shared state; the service maps them to HTTP statuses."""
 
 from __future__ import annotations
 
 
 class FullError(Exception):
-    """A job more would be too much.
+    """A job cannot be created because a limit is reached.
 
     Attributes:
-        what: `full`: there are as many live jobs as there may be; `quota`: of its owner; `bytes`: the owner may not
-            keep the results.
-        limit: The limit.
+        what: The limit: `full`, live jobs of all owners; `quota`, live jobs of the owner; `bytes`, stored bytes of the
+            owner.
+        limit: Its value.
     """
 
     def __init__(self, what: str, limit: int) -> None:
@@ -18,7 +18,7 @@ class FullError(Exception):
 
 
 class MissingUploadError(Exception):
-    """A job names an upload that is not here, or not its owner's."""
+    """A job refers to an upload that does not exist, or that its owner has not sent."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -26,15 +26,15 @@ class MissingUploadError(Exception):
 
 
 class NoMasksError(Exception):
-    """A job of another kind is taken for one that finds masks."""
+    """A masks job is required, and the job is of another kind."""
 
     def __init__(self, job: str, kind: str) -> None:
-        super().__init__(f"job {job} is a {kind} and finds no masks")
+        super().__init__(f"job {job} is a {kind} and has no masks")
         self.job, self.kind = job, kind
 
 
 class TooManyShardsError(Exception):
-    """A job would have more shards than it may."""
+    """A job would have more shards than the limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the job would have more than {limit} shards")

@@ -1,8 +1,8 @@
-"""Keys: who may use a service, known by bearer tokens of which only a hash is kept.
+"""API keys, whose bearer tokens are stored only as hashes.
 
-A token holds 256 random bits. Its hash can therefore be a fast one (BLAKE3 in its key-derivation mode, so that no other
-hash of ours can be passed off as it): password hashes are slow because people choose passwords that can be guessed.
-Hashes are compared in constant time. Nothing of a token but its public part, the key's id, is ever stored or logged.
+A token holds 256 random bits, so a fast hash is enough: BLAKE3 in its key-derivation mode, whose context string keeps
+its outputs apart from all other hashes here. Slow password hashes protect passwords that can be guessed. Hashes are
+compared in constant time. Only the public part of a token, the key's id, is ever stored or logged.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
 class Role(StrEnum):
-    """What a key may do: `user` sees its own jobs and uploads, `admin` those of all, workers and keys."""
+    """Permissions of a key: `user` has access to its own jobs and uploads, `admin` to all of them, workers and keys."""
 
     USER = "user"
     ADMIN = "admin"
 
 
 class Quotas(BaseModel):
-    """How much a key may use; what is None is left to the service's settings."""
+    """Limits of a key; None applies the limit from the service's settings."""
 
     stored_bytes: int | None = Field(default=None, ge=0)
     live_jobs: int | None = Field(default=None, ge=0)
@@ -40,7 +40,7 @@ class Quotas(BaseModel):
 
 
 class KeyInfo(Quotas):
-    """A key as it may be shown: everything but its token."""
+    """The public fields of a key, without its token."""
 
     id: str
     name: str
@@ -51,20 +51,20 @@ class KeyInfo(Quotas):
 
 
 class Keys:
-    """Makes, lists and revokes keys.
+    """Creates, lists and revokes keys.
 
     Args:
-        client: The Redis server that the service uses, decoding its answers.
+        client: Client of the service's Redis server, with `decode_responses`.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def create(self, name: str, role: Role = Role.USER, quotas: Quotas | None = None) -> tuple[KeyInfo, str]:
-        """Make a key.
+        """Create a key.
 
         Returns:
-            The key and its token, which cannot be had again.
+            The key and its token, which cannot be retrieved later.
         """
         key = secrets.token_hex(5)
         token = f"msk_{key}_{secrets.token_urlsafe(32)}"
@@ -72,53 +72,53 @@ class Keys:
         info = KeyInfo(id=key, name=name, role=role, created_at=datetime.now(UTC), **limits)
         fields = info.model_dump(mode="json", exclude={"id"}, exclude_none=True) | {"hash": hash_token(token)}
         pipe = self._redis.pipeline(transaction=True)
-        pipe.hset(key_key(key), mapping=cast("dict[Any, Any]", fields))
+        pipe.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
         pipe.zadd(KEYS, {key: info.created_at.timestamp()})
         pipe.execute()
         return info, token
 
     def all(self) -> list[KeyInfo]:
-        """List the keys, oldest first, those that were revoked included."""
+        """List all keys, revoked ones included, oldest first."""
         ids = cast("list[str]", self._redis.zrange(KEYS, 0, -1))
         return [key for key in map(self.get, ids) if key is not None]
 
     def get(self, key: str) -> KeyInfo | None:
-        """Look at a key by its id."""
-        return read_key(key, cast("dict[str, Any]", self._redis.hgetall(key_key(key))))
+        """Read a key by its id; None if there is no such key."""
+        return parse_key(key, cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key))))
 
     def revoke(self, key: str) -> bool:
-        """Revoke a key for good; what it made stays, and only admins see it.
+        """Revoke a key permanently. Its jobs and results are kept, visible to admins only.
 
         Returns:
-            Whether there is such a key.
+            Whether the key exists.
         """
-        if not self._redis.exists(key_key(key)):
+        if not self._redis.exists(redis_key_of(key)):
             return False
-        self._redis.hsetnx(key_key(key), "revoked_at", datetime.now(UTC).isoformat())
+        self._redis.hsetnx(redis_key_of(key), "revoked_at", datetime.now(UTC).isoformat())
         return True
 
-    def any_made(self) -> bool:
-        """Whether a key was ever made: revoking the last one opens nothing."""
+    def any_exist(self) -> bool:
+        """Whether any key exists, revoked ones included: revoking the last key must not disable authentication."""
         return bool(self._redis.exists(KEYS))
 
 
-def key_key(key: str) -> str:
-    """Name of the hash that holds a key."""
+def redis_key_of(key: str) -> str:
+    """Redis key of the hash that holds an API key."""
     return f"masksmith:key:{key}"
 
 
 def session_key(cookie: str) -> str:
-    """Name under which a browser's session holds the id of its key."""
+    """Redis key of a browser session, whose value is the id of the session's API key."""
     return f"masksmith:session:{hash_token(cookie)}"
 
 
-def read_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
-    """Read a key's hash, or None when there is none."""
+def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
+    """Parse the Redis hash of a key; None if it is empty."""
     return KeyInfo.model_validate({**fields, "id": key}) if fields else None
 
 
-def key_of(token: str) -> str | None:
-    """Give the id of the key that a token claims to be, or None where it has not even the form."""
+def key_id_of(token: str) -> str | None:
+    """Id of the key that a token belongs to, not yet verified; None if the token is malformed."""
     match = TOKEN.fullmatch(token)
     return match[1] if match else None
 
@@ -128,6 +128,6 @@ def hash_token(token: str) -> str:
     return blake3(token.encode(), derive_key_context=HASH_CONTEXT).hexdigest()
 
 
-def is_genuine(token: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a token is the one that a key's hash was made of, found in constant time."""
+def token_matches(token: str, fields: Mapping[Any, Any]) -> bool:
+    """Whether a token matches the hash stored for a key; compares in constant time."""
     return hmac.compare_digest(hash_token(token), str(fields.get("hash", "")))

@@ -1,4 +1,4 @@
-"""Queue and task names, and the broker settings that every side must share."""
+"""Names of queues and tasks, and the Celery settings that producers and workers must share."""
 
 from __future__ import annotations
 
@@ -13,35 +13,45 @@ QUEUES = (CPU_QUEUE, GPU_QUEUE, BENCH_CPU_QUEUE, BENCH_GPU_QUEUE)
 SHARD_TASK = "masksmith.solve_shard"
 CASE_TASK = "masksmith.measure_case"
 
-# The Redis transport redelivers what is unacknowledged for longer than this and knows no renewal: it must exceed every
-# time limit. Shards that really got lost come back within seconds through their leases.
+# The Redis transport redelivers messages that are not acknowledged within this time, which cannot be renewed, so it
+# must exceed every time limit. Shards whose worker died are enqueued again within seconds, because their lease lapses.
 VISIBILITY_TIMEOUT_S = 4 * 3600
 
 
 def task_of(queue: str) -> str:
-    """Name the task that a queue's messages are for."""
+    """Task that the messages of a queue start."""
     return CASE_TASK if queue in BENCH_QUEUES else SHARD_TASK
 
 
 def bench_queue(device: str) -> str:
-    """Name the queue of what is to be measured on a device."""
+    """Queue of the benchmark cases for a device."""
     return BENCH_CPU_QUEUE if device == "cpu" else BENCH_GPU_QUEUE
 
 
-def transport_options() -> dict[str, Any]:
-    """Options of the Redis transport; the shortest visibility timeout of any app on a broker wins, so all share it."""
+def celery_settings(redis_url: str) -> dict[str, Any]:
+    """Celery settings that producers and workers have in common.
+
+    The visibility timeout must be the same everywhere: of all applications on a broker, the shortest one takes effect.
+    """
     return {
-        "visibility_timeout": VISIBILITY_TIMEOUT_S,
-        "unacked_restore_interval": 10,
-        "unacked_restore_throttle": 1,
-        "socket_connect_timeout": 3,
-        "socket_timeout": 10,
-        "health_check_interval": 10,
+        "broker_url": broker_url(redis_url),
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 10,
+            "health_check_interval": 10,
+        },
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_create_missing_queues": True,
     }
 
 
 def broker_url(redis_url: str) -> str:
-    """Give Celery's spelling of a Redis URL: unix sockets have a scheme of their own there."""
+    """Convert a Redis URL to Celery's form, which has a scheme of its own for unix sockets."""
     if redis_url.startswith("unix://"):
         return "redis+socket://" + redis_url.removeprefix("unix://")
     return redis_url

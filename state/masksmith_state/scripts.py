@@ -1,4 +1,4 @@
-"""Lua scripts that Redis runs atomically: one file a script, in the folder `lua` of the package that runs them."""
+"""Loads and runs Lua scripts, which Redis executes atomically; one file per script in the `lua` folder of a package."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import redis
 
 PRELUDE = "_prelude"
-"""Name of the file that is put in front of every script of its folder."""
+"""Name of the file that is prepended to every script of its folder."""
 
 
 @cache
 def load(package: str) -> Mapping[str, str]:
-    """Read all scripts of a package, by name, each behind the folder's prelude if there is one."""
+    """Read all scripts of a package, by name, each preceded by the folder's prelude, if any."""
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
     prelude = texts.pop(PRELUDE, "")
@@ -26,7 +26,7 @@ class Scripts:
     """The scripts of a package on a Redis server.
 
     Args:
-        client: The server, decoding its answers.
+        client: Redis client, with `decode_responses`.
         package: Name of the package.
     """
 
@@ -34,5 +34,5 @@ class Scripts:
         self._scripts = {name: client.register_script(text) for name, text in load(package).items()}
 
     def run(self, name: str, *args: str | float, keys: tuple[str, ...] = ()) -> Any:
-        """Run a script as one atomic step and return its answer."""
+        """Run a script atomically and return its reply."""
         return self._scripts[name](keys=keys, args=args)

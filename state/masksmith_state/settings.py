@@ -1,4 +1,4 @@
-"""The settings that service and workers share, from environment variables `MASKSMITH_...`."""
+"""The settings that service and workers share, read from environment variables `MASKSMITH_...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .telemetry import logs
 
 
 class StateSettings(BaseSettings):
-    """Where the state is, and how a process reports what it does."""
+    """Location of the shared state, and how a process logs and traces."""
 
     model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore")
 
@@ -30,9 +30,9 @@ class StateSettings(BaseSettings):
 
     @property
     def store_path(self) -> str:
-        """The store's URL, with relative directories made absolute."""
+        """The store's URL; a relative directory is made absolute."""
         return self.store_url if "://" in self.store_url else str(Path(self.store_url).absolute())
 
     def configure_logging(self) -> None:
-        """Send this process's log to standard error."""
+        """Configure logging to standard error, at the level and in the format set."""
         logs.configure(self.log_level, self.log_format)

@@ -1,6 +1,6 @@
-"""Registry of live workers in Redis, by name; one without a heartbeat for 15 s is dropped.
+"""Worker registry in Redis: workers announce themselves by heartbeats, and are dropped 15 s after the last one.
 
-The cost of reading it does not grow with time.
+Expired workers are removed when the registry is read, so the cost of reading does not grow with time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import redis
 from masksmith_wire.benchmarks import BenchWorker
 from masksmith_wire.documents import WorkerInfo
 
-SILENCE_S = 15
+HEARTBEAT_TIMEOUT_S = 15
 
 Entry = TypeVar("Entry", WorkerInfo, BenchWorker)
 
 
 class WorkerRegistry(Generic[Entry]):
-    """The documents of the workers that announce themselves again and again.
+    """Documents of live workers, by worker name.
 
     Args:
-        client: The broker.
-        key: Name of the set that holds all names; each worker's document is stored below it.
+        client: Redis client.
+        key: Redis key of the set of names; each worker's document has the key `KEY:NAME`.
         kind: Type of the documents.
     """
 
@@ -31,9 +31,9 @@ class WorkerRegistry(Generic[Entry]):
         self._kind: type[Entry] = kind
 
     def announce(self, entry: Entry) -> None:
-        """Store a worker's document as its heartbeat."""
+        """Store a worker's document; each call is a heartbeat."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._key_of(entry.name), entry.model_dump_json(), ex=SILENCE_S)
+            pipe.set(self._key_of(entry.name), entry.model_dump_json(), ex=HEARTBEAT_TIMEOUT_S)
             pipe.sadd(self._key, entry.name)
             pipe.execute()
 
@@ -44,14 +44,14 @@ class WorkerRegistry(Generic[Entry]):
             pipe.srem(self._key, name)
             pipe.execute()
 
-    def present(self) -> list[Entry]:
-        """List the live workers, by name."""
+    def live(self) -> list[Entry]:
+        """List the live workers, sorted by name."""
         names = sorted(cast("set[str]", self._redis.smembers(self._key)))
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
-        silent = [name for name, text in zip(names, texts, strict=True) if text is None]
-        if silent:
-            # The next heartbeat of one of them adds it again.
-            self._redis.srem(self._key, *silent)
+        expired = [name for name, text in zip(names, texts, strict=True) if text is None]
+        if expired:
+            # If one of them is alive after all, its next heartbeat adds it again.
+            self._redis.srem(self._key, *expired)
         return [self._kind.model_validate_json(text) for text in texts if text]
 
     def _key_of(self, name: str) -> str:

@@ -56,7 +56,7 @@ def test_a_checkpoint_gives_shapes(tmp_path, capsys):
         (["--model", "nope", "-p", "2:4"], "name a model (MiniLM, "),
         (["-p", "2:4"], "nothing to measure"),
         (["--shapes", "8x8", "--model", "MiniLM", "-p", "2:4"], "contradict each other"),
-        (["--shapes", "8x8"], "patterns: name one at least"),
+        (["--shapes", "8x8"], "patterns: give at least one"),
         (["--shapes", "8x8", "-p", "2:5"], "tiles of 1x5 do not cover"),
         (["--shapes", "8x8", "-p", "2:4", "--kernels", "magic"], "there is no kernel 'magic'"),
         (["--shapes", "8x8", "-p", "2:4", "--kernels", "csr", "--dtypes", "bfloat16"], "it has no bfloat16 on cpu"),

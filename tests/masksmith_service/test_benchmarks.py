@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from masksmith.benchmark import CaseResult, Measurement, Report, Timing
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.queue import BENCH_CPU_QUEUE, CPU_QUEUE
 from masksmith_wire.benchmarks import AnnouncedKernel, BenchWorker, CaseReport
 from masksmith_wire.documents import WorkerInfo
@@ -106,9 +106,9 @@ def test_what_cannot_be_measured_is_refused_by_name(ask, client, records, change
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"layers": None}, "body: Value error, give either layers"),
-        ({"patterns": []}, "body: Value error, patterns: name one at least"),
-        ({"masks_of": "1"}, "body: Value error, give either"),
+        ({"layers": None}, "body: Value error, give exactly one of layers"),
+        ({"patterns": []}, "body: Value error, patterns: give at least one"),
+        ({"masks_of": "1"}, "body: Value error, give exactly"),
         ({"batches": [0]}, "body.batches.0"),
         ({"dtypes": ["int8"]}, "body.dtypes.0"),
         ({"layers": [LAYER | {"rows": 0}]}, "body.layers.0.rows"),

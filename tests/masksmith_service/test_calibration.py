@@ -73,8 +73,8 @@ def test_given_scores_may_lie_beside_the_weights(app, client, put, save, weights
         ("given", {"a": WEIGHT.T}, ["scores of shape [16, 8]"]),
         ("wanda", {"a/norms": np.ones(16, np.int32)}, ["dtype I32"]),
         ("wanda", {"a/gram": np.eye(16)}, ["not calibrated", "'a/norms'"]),
-        ("magnitude", {"a/norms": NORMS}, ["'magnitude'", "leave the calibration out"]),
-        ("ria power=0", {"a/norms": NORMS}, ["leave the calibration out"]),
+        ("magnitude", {"a/norms": NORMS}, ["'magnitude'", "omit the calibration"]),
+        ("ria power=0", {"a/norms": NORMS}, ["omit the calibration"]),
     ],
 )
 def test_a_calibration_that_does_not_fit(client, put, save, weights, check_problem, scores, held, words):

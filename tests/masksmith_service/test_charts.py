@@ -25,14 +25,14 @@ def test_a_curve_rises_with_its_gains():
     [series] = curve.series
     assert series.name == "fast"
     by_place = sorted(series.marks, key=lambda mark: mark.x)
-    assert [mark.says for mark in by_place] == [
+    assert [mark.label for mark in by_place] == [
         "fast: 0.50x, 50.0 % dropped", "fast: 1.00x, 75.0 % dropped", "fast: 4.00x, 90.0 % dropped",
     ]  # fmt: skip
     heights = [mark.y for mark in by_place]
-    assert heights[1] == pytest.approx(curve.dense)
+    assert heights[1] == pytest.approx(curve.baseline)
     # Twice as fast is as far up from dense as twice as slow is down; four times, twice as far.
-    assert heights[0] - curve.dense == pytest.approx((curve.dense - heights[2]) / 2)
-    assert {label for label, _ in curve.down} == {"0.5x", "1x", "2x", "4x"}
+    assert heights[0] - curve.baseline == pytest.approx((curve.baseline - heights[2]) / 2)
+    assert {label for label, _ in curve.y_labels} == {"0.5x", "1x", "2x", "4x"}
     assert bars.is_bars
     assert [series.name for series in bars.series] == ["50%", "25%", "10%"]
 
@@ -43,11 +43,11 @@ def test_bars_stand_on_dense_and_hang_from_it():
     )
     [chart] = charts.draw(report)
     above, below = chart.series[0].marks[0], chart.series[1].marks[0]
-    assert above.y + above.height == pytest.approx(chart.dense)
-    assert below.y == pytest.approx(chart.dense)
+    assert above.y + above.height == pytest.approx(chart.baseline)
+    assert below.y == pytest.approx(chart.baseline)
     assert above.height == pytest.approx(below.height)
     assert chart.series[0].marks[1].height == pytest.approx(3 * above.height)
-    assert [label for label, _ in chart.along] == ["64x128", "32x128"]
+    assert [label for label, _ in chart.x_labels] == ["64x128", "32x128"]
     for mark in (mark for series in chart.series for mark in series.marks):
         assert chart.left <= mark.x
         assert mark.x + mark.width <= chart.right + 1e-9
@@ -58,7 +58,7 @@ def test_any_gain_stays_inside(gain):
     [chart] = charts.draw(Report([result("2:4", 0.5, fast=gain)]))
     [mark] = chart.series[0].marks
     assert charts.TOP - 1e-6 <= mark.y <= chart.bottom + 1e-6
-    assert 2 <= len(chart.down) <= 8
+    assert 2 <= len(chart.y_labels) <= 8
 
 
 def test_nothing_measured_draws_nothing():

@@ -5,7 +5,7 @@ import masksmith as ms
 from masksmith_service.jobs.documents import job_view
 from masksmith_service.layers import windows
 from masksmith_service.layers.reader import find_layer
-from masksmith_service.pages.comparison import agreement, pair_up
+from masksmith_service.pages.comparison import compare_masks, pair_layers
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.keys import Keys, Role
 from masksmith_worker.runner import ShardRunner
@@ -37,7 +37,7 @@ def read(records):
 def test_layers_meet_by_name(solve, read):
     first = solve({"w": WEIGHT, "only a": WEIGHT}, pattern="2:4")
     second = solve({"w": WEIGHT, "only b": WEIGHT.astype(np.float16)}, pattern="25%")
-    pairs = {pair.name: pair for pair in pair_up(*read(first), *read(second))}
+    pairs = {pair.name: pair for pair in pair_layers(*read(first), *read(second))}
     assert list(pairs) == ["only a", "w", "only b"]
     both = pairs["w"]
     kept = [ms.solve(np.abs(WEIGHT), pattern).mask for pattern in ("2:4", "25%")]
@@ -46,7 +46,7 @@ def test_layers_meet_by_name(solve, read):
     assert [side.stored_bytes for side in (both.a, both.b)] == [4 * int(mask.sum()) + 48 * 5 for mask in kept]
     assert both.dense_bytes == 48 * 33 * 4
     assert pairs["only b"].b.stored_bytes == 2 * int(kept[1].sum()) + 48 * 5
-    assert (pairs["only a"].b, pairs["only a"].difference, pairs["only a"].can_be_seen) == (None, None, False)
+    assert (pairs["only a"].b, pairs["only a"].difference, pairs["only a"].is_comparable) == (None, None, False)
 
 
 def test_masks_are_compared_piece_by_piece(solve, read, records, settings, monkeypatch):
@@ -54,7 +54,7 @@ def test_masks_are_compared_piece_by_piece(solve, read, records, settings, monke
     layers = [find_layer(read(job)[1], records, "w") for job in jobs]
     a, b = (ms.solve(np.abs(WEIGHT), pattern).mask for pattern in ("2:4", "25%"))
     monkeypatch.setattr(windows, "BAND_BYTES", 100)
-    found = agreement(*layers, BlobStore(settings.store_path))
+    found = compare_masks(*layers, BlobStore(settings.store_path))
     assert found.both == pytest.approx((a & b).mean())
     assert found.only_a == pytest.approx((a & ~b).mean())
     assert found.only_b == pytest.approx((b & ~a).mean())

@@ -41,7 +41,7 @@ def test_a_status_may_be_another_than_the_tables():
             NoMasksError("ab", "benchmark"),
             404,
             "result_not_found",
-            "benchmark and finds no masks; its results: /v1/jobs/ab/b",
+            "benchmark and has no masks; its results: /v1/jobs/ab/b",
         ),
         (TooManyShardsError(7), 413, "too_many_shards", "max_shards = 7"),
         (redis.ConnectionError("gone"), 503, "broker_unavailable", "try again"),

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.keys import Keys, Role
 from masksmith_state.telemetry.counters import GAPS, SECONDS
 from masksmith_wire.documents import WorkerInfo

@@ -9,7 +9,7 @@ from masksmith.patterns import parse
 from masksmith_service.jobs import results
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore, result_name
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire import specification
 from masksmith_wire.errors import TensorError
 from masksmith_wire.masks import pack, read_infos, unpack

@@ -9,20 +9,20 @@ from masksmith_client._notebook import job_html
 from masksmith_client.cli.report import SolveReport
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.keys import Keys, Role
 from masksmith_wire.documents import Job, WorkerInfo
 from masksmith_wire.errors import TensorError
 
 PAGES = files("masksmith_service.pages")
 HTML = {"Accept": "text/html,application/xhtml+xml"}
-WRITTEN = [choice.text for choice in choices.offered()] + [pattern.example for pattern in PATTERNS]
+WRITTEN = [choice.text for choice in choices.offered_patterns()] + [pattern.example for pattern in PATTERNS]
 MORE = ["1:4", "transposable 16:32", "transposable <=1:4", "transposable 4:8 x 2:4", "<=3:8", "transposable 32:64"]
 
 
 @pytest.mark.parametrize("text", sorted({*WRITTEN, *MORE}))
 def test_what_is_drawn_is_allowed(text):
-    drawing = choices.described(text).drawing
+    drawing = choices.describe_pattern(text).drawing
     mask = np.array(drawing.mask)
     assert mask.any()
     if "block" in text:
@@ -36,7 +36,7 @@ def test_what_is_drawn_is_allowed(text):
 
 
 def test_along_out_the_drawing_stands():
-    mask = np.array(choices.described("1:4", axis="out").drawing.mask)
+    mask = np.array(choices.describe_pattern("1:4", axis="out").drawing.mask)
     assert ms.verify(mask, ms.NM(1, 4, axis="out")).ok
 
 
@@ -137,9 +137,9 @@ def test_jobs_are_found_and_filtered(client, records, good):
 def test_a_search_goes_on_where_it_stopped(records, client, good, monkeypatch):
     for _ in range(5):
         client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
-    monkeypatch.setattr(listing, "AT_ONCE", 2)
-    monkeypatch.setattr(listing, "SCANNED", 4)
-    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(listing, "BATCH", 2)
+    monkeypatch.setattr(listing, "SCAN_LIMIT", 4)
+    monkeypatch.setattr(listing, "JOBS_PER_PAGE", 3)
     first = listing.find_jobs(records, None, "2:4", "", None)
     rest = listing.find_jobs(records, None, "2:4", "", first.next)
     assert [len(first.jobs), len(rest.jobs), rest.next] == [3, 2, None]
@@ -257,10 +257,10 @@ def test_layers_are_sorted_with_the_unknown_last():
 
 
 def test_many_layers_come_in_pages(monkeypatch):
-    monkeypatch.setattr(listing, "LAYERS", 2)
+    monkeypatch.setattr(listing, "LAYERS_PER_PAGE", 2)
     job = job_of(*((f"l{number}", 1, 0.0) for number in range(5)))
     last = listing.list_layers(job, "", "", 9, descending=False)
-    assert (last.page, last.pages, last.found, [row.name for row in last.rows]) == (3, 3, 5, ["l4"])
+    assert (last.page, last.pages, last.total, [row.name for row in last.rows]) == (3, 3, 5, ["l4"])
 
 
 @pytest.mark.parametrize(

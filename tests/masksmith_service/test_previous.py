@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
 MASK = np.random.default_rng(0).random((8, 8)) < 0.5
@@ -60,7 +60,7 @@ def test_previous_masks_that_do_not_fit(client, save, put, finished, check_probl
     check_problem(ask(client, narrow, finished), 422, "invalid_previous", "'w'", "[8, 4]", "[8, 8]")
     weights = put(save({"w": np.zeros((8, 8), np.float32)}))
     good = save({"w": np.zeros((8, 8), np.float32)})
-    check_problem(ask(client, good, weights), 422, "invalid_previous", "no masks file", "'w'")
+    check_problem(ask(client, good, weights), 422, "invalid_previous", "not a masks file", "'w'")
     check_problem(ask(client, good, "ab12"), 404, "job_not_found", "ab12")
     check_problem(ask(client, good, "0" * 64), 409, "upload_not_found")
     check_problem(ask(client, good, "XYZ"), 422, "invalid_document", "previous")

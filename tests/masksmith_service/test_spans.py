@@ -96,4 +96,4 @@ def test_without_a_collector_nothing_is_told_or_loaded():
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(tracing.TelemetryError, match=r"pip install 'masksmith\[telemetry\]'"):
-        tracing.provider("http://127.0.0.1:1", "x")
+        tracing.make_tracer_provider("http://127.0.0.1:1", "x")

@@ -32,7 +32,7 @@ MALFORMED = {
     "cut in the data": (file_of(b'{"a":' + ENTRY + b"}", bytes(63)), "invalid_safetensors", ["truncated"]),
     "length lying": (struct.pack("<Q", 2**40) + b"{}", "invalid_safetensors", ["claims 1099511627776 bytes"]),
     "length too short": (struct.pack("<Q", 9) + b'{"a":' + ENTRY + b"}" + bytes(64), "invalid_safetensors",
-                         ["no JSON"]),
+                         ["is not JSON"]),
     "trailing bytes": (file_of(b'{"a":' + ENTRY + b"}", bytes(65)), "invalid_safetensors", ["belong to no tensor"]),
     "duplicate names": (file_of(b'{"a":' + ENTRY + b',"a":' + ENTRY + b"}", bytes(64)), "invalid_safetensors",
                         ["'a' twice"]),

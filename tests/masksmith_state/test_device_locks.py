@@ -28,7 +28,7 @@ def device(records):
 
 
 def test_searches_share_a_device(device):
-    with device.share(give_up), device.share(give_up):
+    with device.shared(give_up), device.shared(give_up):
         pass
 
 
@@ -36,19 +36,19 @@ def test_a_benchmark_waits_for_searches_to_end_and_keeps_new_ones_off(device):
     began, over = threading.Event(), threading.Event()
 
     def measure():
-        with device.exclude_others(nothing) as intact:
+        with device.exclusive(nothing) as intact:
             assert intact()
             began.set()
             over.wait(10)
 
-    with device.share(give_up):
+    with device.shared(give_up):
         bench = threading.Thread(target=measure)
         bench.start()
         # It is announced at once: who comes later waits, though the benchmark has not begun.
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             try:
-                with device.share(give_up):
+                with device.shared(give_up):
                     time.sleep(0.01)
             except GivenUpError:
                 break
@@ -56,11 +56,11 @@ def test_a_benchmark_waits_for_searches_to_end_and_keeps_new_ones_off(device):
             pytest.fail("the benchmark keeps nobody off")
         assert not began.is_set()
     assert began.wait(5)
-    with pytest.raises(GivenUpError), device.share(give_up):
+    with pytest.raises(GivenUpError), device.shared(give_up):
         pass
     over.set()
     bench.join()
-    with device.share(give_up):
+    with device.shared(give_up):
         pass
 
 
@@ -70,7 +70,7 @@ def test_two_benchmarks_never_overlap(valkey, records):
     def measure():
         own = JobRecords(valkey.url)
         for _ in range(5):
-            with DeviceLock(own.redis, "cpu-test", 5.0).exclude_others(nothing):
+            with DeviceLock(own.redis, "cpu-test", 5.0).exclusive(nothing):
                 with lock:
                     inside.append(1)
                     worst.append(len(inside))
@@ -88,39 +88,39 @@ def test_two_benchmarks_never_overlap(valkey, records):
 
 
 def test_devices_do_not_know_of_each_other(records, device):
-    with device.exclude_others(give_up), DeviceLock(records.redis, "gpu-test").exclude_others(give_up):
+    with device.exclusive(give_up), DeviceLock(records.redis, "gpu-test").exclusive(give_up):
         pass
 
 
 def test_what_dies_lets_go(records):
     dead = DeviceLock(records.redis, "cpu-test", lease_s=0.3)
     # As a killed process leaves it: claimed, and nobody renews.
-    assert dead._run("claim", "dead", 300) == 2
+    assert dead._run("acquire_exclusive", "dead", 300) == 2
     begun = time.monotonic()
-    with dead.exclude_others(nothing):
+    with dead.exclusive(nothing):
         assert 0.1 < time.monotonic() - begun < 5
 
 
 def test_a_long_hold_is_renewed(records):
     device = DeviceLock(records.redis, "cpu-test", lease_s=0.5)
-    with device.exclude_others(nothing) as intact:
+    with device.exclusive(nothing) as intact:
         time.sleep(1.5)
         assert intact()
-        with pytest.raises(GivenUpError), device.share(give_up):
+        with pytest.raises(GivenUpError), device.shared(give_up):
             pass
 
 
 def test_a_lost_hold_is_noticed(records, device):
-    with device.exclude_others(nothing) as intact:
-        records.redis.delete("masksmith:device:cpu-test:alone")
+    with device.exclusive(nothing) as intact:
+        records.redis.delete("masksmith:device:cpu-test:exclusive")
         assert not intact()
 
 
 def test_whoever_gives_up_waiting_leaves_nothing_behind(device):
-    with device.share(give_up):
-        with pytest.raises(GivenUpError), device.exclude_others(give_up):
+    with device.shared(give_up):
+        with pytest.raises(GivenUpError), device.exclusive(give_up):
             pass
-        with device.share(give_up):
+        with device.shared(give_up):
             pass
 
 
@@ -128,18 +128,18 @@ def test_searches_get_a_turn_between_two_cases(records, device):
     turns = []
 
     def search():
-        with device.share(nothing):
+        with device.shared(nothing):
             turns.append(time.monotonic())
 
     thread = threading.Thread(target=search)
     with ExitStack() as stack:
-        stack.enter_context(device.exclude_others(nothing))
+        stack.enter_context(device.exclusive(nothing))
         thread.start()
         deadline = time.monotonic() + 5
         while not records.redis.exists("masksmith:device:cpu-test:waiting"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    with device.exclude_others(nothing):
+    with device.exclusive(nothing):
         second = time.monotonic()
     thread.join(5)
     assert turns

@@ -1,7 +1,7 @@
 import pytest
 
 from masksmith_service.middleware.addresses import is_address, is_loopback
-from masksmith_state.keys import Keys, Quotas, Role, hash_token, is_genuine, key_key, key_of
+from masksmith_state.keys import Keys, Quotas, Role, hash_token, key_id_of, redis_key_of, token_matches
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def keys(records):
 
 
 def test_a_key_is_made_listed_and_revoked(keys):
-    assert not keys.any_made()
+    assert not keys.any_exist()
     first, _ = keys.create("ann", Role.ADMIN)
     second, _ = keys.create("bob", quotas=Quotas(stored_bytes=10, requests_s=2.5))
     assert [key.name for key in keys.all()] == ["ann", "bob"]
@@ -28,7 +28,7 @@ def test_a_key_is_made_listed_and_revoked(keys):
 def test_revoking_the_last_key_opens_nothing(keys):
     key, _ = keys.create("ann")
     keys.revoke(key.id)
-    assert keys.any_made()
+    assert keys.any_exist()
 
 
 def test_no_token_is_stored(keys, records):
@@ -37,20 +37,20 @@ def test_no_token_is_stored(keys, records):
     stored = [str(records.redis.hgetall(name)) for name in records.redis.keys("masksmith:key:*")]
     assert stored
     assert not [text for text in stored if secret in text]
-    assert records.redis.hget(key_key(key.id), "hash") == hash_token(token)
+    assert records.redis.hget(redis_key_of(key.id), "hash") == hash_token(token)
     assert token not in repr(key)
 
 
 def test_only_the_whole_token_is_genuine(keys, records):
     key, token = keys.create("ann")
-    fields = records.redis.hgetall(key_key(key.id))
-    assert key_of(token) == key.id
-    assert is_genuine(token, fields)
+    fields = records.redis.hgetall(redis_key_of(key.id))
+    assert key_id_of(token) == key.id
+    assert token_matches(token, fields)
     other = keys.create("bob")[1]
-    assert not is_genuine(f"msk_{key.id}_{other[15:]}", fields)
-    assert not is_genuine(token, {})
+    assert not token_matches(f"msk_{key.id}_{other[15:]}", fields)
+    assert not token_matches(token, {})
     for text in ("", "msk_", token[:-1], token + "x", token.replace("msk", "msq"), token.upper(), "é" * 58):
-        assert key_of(text) is None
+        assert key_id_of(text) is None
 
 
 def test_tokens_do_not_repeat(keys):

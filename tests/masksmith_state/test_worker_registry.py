@@ -2,7 +2,7 @@
 
 import pytest
 
-from masksmith_state.worker_registry import SILENCE_S, WorkerRegistry
+from masksmith_state.worker_registry import HEARTBEAT_TIMEOUT_S, WorkerRegistry
 from masksmith_wire.documents import WorkerInfo
 
 
@@ -17,30 +17,30 @@ def registry(records):
 
 
 def test_workers_are_known_until_they_are_dismissed(registry):
-    assert registry.present() == []
+    assert registry.live() == []
     for name in ("b", "a"):
         registry.announce(worker(name))
-    assert registry.present() == [worker("a"), worker("b")]
+    assert registry.live() == [worker("a"), worker("b")]
     registry.remove("a")
-    assert registry.present() == [worker("b")]
+    assert registry.live() == [worker("b")]
 
 
 def test_who_is_silent_is_forgotten_until_he_speaks_up_again(registry, records):
     registry.announce(worker("a"))
     registry.announce(worker("b"))
-    assert 0 < records.redis.ttl("masksmith:workers:a") <= SILENCE_S
+    assert 0 < records.redis.ttl("masksmith:workers:a") <= HEARTBEAT_TIMEOUT_S
     records.redis.delete("masksmith:workers:a")
-    assert registry.present() == [worker("b")]
+    assert registry.live() == [worker("b")]
     assert records.redis.smembers("masksmith:workers") == {"b"}
     registry.announce(worker("a"))
-    assert registry.present() == [worker("a"), worker("b")]
+    assert registry.live() == [worker("a"), worker("b")]
 
 
 def test_what_else_the_broker_holds_is_not_looked_at(registry, records):
     records.redis.mset({f"masksmith:job:{number}": "" for number in range(100)})
     registry.announce(worker("a"))
     before = records.redis.info("commandstats")
-    registry.present()
+    registry.live()
     after = records.redis.info("commandstats")
     assert {name for name in after if after[name]["calls"] > before.get(name, {"calls": 0})["calls"]} <= {
         "cmdstat_smembers", "cmdstat_mget", "cmdstat_info",

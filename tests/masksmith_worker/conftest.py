@@ -9,7 +9,7 @@ from shards import specified
 
 import masksmith as ms
 from masksmith_state.blobs.store import upload_name
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, cut
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_worker.runner import ShardRunner
@@ -49,7 +49,7 @@ def submit(records, store):
             for name, entry in sorted(header.tensors.items())
         ]
         specification = specified(pattern, **options)
-        plan = Plan(options=specification.options, tensors=planned)
+        plan = MasksPlan(options=specification.options, tensors=planned)
         job, _ = records.create(plan, cut(planned, specification, shard_bytes))
         return job
 

@@ -12,13 +12,13 @@ import pytest
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
 from masksmith_state.blobs.store import result_name
 from masksmith_state.device_locks.locks import DeviceLock
-from masksmith_state.jobs.model import events_key
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.redis_keys import events_key
 from masksmith_state.queue import BENCH_CPU_QUEUE
 from masksmith_wire import masks
-from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, MaskPart, PlannedCase, PlannedMask
+from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, PlannedCase, PlannedMask, PlannedMaskPart
 from masksmith_worker import bench
-from masksmith_worker.bench import CaseRunner, announcement
+from masksmith_worker.bench import CaseRunner, bench_worker_document
 from masksmith_worker.runner import ShardRunner
 
 LAYERS = [Layer("a", 16, 32)]
@@ -158,14 +158,14 @@ def test_a_search_waits_while_a_case_is_measured(records, store, ask, spy, submi
 def test_a_canceled_search_does_not_wait_for_a_benchmark(records, store, submit):
     job = submit({"w": np.ones((8, 8), np.float32)})
     search = runner_of(records, store, ShardRunner)
-    with DeviceLock(records.redis, "cpu-test").exclude_others(lambda: None):
+    with DeviceLock(records.redis, "cpu-test").exclusive(lambda: None):
         records.cancel(job)
         assert search.run(job, 0) == "stopped"
 
 
 def mask_in(store, mask, pattern="2:4"):
     store.put(result_name("m" * 64), masks.pack(mask).tobytes())
-    return {"a": PlannedMask(rows=16, cols=32, parts=[MaskPart(result="m" * 64, rows=16)])}
+    return {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="m" * 64, rows=16)])}
 
 
 def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
@@ -183,14 +183,14 @@ def test_a_mask_that_breaks_its_pattern_or_is_gone_is_an_error_of_the_case(recor
     assert runner.run(broken, 0) == "completed"
     error = records.case_reports(broken)[0].error
     assert (error.code, "'a' does not match its pattern" in error.message) == ("invalid_mask", True)
-    gone = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[MaskPart(result="0" * 64, rows=16)])})
+    gone = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="0" * 64, rows=16)])})
     assert runner.run(gone, 0) == "completed"
     assert records.case_reports(gone)[0].error.code == "result_not_found"
     assert not spy.spans
 
 
 def test_a_worker_announces_what_it_can_run_and_why_not(spy):
-    found = announcement("w", "cpu", own_kernels())
+    found = bench_worker_document("w", "cpu", own_kernels())
     obstacles = {one.declaration["name"]: one.obstacle for one in found.kernels}
     assert obstacles["csr"] is None
     assert obstacles["semi-structured-cusparselt"] == "it does not run on cpu"

@@ -14,22 +14,22 @@ def poll(condition, timeout_s=20.0):
 def test_a_worker_is_known_while_it_lives(records):
     heartbeat = Heartbeat(records, "w", "cpu", 2, ["masksmith.cpu"])
     heartbeat.start()
-    poll(records.workers.present)
-    (info,) = records.workers.present()
+    poll(records.workers.live)
+    (info,) = records.workers.live()
     assert (info.name, info.device, info.slots, info.queues) == ("w", "cpu", 2, ["masksmith.cpu"])
     heartbeat.stop()
-    assert records.workers.present() == []
+    assert records.workers.live() == []
     assert not heartbeat.is_alive()
 
 
 def test_it_outlives_an_absent_broker(fragile_valkey, monkeypatch):
-    monkeypatch.setattr("masksmith_worker.heartbeat.SILENCE_S", 0.2)
+    monkeypatch.setattr("masksmith_worker.heartbeat.HEARTBEAT_TIMEOUT_S", 0.2)
     records = JobRecords(fragile_valkey.url)
     heartbeat = Heartbeat(records, "w", "cpu", 2, [])
     heartbeat.start()
     try:
         fragile_valkey.start()
-        poll(records.workers.present)
+        poll(records.workers.live)
     finally:
         fragile_valkey.stop()
         heartbeat.stop()

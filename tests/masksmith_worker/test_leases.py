@@ -189,7 +189,7 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
 
 
 def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, runner_with, submit, in_background, monkeypatch):
-    monkeypatch.setattr(part_runner, "STORE_PAUSE_S", 0.05)
+    monkeypatch.setattr(part_runner, "STORE_RETRY_S", 0.05)
     job = submit({"w": WEIGHT})
     blocked = Path(runner.store.url) / "masks"
     blocked.write_bytes(b"")

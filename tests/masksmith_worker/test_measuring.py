@@ -75,4 +75,4 @@ def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit):
     job = submit({"w": WEIGHT}, "2:4", previous={"w": [MaskPart(blob="gone", start=0, first=0, last=70)]})
     [found] = run(runner, job)
     assert found.error.code == "upload_not_found"
-    assert "previous mask is gone" in found.error.message
+    assert "previous mask no longer exists" in found.error.message

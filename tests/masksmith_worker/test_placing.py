@@ -26,7 +26,7 @@ T48 = ms.parse("transposable 4:8")
     ],
 )
 def test_what_runs_on_a_device_is_sent_there(monkeypatch, name, pattern, solver):
-    monkeypatch.setattr(solve, "_reason_against", lambda device: None)
+    monkeypatch.setattr(solve, "_unusable_reason", lambda device: None)
     assert solver_on(name, pattern, "cuda:1") == solver
 
 

@@ -20,7 +20,7 @@ def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeyp
         # The only other job that holds it is deleted at this very moment.
         if name.startswith("masks/"):
             runner.records.delete(first)
-            assert retention.free_results() == 0
+            assert retention.delete_unreferenced_results() == 0
         return size(self, name)
 
     monkeypatch.setattr(type(store), "size", looked)
@@ -28,7 +28,7 @@ def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeyp
     monkeypatch.undo()
     assert mask_of(runner, second).shape == WEIGHT.shape
     runner.records.delete(second)
-    assert retention.free_results() == 1
+    assert retention.delete_unreferenced_results() == 1
     assert [name for name in files(store) if name.startswith("masks")] == []
 
 

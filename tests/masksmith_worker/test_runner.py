@@ -137,7 +137,7 @@ def test_an_upload_that_is_gone(runner, submit):
     runner.store.delete(upload_name(runner.records.read(job).plan.tensors[0].digest))
     assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
-    assert (error.code, error.message) == ("upload_not_found", "tensor 'w': its upload is gone; send it again")
+    assert (error.code, error.message) == ("upload_not_found", "tensor 'w': its upload no longer exists; send it again")
 
 
 @pytest.mark.parametrize("left", [0, 10, -1])

@@ -11,7 +11,7 @@ from shards import specified
 
 import masksmith as ms
 from masksmith_state.blobs.store import upload_name, weights_name
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, cut
 from masksmith_wire.documents import JobState
 from masksmith_wire.dtypes import to_bytes, to_numpy
@@ -39,7 +39,7 @@ def update(records, store, runner):
         planned = [whole.model_copy(update={"gram": products})]
         specification = specified(pattern, update=text)
         shards = cut(planned, specification, shard_bytes)
-        job, _ = records.create(Plan(options=specification.options, tensors=planned), shards)
+        job, _ = records.create(MasksPlan(options=specification.options, tensors=planned), shards)
         for index in range(len(shards)):
             runner.run(job, index)
         reports = [records.reports(job)[index] for index in range(len(shards))]

@@ -1,6 +1,6 @@
-"""What travels between masksmith's processes: documents, error codes, tensor formats and option grammars.
+"""Documents, error codes, tensor formats and option grammars that masksmith's processes exchange.
 
-Nothing here does I/O; modules are imported one by one.
+This package does no I/O. Import its modules directly: the package exports nothing but `WIRE_VERSION`.
 """
 
 WIRE_VERSION = 1

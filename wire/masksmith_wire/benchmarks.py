@@ -1,4 +1,4 @@
-"""Benchmark documents: what is to be measured, how it is planned, what workers say of it."""
+"""Benchmark documents: requests, plans, case reports, and the kernels that workers announce."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def _without_duplicates(values: list[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-Distinct = AfterValidator(_distinct)
+Distinct = AfterValidator(_without_duplicates)
 
 
 class LayerInput(StrictModel):
@@ -32,7 +32,7 @@ class LayerInput(StrictModel):
 
 
 class BenchmarkOptions(StrictModel):
-    """How kernels are to be measured; the same for every layer."""
+    """Measurement options, which apply to every layer."""
 
     patterns: Annotated[list[Name], Field(max_length=100), FailFast(), Distinct] = []
     batches: Annotated[list[Side], Field(min_length=1, max_length=100), FailFast(), Distinct] = [1, 32, 256]
@@ -47,7 +47,7 @@ class BenchmarkOptions(StrictModel):
 
 
 class BenchmarkRequest(BenchmarkOptions):
-    """The document that asks for a benchmark: of layers, of a model that is known by name, or of a job's masks."""
+    """Request for a benchmark of layers, of a model known by name, or of the masks of a job."""
 
     kind: Literal["benchmark"] = "benchmark"
     layers: Annotated[list[LayerInput], Field(max_length=10_000), FailFast()] = []
@@ -55,33 +55,33 @@ class BenchmarkRequest(BenchmarkOptions):
     masks_of: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")
-    def _one_subject(self) -> BenchmarkRequest:
+    def _check_subject(self) -> BenchmarkRequest:
         if sum((bool(self.layers), self.model is not None, self.masks_of is not None)) != 1:
-            raise ValueError("give either layers, or the name of a model, or masks_of: a job that found masks")
+            raise ValueError("give exactly one of layers, model (a known name) and masks_of (the id of a masks job)")
         if self.masks_of is None and not self.patterns:
-            raise ValueError("patterns: name one at least, such as '2:4'")
+            raise ValueError("patterns: give at least one, such as '2:4'")
         if self.masks_of is not None and self.patterns:
             raise ValueError("masks_of: the job's masks have their pattern; leave patterns out")
         return self
 
 
-class MaskPart(BaseModel):
-    """Some rows of a mask, packed, in the store."""
+class PlannedMaskPart(BaseModel):
+    """Rows of a packed mask in the blob store."""
 
     result: str
     rows: int
 
 
 class PlannedMask(BaseModel):
-    """A mask of an earlier job that stands for a layer."""
+    """A mask of an earlier job, which is measured in place of a generated one."""
 
     rows: int
     cols: int
-    parts: list[MaskPart]
+    parts: list[PlannedMaskPart]
 
 
 class BenchmarkPlan(BaseModel):
-    """A benchmark made ready: its options, and where given masks are, by layer name."""
+    """The plan of a benchmark job: its options, and the location of masks from an earlier job, by layer name."""
 
     options: BenchmarkOptions
     masks: dict[str, PlannedMask] = {}
@@ -89,19 +89,19 @@ class BenchmarkPlan(BaseModel):
     result_bytes: int = 0
 
     @property
-    def headline(self) -> dict[str, str]:
-        """What lists of jobs show of it."""
+    def summary_fields(self) -> dict[str, str]:
+        """The fields that job lists show."""
         return {"pattern": ", ".join(self.options.patterns)[:200], "solver": ""}
 
 
 class PlannedCase(BaseModel):
-    """One case, as `masksmith.benchmark` writes it."""
+    """One benchmark case, in the document form of `masksmith.benchmark`."""
 
     case: dict[str, Any]
 
 
 class CaseReport(BaseModel):
-    """What a worker says of a finished case: its result as `masksmith.benchmark` writes it, or why there is none."""
+    """A worker's report of a finished case: its result in the document form of `masksmith.benchmark`, or an error."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -110,14 +110,14 @@ class CaseReport(BaseModel):
 
 
 class AnnouncedKernel(BaseModel):
-    """A kernel of a worker: its declaration, and why it cannot run there, if it cannot."""
+    """A kernel of a worker: its declaration, and the reason why it cannot run there, or None if it can."""
 
     declaration: dict[str, Any]
     obstacle: str | None = None
 
 
 class BenchWorker(BaseModel):
-    """A worker that measures: its device, and its kernels."""
+    """A benchmark worker: its device and its kernels."""
 
     name: str
     device: str
@@ -125,7 +125,7 @@ class BenchWorker(BaseModel):
 
 
 class KernelPlace(BaseModel):
-    """A worker, and whether a kernel runs there."""
+    """Whether a kernel runs on a worker."""
 
     worker: str
     device: str
@@ -134,7 +134,7 @@ class KernelPlace(BaseModel):
 
 
 class KernelInfo(BaseModel):
-    """A kernel: what it can do, and on which of the living workers it runs."""
+    """A kernel: what it supports, and on which live workers it runs."""
 
     name: str
     meaning: str

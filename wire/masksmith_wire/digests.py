@@ -1,4 +1,4 @@
-"""Names made of contents: BLAKE3 of uploads, and of everything that determines a shard's masks."""
+"""Content addresses: BLAKE3 digests of uploads, and of the inputs that determine a shard's masks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def digest_bytes(data: bytes | memoryview) -> str:
 
 
 def digest_document(document: Mapping[str, object]) -> str:
-    """BLAKE3 of a document's canonical JSON: the same members give the same name, in whatever order."""
+    """BLAKE3 of a document's canonical JSON, in which members are sorted by name."""
     return digest_bytes(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode())
 
 
 def is_digest(text: str) -> bool:
     """Whether `text` has the form of a digest."""
-    return len(text) == DIGEST_LENGTH and all(letter in "0123456789abcdef" for letter in text)
+    return len(text) == DIGEST_LENGTH and all(digit in "0123456789abcdef" for digit in text)

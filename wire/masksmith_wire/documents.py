@@ -1,4 +1,4 @@
-"""Job documents: what a client asks for and what the service answers."""
+"""Job documents: the requests of clients and the responses of the service."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .updates import UpdateMethod
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
 
 
-def _no_metadata(name: str) -> str:
+def _check_not_metadata(name: str) -> str:
     if name == "__metadata__":
-        raise ValueError("'__metadata__' names a safetensors file's metadata and can be no tensor's name")
+        raise ValueError("'__metadata__' is reserved for a safetensors file's metadata and cannot be a tensor's name")
     return name
 
 
-TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_no_metadata)]
+TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_not_metadata)]
 Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], description="A method and its options.")]
 Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
@@ -44,7 +44,7 @@ class JobState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
+        """Whether the job has ended: its state no longer changes."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
@@ -74,7 +74,7 @@ class LayoutInput(StrictModel):
 
 
 class StatisticInput(StrictModel):
-    """What a weight's scores are made from: the tensor `key` of an uploaded file, which holds its `kind`."""
+    """A weight's calibration statistic of one `kind`: the tensor `key` of an uploaded file."""
 
     kind: Literal["activations", "gradient", "gradient_rms", "gram", "inverse_diagonal", "norms", "scores"]
     digest: Digest
@@ -89,61 +89,63 @@ class TensorInput(StrictModel):
     key: TensorName
     statistic: StatisticInput | None = None
     gram: StatisticInput | None = None
-    """What an update needs, unless the job's calibration holds it."""
+    """Gram matrix of the layer's inputs, which an update needs; by default taken from the job's calibration file."""
     layout: LayoutInput | None = None
-    """How it is made of matrices; names and shapes decide unless given."""
+    """How the tensor is made of matrices; by default names and shapes decide."""
 
 
 class MasksOptions(StrictModel):
-    """How masks are to be found; the same for every tensor of a job."""
+    """Options of a masks job, which apply to every tensor."""
 
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"
     ragged: Literal["pad", "dense", "error"] = "pad"
     scores: Scores = Field("magnitude", validate_default=True)
     calibration: Digest | None = None
-    """Upload that holds `NAME/norms` and so on (or scores under `NAME`), unless the tensors say where theirs are."""
+    """Digest of the calibration upload, which holds `NAME/norms` and so on (or scores under `NAME`). A tensor's own
+    `statistic` takes precedence."""
     budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
-    """Share kept of all tensors together, shared out over them to keep the most score."""
+    """Share to keep of all tensors together, divided between them so that the most score is kept."""
     floors: Annotated[
         list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000), FailFast()
     ] = []
-    """Least shares of the tensors whose names a glob meets."""
+    """Minimum shares of the tensors whose names match a glob."""
     update: Update | None = None
-    """What becomes of the weights that a mask keeps; nothing, unless given."""
+    """How kept weights are updated; None leaves them unchanged."""
     previous: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
-    """An earlier job, or the digest of an uploaded masks file: what changed against it is measured."""
+    """Id of an earlier job, or digest of an uploaded masks file, that the masks are compared with."""
     spectrum: bool = False
-    """Whether to measure singular values of the masked weights."""
+    """Whether to compute the singular values of the masked weights."""
     solver: SolverName = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
 
 class MasksRequest(MasksOptions):
-    """The document that asks for masks."""
+    """Request for masks of uploaded tensors."""
 
     kind: Literal["masks"] = "masks"
     tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
 
 
 class Progress(BaseModel):
-    """Shards finished and shards in all."""
+    """Number of finished shards, and of all shards."""
 
     done: int
     total: int
 
 
 class Skipped(BaseModel):
-    """A tensor that was not masked because it is no weight for this pattern."""
+    """A tensor that was not masked, and why the pattern does not apply to it."""
 
     name: str
     reason: str
 
 
 class UpdateReport(BaseModel):
-    """What updated weights cost a layer's output on the calibration data: squared errors, see `ms.reconstruct`.
+    """Squared errors of a layer's output on the calibration data after an update; see `ms.reconstruct`.
 
-    `error` is never more than `masked_error`; `energy` is the output's own square. `solves` counts ADMM's masks.
+    `error` is at most `masked_error`, the error without the update. `energy` is the squared norm of the dense output.
+    `solves` is the number of masks that ADMM solved for.
     """
 
     error: float
@@ -154,7 +156,7 @@ class UpdateReport(BaseModel):
 
 
 class DiversityReport(BaseModel):
-    """How many masks a tile has; `count` is text, for it has many digits, or null where only its logarithm is known."""
+    """Number of masks of a tile; `count` is a decimal string of any length, or null if only its logarithm is known."""
 
     rows: int
     cols: int
@@ -166,7 +168,7 @@ class DiversityReport(BaseModel):
 
 
 class ChangeReport(BaseModel):
-    """What changed against the previous mask: `sad` counts the entries that differ."""
+    """Difference to the previous mask: `sad` is the number of entries that differ."""
 
     sad: int
     added: int
@@ -175,7 +177,7 @@ class ChangeReport(BaseModel):
 
 
 class SpectrumReport(BaseModel):
-    """Least, mean and largest singular value of the masked weight."""
+    """Smallest, mean and largest singular value of the masked weight."""
 
     least: float
     mean: float
@@ -183,7 +185,7 @@ class SpectrumReport(BaseModel):
 
 
 class TensorReport(BaseModel):
-    """What is known about one tensor's mask; numbers are null until all its shards are done."""
+    """Results for one tensor; the numbers are null until all of its shards are done."""
 
     name: str
     state: JobState
@@ -191,7 +193,7 @@ class TensorReport(BaseModel):
     layout: LayoutInput | None = None
     """How it is made of matrices, and which rule decided that."""
     pattern: str | None = None
-    """Its own pattern, where a budget gave each tensor one."""
+    """The tensor's own pattern, if a budget assigned one to each tensor."""
     status: SolveStatus | None = None
     objective: float | None = None
     upper_bound: float | None = None
@@ -199,9 +201,9 @@ class TensorReport(BaseModel):
     retained: float | None = None
     density: float | None = None
     fill: float | None = None
-    """Kept of what the pattern allows."""
+    """Kept entries, as a share of the maximum that the pattern allows."""
     storage_bytes: dict[str, int | None] | None = None
-    """Of the masked weight, by format; values in the weight's own dtype."""
+    """Size of the masked weight, by storage format, with values in the weight's own dtype."""
     diversity: DiversityReport | None = None
     change: ChangeReport | None = None
     spectrum: SpectrumReport | None = None
@@ -213,7 +215,7 @@ class TensorReport(BaseModel):
 
 
 class CaseView(BaseModel):
-    """A case of a benchmark: its fastest sparse kernel, and how much faster than dense that is."""
+    """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense."""
 
     name: str
     state: JobState
@@ -223,7 +225,7 @@ class CaseView(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as clients see it."""
+    """The document of a job."""
 
     id: str
     kind: Literal["masks", "benchmark"] = "masks"
@@ -235,7 +237,7 @@ class Job(BaseModel):
     budget: str | None = None
     floors: list[str] = []
     budget_gap: float | None = None
-    """How much more score another way to share the budget out could keep at most, as a share of the bound."""
+    """Upper bound on the score that a better division of the budget could add, as a share of the bound."""
     update: str | None = None
     solver: str
     cases: list[CaseView] = []
@@ -248,7 +250,7 @@ class Job(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """A job in a list: without its tensors."""
+    """An entry of a job list: a job without its tensors."""
 
     id: str
     kind: str
@@ -261,14 +263,14 @@ class JobSummary(BaseModel):
 
 
 class JobPage(BaseModel):
-    """A page of jobs, newest first; `next` goes into `?after=` for the following page."""
+    """A page of jobs, newest first; `next` is the value of `?after=` that gives the following page."""
 
     jobs: list[JobSummary]
     next: str | None = None
 
 
 class WorkerInfo(BaseModel):
-    """A worker that is alive."""
+    """A live worker."""
 
     name: str
     device: str
@@ -278,4 +280,4 @@ class WorkerInfo(BaseModel):
     version: str
     started_at: datetime
     free_bytes: int | None = None
-    """Memory that its GPU has left, if it has one."""
+    """Free memory of the worker's GPU, in bytes; null for a CPU worker."""

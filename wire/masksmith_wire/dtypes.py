@@ -1,4 +1,4 @@
-"""Tensor bytes to numpy: bfloat16, which numpy lacks, is widened by a bit shift; fp8 is refused by name."""
+"""Conversion between tensor bytes and numpy arrays; bfloat16, which numpy lacks, becomes float32 by a bit shift."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUMPY_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: str) -> bytes:
-    """Give an array as raw little-endian bytes; `to_numpy` gives it back. Bfloat16 takes float32's upper half."""
+    """Convert an array to raw little-endian bytes. Bfloat16 is the upper half of float32, without rounding."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(array, "<f4").view("<u4") >> np.uint32(16)
         return bits.astype("<u2").tobytes()

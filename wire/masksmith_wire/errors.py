@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem documents with a stable `code`."""
+"""Error documents: RFC 9457 problem documents with a stable `code`, and the errors of single tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class Code(StrEnum):
-    """Stable names of everything that can go wrong; scripts may branch on them."""
+    """Stable error codes, which scripts may branch on."""
 
     INVALID_DOCUMENT = "invalid_document"
     INVALID_PATTERN = "invalid_pattern"
@@ -67,10 +67,10 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
-class Problem(BaseModel):
-    """A problem document; extra members carry what was at fault."""
+class ProblemDocument(BaseModel):
+    """An RFC 9457 problem document; extra members give details of the error."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(title="Problem", extra="allow")
 
     type: str = "about:blank"
     title: str
@@ -81,7 +81,7 @@ class Problem(BaseModel):
 
 
 class TensorError(BaseModel):
-    """Why one tensor has no mask, while the others of its job may have theirs."""
+    """Why one tensor of a job has no mask; other tensors of the job may have one."""
 
     code: str
     message: str

@@ -1,7 +1,7 @@
-"""The safetensors header, parsed with suspicion: an upload's first bytes come from strangers.
+"""Reads and writes safetensors headers; strict, because uploads are untrusted input.
 
-Layout: u64 little-endian length, JSON header, data. The safetensors library accepts duplicate names; this parser
-refuses them, as it does holes, overlaps, trailing bytes and lengths that lie.
+Layout: u64 little-endian length, JSON header, data. The parser rejects duplicate names (which the safetensors library
+accepts), gaps, overlaps, trailing bytes and wrong lengths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
 LARGEST_HEADER_BYTES = 100_000_000
-"""What the format itself allows."""
+"""Limit of the safetensors format."""
 MAX_DIMENSIONS = 16
 
 DTYPE_BITS: Mapping[str, int] = {
@@ -29,20 +29,20 @@ DTYPE_BITS: Mapping[str, int] = {
 
 
 class HeaderError(ValueError):
-    """The bytes are no safetensors file; the message says where and why."""
+    """The bytes are not a valid safetensors file; the message says where and why."""
 
 
 class HeaderTooLargeError(HeaderError):
-    """The header is longer than this reader takes, though the format would allow it."""
+    """The header is longer than the limit, but within the limit of the format."""
 
 
 class UnknownDtypeError(HeaderError):
-    """A tensor's dtype is not one that safetensors defines."""
+    """A tensor has a dtype that safetensors does not define."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a file: `start` and `stop` count from the beginning of the file."""
+    """One tensor of a file; `start` and `stop` are byte offsets from the beginning of the file."""
 
     name: str
     dtype: str
@@ -61,12 +61,12 @@ class Header:
 
 
 def data_bytes(dtype: str, shape: Sequence[int]) -> int:
-    """Give the size of a tensor's data; items of less than a byte are packed."""
+    """Size of a tensor's data in bytes; items of less than a byte are packed."""
     return -(-math.prod(shape) * DTYPE_BITS[dtype] // 8)
 
 
 def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Build a file's length and header for tensors given as (dtype, shape), their data one after the other."""
+    """Build a file's length and header, for tensors of (dtype, shape) whose data is contiguous in this order."""
     document: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, (dtype, shape) in tensors.items():
@@ -82,8 +82,8 @@ def header_length(prefix: bytes, limit: int = MAX_HEADER_BYTES) -> int:
     """Read the length of the JSON header from a file's first eight bytes.
 
     Raises:
-        HeaderTooLargeError: If the length is beyond the limit.
-        HeaderError: If there are fewer bytes, or the length is 0 or beyond what the format allows.
+        HeaderTooLargeError: If the length exceeds `limit`.
+        HeaderError: If `prefix` is too short, or the length is less than 2 or exceeds the limit of the format.
     """
     if len(prefix) < PREFIX_BYTES:
         raise HeaderError(f"not a safetensors file: {len(prefix)} byte(s), the header's length alone takes 8")
@@ -99,8 +99,8 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
     """Parse the JSON header.
 
     Args:
-        text: The header's bytes, without the eight of its length.
-        file_bytes: Size of the whole file where it is known; checked against what the header promises.
+        text: The JSON bytes, without the eight bytes of the length.
+        file_bytes: Size of the whole file, if known; checked against the size that the header implies.
 
     Raises:
         UnknownDtypeError: If a dtype is unknown.
@@ -110,18 +110,18 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
     metadata = _metadata(document.pop("__metadata__", {}))
     base = PREFIX_BYTES + len(text)
     tensors = {name: _entry(name, value, base) for name, value in document.items()}
-    promised = _check_coverage(tensors, base)
-    if file_bytes is not None and file_bytes != promised:
-        what = "truncated" if file_bytes < promised else "followed by bytes that belong to no tensor"
-        raise HeaderError(f"file is {what}: {file_bytes} bytes, the header promises {promised}")
-    return Header(tensors, metadata, promised)
+    expected_bytes = _check_coverage(tensors, base)
+    if file_bytes is not None and file_bytes != expected_bytes:
+        what = "truncated" if file_bytes < expected_bytes else "followed by bytes that belong to no tensor"
+        raise HeaderError(f"file is {what}: {file_bytes} bytes, the header implies {expected_bytes}")
+    return Header(tensors, metadata, expected_bytes)
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Read the header of an open file, which may be of any size, and check that the file has the size it promises.
+    """Read the header of an open file of any size, and check that the file has the size that the header implies.
 
     Raises:
-        HeaderError: If it is no safetensors file, or truncated.
+        HeaderError: If it is not a safetensors file, or is truncated.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -136,35 +136,37 @@ def _load(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise HeaderError("not a safetensors file: the header does not begin with '{'")
     try:
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
+        )
     except HeaderError:
         raise
     except (ValueError, RecursionError) as error:
-        raise HeaderError(f"not a safetensors file: the header is no JSON ({type(error).__name__})") from None
+        raise HeaderError(f"not a safetensors file: the header is not JSON ({type(error).__name__})") from None
     return dict(document)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
             raise HeaderError(f"the header names {name[:200]!r} twice")
         if not (_is_text(name) and (not isinstance(value, str) or _is_text(value))):
-            raise HeaderError(f"the header holds half a surrogate pair in or below {name[:200]!a}")
+            raise HeaderError(f"the header has an unpaired surrogate in or below {name[:200]!a}")
         members[name] = value
     return members
 
 
 def _is_text(text: str) -> bool:
-    # JSON's escapes can spell what no encoding can carry, so that no answer could name it.
+    # JSON escapes can denote unpaired surrogates, which UTF-8 cannot encode, so no response could contain the name.
     try:
         return bool(text.encode()) or not text
     except UnicodeEncodeError:
         return False
 
 
-def _no_constant(name: str) -> None:
-    raise HeaderError(f"the header holds {name}, which is no JSON")
+def _reject_constant(name: str) -> None:
+    raise HeaderError(f"the header contains {name}, which is not JSON")
 
 
 def _metadata(value: Any) -> dict[str, str]:
@@ -197,7 +199,7 @@ def _check_coverage(tensors: Mapping[str, TensorEntry], base: int) -> int:
     end = base
     for entry in sorted(tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
-            what = "overlaps its neighbour" if entry.start < end else "leaves a hole before it"
+            what = "overlaps its neighbour" if entry.start < end else "leaves a gap before it"
             raise HeaderError(f"tensor {entry.name[:200]!r} {what}: starts at byte {entry.start}, expected {end}")
         end = entry.stop
     return end

@@ -1,8 +1,8 @@
-"""Masks on the wire: one bit an entry, little-endian, along the weight's last axis.
+"""Masks files: packed masks with one bit per entry, little-endian, along the weight's last axis.
 
-A masks file is a safetensors file with one U8 tensor a weight, `[*shape[:-1], ceil(shape[-1] / 8)]`, unused bits 0;
-its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts}, the last two only for
-tensors that are not one matrix `[out, in]` or a convolution.
+A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, with
+unused bits 0. Its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts}, the
+last two only for tensors that are not one matrix `[out, in]` or a convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METADATA_KEY = "masksmith"
 
 
 class MaskInfo(BaseModel):
-    """What a packed mask cannot say by itself."""
+    """Properties of a mask that its packed bits do not contain."""
 
     shape: list[int]
     pattern: str
@@ -48,24 +48,25 @@ class MaskInfo(BaseModel):
 
 
 def pack(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Pack a bool mask along its last axis, eight entries a byte, first entry in the lowest bit."""
+    """Pack a bool mask along its last axis: eight entries per byte, the first entry in the lowest bit."""
     return np.packbits(mask, axis=-1, bitorder="little")
 
 
 def unpack(packed: npt.NDArray[np.uint8], shape: Iterable[int]) -> npt.NDArray[np.bool_]:
-    """Undo `pack`; `shape` is the weight's."""
-    full = tuple(shape)
-    bits = np.unpackbits(packed.reshape(*full[:-1], packed_width(full)), axis=-1, count=full[-1], bitorder="little")
+    """Unpack the mask of a weight of this shape; the inverse of `pack`."""
+    lengths = tuple(shape)
+    rows = packed.reshape(*lengths[:-1], packed_width(lengths))
+    bits = np.unpackbits(rows, axis=-1, count=lengths[-1], bitorder="little")
     return bits.view(np.bool_)
 
 
 def packed_width(shape: tuple[int, ...]) -> int:
-    """Bytes that one row along the last axis takes."""
+    """Bytes per packed row along the last axis."""
     return -(-shape[-1] // 8)
 
 
 def packed_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes of a packed mask."""
+    """Size of a packed mask in bytes."""
     return math.prod(shape[:-1]) * packed_width(shape)
 
 
@@ -73,8 +74,8 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
     """Build a masks file's length and header; the masks' bytes follow in the same order.
 
     Args:
-        infos: What each mask is, in the order of the data.
-        as_bool: One byte an entry (dtype BOOL, the weight's own shape) instead of one bit.
+        infos: Properties of each mask, in the order of the data.
+        as_bool: Store one byte per entry (dtype BOOL, the weight's own shape) instead of one bit.
     """
     shapes = {
         name: info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
@@ -85,7 +86,7 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
 
 
 def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:
-    """Read what each mask is from a file's metadata.
+    """Read the properties of each mask from a file's metadata.
 
     Raises:
         ValueError: If the metadata is not a masks file's.
@@ -94,5 +95,5 @@ def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:
         raise ValueError("not a masks file: its metadata lacks the member 'masksmith'")
     members = json.loads(metadata[METADATA_KEY])
     if not isinstance(members, dict):
-        raise ValueError("not a masks file: its metadata member 'masksmith' is no map")
+        raise ValueError("not a masks file: its metadata member 'masksmith' is not a map")
     return {str(name): MaskInfo.model_validate(value) for name, value in members.items()}

@@ -1,4 +1,4 @@
-"""The grammar of a method and its options, such as `"ria power=0.7"`: the same for scores and for updates."""
+"""Parser for a method and its options, such as `"ria power=0.7"`; shared by scores and updates."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 Option = float | bool | str | tuple[int, int]
-MOST_LETTERS = 100
-MOST_WORDS = 20
+MAX_CHARACTERS = 100
+MAX_WORDS = 20
 
 
 @dataclass(frozen=True)
-class OptionKind:
-    """What an option may be: `allowed` says it in words, `read` gives None for a text that is none of it."""
+class OptionType:
+    """Type of an option: `allowed` describes its values for messages, `read` returns None for an invalid value."""
 
     allowed: str
     read: Callable[[str], Option | None]
 
 
-Options = Mapping[str, OptionKind]
+Options = Mapping[str, OptionType]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method and those of its options that were set, as the library's function of that name takes them.
+    """A method and the options that were set, which are keyword arguments of the library function of that name.
 
-    As a field of a document it travels as text, and is parsed when the document is.
+    As a field of a document it is serialized as text, and parsed when the document is validated.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a method and its options; `parse(str(method))` gives the method back.
+        """Parse a method and its options; `parse(str(method)) == method`.
 
         Raises:
-            ValueError: Naming what is wrong.
+            ValueError: If the method or an option is unknown, an option is repeated, or a value is invalid.
         """
-        name, *words = text.split()[:MOST_WORDS] or [""]
+        name, *words = text.split()[:MAX_WORDS] or [""]
         if name not in cls.methods:
             raise ValueError(f"{text[:80]!r} is none of the {cls.plural} {', '.join(cls.methods)}")
         options: dict[str, Option] = {}
@@ -55,17 +55,19 @@ class Method:
             try:
                 if key in options:
                     raise ValueError(f"{key} is set twice")
-                options[key] = _read(name, cls.methods[name], key, value)
+                options[key] = _parse_option(name, cls.methods[name], key, value)
             except ValueError as error:
                 raise ValueError(f"{text[:80]!r}: {error}") from None
         return cls(name, options)
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{name}={_text(value)}" for name, value in sorted(self.options.items()))])
+        return " ".join(
+            [self.name, *(f"{name}={_format_option(value)}" for name, value in sorted(self.options.items()))]
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        text = core_schema.str_schema(max_length=MOST_LETTERS)
+        text = core_schema.str_schema(max_length=MAX_CHARACTERS)
         return core_schema.no_info_wrap_validator_function(
             lambda value, read: value if isinstance(value, cls) else read(value),
             core_schema.no_info_after_validator_function(cls.parse, text),
@@ -73,8 +75,8 @@ class Method:
         )
 
 
-def number(text: str) -> float | None:
-    """Read a number of at least 0."""
+def parse_number(text: str) -> float | None:
+    """Parse a finite number of at least 0; None for any other text."""
     try:
         value = float(text)
     except ValueError:
@@ -82,17 +84,17 @@ def number(text: str) -> float | None:
     return value if 0 <= value < math.inf else None
 
 
-NUMBER = OptionKind("a number of at least 0", number)
-POSITIVE = OptionKind("a positive number", lambda text: number(text) or None)
-FLAG = OptionKind("true or false", lambda text: {"true": True, "false": False}.get(text.lower()))
+NUMBER = OptionType("a number of at least 0", parse_number)
+POSITIVE = OptionType("a positive number", lambda text: parse_number(text) or None)
+FLAG = OptionType("true or false", lambda text: {"true": True, "false": False}.get(text.lower()))
 
 
-def choice(*allowed: str) -> OptionKind:
-    """Make the kind of an option that is one of a few words."""
-    return OptionKind(" or ".join(allowed), lambda text: text if text in allowed else None)
+def choice(*allowed: str) -> OptionType:
+    """Type of an option whose value is one of these words."""
+    return OptionType(" or ".join(allowed), lambda text: text if text in allowed else None)
 
 
-def _read(method: str, kinds: Options, key: str, value: str) -> Option:
+def _parse_option(method: str, kinds: Options, key: str, value: str) -> Option:
     if key not in kinds:
         raise ValueError(f"{method} has no option {key[:40]!r} (it has: {', '.join(kinds) or 'none'})")
     option = kinds[key].read(value)
@@ -101,7 +103,7 @@ def _read(method: str, kinds: Options, key: str, value: str) -> Option:
     return option
 
 
-def _text(value: Option) -> str:
+def _format_option(value: Option) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value).lower()

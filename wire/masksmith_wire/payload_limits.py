@@ -1,4 +1,4 @@
-"""Documents from strangers must not cost more than they weigh."""
+"""Payload limits of documents: the number of members, so that invalid documents stay cheap to reject."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-MOST_MEMBERS = 100
+MAX_MEMBERS = 100
 
 
-def _few(document: Any) -> Any:
-    if isinstance(document, dict) and len(document) > MOST_MEMBERS:
-        raise ValueError(f"{len(document)} members are more than any document has")
+def _check_member_count(document: Any) -> Any:
+    if isinstance(document, dict) and len(document) > MAX_MEMBERS:
+        raise ValueError(f"{len(document)} members, no document has more than {MAX_MEMBERS}")
     return document
 
 
 class StrictModel(BaseModel):
-    """A document that has no members but its own.
+    """A document that rejects unknown members, and more than `MAX_MEMBERS` members.
 
-    Each other one becomes an error, and a million of them take far more time and memory than the document did: so there
-    may be few. In lists `FailFast` does the same.
+    pydantic reports every unknown member as an error of its own, which for a million members takes far more time and
+    memory than the document itself. `FailFast` sets the same limit for lists.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    _few = model_validator(mode="before")(_few)
+    _check_member_count = model_validator(mode="before")(_check_member_count)

@@ -1,4 +1,4 @@
-"""What a masks job is to do, with each of its texts parsed once."""
+"""The specification of a masks job: its options, with pattern, budget and methods parsed once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .updates import UpdateMethod
 
 
 class SpecificationError(ValueError):
-    """Options that name no job that can be done.
+    """The options of a job are invalid.
 
     Attributes:
-        code: What kind of error it is.
-        place: The options at fault, by name.
+        code: Error code.
+        place: The invalid options, by name.
     """
 
     def __init__(self, code: Code, detail: str, **place: Any) -> None:
@@ -32,9 +32,9 @@ class JobSpecification:
     """The options of a masks job, parsed.
 
     Attributes:
-        options: The options as they travel, the pattern in its canonical spelling.
-        pattern: The pattern of every tensor, or the one whose budget is shared out.
-        budget: What all tensors together may keep, if that is shared out.
+        options: The options as sent, with the pattern in canonical form.
+        pattern: The pattern of every tensor; under a budget, the family that each tensor's pattern is chosen from.
+        budget: What all tensors together may keep, or None.
     """
 
     options: MasksOptions
@@ -46,52 +46,52 @@ class JobSpecification:
         """Parse options.
 
         Raises:
-            SpecificationError: If they hold no pattern or no budget, or the solver cannot solve the pattern.
+            SpecificationError: If pattern or budget is invalid, or the solver does not support the pattern.
         """
-        pattern = _pattern(options)
+        pattern = _parse_pattern(options)
         refusal = solver_refusal(pattern, options.solver)
         if refusal is not None:
             raise SpecificationError(Code.SOLVER_REFUSED, refusal, solver=options.solver, pattern=options.pattern)
         members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(pattern)}
-        return cls(MasksOptions.model_construct(**members), pattern, _budget(options))
+        return cls(MasksOptions.model_construct(**members), pattern, _parse_budget(options))
 
     def with_pattern(self, text: str) -> Self:
-        """Make the specification of one tensor, with the pattern that the budget gives it."""
+        """Copy with the pattern that the budget assigns to one tensor."""
         options = self.options.model_copy(update={"pattern": text})
-        return replace(self, options=options, pattern=_pattern(options))
+        return replace(self, options=options, pattern=_parse_pattern(options))
 
     @property
     def scores(self) -> ScoreMethod:
-        """How weights are scored."""
+        """The score method."""
         return self.options.scores
 
     @property
     def update(self) -> UpdateMethod | None:
-        """How weights are updated, if they are."""
+        """The update method, or None."""
         return self.options.update
 
     @property
     def fitting_pattern(self) -> Pattern:
-        """The pattern that shapes must fit: under a budget no share of one tensor rounds to nothing."""
+        """The pattern that shapes are checked against; under a budget, a tensor's share may round to no entry."""
         return self.pattern if self.budget is None else unshared(self.pattern)
 
     @property
     def binding(self) -> str | None:
-        """What binds the whole of a tensor, if anything does."""
+        """What requires the whole tensor at once (pattern, update or spectrum), or None if rows can be solved apart."""
         return binding(self.pattern, self.update, spectrum=self.options.spectrum)
 
 
-def _pattern(options: MasksOptions) -> Pattern:
+def _parse_pattern(options: MasksOptions) -> Pattern:
     try:
         return parse(options.pattern, axis=options.axis, ragged=options.ragged)
     except PatternError as error:
         raise SpecificationError(Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
 
 
-def _budget(options: MasksOptions) -> Budget | None:
+def _parse_budget(options: MasksOptions) -> Budget | None:
     place = {"budget": options.budget, "floors": options.floors}
     if options.budget is None and options.floors:
-        detail = f"floor {options.floors[0]!r} without a budget; say what may be kept of all tensors"
+        detail = f"floor {options.floors[0]!r} without a budget; set budget to the share that all tensors may keep"
         raise SpecificationError(Code.INVALID_BUDGET, detail, **place)
     try:
         return None if options.budget is None else Budget.parse(options.budget, options.floors)

@@ -1,4 +1,4 @@
-"""What the reports of a job's tensors add up to: one answer for terminals, pages and notebooks."""
+"""Sums the reports of a job's tensors; terminals, pages and notebooks show the same totals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Totals:
         entries: Entries of the solved tensors.
         density: Share of the entries that is kept.
         retained: Share of the score that is kept.
-        gap: Share of all upper bounds that the masks miss, exactly 0 if every tensor's is; 1 if one has no bound.
+        gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
+            missing.
         solve_s: Time spent solving.
     """
 
@@ -35,7 +36,7 @@ class Totals:
 
 
 def total(reports: Iterable[TensorReport]) -> Totals:
-    """Add up the reports of a job's tensors."""
+    """Sum the reports of a job's tensors."""
     reports = list(reports)
     solved = [report for report in reports if report.objective is not None]
     entries = sum(math.prod(report.shape) for report in solved)
@@ -53,15 +54,15 @@ def total(reports: Iterable[TensorReport]) -> Totals:
 
 
 def relative_gap(objective: float, upper_bound: float | None) -> float:
-    """Share of the bound that a mask misses: 0 where the bound is 0, 1 where there is none or it is infinite."""
+    """Gap between objective and bound, as a share of the bound: 0 if the bound is 0, 1 if it is missing or infinite."""
     if upper_bound is None or upper_bound == math.inf:
         return 1.0
     return (upper_bound - objective) / upper_bound if upper_bound > 0 else 0.0
 
 
 def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Share of all score that masks keep, by the objective of each and the share that it keeps; None if unknown."""
-    # Where the objective is the score that is kept, dividing it by the share gives the tensor's score.
+    """Share of the total score that masks keep, from (objective, retained share) of each mask; None if unknown."""
+    # If the objective is the kept score, objective / retained is the total score of the tensor.
     known = [(objective, objective / retained) for objective, retained in masks if objective and retained]
     return _ratio([objective for objective, _ in known], [score for _, score in known])
 
@@ -71,13 +72,13 @@ def _total_gap(solved: Sequence[TensorReport]) -> float | None:
     if any(bound in (None, math.inf) for _, bound in pairs):
         return 1.0
     bounded = [(objective, bound) for objective, bound in pairs if bound is not None and bound > 0]
-    # Differences are summed, not sums subtracted: gaps that are all 0 must give exactly 0.
-    missing = _ratio([bound - objective for objective, bound in bounded], [bound for _, bound in bounded])
-    return (missing or 0.0) if solved else None
+    # Sum the differences instead of subtracting sums: if all gaps are 0, the result must be exactly 0.
+    gap = _ratio([bound - objective for objective, bound in bounded], [bound for _, bound in bounded])
+    return (gap or 0.0) if solved else None
 
 
 def _ratio(parts: Sequence[float], wholes: Sequence[float]) -> float | None:
-    """Divide sums that may exceed the largest float; None where the wholes add up to 0."""
+    """Divide two sums without overflow, by scaling; None if `wholes` sum to 0 or have an infinite member."""
     largest = max(wholes, default=0.0)
     if not 0.0 < largest < math.inf:
         return None

@@ -1,1 +1,1 @@
-"""The worker: Celery brings shard numbers, the runner solves them; nothing else is Celery's business."""
+"""The worker: Celery tasks receive shard numbers, runners process them. Only `app` and `tasks` use Celery."""

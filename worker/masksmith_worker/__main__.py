@@ -1,4 +1,4 @@
-"""Runs a worker: `python -m masksmith_worker`, settings from the environment."""
+"""Entry point of a worker: `python -m masksmith_worker`, with settings from the environment."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from masksmith.benchmark import all_kernels
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 
-from .app import STOP_SIGNAL, enqueue, own_queue, run
-from .bench import announcement
+from .app import STOP_SIGNAL, consumed_queue, enqueue, run
+from .bench import bench_worker_document
 from .heartbeat import Heartbeat
 from .settings import Settings
 from .tasks import app
@@ -24,24 +24,24 @@ from .tasks import app
 log = logging.getLogger("masksmith_worker")
 
 STOP_GRACE_S = 7.0
-"""Seconds that shards have to be given back once the worker is to stop."""
+"""Seconds after a stop signal within which pool processes must release their shards."""
 
 
 def main() -> None:
-    """Start the worker and its two side threads; returns after a signal to stop, when it has drained."""
+    """Run the worker and its two side threads until a stop signal; returns when the pool has drained."""
     settings = Settings()
     settings.configure_logging()
-    # Inherited by the pool's processes, so that the signal does not kill one that is still starting.
+    # Pool processes inherit this, so that the signal does not kill one that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
-    queue = own_queue(settings)
+    queue = consumed_queue(settings)
     name, device = settings.worker_name, settings.worker_device
-    bench = announcement(name, device, all_kernels()) if settings.worker_role == "bench" else None
+    bench = bench_worker_document(name, device, all_kernels()) if settings.worker_role == "bench" else None
     heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
     sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
     pools: list[Any] = []
 
-    def ready(pool: Any) -> None:
+    def on_ready(pool: Any) -> None:
         pools.append(pool)
         heartbeat.start()
         sweeper.start()
@@ -52,24 +52,24 @@ def main() -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
-    def stopping() -> None:
-        heartbeat.end()
+    def on_stop() -> None:
+        heartbeat.request_stop()
         signal_pools(STOP_SIGNAL)
-        deadline = threading.Timer(STOP_GRACE_S, leave)
+        deadline = threading.Timer(STOP_GRACE_S, exit_now)
         deadline.daemon = True
         deadline.start()
 
-    def leave() -> None:
-        # A pool process that was still starting has not heard the signal; leases bring back what it may hold.
-        log.warning("not drained within %.0f s: leaving", STOP_GRACE_S)
+    def exit_now() -> None:
+        # A pool process that was still starting ignored the signal; if it holds a shard, the lease lapses.
+        log.warning("not drained within %.0f s: exiting", STOP_GRACE_S)
         signal_pools(signal.SIGKILL)
         os._exit(0)
 
-    # Here, before the pool starts: its children then load what they would otherwise compile side by side.
+    # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
     if settings.worker_role == "search":
         log.info("kernels ready after %.1f s", ms.warm_up())
     try:
-        run(app, settings, ready, stopping)
+        run(app, settings, on_ready, on_stop)
     finally:
         if sweeper.is_alive():
             sweeper.stop()

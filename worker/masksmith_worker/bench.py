@@ -1,4 +1,4 @@
-"""Measures one case of a benchmark, alone on its device. Knows records, store and the library, but no Celery."""
+"""Measures benchmark cases, one at a time, with exclusive use of the device."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class CaseRunner(PartRunner):
-    """Measures cases of benchmarks; takes the same arguments as `PartRunner`.
+    """Measures benchmark cases; takes the same arguments as `PartRunner`.
 
-    Peaks, and what two cases of a job share, are measured once: the bench of the latest job is kept.
+    The `Bench` of the latest job is kept, so that device peaks and data that its cases share are prepared once.
     """
 
     _bench: tuple[str, Bench] | None = None
@@ -37,41 +37,41 @@ class CaseRunner(PartRunner):
         """The kernels of this installation."""
         return all_kernels()
 
-    def place(self, job: str) -> AbstractContextManager[object]:
-        """Share nothing yet: the device is waited for under the lease, so that the job shows progress."""
+    def hold_device(self, job: str) -> AbstractContextManager[object]:
+        """Do not wait here: a case waits for the device under its lease, so that the job is shown as running."""
         return nullcontext()
 
-    def failed(self, error: TensorError) -> CaseReport:
-        """Make the report of a case that failed."""
+    def error_report(self, error: TensorError) -> CaseReport:
+        """Report of a failed case."""
         return CaseReport(error=error)
 
-    def work(self, lease: Lease, taken: float, check: Check) -> CaseReport:
-        """Measure a case, once the device is free; with company it is measured again."""
+    def work(self, lease: Lease, taken_at: float, check: Check) -> CaseReport:
+        """Measure a case once the device is free; measure it again if exclusive use was lost meanwhile."""
         record, planned = self.records.read(lease.job), self.records.case(lease.job, lease.shard)
         if record is None or record.benchmark is None or planned is None:
             raise StoppedError
         case = CaseResult.read_case(planned.case)
         try:
             bench = self._bench_of(lease.job, record.benchmark)
-            result = self._alone(bench, case, check)
+            result = self._measure_exclusively(bench, case, check)
         except (BenchmarkError, FileNotFoundError) as error:
             code = Code(error.fault) if isinstance(error, BenchmarkError) else Code.RESULT_NOT_FOUND
             return self._report(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
         report = CaseReport(result=result.document())
         if not result.measured:
-            message = result.error or "; ".join(f"{one.kernel}: {one.reason}" for one in result.measurements)
+            message = result.error or "; ".join(f"{each.kernel}: {each.reason}" for each in result.measurements)
             report.error = TensorError(code=Code.KERNEL_REFUSED, message=f"{case}: nothing was measured: {message}")
         return self._report(lease, str(case), report)
 
-    def _alone(self, bench: Bench, case: Any, check: Check) -> CaseResult:
+    def _measure_exclusively(self, bench: Bench, case: Any, check: Check) -> CaseResult:
         if self.device_lock is None:
             return bench.measure(case)
         while True:
-            with self.device_lock.exclude_others(check) as intact:
+            with self.device_lock.exclusive(check) as intact:
                 result = bench.measure(case)
                 if intact():
                     return result
-            log.warning("%s: the device's lease lapsed meanwhile; measuring again", case)
+            log.warning("%s: the lease of the device lapsed during the measurement; measuring again", case)
             check()
 
     def _report(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
@@ -81,10 +81,10 @@ class CaseRunner(PartRunner):
 
     def _bench_of(self, job: str, plan: BenchmarkPlan) -> Bench:
         if self._bench is None or self._bench[0] != job:
-            options, known = plan.options, {name: self._mask(mask) for name, mask in plan.masks.items()}
-            # Two benches at once could be more than the device holds.
+            options, masks_by_layer = plan.options, {name: self._mask(mask) for name, mask in plan.masks.items()}
+            # Release the previous bench first: two of them may exceed the memory of the device.
             self._bench = None
-            bench = Bench(self.kernels, self.device, options.rounds, options.threads, options.seed, known)
+            bench = Bench(self.kernels, self.device, options.rounds, options.threads, options.seed, masks_by_layer)
             self._bench = job, bench
         return self._bench[1]
 
@@ -94,17 +94,17 @@ class CaseRunner(PartRunner):
             shape = (part.rows, planned.cols)
             packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
             if packed.size != masks.packed_bytes(shape):
-                raise FileNotFoundError(f"the mask {part.result} is not what it was")
+                raise FileNotFoundError(f"the mask {part.result} has the wrong size")
             parts.append(masks.unpack(packed, shape))
         return np.concatenate(parts)
 
 
-def announcement(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
-    """Say which kernels there are, and what keeps which of them from running here."""
+def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
+    """The document that announces a benchmark worker: its kernels, and why some of them cannot run here."""
     kind = device.partition(":")[0]
     announced = []
     for kernel in kernels.values():
-        elsewhere = kernel.declaration.support and kind not in kernel.declaration.support
-        obstacle = f"it does not run on {kind}" if elsewhere else kernel.obstacle(device)
+        is_unsupported = kernel.declaration.support and kind not in kernel.declaration.support
+        obstacle = f"it does not run on {kind}" if is_unsupported else kernel.obstacle(device)
         announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
     return BenchWorker(name=name, device=device, kernels=announced)

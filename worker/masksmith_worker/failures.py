@@ -1,4 +1,4 @@
-"""Failures: which error code and message a shard gets for what was raised in one of its stages."""
+"""Maps exceptions from the stages of a shard to the error code and message of its report."""
 
 from __future__ import annotations
 
@@ -7,60 +7,60 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import masksmith as ms
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.specification import SpecificationError
 
 from .stages.allocate import BudgetError
-from .stages.load import DamagedUploadError, UploadGoneError
-from .stages.measure import PreviousGoneError
+from .stages.load import DamagedUploadError, UploadMissingError
+from .stages.measure import PreviousMissingError
 from .stages.score import CalibrationError
 
 log = logging.getLogger(__name__)
 
-Fault = tuple[Code, str, Sequence[int] | None]
-"""Error code, reason, and the index of the tensor's entry at fault."""
+Failure = tuple[Code, str, Sequence[int] | None]
+"""Error code, reason, and the index of the invalid entry in the tensor, or None."""
 
 
-def _as(code: Code, reason: str = "") -> Callable[[Exception, Shard], Fault]:
-    """Report a fixed code, with the exception's own text unless a reason is given."""
+def _with_code(code: Code, reason: str = "") -> Callable[[Exception, Shard], Failure]:
+    """Handler that reports a fixed code, with a fixed reason or else the exception's text."""
     return lambda error, shard: (code, reason or str(error), None)
 
 
-def _bad_score(error: ms.ScoresError, shard: Shard) -> Fault:
+def _invalid_score(error: ms.ScoresError, shard: Shard) -> Failure:
     index = None if error.index is None else [error.index[0] + shard.first, *error.index[1:]]
     return Code.INVALID_SCORES, error.reason, index
 
 
-def _bad_update(error: ms.UpdateError, shard: Shard) -> Fault:
+def _invalid_update(error: ms.UpdateError, shard: Shard) -> Failure:
     row = "" if error.row is None else f" (row {error.row + shard.first})"
     return Code.INVALID_CALIBRATION, error.reason + row, None
 
 
-_FAULTS: Mapping[type[Exception], Callable[[Any, Shard], Fault]] = {
+_HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     SpecificationError: lambda error, shard: (error.code, str(error), None),
-    BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be shared out: {error}", None),
+    BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be met: {error}", None),
     CalibrationError: lambda error, shard: (Code.INVALID_CALIBRATION, error.reason, error.index),
-    ms.ScoresError: _bad_score,
-    ms.PatternError: _as(Code.SOLVER_REFUSED),
-    ms.SolverError: _as(Code.SOLVER_REFUSED),
-    ms.InfeasibleError: _as(Code.SOLVER_REFUSED),
-    ms.UpdateError: _bad_update,
-    UploadGoneError: _as(Code.UPLOAD_NOT_FOUND, "its upload is gone; send it again"),
-    PreviousGoneError: _as(Code.UPLOAD_NOT_FOUND, "its previous mask is gone; leave previous out"),
-    DamagedUploadError: _as(
+    ms.ScoresError: _invalid_score,
+    ms.PatternError: _with_code(Code.SOLVER_REFUSED),
+    ms.SolverError: _with_code(Code.SOLVER_REFUSED),
+    ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
+    ms.UpdateError: _invalid_update,
+    UploadMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its upload no longer exists; send it again"),
+    PreviousMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its previous mask no longer exists; omit previous"),
+    DamagedUploadError: _with_code(
         Code.UPLOAD_DAMAGED, "its upload was damaged in the store and has been deleted; send it again"
     ),
 }
-FAILURES = tuple(_FAULTS)
-"""What fails a shard; anything else is a crash, and the shard is tried again."""
+FAILURES = tuple(_HANDLERS)
+"""Exceptions that fail a shard; after any other exception the shard is retried."""
 
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
-    """Make the report of a shard that one of `FAILURES` ended."""
-    fault = next(_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS)
-    code, reason, index = fault(error, shard)
+    """Report of a shard that one of `FAILURES` ended."""
+    failure = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+    code, reason, index = failure(error, shard)
     where = "" if index is None else f" at {list(index)}"
     log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
     message = f"tensor {tensor.name!r}: {reason}{where}"

@@ -1,4 +1,4 @@
-"""The heartbeat by which the service knows that this worker is alive."""
+"""Sends the heartbeats that keep this worker in the worker registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 import masksmith as ms
 from masksmith.cuda import device_facts
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.worker_registry import SILENCE_S
+from masksmith_state.worker_registry import HEARTBEAT_TIMEOUT_S
 from masksmith_wire.benchmarks import BenchWorker
 from masksmith_wire.documents import WorkerInfo
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Announces a worker every few seconds; removes it when stopped."""
+    """Thread that announces a worker every few seconds, and removes it from the registry when stopped."""
 
     def __init__(
         self,
@@ -44,27 +44,27 @@ class Heartbeat(threading.Thread):
             started_at=datetime.now(UTC),
         )
         self._bench = bench
-        self._over = threading.Event()
+        self._stop_event = threading.Event()
 
     def run(self) -> None:
-        """Announce now and then; remove it in the end."""
-        while not self._over.is_set():
+        """Send heartbeats until stopped, then remove the worker."""
+        while not self._stop_event.is_set():
             self._attempt("announce", self._announce)
-            self._over.wait(SILENCE_S / 5)
+            self._stop_event.wait(HEARTBEAT_TIMEOUT_S / 5)
         self._attempt("remove", self._remove)
 
-    def end(self) -> None:
-        """Ask the thread to end; safe in a signal handler."""
-        self._over.set()
+    def request_stop(self) -> None:
+        """Request the thread to stop, without waiting; safe in a signal handler."""
+        self._stop_event.set()
 
     def stop(self) -> None:
-        """End the thread, and wait for it."""
-        self.end()
+        """Stop the thread, and wait for it."""
+        self.request_stop()
         self.join()
 
     def _announce(self) -> None:
-        _, free = device_facts(self._info.device)
-        self._records.workers.announce(self._info.model_copy(update={"free_bytes": free}))
+        _, free_bytes = device_facts(self._info.device)
+        self._records.workers.announce(self._info.model_copy(update={"free_bytes": free_bytes}))
         if self._bench is not None:
             self._records.bench_workers.announce(self._bench)
 

@@ -1,4 +1,4 @@
-"""Renews a lease while its part of a job is being worked on, and says when to stop."""
+"""Renews the lease of a shard in a side thread while it is processed, and stops the work when the lease is lost."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
-    """The job was canceled, the lease was lost, or the worker is to stop, while the part was being worked on."""
+    """The work was stopped: the job was canceled, the lease was lost, or the worker is stopping."""
 
 
 class LeaseRenewer:
-    """Renews a lease in the background for as long as it is entered.
+    """Context manager that renews a lease in a side thread.
 
     Args:
-        records: Where the lease is.
+        records: Job records.
         lease: The lease.
-        lease_s: Seconds it lasts without renewal.
-        stopping: Set when the worker is to stop.
-        grace_s: Seconds that a part may go on after its lease was lost, before `abort` is called.
+        lease_s: Seconds that the lease lasts without renewal.
+        stopping: Set when the worker is stopping.
+        grace_s: Seconds after the loss of the lease within which the work must stop, before `abort` is called.
         abort: Ends the process.
     """
 
@@ -43,14 +43,14 @@ class LeaseRenewer:
     ) -> None:
         self._records, self._lease, self._lease_s = records, lease, lease_s
         self._stopping, self._grace_s, self._abort = stopping, grace_s, abort
-        self._lost, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._renew_until_over, name="lease", daemon=True)
+        self._lost, self._stop_event = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True)
 
     def check(self) -> None:
-        """Raise once there is no use in going on.
+        """Raise an error if the work must stop.
 
         Raises:
-            StoppedError: Then.
+            StoppedError: If the lease was lost or the worker is stopping.
         """
         if self._lost.is_set() or self._stopping.is_set():
             raise StoppedError
@@ -62,21 +62,27 @@ class LeaseRenewer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stop_event.set()
         self._thread.join()
 
-    def _renew_until_over(self) -> None:
+    def _renew_until_stopped(self) -> None:
         while self._renew():
-            if self._over.wait(min(self._lease_s / 5, 1.0)):
+            if self._stop_event.wait(min(self._lease_s / 5, 1.0)):
                 return
         self._lost.set()
-        if not self._over.wait(self._grace_s) and self._abort is not None:
-            log.error("shard %s/%d does not stop though its lease is lost", self._lease.job, self._lease.shard)
+        if not self._stop_event.wait(self._grace_s) and self._abort is not None:
+            log.error(
+                "shard %s/%d has lost its lease and does not stop; aborting the process",
+                self._lease.job,
+                self._lease.shard,
+            )
             self._abort()
 
     def _renew(self) -> bool:
         try:
             return self._records.renew(self._lease, self._lease_s)
         except redis.RedisError:
-            log.warning("cannot renew the lease of shard %s/%d: no broker", self._lease.job, self._lease.shard)
+            log.warning(
+                "cannot renew the lease of shard %s/%d: the broker is unavailable", self._lease.job, self._lease.shard
+            )
             return True

@@ -1,4 +1,4 @@
-"""Runs one part of a job under a lease."""
+"""Runs one part of a job (a shard or a benchmark case) under a lease, with retries and error reports."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
-from masksmith_state.jobs.model import Lease, ShardReport
+from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire.benchmarks import CaseReport
 from masksmith_wire.errors import Code, TensorError
 
 from .lease import LeaseRenewer, StoppedError
 
 Check = Callable[[], None]
-STORE_PAUSE_S = 1.0
+STORE_RETRY_S = 1.0
 log = logging.getLogger(__name__)
 
 
 class PartRunner(ABC):
-    """Does one part of a job, a shard or a case, under a lease: what all kinds of jobs have in common.
+    """Base class of the runners of shards and benchmark cases.
 
     Args:
         records: Job records.
         store: Uploads and results.
-        device: What reports name.
-        lease_s: Seconds a lease lasts without renewal.
-        attempts: Times a part is tried.
-        store_patience_s: Seconds that a part waits for a store that fails, before the attempt has failed.
-        grace_s: Seconds that a canceled part may take to stop.
-        abort: Ends this process when a canceled part takes longer.
-        device_lock: Lock of the device, where other processes use it too.
+        device: Device of this worker, for reports.
+        lease_s: Seconds that a lease lasts without renewal.
+        attempts: Number of attempts at a part.
+        store_patience_s: Seconds that a part is retried while the store fails, before the attempt fails.
+        grace_s: Seconds within which a canceled part must stop.
+        abort: Ends this process if a canceled part takes longer.
+        device_lock: Lock of the device, if other processes use it too.
 
     Attributes:
-        stopping: Set when this process is to stop: the part under way is given back.
+        stopping: Set when this process is stopping; the current part is released.
     """
 
     def __init__(
@@ -63,65 +64,72 @@ class PartRunner(ABC):
         self.stopping = threading.Event()
 
     def run(self, job: str, index: int) -> str:
-        """Do part `index` of a job, unless another process does or did.
+        """Process part `index` of a job, unless another process holds its lease or has completed it.
 
         Returns:
-            One word for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
+            The outcome, for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
         """
         try:
-            with self.place(job):
+            with self.hold_device(job):
                 return self._run(job, index)
         except StoppedError:
             return "stopped"
 
-    def place(self, job: str) -> AbstractContextManager[object]:
-        """Wait for a place on the device, before any lease is taken."""
+    def hold_device(self, job: str) -> AbstractContextManager[object]:
+        """Acquire the device, before the lease is taken."""
         if self.device_lock is None:
             return nullcontext()
-        return self.device_lock.share(lambda: self._check_waiting(job))
+        return self.device_lock.shared(lambda: self._check_waiting(job))
 
     @abstractmethod
-    def work(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
-        """Do the part that a lease is for, which was taken at this monotonic time; `check` raises when to stop."""
+    def work(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:
+        """Process the part of a lease.
+
+        Args:
+            lease: The lease.
+            taken_at: Monotonic time at which the lease was taken.
+            check: Raises StoppedError if the work must stop; to be called regularly.
+        """
 
     @abstractmethod
-    def failed(self, error: TensorError) -> ShardReport | CaseReport:
-        """Make the report of a part that failed."""
+    def error_report(self, error: TensorError) -> ShardReport | CaseReport:
+        """Report of a failed part."""
 
     def _run(self, job: str, index: int) -> str:
         lease = self.records.take(job, index, lease_s=self._lease_s, attempts=self._attempts)
         if isinstance(lease, str):
             return lease
-        began = time.monotonic()
+        taken_at = time.monotonic()
         try:
             with LeaseRenewer(self.records, lease, self._lease_s, self.stopping, self._grace_s, self._abort) as renewer:
-                report = self._work_patiently(lease, began, renewer.check)
-            return "completed" if self.records.complete(lease, report, time.monotonic() - began) else "lost"
+                report = self._work_with_retries(lease, taken_at, renewer.check)
+            return "completed" if self.records.complete(lease, report, time.monotonic() - taken_at) else "lost"
         except StoppedError:
             return "stopped"
         except redis.RedisError:
             raise
         except Exception as error:
-            # It may pass the next time; the last attempt names it, so that a bug is not taken for a dead worker.
+            # The next attempt may succeed. The last one reports the error, so that a bug is not mistaken for a dead
+            # worker.
             if lease.attempt >= self._attempts:
-                self.records.complete(lease, self.failed(_crash(error)))
+                self.records.complete(lease, self.error_report(_crash_error(error)))
             raise
         finally:
-            self.records.release(lease, uncount=self.stopping.is_set())
+            self.records.release(lease, forget_attempt=self.stopping.is_set())
 
-    def _work_patiently(self, lease: Lease, taken: float, check: Check) -> ShardReport | CaseReport:
-        """Work, again and again while the store fails: a disk is freed, a bucket comes back."""
-        until = time.monotonic() + self._store_patience_s
+    def _work_with_retries(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:
+        """Process the part, and retry while the store fails, for example because its disk is full."""
+        deadline = time.monotonic() + self._store_patience_s
         while True:
             try:
-                return self.work(lease, taken, check)
+                return self.work(lease, taken_at, check)
             except StoreError as error:
-                if time.monotonic() >= until:
+                if time.monotonic() >= deadline:
                     raise
                 log.warning(
                     "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]
                 )
-            self.stopping.wait(STORE_PAUSE_S)
+            self.stopping.wait(STORE_RETRY_S)
             check()
 
     def _check_waiting(self, job: str) -> None:
@@ -130,9 +138,9 @@ class PartRunner(ABC):
             raise StoppedError
 
 
-def _crash(error: Exception) -> TensorError:
+def _crash_error(error: Exception) -> TensorError:
     if isinstance(error, StoreError):
-        message = "the blob store failed, time and again: its disk may be full; the worker's log has the details"
+        message = "the blob store failed repeatedly: its disk may be full; the worker's log has the details"
         return TensorError(code=Code.STORE_UNAVAILABLE, message=message)
     message = f"unexpected {type(error).__name__} in the worker, whose log has the details; please report this"
     return TensorError(code=Code.INTERNAL, message=message)

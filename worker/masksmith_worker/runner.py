@@ -1,4 +1,4 @@
-"""Solves one shard: the stages in order. Knows records and store, but neither Celery nor HTTP."""
+"""Solves one shard of a masks job, stage by stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import masksmith as ms
 from masksmith.solvers import by_name
 from masksmith_state.blobs.references import BlobReferences
-from masksmith_state.jobs.model import Lease, Plan, ShardReport
+from masksmith_state.jobs.model import Lease
+from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import result_key
 from masksmith_wire.digests import digest_document
 from masksmith_wire.errors import TensorError
@@ -35,59 +37,59 @@ class ShardRunner(PartRunner):
 
     @cached_property
     def references(self) -> BlobReferences:
-        """Which jobs need which blobs of the store."""
+        """References of jobs to blobs of the store."""
         return BlobReferences(self.records.redis, self.store)
 
-    def failed(self, error: TensorError) -> ShardReport:
-        """Make the report of a shard that failed."""
+    def error_report(self, error: TensorError) -> ShardReport:
+        """Report of a failed shard."""
         return ShardReport(error=error)
 
-    def work(self, lease: Lease, taken: float, check: Callable[[], None]) -> ShardReport:
+    def work(self, lease: Lease, taken_at: float, check: Callable[[], None]) -> ShardReport:
         """Solve a shard."""
         record, shard = self.records.read(lease.job), self.records.shard(lease.job, lease.shard)
         if record is None or shard is None:
             raise StoppedError
-        plan, own = record.plan, dict[str, Any]()
+        plan, allocated = record.plan, dict[str, Any]()
         tensor, limit_s = plan.tensors[shard.tensor], plan.options.time_limit_s
-        deadline = None if limit_s is None else taken - lease.elapsed_s + limit_s
+        deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
         try:
             specification = JobSpecification.parse(plan.options)
             work = ShardWork(lease.job, tensor, shard, specification, self.store, check, deadline)
             if specification.budget is not None:
-                own = self._allocate(work, plan, lease.shard)
-                work = replace(work, specification=specification.with_pattern(own["pattern"]))
+                allocated = self._allocate(work, plan, lease.shard)
+                work = replace(work, specification=specification.with_pattern(allocated["pattern"]))
             report = compare_shard(work, self._solve(work))
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
-                self.references.forget_upload(error.digest)
+                self.references.delete_damaged_upload(error.digest)
             report = failure_report(error, tensor, shard)
-        return report.model_copy(update=own)
+        return report.model_copy(update=allocated)
 
-    def _allocate(self, work: ShardWork, plan: Plan, index: int) -> dict[str, Any]:
-        """Return the pattern that the job's budget gives the tensor, and the gap, as members of the report."""
+    def _allocate(self, work: ShardWork, plan: MasksPlan, index: int) -> dict[str, Any]:
+        """The tensor's pattern under the job's budget, and the gap of the allocation, as members of the report."""
         allocation = BudgetAllocator(work, plan, lambda: self.records.shards(work.job)).allocate(index)
         return {"pattern": allocation.patterns[work.tensor.name], "budget_gap": allocation.gap}
 
     def _solve(self, work: ShardWork) -> ShardReport:
         solver = by_name(work.specification.options.solver)
         key = result_key(work.tensor, work.shard, work.specification, solver.name, solver.version)
-        self._hold(work.job, key)
-        return load_result(work, key) or self._solve_anew(work, key)
+        self._add_reference(work.job, key)
+        return load_result(work, key) or self._solve_and_store(work, key)
 
-    def _solve_anew(self, work: ShardWork, key: str) -> ShardReport:
+    def _solve_and_store(self, work: ShardWork, key: str) -> ShardReport:
         solution = solve_shard(work, score_shard(work), self.device)
         method = work.specification.update
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution
         if solution.status is ms.Status.TIME_LIMIT:
-            # What was found in time is no other job's result.
+            # A result that depends on the time limit must not be reused by other jobs: it gets a key of its own.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
-            self._hold(work.job, key)
+            self._add_reference(work.job, key)
         report = measure_shard(work, solution, updated, key)
         store_result(self.store, key, solution.mask, updated, report)
         return report
 
-    def _hold(self, job: str, key: str) -> None:
-        # Before checking whether it exists: what a job refers to is not deleted.
+    def _add_reference(self, job: str, key: str) -> None:
+        # The reference is added before the result is looked up, so that the result cannot be deleted in between.
         if not self.references.hold_result(job, key):
             raise StoppedError

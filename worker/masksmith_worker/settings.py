@@ -1,4 +1,4 @@
-"""The worker's settings, from environment variables `MASKSMITH_...`."""
+"""The worker's settings, read from environment variables `MASKSMITH_...`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith_state.settings import StateSettings
 
 
 class Settings(StateSettings):
-    """What a worker needs to know."""
+    """Settings of a worker process."""
 
     worker_name: str = Field(default_factory=lambda: f"worker-{socket.gethostname()}-{os.getpid()}")
     """Name among the workers; must be unique."""
@@ -35,5 +35,5 @@ class Settings(StateSettings):
 
     @property
     def slots(self) -> int:
-        """Parts of jobs done at the same time: what is measured is measured alone."""
+        """Number of parts processed at the same time; a benchmark worker measures one at a time."""
         return self.worker_slots if self.worker_role == "search" else 1

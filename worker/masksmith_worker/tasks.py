@@ -1,4 +1,4 @@
-"""Celery's tasks: one thin task a job kind."""
+"""The Celery tasks, one for each kind of job, and the set-up of pool processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app = create_app(Settings())
 
 @cache
 def runner() -> PartRunner:
-    """This process's runner."""
+    """The runner of this process."""
     settings = Settings()
     records = JobRecords(settings.redis_url)
     kind: type[PartRunner] = CaseRunner if settings.worker_role == "bench" else ShardRunner
@@ -49,31 +49,31 @@ def runner() -> PartRunner:
 
 @cache
 def spans() -> Spans:
-    """This process's spans."""
+    """The span recorder of this process."""
     return Spans(Settings().otlp_url)
 
 
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard(job: str, shard: int) -> None:
-    """Solve one shard of a job; what became of it stands in the job's record."""
-    with logs.about(job=job, shard=shard), spans().shard(job, shard) as attributes:
+    """Solve one shard of a job; the result is written to the job's record."""
+    with logs.context(job=job, shard=shard), spans().shard(job, shard) as attributes:
         attributes["outcome"] = runner().run(job, shard)
         log.info("%s", attributes["outcome"])
 
 
 @app.task(name=CASE_TASK)  # type: ignore[untyped-decorator]
 def measure_case(job: str, case: int) -> None:
-    """Measure one case of a benchmark; what became of it stands in the job's record."""
-    with logs.about(job=job, shard=case):
+    """Measure one case of a benchmark; the result is written to the job's record."""
+    with logs.context(job=job, shard=case):
         log.info("%s", runner().run(job, case))
 
 
-def _prepare(**_: object) -> None:
-    """Make a pool process ready before its first shard comes: everything imported, kernels loaded or compiled."""
+def _initialize_process(**_: object) -> None:
+    """Import modules and load or compile kernels when a pool process starts, before its first shard."""
     settings = Settings()
     settings.configure_logging()
     if settings.worker_role == "search":
-        # On a machine of its own that changes nothing; beside a service or a training loop, theirs is the first turn.
+        # A service or a training loop on the same machine gets the CPU first.
         os.nice(settings.worker_nice)
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()
@@ -82,4 +82,4 @@ def _prepare(**_: object) -> None:
         ms.warm_up(WARM_PATTERNS)
 
 
-worker_process_init.connect(_prepare)
+worker_process_init.connect(_initialize_process)

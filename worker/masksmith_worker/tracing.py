@@ -1,4 +1,4 @@
-"""A span for each shard, where a collector is named."""
+"""OpenTelemetry spans of shards, if a collector is configured."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ class Spans:
     """Sends a span of each shard to a collector; all shards of a job make one trace.
 
     Args:
-        otlp_url: The collector's address; no spans are sent without one.
+        otlp_url: URL of the collector; if empty, no spans are sent.
     """
 
     def __init__(self, otlp_url: str) -> None:
-        self._provider: TracerProvider | None = tracing.provider(otlp_url, "masksmith-worker") if otlp_url else None
+        self._provider: TracerProvider | None = (
+            tracing.make_tracer_provider(otlp_url, "masksmith-worker") if otlp_url else None
+        )
 
     @contextmanager
     def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
-        """Measure a shard; members of the dict become attributes of the span."""
-        outcome: dict[str, str] = {}
+        """Record the span of a shard; members of the yielded dict become its attributes."""
+        attributes: dict[str, str] = {}
         if self._provider is None:
-            yield outcome
+            yield attributes
             return
         tracer = self._provider.get_tracer("masksmith")
-        named: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
-        with tracer.start_as_current_span("shard", tracing.trace_of(job), attributes=named) as span:
-            yield outcome
-            for name, value in outcome.items():
+        identity: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
+        with tracer.start_as_current_span("shard", tracing.job_trace_context(job), attributes=identity) as span:
+            yield attributes
+            for name, value in attributes.items():
                 span.set_attribute(f"masksmith.{name}", value)
 
     def stop(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans, and shut down."""
         if self._provider is not None:
             self._provider.shutdown()

@@ -24,7 +24,7 @@ from masksmith_client._errors import (
 from masksmith_wire import WIRE_VERSION
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest, WorkerInfo
-from masksmith_wire.errors import Code, Problem
+from masksmith_wire.errors import Code, ProblemDocument
 
 T = TypeVar("T")
 Body = Callable[[], Iterator[bytes]]
@@ -77,10 +77,10 @@ def status_error(response: httpx2.Response) -> StatusError:
     """Return the exception for an error response, also if its body is not a problem document."""
     status = response.status_code
     try:
-        problem = Problem.model_validate_json(response.content)
+        problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        problem = Problem(title=response.reason_phrase, status=status, code=Code.INTERNAL, detail=detail)
+        problem = ProblemDocument(title=response.reason_phrase, status=status, code=Code.INTERNAL, detail=detail)
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return kind(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 
@@ -188,10 +188,10 @@ def check_wire() -> Call[None]:
     return Call("GET", "/healthz", parse)
 
 
-def get_readiness() -> Call[Problem | None]:
+def get_readiness() -> Call[ProblemDocument | None]:
     """Get the service's readiness: None if it is ready, else its problem document."""
 
-    def parse(response: httpx2.Response) -> Problem | None:
+    def parse(response: httpx2.Response) -> ProblemDocument | None:
         return None if response.is_success else status_error(response).problem
 
     return Call("GET", "/readyz", parse, expected=frozenset({503}))

@@ -1,1 +1,1 @@
-"""Authentication: keys, sessions, and what a principal may see."""
+"""Authentication by keys and sessions, and authorization of principals."""

@@ -1,4 +1,4 @@
-"""Keys over HTTP, for admins: made, listed, revoked."""
+"""HTTP routes that create, list and revoke keys, for admins."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 class KeyRequest(StrictModel, Quotas):
-    """What a new key is to be called and may do."""
+    """Name, role and quotas of a new key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
 
 
 class NewKey(KeyInfo):
-    """A key with its token, which is shown this once."""
+    """A key with its token, which is returned only once."""
 
     token: str
 
 
-async def _keys(state: StateDep, caller: AdminDep) -> Keys:
+async def _keys(state: StateDep, principal: AdminDep) -> Keys:
     return Keys(state.records.redis)
 
 
@@ -45,10 +45,10 @@ def list_keys(keys: KeysDep) -> list[KeyInfo]:
 
 
 @router.post("", status_code=201)
-def create_key(document: KeyRequest, keys: KeysDep, caller: AdminDep) -> NewKey:
-    """Make a key. The first one is made by `masksmith keys create`, for from then on all requests need one."""
-    if not caller.key:
-        detail = "only a key makes keys over HTTP; the first is made by 'masksmith keys create'"
+def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewKey:
+    """Create a key. The first one is created by `masksmith keys create`; once it exists, all requests need a key."""
+    if not principal.key:
+        detail = "keys are created over HTTP only with a key; create the first one with 'masksmith keys create'"
         raise RequestError(Code.FORBIDDEN, detail)
     quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
     info, token = keys.create(document.name, document.role, quotas)
@@ -57,6 +57,6 @@ def create_key(document: KeyRequest, keys: KeysDep, caller: AdminDep) -> NewKey:
 
 @router.delete("/{key}", status_code=204)
 def revoke_key(key: str, keys: KeysDep) -> None:
-    """Revoke a key: what carries it is refused from now on."""
+    """Revoke a key: requests with its token are rejected from now on."""
     if not keys.revoke(key[:20]):
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")

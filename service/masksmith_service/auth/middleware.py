@@ -1,4 +1,4 @@
-"""The gate: every request passes it, and what is not said to be open takes a key."""
+"""Authentication middleware: host and CSRF checks, authentication and rate limits of every request."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from masksmith_state import scripts
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE, Caller, identify
+from .principal import COOKIE, Principal, authenticate
 
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
-"""Paths that need no key: they tell nothing about anybody's work."""
-OPEN_BELOW = "/static/"
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
+"""Paths that need no key, because their responses contain no user data."""
+PUBLIC_PREFIX = "/static/"
 BURST_S = 10.0
-"""A key that was idle may send the requests of this many seconds at once."""
+"""Size of a key's token bucket, in seconds of its request rate."""
 
 
-class Gate:
-    """ASGI middleware that lets requests in and says whose they are."""
+class AuthenticationMiddleware:
+    """ASGI middleware that authenticates requests and stores their principal in `request.state.principal`."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it with what is missing."""
+        """Pass an authenticated request on, or respond with the error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -48,29 +48,31 @@ class Gate:
     async def _check(self, request: Request) -> None:
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
-        if _is_open(request.method, request.url.path):
+        if _is_public(request.method, request.url.path):
             return
         client: Redis = request.app.state.masksmith.events
-        caller = await identify(client, self._settings, request.headers, request.cookies.get(COOKIE))
-        logs.note(key=caller.key or None)
-        await _spend(client, caller)
-        request.state.caller = caller
+        principal = await authenticate(client, self._settings, request.headers, request.cookies.get(COOKIE))
+        logs.add_fields(key=principal.key or None)
+        await _check_rate(client, principal)
+        request.state.principal = principal
 
 
-def _is_open(method: str, path: str) -> bool:
-    return path in OPEN or path.startswith(OPEN_BELOW) or (path == "/v1/session" and method != "GET")
+def _is_public(method: str, path: str) -> bool:
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX) or (path == "/v1/session" and method != "GET")
 
 
-async def _spend(client: Redis, caller: Caller) -> None:
-    """Count a request against the key's rate.
+async def _check_rate(client: Redis, principal: Principal) -> None:
+    """Take one request out of the key's token bucket.
 
     Raises:
-        RequestError: 429, if there were too many.
+        RequestError: 429, if the bucket is empty.
     """
-    rate = caller.quotas.requests_s
+    rate = principal.quotas.requests_s
     if rate is None:
         return
-    wait_s = float(await client.eval(scripts.load(__package__)["spend"], 0, caller.key, rate, max(1.0, rate * BURST_S)))
+    wait_s = float(
+        await client.eval(scripts.load(__package__)["spend"], 0, principal.key, rate, max(1.0, rate * BURST_S))
+    )
     if wait_s > 0:
-        detail = f"key {caller.name!r} may send {rate:g} requests a second (requests_s); try again in {wait_s:.1f} s"
+        detail = f"key {principal.name!r} may send {rate:g} requests a second (requests_s); try again in {wait_s:.1f} s"
         raise RequestError(Code.RATE_LIMITED, detail, retry_after_s=math.ceil(wait_s), limit=rate)

@@ -1,4 +1,4 @@
-"""Sessions of browsers, which cannot send a bearer token with an event stream: a cookie stands for the key."""
+"""HTTP routes of browser sessions: a cookie stands for a key, as event streams cannot carry bearer tokens."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from masksmith_state.keys import Role, session_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE, CallerDep, find_key
+from .principal import COOKIE, PrincipalDep, find_key
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
 
 
 class Login(BaseModel):
-    """A key's token, as JSON or as the one field of a form."""
+    """A key's token, as JSON or as a form field."""
 
     token: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Session(BaseModel):
-    """Whose key a request carries; `key` is null where none is needed."""
+    """The key of a request; `key` is null if none is required."""
 
     key: str | None
     name: str
@@ -39,7 +39,7 @@ _FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"tok
 
 @router.post(
     "",
-    responses={303: {"description": "Logged in by a form: on to the page."}},
+    responses={303: {"description": "Logged in by a form: redirect to the page."}},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -48,12 +48,12 @@ _FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"tok
     },
 )
 async def log_in(request: Request, response: Response, state: StateDep) -> Session:
-    """Take a token and give a cookie for it; a form is sent on to `/`."""
+    """Exchange a token for a session cookie; a form is redirected to `/`."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     key = await find_key(state.events, _token(await request.body(), is_form=is_form))
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
-    logs.note(key=key.id)
+    logs.add_fields(key=key.id)
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     await state.events.set(session_key(cookie), key.id, ex=seconds)
@@ -67,16 +67,16 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
 
 
 @router.get("")
-async def who_am_i(caller: CallerDep) -> Session:
-    """Tell whose key this request carries."""
-    return Session(key=caller.key or None, name=caller.name, role=caller.role)
+async def who_am_i(principal: PrincipalDep) -> Session:
+    """Return the key of this request."""
+    return Session(key=principal.key or None, name=principal.name, role=principal.role)
 
 
 @router.delete("", status_code=204)
 async def log_out(
     response: Response, state: StateDep, cookie: Annotated[str | None, Cookie(alias=COOKIE, max_length=200)] = None
 ) -> None:
-    """End a browser's session; without one this changes nothing."""
+    """End the browser's session, if there is one."""
     if cookie:
         await state.events.delete(session_key(cookie))
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
@@ -89,6 +89,6 @@ def _token(body: bytes, *, is_form: bool) -> str:
             return Login(token=fields.get("token", [""])[0].strip()).token
         return Login.model_validate_json(body).token
     except (ValidationError, ValueError):
-        # What was sent may hold a token: no answer repeats it.
-        detail = 'the body is no JSON document {"token": "..."} and no form with the field token'
+        # The body may contain a token, so the response must not repeat it.
+        detail = 'the body is neither a JSON document {"token": "..."} nor a form with the field token'
         raise RequestError(Code.INVALID_DOCUMENT, detail) from None

@@ -1,1 +1,1 @@
-"""Benchmarks: planned from requests, reported from results."""
+"""Benchmarks: planning of requests, and reports of results."""

@@ -1,4 +1,4 @@
-"""Benchmarks: requests become cases that kernels can do, and case reports become a report."""
+"""Plans benchmark cases from requests, and builds reports from case results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from masksmith.benchmark import (
     plan,
 )
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.results import finished
+from masksmith_service.jobs.results import finished_tensors
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.benchmarks import (
@@ -29,28 +29,28 @@ from masksmith_wire.benchmarks import (
     CaseReport,
     KernelInfo,
     KernelPlace,
-    MaskPart,
     PlannedCase,
     PlannedMask,
+    PlannedMaskPart,
 )
 from masksmith_wire.errors import Code
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A benchmark made ready, and its cases."""
+class PlannedBenchmark:
+    """A benchmark's plan and its cases."""
 
     plan: BenchmarkPlan
     cases: list[PlannedCase]
 
 
-def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
-    """Make the cases of a request; nothing of it is recorded yet.
+def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBenchmark:
+    """Plan the cases of a request, without creating a job.
 
     Raises:
-        RequestError: If a kernel, shape, dtype, pattern or the masks named make no sense; the message says which.
+        RequestError: If a kernel, shape, dtype, pattern or the masks are invalid; the message says which.
     """
-    workers = records.bench_workers.present()
+    workers = records.bench_workers.live()
     masks: dict[str, PlannedMask] = {}
     if request.masks_of is not None:
         layers, pattern, masks = _masks_of(request.masks_of, records)
@@ -63,21 +63,23 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> Planned:
     except BenchmarkError as error:
         raise RequestError(Code(error.fault), str(error)) from None
     _check_runnable(options, workers)
-    return Planned(BenchmarkPlan(options=options, masks=masks), [PlannedCase(case=asdict(case)) for case in cases])
+    return PlannedBenchmark(
+        BenchmarkPlan(options=options, masks=masks), [PlannedCase(case=asdict(case)) for case in cases]
+    )
 
 
 def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
-    """Give every kernel that masksmith has or a living worker announces, by name."""
-    found = {name: kernel.declaration for name, kernel in own_kernels().items()}
+    """Declarations of all kernels of masksmith and of live workers, by name."""
+    by_name = {name: kernel.declaration for name, kernel in own_kernels().items()}
     for worker in workers:
         for kernel in worker.kernels:
             declaration = Declaration.read(kernel.declaration)
-            found.setdefault(declaration.name, declaration)
-    return found
+            by_name.setdefault(declaration.name, declaration)
+    return by_name
 
 
 def kernel_infos(workers: Sequence[BenchWorker]) -> list[KernelInfo]:
-    """Say what each kernel can do, and where it runs."""
+    """Documents of all kernels, and where they run."""
     infos = []
     for declaration in declarations(workers).values():
         places = [
@@ -91,13 +93,13 @@ def kernel_infos(workers: Sequence[BenchWorker]) -> list[KernelInfo]:
 
 
 def read_report(record: JobRecord, records: JobRecords) -> Report:
-    """Put the report of a benchmark together, as far as it has come.
+    """Build the report of a benchmark from the finished cases.
 
     Raises:
-        RequestError: If the job is no benchmark.
+        RequestError: If the job is not a benchmark.
     """
     if record.benchmark is None:
-        raise RequestError(Code.RESULT_NOT_FOUND, f"job {record.id} is no benchmark; its masks: .../masks")
+        raise RequestError(Code.RESULT_NOT_FOUND, f"job {record.id} is not a benchmark; its masks: .../masks")
     cases = records.cases(record.id)
     results = [case_result(cases[index], report) for index, report in sorted(records.case_reports(record.id).items())]
     settings = record.benchmark.options.model_dump(include={"device", "rounds", "threads", "seed"})
@@ -105,7 +107,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
 
 
 def case_result(planned: PlannedCase, report: CaseReport) -> CaseResult:
-    """Read a case's result; a case that failed as a whole has nothing but its error."""
+    """Parse a case's result; a case that failed as a whole has only an error."""
     if report.result is not None:
         return CaseResult.read(report.result)
     case = CaseResult.read_case(planned.case)
@@ -127,21 +129,23 @@ def _layers(request: BenchmarkRequest) -> list[Layer]:
 
 
 def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
-    """Find the masks of a job that is over; of several with one shape the first stands for all."""
+    """Layers, pattern and masks of a finished job; of masks with the same shape, only the first is measured."""
     record = records.read(job)
     if record is None:
         raise RequestError(Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
     options = record.plan.options
     if not record.state.is_terminal:
-        detail = f"job {job} is {record.state}; its masks can be measured once it is over"
+        detail = f"job {job} is {record.state}; its masks can be measured once it has ended"
         raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1)
     if options.axis != "in" or options.budget is not None:
         detail = f"job {job}: only masks of one pattern along axis 'in' can be measured"
         raise RequestError(Code.INVALID_MASK, detail)
     masks: dict[str, PlannedMask] = {}
-    for tensor, done in finished(record, records):
+    for tensor, done in finished_tensors(record, records):
         if len(tensor.shape) == 2 and tensor.layout is None:
-            parts = [MaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done]
+            parts = [
+                PlannedMaskPart(result=str(report.result), rows=shard.last - shard.first) for shard, report in done
+            ]
             masks[tensor.name] = PlannedMask(rows=tensor.shape[0], cols=tensor.shape[1], parts=parts)
     if not masks:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
@@ -150,11 +154,11 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
 
 
 def _check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -> None:
-    """Refuse a kernel that was named and that every living worker of the device says it cannot run."""
-    there = [worker for worker in workers if worker.device.partition(":")[0] == options.device]
+    """Reject a named kernel that no live worker of the device can run."""
+    candidates = [worker for worker in workers if worker.device.partition(":")[0] == options.device]
     for name in options.kernels or []:
         obstacles = [
-            kernel.obstacle for worker in there for kernel in worker.kernels if kernel.declaration["name"] == name
+            kernel.obstacle for worker in candidates for kernel in worker.kernels if kernel.declaration["name"] == name
         ]
         if obstacles and all(obstacles):
             detail = f"kernel {name!r} cannot run on {options.device} here: {obstacles[0]}"

@@ -1,4 +1,4 @@
-"""Benchmarks: the kernels there are, and the report of a job."""
+"""HTTP routes of benchmarks: the list of kernels, and the report of a job."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ma
 
 @router.get("/kernels")
 def kernels(state: StateDep) -> list[KernelInfo]:
-    """List the kernels: what each can do, and on which living worker it runs."""
-    return kernel_infos(state.records.bench_workers.present())
+    """List the kernels: what each supports, and on which live workers it runs."""
+    return kernel_infos(state.records.bench_workers.live())
 
 
 @router.get("/jobs/{job}/benchmark")
 def get_benchmark(
     job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(json|csv|markdown)$")] = "json"
 ) -> Response:
-    """Download the report of a benchmark that is over: measurements, break-even densities, whole-model estimates."""
+    """Download the report of a finished benchmark: measurements, break-even densities, whole-model estimates."""
     record = read_job(state, job)
     report = read_report(record, state.records)
     check_ended(record)

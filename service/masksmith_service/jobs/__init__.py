@@ -1,1 +1,1 @@
-"""Jobs: asked for, planned, recorded, followed, and their results."""
+"""Jobs: submission, planning, documents, events and results."""

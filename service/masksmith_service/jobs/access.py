@@ -1,4 +1,4 @@
-"""Jobs as callers may see them: another key's job is as good as none."""
+"""Access to jobs: reads records and documents, with authorization; jobs of other keys appear not to exist."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import Depends
 
-from masksmith_service.auth.principal import Caller, CallerDep
+from masksmith_service.auth.principal import Principal, PrincipalDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
-from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_soon
+from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
 from masksmith_wire.errors import Code
 
 from .documents import snapshot_view
 
-LONGEST_ID = 64
-AT_ONCE = 16
-"""Parts of a job whose document is written at once; that of a larger one on a thread, lest other requests wait."""
+MAX_ID_LENGTH = 64
+MAX_PARTS_ON_LOOP = 16
+"""Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
 
 
-def visible_job(job: str, state: StateDep, caller: CallerDep) -> str:
-    """Give a job's id back if the caller may see it: another key's job is as good as none.
+def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
+    """Return a job's id if the principal is authorized to see it.
 
     Raises:
-        RequestError: If there is none, or it is another's.
+        RequestError: If there is no such job, or it belongs to another key.
     """
-    owner = state.records.owner(job) if len(job) <= LONGEST_ID else None
-    _check(job, owner, caller)
+    owner = state.records.owner(job) if len(job) <= MAX_ID_LENGTH else None
+    _check_access(job, owner, principal)
     return job
 
 
 JobId = Annotated[str, Depends(visible_job)]
 
 
-async def view_job(state: State, job: str, caller: Caller) -> Job:
-    """Read a job's document, on the loop.
+async def view_job(state: State, job: str, principal: Principal) -> Job:
+    """Read a job's document, on the event loop.
 
     Raises:
-        RequestError: If there is none, or it is another's.
+        RequestError: If there is no such job, or it belongs to another key.
     """
-    found = await read_snapshot_soon(state.events, job) if len(job) <= LONGEST_ID else None
-    if found is None:
-        raise unknown(job)
-    _check(job, found.owner, caller)
-    if len(found.parts) <= AT_ONCE:
-        return snapshot_view(found)
-    return await anyio.to_thread.run_sync(snapshot_view, found)
+    snapshot = await read_snapshot_async(state.events, job) if len(job) <= MAX_ID_LENGTH else None
+    if snapshot is None:
+        raise job_not_found(job)
+    _check_access(job, snapshot.owner, principal)
+    if len(snapshot.parts) <= MAX_PARTS_ON_LOOP:
+        return snapshot_view(snapshot)
+    return await anyio.to_thread.run_sync(snapshot_view, snapshot)
 
 
 def read_document(state: State, job: str) -> Job:
@@ -58,14 +58,14 @@ def read_document(state: State, job: str) -> Job:
     Raises:
         RequestError: If there is no such job.
     """
-    found = read_snapshot(state.records.redis, job)
-    if found is None:
-        raise unknown(job)
-    return snapshot_view(found)
+    snapshot = read_snapshot(state.records.redis, job)
+    if snapshot is None:
+        raise job_not_found(job)
+    return snapshot_view(snapshot)
 
 
 def read_masks_job(state: State, job: str) -> JobRecord:
-    """Read the record of a job that finds masks.
+    """Read the record of a masks job.
 
     Raises:
         RequestError: If there is no such job, or it is a benchmark.
@@ -83,27 +83,27 @@ def read_job(state: State, job: str) -> JobRecord:
     """
     record = state.records.read(job)
     if record is None:
-        raise unknown(job)
+        raise job_not_found(job)
     return record
 
 
 def check_ended(record: JobRecord) -> None:
-    """Refuse to give the results of a job that is not over.
+    """Raise an error if a job has not ended.
 
     Raises:
-        RequestError: Then.
+        RequestError: If the job is live.
     """
     if not record.state.is_terminal:
         detail = f"job {record.id} is {record.state}; wait for it, or follow /v1/jobs/{record.id}/events"
         raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
 
 
-def _check(job: str, owner: str | None, caller: Caller) -> None:
-    if owner is None or not caller.sees(owner):
-        raise unknown(job)
-    logs.note(job=job)
+def _check_access(job: str, owner: str | None, principal: Principal) -> None:
+    if owner is None or not principal.can_see(owner):
+        raise job_not_found(job)
+    logs.add_fields(job=job)
 
 
-def unknown(job: str) -> RequestError:
-    """Say that there is no such job."""
+def job_not_found(job: str) -> RequestError:
+    """Error of a job that does not exist, or belongs to another key."""
     return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}; GET /v1/jobs lists them")

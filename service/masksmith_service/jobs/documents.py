@@ -1,4 +1,4 @@
-"""Views: records and shard reports become the job documents that clients see."""
+"""Builds job documents from records and shard reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from masksmith.benchmark import CaseResult, winners
 from masksmith.layouts import default_axes
 from masksmith.patterns import Pattern, parse
 from masksmith_service.benchmarks.planning import case_result
-from masksmith_state.jobs.model import JobRecord, ShardReport, by_index, record_of
+from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
@@ -28,26 +29,28 @@ from masksmith_wire.documents import (
 )
 from masksmith_wire.totals import relative_gap
 
-from .measures import measured
+from .measures import sum_measures
 
 OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
-def snapshot_view(found: Snapshot) -> Job:
-    """Give the whole job document, of either kind."""
-    record = record_of(found.job, found.fields)
+def snapshot_view(snapshot: Snapshot) -> Job:
+    """Build the document of a job of either kind."""
+    record = parse_record(snapshot.job, snapshot.fields)
     if record.kind == "benchmark":
-        return benchmark_view(record, by_index(found.parts, PlannedCase), by_index(found.reports, CaseReport))
-    return job_view(record, by_index(found.parts, Shard), by_index(found.reports, ShardReport))
+        return benchmark_view(
+            record, parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
+        )
+    return job_view(record, parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport))
 
 
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
-    """Give the whole job document."""
+    """Build the document of a masks job."""
     options, tensors = record.plan.options, record.plan.tensors
     shown = options.model_dump(include=OPTIONS_SHOWN)
-    of_tensor = [[reports.get(index) for index in mine] for mine in shards_by_tensor(tensors, shards)]
-    # Many tensors have one pattern: it is parsed once.
+    by_tensor = [[reports.get(index) for index in indices] for indices in shards_by_tensor(tensors, shards)]
+    # Cached, because most tensors have the same pattern.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
     return Job(
         **_header(record),
@@ -55,22 +58,22 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
         budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
         tensors=[
             tensor_view(tensor, parts, record.state, options.pattern, pattern_of)
-            for tensor, parts in zip(tensors, of_tensor, strict=True)
+            for tensor, parts in zip(tensors, by_tensor, strict=True)
         ],
         skipped=record.plan.skipped,
     )
 
 
 def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: dict[int, CaseReport]) -> Job:
-    """Give the whole job document of a benchmark."""
+    """Build the document of a benchmark."""
     assert record.benchmark is not None
     views = [_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()]
-    members = _header(record) | record.benchmark.headline
+    members = _header(record) | record.benchmark.summary_fields
     return Job(**members, cases=views)
 
 
 def _header(record: JobRecord) -> dict[str, Any]:
-    """Give what jobs of all kinds have."""
+    """Members that jobs of all kinds have."""
     members = record.model_dump(include={"id", "kind", "state", "created_at", "started_at", "finished_at"})
     return members | {"progress": Progress(done=record.done, total=record.total)}
 
@@ -96,13 +99,13 @@ def tensor_view(
     pattern: str,
     pattern_of: Callable[[str], Pattern],
 ) -> TensorReport:
-    """Add up a tensor's shards; numbers appear once all of them are there.
+    """Sum the reports of a tensor's shards; the numbers are None until all shards are done.
 
     Args:
         tensor: The tensor.
-        parts: Reports of its shards, None where there is none yet.
+        parts: Reports of its shards, None for those that are not finished.
         job: State of the job.
-        pattern: The job's pattern, which a budget may have replaced by the tensor's own.
+        pattern: The job's pattern; under a budget, a report has the tensor's own pattern.
         pattern_of: Parses a pattern of this job.
     """
     done = [part for part in parts if part is not None]
@@ -127,7 +130,7 @@ def tensor_view(
             "gap": relative_gap(objective, bound),
             "retained": kept / total if total > 0 else 1.0,
             "density": sum(part.kept for part in done) / sum(part.entries for part in done),
-            **measured(tensor, done, pattern_of(done[0].pattern or pattern)),
+            **sum_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
             "solve_s": math.fsum(part.solve_s for part in done),
             "solver": done[0].solver,
             "device": ", ".join(sorted({part.device for part in done})),
@@ -148,12 +151,12 @@ def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
     error, masked, energy, seconds = (
         math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
     )
-    # ADMM has one shard a tensor.
+    # With ADMM, a tensor has one shard.
     return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
 
 
 def summary_view(row: dict[str, object]) -> JobSummary:
-    """Give a job's line in a list."""
+    """Build the entry of a job list."""
     progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
     return JobSummary.model_validate(row | {"progress": progress})
 

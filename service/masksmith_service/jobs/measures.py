@@ -1,4 +1,4 @@
-"""Measures: what the shards of a tensor counted, added up."""
+"""Sums the measures of a tensor's shards."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import MaskCounts, Pattern, capacity, matrix_shape, storage
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 from masksmith_wire.documents import ChangeReport
 
 
-def measured(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
-    """Give the measures of a tensor all of whose shards are done."""
+def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
+    """Sum the measures of a tensor's shards, all of which are done."""
     shapes = [tuple(tensor.shape)] if tensor.layout is None else tensor.layout.part_shapes(pattern, tensor.shape)
     rows, cols = sum(shape[0] for shape in shapes), matrix_shape(shapes[0])[1]
     kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]

@@ -1,4 +1,4 @@
-"""Planning: a request becomes located tensors that fit the pattern, before anything is queued."""
+"""Plans masks jobs: parses the request, and locates the tensors and checks that they fit the pattern."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
 from masksmith.patterns import PatternError
 from masksmith_service.errors import RequestError
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_wire.errors import Code
@@ -19,9 +19,10 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 
 
 class FileOptions(MasksOptions):
-    """Options of a one-shot upload: which of its tensors, and how.
+    """Options of a job on an uploaded file.
 
-    `layers` and `exclude` are globs, `layout` is `NAME=AXES` (such as `w1=stack in out`); all of them repeat.
+    `layers` and `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`; all of them
+    can be repeated.
     """
 
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
@@ -33,7 +34,7 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
     """Parse the options of a request.
 
     Raises:
-        RequestError: If they name no job that can be done.
+        RequestError: If they are invalid.
     """
     try:
         return JobSpecification.parse(options)
@@ -42,10 +43,10 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
 
 
 def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
-    """Parse a job document, and refuse too many tensors.
+    """Parse a job document, and check the number of tensors.
 
     Raises:
-        RequestError: If it names no job that can be done.
+        RequestError: If it is invalid.
     """
     specification = parse_specification(document)
     if len(document.tensors) > max_tensors:
@@ -71,16 +72,17 @@ def locate_named(
     ]
 
 
-def choose(
+def locate_selected(
     options: FileOptions, specification: JobSpecification, digest: str, header: Header
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Choose the tensors of one file by `layers` and `exclude`, or else every float weight that fits.
+    """Select tensors of a file by `layers` and `exclude`; by default every float weight that fits.
 
     Returns:
-        The chosen tensors, located; and the selection, which has the others with the reason.
+        The selected tensors, located; and the selection, which has the reasons why others were skipped.
 
     Raises:
-        RequestError: If a name or glob matches nothing, a tensor that is spelled out does not fit, or nothing is left.
+        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, or no tensor is
+            selected.
     """
     entries, given = list(header.tensors.items()), _parse_layouts(options.layout)
     selection, layouts = _select(entries, specification, given, options.layers, options.exclude)
@@ -88,7 +90,7 @@ def choose(
     return located, selection
 
 
-def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> Plan:
+def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> MasksPlan:
     """Make the plan of a job whose tensors have been located.
 
     Raises:
@@ -96,14 +98,14 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
     """
     options = specification.options
     if not tensors:
-        raise _nothing_fits(len(skipped), options.pattern, skipped)
+        raise _no_tensor_fits(len(skipped), options.pattern, skipped)
     try:
         if specification.budget is not None:
             shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}
             specification.budget.check(shapes, specification.pattern)
     except PatternError as error:
         raise RequestError(Code.INVALID_BUDGET, str(error), budget=options.budget, floors=options.floors) from None
-    return Plan(options=options, tensors=tensors, skipped=skipped)
+    return MasksPlan(options=options, tensors=tensors, skipped=skipped)
 
 
 def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
@@ -128,7 +130,7 @@ def _select(
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
-        raise _refusal(error, len(entries), specification.options.pattern) from None
+        raise _selection_error(error, len(entries), specification.options.pattern) from None
     return selection, {candidate.name: candidate.layout for candidate in candidates}
 
 
@@ -153,10 +155,10 @@ def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
     return layouts
 
 
-def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
+def _selection_error(error: SelectionError, count: int, pattern: str) -> RequestError:
     if error.kind == "nothing_left":
         skipped = [Skipped(name=name, reason=reason) for name, reason in error.skipped.items()]
-        return _nothing_fits(count, pattern, skipped)
+        return _no_tensor_fits(count, pattern, skipped)
     if error.kind == "unsupported":
         detail = f"tensor {error.name!r}: {error.reason}"
         return RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
@@ -164,7 +166,7 @@ def _refusal(error: SelectionError, count: int, pattern: str) -> RequestError:
     return RequestError(code, str(error), tensor=error.name)
 
 
-def _nothing_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
+def _no_tensor_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
     detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
 

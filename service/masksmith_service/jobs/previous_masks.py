@@ -1,4 +1,4 @@
-"""Previous masks: where an earlier job, or an uploaded masks file, has the mask of each tensor."""
+"""Locates the previous mask of each tensor, in an earlier job or an uploaded masks file."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.masks import packed_width, read_infos
 
-from .results import Finished
+from .results import FinishedTensors
 
 Shape = tuple[int, ...]
-FinishedOf = Callable[[str], Finished]
-"""Reads the finished tensors of a job of the caller's; raises `RequestError` if there is none."""
+ReadFinished = Callable[[str], FinishedTensors]
+"""Reads the finished tensors of a job; raises `RequestError` if the principal is not authorized to see it."""
 
 
 def add_previous(
-    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], finished_of: FinishedOf
+    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], read_finished: ReadFinished
 ) -> list[PlannedTensor]:
     """Locate the mask that each tensor has in an earlier job, or in an uploaded file.
 
     Raises:
-        RequestError: If there is no such job or upload, it is no masks file, a mask has another shape, or no tensor has
-            a mask there: the masks are another model's.
+        RequestError: If there is no such job or upload, it is not a masks file, a mask has another shape, or no tensor
+            has a mask there.
     """
     if previous is None:
         return tensors
-    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(finished_of(previous))
+    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(read_finished(previous))
     if not any(tensor.name in masks for tensor in tensors):
-        held = ", ".join(list(masks)[:4]) or "none"
-        detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {held}"
+        names = ", ".join(list(masks)[:4]) or "none"
+        detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {names}"
         raise RequestError(Code.INVALID_PREVIOUS, detail, previous=previous)
     for tensor in tensors:
         shape = masks[tensor.name][0] if tensor.name in masks else tuple(tensor.shape)
@@ -47,7 +47,7 @@ def add_previous(
     ]
 
 
-def _of_job(tensors: Finished) -> dict[str, tuple[Shape, list[MaskPart]]]:
+def _of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]:
     return {
         tensor.name: (
             tuple(tensor.shape),
@@ -65,14 +65,14 @@ def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPar
         infos = read_infos(header.metadata) if header.metadata else {}
     except (ValueError, json.JSONDecodeError):
         infos = {}
-    found: dict[str, tuple[Shape, list[MaskPart]]] = {}
+    located: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
         is_bool = entry.dtype == "BOOL"
         shape = entry.shape if is_bool or name not in infos else tuple(infos[name].shape)
         packed = entry.dtype == "U8" and name in infos and entry.shape == (*shape[:-1], packed_width(shape))
         if not shape or not (is_bool or packed):
-            detail = f"upload {digest} is no masks file: {name!r} is neither bool nor a packed mask"
+            detail = f"upload {digest} is not a masks file: {name!r} is neither bool nor a packed mask"
             raise RequestError(Code.INVALID_PREVIOUS, detail, previous=digest)
         whole = MaskPart(blob=upload_name(digest), start=entry.start, first=0, last=shape[0], is_bool=is_bool)
-        found[name] = shape, [whole]
-    return found
+        located[name] = shape, [whole]
+    return located

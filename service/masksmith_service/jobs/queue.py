@@ -1,4 +1,4 @@
-"""The producing side of the queue: shards are enqueued by task name; no worker code is imported."""
+"""Celery producer: enqueues shards by task name, without importing worker code."""
 
 from __future__ import annotations
 
@@ -9,50 +9,43 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from masksmith_state.queue import CPU_QUEUE, broker_url, task_of, transport_options
+from masksmith_state.queue import CPU_QUEUE, celery_settings, task_of
 
 
 class Queue:
-    """Puts shards into the workers' queue.
+    """Enqueues shards for the workers.
 
     Args:
-        redis_url: The broker.
+        redis_url: URL of the broker.
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._app = Celery("masksmith", broker=broker_url(redis_url))
-        self._app.conf.update(
-            task_serializer="json",
-            accept_content=["json"],
-            task_ignore_result=True,
-            task_create_missing_queues=True,
-            broker_transport_options=transport_options(),
-            broker_connection_max_retries=1,
-        )
+        self._app = Celery("masksmith")
+        self._app.conf.update(celery_settings(redis_url), broker_connection_max_retries=1)
 
     def enqueue(self, job: str, shard: int, queue: str = CPU_QUEUE) -> None:
-        """Put one shard into a queue.
+        """Enqueue one shard.
 
         Raises:
-            redis.ConnectionError: If the broker is away; the sweeper makes good for it.
+            redis.ConnectionError: If the broker is unavailable; the sweeper enqueues the shard later.
         """
-        with _one_kind_of_error():
+        with _translated_errors():
             self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False)
 
     def enqueue_all(self, job: str, shards: int, queue: str = CPU_QUEUE) -> None:
-        """Put a job's shards into a queue, over one connection.
+        """Enqueue all shards of a job, over one connection.
 
         Raises:
-            redis.ConnectionError: If the broker is away; the sweeper makes good for it.
+            redis.ConnectionError: If the broker is unavailable; the sweeper enqueues the shards later.
         """
-        with _one_kind_of_error(), self._app.producer_pool.acquire(block=True) as producer:
+        with _translated_errors(), self._app.producer_pool.acquire(block=True) as producer:
             for shard in range(shards):
                 self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False, producer=producer)
 
 
 @contextmanager
-def _one_kind_of_error() -> Iterator[None]:
-    """Let callers see an absent broker as records see it, whichever library met it."""
+def _translated_errors() -> Iterator[None]:
+    """Raise redis.ConnectionError in place of Celery's error, so that callers handle one type of broker error."""
     try:
         yield
     except OperationalError as error:

@@ -1,4 +1,4 @@
-"""Results: what the shards of a job left in the store, streamed one after the other as one safetensors file."""
+"""Streams the results of a job from the store, as one safetensors file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.store import BlobStore, result_name, weights_name
-from masksmith_state.jobs.model import JobRecord, ShardReport
+from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_wire import masks
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
-Finished = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
-"""Tensors whose shards all succeeded, with each shard and its report."""
+FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
+"""Tensors of which all shards have succeeded, with each shard and its report."""
 
 
-def finished(record: JobRecord, records: JobRecords) -> Finished:
-    """Read which tensors of a job are finished.
+def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
+    """Read the finished tensors of a job.
 
     Raises:
         NoMasksError: If it is a job of another kind.
@@ -31,22 +32,22 @@ def finished(record: JobRecord, records: JobRecords) -> Finished:
     tensors = record.plan.tensors
     shards, reports = records.shards(record.id), records.reports(record.id)
     return [
-        (tensor, [(shards[index], reports[index]) for index in mine])
-        for tensor, mine in zip(tensors, shards_by_tensor(tensors, shards), strict=True)
-        if all(index in reports and reports[index].result is not None for index in mine)
+        (tensor, [(shards[index], reports[index]) for index in indices])
+        for tensor, indices in zip(tensors, shards_by_tensor(tensors, shards), strict=True)
+        if all(index in reports and reports[index].result is not None for index in indices)
     ]
 
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """A safetensors file of blobs that lie one after the other.
+    """A safetensors file that is concatenated from blobs.
 
     Attributes:
         job: The job.
-        what: What it holds: `masks` or `weights`.
-        header: Its first bytes.
+        what: Content of the file: `masks` or `weights`.
+        header: Length and header of the file.
         parts: Name and size of each blob.
-        shapes: Shape of each mask, where every bit is to become a byte.
+        shapes: Shape of each mask, if the masks are to be unpacked to bool.
     """
 
     job: JobRecord
@@ -62,10 +63,10 @@ class ResultsFile:
         return len(self.header) + sum(sizes)
 
     def check(self, store: BlobStore) -> None:
-        """Make sure that every part is there before the first byte is sent.
+        """Check that all parts exist, before the first byte is sent.
 
         Raises:
-            RequestError: If there is no part at all, or one has expired.
+            RequestError: If there are no parts, or one has expired.
         """
         if not self.parts:
             detail = f"no tensor of job {self.job.id} has {self.what}; its state is {self.job.state}"
@@ -86,8 +87,8 @@ class ResultsFile:
 
 
 def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:
-    """Make the masks file of a job; `as_bool` gives one byte an entry instead of one bit."""
-    options, tensors = record.plan.options, finished(record, records)
+    """The masks file of a job, with one bit per entry, or one byte if `as_bool`."""
+    options, tensors = record.plan.options, finished_tensors(record, records)
     infos = {
         tensor.name: MaskInfo(
             shape=tensor.shape,
@@ -106,7 +107,7 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
 
 
 def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
-    """Make the file of a job's updated weights, each in its own dtype and shape.
+    """The file of a job's updated weights, each in its own dtype and shape.
 
     Raises:
         RequestError: If the job updates no weights.
@@ -114,7 +115,7 @@ def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
     if record.plan.options.update is None:
         detail = f"job {record.id} updates no weights; submit it with update=reconstruct or update=admm"
         raise RequestError(Code.RESULT_NOT_FOUND, detail)
-    tensors = finished(record, records)
+    tensors = finished_tensors(record, records)
     blobs = [
         (weights_name(str(report.result)), (shard.last - shard.first) * tensor.row_bytes)
         for tensor, parts in tensors

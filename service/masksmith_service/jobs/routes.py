@@ -1,4 +1,4 @@
-"""Jobs: made from documents or files, looked at, followed, canceled, forgotten."""
+"""HTTP routes of jobs: create, list, read, follow, cancel, delete, and download of results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
-from masksmith_service.auth.principal import Caller, CallerDep, is_valid
+from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
@@ -20,10 +20,10 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
 
 from . import events, planning
-from .access import JobId, check_ended, read_masks_job, unknown, view_job
+from .access import JobId, check_ended, job_not_found, read_masks_job, view_job
 from .documents import summary_view
 from .results import ResultsFile, masks_file, weights_file
-from .submission import Submission
+from .submission import JobSubmitter
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -32,9 +32,9 @@ Prefer = Annotated[str | None, Header(max_length=200)]
 
 
 def _kind(document: Any) -> str:
-    """Masks are what documents ask for that do not say."""
-    found = document.get("kind", "masks") if isinstance(document, dict) else getattr(document, "kind", "masks")
-    return str(found)
+    """Kind of a job document, by default `masks`."""
+    kind = document.get("kind", "masks") if isinstance(document, dict) else getattr(document, "kind", "masks")
+    return str(kind)
 
 
 JobRequest = Annotated[
@@ -47,14 +47,14 @@ async def create_job(
     document: JobRequest,
     response: Response,
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Job:
-    """Start a job from a document whose uploads are here; the same `Idempotency-Key` gives the same job."""
-    submission = Submission(state, caller, key)
-    job = await anyio.to_thread.run_sync(submission.of_document, document, limiter=state.creating)
-    return await _accepted(state, job, caller, prefer, response)
+    """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
+    submitter = JobSubmitter(state, principal, key)
+    job = await anyio.to_thread.run_sync(submitter.submit_document, document, limiter=state.creating)
+    return await _accepted_response(state, job, principal, prefer, response)
 
 
 @router.post("/masks", status_code=202)
@@ -62,7 +62,7 @@ async def create_masks(
     request: Request,
     response: Response,
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     options: Annotated[planning.FileOptions, Query()],
     key: IdempotencyKey = None,
     prefer: Prefer = None,
@@ -72,95 +72,97 @@ async def create_masks(
     `layers` and `exclude` select; without them every float tensor with two to four dimensions is
     masked and the rest is listed as `skipped`.
     """
-    # What is no pattern is refused before the body is read.
+    # Invalid options are rejected before the body is read.
     specification = planning.parse_specification(options)
-    inspector, _ = await receive(request, state, caller, None)
+    inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    create = partial(Submission(state, caller, key).of_file, options, specification)
+    create = partial(JobSubmitter(state, principal, key).submit_file, options, specification)
     job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
-    return await _accepted(state, job, caller, prefer, response)
+    return await _accepted_response(state, job, principal, prefer, response)
 
 
 @router.get("/jobs")
 def list_jobs(
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> JobPage:
     """List jobs, newest first: the key's own, or all for an admin."""
-    rows = state.records.summaries(after, limit, None if caller.is_admin else caller.key)
+    rows = state.records.summaries(after, limit, None if principal.is_admin else principal.key)
     return JobPage(jobs=[summary_view(row) for row in rows], next=str(rows[-1]["id"]) if len(rows) == limit else None)
 
 
 @router.get("/jobs/{job}")
-async def get_job(job: str, state: StateDep, caller: CallerDep) -> Job:
-    """Give a job with its progress and what is known about each tensor."""
-    return await view_job(state, job, caller)
+async def get_job(job: str, state: StateDep, principal: PrincipalDep) -> Job:
+    """Read a job with its progress and the results of each tensor."""
+    return await view_job(state, job, principal)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
 async def follow_job(
     job: JobId,
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     last: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
     async for event in events.follow(
-        state.events, job, state.closing, partial(is_valid, state.events, caller), last or "0-0"
+        state.events, job, state.closing, partial(is_valid, state.events, principal), last or "0-0"
     ):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
 
 @router.get("/jobs/{job}/masks")
 def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
-    """Download the masks as one safetensors file: of every tensor that has one, once the job is over."""
-    return _download(masks_file(_ended(job, state), state.records, as_bool=format == "bool"), state)
+    """Download the masks as one safetensors file: of every tensor that has one, once the job has ended."""
+    return _download(masks_file(_ended_job(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
 def get_weights(job: JobId, state: StateDep) -> Response:
-    """Download the updated weights as one safetensors file: of every tensor that has them, once the job is over."""
-    return _download(weights_file(_ended(job, state), state.records), state)
+    """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
+    return _download(weights_file(_ended_job(job, state), state.records), state)
 
 
 @router.post("/jobs/{job}/cancel")
-async def cancel_job(job: JobId, state: StateDep, caller: CallerDep) -> Job:
+async def cancel_job(job: JobId, state: StateDep, principal: PrincipalDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
-        raise unknown(job)
-    return await view_job(state, job, caller)
+        raise job_not_found(job)
+    return await view_job(state, job, principal)
 
 
 @router.delete("/jobs/{job}", status_code=204)
 def delete_job(job: JobId, state: StateDep) -> None:
-    """Cancel a job if it is live, forget it, and delete the results that no other job shares."""
+    """Cancel a job if it is live, and delete it with the results that no other job refers to."""
     if not state.records.delete(job):
-        raise unknown(job)
-    state.retention.free_results()
+        raise job_not_found(job)
+    state.retention.delete_unreferenced_results()
 
 
-async def _accepted(state: State, job: str, caller: Caller, prefer: str | None, response: Response) -> Job:
+async def _accepted_response(
+    state: State, job: str, principal: Principal, prefer: str | None, response: Response
+) -> Job:
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-        if await state.endings.wait(job, wait_s):
+        if await state.completions.wait(job, wait_s):
             response.status_code = 200
-    return await view_job(state, job, caller)
+    return await view_job(state, job, principal)
 
 
-def _wait_s(prefer: str | None, most: float) -> float | None:
+def _wait_s(prefer: str | None, limit_s: float) -> float | None:
     for part in (prefer or "").split(","):
-        word, _, value = part.strip().partition("=")
-        if word.lower() == "wait" and value.isdecimal() and len(value) < 10:
-            return min(float(value), most)
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.isdecimal() and len(value) < 10:
+            return min(float(value), limit_s)
     return None
 
 
-def _ended(job: str, state: State) -> JobRecord:
+def _ended_job(job: str, state: State) -> JobRecord:
     record = read_masks_job(state, job)
     check_ended(record)
     return record

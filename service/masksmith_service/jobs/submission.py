@@ -1,4 +1,4 @@
-"""Submission: what callers ask for becomes recorded jobs, whose parts are enqueued."""
+"""Submits jobs: plans a request, creates the job's record, and enqueues its parts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import redis
 
-from masksmith_service.auth.principal import Caller
+from masksmith_service.auth.principal import Principal
 from masksmith_service.benchmarks.planning import plan_benchmark
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
-from masksmith_state.jobs.model import Admission, Plan
+from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
@@ -30,7 +31,7 @@ from masksmith_wire.specification import JobSpecification
 from . import planning
 from .access import read_job, visible_job
 from .previous_masks import add_previous
-from .results import Finished, finished
+from .results import FinishedTensors, finished_tensors
 from .statistics import add_statistics, check_calibrated_names
 from .upload_headers import read_headers, upload_missing
 
@@ -38,121 +39,129 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Submission:
-    """Makes a job for a caller, on a thread; its methods give the job's id.
+class JobSubmitter:
+    """Submits jobs of a principal; its methods return the job's id, and must be called on a thread.
 
     Attributes:
-        key: The `Idempotency-Key` that came with the request.
+        state: Resources of the application.
+        principal: The owner of the job.
+        key: The `Idempotency-Key` of the request, or None.
     """
 
     state: State
-    caller: Caller
+    principal: Principal
     key: str | None
 
-    def of_document(self, document: MasksRequest | BenchmarkRequest) -> str:
-        """Start what a document asks for.
+    def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
+        """Submit the job of a document.
 
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
         if isinstance(document, BenchmarkRequest):
-            return self._measure(document)
+            return self._submit_benchmark(document)
         specification = planning.parse_document(document, self.state.settings.max_tensors)
-        headers = read_headers(self.state, self.caller, document)
+        headers = read_headers(self.state, self.principal, document)
         located = planning.locate_named(document.tensors, specification, headers)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, named=named, required=named)
-        return self._solve(specification, tensors, [], headers)
+        return self._submit_masks(specification, tensors, [], headers)
 
-    def of_file(
+    def submit_file(
         self, options: planning.FileOptions, specification: JobSpecification, digest: str, header: Header
     ) -> str:
-        """Start a masks job on an upload.
+        """Submit a masks job on an uploaded file.
 
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
-        headers = read_headers(self.state, self.caller, options)
+        headers = read_headers(self.state, self.principal, options)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], header.tensors)
-        located, selection = planning.choose(options, specification, digest, header)
-        tensors, bare = add_statistics(located, specification, headers, named={}, required=selection.named)
-        reasons = selection.skipped | {skip.name: skip.reason for skip in bare}
+        located, selection = planning.locate_selected(options, specification, digest, header)
+        tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in header.tensors if name in reasons]
-        return self._solve(specification, tensors, skipped, headers)
+        return self._submit_masks(specification, tensors, skipped, headers)
 
-    def _solve(
+    def _submit_masks(
         self,
         specification: JobSpecification,
         tensors: list[PlannedTensor],
         skipped: list[Skipped],
         headers: Mapping[str, Header],
     ) -> str:
-        """Plan a masks job on located tensors, cut it into shards, and start it."""
+        """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
-        tensors = add_previous(tensors, specification.options.previous, headers, self._finished_of)
+        tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
         plan = planning.make_plan(specification, tensors, skipped)
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
-        return self._start(plan, shards, search_queue(specification, self.state.records.workers.present()))
+        return self._start(plan, shards, search_queue(specification, self.state.records.workers.live()))
 
-    def _measure(self, document: BenchmarkRequest) -> str:
-        """Make the cases of a benchmark, and start it; masks must be visible to whoever asks."""
+    def _submit_benchmark(self, document: BenchmarkRequest) -> str:
+        """Plan the cases of a benchmark, and start it; the principal must be authorized to see the masks."""
         if document.masks_of is not None:
-            visible_job(document.masks_of, self.state, self.caller)
+            visible_job(document.masks_of, self.state, self.principal)
         planned = plan_benchmark(document, self.state.records)
         return self._start(planned.plan, planned.cases, bench_queue(document.device))
 
-    def _start(self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str) -> str:
-        """Write the record, then enqueue its parts; the sweeper enqueues what a crash in between leaves out."""
+    def _start(
+        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+    ) -> str:
+        """Create the record, then enqueue its parts; after a crash in between, the sweeper enqueues them."""
         job, is_new = self._record(plan, parts, queue)
-        logs.note(job=job)
+        logs.add_fields(job=job)
         if is_new:
             try:
                 self.state.queue.enqueue_all(job, len(parts), queue)
             except redis.RedisError as error:
-                log.warning("job %s is recorded but not enqueued; the sweeper will do it: %s", job, error)
+                log.warning("job %s is recorded but not enqueued; the sweeper will enqueue it: %s", job, error)
         return job
 
     def _record(
-        self, plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
     ) -> tuple[str, bool]:
-        fingerprint = digest_document(_what(plan, parts)) if self.key else ""
+        fingerprint = digest_document(_fingerprint_content(plan, parts)) if self.key else ""
         try:
-            made = self.state.records.create(plan, parts, self.key or "", fingerprint, self._admission(), queue)
+            created = self.state.records.create(plan, parts, self.key or "", fingerprint, self._admission(), queue)
         except FullError as error:
-            raise _full(error, self.caller) from None
+            raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
             raise upload_missing(error.digest) from None
-        if made is None:
-            detail = f"Idempotency-Key {self.key!r} came with another request before; use a new one"
+        if created is None:
+            detail = f"Idempotency-Key {self.key!r} was used with another request; use a new one"
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
-        return made
+        return created
 
     def _admission(self) -> Admission:
-        quotas = self.caller.quotas
+        quotas = self.principal.quotas
         return Admission(
-            owner=self.caller.key,
-            senders="anybody" if self.caller.is_admin else "owner",
-            most=self.state.settings.max_live_jobs,
-            most_of_owner=quotas.live_jobs,
-            most_bytes=quotas.stored_bytes,
+            owner=self.principal.key,
+            uploaders="anybody" if self.principal.is_admin else "owner",
+            max_live_jobs=self.state.settings.max_live_jobs,
+            max_live_jobs_of_owner=quotas.live_jobs,
+            max_bytes_of_owner=quotas.stored_bytes,
         )
 
-    def _finished_of(self, job: str) -> Finished:
-        return finished(read_job(self.state, visible_job(job, self.state, self.caller)), self.state.records)
+    def _read_finished(self, job: str) -> FinishedTensors:
+        return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
 
 
-def _what(plan: Plan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]) -> dict[str, Any]:
-    """Give what makes two requests the same: masks do not depend on how they are cut, benchmarks are their cases."""
+def _fingerprint_content(
+    plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]
+) -> dict[str, Any]:
+    """Content that is equal for equal requests: the plan of a masks job; the plan and cases of a benchmark."""
     content = plan.model_dump(mode="json")
-    return content if isinstance(plan, Plan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
+    return content if isinstance(plan, MasksPlan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
 
 
-def _full(error: FullError, caller: Caller) -> RequestError:
+def _limit_error(error: FullError, principal: Principal) -> RequestError:
     if error.what == "bytes":
-        return too_many_bytes(caller)
+        return too_many_bytes(principal)
     if error.what == "quota":
-        detail = f"key {caller.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
+        detail = (
+            f"key {principal.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
+        )
         return RequestError(Code.TOO_MANY_JOBS, detail, status=429, retry_after_s=10, limit=error.limit)
     detail = f"{error.limit} jobs are queued or running (max_live_jobs); try again when some have ended"
     return RequestError(Code.TOO_MANY_JOBS, detail, retry_after_s=10, limit=error.limit)

@@ -1,10 +1,10 @@
-"""The headers of the uploads that a job names, read before anything is planned."""
+"""Reads the headers of the uploads that a request names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from masksmith_service.auth.principal import Caller
+from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.blobs.store import upload_name
@@ -14,13 +14,13 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
 
 
-def read_headers(state: State, caller: Caller, request: MasksOptions) -> dict[str, Header]:
-    """Read the headers of all uploads that a request names and its caller may use, by digest.
+def read_headers(state: State, principal: Principal, request: MasksOptions) -> dict[str, Header]:
+    """Read the headers of all uploads that a request names, by digest.
 
     Raises:
-        RequestError: If an upload is missing, another key's, or damaged.
+        RequestError: If an upload does not exist, belongs to another key, or is damaged.
     """
-    return {digest: _read(state, caller, digest) for digest in dict.fromkeys(_uploads_of(request))}
+    return {digest: _read(state, principal, digest) for digest in dict.fromkeys(_uploads_of(request))}
 
 
 def _uploads_of(request: MasksOptions) -> Iterator[str]:
@@ -33,8 +33,8 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
         yield request.previous
 
 
-def _read(state: State, caller: Caller, digest: str) -> Header:
-    if state.references.touch(caller.key, digest, any_owner=caller.is_admin) is None:
+def _read(state: State, principal: Principal, digest: str) -> Header:
+    if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
         raise upload_missing(digest)
     name = upload_name(digest)
     try:
@@ -43,13 +43,13 @@ def _read(state: State, caller: Caller, digest: str) -> Header:
     except FileNotFoundError:
         raise upload_missing(digest) from None
     except HeaderError as error:
-        # It was sound when it came.
-        state.references.forget_upload(digest)
+        # It was valid when it was received.
+        state.references.delete_damaged_upload(digest)
         detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
         raise RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest) from None
 
 
 def upload_missing(digest: str) -> RequestError:
-    """Make the error of an upload that is not here, or not the key's."""
-    detail = f"upload {digest} is not here; PUT /v1/tensors/{digest} first"
+    """Error of an upload that does not exist, or belongs to another key."""
+    detail = f"upload {digest} does not exist; PUT /v1/tensors/{digest} first"
     return RequestError(Code.UPLOAD_NOT_FOUND, detail, digest=digest)

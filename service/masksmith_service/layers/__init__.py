@@ -1,1 +1,1 @@
-"""Layers of a job as pictures: windows of mask and weight, read a few rows at a time."""
+"""Layers: windows of a job's masks and weights for display, read in bounded memory."""

@@ -1,4 +1,4 @@
-"""Layers: one tensor of a job with its mask, read from the store a few rows at a time, never as a whole."""
+"""Reads rows of a tensor and its mask from the store, without loading the whole tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import TilePattern, matrix_shape, parse
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.results import finished
+from masksmith_service.jobs.results import finished_tensors
 from masksmith_state.blobs.store import BlobStore, result_name, upload_name
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
@@ -29,12 +29,12 @@ Entry = TypeVar("Entry", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A tensor whose mask is complete, seen as the matrix `[out, kernel * in]` that the solver saw.
+class MaskedLayer:
+    """A tensor with a complete mask, as the matrix `[out, kernel * in]` that the solver was given.
 
     Attributes:
-        tensor: Where the weight's bytes are.
-        options: How the mask was found.
+        tensor: Location of the weight.
+        options: Options of the job, with the tensor's own pattern.
         firsts: First row of each part of the mask, ascending.
         parts: Name of each part in the store.
     """
@@ -51,7 +51,7 @@ class Layer:
 
     @property
     def tile(self) -> tuple[int, int]:
-        """Rows and columns of the pattern's pieces, as they lie in the matrix."""
+        """Rows and columns of the pattern's tiles in the matrix."""
         pattern = parse(self.options.pattern, axis=self.options.axis, ragged=self.options.ragged)
         grid = pattern.grid(tuple(self.tensor.shape))
         if isinstance(pattern, TilePattern) and pattern.axis == "out":
@@ -59,7 +59,7 @@ class Layer:
         return grid.tile_rows, grid.tile_cols
 
     def kept(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
-        """Read the mask at some rows, ascending, and the columns `first` to `last`.
+        """Read the mask of some rows (ascending) and the columns `first` to `last` (exclusive).
 
         Raises:
             RequestError: If a part is no longer in the store.
@@ -67,9 +67,9 @@ class Layer:
         pitch = masks.packed_bytes(tuple(self.tensor.shape[1:]))
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, pitch)
         pieces = []
-        for part, mine in self._by_part(rows):
-            places = [(row - self.firsts[part]) * pitch + start for row in mine]
-            pieces += _ranges(store, self.parts[part], places, stop - start)
+        for part, part_rows in self._by_part(rows):
+            starts = [(row - self.firsts[part]) * pitch + start for row in part_rows]
+            pieces += _read_ranges(store, self.parts[part], starts, stop - start)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
@@ -77,15 +77,15 @@ class Layer:
         return _flatten(masks.unpack(packed, (len(rows), *self.tensor.shape[1:])))[:, first:last]
 
     def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
-        """Read the weight's magnitudes, or the scores given, at some rows and the columns `first` to `last`.
+        """Read magnitudes (or given scores) of some rows and the columns `first` to `last` (exclusive).
 
         Raises:
             RequestError: If the upload is no longer in the store.
         """
         item, pitch = ITEM_BYTES[self.tensor.dtype], self.tensor.row_bytes
         start, stop = (first * item, last * item) if self._is_flat else (0, pitch)
-        places = [self.tensor.start + row * pitch + start for row in rows]
-        data = b"".join(_ranges(store, upload_name(self.tensor.digest), places, stop - start))
+        starts = [self.tensor.start + row * pitch + start for row in rows]
+        data = b"".join(_read_ranges(store, upload_name(self.tensor.digest), starts, stop - start))
         if self._is_flat:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
         else:
@@ -98,41 +98,41 @@ class Layer:
         return len(self.tensor.shape) == 2
 
     def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
-        found: list[tuple[int, list[int]]] = []
+        groups: list[tuple[int, list[int]]] = []
         for row in rows:
             part = bisect_right(self.firsts, row) - 1
-            if not found or found[-1][0] != part:
-                found.append((part, []))
-            found[-1][1].append(row)
-        return found
+            if not groups or groups[-1][0] != part:
+                groups.append((part, []))
+            groups[-1][1].append(row)
+        return groups
 
 
-def find_layer(record: JobRecord, records: JobRecords, name: str) -> Layer:
+def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer:
     """Find a tensor of a job whose mask is complete.
 
     Raises:
-        RequestError: If the job has no such tensor, or no mask of it (yet), or finds no masks at all.
+        RequestError: If the job has no such tensor, or no complete mask of it, or is not a masks job.
     """
     if not any(tensor.name == name for tensor in record.plan.tensors):
         detail = f"job {record.id} has no tensor {name[:200]!r}"
         raise RequestError(Code.UNKNOWN_TENSOR, detail, status=404, tensor=name[:200])
-    tensor, parts = next((each for each in finished(record, records) if each[0].name == name), (None, []))
+    tensor, parts = next((each for each in finished_tensors(record, records) if each[0].name == name), (None, []))
     if tensor is None:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
-    # A budget gives every tensor a pattern of its own.
+    # A budget assigns a pattern of its own to every tensor.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
-    return Layer(tensor, options, [shard.first for shard, _ in parts], names)
+    return MaskedLayer(tensor, options, [shard.first for shard, _ in parts], names)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
     return np.moveaxis(rows, 1, -1).reshape(len(rows), -1)
 
 
-def _ranges(store: BlobStore, name: str, places: list[int], length: int) -> list[bytes]:
+def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int) -> list[bytes]:
     try:
-        return store.get_ranges(name, places, length)
+        return store.get_ranges(name, starts, length)
     except FileNotFoundError:
         detail = "the masks or weights of this job have expired; submit it again"
         raise RequestError(Code.RESULT_NOT_FOUND, detail) from None

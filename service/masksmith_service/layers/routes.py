@@ -1,4 +1,4 @@
-"""Pictures: windows of a mask and of the scores below it, as small safetensors files."""
+"""HTTP routes of layer windows and profiles, as small safetensors files."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from masksmith_service.jobs.access import JobId, read_masks_job
 from masksmith_service.resources import StateDep
 from masksmith_wire.errors import Code
 
-from .reader import Layer, find_layer
+from .reader import MaskedLayer, find_layer
 from .windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
 
 router = APIRouter(prefix="/v1/jobs/{job}", tags=["pictures"])
-Place = Annotated[int, Query(ge=0, lt=2**40)]
+Offset = Annotated[int, Query(ge=0, lt=2**40)]
 Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 
-def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> Layer:
-    """Find the layer that a request is about."""
+def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> MaskedLayer:
+    """The layer that a request names."""
     return find_layer(read_masks_job(state, job), state.records, tensor)
 
 
-LayerDep = Annotated[Layer, Depends(layer_of)]
+LayerDep = Annotated[MaskedLayer, Depends(layer_of)]
 
 
 @router.get("/window", response_class=Response)
 def get_window(
     layer: LayerDep,
     state: StateDep,
-    row: Place = 0,
-    col: Place = 0,
+    row: Offset = 0,
+    col: Offset = 0,
     rows: Side = 256,
     cols: Side = 256,
     step: Annotated[int, Query(ge=1, le=2**20)] = 1,
@@ -44,8 +44,8 @@ def get_window(
     """Read a rectangle of a layer with a complete mask: `rows` x `cols` cells of `step` x `step` entries each.
 
     The file holds F32 tensors of that size, cut where the layer ends: `kept` (share kept), `scores` (mean score) and
-    `kept_scores` (mean over the kept). Of large windows some rows are read:
-    `sampled` in the metadata, of each cell.
+    `kept_scores` (mean over the kept). Of large windows only some
+    rows are read: `sampled` rows of each cell, see the metadata.
     """
     height, width = layer.shape
     if row >= height or col >= width or rows * cols > MAX_CELLS:

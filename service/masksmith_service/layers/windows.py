@@ -1,4 +1,4 @@
-"""Windows: what a picture of a layer needs, in bounded memory, however large the layer is."""
+"""Computes windows and profiles of a layer in bounded memory, for layers of any size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from masksmith_state.blobs.store import BlobStore
 
-from .reader import Floats, Layer
+from .reader import Floats, MaskedLayer
 
 MAX_SIDE = 1024
 MAX_CELLS = 2**18
@@ -24,8 +24,8 @@ class Window:
     """A rectangle of cells, each `step` x `step` entries of the matrix.
 
     Attributes:
-        row, col: Where it begins.
-        rows, cols: Cells downwards and across; fewer where the matrix ends.
+        row, col: First row and column of the matrix.
+        rows, cols: Number of cells vertically and horizontally; fewer if the matrix ends.
         step: Entries along a cell's side.
     """
 
@@ -36,7 +36,7 @@ class Window:
     step: int = 1
 
     def clipped(self, shape: tuple[int, int]) -> Window:
-        """Cut it where the matrix ends."""
+        """Copy that ends where the matrix ends."""
         down, across = (
             max(0, -(-(length - first) // self.step)) for length, first in zip(shape, (self.row, self.col), strict=True)
         )
@@ -44,12 +44,12 @@ class Window:
 
     @property
     def sampled(self) -> int:
-        """Rows read of each cell: all of a small window's, evenly spaced ones of a large one's."""
+        """Number of rows read of each cell: all rows in a small window, evenly spaced rows in a large one."""
         width = max(1, self.rows * self.cols * self.step)
         return min(self.step, max(1, SAMPLED_ENTRIES // width))
 
 
-def read_window(layer: Layer, store: BlobStore, window: Window) -> dict[str, Floats]:
+def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
     """Read a window's cells.
 
     Returns:
@@ -73,12 +73,12 @@ def read_window(layer: Layer, store: BlobStore, window: Window) -> dict[str, Flo
     return planes
 
 
-def read_profile(layer: Layer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
-    """Read what frames a picture.
+def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
+    """Read the kept entries of all rows and columns, and quantiles of the scores.
 
     Returns:
         `row_kept` and `col_kept`: entries kept of each row and column; `quantiles`: 101 quantiles of the scores of up
-        to 64 rows, evenly spaced, which a shade can be taken from.
+        to 64 rows, evenly spaced, for colour scales.
     """
     height, width = layer.shape
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
@@ -90,7 +90,7 @@ def read_profile(layer: Layer, store: BlobStore) -> dict[str, npt.NDArray[np.gen
     return {"row_kept": row_kept, "col_kept": col_kept, "quantiles": _quantiles(layer, store)}
 
 
-def _quantiles(layer: Layer, store: BlobStore) -> Floats:
+def _quantiles(layer: MaskedLayer, store: BlobStore) -> Floats:
     height, width = layer.shape
     count = max(1, min(height, SAMPLED_ROWS, BAND_BYTES // (4 * width)))
     rows = [number * height // count for number in range(count)]
@@ -99,7 +99,7 @@ def _quantiles(layer: Layer, store: BlobStore) -> Floats:
 
 
 def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:
-    """Yield cell rows with the matrix rows that stand for them, few enough for `BAND_BYTES`."""
+    """Yield bands of cell rows with the matrix rows that are read for them, of at most `BAND_BYTES`."""
     at_once = max(1, BAND_BYTES // (4 * width * window.sampled))
     for first in range(0, window.rows, at_once):
         last = min(window.rows, first + at_once)
@@ -114,7 +114,7 @@ def _rows(window: Window, cell: int, height: int) -> list[int]:
 
 
 def _by_cell(plane: Floats, cells: slice, rows: Sequence[int], window: Window) -> Floats:
-    """Take the mean over the rows of each cell."""
+    """Mean over the rows of each cell."""
     owners = (np.asarray(rows) - window.row) // window.step - cells.start
     starts = np.searchsorted(owners, np.arange(cells.stop - cells.start))
     sums = np.add.reduceat(plane, starts, axis=0)

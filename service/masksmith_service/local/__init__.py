@@ -1,4 +1,4 @@
-"""Installations on this machine: the commands `up`, `service`, `worker` and `keys`.
+"""The commands that run an installation on this machine: `up`, `service`, `worker` and `keys`.
 
-Service and workers are started as processes, and never imported.
+They start service and workers as processes, and do not import them.
 """

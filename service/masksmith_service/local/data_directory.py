@@ -1,4 +1,4 @@
-"""The data directory of `masksmith up`: held by a lock that ends with its holder, and stamped with a format."""
+"""The data directory of `masksmith up`, with a lock and a format version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masksmith_state import DATA_FORMAT
 from .errors import UsageError
 
 LOCK, FORMAT = "lock", "format"
-LARGE_LOG_BYTES = 16 * 2**20
+MAX_LOG_BYTES = 16 * 2**20
 
 
 class InUseError(UsageError):
@@ -26,12 +26,12 @@ class InUseError(UsageError):
 
 
 class DataDirectory:
-    """A directory that this process alone works in, until it exits or `release` is called.
+    """A data directory that is locked by this process, until it exits or `release` is called.
 
     Attributes:
-        redis: Where Valkey keeps its append-only file.
-        store: Where uploads and results are.
-        logs: Where the parts' logs are.
+        redis: Folder of Valkey's append-only file.
+        store: Folder of uploads and results.
+        logs: Folder of log files.
 
     Raises:
         UsageError: If it is in use, holds other files, is of another format, or cannot be written.
@@ -55,19 +55,19 @@ class DataDirectory:
             raise
 
     def log(self, name: str) -> Path:
-        """Give a part's log file; a large one of earlier runs is moved aside once."""
+        """Log file of a process; a large file of earlier runs is rotated first."""
         path = self.logs / f"{name}.log"
-        if path.exists() and path.stat().st_size > LARGE_LOG_BYTES:
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
         return path
 
     def write_holder(self, text: str) -> None:
-        """Write down who holds the directory, for messages. Only the lock itself decides whether it is held."""
+        """Write a description of the lock's holder to the lock file, for error messages."""
         os.ftruncate(self.lock, 0)
         os.pwrite(self.lock, text.encode(), 0)
 
     def release(self) -> None:
-        """Release the lock; children that inherited it still hold it."""
+        """Release the lock; child processes that inherited it still hold it."""
         self.write_holder("")
         os.close(self.lock)
 
@@ -84,7 +84,7 @@ class DataDirectory:
             self._compare(stamp.read_text().strip())
         elif set(os.listdir(self.path)) - {LOCK}:
             raise UsageError(
-                f"{self.path} holds other files and is no data directory of masksmith; choose an empty one"
+                f"{self.path} holds other files and is not a data directory of masksmith; choose an empty one"
             )
         else:
             stamp.write_text(f"{DATA_FORMAT}\n")
@@ -95,6 +95,6 @@ class DataDirectory:
         newer = stamped.isdigit() and int(stamped) > DATA_FORMAT
         advice = "upgrade masksmith" if newer else "use the masksmith that wrote it"
         raise UsageError(
-            f"{self.path} has data format {stamped[:20]!r}, this masksmith knows {DATA_FORMAT}: {advice}, or choose "
+            f"{self.path} has data format {stamped[:20]!r}, this masksmith uses {DATA_FORMAT}: {advice}, or choose "
             f"another directory with --data"
         )

@@ -1,19 +1,19 @@
-"""Errors that are messages for the user.
+"""Errors whose messages are shown to the user.
 
-The command line prints such an error as one line, and exits with its attribute `exit_code`. That attribute is the whole
-contract: client and service import nothing of each other.
+The command line prints the message and exits with the attribute `exit_code`. It checks for this attribute only, because
+the client must not import the service.
 """
 
 from __future__ import annotations
 
 
 class UsageError(Exception):
-    """An option, a setting or a directory cannot be used; the message names it."""
+    """An option, setting or directory cannot be used; the message names it."""
 
     exit_code = 2
 
 
 class FailedError(Exception):
-    """Something did not work although the options are right, such as a server that does not answer."""
+    """An operation failed although the options are valid, for example because a server does not respond."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""`masksmith keys`: who may use an installation."""
+"""The commands `masksmith keys`, which create, list and revoke keys."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def create(
     redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print its token, which cannot be shown again."""
+    """Create a key and print its token, which cannot be shown again."""
     if role not in tuple(Role):
         raise UsageError(f"--role {role!r}: user or admin")
     if not re.fullmatch(r"[\w .@+-]{1,100}", name):
-        raise UsageError(f"{name!r} can be no key's name: letters, digits, blanks and .@+-_ up to 100")
+        raise UsageError(f"{name!r} is not a valid name of a key: letters, digits, blanks and .@+-_ up to 100")
     stored_bytes = None if stored is None else _parse_bytes(stored)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     with _open_keys(data, redis_url) as keys:
@@ -52,7 +52,7 @@ def create(
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
-    """List the keys, oldest first; no token is among it."""
+    """List the keys, oldest first, without their tokens."""
     with _open_keys(data, redis_url) as keys:
         listed = keys.all()
     if as_json:
@@ -70,7 +70,7 @@ def revoke(
     redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key: what carries it is refused from now on. Its jobs stay, for admins to see."""
+    """Revoke a key: requests with its token are rejected. Its jobs are kept, visible to admins."""
     with _open_keys(data, redis_url) as keys:
         if not keys.revoke(key):
             raise UsageError(f"there is no key {key!r}; 'masksmith keys list' lists them")
@@ -81,19 +81,20 @@ def revoke(
 
 
 def require_keys(host: str, redis_url: str) -> None:
-    """Check that an address which other machines can reach needs a key.
+    """Check that keys exist if other machines can reach the address.
 
     Raises:
-        UsageError: If there is no key yet; says what to do.
+        UsageError: If there is no key.
     """
     if is_loopback(host):
         return
     with _open_keys(None, redis_url) as keys:
-        if keys.any_made():
+        if keys.any_exist():
             return
     raise UsageError(
-        f"--host {host} lets others in, and there are no keys: make one with 'masksmith keys create NAME --role admin' "
-        "(and the same --data), or say --insecure to ask nobody"
+        f"--host {host} is reachable from other machines, and there are no keys: create one with "
+        "'masksmith keys create NAME --role admin' "
+        "(and the same --data), or use --insecure to serve requests without keys"
     )
 
 
@@ -108,7 +109,7 @@ def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
             with client:
                 yield Keys(client)
         except redis.RedisError as error:
-            raise FailedError(f"the Redis server does not answer: {error}") from None
+            raise FailedError(f"the Redis server does not respond: {error}") from None
 
 
 def _print_json(document: Any) -> None:

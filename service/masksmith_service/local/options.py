@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ StoreOption = Annotated[
     str | None, typer.Option("--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Data directory of 'masksmith up'; as there unless given.")
+    Path | None, typer.Option("--data", metavar="DIR", help="Data directory of 'masksmith up'; default as there.")
 ]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Ask nobody for a key, wherever the service listens (MASKSMITH_INSECURE).")
+    bool, typer.Option("--insecure", help="Serve requests without keys, on any address (MASKSMITH_INSECURE).")
 ]
 LogFormatOption = Annotated[
     str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
 ]
 note = partial(typer.echo, err=True)
-"""Print a line for humans on stderr."""
+"""Print a message on stderr."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
 def shared_settings(insecure: bool, log_format: str | None) -> dict[str, str | None]:
-    """Give options as environment variables; None where an option is not given.
+    """Environment variables of options; None for options that are not given.
 
     Raises:
         UsageError: If there is no such log format.

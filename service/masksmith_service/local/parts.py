@@ -1,4 +1,4 @@
-"""`masksmith service` and `masksmith worker`: the parts alone, for installations of more than one machine."""
+"""The commands `masksmith service` and `masksmith worker`, for installations on several machines."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def worker(
 
 
 def check_installed(part: str) -> None:
-    """Check that a part's extra is installed, without importing any of it.
+    """Check that the packages of a part are installed, without importing them.
 
     Raises:
-        UsageError: With the line that installs it.
+        UsageError: If one is missing; the message has the command that installs it.
     """
     for module in (*NEEDS[part], f"masksmith_{part}"):
         if importlib.util.find_spec(module) is None:
@@ -73,8 +73,8 @@ def check_installed(part: str) -> None:
 
 
 def command(part: str) -> list[str]:
-    """Give the command that runs a part."""
-    # -P: a file called celery.py in the current directory must not be taken for the real one.
+    """Command line that runs a part."""
+    # -P: do not import a file such as celery.py from the current directory.
     return [sys.executable, "-P", "-m", f"masksmith_{part}"]
 
 

@@ -1,4 +1,4 @@
-"""What `masksmith up` runs: workers, those that measure, and the service, each with its environment."""
+"""The processes that `masksmith up` runs: workers, benchmark workers and the service, with their environments."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from . import parts, settings
 from .data_directory import DataDirectory
 from .processes import Part
 
-# Together with the Redis server's, below 30 s, the longest that Ctrl-C may take.
+# Together with that of the Redis server less than 30 s, the limit for Ctrl-C.
 SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run.
+class InstallationPlan:
+    """The processes of an installation.
 
     Attributes:
-        slots: Shards that the CPU worker solves at once.
-        gpus: Number of GPU workers beside it.
-        bench: Whether a worker that measures runs beside each of them.
-        variables: Environment variables for all parts; those that are None stay as they are.
+        host: Address of the service.
+        port: Port of the service.
+        data: Data directory.
+        slots: Shards that the CPU worker solves at the same time.
+        gpus: Number of GPU workers.
+        bench: Whether each worker gets a benchmark worker for its device.
+        variables: Environment variables of all processes; None leaves a variable unchanged.
     """
 
     host: str
@@ -36,24 +39,24 @@ class Plan:
 
     @property
     def url(self) -> str:
-        """Where the service will be; a wildcard address is reached on this machine."""
+        """URL of the service; for a wildcard address, that of this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
     @property
     def workers(self) -> dict[str, tuple[str, int]]:
-        """Device and slots of every worker, by name."""
+        """Device and slots of every search worker, by name."""
         gpus = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
         return {"worker-cpu": ("cpu", self.slots), **gpus}
 
     @property
     def benches(self) -> dict[str, str]:
-        """Device of every worker that measures, by name."""
+        """Device of every benchmark worker, by name."""
         devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
         return {f"bench-{name}": device for name, device in devices.items() if self.bench}
 
     def parts(self, redis_url: str) -> list[Part]:
-        """Give the parts in the order in which they start."""
+        """The processes, in the order in which they are started."""
         workers = [
             self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()

@@ -1,4 +1,4 @@
-"""One child process: started so that it cannot outlive us, and given time to stop."""
+"""Starts child processes that cannot outlive this one, and stops them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ TAIL_LINES = 15
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What to run.
+    """The description of a child process.
 
     Attributes:
-        name: What it is called in messages and logs.
-        grace_s: How long it may take to stop.
-        death_signal: The signal that it gets when we end without stopping it.
-        keep_open: File descriptors it inherits.
+        name: Name in messages and logs.
+        command: Command line.
+        environment: Environment variables.
+        log: File for its output.
+        grace_s: Seconds within which it must stop after SIGTERM.
+        death_signal: Signal that it gets if this process ends without stopping it.
+        keep_open: File descriptors that it inherits.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Part:
 
 
 class Child:
-    """A running part."""
+    """A running child process."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -63,19 +66,19 @@ class Child:
         return self._process.pid
 
     def exit_reason(self) -> str | None:
-        """Say how it ended, or None while it runs."""
+        """Description of how it ended; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def terminate(self) -> None:
-        """Send SIGTERM."""
+        """Send SIGTERM, if it is running."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> bool:
-        """Wait for it to stop until a monotonic time, then kill it; gives whether it stopped by itself."""
+        """Wait until a monotonic time for it to stop, then kill it; returns whether it stopped in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
             return True
@@ -84,7 +87,7 @@ class Child:
         return False
 
     def log_tail(self) -> str:
-        """Give the last lines that it logged in this run."""
+        """The last lines that it logged in this run."""
         with self.part.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - TAIL_BYTES))
@@ -93,17 +96,17 @@ class Child:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of grandchildren whose parent ends, so that none is lost; Linux only."""
+    """Make this process the parent of orphaned grandchildren, so that it can stop them; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of(parent: int) -> set[int]:
-    """List the living children of a process; empty where there is no /proc."""
+    """Ids of the running children of a process; empty without /proc."""
     children = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold anything; the fields after it are state and parent.
+            # The name in parentheses may contain any character; the fields after it are state and parent.
             if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
                 children.add(int(stat.parent.name))
     return children
@@ -123,7 +126,8 @@ def _end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def before_exec() -> None:
-        # Ctrl-C goes to the whole process group; blocked, it reaches us alone and we stop the parts in order.
+        # Ctrl-C is sent to the whole process group. Blocked in children, it reaches only this process, which stops the
+        # children in order.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)

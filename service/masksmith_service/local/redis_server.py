@@ -1,4 +1,4 @@
-"""The Redis-protocol server of an installation: started on a data directory, or reached where it runs already."""
+"""Starts the Redis-protocol server of an installation, or connects to the running one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .supervisor import Supervisor
 
 
 def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path) -> None:
-    """Start the server of a data directory; return when it takes commands, or when the supervisor is to stop.
+    """Start the server of a data directory; returns when it accepts commands, or when the supervisor is stopping.
 
     Raises:
-        PartFailedError: If it ends before.
+        PartFailedError: If it ends before that.
     """
     supervisor.start(valkey.part(data, socket_path))
     while not (supervisor.stopping or valkey.is_ready(socket_path)):
@@ -28,18 +28,18 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
 
 @contextmanager
 def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str]:
-    """Give the URL of the server that holds an installation's records, for as long as the block runs.
+    """Context manager of the URL of an installation's server, which runs at least until the end of the block.
 
     Args:
-        data: Data directory of `masksmith up`; the default one if neither this nor a server is named.
-        redis_url: Server by its URL.
+        data: Data directory of `masksmith up`; the default one if neither argument is given.
+        redis_url: URL of a running server.
 
     Raises:
         UsageError: If both are given, or the directory cannot be used.
         FailedError: If the server does not start.
     """
     if data is not None and redis_url is not None:
-        raise UsageError("--data and --redis-url name two places; give one")
+        raise UsageError("--data and --redis-url exclude each other; give one")
     url = redis_url or (settings.redis_url() if data is None else None)
     if url is not None:
         yield url
@@ -51,7 +51,7 @@ def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str
             yield url
         return
     try:
-        with _own_server(directory) as url:
+        with _started_server(directory) as url:
             yield url
     finally:
         directory.release()
@@ -66,7 +66,7 @@ def _running_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _own_server(directory: DataDirectory) -> Iterator[str]:
+def _started_server(directory: DataDirectory) -> Iterator[str]:
     supervisor = Supervisor(note)
     with supervisor.signals(), valkey.fitting_socket_path(directory.path) as path:
         try:

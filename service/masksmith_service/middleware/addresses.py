@@ -1,4 +1,4 @@
-"""Addresses: which of them only this machine can reach."""
+"""Classifies host addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is given by its number."""
+    """Whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -15,5 +15,5 @@ def is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether who listens there hears nobody but this machine."""
+    """Whether a host is reachable only from this machine."""
     return ipaddress.ip_address(host).is_loopback if is_address(host) else host.lower() == "localhost"

@@ -1,4 +1,4 @@
-"""Host and CSRF checks: pages of other sites reach the service through a browser, by a wrong name or by a write."""
+"""Host check (against DNS rebinding) and origin check (against CSRF) of requests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_host(headers: Mapping[str, str], settings: Settings) -> None:
-    """Refuse names that are not ours (DNS rebinding: an attacker lets the name of a page resolve to our address).
+    """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to our address).
 
-    Addresses are always ours: no name was resolved.
+    IP addresses are accepted, because no name was resolved.
 
     Raises:
         RequestError: 421, for other names.
@@ -27,14 +27,14 @@ def check_host(headers: Mapping[str, str], settings: Settings) -> None:
     if host is None:
         return
     name = _hostname("//" + host)
-    if name is not None and (_is_ours(name, settings) or "*" in settings.hosts):
+    if name is not None and (_is_own_name(name, settings) or "*" in settings.hosts):
         return
     detail = f"this service does not answer to {host[:100]!r}; if that is its name, add it to MASKSMITH_ALLOWED_HOSTS"
     raise RequestError(Code.HOST_NOT_ALLOWED, detail)
 
 
 def check_origin(method: str, headers: Mapping[str, str], settings: Settings) -> None:
-    """Refuse what pages of others send to change something here.
+    """Reject writes that pages of other origins send.
 
     Raises:
         RequestError: 403, for writes of other origins.
@@ -45,13 +45,11 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
     origin = origin or "null"
     if origin.partition("://")[2] == headers.get("host") or _hostname(origin) in settings.hosts:
         return
-    detail = (
-        f"a page from {origin[:100]!r} may change nothing here; if it is ours, add its host to MASKSMITH_ALLOWED_HOSTS"
-    )
+    detail = f"a page from {origin[:100]!r} may not write here; if trusted, add its host to MASKSMITH_ALLOWED_HOSTS"
     raise RequestError(Code.FOREIGN_ORIGIN, detail)
 
 
-def _is_ours(name: str, settings: Settings) -> bool:
+def _is_own_name(name: str, settings: Settings) -> bool:
     own = {"localhost", settings.host.lower(), socket.gethostname().lower()}
     return name in own or name in settings.hosts or name.endswith(".localhost") or is_address(name)
 

@@ -1,4 +1,4 @@
-"""JSON documents: read whole before anybody parses them, within limits of size, depth and time."""
+"""Reads JSON request bodies before they are parsed, with limits of size, depth and time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from masksmith_wire.errors import Code
 from .host_checks import READS
 
 UPLOADS = ("/v1/tensors/", "/v1/masks")
-PIECE_BYTES = 2**20
+CHUNK_BYTES = 2**20
 _OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
-class JsonBodies:
-    """ASGI middleware that reads JSON documents and refuses those beyond the limits."""
+class JsonBodyMiddleware:
+    """ASGI middleware that reads JSON documents and rejects those that exceed a limit."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on once its document is here."""
+        """Pass a request on once its document has been read."""
         if scope["type"] != "http" or scope["method"] in READS or scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
             return
@@ -42,7 +42,7 @@ class JsonBodies:
                 await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Read a document; None if the client has gone."""
+        """Read a document; None if the client has disconnected."""
         length = dict(scope["headers"]).get(b"content-length", b"0")
         self._check_size(int(length) if length.isdigit() else 0)
         body, more = bytearray(), True
@@ -57,7 +57,7 @@ class JsonBodies:
                     self._check_size(len(body))
         except TimeoutError:
             detail = (
-                f"the document was not here within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
+                f"the document did not arrive within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
             )
             raise RequestError(Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
         self._check_depth(bytes(body))
@@ -77,22 +77,22 @@ class JsonBodies:
 
 
 def depth(body: bytes) -> int:
-    """Count how deep the lists and objects of a JSON text are nested, whatever its strings hold."""
-    signs = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
+    """Nesting depth of the lists and objects of a JSON text; brackets inside strings do not count."""
+    symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
     deepest = level = quotes = 0
-    for start in range(0, len(signs), PIECE_BYTES):
-        piece = np.frombuffer(signs, np.uint8, min(PIECE_BYTES, len(signs) - start), start)
-        seen = quotes + np.cumsum(piece == ord('"'))
-        levels = level + np.cumsum(np.where(seen % 2 == 0, _STEPS[piece], 0))
-        deepest, level, quotes = max(deepest, int(levels.max())), int(levels[-1]), int(seen[-1])
+    for start in range(0, len(symbols), CHUNK_BYTES):
+        chunk = np.frombuffer(symbols, np.uint8, min(CHUNK_BYTES, len(symbols) - start), start)
+        quote_counts = quotes + np.cumsum(chunk == ord('"'))
+        levels = level + np.cumsum(np.where(quote_counts % 2 == 0, _STEPS[chunk], 0))
+        deepest, level, quotes = max(deepest, int(levels.max())), int(levels[-1]), int(quote_counts[-1])
     return deepest
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body once, and then whatever else comes."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    """Receive function that returns the body once, then further messages."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
+    async def receive_replayed() -> Message:
+        return pending.pop() if pending else await receive()
 
-    return replayed
+    return receive_replayed

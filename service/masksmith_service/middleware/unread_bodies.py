@@ -1,4 +1,4 @@
-"""Bodies left unread: the connection is closed after the answer, because nothing else would ever end it."""
+"""Closes connections after responses to requests whose bodies were not read."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""How much of a body, and for how long, is read after the answer: a client that is cut off at once may lose it."""
+"""Limits of reading a body after the response; closing the connection at once could lose the response."""
 
 
-class UnreadBodies:
-    """ASGI middleware that closes connections whose requests were answered before their bodies were read."""
+class UnreadBodyMiddleware:
+    """ASGI middleware that closes a connection if a response starts before the request's body was read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and watch how far its body is read."""
+        """Pass a request on, and track how much of its body is read."""
         if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
@@ -28,7 +28,7 @@ class UnreadBodies:
 
 
 class _Body:
-    """A request's body on its way to the application, and the answer on its way back."""
+    """Wraps receive and send of one request, to track its body and response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
@@ -36,7 +36,7 @@ class _Body:
         self._late_bytes = 0
 
     async def receive(self) -> Message:
-        """Take the next piece; once the answer has begun, no more of them than `DRAIN_BYTES`."""
+        """Receive the next message; after the start of the response, at most `DRAIN_BYTES` of the body."""
         if self._late_bytes > DRAIN_BYTES:
             return {"type": "http.disconnect"}
         message = await self._receive()
@@ -46,7 +46,7 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        """Announce the end of the connection; the end of the answer is left to `finish`."""
+        """Send a message; if the connection is to be closed, the end of the response is sent by `finish`."""
         if message["type"] == "http.response.start" and not self._is_read:
             self._closes = True
             MutableHeaders(scope=message)["connection"] = "close"
@@ -56,7 +56,7 @@ class _Body:
         await self._send(message)
 
     async def finish(self) -> None:
-        """Read a little more, and end the answer, upon which the server closes the connection."""
+        """Read a limited part of the remaining body, then end the response; the server closes the connection."""
         if not self._is_answered:
             return
         try:

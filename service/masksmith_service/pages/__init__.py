@@ -1,1 +1,1 @@
-"""Pages for people: rendered here, kept alive by a little script, nothing from anywhere else."""
+"""Web pages: HTML rendered on the server, with scripts for live updates; all assets are served from here."""

@@ -1,4 +1,4 @@
-"""What the page offers: patterns with what they allow, in plain words."""
+"""The patterns that the first page offers, with descriptions and drawings."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .tiles import Drawing, draw
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A pattern to choose.
+class PatternChoice:
+    """A pattern that can be selected.
 
     Attributes:
-        text: The pattern as it is written.
-        meaning: What it allows.
-        drawing: An allowed mask.
-        density: Largest share kept.
+        text: The pattern's string form.
+        meaning: Description of the pattern.
+        drawing: An example mask, or None.
+        density: Largest share of kept entries.
     """
 
     text: str
@@ -26,34 +26,34 @@ class Choice:
     density: float
 
 
-_OFFERED = {
-    "2:4": "2 of every 4 along a row. What sparse tensor cores run.",
+_MEANINGS = {
+    "2:4": "2 of every 4 along a row. The format of sparse tensor cores.",
     "transposable 2:4": "2 of 4 in every row and column of each 4 x 4 tile: holds for W and its transpose.",
     "transposable 8:16": "8 of 16 in every row and column of each 16 x 16 tile: holds for W and its transpose.",
     "transposable <=8:16": "At most 8 of 16, in rows and columns.",
     "16:2:8": "Panels of 16 rows share 4 of their 8 columns; each row keeps 2 of those.",
     "block 32x32 50%": "Half of all 32 x 32 blocks, kept whole.",
     "channels out 50%": "Half of the output channels, kept whole.",
-    "25%": "A quarter of all entries, wherever they are.",
+    "25%": "A quarter of all entries, without structure.",
 }
 
 
-def offered() -> list[Choice]:
-    """List the patterns on the first page."""
-    return [_choice(text, meaning, parse(text)) for text, meaning in _OFFERED.items()]
+def offered_patterns() -> list[PatternChoice]:
+    """Patterns that the first page offers."""
+    return [_choice(text, meaning, parse(text)) for text, meaning in _MEANINGS.items()]
 
 
-def described(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> Choice:
-    """Describe any pattern.
+def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> PatternChoice:
+    """Describe a pattern.
 
     Raises:
-        PatternError: If it is none.
+        PatternError: If it is invalid.
     """
     if len(text) > 100:
         raise PatternError("a pattern has at most 100 characters")
     pattern = parse(text, axis=axis, ragged=ragged)
-    return _choice(str(pattern), _OFFERED.get(str(pattern), ""), pattern)
+    return _choice(str(pattern), _MEANINGS.get(str(pattern), ""), pattern)
 
 
-def _choice(text: str, meaning: str, pattern: Pattern) -> Choice:
-    return Choice(text, meaning, draw(pattern), pattern.density)
+def _choice(text: str, meaning: str, pattern: Pattern) -> PatternChoice:
+    return PatternChoice(text, meaning, draw(pattern), pattern.density)

@@ -1,4 +1,4 @@
-"""Two jobs side by side: layer by layer, and mask against mask."""
+"""Compares two jobs layer by layer, and two masks of a layer entry by entry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith_service.layers.reader import Layer
+from masksmith_service.layers.reader import MaskedLayer
 from masksmith_service.layers.windows import BAND_BYTES
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
@@ -18,7 +18,7 @@ from masksmith_wire.documents import Job, TensorReport
 
 @dataclass(frozen=True)
 class Side:
-    """A layer in one of the jobs; `stored_bytes` are its kept values and one bit an entry."""
+    """A layer in one of the jobs; `stored_bytes` is the size of its kept values and of one bit per entry."""
 
     report: TensorReport
     stored_bytes: int | None
@@ -26,7 +26,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer by name, in whichever of the jobs has it."""
+    """A layer by name, in each job that has it."""
 
     name: str
     a: Side | None
@@ -35,14 +35,14 @@ class Pair:
 
     @property
     def difference(self) -> float | None:
-        """How much more of the score the second retains."""
+        """Difference of the retained shares: B minus A."""
         if self.a is None or self.b is None or self.a.report.retained is None or self.b.report.retained is None:
             return None
         return self.b.report.retained - self.a.report.retained
 
     @property
-    def can_be_seen(self) -> bool:
-        """Whether both have a mask of the same shape."""
+    def is_comparable(self) -> bool:
+        """Whether both jobs have a mask of the layer, of the same shape."""
         return (
             self.a is not None
             and self.b is not None
@@ -52,16 +52,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What two masks of one layer have in common, as shares of its entries."""
+class MaskOverlap:
+    """Overlap of two masks of a layer, as shares of its entries."""
 
     both: float
     only_a: float
     only_b: float
 
 
-def pair_up(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> list[Pair]:
-    """Match two jobs' layers by name, in the order of the first, then what only the second has."""
+def pair_layers(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> list[Pair]:
+    """Match the layers of two jobs by name: in the order of the first job, then those that only the second has."""
     sides = [_sides(a, a_record), _sides(b, b_record)]
     dense = {
         tensor.name: tensor.shape[0] * tensor.row_bytes
@@ -74,25 +74,25 @@ def pair_up(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> list[Pa
 
 def _sides(job: Job, record: JobRecord) -> Mapping[str, Side]:
     items = {tensor.name: ITEM_BYTES[tensor.dtype] for tensor in record.plan.tensors}
-    return {report.name: Side(report, _stored(report, items[report.name])) for report in job.tensors}
+    return {report.name: Side(report, _stored_size(report, items[report.name])) for report in job.tensors}
 
 
-def _stored(report: TensorReport, item_bytes: int) -> int | None:
+def _stored_size(report: TensorReport, item_bytes: int) -> int | None:
     if report.density is None:
         return None
     rows, cols = report.shape[0], math.prod(report.shape[1:])
     return round(report.density * rows * cols) * item_bytes + rows * -(-cols // 8)
 
 
-def agreement(a: Layer, b: Layer, store: BlobStore) -> Agreement:
+def compare_masks(a: MaskedLayer, b: MaskedLayer, store: BlobStore) -> MaskOverlap:
     """Compare two masks of the same shape, a few rows at a time."""
     height, width = a.shape
     step = max(1, BAND_BYTES // width)
     both = only_a = only_b = 0
     for first in range(0, height, step):
         rows = range(first, min(height, first + step))
-        mine, other = (layer.kept(store, rows, 0, width) for layer in (a, b))
-        both += int(np.count_nonzero(mine & other))
-        only_a += int(np.count_nonzero(mine & ~other))
-        only_b += int(np.count_nonzero(other & ~mine))
-    return Agreement(both / (height * width), only_a / (height * width), only_b / (height * width))
+        kept_a, kept_b = (layer.kept(store, rows, 0, width) for layer in (a, b))
+        both += int(np.count_nonzero(kept_a & kept_b))
+        only_a += int(np.count_nonzero(kept_a & ~kept_b))
+        only_b += int(np.count_nonzero(kept_b & ~kept_a))
+    return MaskOverlap(both / (height * width), only_a / (height * width), only_b / (height * width))

@@ -1,4 +1,4 @@
-"""Lists as people look at them: searched, filtered, sorted, a page at a time."""
+"""Lists of jobs and layers for the pages: search, filter, sorting and pagination."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from masksmith_service.jobs.documents import summary_view
 from masksmith_state.jobs.records import JobRecords
 from masksmith_wire.documents import Job, JobPage, JobSummary, TensorReport
 
-PAGE = 50
-LAYERS = 200
-SCANNED = 2000
-AT_ONCE = 200
+JOBS_PER_PAGE = 50
+LAYERS_PER_PAGE = 200
+SCAN_LIMIT = 2000
+BATCH = 200
 
 _WORST_FIRST = ("time_limit", "feasible", "optimal", None)
 _KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
@@ -27,47 +27,46 @@ _KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
 
 
 def find_jobs(records: JobRecords, owner: str | None, text: str, state: str, after: str | None) -> JobPage:
-    """Find jobs whose id, kind, pattern, solver hold a text, newest first.
+    """Find jobs whose id, kind, pattern, solver or state contains a text, newest first; optionally of one owner.
 
-    Of one owner, if one is given. At most `SCANNED` jobs are looked at; `next` goes on from there, even where none was
-    found.
+    At most `SCAN_LIMIT` jobs are read. `next` continues from there, even if no job was found.
     """
-    found: list[JobSummary] = []
+    jobs: list[JobSummary] = []
     scanned = 0
-    while scanned < SCANNED:
-        rows = records.summaries(after, AT_ONCE, owner)
+    while scanned < SCAN_LIMIT:
+        rows = records.summaries(after, BATCH, owner)
         for row in rows:
             scanned, after = scanned + 1, str(row["id"])
             job = summary_view(row)
             if _matches(job, text, state):
-                found.append(job)
-            if len(found) == PAGE:
-                return JobPage(jobs=found, next=after)
-        if len(rows) < AT_ONCE:
-            return JobPage(jobs=found)
-    return JobPage(jobs=found, next=after)
+                jobs.append(job)
+            if len(jobs) == JOBS_PER_PAGE:
+                return JobPage(jobs=jobs, next=after)
+        if len(rows) < BATCH:
+            return JobPage(jobs=jobs)
+    return JobPage(jobs=jobs, next=after)
 
 
 def _matches(job: JobSummary, text: str, state: str) -> bool:
-    wanted = not job.state.is_terminal if state == "live" else state in ("", job.state)
-    words = f"{job.id} {job.kind} {job.pattern} {job.solver} {job.state}".lower()
-    return wanted and text.strip().lower() in words
+    has_state = not job.state.is_terminal if state == "live" else state in ("", job.state)
+    searched = f"{job.id} {job.kind} {job.pattern} {job.solver} {job.state}".lower()
+    return has_state and text.strip().lower() in searched
 
 
 @dataclass(frozen=True)
-class Layers:
-    """A page of a job's layers, and the whole of them in figures."""
+class LayerPage:
+    """A page of a job's layers; `total` is the number of layers on all pages."""
 
     rows: Sequence[TensorReport]
-    found: int
+    total: int
     page: int
     pages: int
     sort: str
     descending: bool
 
 
-def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) -> Layers:
-    """Search and sort a job's layers; without a key they stay in the job's order, failed and unknown ones last."""
+def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) -> LayerPage:
+    """Search and sort a job's layers; without a sort key in the job's order; layers without a value come last."""
     rows = [layer for layer in job.tensors if text.strip().lower() in layer.name.lower()]
     if sort == "name":
         rows.sort(key=lambda layer: layer.name, reverse=descending)
@@ -76,6 +75,8 @@ def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) 
         known = [(value, layer) for value, layer in values if value is not None]
         known.sort(key=lambda pair: pair[0], reverse=descending)
         rows = [layer for _, layer in known] + [layer for value, layer in values if value is None]
-    pages = max(1, -(-len(rows) // LAYERS))
+    pages = max(1, -(-len(rows) // LAYERS_PER_PAGE))
     page = min(page, pages)
-    return Layers(rows[(page - 1) * LAYERS : page * LAYERS], len(rows), page, pages, sort, descending)
+    return LayerPage(
+        rows[(page - 1) * LAYERS_PER_PAGE : page * LAYERS_PER_PAGE], len(rows), page, pages, sort, descending
+    )

@@ -1,4 +1,4 @@
-"""Rendering: templates, how numbers are written, and what browsers may do with a page."""
+"""Renders the HTML templates, with filters for numbers and the security headers of pages."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ DASH = "\N{EN DASH}"
 
 
 def render(template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """Render a page; nothing on it may come from elsewhere, and no script may stand in it."""
+    """Render a page, with headers that forbid external resources and inline scripts."""
     return HTMLResponse(_environment.get_template(template).render(context), status, SECURITY)
 
 
 def share(value: float | None) -> str:
-    """Write a share as a percentage."""
+    """Format a share as a percentage."""
     return DASH if value is None else f"{100 * value:.2f} %"
 
 
 def points(value: float | None) -> str:
-    """Write a difference of shares in percentage points."""
+    """Format a difference of shares in percentage points."""
     return DASH if value is None else f"{100 * value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def gap(value: float | None) -> str:
-    """Write a gap: 0 only where it is."""
+    """Format a gap; `0` only if it is exactly 0."""
     return DASH if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
 def seconds(value: float | None) -> str:
-    """Write a duration."""
+    """Format a duration."""
     if value is None:
         return DASH
     if value < 0.9995:
@@ -55,7 +55,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     if value is None:
         return DASH
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -66,17 +66,17 @@ def size(value: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Write a whole number in groups of three."""
+    """Format a whole number with thousands separators."""
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def shape(lengths: Sequence[int]) -> str:
-    """Write a shape."""
+    """Format a shape."""
     return " \N{MULTIPLICATION SIGN} ".join(map(str, lengths))
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """Say how long ago something was."""
+    """Format the time since a moment."""
     past = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if past >= length:
@@ -85,7 +85,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 
 
 def utc(moment: datetime) -> str:
-    """Write a moment to the second."""
+    """Format a moment in UTC, to the second."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

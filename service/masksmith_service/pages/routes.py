@@ -1,4 +1,4 @@
-"""The pages' addresses."""
+"""Routes of the web pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 
 from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
-from masksmith_service.auth.principal import CallerDep
+from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.benchmarks.planning import read_report
 from masksmith_service.jobs.access import JobId, read_document, read_job, read_masks_job, visible_job
 from masksmith_service.layers.reader import find_layer
@@ -23,8 +23,8 @@ from masksmith_wire.documents import Job, JobState
 from masksmith_wire.totals import total
 
 from . import charts
-from .choices import described, offered
-from .comparison import agreement, pair_up
+from .choices import describe_pattern, offered_patterns
+from .comparison import compare_masks, pair_layers
 from .listing import find_jobs, list_layers
 from .rendering import render
 
@@ -32,30 +32,30 @@ router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Query(max_length=512)]
 
 
-def statics() -> StaticFiles:
-    """Serve the pages' own style, scripts and pictures."""
+def static_files() -> StaticFiles:
+    """Application that serves style sheets, scripts and images."""
     return StaticFiles(directory=str(files(__package__) / "static"))
 
 
 @router.get("/")
 def show_home() -> HTMLResponse:
     """Show the form that starts a job."""
-    return render("home.html", choices=offered(), solvers=SOLVERS)
+    return render("home.html", choices=offered_patterns(), solvers=SOLVERS)
 
 
 @router.get("/compare")
 def show_comparison(
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     a: Annotated[str, Query(max_length=64)] = "",
     b: Annotated[str, Query(max_length=64)] = "",
     tensor: Text = "",
 ) -> HTMLResponse:
     """Show two jobs side by side, and two masks of one layer."""
-    recent = find_jobs(state.records, None if caller.is_admin else caller.key, "masks", "", None).jobs
+    recent = find_jobs(state.records, None if principal.is_admin else principal.key, "masks", "", None).jobs
     jobs = [each for each in recent if each.state.is_terminal]
-    chosen = [read_document(state, visible_job(each, state, caller)) if each else None for each in (a, b)]
-    context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "seen": None}
+    chosen = [read_document(state, visible_job(each, state, principal)) if each else None for each in (a, b)]
+    context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
     if chosen[0] is not None and chosen[1] is not None:
         context |= _compared(state, (chosen[0], chosen[1]), tensor)
     return render("compare.html", **context)
@@ -63,8 +63,8 @@ def show_comparison(
 
 def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
     records = [read_masks_job(state, job.id) for job in jobs]
-    pairs = pair_up(jobs[0], records[0], jobs[1], records[1])
-    found: dict[str, Any] = {
+    pairs = pair_layers(jobs[0], records[0], jobs[1], records[1])
+    context: dict[str, Any] = {
         "pairs": pairs,
         "totals": [total(job.tensors) for job in jobs],
         "stored": [
@@ -72,14 +72,14 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
         ],
         "dense": sum(pair.dense_bytes for pair in pairs),
     }
-    seen = next((pair for pair in pairs if pair.name == tensor and pair.can_be_seen), None)
-    if seen is None:
-        return found
+    compared = next((pair for pair in pairs if pair.name == tensor and pair.is_comparable), None)
+    if compared is None:
+        return context
     layers = [find_layer(record, state.records, tensor) for record in records]
-    reports = [side.report for side in (seen.a, seen.b) if side is not None]
+    reports = [side.report for side in (compared.a, compared.b) if side is not None]
     viewed = [(*each, layer.tile) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
-    common = agreement(layers[0], layers[1], state.store)
-    return found | {"seen": tensor, "shape": layers[0].shape, "viewed": viewed, "common": common}
+    common = compare_masks(layers[0], layers[1], state.store)
+    return context | {"compared": tensor, "shape": layers[0].shape, "viewed": viewed, "common": common}
 
 
 @router.get("/login")
@@ -94,9 +94,9 @@ def show_pattern(
     axis: Literal["in", "out"] = "in",
     ragged: Literal["pad", "dense", "error"] = "pad",
 ) -> HTMLResponse:
-    """Show what a pattern allows, or why it is none."""
+    """Show an example mask of a pattern, or why the pattern is invalid."""
     try:
-        return render("preview.html", choice=described(pattern, axis, ragged), error=None)
+        return render("preview.html", choice=describe_pattern(pattern, axis, ragged), error=None)
     except PatternError as error:
         return render("preview.html", choice=None, error=str(error))
 
@@ -104,20 +104,20 @@ def show_pattern(
 @router.get("/jobs")
 def show_jobs(
     state: StateDep,
-    caller: CallerDep,
+    principal: PrincipalDep,
     q: Text = "",
     only: Literal["", "live", "queued", "running", "succeeded", "failed", "canceled"] = "",
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
     """List jobs, workers and queues."""
-    found = find_jobs(state.records, None if caller.is_admin else caller.key, q, only, after)
-    onward = urlencode({"q": q, "only": only, "after": found.next}) if found.next else None
-    # How busy the others are is for admins to know.
-    queues = {name: state.records.queue_length(name) for name in QUEUES} if caller.is_admin else {}
-    workers = state.records.workers.present() if caller.is_admin else None
+    page = find_jobs(state.records, None if principal.is_admin else principal.key, q, only, after)
+    older_query = urlencode({"q": q, "only": only, "after": page.next}) if page.next else None
+    # Only admins may see the load of the installation.
+    queues = {name: state.records.queue_length(name) for name in QUEUES} if principal.is_admin else {}
+    workers = state.records.workers.live() if principal.is_admin else None
     return render(
-        "jobs.html", jobs=found.jobs, onward=onward, q=q, only=only, after=after, workers=workers, queues=queues,
-        live=state.records.live_count(), states=["live", *JobState],
+        "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, after=after, workers=workers,
+        queues=queues, live=state.records.live_count(), states=["live", *JobState],
     )  # fmt: skip
 
 
@@ -131,19 +131,19 @@ def show_job(
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> HTMLResponse:
     """Show a job and its layers."""
-    found = read_document(state, job)
-    if found.kind == "benchmark":
+    document = read_document(state, job)
+    if document.kind == "benchmark":
         report = read_report(read_job(state, job), state.records)
         machines = [machine_line(machine, report) for machine in report.machines]
-        return render("benchmark.html", job=found, report=report, machines=machines, charts=charts.draw(report))
-    layers = list_layers(found, q, sort, page, descending=desc)
+        return render("benchmark.html", job=document, report=report, machines=machines, charts=charts.draw(report))
+    layers = list_layers(document, q, sort, page, descending=desc)
     return render(
-        "job.html", job=found, layers=layers, totals=total(found.tensors), q=q, query=_queries(q, sort, desc=desc)
+        "job.html", job=document, layers=layers, totals=total(document.tensors), q=q, query=_queries(q, sort, desc=desc)
     )
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
-    """The query that sorts by each column: a second time turns the order around."""
+    """Query that sorts by each column; for the current column, in descending order."""
     columns = ("name", "shape", "retained", "gap", "kept", "status", "time")
     return {
         column: "?" + urlencode({"q": q, "sort": column} | ({"desc": "1"} if sort == column and not desc else {}))
@@ -161,12 +161,12 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 @router.get("/jobs/{job}/layer")
 def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
-    found = find_layer(read_masks_job(state, job), state.records, tensor)
+    layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)
     names = [each.name for each in document.tensors if each.status is not None]
-    place = names.index(tensor)
+    index = names.index(tensor)
     report = next(each for each in document.tensors if each.name == tensor)
     return render(
-        "layer.html", job=document, report=report, shape=found.shape, tile=found.tile,
-        before=names[place - 1] if place else None, after=names[place + 1] if place + 1 < len(names) else None,
+        "layer.html", job=document, report=report, shape=layer.shape, tile=layer.tile,
+        before=names[index - 1] if index else None, after=names[index + 1] if index + 1 < len(names) else None,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tiles: what a pattern allows, drawn as one small mask that obeys it."""
+"""Draws example masks of patterns, for the pages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Rows = list[list[bool]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A small mask and the pieces that it is made of.
+    """A small example mask.
 
     Attributes:
         mask: Rows of entries, True = kept.
-        tile: Rows and columns of a piece; lines are drawn between pieces.
+        tile: Rows and columns of a tile; lines are drawn between tiles.
     """
 
     mask: Rows
@@ -47,34 +47,34 @@ class Drawing:
 
     @property
     def lines(self) -> str:
-        """The lines between pieces as an SVG path."""
+        """The lines between tiles as an SVG path."""
         down = [f"M0 {row}H{self.width}" for row in range(self.tile[0], self.height, self.tile[0])]
         across = [f"M{col} 0V{self.height}" for col in range(self.tile[1], self.width, self.tile[1])]
         return "".join(down + across)
 
 
 def draw(pattern: Pattern) -> Drawing | None:
-    """Draw an allowed mask, the same one every time; None for a kind of pattern that cannot be drawn."""
-    dice = random.Random(SEED)
+    """Draw an allowed mask, always the same one; None for a type of pattern that cannot be drawn."""
+    rng = random.Random(SEED)
     if isinstance(pattern, TilePattern):
-        return _tiles(pattern.tile, transposed=pattern.axis == "out", dice=dice)
+        return _tiles(pattern.tile, transposed=pattern.axis == "out", rng=rng)
     if isinstance(pattern, VNM):
-        return _panels(pattern, dice)
+        return _panels(pattern, rng)
     if isinstance(pattern, Block):
-        return _blocks(pattern, dice)
+        return _blocks(pattern, rng)
     if isinstance(pattern, Channels):
-        return _channels(pattern, dice)
+        return _channels(pattern, rng)
     if isinstance(pattern, Unstructured):
-        return Drawing(_scatter(SIDE, SIDE, pattern.density, dice), (SIDE, SIDE))
+        return Drawing(_scatter(SIDE, SIDE, pattern.density, rng), (SIDE, SIDE))
     return None
 
 
-def _tiles(tile: TileSpec, *, transposed: bool, dice: random.Random) -> Drawing:
+def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
     side = SIDE // 2 if max(tile.rows, tile.cols) <= SIDE // 2 else SIDE
     down, across = max(1, side // tile.rows), max(1, side // tile.cols)
     bands: Rows = []
     for _ in range(down):
-        pieces = [_tile(tile, dice) for _ in range(across)]
+        pieces = [_tile(tile, rng) for _ in range(across)]
         bands += [[entry for piece in pieces for entry in piece[row]] for row in range(tile.rows)]
     # Groups of one row each need no line between rows.
     high = tile.rows if tile.rows > 1 else len(bands)
@@ -83,11 +83,11 @@ def _tiles(tile: TileSpec, *, transposed: bool, dice: random.Random) -> Drawing:
     return Drawing(bands, (high, tile.cols))
 
 
-def _tile(tile: TileSpec, dice: random.Random) -> Rows:
-    """Deal the kept entries of one tile around its columns, then mix them."""
+def _tile(tile: TileSpec, rng: random.Random) -> Rows:
+    """Assign the kept entries of a tile to its columns in turn, then randomize them."""
     if tile.separable:
-        counts = [_fewer(tile.row_keep, tile, dice) for _ in range(tile.rows)]
-        return [_row(tile.cols, dice.sample(range(tile.cols), count)) for count in counts]
+        counts = [_keep_count(tile.row_keep, tile, rng) for _ in range(tile.rows)]
+        return [_row(tile.cols, rng.sample(range(tile.cols), count)) for count in counts]
     left, next_col, rows = [tile.col_keep] * tile.cols, 0, []
     for _ in range(tile.rows):
         chosen: list[int] = []
@@ -96,48 +96,48 @@ def _tile(tile: TileSpec, dice: random.Random) -> Rows:
                 chosen.append(next_col)
                 left[next_col] -= 1
             next_col = (next_col + 1) % tile.cols
-        rows.append(_row(tile.cols, chosen[: _fewer(len(chosen), tile, dice)]))
-    _mix(rows, dice)
+        rows.append(_row(tile.cols, chosen[: _keep_count(len(chosen), tile, rng)]))
+    _swap_randomly(rows, rng)
     return rows
 
 
-def _mix(rows: Rows, dice: random.Random) -> None:
-    """Turn corners of random rectangles over where that leaves every row's and column's count as it was."""
+def _swap_randomly(rows: Rows, rng: random.Random) -> None:
+    """Swap the corners of random rectangles, where that does not change the counts of rows and columns."""
     height, width = range(len(rows)), range(len(rows[0]))
     for _ in range(6 * len(rows) * len(rows[0]) if min(len(rows), len(rows[0])) > 1 else 0):
-        (above, below), (left, right) = dice.sample(height, 2), dice.sample(width, 2)
+        (above, below), (left, right) = rng.sample(height, 2), rng.sample(width, 2)
         corners = rows[above][left], rows[above][right], rows[below][left], rows[below][right]
         if corners in ((True, False, False, True), (False, True, True, False)):
             for row in (above, below):
                 rows[row][left], rows[row][right] = rows[row][right], rows[row][left]
 
 
-def _fewer(count: int, tile: TileSpec, dice: random.Random) -> int:
-    return max(0, count - dice.choice((0, 0, 1))) if tile.at_most else count
+def _keep_count(count: int, tile: TileSpec, rng: random.Random) -> int:
+    return max(0, count - rng.choice((0, 0, 1))) if tile.at_most else count
 
 
 def _row(width: int, chosen: list[int]) -> list[bool]:
     return [col in chosen for col in range(width)]
 
 
-def _panels(pattern: VNM, dice: random.Random) -> Drawing:
+def _panels(pattern: VNM, rng: random.Random) -> Drawing:
     height = min(pattern.v, SIDE)
     rows: Rows = []
     for _ in range(max(1, SIDE // pattern.v)):
-        panels = [dice.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
-        rows += [_panel_row(pattern, panels, dice) for _ in range(height)]
+        panels = [rng.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
+        rows += [_panel_row(pattern, panels, rng) for _ in range(height)]
     return Drawing(rows, (height, pattern.m))
 
 
-def _panel_row(pattern: VNM, panels: Sequence[Sequence[int]], dice: random.Random) -> list[bool]:
-    return [entry for cols in panels for entry in _row(pattern.m, dice.sample(cols, pattern.n))]
+def _panel_row(pattern: VNM, panels: Sequence[Sequence[int]], rng: random.Random) -> list[bool]:
+    return [entry for cols in panels for entry in _row(pattern.m, rng.sample(cols, pattern.n))]
 
 
-def _blocks(pattern: Block, dice: random.Random) -> Drawing:
-    """Draw blocks of 4 x 4 entries, whatever their size: which of them are kept is what the pattern is about."""
+def _blocks(pattern: Block, rng: random.Random) -> Drawing:
+    """Draw every block as 4 x 4 entries, independent of its size."""
     side, number = 4, 4
-    chosen = _deal(number, pattern, dice)
-    inner = _tiles(pattern.nested.tile, transposed=False, dice=dice).mask if pattern.nested else None
+    chosen = _kept_blocks(number, pattern, rng)
+    inner = _tiles(pattern.nested.tile, transposed=False, rng=rng).mask if pattern.nested else None
     rows = [
         [
             chosen[row // side][col // side] and (inner is None or inner[row % len(inner)][col % len(inner[0])])
@@ -148,22 +148,22 @@ def _blocks(pattern: Block, dice: random.Random) -> Drawing:
     return Drawing(rows, (side, side))
 
 
-def _deal(number: int, pattern: Block, dice: random.Random) -> Rows:
+def _kept_blocks(number: int, pattern: Block, rng: random.Random) -> Rows:
     if pattern.balance == "none":
-        return _scatter(number, number, pattern.density, dice)
+        return _scatter(number, number, pattern.density, rng)
     keep = max(1, round(pattern.density * number))
-    chosen = _tile(TileSpec(number, number, keep, 0 if pattern.balance != "both" else keep), dice)
+    chosen = _tile(TileSpec(number, number, keep, 0 if pattern.balance != "both" else keep), rng)
     return [list(col) for col in zip(*chosen, strict=True)] if pattern.balance == "cols" else chosen
 
 
-def _channels(pattern: Channels, dice: random.Random) -> Drawing:
+def _channels(pattern: Channels, rng: random.Random) -> Drawing:
     keep = max(1, round(pattern.density * SIDE))
-    kept = _row(SIDE, dice.sample(range(SIDE), keep))
+    kept = _row(SIDE, rng.sample(range(SIDE), keep))
     if pattern.axis == "out":
         return Drawing([[entry] * SIDE for entry in kept], (SIDE, SIDE))
     return Drawing([kept for _ in range(SIDE)], (SIDE, SIDE))
 
 
-def _scatter(height: int, width: int, density: float, dice: random.Random) -> Rows:
-    places = set(dice.sample(range(height * width), max(1, round(density * height * width))))
+def _scatter(height: int, width: int, density: float, rng: random.Random) -> Rows:
+    places = set(rng.sample(range(height * width), max(1, round(density * height * width))))
     return [[row * width + col in places for col in range(width)] for row in range(height)]

@@ -1,1 +1,1 @@
-"""The installation itself: health, discovery, metrics, OpenAPI."""
+"""The installation: discovery, health checks, metrics and the OpenAPI document."""

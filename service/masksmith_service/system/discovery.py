@@ -1,4 +1,4 @@
-"""What this installation can do, and whether it can do it now."""
+"""HTTP routes of discovery (patterns, solvers, workers), health and readiness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["discovery"])
 
 
 class PatternInfo(BaseModel):
-    """A family of patterns and how it is written."""
+    """A family of patterns, with its string form."""
 
     form: str
     example: str
@@ -27,7 +27,7 @@ class PatternInfo(BaseModel):
 
 
 class SolverInfo(BaseModel):
-    """A solver by its name on the wire."""
+    """A solver, by its name in job documents."""
 
     name: str
     meaning: str
@@ -44,7 +44,7 @@ _PATTERNS = [
         "transposable 8:16 x 4:8",
         "tiles of m_out rows by m columns, n kept in each row and n_out in each column (in x out)",
     ),
-    ("double n:m", "double 2:4", "n:m along the rows, then n:m of what is left along the columns"),
+    ("double n:m", "double 2:4", "n:m along the rows, then n:m of the remaining entries along the columns"),
     ("v:n:m", "64:2:8", "panels of v rows by m columns share 4 columns, n of those kept in each row"),
     (
         "block RxC p% [balance rows|cols|both] [norm l1|l2|max|mean] [nested n:m]",
@@ -79,13 +79,13 @@ def solvers() -> list[SolverInfo]:
 
 
 @router.get("/v1/workers")
-def workers(state: StateDep, caller: AdminDep) -> list[WorkerInfo]:
+def workers(state: StateDep, principal: AdminDep) -> list[WorkerInfo]:
     """List the workers that are alive, for an admin."""
-    return state.records.workers.present()
+    return state.records.workers.live()
 
 
 class Health(BaseModel):
-    """The service is up."""
+    """Response of the liveness check."""
 
     status: str = "ok"
     wire_version: int = WIRE_VERSION
@@ -93,23 +93,23 @@ class Health(BaseModel):
 
 
 class Readiness(Health):
-    """The service can do its work."""
+    """Response of the readiness check."""
 
     workers: int
 
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Answer as long as the process lives."""
+    """Liveness check: succeeds while the process runs."""
     return Health()
 
 
 @router.get("/readyz")
 def readyz(state: StateDep) -> Readiness:
-    """Answer 200 once broker, store and at least one worker are there, else 503 saying what is missing."""
+    """Readiness check: 200 if broker, store and at least one worker are available, else 503 with the reason."""
     state.store.size(upload_name("0" * 64))
-    searching = [worker for worker in state.records.workers.present() if not BENCH_QUEUES.issuperset(worker.queues)]
-    count = len(searching)
+    search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
+    count = len(search_workers)
     if count == 0:
         detail = "no worker is alive; start one with `masksmith worker`"
         raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)

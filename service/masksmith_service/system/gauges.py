@@ -1,6 +1,7 @@
-"""Gauges: the counts in Redis and what is alive now, as Prometheus reads them.
+"""Prometheus collector: counters from Redis, and gauges of live workers and queues.
 
-Nothing is counted in this process, so every service of an installation answers the same, and a restart forgets nothing.
+No counter is kept in this process, so all services of an installation return the same values, and restarts do not reset
+them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
-from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, grouped
+from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
 
 
 class Gauges:
@@ -23,7 +24,7 @@ class Gauges:
         self._records = records
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything once; raises `redis.RedisError` when the broker is away."""
+        """Read all metrics; raises `redis.RedisError` if the broker is unavailable."""
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
@@ -38,7 +39,7 @@ class Gauges:
         yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], queued)
         alive: Counter[tuple[str, ...]] = Counter()
         slots: Counter[tuple[str, ...]] = Counter()
-        for worker in self._records.workers.present():
+        for worker in self._records.workers.live():
             alive[worker.device,] += 1
             slots[worker.device,] += worker.slots
         yield _gauge("masksmith_workers", "Workers that are alive.", ["device"], alive)
@@ -46,34 +47,34 @@ class Gauges:
 
 
 def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
-    now = {key: value for key, value in grouped(counts, "jobs").items() if value > 0}
+    now = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
     yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], now)
     ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
-    yield _filled(ended, grouped(counts, "ended"))
+    yield _filled(ended, counts_by_labels(counts, "ended"))
 
 
 def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     shards = CounterMetricFamily(
         "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
     )
-    yield _filled(shards, grouped(counts, "shards"))
+    yield _filled(shards, counts_by_labels(counts, "shards"))
     seconds = HistogramMetricFamily(
         "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
         labels=["device"],
     )  # fmt: skip
-    found = grouped(counts, "shard_seconds")
-    for device in sorted({labels[0] for labels in found}):
-        mine = {labels[1]: value for labels, value in found.items() if labels[0] == device}
-        seconds.add_metric([device], _buckets(mine, SECONDS), mine.get("sum", 0.0))
+    by_labels = counts_by_labels(counts, "shard_seconds")
+    for device in sorted({labels[0] for labels in by_labels}):
+        buckets = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
+        seconds.add_metric([device], _buckets(buckets, SECONDS), buckets.get("sum", 0.0))
     yield seconds
-    gaps = {labels[0]: value for labels, value in grouped(counts, "gap").items()}
+    gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
     gap.add_metric([], _buckets(gaps, GAPS), gaps.get("sum", 0.0))
     yield gap
 
 
 def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
-    """Add up numbered buckets as Prometheus has them: all that is at most the bound."""
+    """Cumulative counts of numbered buckets, as Prometheus defines them: observations up to each bound."""
     totals = accumulate(counts.get(str(number), 0.0) for number in range(len(bounds) + 1))
     return list(zip([*map(str, bounds), "+Inf"], totals, strict=True))
 

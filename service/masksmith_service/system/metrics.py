@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""HTTP route of the Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ router = APIRouter(tags=["discovery"])
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(request: Request, state: StateDep, caller: AdminDep) -> Response:
-    """Give the installation's gauges, for an admin: the same from every service, and past restarts."""
+def metrics(request: Request, state: StateDep, principal: AdminDep) -> Response:
+    """Return the installation's metrics, for an admin; they are the same in every service, and survive restarts."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Gauges(state.records))
     encode, media_type = choose_encoder(request.headers.get("accept", ""))

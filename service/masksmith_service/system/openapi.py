@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is: problem documents for whatever goes wrong, raw bodies where they are read."""
+"""Completes the OpenAPI document: problem documents for errors, and raw request and response bodies."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Problem
+from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, ProblemDocument
 
 _PROBLEM = {
     "description": "A problem document",
-    "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+    "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
 }
 _RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 _UPLOADS = {("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
@@ -19,7 +19,7 @@ _BINARY = {("/v1/jobs/{job}/masks", "get"), ("/v1/jobs/{job}/weights", "get")}
 
 
 def describe(app: FastAPI) -> None:
-    """Make the application's OpenAPI document complete."""
+    """Complete the application's OpenAPI document, when it is first generated."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Uploads: safetensors bodies, inspected, hashed and stored while they arrive."""
+"""Uploads of safetensors files: inspected, hashed and stored while they are received."""

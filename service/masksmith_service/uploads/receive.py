@@ -1,4 +1,4 @@
-"""Uploads: a safetensors body is inspected, hashed and stored while it arrives, a chunk at a time."""
+"""Receives safetensors files: inspects, hashes and stores the body in chunks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from blake3 import blake3
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from masksmith_service.auth.principal import Caller
+from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.settings import Settings
-from masksmith_state.blobs.references import Linked
+from masksmith_state.blobs.references import LinkOutcome
 from masksmith_state.blobs.store import BlobStore, incoming_name, upload_name
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
@@ -30,23 +30,23 @@ from masksmith_wire.headers import (
 )
 
 SMALL_HEADER_BYTES = 2**17
-"""Headers up to this size are parsed at once; larger ones on a thread, lest other requests wait."""
+"""Headers up to this size are parsed on the event loop, larger ones on a thread, so as not to delay other requests."""
 BLOCK_BYTES = 2**20
-"""How much is hashed and written at once: the store asks for every piece anew, and pieces off a socket are small."""
+"""Bytes that are hashed and written at once; pieces from a socket are small, and each write to the store has a cost."""
 PROGRESS_BYTES = 2**16
-"""A body that does not grow by this much in time has stalled."""
+"""A body that grows by less than this within `upload_stall_s` has stalled."""
 DISK_CHECK_BYTES = 2**26
-"""How much of a body arrives between two looks at the disk."""
+"""Bytes of a body between two checks of the free disk space."""
 
 
 class Inspector:
-    """Passes an upload's chunks on while it parses the header, counts and hashes.
+    """Yields an upload's chunks, while it parses the header, checks limits and hashes.
 
     Args:
         request: The upload.
         settings: Limits.
-        digest: What the bytes must hash to, where the client has said so.
-        store: Where they are to be written; None where they are not.
+        digest: Expected digest of the body, or None.
+        store: Store that the body is written to; None if it is not written.
     """
 
     def __init__(self, request: Request, settings: Settings, digest: str | None, store: BlobStore | None) -> None:
@@ -56,15 +56,15 @@ class Inspector:
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
-        self._patience_s, self._enough = settings.upload_stall_s, PROGRESS_BYTES
+        self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
 
     @property
     def digest(self) -> str:
-        """BLAKE3 of what has passed so far."""
+        """BLAKE3 of the chunks yielded so far."""
         return self._hasher.hexdigest()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body; raises at the first fault, which `error` keeps."""
+        """Yield the body; the first error is stored in `error` and raised."""
         try:
             length = content_length(self._request)
             self._check_length(length)
@@ -81,22 +81,22 @@ class Inspector:
             raise self.error from None
 
     async def _arriving(self) -> AsyncIterator[bytes]:
-        """Yield the body for as long as it goes on: piece by piece up to the header's end, then in blocks."""
+        """Yield the body: piece by piece up to the header's end, then in blocks."""
         pieces = aiter(self._request.stream())
         while block := await self._block(pieces):
             yield block
 
     async def _block(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Join what comes next; empty at the end. Only the time spent waiting for it counts."""
+        """Receive the next block, empty at the end; only the time spent waiting for the client is limited."""
         parts, size, clock = list[bytes](), 0, asyncio.get_running_loop().time
-        until = clock() + self._patience_s
+        until = clock() + self._remaining_s
         try:
             async with asyncio.timeout_at(until) as limit:
                 async for piece in pieces:
                     parts.append(piece)
                     size += len(piece)
-                    if self.bytes + size >= self._enough:
-                        until, self._enough = (
+                    if self.bytes + size >= self._next_progress:
+                        until, self._next_progress = (
                             clock() + self._settings.upload_stall_s,
                             self.bytes + size + PROGRESS_BYTES,
                         )
@@ -107,7 +107,7 @@ class Inspector:
             stall_s, count = self._settings.upload_stall_s, self.bytes + size
             detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
             raise RequestError(Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
-        self._patience_s = until - clock()
+        self._remaining_s = until - clock()
         return b"".join(parts)
 
     async def _inspect(self, chunk: bytes) -> None:
@@ -122,12 +122,12 @@ class Inspector:
         if self.header is not None and self.bytes > self.header.file_bytes:
             raise _invalid(
                 HeaderError(
-                    f"file is followed by bytes that belong to no tensor: the header promises {self.header.file_bytes}"
+                    f"file is followed by bytes that belong to no tensor: the header implies {self.header.file_bytes}"
                 )
             )
 
     async def _read_header(self, *, complete: bool) -> None:
-        """Parse the header once all of it is here; the first eight bytes are judged at once."""
+        """Parse the header once it is complete; its length is checked as soon as eight bytes have arrived."""
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
@@ -154,7 +154,7 @@ class Inspector:
         try:
             return header_length(prefix, self._settings.max_header_bytes)
         except HeaderTooLargeError:
-            # The first bytes of a zip or pickle can pass for a length, too.
+            # The first bytes of a zip or pickle file can be a valid length.
             if first and first != b"{":
                 raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
             raise
@@ -172,7 +172,7 @@ class Inspector:
             await self._read_header(complete=True)
         assert self.header is not None
         if self.bytes < self.header.file_bytes:
-            message = f"file is truncated: {self.bytes} bytes, the header promises {self.header.file_bytes}"
+            message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"
             raise _invalid(HeaderError(message))
         if self._expected is not None and self.digest != self._expected:
             detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
@@ -184,58 +184,61 @@ class Inspector:
             detail = f"the body is larger than max_body_bytes = {limit}; split the file"
             raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
 
-    def _check_disk(self, coming: int) -> None:
+    def _check_disk(self, expected_bytes: int) -> None:
         floor = self._settings.min_free_bytes
         free = None if self._store is None or floor == 0 else self._store.free_bytes()
-        if free is not None and free - coming < floor:
+        if free is not None and free - expected_bytes < floor:
             detail = f"{free} bytes are free on the store's disk, of which min_free_bytes = {floor} stay free"
             raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
 
 
-async def receive(request: Request, state: State, caller: Caller, digest: str | None) -> tuple[Inspector, bool]:
-    """Store an upload under its digest, for the key that sends it.
+async def receive(request: Request, state: State, principal: Principal, digest: str | None) -> tuple[Inspector, bool]:
+    """Store an upload under its digest, and add a reference of the principal's key.
 
-    Every byte is read and checked also where the upload is here already, for who cannot send it may not use it.
+    The whole body is read and checked even if the upload exists already: only a client that can send its bytes gets
+    access to it.
 
     Returns:
-        The inspector with header and digest, and whether the upload was new to the key.
+        The inspector with header and digest, and whether the upload is new to the key.
 
     Raises:
-        RequestError: If the body is no sound safetensors file, too large, too slow, cut off, not what the digest says,
-            or more than the key may keep.
+        RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, does not match
+            the digest, or exceeds the key's quota.
     """
     if 0 < content_length(request) <= BLOCK_BYTES:
-        return await _receive_small(request, state, caller, digest)
-    await anyio.to_thread.run_sync(_check_quota, state, caller, digest, content_length(request))
-    inspector = await _store(request, state, digest)
-    new = await anyio.to_thread.run_sync(_link, state, caller, inspector)
+        return await _receive_small(request, state, principal, digest)
+    await anyio.to_thread.run_sync(_check_quota, state, principal, digest, content_length(request))
+    inspector = await _store_stream(request, state, digest)
+    new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
     return inspector, new
 
 
-async def _receive_small(request: Request, state: State, caller: Caller, digest: str | None) -> tuple[Inspector, bool]:
-    """Store an upload that is one block: checked first, then written by one thread in one go."""
+async def _receive_small(
+    request: Request, state: State, principal: Principal, digest: str | None
+) -> tuple[Inspector, bool]:
+    """Store an upload of at most one block: check it first, then write it in one step on a thread."""
     inspector = Inspector(request, state.settings, digest, state.store)
     data = b"".join([block async for block in inspector.chunks()])
 
-    def keep() -> bool:
-        _check_quota(state, caller, inspector.digest, len(data))
+    def store() -> bool:
+        _check_quota(state, principal, inspector.digest, len(data))
         name = upload_name(inspector.digest)
         if state.store.size(name) != len(data):
             state.store.put(name, data)
-        return _link(state, caller, inspector)
+        return _add_reference(state, principal, inspector)
 
-    return inspector, await anyio.to_thread.run_sync(keep, limiter=state.creating)
+    return inspector, await anyio.to_thread.run_sync(store, limiter=state.creating)
 
 
 def content_length(request: Request) -> int:
-    """Give the length that a request states; 0 where it states none."""
+    """Content-Length of a request; 0 without the header."""
     return int(request.headers.get("content-length") or 0)
 
 
-async def _store(request: Request, state: State, digest: str | None) -> Inspector:
+async def _store_stream(request: Request, state: State, digest: str | None) -> Inspector:
     store, length = state.store, content_length(request)
-    here = None if digest is None else await anyio.to_thread.run_sync(store.size, upload_name(digest))
-    if here is not None and length in (0, here):
+    stored_bytes = None if digest is None else await anyio.to_thread.run_sync(store.size, upload_name(digest))
+    if stored_bytes is not None and length in (0, stored_bytes):
         inspector = Inspector(request, state.settings, digest, None)
         async for _ in inspector.chunks():
             pass
@@ -249,38 +252,40 @@ async def _store(request: Request, state: State, digest: str | None) -> Inspecto
             raise inspector.error from None
         raise
     if digest is None:
-        await anyio.to_thread.run_sync(_settle, store, name, upload_name(inspector.digest))
+        await anyio.to_thread.run_sync(_rename_to_digest, store, name, upload_name(inspector.digest))
     return inspector
 
 
-def _check_quota(state: State, caller: Caller, digest: str | None, length: int) -> None:
-    """Refuse early what could not be kept."""
-    most = caller.quotas.stored_bytes
-    if most is None or (digest is not None and state.references.touch(caller.key, digest, any_owner=False) is not None):
+def _check_quota(state: State, principal: Principal, digest: str | None, length: int) -> None:
+    """Reject an upload that would exceed the quota before it is received."""
+    limit = principal.quotas.stored_bytes
+    if limit is None or (
+        digest is not None and state.references.touch(principal.key, digest, any_owner=False) is not None
+    ):
         return
-    if state.references.bytes_of(caller.key) + length > most:
-        raise too_many_bytes(caller)
+    if state.references.bytes_of(principal.key) + length > limit:
+        raise too_many_bytes(principal)
 
 
-def _link(state: State, caller: Caller, inspector: Inspector) -> bool:
-    linked = state.references.link(caller.key, inspector.digest, inspector.bytes, caller.quotas.stored_bytes)
-    if linked is Linked.FULL:
-        raise too_many_bytes(caller)
-    if linked is Linked.LOST:
+def _add_reference(state: State, principal: Principal, inspector: Inspector) -> bool:
+    outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, principal.quotas.stored_bytes)
+    if outcome is LinkOutcome.FULL:
+        raise too_many_bytes(principal)
+    if outcome is LinkOutcome.LOST:
         detail = "the upload had expired and was being deleted when it came; send it again"
         raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)
-    return linked is Linked.NEW
+    return outcome is LinkOutcome.NEW
 
 
-def too_many_bytes(caller: Caller) -> RequestError:
-    """Say that a key may keep no more."""
-    most = caller.quotas.stored_bytes
-    detail = f"key {caller.name!r} may keep {most} bytes (stored_bytes); delete jobs, or wait until uploads expire"
-    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=most)
+def too_many_bytes(principal: Principal) -> RequestError:
+    """Error of a key whose quota of stored bytes is exceeded."""
+    limit = principal.quotas.stored_bytes
+    detail = f"key {principal.name!r} may keep {limit} bytes (stored_bytes); delete jobs, or wait until uploads expire"
+    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=limit)
 
 
-def _settle(store: BlobStore, name: str, final: str) -> None:
-    """Give an upload the name of its digest."""
+def _rename_to_digest(store: BlobStore, name: str, final: str) -> None:
+    """Rename a received upload to its digest."""
     try:
         store.rename(name, final)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Uploads by digest."""
+"""HTTP routes of uploads by digest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from masksmith_service.auth.principal import CallerDep
+from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_wire.digests import is_digest
@@ -20,7 +20,7 @@ DigestPath = Annotated[str, Path(description="BLAKE3 of the file, 64 hex digits"
 
 
 class Upload(BaseModel):
-    """What the service holds after an upload."""
+    """A stored upload."""
 
     digest: str
     bytes: int
@@ -29,10 +29,10 @@ class Upload(BaseModel):
 
 @router.put("/{digest}", status_code=201)
 async def put_tensor(
-    digest: DigestPath, request: Request, response: Response, state: StateDep, caller: CallerDep
+    digest: DigestPath, request: Request, response: Response, state: StateDep, principal: PrincipalDep
 ) -> Upload:
-    """Store a safetensors file under the digest of its bytes: 201 when it is new to the key, 200 when it was not."""
-    inspector, new = await receive(request, state, caller, _checked(digest))
+    """Store a safetensors file under the digest of its bytes: 201 if it is new to the key, else 200."""
+    inspector, new = await receive(request, state, principal, _check_digest(digest))
     await state.count_upload(inspector.bytes)
     if not new:
         response.status_code = 200
@@ -41,15 +41,15 @@ async def put_tensor(
 
 
 @router.head("/{digest}")
-def head_tensor(digest: DigestPath, state: StateDep, caller: CallerDep) -> Response:
-    """Tell whether the key has sent an upload that is here: 200 or 404; it expires later then."""
-    size = state.references.touch(caller.key, _checked(digest), any_owner=caller.is_admin)
+def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> Response:
+    """Check whether the key has sent this upload: 200 or 404; this counts as a use, which delays its expiry."""
+    size = state.references.touch(principal.key, _check_digest(digest), any_owner=principal.is_admin)
     if size is None:
         return Response(status_code=404)
     return Response(headers={"X-Upload-Bytes": str(size)})
 
 
-def _checked(digest: str) -> str:
+def _check_digest(digest: str) -> str:
     if not is_digest(digest):
         raise RequestError(Code.INVALID_DIGEST, f"{digest[:80]!r} is no BLAKE3 digest: 64 lower-case hex digits")
     return digest

@@ -1,1 +1,1 @@
-"""Blobs: uploads and results in a directory or a bucket, who refers to them, and when they are deleted."""
+"""Blobs: storage of uploads and results in a directory or a bucket, reference tracking, and retention."""

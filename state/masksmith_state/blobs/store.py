@@ -1,4 +1,4 @@
-"""The blob store: uploads and results by name, in a local directory or an S3-compatible bucket, one code path."""
+"""The blob store: reads and writes blobs by name, in a local directory or an S3-compatible bucket."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ CONCURRENT_CHUNKS = 2
 INCOMING = "incoming"
 STATISTICS = "statistics"
 LEFTOVER_AFTER_S = 3600.0
-BUCKET_RETRIES, BUCKET_PATIENCE_S = 5, 15.0
+BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
 
 
 class BlobStore:
-    """Blobs by name. What exists is complete: a blob appears whole or not at all.
+    """Blobs by name; writes are atomic, so a blob that exists is complete.
 
     Args:
-        url: A directory, or an object store's URL such as `s3://bucket/prefix`.
-        make: Make the directory where there is none. One process does so when the store is founded; others wait for
-            it, so that a process that starts while the directory is unmounted puts no empty one in its place.
+        url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
+        create: Create the directory if it does not exist. Only the service does so; for other processes a missing
+            directory is an error, so that a worker does not create an empty one while the disk is unmounted.
     """
 
-    def __init__(self, url: str, *, make: bool = False) -> None:
+    def __init__(self, url: str, *, create: bool = False) -> None:
         self.url = url
         self._opened: Any = None
-        self._place: os.stat_result | None = None
+        self._directory_stat: os.stat_result | None = None
         if self._is_bucket:
-            patience = timedelta(seconds=BUCKET_PATIENCE_S)
-            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": patience})
-        elif make:
+            timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
+            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+        elif create:
             Path(url).mkdir(parents=True, exist_ok=True)
 
     @property
@@ -52,186 +52,192 @@ class BlobStore:
     @property
     def _store(self) -> Any:
         if self._opened is None:
-            self._place = self._look()
+            self._directory_stat = self._stat_directory()
             self._opened = LocalStore(self.url)
         return self._opened
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a blob whole."""
-        self._check_place()
+        """Write a blob."""
+        self._check_directory()
         obstore.put(self._store, name, data)
 
     def get(self, name: str) -> bytes:
-        """Read a blob whole.
+        """Read a blob.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If it does not exist.
         """
-        return self._found(lambda: bytes(obstore.get(self._store, name).bytes()))
+        return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Read the bytes from `start` to `stop` (exclusive); fewer where the blob ends.
+        """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If it does not exist.
         """
         if start >= stop:
             return b""
-        return self._found(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
+        return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
-        """Read several ranges of `length` bytes each, neighbours in one go.
+        """Read several ranges of `length` bytes each; adjacent ones are read together.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If the blob does not exist.
         """
         lengths = [length] * len(starts)
-        parts = self._found(lambda: obstore.get_ranges(self._store, name, starts=starts, lengths=lengths))
+        parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, lengths=lengths))
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Give a blob's size, or None where there is none."""
+        """Size of a blob in bytes; None if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
-            return int(self._found(lambda: obstore.head(self._store, name))["size"])
+            return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
         return None
 
-    def _found(self, read: Callable[[], T]) -> T:
-        """Read, and distinguish a missing blob from a missing store."""
+    def _read_checked(self, read: Callable[[], T]) -> T:
+        """Run a read, and distinguish a missing blob from a missing store.
+
+        Raises:
+            FileNotFoundError: If the blob does not exist.
+            GenericError: If the store does not exist, or is another one.
+        """
         try:
             return read()
         except FileNotFoundError:
-            self._check_place()
-            # The directory may have been away, and be back: what is missing now is missing.
+            self._check_directory()
+            # The directory may have been unmounted during the read; it exists now, so the second result is final.
             return read()
 
-    def _check_place(self) -> None:
-        """Refuse a directory that is gone, or that is no longer the one it was because its disk was unmounted."""
+    def _check_directory(self) -> None:
+        """Raise an error if the directory is missing, or is another one because its disk was unmounted."""
         if self._is_bucket:
             return
-        now = self._look()
-        if self._place is None:
+        current, first = self._stat_directory(), self._directory_stat
+        if first is None:
             return
-        # A disk that is mounted again may have another device number, and a folder made anew another inode.
-        if now.st_dev != self._place.st_dev and now.st_ino != self._place.st_ino:
-            raise GenericError(f"another file system lies at {self.url} than at the start: is its disk mounted?")
+        # A remounted disk may get another device number, and a recreated directory another inode: only both together
+        # mean another directory.
+        if current.st_dev != first.st_dev and current.st_ino != first.st_ino:
+            raise GenericError(f"the file system at {self.url} is not the one at the start: is its disk mounted?")
 
-    def _look(self) -> os.stat_result:
+    def _stat_directory(self) -> os.stat_result:
         try:
             return os.stat(self.url)
         except OSError as error:
-            raise GenericError(f"the store {self.url} is gone: {error.strerror}") from None
+            raise GenericError(f"the store {self.url} is missing: {error.strerror}") from None
 
     def delete(self, name: str) -> None:
-        """Delete a blob; deleting what does not exist changes nothing."""
+        """Delete a blob, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, name)
 
     def free_bytes(self) -> int | None:
-        """Bytes free on the disk of a local directory; None for a bucket."""
+        """Free bytes on the disk of a local directory; None for a bucket."""
         if self._is_bucket:
             return None
-        return self._found(lambda: shutil.disk_usage(self.url).free)
+        return self._read_checked(lambda: shutil.disk_usage(self.url).free)
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
-        """Give the blobs below a folder, each with the time when it was written."""
+        """List the blobs below a folder as (name, time of last change)."""
         for page in obstore.list(self._store, folder + "/", chunk_size=1000):
             for entry in page:
                 yield str(entry["path"]), entry["last_modified"].timestamp()
 
     def rename(self, old: str, new: str) -> None:
-        """Give a blob another name, replacing what had it."""
+        """Rename a blob, replacing any blob with the new name."""
         obstore.rename(self._store, old, new)
 
     async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Write a blob as it arrives; when `chunks` raises, or the caller is canceled, nothing of it remains."""
-        self._check_place()
-        feed = _Feed(chunks)
-        writing = asyncio.ensure_future(self._write(name, feed))
+        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept."""
+        self._check_directory()
+        source = _AbortableChunks(chunks)
+        write = asyncio.ensure_future(self._write(name, source))
         try:
-            await asyncio.shield(writing)
+            await asyncio.shield(write)
         except asyncio.CancelledError:
-            feed.cut()
+            source.abort()
             with contextlib.suppress(Exception):
-                await writing
+                await write
             raise
 
-    async def _write(self, name: str, feed: _Feed) -> None:
+    async def _write(self, name: str, source: _AbortableChunks) -> None:
         await obstore.put_async(
             self._store,
             name,
-            feed,
+            source,
             use_multipart=True,
             chunk_size=CHUNK_BYTES,
             max_concurrency=CONCURRENT_CHUNKS,
         )
 
     def clear_leftovers(self, age_s: float = LEFTOVER_AFTER_S) -> int:
-        """Delete what writers that were killed left half-written in a local directory; buckets have rules for that.
+        """Delete partial files of killed writers from a local directory; buckets have lifecycle rules for that.
 
-        Statistics go too: they are worked out again when they are needed.
+        Also deletes old statistics, which are computed again when needed.
 
         Args:
-            age_s: Seconds without a change after which no writer can be left.
+            age_s: Seconds since the last change after which a file has no writer any more.
 
         Returns:
             The number of files deleted.
         """
         if self._is_bucket:
             return 0
-        until, count = time.time() - age_s, 0
+        before, count = time.time() - age_s, 0
         for path in Path(self.url).rglob("*"):
-            # The store's own part files are called `name#1` and so on; ours are below `incoming`.
-            passing = path.parent.name == INCOMING or path.relative_to(self.url).parts[0] == STATISTICS
-            if not passing and not re.search(r"#\d+$", path.name):
+            # The part files of obstore are called `name#1` and so on; incoming uploads are below `incoming`.
+            is_temporary = path.parent.name == INCOMING or path.relative_to(self.url).parts[0] == STATISTICS
+            if not is_temporary and not re.search(r"#\d+$", path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and path.stat().st_mtime < until:
+                if path.is_file() and path.stat().st_mtime < before:
                     path.unlink()
                     count += 1
         return count
 
     async def stream(self, name: str) -> AsyncIterator[bytes]:
-        """Read a blob piece by piece.
+        """Read a blob in chunks.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If it does not exist.
         """
         blob = await obstore.get_async(self._store, name)
-        async for piece in blob.stream(min_chunk_size=2**20):
-            yield bytes(piece)
+        async for chunk in blob.stream(min_chunk_size=2**20):
+            yield bytes(chunk)
 
 
-class _Feed:
-    """Pieces for a writer that cleans up after a feed that raises, but not after one that is merely dropped."""
+class _AbortableChunks:
+    """Chunks for a writer, which cleans up if the iterator raises, but not if the write is canceled."""
 
-    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
-        self._pieces = aiter(pieces)
-        self._waiting: asyncio.Task[Any] | None = None
-        self._cut = False
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self._waiting_task: asyncio.Task[Any] | None = None
+        self._is_aborted = False
 
-    def cut(self) -> None:
-        """Make the feed raise instead of giving another piece."""
-        self._cut = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+    def abort(self) -> None:
+        """Raise an error in place of the next chunk."""
+        self._is_aborted = True
+        if self._waiting_task is not None:
+            self._waiting_task.cancel()
 
-    def __aiter__(self) -> _Feed:
+    def __aiter__(self) -> _AbortableChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._cut:
+        if self._is_aborted:
             raise ConnectionAbortedError
-        self._waiting = asyncio.current_task()
+        self._waiting_task = asyncio.current_task()
         try:
-            return await anext(self._pieces)
+            return await anext(self._chunks)
         except asyncio.CancelledError:
             raise ConnectionAbortedError from None
         finally:
-            self._waiting = None
+            self._waiting_task = None
 
 
 def incoming_name(identifier: str) -> str:
-    """Name of an upload whose digest is not known before its end."""
+    """Name of an upload while it is received, if its digest is not known in advance."""
     return f"{INCOMING}/{identifier}"
 
 
@@ -246,7 +252,7 @@ def result_name(key: str) -> str:
 
 
 def result_report_name(key: str) -> str:
-    """Name of the report beside a shard's packed mask; written last, so its presence proves the mask's."""
+    """Name of the report of a shard's result; written last, so that the mask exists if the report does."""
     return f"masks/{key[:2]}/{key}.json"
 
 
@@ -256,5 +262,5 @@ def weights_name(key: str) -> str:
 
 
 def statistic_name(key: str) -> str:
-    """Name of what was worked out once for all shards of a tensor."""
+    """Name of a cached statistic that all shards of a tensor use."""
     return f"{STATISTICS}/{key[:2]}/{key}"

@@ -1,1 +1,1 @@
-"""Locks on devices: searches share one, a benchmark has it alone."""
+"""Readers-writer locks on devices: masks jobs share a device, a benchmark uses it exclusively."""

@@ -1,1 +1,1 @@
-"""Jobs in Redis: plans, shards, leases and reports, changed by atomic scripts alone."""
+"""Jobs in Redis: records, shards, leases, reports and events, which only atomic scripts change."""

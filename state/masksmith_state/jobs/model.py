@@ -1,4 +1,4 @@
-"""What is kept about a job: its plan, the leases and reports of its parts, and the keys that they lie under."""
+"""Data model of jobs: records, leases and admission control."""
 
 from __future__ import annotations
 
@@ -6,93 +6,26 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from masksmith_state.errors import NoMasksError
 from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
-from masksmith_wire.digests import is_digest
-from masksmith_wire.documents import DiversityReport, JobState, MasksOptions, Skipped, SpectrumReport, UpdateReport
-from masksmith_wire.errors import TensorError
-from masksmith_wire.masks import packed_bytes
-from masksmith_wire.totals import relative_gap
+from masksmith_wire.documents import JobState
 
-from .shards import PlannedTensor, Shard
-
-
-class Plan(BaseModel):
-    """The plan of a masks job: options, located tensors, and what was left out."""
-
-    options: MasksOptions
-    tensors: list[PlannedTensor]
-    skipped: list[Skipped] = []
-
-    @property
-    def headline(self) -> dict[str, str]:
-        """What lists of jobs show of it."""
-        return {"pattern": self.options.pattern, "solver": self.options.solver}
-
-    @property
-    def uploads(self) -> list[str]:
-        """Digests of all uploads that the job reads."""
-        inputs = [
-            part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
-        ]
-        previous = self.options.previous or ""
-        return sorted({part.digest for part in inputs} | ({previous} if is_digest(previous) else set()))
-
-    @property
-    def result_bytes(self) -> int:
-        """Size of all packed masks, and of the weights that are updated."""
-        masks = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)
-        weights = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
-        return masks if self.options.update is None else masks + weights
-
-
-class ShardReport(BaseModel):
-    """What a worker says of a finished shard; sums are over the shard's entries, in float64.
-
-    `kept_score` is the sum of the scores kept; it differs from `objective` where a pattern maximises something else
-    (blocks by another norm than l1), and is None in results of older workers, where it does not. `pattern` is what a
-    budget gave the tensor, `budget_gap` what the sharing out may have lost. `remembered` says that the result was there
-    already. `blocks` counts blocks of 16x16 with any kept entry, where the shard's rows are whole ones; `added` and
-    `dropped` count against the previous mask. Only a tensor's first shard has the diversity.
-    """
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")
-
-    result: str | None = None
-    pattern: str | None = None
-    budget_gap: float | None = None
-    status: str | None = None
-    objective: float = 0.0
-    upper_bound: float = 0.0
-    total_score: float = 0.0
-    kept_score: float | None = None
-    kept: int = 0
-    entries: int = 0
-    blocks: int | None = None
-    two_four: bool = False
-    diversity: DiversityReport | None = None
-    spectrum: SpectrumReport | None = None
-    added: int | None = None
-    dropped: int | None = None
-    solve_s: float = 0.0
-    solver: str = ""
-    device: str = ""
-    update: UpdateReport | None = None
-    error: TensorError | None = None
-    remembered: bool = False
-
-    @property
-    def gap(self) -> float:
-        """Share of the bound that the mask misses."""
-        return relative_gap(self.objective, self.upper_bound)
+from .plans import MasksPlan
+from .reports import ShardReport
+from .shards import Shard
 
 
 class Lease(BaseModel):
-    """The right to finish a shard; lapses unless renewed, and its token fences off earlier holders.
+    """The exclusive right to complete a shard, which lapses unless it is renewed.
 
-    `elapsed_s` is the time since the job's first shard was taken.
+    Attributes:
+        job: Id of the job.
+        shard: Index of the shard.
+        token: Fencing token: writes with the token of an earlier lease are rejected.
+        attempt: Number of the attempt, from 1.
+        elapsed_s: Seconds since the job's first shard was taken.
     """
 
     job: str
@@ -103,31 +36,31 @@ class Lease(BaseModel):
 
 
 class Admission(BaseModel):
-    """On what terms a job is let in.
+    """Admission control of a new job: its owner, and the limits it is checked against. None means no limit.
 
     Attributes:
         owner: Key that the job belongs to.
-        senders: Who must have sent its uploads: the owner, any key, or None where that is not recorded.
-        most: Live jobs that there may be.
-        most_of_owner: Live jobs that the owner may have.
-        most_bytes: Bytes of uploads and results that the owner may keep.
+        uploaders: Who must have sent the job's uploads: the owner, or any key. None skips the check.
+        max_live_jobs: Limit of live jobs of all owners.
+        max_live_jobs_of_owner: Limit of live jobs of the owner.
+        max_bytes_of_owner: Limit of the bytes of uploads and results that the owner keeps.
     """
 
     owner: str = ""
-    senders: Literal["owner", "anybody"] | None = None
-    most: int | None = None
-    most_of_owner: int | None = None
-    most_bytes: int | None = None
+    uploaders: Literal["owner", "anybody"] | None = None
+    max_live_jobs: int | None = None
+    max_live_jobs_of_owner: int | None = None
+    max_bytes_of_owner: int | None = None
 
 
 class JobRecord(BaseModel):
-    """Everything the service keeps about a job; `owner` is the key that made it, if any was needed."""
+    """The record of a job; `owner` is the key that created it, empty if no key was required."""
 
     id: str
     owner: str = ""
     kind: str
     state: JobState
-    masks: Plan | None = None
+    masks: MasksPlan | None = None
     benchmark: BenchmarkPlan | None = None
     created_at: datetime
     started_at: datetime | None = None
@@ -136,11 +69,11 @@ class JobRecord(BaseModel):
     total: int
 
     @property
-    def plan(self) -> Plan:
-        """What a masks job is to do.
+    def plan(self) -> MasksPlan:
+        """The plan of a masks job.
 
         Raises:
-            NoMasksError: If it is a job of another kind.
+            NoMasksError: If the job is of another kind.
         """
         if self.masks is None:
             raise NoMasksError(self.id, self.kind)
@@ -150,33 +83,13 @@ class JobRecord(BaseModel):
 Part = TypeVar("Part", Shard, ShardReport, PlannedCase, CaseReport)
 
 
-def record_of(job: str, fields: Mapping[str, Any]) -> JobRecord:
-    """Make a job's record of the fields that Redis holds."""
-    model = Plan if fields["kind"] == "masks" else BenchmarkPlan
+def parse_record(job: str, fields: Mapping[str, Any]) -> JobRecord:
+    """Parse a job's record from the fields of its Redis hash."""
+    model = MasksPlan if fields["kind"] == "masks" else BenchmarkPlan
     return JobRecord(id=job, **{**fields, fields["kind"]: model.model_validate_json(fields["plan"])})
 
 
-def by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
-    """Read the parts of a job, or their reports, by index."""
+def parse_by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
+    """Parse the shards or cases of a job, or their reports, ordered by index."""
     ordered = sorted((int(index), text) for index, text in texts.items())
     return {index: kind.model_validate_json(text) for index, text in ordered}
-
-
-def job_key(job: str) -> str:
-    """Name of the hash that holds a job."""
-    return f"masksmith:job:{job}"
-
-
-def parts_key(job: str) -> str:
-    """Name of the hash that holds a job's shards or cases."""
-    return job_key(job) + ":shards"
-
-
-def reports_key(job: str) -> str:
-    """Name of the hash that holds their reports."""
-    return job_key(job) + ":reports"
-
-
-def events_key(job: str) -> str:
-    """Name of the stream that a job's events go to."""
-    return job_key(job) + ":events"

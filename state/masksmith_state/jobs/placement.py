@@ -1,4 +1,4 @@
-"""Which queue a search goes to: that of the GPU workers, if one is alive and the job suits it."""
+"""Chooses the queue of a masks job: the GPU queue if a GPU worker is alive and supports the job, else the CPU queue."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_wire.documents import WorkerInfo
 from masksmith_wire.specification import JobSpecification
 
-DEVICE_SOLVERS = frozenset({"auto", "exact", "greedy", "sinkhorn"})
+GPU_SOLVERS = frozenset({"auto", "exact", "greedy", "sinkhorn"})
 
 
 def search_queue(specification: JobSpecification, workers: Iterable[WorkerInfo]) -> str:
-    """Choose the queue of a masks job: devices take tiles whose rows and columns are bound, by solvers that run there.
+    """Choose the queue of a masks job.
 
-    Where there are no other workers, GPU workers take everything; they have processors too.
+    GPU workers solve patterns that constrain both rows and columns of a tile, by the solvers that run on a GPU. If
+    there are only GPU workers, they get every job and solve it on their CPU.
     """
-    drained, pattern = drained_by(workers), specification.pattern
-    is_bound = isinstance(pattern, TilePattern) and not pattern.tile.separable
-    suits = is_bound and specification.options.solver in DEVICE_SOLVERS
-    return GPU_QUEUE if GPU_QUEUE in drained and (suits or CPU_QUEUE not in drained) else CPU_QUEUE
+    queues, pattern = queues_with_workers(workers), specification.pattern
+    is_coupled = isinstance(pattern, TilePattern) and not pattern.tile.separable
+    runs_on_gpu = is_coupled and specification.options.solver in GPU_SOLVERS
+    return GPU_QUEUE if GPU_QUEUE in queues and (runs_on_gpu or CPU_QUEUE not in queues) else CPU_QUEUE
 
 
-def drained_by(workers: Iterable[WorkerInfo]) -> set[str]:
-    """Return the queues that have a live worker."""
+def queues_with_workers(workers: Iterable[WorkerInfo]) -> set[str]:
+    """Queues that have a live worker."""
     return {queue for worker in workers for queue in worker.queues}

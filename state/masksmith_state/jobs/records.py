@@ -1,4 +1,4 @@
-"""Job records in Redis: the truth about every job, changed only by the atomic scripts in `lua`."""
+"""Reads and changes job records in Redis; every change is one of the atomic scripts in `lua`."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, Pl
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
 
-from .model import Admission, JobRecord, Lease, Plan, ShardReport, by_index, job_key, parts_key, record_of, reports_key
+from .model import Admission, JobRecord, Lease, parse_by_index, parse_record
+from .plans import MasksPlan
+from .redis_keys import JOBS, LIVE, job_key, parts_key, reports_key
+from .reports import ShardReport
 from .shards import Shard
 
-JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
-ENDED = "masksmith:ended"
-"""Channel that receives the id of every job that ends."""
-STRANDED_AT_ONCE = 1000
-STAMP_DIGITS = 11
+STRANDED_BATCH = 1000
+TIMESTAMP_DIGITS = 11
 
 
 class JobRecords:
     """Reads and changes job records; every change is one atomic script.
 
     Args:
-        url: Of the Redis server, `redis://` or `unix://`.
+        url: URL of the Redis server, `redis://` or `unix://`.
     """
 
     def __init__(self, url: str) -> None:
@@ -48,50 +48,54 @@ class JobRecords:
 
     def create(
         self,
-        plan: Plan | BenchmarkPlan,
+        plan: MasksPlan | BenchmarkPlan,
         shards: Sequence[Shard] | Sequence[PlannedCase],
         idempotency_key: str = "",
         fingerprint: str = "",
         admission: Admission | None = None,
         queue: str = CPU_QUEUE,
     ) -> tuple[str, bool] | None:
-        """Write a job with all its shards pending.
+        """Create a job with all its shards pending.
 
         Args:
-            plan: What is to be done.
-            shards: Its parts.
-            idempotency_key: The same key of the same owner gives the same job, for a day, however full it is.
-            fingerprint: What must then be the same, too.
-            admission: Owner and limits; by default there is neither.
-            queue: Whose workers do it.
+            plan: The job's plan.
+            shards: Its shards or cases.
+            idempotency_key: For a day, the same key of the same owner returns the same job, even if a limit is reached.
+            fingerprint: Digest of the request, which must be equal for the same idempotency key.
+            admission: Owner and limits; by default no owner and no limits.
+            queue: Queue that the shards belong to.
 
         Returns:
-            The job's id and whether it is new, or None when the idempotency key belongs to another request.
+            The job's id and whether it is new, or None if the idempotency key was used with another request.
 
         Raises:
-            FullError: If there are too many live jobs, or bytes kept.
-            MissingUploadError: If an upload is not here.
+            FullError: If a limit of live jobs or stored bytes is reached.
+            MissingUploadError: If an upload does not exist.
         """
-        terms = admission or Admission()
-        new = f"{int(datetime.now(UTC).timestamp() * 1000):0{STAMP_DIGITS}x}{secrets.token_hex(8)}"
+        admission = admission or Admission()
+        job = f"{int(datetime.now(UTC).timestamp() * 1000):0{TIMESTAMP_DIGITS}x}{secrets.token_hex(8)}"
         fields = {
-            "kind": "masks" if isinstance(plan, Plan) else "benchmark",
+            "kind": "masks" if isinstance(plan, MasksPlan) else "benchmark",
             "plan": plan.model_dump_json(),
             "queue": queue,
-            **plan.headline,
+            **plan.summary_fields,
         }
         texts = [shard.model_dump_json() for shard in shards]
-        limits = {"full": terms.most, "quota": terms.most_of_owner, "bytes": terms.most_bytes}
+        limits = {
+            "full": admission.max_live_jobs,
+            "quota": admission.max_live_jobs_of_owner,
+            "bytes": admission.max_bytes_of_owner,
+        }
         args: list[str | int] = [
-            new,
+            job,
             json.dumps(fields),
             json.dumps(texts),
             idempotency_key,
             fingerprint,
-            terms.owner,
+            admission.owner,
             *(-1 if limit is None else limit for limit in limits.values()),
             json.dumps(plan.uploads),
-            terms.senders or "",
+            admission.uploaders or "",
             plan.result_bytes,
         ]
         outcome = str(self._scripts.run("create", *args))
@@ -99,27 +103,27 @@ class JobRecords:
             raise FullError(outcome, limits[outcome] or 0)
         if outcome.startswith("missing:"):
             raise MissingUploadError(outcome.removeprefix("missing:"))
-        return None if outcome == "conflict" else (outcome, outcome == new)
+        return None if outcome == "conflict" else (outcome, outcome == job)
 
     def read(self, job: str) -> JobRecord | None:
-        """Read a job, or None when there is none."""
+        """Read a job's record; None if there is no such job."""
         fields = cast("dict[str, str]", self.redis.hgetall(job_key(job)))
-        return record_of(job, fields) if fields else None
+        return parse_record(job, fields) if fields else None
 
     def state(self, job: str) -> JobState | None:
-        """Read a job's state alone."""
+        """Read a job's state; None if there is no such job."""
         state = cast("str | None", self.redis.hget(job_key(job), "state"))
         return JobState(state) if state else None
 
     def owner(self, job: str) -> str | None:
-        """Read whose job it is, or None when there is none."""
+        """Read the owner of a job; None if there is no such job."""
         state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
         return None if state is None else owner or ""
 
     def summaries(self, after: str | None, limit: int, owner: str | None = None) -> list[dict[str, Any]]:
-        """Read the headers of up to `limit` jobs, newest first, older than job `after`; all, or those of one owner."""
+        """Read the list entries of up to `limit` jobs older than job `after`, newest first; optionally of one owner."""
         index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
-        start = 0 if after is None else self._place(index, after)
+        start = 0 if after is None else self._rank_after(index, after)
         ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
         names = ["kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
         pipe = self.redis.pipeline(transaction=False)
@@ -128,89 +132,90 @@ class JobRecords:
         rows = zip(ids, pipe.execute(), strict=True)
         return [dict(zip(names, row, strict=True), id=job) for job, row in rows if row[0] is not None]
 
-    def _place(self, index: str, after: str) -> int:
-        """Count the jobs down to and including `after`; a deleted one's id says when it was created, to about 0.1 s."""
+    def _rank_after(self, index: str, after: str) -> int:
+        """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
         rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
-        stamp = after[:STAMP_DIGITS]
+        stamp = after[:TIMESTAMP_DIGITS]
         created = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
         return int(self.redis.zcount(index, created, "+inf"))
 
     def live_count(self) -> int:
-        """Number of jobs that are queued or running."""
+        """Number of live jobs: queued or running."""
         return int(self.redis.scard(LIVE))
 
     def shards(self, job: str) -> dict[int, Shard]:
         """Read all shards of a job by index."""
-        return by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
+        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
 
     def shard(self, job: str, index: int) -> Shard | None:
-        """Read one shard, or None when there is none."""
+        """Read one shard; None if there is no such shard."""
         text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
         return Shard.model_validate_json(text) if text else None
 
     def reports(self, job: str) -> dict[int, ShardReport]:
         """Read the reports of a job's finished shards by index."""
-        return by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
+        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
 
     def cases(self, job: str) -> dict[int, PlannedCase]:
         """Read all cases of a benchmark by index."""
-        return by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
+        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
 
     def case(self, job: str, index: int) -> PlannedCase | None:
-        """Read one case, or None when there is none."""
+        """Read one case; None if there is no such case."""
         text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
         return PlannedCase.model_validate_json(text) if text else None
 
     def case_reports(self, job: str) -> dict[int, CaseReport]:
         """Read the reports of a benchmark's finished cases by index."""
-        return by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
+        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
 
     def take(self, job: str, shard: int, *, lease_s: float, attempts: int) -> Lease | str:
-        """Take a shard's lease, counting an attempt.
+        """Take the lease of a shard, and count an attempt.
 
         Returns:
-            The lease, or why there is none: `closed`, `done`, `held` or `exhausted`.
+            The lease, or the reason why it was not granted: `closed` (the job has ended), `done`, `held` (by another
+            worker) or `exhausted` (no attempt is left).
         """
         message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
-        last = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
-        token, *words = self._scripts.run("take", job, shard, int(lease_s * 1000), attempts, last.model_dump_json())
+        report = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
+        token, *words = self._scripts.run("take", job, shard, int(lease_s * 1000), attempts, report.model_dump_json())
         if not token:
             return str(words[0])
         return Lease(job=job, shard=shard, token=token, attempt=int(words[0]), elapsed_s=float(words[1]))
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
-        """Keep a lease alive; False when it was lost or the job ended."""
+        """Renew a lease; False if the lease was lost or the job has ended."""
         return bool(self._scripts.run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
 
-    def release(self, lease: Lease, *, uncount: bool = False) -> None:
-        """Give a lease back; if its shard is still pending, the sweeper enqueues it again.
+    def release(self, lease: Lease, *, forget_attempt: bool = False) -> None:
+        """Release a lease; if its shard is still pending, the sweeper enqueues it again.
 
         Args:
             lease: The lease.
-            uncount: Forget the attempt, because nothing was wrong with the shard.
+            forget_attempt: Do not count the attempt, because the shard did not fail.
         """
-        self._scripts.run("release", lease.job, lease.shard, lease.token, int(uncount))
+        self._scripts.run("release", lease.job, lease.shard, lease.token, int(forget_attempt))
 
     def add_event(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
-        """Add an event to a job whose shard is being worked on; False when the lease had been lost."""
+        """Add an event to the job of a leased shard; False if the lease was lost."""
         return bool(self._scripts.run("add_event", lease.job, lease.shard, lease.token, kind, json.dumps(data)))
 
     def complete(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
-        """Complete a shard, ending the job with its last one; False when the lease had been lost.
+        """Complete a shard, and end the job with its last shard; False if the lease was lost.
 
         Args:
             lease: The lease.
             report: The shard's report.
-            took_s: Seconds that it was worked on, for the counts.
+            took_s: Seconds spent on the shard, for the metrics.
         """
         fence, failed = (lease.job, lease.shard, lease.token), int(report.error is not None)
-        counts = json.dumps(_counts_of(report, took_s))
+        counts = json.dumps(_increments(report, took_s))
         return bool(self._scripts.run("complete", *fence, report.model_dump_json(), failed, counts))
 
     def cancel(self, job: str) -> bool:
-        """Cancel a job; canceling a finished one changes nothing.
+        """Cancel a job; canceling a finished job changes nothing.
 
         Returns:
             Whether the job exists.
@@ -218,27 +223,28 @@ class JobRecords:
         return int(cast("int", self._scripts.run("cancel", job))) >= 0
 
     def delete(self, job: str) -> bool:
-        """Delete a job's record; a live job is canceled first. Returns whether it existed."""
+        """Delete a job's record, after canceling the job if it is live. Returns whether it existed."""
         self.cancel(job)
         return bool(self._scripts.run("delete", job))
 
     def stranded(
-        self, patience_s: float, *, overtaken: bool = False, queue: str = CPU_QUEUE
+        self, patience_s: float, *, from_horizon: bool = False, queue: str = CPU_QUEUE
     ) -> Iterator[tuple[str, int]]:
-        """List the pending shards that no worker holds and no message will bring back.
+        """List the stranded shards: pending, without a lease, and probably without a message in the queue.
 
         Args:
-            patience_s: Seconds after which a shard that was enqueued but not taken counts as lost.
-            overtaken: Count them not until now, but until the latest shard that was taken had been enqueued.
-            queue: Of whose jobs.
+            patience_s: Seconds after being enqueued that a shard counts as stranded if it was not taken.
+            from_horizon: Count these seconds back from the horizon, which is the latest enqueue time of any shard taken
+                so far, instead of from now.
+            queue: Queue of the jobs to list.
         """
         for job in sorted(cast("set[str]", self.redis.smembers(LIVE))):
-            args: list[str | float] = [job, patience_s, int(overtaken), STRANDED_AT_ONCE, queue]
+            args: list[str | float] = [job, patience_s, int(from_horizon), STRANDED_BATCH, queue]
             for shard in cast("list[str]", self._scripts.run("stranded", *args)):
                 yield job, int(shard)
 
-    def move(self, queue: str, other: str) -> list[str]:
-        """Let other workers do the live jobs of a queue, from the sweep on; gives their ids."""
+    def move_jobs(self, queue: str, other: str) -> list[str]:
+        """Assign the live jobs of a queue to another queue, for shards enqueued from now on; returns the job ids."""
         live = sorted(cast("set[str]", self.redis.smembers(LIVE)))
         moved = [job for job in live if self.redis.hget(job_key(job), "queue") == queue]
         for job in moved:
@@ -246,27 +252,27 @@ class JobRecords:
         return moved
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
-        """Whether this process may sweep now, shards or what else is named; at most one does per period."""
+        """Claim the sweep of shards, or of `what`; True for one process per period."""
         return bool(self._scripts.run("claim_sweep", int(period_s * 1000), f":{what}" if what else ""))
 
     def now(self) -> float:
-        """The server's time, which all records bear."""
+        """Time of the Redis server, which all timestamps in records are based on."""
         seconds, microseconds = self.redis.time()
         return seconds + microseconds / 1e6
 
     def counts(self) -> dict[str, str]:
-        """Read all counts, by field."""
+        """Read all counters, by field."""
         return cast("dict[str, str]", self.redis.hgetall(counters.COUNTS))
 
     def queue_length(self, queue: str) -> int:
-        """Messages waiting in a broker queue."""
+        """Number of messages in a broker queue."""
         return int(self.redis.llen(queue))
 
 
-def _counts_of(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
-    """Give what a part adds to the counts: searches are counted by shard, benchmarks by job alone."""
+def _increments(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
+    """Counter increments of a finished shard; benchmark cases are not counted."""
     if isinstance(report, CaseReport):
         return {}
     outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"
     gap = report.gap if math.isfinite(report.objective) and math.isfinite(report.upper_bound) else None
-    return counters.of_shard(report.device, outcome, took_s, gap)
+    return counters.shard_increments(report.device, outcome, took_s, gap)

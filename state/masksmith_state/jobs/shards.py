@@ -1,4 +1,4 @@
-"""Shards: the unit of work that one task does, whole tile rows of one tensor or all of it, bounded in bytes."""
+"""Splits tensors into shards, the unit of work of one task: whole tile rows of a tensor, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
 
 SHARD_BYTES = 16 * 2**20
-
-
 BLOCK_ROWS = 16
-"""Rows that shards begin at multiples of, where they may: blocks of stored formats are then counted shard by shard."""
+"""Shards begin at multiples of this many rows if possible, so that storage blocks can be counted per shard."""
 
 
 class MaskPart(BaseModel):
-    """Output rows `first` to `last` (exclusive) of a stored mask, from byte `start` of a blob: bits, or bool bytes."""
+    """Output rows `first` to `last` (exclusive) of a stored mask, packed or bool, from byte `start` of a blob."""
 
     blob: str
     start: int
@@ -32,11 +30,18 @@ class MaskPart(BaseModel):
 
 
 class PlannedTensor(BaseModel):
-    """A weight whose bytes have been located: `start` counts from the beginning of the uploaded file.
+    """A tensor located in an upload.
 
-    `axes` and `out_parts` are its layout, unless it is one matrix `[out, in]` or a convolution; `rule` says what
-    decided that. `statistic` is what its scores are made from, called by its kind; `gram` is what an update needs;
-    `previous` is an earlier mask of it.
+    Attributes:
+        name: Name of the weight; of a statistic, its kind.
+        digest: Digest of the upload.
+        start: Byte offset of the data from the beginning of the upload.
+        axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution.
+        out_parts: Rows of its fused parts, where they are solved apart.
+        rule: Which rule decided the layout.
+        statistic: Calibration statistic that the scores are computed from.
+        gram: Gram matrix that an update needs.
+        previous: Parts of the weight's previous mask.
     """
 
     name: str
@@ -53,7 +58,7 @@ class PlannedTensor(BaseModel):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """Everything about it that masks depend on."""
+        """Every property that the masks depend on."""
         unused = {"out_parts"} if self.axes is None else set[str]()
         return self.model_dump(exclude={"name", "previous", "rule"} | unused, exclude_none=True)
 
@@ -80,47 +85,47 @@ def cut(
     tensors: Sequence[PlannedTensor],
     specification: JobSpecification,
     shard_bytes: int = SHARD_BYTES,
-    most: int | None = None,
+    max_shards: int | None = None,
 ) -> list[Shard]:
-    """Cut tensors into shards of whole tile rows, each of at most `shard_bytes` where a tile row allows it.
+    """Split tensors into shards of whole tile rows, each of at most `shard_bytes` unless one tile row is larger.
 
-    Patterns whose budgets belong to the whole tensor, updates that look at all of it, and singular values make one
-    shard of it. Stacked matrices are cut between matrices, and a transposed one is a shard. A tensor that is an earlier
-    one under another name gets no shards unless a budget may give the two different patterns; `shards_by_tensor` finds
-    those of the earlier one.
+    A tensor becomes a single shard if its pattern's budget belongs to the whole tensor, if its update depends on all
+    rows, or if singular values are computed. A tied tensor (an earlier one under another name) gets no shards of its
+    own, unless a budget may assign the two different patterns; `shards_by_tensor` returns those of the earlier one.
+    Stacked matrices are cut between matrices; a transposed matrix is a single shard.
 
     Args:
         tensors: All tensors of a job.
-        specification: What is to be done with them.
-        shard_bytes: Size to aim at.
-        most: Shards that a job may have.
+        specification: The job's specification.
+        shard_bytes: Target size of a shard.
+        max_shards: Limit of the number of shards.
 
     Raises:
         TooManyShardsError: If there are too many shards.
     """
     shards: list[Shard] = []
-    firsts, whole = _first_alike(tensors), specification.binding is not None
+    firsts, is_whole = _first_equal(tensors), specification.binding is not None
     for number, tensor in enumerate(tensors):
         if specification.budget is None and firsts[number] != number:
             continue
         rows = tensor.shape[0]
-        unit = rows if whole else _unit(tensor, specification.pattern, shard_bytes)
+        unit = rows if is_whole else _shard_rows(tensor, specification.pattern, shard_bytes)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
-        if most is not None and len(shards) + -(-rows // step) > most:
-            raise TooManyShardsError(most)
+        if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
+            raise TooManyShardsError(max_shards)
         shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
     return shards
 
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
-    """Give each tensor's shards in order; a tied tensor has those of the first of its kind."""
+    """Indices of each tensor's shards, in order; a tied tensor has those of the first tensor with the same data."""
     own: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
         own[shards[index].tensor].append(index)
-    return [mine or own[first] for mine, first in zip(own, _first_alike(tensors), strict=True)]
+    return [indices or own[first] for indices, first in zip(own, _first_equal(tensors), strict=True)]
 
 
-def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+def _shard_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
     if tensor.layout is not None:
         return 1 if tensor.layout.is_stack else tensor.shape[0]
     assert pattern.shard_rows is not None
@@ -128,7 +133,7 @@ def _unit(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
     return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
 
 
-def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
+def _first_equal(tensors: Sequence[PlannedTensor]) -> list[int]:
     seen: dict[str, int] = {}
     return [
         seen.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)
@@ -139,7 +144,7 @@ def _first_alike(tensors: Sequence[PlannedTensor]) -> list[int]:
 def result_key(
     tensor: PlannedTensor, shard: Shard, specification: JobSpecification, solver: str, solver_version: int
 ) -> str:
-    """Name a shard's result by everything that determines it, the solver's version included."""
+    """Key of a shard's result: the digest of everything that determines it, including the solver's version."""
     options = specification.options.model_dump(
         include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}
     )

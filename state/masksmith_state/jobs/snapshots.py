@@ -1,4 +1,4 @@
-"""A job as it stands, read in one round trip: clients poll it again and again."""
+"""Reads everything that Redis holds about a job in one round trip, for clients that poll."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import redis
 from redis.asyncio import Redis
 
-from .model import job_key, parts_key, reports_key
+from .redis_keys import job_key, parts_key, reports_key
 
 
 class Snapshot(NamedTuple):
-    """What Redis holds of a job: its fields, its shards or cases, and their reports."""
+    """The unparsed record of a job: its fields, its shards or cases, and their reports."""
 
     job: str
     fields: dict[str, str]
@@ -20,18 +20,18 @@ class Snapshot(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """The key that made it; empty where none was needed."""
+        """The key that created the job; empty if no key was required."""
         return self.fields.get("owner", "")
 
 
 def read_snapshot(client: redis.Redis, job: str) -> Snapshot | None:
-    """Read a job at one moment, or None when there is none."""
+    """Read a job; None if there is no such job."""
     with client.pipeline() as pipe:
         return _snapshot(job, _read_all(pipe, job).execute())
 
 
-async def read_snapshot_soon(client: Redis, job: str) -> Snapshot | None:
-    """Read a job at one moment, without a thread; None when there is none."""
+async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
+    """Read a job on the event loop; None if there is no such job."""
     async with client.pipeline() as pipe:
         return _snapshot(job, await _read_all(pipe, job).execute())
 

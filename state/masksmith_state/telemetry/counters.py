@@ -1,7 +1,7 @@
-"""Counts: what has happened so far, added up in Redis by the very scripts that make it happen.
+"""Counters in Redis, which the scripts that change job records increment atomically.
 
-One hash holds them all, so that they survive restarts and are the same in every service. A field is a name
-and its labels, with `|` between them.
+All counters are fields of one hash, so they survive restarts and are the same in every service. A field_name is a name
+and its labels, separated by `|`.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ GAPS = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 UPLOAD_BYTES = "upload_bytes"
 
 
-def field(name: str, *labels: str) -> str:
-    """Name a count."""
+def field_name(name: str, *labels: str) -> str:
+    """Field of a counter."""
     return "|".join((name, *(label.replace("|", "_") for label in labels)))
 
 
-def observed(name: str, value: float, bounds: tuple[float, ...], *labels: str) -> dict[str, float]:
-    """Give what an observation adds to a histogram: one to its bucket, by number, and the value to the sum."""
+def histogram_increments(name: str, value: float, bounds: tuple[float, ...], *labels: str) -> dict[str, float]:
+    """Increments of a histogram for one observation: 1 for the bucket, by number, and the value for the sum."""
     bucket = bisect_left(bounds, value)
-    return {field(name, *labels, str(bucket)): 1, field(name, *labels, "sum"): value}
+    return {field_name(name, *labels, str(bucket)): 1, field_name(name, *labels, "sum"): value}
 
 
-def of_shard(device: str, outcome: str, took_s: float, gap: float | None) -> dict[str, float]:
-    """Give what a shard that is done adds.
+def shard_increments(device: str, outcome: str, took_s: float, gap: float | None) -> dict[str, float]:
+    """Increments for a finished shard.
 
     Args:
-        device: Where it ran.
-        outcome: `solved`, `remembered` (its result was there already) or `failed`.
-        took_s: Seconds that it was worked on; observed of solved ones only.
-        gap: Its gap, if it was solved and has one.
+        device: Device it ran on.
+        outcome: `solved`, `remembered` (the result was in the store already) or `failed`.
+        took_s: Seconds spent on it; histogram_increments only if it was solved.
+        gap: Its gap, or None; histogram_increments only if it was solved.
     """
-    added: dict[str, float] = {field("shards", device, outcome): 1}
+    increments: dict[str, float] = {field_name("shards", device, outcome): 1}
     if outcome == "solved":
-        added |= observed("shard_seconds", took_s, SECONDS, device)
+        increments |= histogram_increments("shard_seconds", took_s, SECONDS, device)
     if outcome == "solved" and gap is not None:
-        added |= observed("gap", gap, GAPS)
-    return added
+        increments |= histogram_increments("gap", gap, GAPS)
+    return increments
 
 
-def grouped(counts: Mapping[str, str], name: str) -> dict[tuple[str, ...], float]:
-    """Pick one name's counts by their labels."""
+def counts_by_labels(counts: Mapping[str, str], name: str) -> dict[tuple[str, ...], float]:
+    """Counters of one name, by their labels."""
     parts = ((tuple(key.split("|")), float(value)) for key, value in counts.items())
     return {labels[1:]: value for labels, value in parts if labels[0] == name}

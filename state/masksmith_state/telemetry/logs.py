@@ -1,4 +1,4 @@
-"""Logs: one line an event on standard error, as text or JSON, with the request, job and key that it is about."""
+"""Logging to standard error, one line per event, as text or JSON, with context fields (request, job, key)."""
 
 from __future__ import annotations
 
@@ -11,52 +11,51 @@ from typing import Any, Literal
 LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_subject: ContextVar[dict[str, Any] | None] = ContextVar("subject", default=None)
+_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
 
 
 @contextmanager
-def about(**fields: Any) -> Iterator[dict[str, Any]]:
-    """Add fields to every line logged meanwhile, also in threads started from here; gives them."""
-    subject = {**(_subject.get() or {}), **fields}
-    token = _subject.set(subject)
+def context(**fields: Any) -> Iterator[dict[str, Any]]:
+    """Add fields to every line that is logged in the block, also by threads that it starts; yields all fields."""
+    merged = {**(_fields.get() or {}), **fields}
+    token = _fields.set(merged)
     try:
-        yield subject
+        yield merged
     finally:
-        _subject.reset(token)
+        _fields.reset(token)
 
 
-def note(**fields: Any) -> None:
-    """Add fields to the innermost `about`; without one this does nothing."""
-    subject = _subject.get()
-    if subject is not None:
-        subject.update(fields)
+def add_fields(**fields: Any) -> None:
+    """Add fields to the innermost `context`; outside of one, this does nothing."""
+    current = _fields.get()
+    if current is not None:
+        current.update(fields)
 
 
-def noted(name: str) -> Any:
-    """Give a field of the innermost `about`, or None."""
-    return (_subject.get() or {}).get(name)
+def get_field(name: str) -> Any:
+    """Value of a field of the innermost `context`, or None."""
+    return (_fields.get() or {}).get(name)
 
 
 def configure(level: str, form: LogFormat) -> None:
-    """Send this process's log to standard error."""
+    """Configure the root logger to write to standard error."""
     handler = logging.StreamHandler()
-    handler.addFilter(_add_subject)
+    handler.addFilter(_add_context)
     handler.setFormatter(_json_formatter() if form == "json" else _TextFormatter(TEXT))
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def _add_subject(record: logging.LogRecord) -> bool:
-    record.subject = dict(_subject.get() or {})
+def _add_context(record: logging.LogRecord) -> bool:
+    record.context = dict(_fields.get() or {})
     return True
 
 
 class _TextFormatter(logging.Formatter):
-    """Puts the fields behind the message, as `name=value`."""
+    """Appends the fields to the message, as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a line."""
-        fields = getattr(record, "subject", {}) | getattr(record, "fields", {})
-        # A traceback follows the line, so the fields belong into the message.
+        fields = getattr(record, "context", {}) | getattr(record, "fields", {})
+        # A traceback follows the message, so the fields are appended to the message itself.
         pairs = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
         return super().format(record) if not pairs else super().format(_with_message(record, pairs))
 
@@ -72,16 +71,15 @@ def _json_formatter() -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
     class Formatter(JsonFormatter):
-        """Puts the fields beside the message."""
+        """Adds the fields as members of the JSON object."""
 
         def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-            """Fill a line in."""
             super().add_fields(log_data, record, message_dict)
-            fields = log_data.pop("subject", {}) | log_data.pop("fields", {})
+            fields = log_data.pop("context", {}) | log_data.pop("fields", {})
             log_data.update({name: value for name, value in fields.items() if value is not None})
 
     names = {"levelname": "level", "name": "logger"}
-    # uvicorn repeats its messages in colours.
+    # uvicorn adds a copy of its messages with terminal colours.
     reserved = [*RESERVED_ATTRS, "color_message"]
     return Formatter(
         "%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time", reserved_attrs=reserved

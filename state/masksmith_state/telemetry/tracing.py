@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, for those who name a collector; nothing is imported or sent otherwise."""
+"""OpenTelemetry spans, sent only if a collector is configured; otherwise nothing is imported."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class TelemetryError(RuntimeError):
-    """Spans are enabled, and the packages that send them are not installed."""
+    """A collector is configured, but the packages that send spans are not installed."""
 
 
-def provider(otlp_url: str, service: str) -> TracerProvider:
-    """Make what sends spans to a collector, in batches, from a thread of its own.
+def make_tracer_provider(otlp_url: str, service: str) -> TracerProvider:
+    """Make a tracer provider that sends spans to a collector, in batches, from a thread of its own.
 
     Args:
-        otlp_url: Where the collector takes OTLP over HTTP, without the path: `http://collector:4318`.
-        service: Name that the spans go under.
+        otlp_url: OTLP endpoint of the collector over HTTP, without the path: `http://collector:4318`.
+        service: Value of the resource attribute `service.name`.
 
     Raises:
-        TelemetryError: Without the extra `telemetry`.
+        TelemetryError: If the extra `telemetry` is not installed.
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -40,8 +40,8 @@ def provider(otlp_url: str, service: str) -> TracerProvider:
     return tracer_provider
 
 
-def trace_of(job: str) -> Context:
-    """Give the context under which all spans of a job make one trace, whichever process they come from."""
+def job_trace_context(job: str) -> Context:
+    """Parent context of a job's spans, derived from its id, so that spans of all processes are in one trace."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
     digest = hashlib.blake2b(job.encode(), digest_size=24).digest()

@@ -48,7 +48,7 @@ def test_upload_watch_open_download(browser, file, layers, tmp_path):
     browser.until(lambda: browser.text("#counted") == "6 of 6 shards")
     assert browser.text(".figures dd") == "2/2"
     assert len(browser.all("#layers tbody tr")) == 2
-    assert "3 tensors were left as they are" in browser.text("details.skipped")
+    assert "3 tensors were not masked" in browser.text("details.skipped")
     browser.find("a[download][href$=bool]").click()
     job = browser.driver.current_url.rpartition("/")[2]
     masks = safetensors.numpy.load_file(browser.downloaded(tmp_path, f"masks-{job}.safetensors"))
@@ -106,7 +106,7 @@ def test_sending_shows_how_far_it_is_and_can_be_stopped(browser, file, stack):
         assert browser.text("#sent-text").endswith(" MiB")
         assert not browser.find("#go").is_enabled()
         browser.find("#stop").click()
-        browser.until(lambda: browser.text("#start-error") == "Stopped: nothing was kept.")
+        browser.until(lambda: browser.text("#start-error") == "Upload stopped; no data was kept.")
     finally:
         browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
     assert len(stack.http.get("/v1/jobs").json()["jobs"]) == before
@@ -139,7 +139,7 @@ def test_files_that_are_none_are_refused_before_they_are_sent(browser, tmp_path)
     browser.find("#go").click()
     assert "Choose a .safetensors file" in browser.text("#file-error")
     browser.find("#file").send_keys(str(junk))
-    browser.until(lambda: "junk.safetensors: This is no safetensors file" in browser.text("#file-error"))
+    browser.until(lambda: "junk.safetensors: This is not a safetensors file" in browser.text("#file-error"))
 
 
 def test_what_the_service_refuses_is_said(browser, file):
@@ -330,7 +330,7 @@ def test_signing_in_and_out(browser, token, file):
     browser.open("/login")
     browser.until(lambda: browser.text("#who") == "Signed in as ann (user).")
     browser.find("#leave").click()
-    browser.until(lambda: browser.text("#who") == "This service asks for a key.")
+    browser.until(lambda: browser.text("#who") == "This service requires a key.")
     # The refusals are logged by the browser as failed requests.
     assert [message for message in browser.complaints() if "401" not in message] == []
 

@@ -73,7 +73,7 @@ def test_what_cannot_be_is_one_line_and_exit_code_two(named, capsys, arguments, 
 
 def test_a_server_that_is_away_is_said(capsys, tmp_path):
     assert run(["keys", "list", "--redis-url", f"unix://{tmp_path}/none.sock"]) == 1
-    assert "does not answer" in capsys.readouterr().err
+    assert "does not respond" in capsys.readouterr().err
 
 
 def test_strangers_are_kept_out_of_an_up_without_keys(tmp_path, capsys, monkeypatch):

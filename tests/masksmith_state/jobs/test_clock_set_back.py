@@ -2,9 +2,9 @@
 
 import pytest
 
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
-from masksmith_state.jobs.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S
+from masksmith_state.jobs.sweeper import BACKLOG_PATIENCE_S, IDLE_PATIENCE_S
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_wire.documents import MasksOptions
 
@@ -14,7 +14,7 @@ JUMP_S = 7200
 @pytest.fixture
 def job(records):
     tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[4, 4], start=80)
-    plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+    plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
     return records.create(plan, [Shard(tensor=0, first=row, last=row + 1) for row in range(4)])[0]
 
 
@@ -39,8 +39,8 @@ def test_what_merely_waits_in_the_queue_is_not_enqueued_again(records, job):
     key = f"masksmith:job:{job}:queued"
     for shard, at in records.redis.hgetall(key).items():
         records.redis.hset(key, shard, float(at) - JUMP_S)
-    assert horizon > float(records.redis.hget(key, "1")) + OVERTAKEN_S
-    assert list(records.stranded(OVERTAKEN_S, overtaken=True)) == []
+    assert horizon > float(records.redis.hget(key, "1")) + BACKLOG_PATIENCE_S
+    assert list(records.stranded(BACKLOG_PATIENCE_S, from_horizon=True)) == []
 
 
 def test_a_lost_message_is_missed_after_the_usual_patience(records, job):

@@ -3,8 +3,11 @@ import time
 
 import pytest
 
-from masksmith_state.jobs.model import Lease, Plan, ShardReport, events_key
+from masksmith_state.jobs.model import Lease
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.redis_keys import events_key
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.scripts import Scripts
 from masksmith_wire.documents import JobState, MasksOptions
@@ -18,7 +21,7 @@ BAD = ShardReport(error=TensorError(code="invalid_scores", message="tensor 'w': 
 
 def plan(rows=2):
     tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[rows, 4], start=80)
-    return Plan(options=MasksOptions(pattern="2:4", solver="top-k"), tensors=[tensor])
+    return MasksPlan(options=MasksOptions(pattern="2:4", solver="top-k"), tensors=[tensor])
 
 
 def create(records, shards=2, key="", fingerprint=""):
@@ -235,7 +238,7 @@ def test_an_attempt_given_back_is_not_counted(records):
     for _ in range(5):
         lease = take(records, job, 0, attempts=2)
         assert lease.attempt == 1
-        records.release(lease, uncount=True)
+        records.release(lease, forget_attempt=True)
     assert stranded(records) == [0]
 
 
@@ -298,7 +301,7 @@ def test_stranded_names_what_nobody_will_bring_back(records):
 
 
 def test_stranded_reaches_every_shard_of_every_job(records, monkeypatch):
-    monkeypatch.setattr("masksmith_state.jobs.records.STRANDED_AT_ONCE", 3)
+    monkeypatch.setattr("masksmith_state.jobs.records.STRANDED_BATCH", 3)
     jobs = [new_job(records, 10), new_job(records, 5)]
     for job in jobs:
         records.redis.delete(f"masksmith:job:{job}:queued")

@@ -1,10 +1,10 @@
 import threading
 from datetime import UTC, datetime
 
-from masksmith_state.jobs.model import Plan
+from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor, Shard
-from masksmith_state.jobs.sweeper import IDLE_PATIENCE_S, OVERTAKEN_S, Sweeper, sweep
+from masksmith_state.jobs.sweeper import BACKLOG_PATIENCE_S, IDLE_PATIENCE_S, Sweeper, sweep
 from masksmith_state.queue import BENCH_CPU_QUEUE, CPU_QUEUE, GPU_QUEUE
 from masksmith_wire.benchmarks import BenchmarkOptions, BenchmarkPlan, PlannedCase
 from masksmith_wire.documents import MasksOptions, WorkerInfo
@@ -12,7 +12,7 @@ from masksmith_wire.documents import MasksOptions, WorkerInfo
 
 def new_job(records, shards=2, queue=CPU_QUEUE):
     tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[shards, 4], start=80)
-    plan = Plan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+    plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
     job, _ = records.create(plan, [Shard(tensor=0, first=row, last=row + 1) for row in range(shards)], queue=queue)
     return job
 
@@ -50,7 +50,7 @@ def test_a_shard_that_waits_in_a_long_queue_is_left_alone(records):
 def test_a_shard_that_later_ones_overtook_was_lost(records):
     lost, later = new_job(records), new_job(records)
     records.redis.lpush(CPU_QUEUE, "{}")
-    age(records, lost, 0, OVERTAKEN_S + 1)
+    age(records, lost, 0, BACKLOG_PATIENCE_S + 1)
     assert sweep_now(records) == []
     assert records.take(later, 0, lease_s=60, attempts=3).attempt == 1
     assert sweep_now(records) == [(lost, 0)]
@@ -94,7 +94,7 @@ def test_every_queue_is_swept_for_itself(records):
     plan = BenchmarkPlan(options=BenchmarkOptions(patterns=["2:4"]))
     job, _ = records.create(plan, [PlannedCase(case={})], queue=BENCH_CPU_QUEUE)
     records.redis.lpush(BENCH_CPU_QUEUE, "{}")
-    age(records, job, 0, OVERTAKEN_S + 1)
+    age(records, job, 0, BACKLOG_PATIENCE_S + 1)
     found = []
 
     def swept():

@@ -1,4 +1,4 @@
-"""Load: the rows of a stored tensor that a shard needs, and no other bytes."""
+"""Load stage: reads the rows of a stored tensor that a shard needs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from masksmith_wire.dtypes import to_numpy
 Array = npt.NDArray[Any]
 
 
-class UploadGoneError(Exception):
-    """An upload is not in the store any more."""
+class UploadMissingError(Exception):
+    """An upload is no longer in the store."""
 
 
 class DamagedUploadError(Exception):
-    """An upload is not what it was when it came."""
+    """An upload is shorter in the store than when it was received."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -27,11 +27,11 @@ class DamagedUploadError(Exception):
 
 
 def load_rows(store: BlobStore, tensor: PlannedTensor, first: int = 0, last: int | None = None) -> Array:
-    """Read rows `first` to `last` (exclusive) of a tensor; all of them unless given.
+    """Read rows `first` to `last` (exclusive) of a tensor, by default all rows.
 
     Raises:
-        UploadGoneError: If its upload is gone.
-        DamagedUploadError: If its upload is shorter than it was.
+        UploadMissingError: If its upload no longer exists.
+        DamagedUploadError: If its upload is too short.
     """
     last = tensor.shape[0] if last is None else last
     start, stop = (tensor.start + row * tensor.row_bytes for row in (first, last))
@@ -39,9 +39,9 @@ def load_rows(store: BlobStore, tensor: PlannedTensor, first: int = 0, last: int
     try:
         data = store.get_range(name, start, stop)
     except FileNotFoundError:
-        raise UploadGoneError(tensor.digest) from None
+        raise UploadMissingError(tensor.digest) from None
     except StoreError:
-        # A range that begins behind the end is an error of the store's, too.
+        # A range that begins after the end of the blob is a store error, too.
         size = store.size(name)
         if size is not None and size < stop:
             raise DamagedUploadError(tensor.digest) from None

@@ -1,4 +1,4 @@
-"""Measure: what a shard's mask counts towards the tensor's report."""
+"""Measure stage: makes the report of a shard from its mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import masksmith as ms
 from masksmith import measures
 from masksmith_state.blobs.store import BlobStore, result_name
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
 from masksmith_wire import masks
 from masksmith_wire.documents import DiversityReport, SpectrumReport
@@ -22,12 +22,12 @@ from .update import UpdatedShard
 from .work import ShardWork
 
 
-class PreviousGoneError(Exception):
-    """The previous mask is not in the store any more."""
+class PreviousMissingError(Exception):
+    """The previous mask is no longer in the store."""
 
 
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
-    """Make the report of a shard whose result is stored under `key`."""
+    """Make the report of a shard; `key` is the key of its result in the store."""
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout)
@@ -55,10 +55,10 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
 
 
 def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
-    """Count what changed against the tensor's previous mask.
+    """Count the entries that differ from the tensor's previous mask.
 
     Raises:
-        PreviousGoneError: If that mask is gone.
+        PreviousMissingError: If that mask no longer exists.
     """
     tensor, shard = work.tensor, work.shard
     if tensor.previous is None or report.result is None:
@@ -68,7 +68,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     try:
         before = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
     except FileNotFoundError:
-        raise PreviousGoneError from None
+        raise PreviousMissingError from None
     added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in (now & ~before, before & ~now))
     return report.model_copy(update={"added": added, "dropped": dropped})
 
@@ -76,7 +76,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 def _rows(
     store: BlobStore, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Read the shard's rows of a stored mask, as bits."""
+    """Read the shard's rows of a stored mask, as packed bits."""
     for part in parts:
         first, last = max(part.first, shard.first), min(part.last, shard.last)
         if first >= last:
@@ -99,7 +99,7 @@ def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
 
 
 def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
-    """Measure singular values of the masked weight: the shard is all of it."""
+    """Singular values of the masked weight; the shard is the whole tensor."""
     tensor = work.tensor
     weight = (
         load_rows(work.store, tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))

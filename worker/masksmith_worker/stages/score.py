@@ -1,4 +1,4 @@
-"""Score: reads no more than a shard's scores need, and works out once what all shards of a tensor share."""
+"""Score stage: computes a shard's scores, and caches in the store what all shards of a tensor need."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .load import Array, load_rows
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
-"""Entries read at a time where all rows of a tensor have a say; belongs to the tensor, so that shards change no sum."""
+"""Entries read at a time for sums over all rows; independent of the shards, so that the sums are, too."""
 BY_ROW = ("gradient", "gradient_rms", "scores")
-"""Statistics of the weight's own shape."""
+"""Statistics with the shape of the weight."""
 
 
 class CalibrationError(Exception):
-    """Weights or statistics hold what no score can be made of.
+    """Weights or statistics have values from which no score can be computed.
 
     Attributes:
-        reason: What is wrong.
-        index: Where, in the statistic's own shape, if it is one entry.
+        reason: Description of the error.
+        index: Index of the invalid entry in the statistic, or None.
     """
 
     def __init__(self, error: ScoresError) -> None:
@@ -37,11 +37,11 @@ class CalibrationError(Exception):
 
 
 def score_shard(work: ShardWork) -> Array:
-    """Score a shard's rows.
+    """Compute the scores of a shard's rows.
 
     Raises:
-        CalibrationError: If weights or statistics hold what no score can be made of.
-        UploadGoneError: If an upload is gone.
+        CalibrationError: If weights or statistics have values from which no score can be computed.
+        UploadMissingError: If an upload no longer exists.
     """
     scoring = Scoring(work.store, work.tensor, work.specification.scores, work.check)
     try:
@@ -53,13 +53,13 @@ def score_shard(work: ShardWork) -> Array:
 
 
 class Scoring:
-    """Scores a tensor, a few rows at a time.
+    """Computes the scores of a tensor, some rows at a time.
 
     Args:
-        store: Where weights and statistics are.
+        store: Store of weights and statistics.
         tensor: The tensor.
-        method: How it is scored.
-        check: Called now and then; what it raises stops the work.
+        method: Score method.
+        check: Called regularly; raises an error to stop the work.
     """
 
     def __init__(self, store: BlobStore, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]) -> None:
@@ -67,20 +67,20 @@ class Scoring:
         self._method, self._options = method, dict(method.options)
 
     def rows(self, first: int, last: int) -> Array:
-        """Give the scores of some rows.
+        """Compute the scores of rows `first` to `last` (exclusive).
 
         Raises:
-            ScoresError: If weights or statistics hold what no score can be made of.
-            UploadGoneError: If an upload is gone.
+            ScoresError: If weights or statistics have values from which no score can be computed.
+            UploadMissingError: If an upload no longer exists.
         """
         if self._method.block is not None:
             return self._whole_blocks(first, last, self._method.block[0])
         if self._method.name == "pfp" or self._options.get("group") == "in":
             shape = self._tensor.shape
-            columns = self._shared(self._channels).astype(np.float32).reshape(1, -1, *(1 for _ in shape[2:]))
+            columns = self._cached(self._channels).astype(np.float32).reshape(1, -1, *(1 for _ in shape[2:]))
             return np.broadcast_to(columns, (last - first, *shape[1:])).copy()
         if self._method.name == "ria":
-            sums = self._shared(self._column_sums)
+            sums = self._cached(self._column_sums)
             return self._score(first, last, column_sums=sums)
         return self._score(first, last)
 
@@ -105,7 +105,7 @@ class Scoring:
         if tensor.statistic is not None:
             kind = tensor.statistic.name
             if kind == "gram":
-                statistic, kind, options = self._shared(self._inverse_diagonal), "inverse_diagonal", {}
+                statistic, kind, options = self._cached(self._inverse_diagonal), "inverse_diagonal", {}
             else:
                 statistic = load_rows(self._store, tensor.statistic, *self._span(kind, first, last))
         if method.name == "given" and statistic is not None:
@@ -136,7 +136,7 @@ class Scoring:
         return total
 
     def _channels(self) -> Array:
-        """What all rows say of each input channel: the largest sensitivity, or the sum of the Taylor terms."""
+        """Reduction over all rows for each input channel: the largest sensitivity, or the sum of the Taylor terms."""
         merge = np.maximum if self._method.name == "pfp" else np.add
         total = np.zeros(self._tensor.shape[1])
         for first, last in self._slices():
@@ -148,14 +148,14 @@ class Scoring:
         gram = load_rows(self._store, self._tensor.statistic)
         return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
-    def _shared(self, work: Callable[[], Array]) -> Array:
-        """Work out what all shards need, unless another one did: `[any]` float64, kept in the store."""
+    def _cached(self, compute: Callable[[], Array]) -> Array:
+        """Load a statistic that all shards need from the store, or compute and store it; float64."""
         key = digest_document(
-            {"tensor": self._tensor.inputs, "scores": str(self._method), "part": work.__name__, "version": 1}
+            {"tensor": self._tensor.inputs, "scores": str(self._method), "part": compute.__name__, "version": 1}
         )
         try:
             return np.frombuffer(self._store.get(statistic_name(key)), "<f8")
         except FileNotFoundError:
-            values = work().astype("<f8")
+            values = compute().astype("<f8")
             self._store.put(statistic_name(key), values.tobytes())
             return values.reshape(-1)

@@ -1,6 +1,6 @@
-"""Solve: the mask of a shard's scores, by the solver of the worker's device.
+"""Solve stage: finds the mask of a shard, with the solver of the job on the worker's device.
 
-What cannot run there runs on the processor, and the report says which it was.
+A solver that does not support the device runs on the CPU; the report names the device that was used.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def solve_shard(work: ShardWork, scores: Array, device: str) -> ms.Solution:
     """Find the mask of a shard.
 
     Raises:
-        ScoresError: If a score is bad.
-        InfeasibleError: If no mask is allowed.
-        SolverError: If the solver cannot solve the pattern.
+        ScoresError: If a score is invalid.
+        InfeasibleError: If no mask satisfies the pattern.
+        SolverError: If the solver does not support the pattern.
     """
     pattern = work.specification.pattern
-    # One thread: shards are the parallelism, and a pool child may have no children of its own.
+    # One thread: shards run in parallel, and a pool process cannot have child processes.
     return ms.solve(
         scores,
         pattern,
         solver_on(work.specification.options.solver, pattern, device),
-        time_limit_s=work.left_s,
+        time_limit_s=work.remaining_s,
         threads=1,
         on_progress=work.on_progress,
         layout=work.tensor.layout,
@@ -42,15 +42,15 @@ def solve_shard(work: ShardWork, scores: Array, device: str) -> ms.Solution:
 
 
 def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
-    """Make the solver of a wire name for a device such as `cpu` or `cuda:0`.
+    """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
-    `auto` chooses first; transposable tiles are what devices solve.
+    `auto` selects a solver first. Only patterns that constrain rows and columns of a tile are solved on a GPU.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:
         return solver
     chosen = solver.select(pattern).solver if isinstance(solver, ms.Auto) else solver
-    if isinstance(chosen, ms.Exact) and (reason := _reason_against(device)):
+    if isinstance(chosen, ms.Exact) and (reason := _unusable_reason(device)):
         log.warning("%s cannot be used: %s; solving on the CPU", device, reason)
         return chosen
     if isinstance(chosen, ms.Exact | ms.Greedy | ms.Sinkhorn):
@@ -59,7 +59,7 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
 
 
 @cache
-def _reason_against(device: str) -> str | None:
+def _unusable_reason(device: str) -> str | None:
     from masksmith.cuda import reason_unusable
 
     return reason_unusable()

@@ -1,4 +1,4 @@
-"""Store: results under a key made of everything that determines them, so that no shard is solved twice."""
+"""Store stage: results under a key of everything that determines them, so that no shard is solved twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, weights_name
-from masksmith_state.jobs.model import ShardReport
+from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire import masks
 
 from .update import UpdatedShard
@@ -15,10 +15,10 @@ from .work import ShardWork
 
 
 def load_result(work: ShardWork, key: str) -> ShardReport | None:
-    """Read the report of a result that is stored already; None if there is none."""
-    # The masks and weights themselves may have been deleted since.
-    wanted = [result_name(key)] if work.specification.update is None else [result_name(key), weights_name(key)]
-    if any(work.store.size(name) is None for name in wanted):
+    """Read the report of a stored result; None if there is none."""
+    # Mask and weights may have been deleted although the report exists.
+    blobs = [result_name(key)] if work.specification.update is None else [result_name(key), weights_name(key)]
+    if any(work.store.size(name) is None for name in blobs):
         return None
     try:
         report = ShardReport.model_validate_json(work.store.get(result_report_name(key)))
@@ -30,9 +30,9 @@ def load_result(work: ShardWork, key: str) -> ShardReport | None:
 def store_result(
     store: BlobStore, key: str, mask: npt.NDArray[np.bool_], updated: UpdatedShard | None, report: ShardReport
 ) -> None:
-    """Write a mask, its weights if they were updated, and then the report whose presence proves both.
+    """Write updated weights (if any), mask, and last the report: if it exists, the others exist.
 
-    A result that a time limit ended has no report here: it is no other job's result.
+    No report is stored for a result that a time limit ended, so that other jobs do not reuse it.
     """
     if updated is not None:
         store.put(weights_name(key), updated.data)

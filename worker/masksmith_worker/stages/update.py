@@ -1,4 +1,4 @@
-"""Update: the kept weights of a shard make up for what the mask drops."""
+"""Update stage: updates the kept weights of a shard, to compensate for the dropped ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .work import ShardWork
 
 @dataclass(frozen=True)
 class UpdatedShard:
-    """A shard's weights in the tensor's own dtype, the mask that they belong to, and what they cost the output."""
+    """Updated weights in the tensor's own dtype, the mask that they belong to, and the errors of the layer's output."""
 
     solution: ms.Solution
     data: bytes
@@ -30,12 +30,12 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
     Args:
         work: The shard.
-        method: How.
-        solution: Its mask: the one to reconstruct on, or the one that ADMM starts from.
+        method: Update method.
+        solution: Its mask, which `reconstruct` keeps and `admm` starts from.
 
     Raises:
-        UpdateError: If weights or Gram matrix cannot be used.
-        UploadGoneError: If an upload is gone.
+        UpdateError: If weights or Gram matrix are invalid.
+        UploadMissingError: If an upload no longer exists.
     """
     solution, update = _update(work, method, solution)
     return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), _report(update))

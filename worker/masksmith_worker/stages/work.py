@@ -1,4 +1,4 @@
-"""The unit of work that goes through the stages."""
+"""The input of the stages: a shard, its specification, and its limits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from masksmith_wire.specification import JobSpecification
 
 @dataclass(frozen=True)
 class ShardWork:
-    """A shard and what it takes to solve it.
+    """A shard, and the data needed to solve it.
 
     Attributes:
         job: Id of its job.
         tensor: Its tensor.
         shard: Its rows.
-        specification: What is to be done; under a budget, with the tensor's own pattern once that is known.
+        specification: The job's specification; under a budget, with the tensor's own pattern once that is known.
         store: Uploads and results.
-        check: Called now and then; what it raises stops the work.
-        deadline: End of the job's time limit, which all its shards share, on the monotonic clock.
+        check: Called regularly; raises an error to stop the work.
+        deadline: Monotonic time at which the job's time limit ends, which all of its shards share.
     """
 
     job: str
@@ -34,10 +34,10 @@ class ShardWork:
     deadline: float | None
 
     @property
-    def left_s(self) -> float | None:
-        """What is left of the time limit; a solver always gets a moment."""
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, at least 1e-9; None without a time limit."""
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 1e-9)
 
     def on_progress(self, done: int, total: int) -> None:
-        """Check whether to go on, as a progress callback of the library."""
+        """Progress callback for the library, which calls `check`."""
         self.check()

@@ -1,4 +1,4 @@
--- Take a request out of a key's token bucket.
+-- Take one request out of a key's token bucket.
 --
 -- ARGV: key, requests a second, size of the bucket.
 -- Returns the seconds to wait, '0' if none.

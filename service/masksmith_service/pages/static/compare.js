@@ -1,4 +1,4 @@
-// Two masks of one layer: where one picture goes, the other goes.
+// Compares two masks of a layer: both pictures show the same window.
 import { Picture } from "./picture.js";
 import { steer } from "./steering.js";
 
@@ -13,7 +13,7 @@ for (const picture of pictures) {
 }
 if (pictures.length === 2) {
   const [first, second] = pictures;
-  // Both are shaded alike, so that the same score has the same colour.
+  // Use the same colour scale in both.
   first.top = second.top = Math.max(first.top, second.top);
   for (const [picture, other] of [[first, second], [second, first]]) {
     picture.follower = other;

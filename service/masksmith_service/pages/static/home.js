@@ -1,5 +1,5 @@
-// The form that starts a job: look into the file here, send it whole, show how far it is.
-import { readHeader, sayProblem } from "./wire.js";
+// The form that starts a job: reads the file's header, uploads the file, and shows the progress.
+import { readHeader, problemMessage } from "./wire.js";
 
 const at = (id) => document.getElementById(id);
 const FLOATS = ["F64", "F32", "F16", "BF16"];
@@ -17,7 +17,7 @@ const inUnits = (bytes) => {
   return `${(bytes / 1024 ** power).toFixed(power ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
 };
 
-/** Globs as the service reads them: * ? [seq] [!seq], over the whole name. */
+/** Match names against globs in the service's syntax: * ? [seq] [!seq], over the whole name. */
 function matcher(text) {
   const globs = text.split(/[\s,]+/).filter(Boolean);
   const forms = globs.map((glob) => {
@@ -34,8 +34,8 @@ function listTensors() {
   const exclude = matcher(at("exclude").value);
   const rows = Object.entries(header).map(([name, { dtype, shape }]) => {
     const fits = shape.length >= 2 && shape.length <= 4 && !shape.includes(0);
-    const wanted = layers.globs.length ? layers.matches(name) : FLOATS.includes(dtype);
-    return { name, dtype, shape, masked: fits && wanted && !exclude.matches(name) };
+    const selected = layers.globs.length ? layers.matches(name) : FLOATS.includes(dtype);
+    return { name, dtype, shape, masked: fits && selected && !exclude.matches(name) };
   });
   const chosen = rows.filter((row) => row.masked);
   const weights = chosen.reduce((sum, row) => sum + row.shape.reduce((a, b) => a * b, 1), 0);
@@ -71,16 +71,16 @@ async function choose(chosen) {
   }
 }
 
-let waiting = null;
+let pending = null;
 async function preview() {
   const query = new URLSearchParams({ pattern: at("pattern").value, axis: at("axis").value, ragged: at("ragged").value });
-  waiting?.abort();
-  waiting = new AbortController();
+  pending?.abort();
+  pending = new AbortController();
   try {
-    const response = await fetch(`/pattern?${query}`, { signal: waiting.signal });
+    const response = await fetch(`/pattern?${query}`, { signal: pending.signal });
     const parsed = new DOMParser().parseFromString(await response.text(), "text/html");
     if (response.ok) at("preview").replaceChildren(...parsed.body.childNodes);
-  } catch { /* a later one is on its way, or the service is gone: Start will say so */ }
+  } catch { /* aborted by a later request, or the service is unavailable, which Start reports */ }
 }
 
 function setPattern(text) {
@@ -89,11 +89,11 @@ function setPattern(text) {
   preview();
 }
 
-/** Write or strike the `<=` before n:m. */
+/** Add or remove the `<=` before n:m, as the field `fill` says. */
 function setFill() {
-  const found = at("pattern").value.match(/^\s*(transposable\s+)?(<=\s*)?(\d+:\d+(?!:).*)$/i);
-  if (!found) { at("fill").value = "exact"; return; }
-  const text = `${found[1] ?? ""}${at("fill").value === "most" ? "<=" : ""}${found[3]}`;
+  const match = at("pattern").value.match(/^\s*(transposable\s+)?(<=\s*)?(\d+:\d+(?!:).*)$/i);
+  if (!match) { at("fill").value = "exact"; return; }
+  const text = `${match[1] ?? ""}${at("fill").value === "most" ? "<=" : ""}${match[3]}`;
   at("pattern").value = text;
   markChoice();
   preview();
@@ -126,10 +126,10 @@ function send() {
   });
   request.addEventListener("load", () => {
     if (request.status === 202 || request.status === 200) location.assign(`/jobs/${JSON.parse(request.responseText).id}`);
-    else end(sayProblem(request.responseText, request.status));
+    else end(problemMessage(request.responseText, request.status));
   });
-  request.addEventListener("error", () => end("The connection broke, or the service refused the file while it was being sent. Try again."));
-  request.addEventListener("abort", () => end("Stopped: nothing was kept."));
+  request.addEventListener("error", () => end("The connection was lost, or the service rejected the file during the upload. Try again."));
+  request.addEventListener("abort", () => end("Upload stopped; no data was kept."));
   at("stop").onclick = () => request.abort();
   at("sent").value = 0;
   at("sent-text").textContent = "";

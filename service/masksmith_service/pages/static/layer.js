@@ -1,8 +1,8 @@
-// A layer's page: its mask, and how full its rows and columns are.
+// The page of a layer: its mask, and the share of kept entries of its rows and columns.
 import { Picture } from "./picture.js";
 import { steer } from "./steering.js";
 
-/** Draw shares along an axis, as bars of as many neighbours as fit a pixel: the mean, with least and most behind it. */
+/** Draw the shares of rows or columns as bars, at most one per pixel: their mean, with the maximum behind it. */
 function drawFill(canvas, label, counts, length) {
   const box = canvas.getBoundingClientRect();
   const density = devicePixelRatio || 1;

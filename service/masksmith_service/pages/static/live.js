@@ -1,37 +1,37 @@
-// Keeps a page true: parts marked data-live are taken anew from the server, whose templates remain the only ones.
+// Live updates: replaces elements with data-live by those of a new copy of the page, which the server renders.
 
 const PAUSE_MS = 700;
 const POLL_MS = 3000;
-let asked = 0;
+let latestRequest = 0;
 
-/** Fetch an address and put its live parts in the place of ours; a later request beats an earlier one. */
+/** Fetch an address and update the live elements; the response to an earlier request is ignored. */
 async function refresh(address = location.href) {
-  const turn = ++asked;
+  const request = ++latestRequest;
   const response = await fetch(address, { headers: { Accept: "text/html" } });
-  if (!response.ok || turn !== asked) return;
+  if (!response.ok || request !== latestRequest) return;
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (turn !== asked) return;
+  if (request !== latestRequest) return;
   for (const part of document.querySelectorAll("[data-live]")) {
     const other = fresh.getElementById(part.id);
-    if (other) assimilate(part, other);
+    if (other) morph(part, other);
   }
   document.title = fresh.title;
 }
 
-/** Make our element like another, touching only what differs: a button that is being pressed stays the same button. */
-function assimilate(ours, theirs) {
-  if (ours.isEqualNode(theirs)) return;
-  if (ours.nodeName !== theirs.nodeName) { ours.replaceWith(document.importNode(theirs, true)); return; }
-  if (ours.nodeType !== Node.ELEMENT_NODE) { ours.nodeValue = theirs.nodeValue; return; }
-  for (const { name } of [...ours.attributes]) if (!theirs.hasAttribute(name)) ours.removeAttribute(name);
-  for (const { name, value } of theirs.attributes) if (ours.getAttribute(name) !== value) ours.setAttribute(name, value);
-  const [mine, other] = [[...ours.childNodes], [...theirs.childNodes]];
-  other.forEach((node, place) => (place < mine.length ? assimilate(mine[place], node) : ours.append(document.importNode(node, true))));
+/** Update an element to equal another one, changing only what differs, so that focus and pressed buttons are kept. */
+function morph(current, updated) {
+  if (current.isEqualNode(updated)) return;
+  if (current.nodeName !== updated.nodeName) { current.replaceWith(document.importNode(updated, true)); return; }
+  if (current.nodeType !== Node.ELEMENT_NODE) { current.nodeValue = updated.nodeValue; return; }
+  for (const { name } of [...current.attributes]) if (!updated.hasAttribute(name)) current.removeAttribute(name);
+  for (const { name, value } of updated.attributes) if (current.getAttribute(name) !== value) current.setAttribute(name, value);
+  const [mine, other] = [[...current.childNodes], [...updated.childNodes]];
+  other.forEach((node, place) => (place < mine.length ? morph(mine[place], node) : current.append(document.importNode(node, true))));
   for (const node of mine.slice(other.length)) node.remove();
 }
 
-/** Call at once, then at most once in a while. */
-function calmly(action) {
+/** Throttle: call at once, then at most once per PAUSE_MS. */
+function throttle(action) {
   let timer = null;
   let again = false;
   const run = () => {
@@ -45,7 +45,7 @@ function calmly(action) {
 function follow(address) {
   const events = new EventSource(address);
   const spoken = document.getElementById("spoken");
-  const update = calmly(() => refresh().catch(() => {}));
+  const update = throttle(() => refresh().catch(() => {}));
   let tenths = 0;
   events.addEventListener("progress", (event) => {
     const { done, total } = JSON.parse(event.data);

@@ -1,5 +1,5 @@
-// Signs a browser in and out: the key goes to the service once, which gives a cookie that no script can read.
-import { sayProblem } from "./wire.js";
+// Sign-in and sign-out: exchanges the key for a session cookie, which scripts cannot read.
+import { problemMessage } from "./wire.js";
 
 const at = (id) => document.getElementById(id);
 const ADDRESS = "/v1/session";
@@ -16,7 +16,7 @@ async function show() {
   at("login").hidden = known !== null;
   at("leave").hidden = !known?.key;
   if (known) at("who").textContent = known.key ? `Signed in as ${known.name} (${known.role}).` : "No key is needed here.";
-  else at("who").textContent = "This service asks for a key.";
+  else at("who").textContent = "This service requires a key.";
 }
 
 at("login").addEventListener("submit", async (event) => {
@@ -24,11 +24,11 @@ at("login").addEventListener("submit", async (event) => {
   try {
     const body = JSON.stringify({ token: at("token").value.trim() });
     const response = await fetch(ADDRESS, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    if (!response.ok) fail(sayProblem(await response.text(), response.status));
+    if (!response.ok) fail(problemMessage(await response.text(), response.status));
     else if (location.pathname === "/login") location.assign("/");
     else location.reload();
   } catch {
-    fail(sayProblem(""));
+    fail(problemMessage(""));
   }
 });
 at("leave").addEventListener("click", async () => {

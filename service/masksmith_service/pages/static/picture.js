@@ -1,4 +1,4 @@
-// A mask as a picture: windows are fetched as they come into view, drawn at their own scale, kept while they are near.
+// Draws a mask: fetches the windows in view, at the resolution of the zoom level, and caches them.
 import { fetchTensors } from "./wire.js";
 
 const CELLS = 256;
@@ -12,7 +12,7 @@ const colour = (name) => {
 };
 const mix = (low, high, share) => low.map((value, place) => value + (high[place] - value) * share);
 
-/** The colours of the theme, read anew when it changes. */
+/** The colours of the current theme. */
 function palette() {
   const [none, low, high, dropped] = ["--mask-none", "--mask-low", "--mask-high", "--mask-dropped"].map(colour);
   const grid = getComputedStyle(document.documentElement).getPropertyValue("--mask-grid").trim();
@@ -40,7 +40,7 @@ export class Picture {
     this.canvas.picture = this;
   }
 
-  /** Fetch the frame, then show the whole layer. */
+  /** Fetch the profile, then show the whole layer. */
   async open() {
     const profile = await fetchTensors(`${this.address}profile?${new URLSearchParams({ tensor: this.tensor })}`);
     this.top = profile.quantiles.data[99] || profile.quantiles.data[100] || 1;
@@ -80,7 +80,7 @@ export class Picture {
     this.changed();
   }
 
-  /** Zoom about a point of the canvas. */
+  /** Zoom around a point of the canvas. */
   zoom(factor, x = this.width / 2, y = this.height / 2) {
     const next = Math.min(MAX_SCALE, Math.max(this.fitting / 2, this.scale * factor));
     this.row += y / this.scale - y / next;
@@ -95,7 +95,7 @@ export class Picture {
     this.changed();
   }
 
-  /** Move to where another picture is. */
+  /** Show the same window and cursor as another picture. */
   follow(other) {
     this.scale = other.scale;
     this.row = other.row;
@@ -105,7 +105,7 @@ export class Picture {
   }
 
   changed() {
-    // What is smaller than the view stays in its middle; the rest may go a little beyond its edges.
+    // A layer smaller than the view is centred; a larger one can be moved a margin beyond the edges.
     const margin = 24 / this.scale;
     const clamp = (value, length, seen) =>
       length + 2 * margin <= seen ? (length - seen) / 2 : Math.max(-margin, Math.min(length - seen + margin, value));
@@ -115,7 +115,7 @@ export class Picture {
     this.follower?.follow(this);
   }
 
-  /** Entries a cell: a power of two, so that zooming meets the same windows again. */
+  /** Entries per cell: a power of two, so that zooming reuses cached windows. */
   get step() {
     return 2 ** Math.max(0, Math.floor(Math.log2(1 / this.scale) + 0.01));
   }
@@ -123,11 +123,11 @@ export class Picture {
   /** The windows in view: [key, row, col]. */
   inView() {
     const side = CELLS * this.step;
-    const found = [];
+    const windows = [];
     const last = [Math.min(this.rows, this.row + this.height / this.scale), Math.min(this.cols, this.col + this.width / this.scale)];
     for (let row = Math.max(0, Math.floor(this.row / side) * side); row < last[0]; row += side)
-      for (let col = Math.max(0, Math.floor(this.col / side) * side); col < last[1]; col += side) found.push([`${this.step}/${row}/${col}`, row, col]);
-    return found;
+      for (let col = Math.max(0, Math.floor(this.col / side) * side); col < last[1]; col += side) windows.push([`${this.step}/${row}/${col}`, row, col]);
+    return windows;
   }
 
   load(key, row, col) {
@@ -184,7 +184,7 @@ export class Picture {
     const wanted = this.inView();
     const shown = wanted.map(([key, row, col]) => this.windows.get(key) ?? this.load(key, row, col));
     const finished = shown.every((entry) => entry.ready);
-    // Coarser or finer windows stand in until the right ones are here.
+    // Draw windows of other resolutions until the right ones are loaded.
     if (!finished) for (const entry of this.windows.values()) if (entry.ready && entry.step !== this.step) this.place(brush, entry);
     for (const entry of shown) if (entry.ready) this.place(brush, entry);
     if (this.shows.grid) this.drawGrid(brush);
@@ -197,7 +197,7 @@ export class Picture {
     const unit = entry.step * this.scale;
     const x = (entry.col - this.col) * this.scale;
     const y = (entry.row - this.row) * this.scale;
-    // The last cells may reach beyond the layer.
+    // The last cells may extend beyond the layer.
     const wide = Math.min(width * unit, (this.cols - entry.col) * this.scale);
     const high = Math.min(height * unit, (this.rows - entry.row) * this.scale);
     brush.drawImage(entry.canvas, 0, 0, wide / unit, high / unit, x, y, wide, high);
@@ -252,7 +252,7 @@ export class Picture {
     return row >= 0 && col >= 0 && row < this.rows && col < this.cols ? [row, col] : null;
   }
 
-  /** What is known about an entry: {kept, score, step}, or null while it is on its way. */
+  /** Data of an entry: {kept, score, step}, or null while it is loading. */
   lookUp([row, col]) {
     const side = CELLS * this.step;
     const entry = this.windows.get(`${this.step}/${Math.floor(row / side) * side}/${Math.floor(col / side) * side}`);
@@ -266,15 +266,15 @@ export class Picture {
     this.follower?.show(cursor);
   }
 
-  /** Mark an entry, and tell about it. */
+  /** Move the cursor to an entry, and show its data. */
   show(cursor) {
     this.cursor = cursor;
     if (cursor) {
-      const found = this.lookUp(cursor);
+      const entry = this.lookUp(cursor);
       const [row, col] = cursor;
       const tile = `tile ${Math.floor(row / this.tile[0])}, ${Math.floor(col / this.tile[1])}`;
-      const what = !found ? "…" : found.step === 1 ? `${found.kept ? "kept" : "dropped"}, score ${found.score.toPrecision(4)}`
-        : `${(100 * found.kept).toFixed(0)} % kept of ${found.step} × ${found.step} entries, mean score ${found.score.toPrecision(4)}`;
+      const what = !entry ? "…" : entry.step === 1 ? `${entry.kept ? "kept" : "dropped"}, score ${entry.score.toPrecision(4)}`
+        : `${(100 * entry.kept).toFixed(0)} % kept of ${entry.step} × ${entry.step} entries, mean score ${entry.score.toPrecision(4)}`;
       this.say(`row ${row}, column ${col} · ${what} · ${tile}`);
     }
     this.draw();

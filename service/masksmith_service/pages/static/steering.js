@@ -1,4 +1,4 @@
-// Mouse, fingers, keys and buttons that steer a picture.
+// Mouse, touch, keyboard and button controls of a picture.
 
 const KEYS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const STRIDE = 60;

@@ -1,4 +1,4 @@
-// Dark, light, or as the system says; set before the page is painted.
+// Theme: dark, light, or the system's; applied before the page is painted.
 (() => {
   const root = document.documentElement;
   const order = ["auto", "light", "dark"];
@@ -16,7 +16,7 @@
     button.firstElementChild.textContent = read();
     button.addEventListener("click", () => {
       const next = order[(order.indexOf(read()) + 1) % order.length];
-      try { localStorage.setItem("theme", next); } catch { /* for this page alone, then */ }
+      try { localStorage.setItem("theme", next); } catch { /* storage is disabled: the choice applies to this page only */ }
       apply(next);
       button.firstElementChild.textContent = next;
       document.dispatchEvent(new Event("theme"));

@@ -1,19 +1,19 @@
-// The wire as browsers meet it: safetensors in, problem documents said in words.
+// Reads safetensors files and problem documents.
 
 const TYPES = { F32: Float32Array, I32: Int32Array };
 const MAX_HEADER = 16 * 2 ** 20;
 
-/** Read a safetensors file's header from its first bytes; throws what a person can read. */
+/** Read a safetensors file's header from its first bytes; throws an Error with a message for the user. */
 export async function readHeader(file) {
-  if (file.size < 10) throw new Error("This is no safetensors file: it is too short.");
+  if (file.size < 10) throw new Error("This is not a safetensors file: it is too short.");
   const length = Number(new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true));
   if (length < 2 || length > MAX_HEADER || length + 8 > file.size)
-    throw new Error("This is no safetensors file: it does not begin with the length of a header.");
+    throw new Error("This is not a safetensors file: it does not begin with the length of a header.");
   let header;
   try {
     header = JSON.parse(await file.slice(8, 8 + length).text());
   } catch {
-    throw new Error("This is no safetensors file: its header is no JSON.");
+    throw new Error("This is not a safetensors file: its header is not JSON.");
   }
   delete header.__metadata__;
   return header;
@@ -22,7 +22,7 @@ export async function readHeader(file) {
 /** Fetch one of the service's small safetensors files: its tensors by name, and its metadata. */
 export async function fetchTensors(address, signal) {
   const response = await fetch(address, { signal });
-  if (!response.ok) throw new Error(sayProblem(await response.text(), response.status));
+  if (!response.ok) throw new Error(problemMessage(await response.text(), response.status));
   const buffer = await response.arrayBuffer();
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
@@ -36,12 +36,12 @@ export async function fetchTensors(address, signal) {
   return tensors;
 }
 
-/** Say what a problem document says. */
-export function sayProblem(text, status) {
+/** Message for the user from a problem document. */
+export function problemMessage(text, status) {
   try {
     const problem = JSON.parse(text);
     return `${problem.detail} (${problem.code})`;
   } catch {
-    return status ? `The service answered with status ${status}.` : "The service does not answer.";
+    return status ? `The service answered with status ${status}.` : "The service does not respond.";
   }
 }

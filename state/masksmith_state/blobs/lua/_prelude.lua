@@ -1,4 +1,4 @@
--- Functions that the scripts of blob references share; `blobs/references.py` lists the keys.
+-- Functions shared by the scripts of blob references; `blobs/references.py` describes the keys.
 
 local function timestamp() local t = redis.call('TIME'); return string.format('%d.%06d', t[1], t[2]) end
 

@@ -1,4 +1,4 @@
--- Remove an owner's reference to an upload that it has not used since a time; not while a live job reads the upload.
+-- Remove an owner's reference to an upload that was not used since a given time, unless a live job reads the upload.
 --
 -- ARGV: owner, digest, time.
 -- Returns 1 if the reference was removed, else 0.

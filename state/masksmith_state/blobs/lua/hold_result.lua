@@ -1,7 +1,7 @@
--- Let a live job refer to a result, whether it exists yet or not.
+-- Add a live job's reference to a result, which need not exist yet.
 --
 -- ARGV: job, key of the result.
--- Returns 1 if the job refers to it now, 0 while it is being deleted, -1 if the job is not live.
+-- Returns 1 if the reference exists now, 0 if the result is being deleted, -1 if the job is not live.
 
 local state = redis.call('HGET', 'masksmith:job:' .. ARGV[1], 'state')
 if state ~= 'queued' and state ~= 'running' then return -1 end

@@ -1,13 +1,14 @@
--- Let a key refer to an upload that it has sent.
+-- Add an owner's reference to an upload that it has sent.
 --
--- ARGV: owner, digest, size, most bytes of the owner or -1.
--- Returns `new`, `known` to this key already, `full` if the owner would keep too much, `tombstone` while it is deleted.
+-- ARGV: owner, digest, size, limit of the owner's bytes or -1.
+-- Returns `new`, `known` if the reference existed, `full` if the limit would be exceeded, or `tombstone` if the upload
+-- is being deleted.
 
 local owner, digest, upload = ARGV[1], ARGV[2], 'masksmith:upload:' .. ARGV[2]
 if redis.call('HEXISTS', 'masksmith:tombstones', 'upload:' .. digest) == 1 then return 'tombstone' end
-local bytes, most = 'masksmith:owner:' .. owner .. ':bytes', tonumber(ARGV[4])
+local bytes, limit = 'masksmith:owner:' .. owner .. ':bytes', tonumber(ARGV[4])
 local known = redis.call('SISMEMBER', upload .. ':owners', owner) == 1
-if not known and most >= 0 and tonumber(redis.call('GET', bytes) or 0) + tonumber(ARGV[3]) > most then return 'full' end
+if not known and limit >= 0 and tonumber(redis.call('GET', bytes) or 0) + tonumber(ARGV[3]) > limit then return 'full' end
 if not known then
   redis.call('HSET', upload, 'size', ARGV[3])
   redis.call('SADD', upload .. ':owners', owner)

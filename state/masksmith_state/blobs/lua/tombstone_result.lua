@@ -1,4 +1,4 @@
--- Set the tombstone of a result that no job refers to.
+-- Set the tombstone of a result, unless it is referenced.
 --
 -- ARGV: key of the result, token.
 -- Returns 1 if the tombstone is set, 0 if there is a reference.

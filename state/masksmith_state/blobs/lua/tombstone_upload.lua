@@ -1,4 +1,4 @@
--- Set the tombstone of an upload that nobody refers to: nobody can refer to it from now on.
+-- Set the tombstone of an upload, unless it is referenced; from then on no reference can be added.
 --
 -- ARGV: digest, token.
 -- Returns 1 if the tombstone is set, 0 if there is a reference.

@@ -1,16 +1,15 @@
--- Functions that the scripts of a job's life share. Each script runs whole or not at all.
+-- Functions shared by the scripts of the job lifecycle. Redis runs each script atomically.
 --
 -- Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
 -- `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index ->
 -- report), `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation,
--- `masksmith:live` holds those that are not terminal; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the
--- same for key K, which is empty where no keys are used. `masksmith:finished` orders those that are terminal by their
--- end. `masksmith:horizon` is the latest time at which a shard was enqueued that has been taken since
--- (`masksmith:horizon:Q` in queues Q other than the CPU workers'), `masksmith:lease-ms` the longest lease.
--- `masksmith:counts` holds what `telemetry.counters` names: jobs by kind and state, and what completed shards add.
--- `blobs/references.py` lists the keys of uploads and results. The channel `masksmith:ended` receives the id of every
--- job that ends. Times are the server's own, so no other clock matters; should that one be set back, times that it
--- left in the future are brought back to now.
+-- `masksmith:live` holds the live ones; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K,
+-- which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end. `masksmith:horizon` is
+-- the latest enqueue time of any shard taken so far (`masksmith:horizon:Q` for queues Q other than the CPU workers'),
+-- `masksmith:lease-ms` the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
+-- and state, and the increments of completed shards. `blobs/references.py` lists the keys of uploads and results. The
+-- id of every job that ends is published to the channel `masksmith:ended`. All times are the Redis server's. If its
+-- clock is set back, times that are in the future are reset to now.
 
 local function now() local t = redis.call('TIME'); return tonumber(t[1]) + tonumber(t[2]) / 1000000 end
 local function timestamp() return string.format('%.6f', now()) end

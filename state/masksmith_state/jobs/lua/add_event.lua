@@ -1,4 +1,4 @@
--- Add an event to a live job whose shard the token holds.
+-- Add an event to a live job, if the token holds the shard's lease.
 --
 -- ARGV: id, shard, token, kind, data as JSON.
 -- Returns 1 if the event was added, else 0.

@@ -1,7 +1,7 @@
--- Claim a sweep: one caller per period gets it. A claim that would end later than a period from now began before the
--- clock was set back, and is dropped.
+-- Claim a sweep: succeeds for one caller per period. A claim that would expire later than one period from now was made
+-- before the clock was set back, and is deleted.
 --
--- ARGV: period in ms, what is swept as `:NAME`, or '' for shards.
+-- ARGV: period in ms, `:NAME` of the sweep, or '' for shards.
 -- Returns 1 for the first caller in a period, else 0.
 
 local key, period = 'masksmith:sweeper' .. ARGV[2], tonumber(ARGV[1])

@@ -1,6 +1,6 @@
 -- Complete a shard with its report, and end the job with its last shard.
 --
--- ARGV: id, shard, token, report, 1 if the report is a failure, what it adds to the counts as JSON.
+-- ARGV: id, shard, token, report, 1 if the report is a failure, counter increments as JSON.
 -- Returns 1 if this call completed the shard, else 0.
 
 local id, shard, token, report, failures, counts = unpack(ARGV)

@@ -1,14 +1,14 @@
--- Write a job with all its shards pending.
+-- Create a job with all its shards pending.
 --
--- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; most live jobs
--- of all and of the owner, most bytes of the owner, each -1 where there is no limit; uploads as JSON list of digests,
--- who must have sent them (`owner`, `anybody`, or '' for unknown), bytes of the results.
--- Returns the id of the job: the new one, or the one that the same idempotency key made before; else why there is
--- none: `conflict` of idempotency keys, `full`, `quota` or `bytes` for the limits, or `missing:` with a digest.
--- A creation that is sent twice, because its answer was lost, changes nothing the second time.
+-- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; limits of live
+-- jobs of all owners, live jobs of the owner, and stored bytes of the owner, each -1 for no limit; uploads as JSON list
+-- of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of the results.
+-- Returns the id of the job: the new one, or the one created before with the same idempotency key; else the reason why
+-- none was created: `conflict` of idempotency keys, `full`, `quota` or `bytes` for the limits, or `missing:` with a
+-- digest. A call that is repeated because its reply was lost changes nothing.
 
-local id, fields, shards, idempotency_key, fingerprint, owner, most_live, most_live_of_owner, most_bytes, uploads,
-  senders, result_bytes = unpack(ARGV)
+local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, uploads,
+  uploaders, result_bytes = unpack(ARGV)
 local job, owner_keys = 'masksmith:job:' .. id, 'masksmith:owner:' .. owner
 local idempotent = 'masksmith:idempotency:' .. owner .. ':' .. idempotency_key
 if idempotency_key ~= '' then
@@ -18,16 +18,16 @@ if idempotency_key ~= '' then
   end
 end
 if redis.call('EXISTS', job) == 1 then return id end
-local function reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
-if reached('masksmith:live', most_live) then return 'full' end
-if reached(owner_keys .. ':live', most_live_of_owner) then return 'quota' end
+local function is_reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
+if is_reached('masksmith:live', max_live) then return 'full' end
+if is_reached(owner_keys .. ':live', max_live_of_owner) then return 'quota' end
 local kept_bytes = tonumber(redis.call('GET', owner_keys .. ':bytes') or 0)
-if tonumber(most_bytes) >= 0 and kept_bytes + tonumber(result_bytes) > tonumber(most_bytes) then return 'bytes' end
+if tonumber(max_bytes) >= 0 and kept_bytes + tonumber(result_bytes) > tonumber(max_bytes) then return 'bytes' end
 local digests = cjson.decode(uploads)
 for _, digest in ipairs(digests) do
   local upload = 'masksmith:upload:' .. digest
-  if (senders == 'owner' and redis.call('SISMEMBER', upload .. ':owners', owner) == 0)
-    or (senders == 'anybody' and redis.call('EXISTS', upload) == 0) then
+  if (uploaders == 'owner' and redis.call('SISMEMBER', upload .. ':owners', owner) == 0)
+    or (uploaders == 'anybody' and redis.call('EXISTS', upload) == 0) then
     return 'missing:' .. digest
   end
 end

@@ -1,4 +1,4 @@
--- Delete a job's record. Results that no other job refers to are listed in `masksmith:unheld`, to be deleted.
+-- Delete a job's record. Results without a reference are added to `masksmith:unheld`, from which they are deleted.
 --
 -- ARGV: id.
 -- Returns 1, or 0 for an unknown job.

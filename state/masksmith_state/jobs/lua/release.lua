@@ -1,6 +1,6 @@
--- Give a lease back. The attempt of a shard that failed stays counted: what ended it may end the next one.
+-- Release a lease. The attempt stays counted, unless the shard did not fail.
 --
--- ARGV: id, shard, token, 1 to forget the attempt.
+-- ARGV: id, shard, token, 1 not to count the attempt.
 -- Returns 1 if the token held the lease, else 0.
 
 local id, shard, token, forget_attempt = unpack(ARGV)

@@ -1,10 +1,10 @@
--- List the pending shards that nobody holds and no message will bring back: their lease has lapsed, or they were
--- enqueued longer before now (or the horizon) than patience allows.
+-- List the stranded shards: pending, without a lease, and not enqueued, or enqueued more than a number of seconds
+-- before now (or before the horizon).
 --
--- ARGV: id, patience in seconds, 1 if it counts from the horizon instead of now, most shards to list, queue.
+-- ARGV: id, these seconds, 1 to count them from the horizon instead of now, limit of shards, queue.
 -- Returns the shards' numbers.
 
-local id, patience_s, from_horizon, most, queue = unpack(ARGV)
+local id, patience_s, from_horizon, limit, queue = unpack(ARGV)
 local job = 'masksmith:job:' .. id
 if not is_live(job) or (redis.call('HGET', job, 'queue') or 'masksmith.cpu') ~= queue then return {} end
 local at = now()
@@ -17,7 +17,7 @@ local longest = tonumber(redis.call('GET', 'masksmith:lease-ms') or 0)
 local before = (from_horizon == '1' and horizon or at) - tonumber(patience_s)
 local stranded = {}
 for _, shard in ipairs(redis.call('SMEMBERS', job .. ':pending')) do
-  if #stranded >= tonumber(most) then break end
+  if #stranded >= tonumber(limit) then break end
   local lease = job .. ':lease:' .. shard
   local left = redis.call('PTTL', lease)
   if left > longest then redis.call('PEXPIRE', lease, longest) end

@@ -1,6 +1,6 @@
--- Take a shard's lease, counting an attempt.
+-- Take the lease of a shard, and count an attempt.
 --
--- ARGV: id, shard, lease in ms, attempts allowed, report for a shard whose attempts are used up.
+-- ARGV: id, shard, lease in ms, attempts allowed, report for a shard with no attempt left.
 -- Returns {token, attempt, seconds since the job started}, or {'', reason}.
 
 local id, shard, lease_ms, attempts, report = unpack(ARGV)

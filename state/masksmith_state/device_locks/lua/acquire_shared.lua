@@ -1,0 +1,11 @@
+-- Acquire the device shared, for a masks job.
+--
+-- ARGV: token, lease in ms, ms that `waiting` is set.
+-- Returns 1 if the device is held, 0 if a benchmark holds it.
+
+if redis.call('EXISTS', exclusive) == 1 then
+  redis.call('SET', waiting, '1', 'PX', ARGV[3])
+  return 0
+end
+redis.call('ZADD', shared, ms + tonumber(ARGV[2]), ARGV[1])
+return 1

@@ -1,0 +1,8 @@
+-- Release the device, held either way.
+--
+-- ARGV: token.
+-- Returns 1.
+
+if redis.call('GET', exclusive) == ARGV[1] then redis.call('DEL', exclusive) end
+redis.call('ZREM', shared, ARGV[1])
+return 1

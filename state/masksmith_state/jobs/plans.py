@@ -1,0 +1,40 @@
+"""The plan of a masks job, which its record holds."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from masksmith_wire.digests import is_digest
+from masksmith_wire.documents import MasksOptions, Skipped
+from masksmith_wire.masks import packed_bytes
+
+from .shards import PlannedTensor
+
+
+class MasksPlan(BaseModel):
+    """The plan of a masks job: options, located tensors, and skipped tensors."""
+
+    options: MasksOptions
+    tensors: list[PlannedTensor]
+    skipped: list[Skipped] = []
+
+    @property
+    def summary_fields(self) -> dict[str, str]:
+        """The fields that job lists show."""
+        return {"pattern": self.options.pattern, "solver": self.options.solver}
+
+    @property
+    def uploads(self) -> list[str]:
+        """Digests of all uploads that the job reads."""
+        inputs = [
+            part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
+        ]
+        previous = self.options.previous or ""
+        return sorted({part.digest for part in inputs} | ({previous} if is_digest(previous) else set()))
+
+    @property
+    def result_bytes(self) -> int:
+        """Size of the results in bytes: packed masks, and updated weights if the job updates them."""
+        masks = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)
+        weights = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
+        return masks if self.options.update is None else masks + weights

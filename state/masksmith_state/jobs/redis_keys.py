@@ -1,0 +1,28 @@
+"""Redis keys of job records; `lua/_prelude.lua` describes all of them."""
+
+from __future__ import annotations
+
+JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
+"""Sorted set of all jobs, set of live jobs, and sorted set of jobs that have ended."""
+ENDED = "masksmith:ended"
+"""Channel to which the id of every job that ends is published."""
+
+
+def job_key(job: str) -> str:
+    """Hash of a job's fields."""
+    return f"masksmith:job:{job}"
+
+
+def parts_key(job: str) -> str:
+    """Hash of a job's shards or cases, by index."""
+    return job_key(job) + ":shards"
+
+
+def reports_key(job: str) -> str:
+    """Hash of the reports of finished shards or cases, by index."""
+    return job_key(job) + ":reports"
+
+
+def events_key(job: str) -> str:
+    """Stream of a job's events."""
+    return job_key(job) + ":events"

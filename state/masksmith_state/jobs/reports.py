@@ -1,0 +1,57 @@
+"""Reports of finished shards, which a job's record holds."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from masksmith_wire.documents import DiversityReport, SpectrumReport, UpdateReport
+from masksmith_wire.errors import TensorError
+from masksmith_wire.totals import relative_gap
+
+
+class ShardReport(BaseModel):
+    """A worker's report of a finished shard.
+
+    Attributes:
+        result: Key of the result in the store.
+        pattern: The pattern that a budget assigned to the tensor.
+        budget_gap: Upper bound on the share of the score that a better division of the budget could add.
+        objective, upper_bound, total_score: Sums over the shard's entries, in float64.
+        kept_score: Sum of the kept scores. It differs from `objective` if the pattern maximises something else (blocks
+            by another norm than l1). None in results of older workers, for which the two are equal.
+        blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
+        two_four: Whether the mask is also a 2:4 mask.
+        diversity: Only in the report of a tensor's first shard.
+        added, dropped: Number of entries that differ from the previous mask.
+        remembered: Whether the result was in the store already.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    result: str | None = None
+    pattern: str | None = None
+    budget_gap: float | None = None
+    status: str | None = None
+    objective: float = 0.0
+    upper_bound: float = 0.0
+    total_score: float = 0.0
+    kept_score: float | None = None
+    kept: int = 0
+    entries: int = 0
+    blocks: int | None = None
+    two_four: bool = False
+    diversity: DiversityReport | None = None
+    spectrum: SpectrumReport | None = None
+    added: int | None = None
+    dropped: int | None = None
+    solve_s: float = 0.0
+    solver: str = ""
+    device: str = ""
+    update: UpdateReport | None = None
+    error: TensorError | None = None
+    remembered: bool = False
+
+    @property
+    def gap(self) -> float:
+        """Relative gap between objective and bound; see `relative_gap`."""
+        return relative_gap(self.objective, self.upper_bound)
