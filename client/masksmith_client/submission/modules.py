@@ -34,12 +34,22 @@ def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedT
         return dataclasses.replace(weight, unsupported_reason="Bilinear multiplies with two inputs, not with one")
     if "_ConvTransposeNd" in classes and layer.groups > 1:
         return dataclasses.replace(weight, unsupported_reason="a transposed convolution of several groups")
-    axes = _axes(classes, len(weight.shape))
-    return weight if axes is None else dataclasses.replace(weight, layout=Layout.parse(axes, rule="model"))
+    layout = layout_of(layer, len(weight.shape))
+    return weight if layout is None else dataclasses.replace(weight, layout=layout)
+
+
+def is_conv1d(layer: Any) -> bool:
+    """Whether a layer is a `transformers.Conv1D`: a linear layer whose weight is `[in, out]`."""
+    return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
+
+
+def layout_of(layer: Any, dimensions: int) -> Layout | None:
+    """Return the layout of a layer's weight; None if its class does not show it."""
+    axes = _axes([kind.__name__ for kind in type(layer).__mro__], dimensions)
+    return None if axes is None else Layout.parse(axes, rule="model")
 
 
 def _axes(classes: list[str], dimensions: int) -> str | None:
-    """Give the axes of a layer's weight; None where the class does not tell."""
     if "_ConvTransposeNd" in classes:
         return " ".join(("in", "out", *("kernel",) * (dimensions - 2)))
     if "Conv1D" in classes:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from masksmith.layouts import Layout
 from masksmith_client._errors import InputError
 
 from .masking import Masking
@@ -23,6 +24,7 @@ class MaskedLayer:
         weight: The dense weight; with masks applied in place, the masked weight.
         masking: Its mask, as a parametrization.
         rank_above: A score that exceeds the sum of all scores of a tile if each is at most 1.
+        layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
     """
 
     name: str
@@ -30,6 +32,7 @@ class MaskedLayer:
     weight: torch.nn.Parameter
     masking: Masking
     rank_above: float = 2.0
+    layout: Layout | None = None
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
 
     @property

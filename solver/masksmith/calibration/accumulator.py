@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,9 +32,10 @@ class LayerAccumulator:
         self._keys = torch.empty(0)
         self._generator = torch.Generator().manual_seed(0)
 
-    def add_inputs(self, module: Any, arguments: tuple[Tensor, ...]) -> None:
-        """Add a layer's inputs; a forward pre-hook."""
-        inputs = _rows(module, arguments[0].detach().float())
+    def add_inputs(self, module: Any, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]) -> None:
+        """Add a layer's inputs; a forward pre-hook that gets positional and keyword arguments."""
+        first = arguments[0] if arguments else next(iter(keywords.values()))
+        inputs = _rows(module, first.detach().float())
         self.samples += len(inputs)
         if "norms" in self._gather:
             self._add("norms", inputs.double().square().sum(0))
@@ -79,9 +80,14 @@ class LayerAccumulator:
         self._keys, self._sums["activations"] = keys[selected], rows[selected.to(rows.device)]
 
 
+def is_conv1d(module: Any) -> bool:
+    """Whether a module is a `transformers.Conv1D`: a linear layer whose weight is `[in, out]`."""
+    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
+
+
 def _rows(module: Any, inputs: Tensor) -> Tensor:
     """Return a layer's input as rows, one per token or patch, with columns in the order of the flattened weight."""
-    if isinstance(module, torch.nn.Linear):
+    if isinstance(module, torch.nn.Linear) or is_conv1d(module):
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
-from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, select
+from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, select, with_layouts
 from masksmith.patterns.matching import Globs
 
-from .accumulator import LayerAccumulator
+from .accumulator import LayerAccumulator, is_conv1d
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
@@ -80,7 +80,7 @@ def _accumulators(
         for name, (path, module) in modules.items()
     ]
     try:
-        selection = select(candidates, None, layers, noun="linear or convolution layer")
+        selection = select(with_layouts(candidates), None, layers, noun="linear or convolution layer")
     except SelectionError as error:
         raise _refusal(error) from None
     accumulators: dict[str, LayerAccumulator] = {}
@@ -100,7 +100,7 @@ def _accumulators(
 def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     for path, module in model.named_modules():
         kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
-        if isinstance(module, kinds) and getattr(module, "weight", None) is not None:
+        if (isinstance(module, kinds) or is_conv1d(module)) and getattr(module, "weight", None) is not None:
             yield path, module
 
 
@@ -111,7 +111,7 @@ def _refusal(error: SelectionError) -> ScoresError:
 
 
 def _unsupported_reason(module: torch.nn.Module) -> str | None:
-    if isinstance(module, torch.nn.Linear):
+    if isinstance(module, torch.nn.Linear) or is_conv1d(module):
         return None
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
         return f"{type(module).__name__} is not calibrated"
@@ -121,7 +121,11 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 @contextmanager
 def _observed(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_pre_hook(each.add_inputs) for each in accumulators for module in each.modules]
+    hooks = [
+        module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
+        for each in accumulators
+        for module in each.modules
+    ]
     model.eval()
     try:
         yield

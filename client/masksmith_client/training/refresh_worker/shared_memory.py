@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.layouts import ITEM_BYTES
+from masksmith.layouts import ITEM_BYTES, Layout, default_axes
 
 ALIGNMENT = 64
 Bytes = npt.NDArray[np.uint8]
@@ -25,11 +25,20 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class LayerSlot:
-    """Name, dtype and shape of a layer in the shared memory; the dtype is a safetensors name."""
+    """Name, dtype, shape and axes of a layer in the shared memory.
+
+    The dtype is a safetensors name; axes are None if the layer is one matrix `[out, in]` or a convolution.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    axes: str | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How the layer is made of matrices."""
+        return Layout(default_axes(self.shape)) if self.axes is None else Layout.parse(self.axes, rule="model")
 
     @property
     def entries(self) -> int:

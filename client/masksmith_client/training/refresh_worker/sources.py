@@ -56,7 +56,8 @@ class LayerValues:
         """Return the values as a tensor to upload."""
         data = self.values.data
         pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-        return StreamedTensor(self.slot.name, self.slot.dtype, self.slot.shape, lambda: iter(pieces))
+        slot = self.slot
+        return StreamedTensor(slot.name, slot.dtype, slot.shape, lambda: iter(pieces), layout=slot.layout)
 
 
 class MaskSource(Protocol):
@@ -93,7 +94,8 @@ class ServiceSource:
         """Submit a job, wait for it, download its masks, and delete it."""
         weights = {one.slot.name: one.weight() for one in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
-        job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores)
+        # Named in full: the default rule would leave a head dense that the caller chose to mask.
+        job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores, layers=list(weights))
         try:
             masks = self._masks(job, timeout_s)
             for name in masks:
@@ -120,7 +122,10 @@ class ServiceSource:
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """Has masks solved by a function of scores and pattern, such as `masksmith.solve`; returns a mask or `Solution`."""
+    """Has masks solved by a function of scores and pattern, such as `masksmith.solve`; returns a mask or `Solution`.
+
+    The function gets scores as `[out, in, *kernel]`, whatever the order in which the layer stores them.
+    """
 
     call: Callable[..., Any]
 
@@ -131,11 +136,14 @@ class FunctionSource:
         results = {}
         for one in layers:
             try:
-                solution = self.call(one.scores(), pattern)
+                [matrix] = one.slot.layout.matrices(one.scores())
+                solution = self.call(np.ascontiguousarray(matrix), pattern)
             except ValueError as error:
                 results[one.slot.name] = LayerResult(error=str(error))
                 continue
-            mask = _as_mask(solution, one.slot)
+            mask = np.empty(one.slot.shape, np.bool_)
+            mask_matrix = one.slot.layout.matrices(mask)[0]
+            mask_matrix[...] = _as_mask(solution, one.slot, mask_matrix.shape)
             on_mask(one.slot.name, mask)
             results[one.slot.name] = _result(solution)
         return results
@@ -167,12 +175,12 @@ class WorkerConfiguration(BaseModel):
         return FunctionSource(masksmith.solve)
 
 
-def _as_mask(solution: Any, slot: LayerSlot) -> Bools:
+def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
     mask = np.asarray(getattr(solution, "mask", solution))
-    if mask.dtype != np.bool_ or mask.shape != slot.shape:
+    if mask.dtype != np.bool_ or mask.shape != shape:
         raise InputError(
             f"the mask of {slot.name!r} is {mask.dtype} of shape {list(mask.shape)}; "
-            f"expected bool of shape {list(slot.shape)}"
+            f"expected bool of shape {list(shape)}"
         )
     return mask
 

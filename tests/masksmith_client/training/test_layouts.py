@@ -1,0 +1,79 @@
+"""Transposed weights and default layers: the sparsifier and `calibrate` follow the layouts of `transformers` models."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+import masksmith as ms
+from masksmith_client.training import Sparsifier
+
+
+@pytest.fixture
+def gpt2():
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=8, vocab_size=32, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "8:2:8", "50%"])
+def test_conv1d_is_masked_along_its_input(gpt2, pattern):
+    weights = {name: weight.detach().clone() for name, weight in gpt2.named_parameters()}
+    sparsifier = Sparsifier(gpt2, pattern, masks=ms.solve, refresh=None)
+    assert len(sparsifier.masks) == 8
+    for name, mask in sparsifier.masks.items():
+        expected = ms.solve(weights[name].abs(), pattern, layout="in out").mask
+        assert torch.equal(mask.bool().cpu(), expected), name
+    assert set(sparsifier.report().skipped) >= {"lm_head.weight"}
+
+
+def test_in_a_model_with_blocks_only_blocks_are_masked():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None)
+    assert len(sparsifier.masks) == 7
+    assert all(name.startswith("model.layers.0.") for name in sparsifier.masks)
+    assert sparsifier.report().skipped["lm_head.weight"] == "an output head"
+
+
+def test_a_transposed_convolution_is_masked_along_its_input():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ConvTranspose2d(8, 8, 3), torch.nn.Conv2d(8, 3, 3))
+    weight = model[1].weight.detach().clone()
+    sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None)
+    expected = ms.solve(weight.abs(), "2:4", layout="in out kernel kernel").mask
+    assert torch.equal(sparsifier.masks["1.weight"].bool(), expected)
+
+
+def test_a_head_that_is_named_is_masked_though_the_default_rule_leaves_it_dense():
+    model = torch.nn.ModuleDict({"lm_head": torch.nn.Linear(8, 8)})
+    sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None, layers="lm_head")
+    assert list(sparsifier.masks) == ["lm_head.weight"]
+
+
+def test_calibrate_watches_conv1d(gpt2):
+    tokens = torch.randint(0, 32, (2, 8))
+    inputs = []
+    gpt2.transformer.h[0].mlp.c_fc.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    statistics = ms.calibrate(gpt2, [{"input_ids": tokens}], gather=("norms", "gram"), progress=False)
+    rows = inputs[0].detach().reshape(-1, 16).double()
+    found = statistics["transformer.h.0.mlp.c_fc.weight"]
+    np.testing.assert_allclose(found.gram, (rows.T @ rows).numpy(), rtol=1e-4)
+    assert "lm_head.weight" in statistics.skipped
+
+
+def test_calibrate_takes_inputs_by_keyword():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+        def forward(self, inputs):
+            return self.down(input=self.up(inputs))
+
+    statistics = ms.calibrate(Model(), [torch.randn(4, 8)], gather=("norms",), progress=False)
+    assert statistics["down.weight"].samples == 4
