@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,20 +13,21 @@ from masksmith.patterns import TilePattern, TileSpec
 Counts = npt.NDArray[np.int64]
 
 
-def broken_tiles(rows: Bools, pattern: TilePattern) -> Bools:
-    """Return, for each tile of one tile row, whether it violates the pattern."""
-    tile = pattern.tile
+def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) -> Bools:
+    """Return, for each tile of one tile row, whether it violates the pattern; `at_most` allows it to keep fewer."""
+    tile = replace(pattern.tile, at_most=True) if at_most else pattern.tile
     whole = rows.shape[1] // tile.cols * tile.cols
     short = len(rows) < tile.rows
     broken = np.zeros(-(-rows.shape[1] // tile.cols), np.bool_)
     if pattern.ragged == "dense" and short:
         cut = np.add.reduceat(~rows, np.arange(0, rows.shape[1], tile.cols), axis=1)
-        return np.asarray(cut.any(axis=0))
+        return np.asarray(cut.any(axis=0) & (not at_most))
     cut = rows[:, :whole].reshape(len(rows), -1, tile.cols).transpose(1, 0, 2)
     broken[: cut.shape[0]] = ~_allowed(cut, tile)
     if whole < rows.shape[1]:
         edge = rows[None, :, whole:]
-        broken[-1] = not edge.all() if pattern.ragged == "dense" else not _allowed(edge, tile)[0]
+        is_full = at_most or bool(edge.all())
+        broken[-1] = not is_full if pattern.ragged == "dense" else not _allowed(edge, tile)[0]
     return broken
 
 

@@ -40,7 +40,12 @@ class Verdict:
 
 
 def verify(
-    mask: Any, pattern: Pattern | str, *, view: View = "channels-last", layout: Layout | str | None = None
+    mask: Any,
+    pattern: Pattern | str,
+    *,
+    view: View = "channels-last",
+    layout: Layout | str | None = None,
+    at_most: bool = False,
 ) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
@@ -54,6 +59,8 @@ def verify(
         pattern: The pattern, or its string form.
         view: How a convolution becomes a matrix, as in `solve`.
         layout: How the tensor is made of matrices, as in `solve`.
+        at_most: Whether fewer entries than the pattern keeps are allowed everywhere, as for the non-zeros of a pruned
+            weight; then padding and dense edges require nothing.
 
     Raises:
         SolverError: If the view is unknown.
@@ -63,14 +70,14 @@ def verify(
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
     layout = Layout.parse(layout) if isinstance(layout, str) else layout
     if layout is None or (not layout.out_parts and layout.axes == default_axes(mask.shape)):
-        return _verify_matrix(mask, pattern, view)
-    return _verify_matrices(mask, pattern, view, layout)
+        return _verify_matrix(mask, pattern, view, at_most)
+    return _verify_matrices(mask, pattern, view, layout, at_most)
 
 
-def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout) -> Verdict:
+def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout, at_most: bool) -> Verdict:
     ranges = layout.row_ranges(pattern, tuple(mask.shape))
     parts = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
-    verdicts = [_verify_matrix(part, pattern, view) for part in parts]
+    verdicts = [_verify_matrix(part, pattern, view, at_most) for part in parts]
     broken, tiles = sum(each.broken for each in verdicts), sum(each.tiles for each in verdicts)
     number = next((number for number, each in enumerate(verdicts) if not each.ok), None)
     if number is None:
@@ -79,23 +86,23 @@ def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout) ->
     return replace(verdicts[number], message=message, broken=broken, tiles=tiles, matrix=number)
 
 
-def _verify_matrix(mask: Any, pattern: Pattern, view: View) -> Verdict:
+def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Verdict:
     if not isinstance(pattern, TilePattern):
-        return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern)
+        return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern, at_most)
     source = MatrixReader(mask, pattern.axis, "mask", view)
     grid = pattern.grid(source.shape)
     broken: list[tuple[int, int]] = []
     for tile_row in range(grid.down):
         first = tile_row * grid.tile_rows
         rows = source.rows(first, min(first + grid.tile_rows, grid.rows)) != 0
-        broken += [(tile_row, int(col)) for col in np.flatnonzero(broken_tiles(rows, pattern))]
+        broken += [(tile_row, int(col)) for col in np.flatnonzero(broken_tiles(rows, pattern, at_most=at_most))]
     if not broken:
         return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
     message = f"{len(broken)} of {grid.tiles} tiles break {pattern}, the first at tile {list(broken[0])}"
     return Verdict(False, message, broken[0], len(broken), grid.tiles)
 
 
-def _verify_whole_tensor(mask: MatrixReader, pattern: Pattern) -> Verdict:
-    finding = examine(mask, pattern)
+def _verify_whole_tensor(mask: MatrixReader, pattern: Pattern, at_most: bool) -> Verdict:
+    finding = examine(mask, pattern, at_most=at_most)
     message = f"{pattern}: {finding.message}" if finding.message else f"all {finding.tiles} pieces obey {pattern}"
     return Verdict(not finding.message, message, finding.tile, finding.broken, finding.tiles)
