@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 from .csr import compressed_bytes, mkl_obstacle, transposing_ways
 
@@ -32,8 +32,9 @@ class Bsr:
 
     def obstacle(self, device: str) -> str | None:
         """MKL on CPUs, Triton on GPUs."""
-        if device == "cpu":
-            return mkl_obstacle()
+        missing = torch_obstacle()
+        if missing is not None or device == "cpu":
+            return missing or mkl_obstacle()
         from torch.utils._triton import has_triton
 
         return None if has_triton() else "there is no Triton for this GPU"
