@@ -18,6 +18,7 @@ from masksmith_state.jobs.sweeper import Sweeper
 from .app import STOP_SIGNAL, enqueue, own_queue, run
 from .bench import announcement
 from .heartbeat import Heartbeat
+from .requirements import check_requirements
 from .settings import Settings
 from .tasks import app
 
@@ -31,6 +32,7 @@ def main() -> None:
     """Start the worker and its two side threads; returns after a signal to stop, when it has drained."""
     settings = Settings()
     settings.configure_logging()
+    check_requirements(settings)
     # Inherited by the pool's processes, so that the signal does not kill one that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)

@@ -47,6 +47,7 @@ _FAULTS: Mapping[type[Exception], Callable[[Any, Shard], Fault]] = {
     ms.SolverError: _as(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _as(Code.SOLVER_REFUSED),
     ms.UpdateError: _bad_update,
+    ms.MissingExtraError: _as(Code.EXTRA_MISSING),
     UploadGoneError: _as(Code.UPLOAD_NOT_FOUND, "its upload is gone; send it again"),
     PreviousGoneError: _as(Code.UPLOAD_NOT_FOUND, "its previous mask is gone; leave previous out"),
     DamagedUploadError: _as(

@@ -23,6 +23,15 @@ class UpdatedShard:
     report: UpdateReport
 
 
+def check_installed(method: UpdateMethod) -> None:
+    """Check that a method can be imported; called before the shard is solved.
+
+    Raises:
+        MissingExtraError: If it needs a package that is not installed.
+    """
+    getattr(ms, method.name)
+
+
 def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -> UpdatedShard:
     """Update a shard's weights.
 
