@@ -86,8 +86,8 @@ def main() -> None:
         rows += [[f"{version}, {name}", *figures] for name, *figures in measure(sources)]
     head = ("process of the worker", "PSS, MiB", "resident, MiB", "torch loaded")
     what = (
-        f"A CPU worker of {SLOTS} slots started by `masksmith up`, after a job of eight 2048x2048 float32 weights with\n"
-        "the solver `exact`; PSS from `/proc/PID/smaps_rollup`. torch is installed."
+        f"A CPU worker of {SLOTS} slots started by `masksmith up`, after a job of eight 2048x2048\n"
+        "float32 weights with the solver `exact`; PSS from `/proc/PID/smaps_rollup`. torch is installed."
     )
     text = f"# Memory of a worker\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
     print(text)
