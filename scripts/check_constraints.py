@@ -2,9 +2,10 @@
 
     python scripts/check_constraints.py python3.11 python3.12 python3.13
 
-For each interpreter pip resolves the project with all its extras and groups, without installing anything. Settings of
-pip that add local wheels, other indexes or other constraints are ignored. An interpreter that cannot be run is an
-error. Without arguments the supported versions on the path are checked.
+For each interpreter pip resolves the project with all its extras and groups, and with those of the demo, which must not
+include torch. Nothing is installed. Settings of pip that add local wheels, other indexes or other constraints are
+ignored. An interpreter that cannot be run is an error. Without arguments the supported versions on the path are
+checked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 SUPPORTED = ("python3.11", "python3.12", "python3.13")
-REQUIREMENTS = (".[all,lightning,huggingface,telemetry,studies]", "--group", "dev")
+EVERYTHING = (".[all,demo,lightning,huggingface,telemetry,studies]", "--group", "dev")
+DEMO = (".[demo]",)
 # Settings of pip that change package sources; certificates and proxies are not changed.
 SOURCES = (
     "CONFIG_FILE",
@@ -69,14 +71,28 @@ def is_index_reachable() -> bool:
 def check(interpreter: str) -> list[str]:
     """Resolve with one interpreter; returns a list of problems."""
     with tempfile.TemporaryDirectory() as folder:
-        pip = [make_pip(interpreter, Path(folder)), "-m", "pip"]
-        report = Path(folder) / "report.json"
-        command = [*pip, "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
-        command += ["--constraint", str(CONSTRAINTS), *REQUIREMENTS]
-        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
-        if done.returncode:
-            return [f"{interpreter}: {done.stderr.strip()}"]
-        return [f"{interpreter}: {name} is not pinned" for name in unpinned(report)]
+        python = make_pip(interpreter, Path(folder))
+        try:
+            everything, demo = (resolve(python, requirements, Path(folder)) for requirements in (EVERYTHING, DEMO))
+        except ResolutionError as error:
+            return [f"{interpreter}: {error}"]
+    problems = [f"{interpreter}: {name} is not pinned" for name in sorted(everything - pinned() - {"masksmith"})]
+    return problems + [f"{interpreter}: the demo installs torch"] * ("torch" in demo)
+
+
+class ResolutionError(Exception):
+    """Pip cannot resolve the requirements; the message is pip's own."""
+
+
+def resolve(python: str, requirements: tuple[str, ...], folder: Path) -> set[str]:
+    """Give the names of all packages that an installation would hold."""
+    report = folder / "report.json"
+    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+    command += ["--constraint", str(CONSTRAINTS), *requirements]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise ResolutionError(done.stderr.strip())
+    return {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
 
 
 def make_pip(interpreter: str, folder: Path) -> str:
@@ -94,12 +110,10 @@ def environment() -> dict[str, str]:
     return {**kept, "PIP_CONFIG_FILE": os.devnull}
 
 
-def unpinned(report: Path) -> list[str]:
-    """Return the resolved packages that the constraints do not pin."""
+def pinned() -> set[str]:
+    """Return the names of the packages that the constraints pin."""
     lines = CONSTRAINTS.read_text().splitlines()
-    pinned = {normal(line.partition("==")[0]) for line in lines if "==" in line}
-    resolved = {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
-    return sorted(resolved - pinned - {"masksmith"})
+    return {normal(line.partition("==")[0]) for line in lines if "==" in line}
 
 
 def normal(name: str) -> str:

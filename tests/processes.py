@@ -1,6 +1,8 @@
 """Real processes for suites that start, watch and kill them."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 # Small shards and short leases, so that a job which takes seconds is long enough to be killed in the middle.
 QUICK = {"MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18)}
+MASKSMITH = Path(sys.executable).with_name("masksmith")
 SLOW_PATTERN = "transposable 32:64"
 
 
@@ -72,3 +75,55 @@ def run(module, log, given):
 def tails(paths, lines=40):
     """The ends of logs, for the report of a failure."""
     return [(path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:])) for path in paths]
+
+
+class Up:
+    """`masksmith up`, in a process group of its own as in a terminal."""
+
+    def __init__(self, data, log, variables, *options):
+        self._log = log.open("ab")
+        self._process = subprocess.Popen(
+            [MASKSMITH, "up", "--port", "0", "--data", data, "--workers", "2", "--json", *options],
+            stdout=subprocess.PIPE, stderr=self._log, text=True, env=variables, start_new_session=True,
+        )  # fmt: skip
+        line = self._process.stdout.readline()
+        assert line, log.read_text()
+        self.url = json.loads(line)["url"]
+        self.group = self._process.pid
+
+    def signal(self, number):
+        """Send a signal as the terminal would, to the whole group, or to `up` alone if it is SIGKILL."""
+        if number == signal.SIGKILL:
+            self._process.kill()
+        else:
+            os.killpg(self.group, number)
+        try:
+            return self._process.wait(30)
+        finally:
+            self._process.stdout.close()
+            self._log.close()
+
+    def stop(self):
+        """Stop it as Ctrl-C would; gives its exit code."""
+        return self.signal(signal.SIGINT)
+
+    def members(self):
+        """The processes of its group that still live."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == self.group and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+        return found
+
+    def part(self, word):
+        """The process of a part."""
+        (found,) = [pid for pid in children_of(self.group) if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return found
+
+    @property
+    def running(self):
+        return self._process.poll() is None

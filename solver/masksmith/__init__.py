@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._lazy import attach
+from ._lazy import EXTRAS, attach
 from .patterns import (
     NM as NM,
     VNM as VNM,
@@ -27,6 +27,7 @@ from .patterns import (
 if TYPE_CHECKING:
     from ._errors import (
         InfeasibleError as InfeasibleError,
+        MissingExtraError as MissingExtraError,
         ScoresError as ScoresError,
         SolverError as SolverError,
         UpdateError as UpdateError,
@@ -81,7 +82,10 @@ __all__, __getattr__, __dir__ = attach(
             "parse",
         ),
         "patterns.errors": ("MasksmithError",),
-        "_errors": ("InfeasibleError", "ScoresError", "SolverError", "UpdateError", "VerificationError"),
+        "_errors": (
+            *("InfeasibleError", "MissingExtraError", "ScoresError", "SolverError", "UpdateError"),
+            "VerificationError",
+        ),
         "scores": ("magnitude", "pfp", "ria", "sampling_bound", "sipp", "sparsegpt", "taylor", "wanda"),
         "patterns.conversion": ("choose_n",),
         "measures": ("zero_rate", "report", "diversity"),
@@ -103,6 +107,5 @@ __all__, __getattr__, __dir__ = attach(
         "solvers.top_k": ("TopK",),
         "updates": ("AdmmUpdate", "Update", "admm", "reconstruct"),
     },
-    extra="solver",
-    brings=("torch", "numba", "ortools", "loky"),
+    extras=EXTRAS,
 )

@@ -6,13 +6,14 @@ MasksmithError
 ├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
 ├── SolverError(ValueError)       the solver does not support this pattern or option
 ├── UpdateError(ValueError)       weight, mask and Gram matrix do not match, or determine no update
+├── MissingExtraError(ModuleNotFoundError)   a package is missing that one of the distribution's extras installs
 └── VerificationError             a solver returned a mask that violates the pattern: a bug, never a usage error
 """
 
 from __future__ import annotations
 
 from .patterns import PatternError as PatternError
-from .patterns.errors import MasksmithError as MasksmithError
+from .patterns.errors import MasksmithError as MasksmithError, MissingExtraError as MissingExtraError
 
 
 class ScoresError(MasksmithError, ValueError):

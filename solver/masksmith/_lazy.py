@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from .patterns.errors import MissingExtraError
+
+EXTRAS: Mapping[str, str] = {"torch": "torch", "numba": "solver", "ortools": "solver", "loky": "solver"}
+"""Top-level modules that parts of the library import -> the extra of the distribution that installs them."""
+
 
 def attach(
-    package: str, names_of: Mapping[str, Collection[str]], extra: str = "", brings: Collection[str] = ()
+    package: str, names_of: Mapping[str, Collection[str]], extras: Mapping[str, str] | None = None
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__all__`, `__getattr__` and `__dir__` of a package.
 
     Args:
         package: `__name__` of the package.
         names_of: Submodule -> public names that it defines.
-        extra: Extra of the distribution that those submodules require, if any.
-        brings: Top-level modules installed by the extra; if one is missing, the error names the extra.
+        extras: Top-level modules that those submodules import -> the extra that installs them; if one is missing, the
+            error names the extra.
     """
     module_of = {name: module for module, names in names_of.items() for name in names}
 
     def load(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
-            module = import_module(f".{module_of[name]}", package)
-        except ModuleNotFoundError as error:
-            if error.name not in brings:
-                raise
-            hint = f"{package}.{name} needs {error.name}: pip install 'masksmith[{extra}]'"
-            raise ModuleNotFoundError(hint, name=error.name) from None
-        return getattr(module, name)
+        with naming_extras(f"{package}.{name}", extras or {}):
+            return getattr(import_module(f".{module_of[name]}", package), name)
 
     return [*module_of], load, lambda: sorted(module_of)
+
+
+@contextmanager
+def naming_extras(what: str, extras: Mapping[str, str] = EXTRAS) -> Iterator[None]:
+    """Name the extra if a module that is imported inside is not installed.
+
+    Raises:
+        MissingExtraError: If so.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name not in extras:
+            raise
+        raise MissingExtraError(what, error.name, extras[error.name]) from None

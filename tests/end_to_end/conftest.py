@@ -1,10 +1,6 @@
 """A whole installation of real processes: Valkey, `python -m masksmith_service`, `python -m masksmith_worker`."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +9,12 @@ import httpx2
 import numpy as np
 import pytest
 import redis
-from processes import SLOW_PATTERN, children_of, environment, free_port, poll, pool_of, run, tails
+from processes import SLOW_PATTERN, Up, environment, free_port, poll, pool_of, run, tails
 from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith_client import Client
 
-MASKSMITH = Path(sys.executable).with_name("masksmith")
 logs = pytest.StashKey[list[Path]]()
 
 
@@ -185,61 +180,13 @@ def midway(stack):
     return lambda job: wait_until_midway(stack, job)
 
 
-class Up:
-    """`masksmith up`, in a process group of its own as in a terminal."""
-
-    def __init__(self, data, log):
-        self._log = log.open("ab")
-        self._process = subprocess.Popen(
-            [MASKSMITH, "up", "--port", "0", "--data", data, "--workers", "2", "--no-bench", "--json"],
-            stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment(), start_new_session=True,
-        )  # fmt: skip
-        line = self._process.stdout.readline()
-        assert line, log.read_text()
-        self.url = json.loads(line)["url"]
-        self.group = self._process.pid
-
-    def signal(self, number):
-        """Send a signal as the terminal would, to the whole group, or to `up` alone if it is SIGKILL."""
-        if number == signal.SIGKILL:
-            self._process.kill()
-        else:
-            os.killpg(self.group, number)
-        try:
-            return self._process.wait(30)
-        finally:
-            self._process.stdout.close()
-            self._log.close()
-
-    def members(self):
-        """The processes of its group that still live."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == self.group and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-        return found
-
-    def part(self, word):
-        """The process of a part."""
-        (found,) = [pid for pid in children_of(self.group) if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return found
-
-    @property
-    def running(self):
-        return self._process.poll() is None
-
-
 @pytest.fixture
 def up(tmp_path):
     """Start `masksmith up` on one data directory, as often as wanted."""
     started = []
 
     def start():
-        started.append(Up(tmp_path / "data", tmp_path / "up.log"))
+        started.append(Up(tmp_path / "data", tmp_path / "up.log", environment(), "--no-bench"))
         return started[-1]
 
     yield start

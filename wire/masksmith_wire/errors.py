@@ -27,6 +27,7 @@ class Code(StrEnum):
     TENSOR_DOES_NOT_FIT = "tensor_does_not_fit"
     NO_TENSOR_FITS = "no_tensor_fits"
     SOLVER_REFUSED = "solver_refused"
+    EXTRA_MISSING = "extra_missing"
     UNKNOWN_KERNEL = "unknown_kernel"
     KERNEL_REFUSED = "kernel_refused"
     INVALID_MASK = "invalid_mask"

@@ -18,6 +18,7 @@ from masksmith_state.jobs.sweeper import Sweeper
 from .app import STOP_SIGNAL, consumed_queue, enqueue, run
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
+from .requirements import check_requirements
 from .settings import Settings
 from .tasks import app
 
@@ -31,6 +32,7 @@ def main() -> None:
     """Run the worker and its two side threads until a stop signal; returns when the pool has drained."""
     settings = Settings()
     settings.configure_logging()
+    check_requirements(settings)
     # Pool processes inherit this, so that the signal does not kill one that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.benchmark import Bench, BenchmarkError, CaseResult, Kernel, all_kernels
+from masksmith.benchmark import BenchmarkError, CaseResult, Kernel, all_kernels
 from masksmith_state.blobs.store import result_name
 from masksmith_state.jobs.model import Lease
 from masksmith_wire import masks
@@ -20,6 +20,9 @@ from masksmith_wire.errors import Code, TensorError
 
 from .lease import StoppedError
 from .part_runner import Check, PartRunner
+
+if TYPE_CHECKING:
+    from masksmith.benchmark import Bench
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ class CaseRunner(PartRunner):
             options, masks_by_layer = plan.options, {name: self._mask(mask) for name, mask in plan.masks.items()}
             # Release the previous bench first: two of them may exceed the memory of the device.
             self._bench = None
+            from masksmith.benchmark import Bench
+
             bench = Bench(self.kernels, self.device, options.rounds, options.threads, options.seed, masks_by_layer)
             self._bench = job, bench
         return self._bench[1]

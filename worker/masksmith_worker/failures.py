@@ -47,6 +47,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
     ms.UpdateError: _invalid_update,
+    ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),
     UploadMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its upload no longer exists; send it again"),
     PreviousMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its previous mask no longer exists; omit previous"),
     DamagedUploadError: _with_code(

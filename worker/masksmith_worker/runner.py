@@ -28,7 +28,7 @@ from .stages.measure import compare_shard, measure_shard
 from .stages.score import score_shard
 from .stages.solve import solve_shard
 from .stages.store import load_result, store_result
-from .stages.update import update_shard
+from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
 
@@ -77,8 +77,10 @@ class ShardRunner(PartRunner):
         return load_result(work, key) or self._solve_and_store(work, key)
 
     def _solve_and_store(self, work: ShardWork, key: str) -> ShardReport:
-        solution = solve_shard(work, score_shard(work), self.device)
         method = work.specification.update
+        if method is not None:
+            check_installed(method)
+        solution = solve_shard(work, score_shard(work), self.device)
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution
         if solution.status is ms.Status.TIME_LIMIT:

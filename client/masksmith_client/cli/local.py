@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from masksmith.layouts import ITEM_BYTES, Layout, default_axes
 from masksmith.patterns import Pattern
-from masksmith_client._errors import InputError
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._progress import Bar
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.results.masks import Masks
@@ -103,6 +103,14 @@ class _LocalSearch:
         self.infos: dict[str, MaskInfo] = {}
         self.packed: dict[str, npt.NDArray[np.uint8]] = {}
         self.updated: dict[str, bytes] = {}
+        self._check_installed()
+
+    def _check_installed(self) -> None:
+        """Refuse a solver or an update that needs a package which is not installed."""
+        with as_input_errors(self._library.MissingExtraError):
+            self._library.solvers.by_name(self._options.solver)
+            if self._options.update is not None:
+                getattr(self._library, self._options.update.name)
 
     def allocate(self) -> None:
         """Allocate the budget, if there is one: determine each weight's pattern.

@@ -21,8 +21,9 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     """
     if request.masks_of is not None:
         raise InputError("--masks-of needs a service; with --local use --model or --shapes")
-    library()
-    from masksmith.benchmark import benchmark
+    solver = library()
+    with as_input_errors(solver.MissingExtraError):
+        from masksmith.benchmark import benchmark
 
     options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})
     options |= request.model_dump(include={"rounds", "threads", "seed"})

@@ -50,6 +50,5 @@ __all__, __getattr__, __dir__ = attach(
         "methods.trainable_thresholds": ("TrainableThresholds",),
         "schedules": ("CubicDensity", "DensePhases", "FallingN", "Schedule"),
     },
-    extra="train",
-    brings=("torch",),
+    extras={"torch": "train"},
 )

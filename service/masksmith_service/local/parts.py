@@ -13,7 +13,7 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
-NEEDS = {"service": ("uvicorn", "fastapi", "celery", "obstore"), "worker": ("celery", "obstore", "torch", "numba")}
+NEEDS = {"service": ("uvicorn", "fastapi", "celery", "obstore"), "worker": ("celery", "obstore", "ortools", "numba")}
 
 
 def service(
@@ -70,6 +70,11 @@ def check_installed(part: str) -> None:
     for module in (*NEEDS[part], f"masksmith_{part}"):
         if importlib.util.find_spec(module) is None:
             raise UsageError(f"the {part} needs {module}: pip install 'masksmith[{part}]'")
+
+
+def has_torch() -> bool:
+    """Whether torch is installed, which workers that measure kernels and those on GPUs need."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def command(part: str) -> list[str]:

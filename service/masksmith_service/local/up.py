@@ -36,8 +36,9 @@ def up(
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
     bench: Annotated[
-        bool, typer.Option("--bench/--no-bench", help="A worker that measures kernels, beside each of the others.")
-    ] = True,
+        bool | None,
+        typer.Option("--bench/--no-bench", help="A worker that measures kernels beside each; yes if torch is here."),
+    ] = None,
     insecure: InsecureOption = False,
     log_format: LogFormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
@@ -46,15 +47,26 @@ def up(
     variables = shared_settings(insecure, log_format)
     for part in ("service", "worker"):
         parts.check_installed(part)
+    _check_torch(gpus, bench)
     if gpus > settings.visible_gpus():
         raise UsageError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
     directory = DataDirectory(data or settings.data_home())
     try:
-        plan = InstallationPlan(host, _free_port(host, port), directory, workers or _cores(), gpus, bench, variables)
+        benches = parts.has_torch() if bench is None else bench
+        plan = InstallationPlan(host, _free_port(host, port), directory, workers or _cores(), gpus, benches, variables)
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
     finally:
         directory.release()
+
+
+def _check_torch(gpus: int, bench: bool | None) -> None:
+    if parts.has_torch():
+        return
+    if gpus:
+        raise UsageError(f"--gpus {gpus} needs torch: pip install 'masksmith[cuda]'")
+    if bench:
+        raise UsageError("--bench needs torch: pip install 'masksmith[bench]'")
 
 
 def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
@@ -129,6 +141,8 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note(f"  page     {plan.url}/")
     note(f"  workers  {devices}")
     note(f"  data     {plan.data.path}")
+    if not parts.has_torch():
+        note("  kernels  not measured, which needs torch: pip install 'masksmith[bench]'")
     if settings.store_url():
         note(f"  store    {settings.store_url()}")
     note(f"  logs     {plan.data.logs}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from masksmith._lazy import attach
+from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
     from .calculator import MaskCalculator as MaskCalculator, drop_mask as drop_mask, keep_mask as keep_mask
@@ -28,6 +28,5 @@ __all__, __getattr__, __dir__ = attach(
         "state": ("dense_state", "pruned_state", "split_pruned_state"),
         "torch_prune": ("MaskPruning", "custom_from_mask"),
     },
-    extra="solver",
-    brings=("torch", "numba", "ortools", "loky"),
+    extras=EXTRAS,
 )

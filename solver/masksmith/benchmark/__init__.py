@@ -50,6 +50,5 @@ __all__, __getattr__, __dir__ = attach(
         "run": ("benchmark",),
         "machine": ("device_identity",),
     },
-    extra="bench",
-    brings=("torch", "numba", "scipy"),
+    extras=dict.fromkeys(("torch", "numba", "scipy"), "bench"),
 )

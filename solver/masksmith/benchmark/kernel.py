@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from .declaration import Declaration
@@ -69,3 +70,8 @@ class Kernel(Protocol):
     def pack(self, operand: Operand) -> Packed:
         """Convert a weight to the kernel's format."""
         ...
+
+
+def torch_obstacle() -> str | None:
+    """Say that torch is not installed, or None where it is."""
+    return None if find_spec("torch") else "it needs torch: pip install 'masksmith[bench]'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from masksmith._lazy import attach
+from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
     from .forward_passes import calibrate as calibrate
@@ -13,6 +13,5 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {"statistics": ("Calibration", "LayerStatistics"), "forward_passes": ("calibrate",)},
-    extra="solver",
-    brings=("torch",),
+    extras=EXTRAS,
 )

@@ -1,25 +1,23 @@
 """The exact solver on CUDA devices; masks equal those of the CPU bit for bit, and tensors stay on the device.
 
 Dual coordinate ascent runs in shared memory, many tiles per block. Unsolved tiles continue in further passes, and
-finally in the CPU's shortest-path code, compiled for the device. The host synchronises once, at the end.
+finally in the CPU's shortest-path code, compiled for the device. The host synchronises once, at the end. Names are
+loaded when first used: a process that solves on the CPU loads neither torch nor numba's CUDA target.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .facts import device_facts
-from .jit import failures, reason_unusable
+from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
-    from masksmith._problem import Problem
-    from masksmith._solution import Solution
+    from .facts import device_facts as device_facts
+    from .jit import failures as failures, reason_unusable as reason_unusable
+    from .solve import solve_on as solve_on
 
-__all__ = ["device_facts", "failures", "reason_unusable", "solve_on"]
-
-
-def solve_on(device: str, problem: Problem) -> Solution:
-    """Solve a problem on a CUDA device: see `solve.solve_on`."""
-    from .solve import solve_on
-
-    return solve_on(device, problem)
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {"facts": ("device_facts",), "jit": ("failures", "reason_unusable"), "solve": ("solve_on",)},
+    extras=EXTRAS,
+)

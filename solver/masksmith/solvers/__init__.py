@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from masksmith._errors import SolverError
+from masksmith._lazy import naming_extras
 
 from .base import Solver
 
@@ -26,9 +27,11 @@ def by_name(name: str) -> Solver:
 
     Raises:
         SolverError: If the name is unknown.
+        MissingExtraError: If it needs a package that is not installed.
     """
     if name not in _MODULES:
         raise SolverError(f"unknown solver {name!r}; there are {', '.join(NAMES)}")
     module, class_name = _MODULES[name]
-    solver: Solver = getattr(import_module(f".{module}", __name__), class_name)()
-    return solver
+    with naming_extras(f"solver {name!r}"):
+        solver_class: type[Solver] = getattr(import_module(f".{module}", __name__), class_name)
+    return solver_class()

@@ -1,8 +1,11 @@
 """Weight updates: change the kept weights to compensate for the dropped ones."""
 
-from .admm import admm as admm
-from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout
-from .reconstruct import reconstruct as reconstruct
-from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
+from masksmith._lazy import naming_extras
+
+with naming_extras(__name__):
+    from .admm import admm as admm
+    from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout
+    from .reconstruct import reconstruct as reconstruct
+    from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
 
 __all__ = ["AdmmStep", "AdmmUpdate", "Update", "admm", "admm_by_layout", "reconstruct", "reconstruct_by_layout"]

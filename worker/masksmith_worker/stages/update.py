@@ -7,7 +7,6 @@ from typing import Any
 
 import masksmith as ms
 from masksmith.layouts import Layout, default_axes
-from masksmith.updates import admm_by_layout, reconstruct_by_layout
 from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
 from masksmith_wire.updates import UpdateMethod
@@ -23,6 +22,15 @@ class UpdatedShard:
     solution: ms.Solution
     data: bytes
     report: UpdateReport
+
+
+def check_installed(method: UpdateMethod) -> None:
+    """Check that a method can be imported; called before the shard is solved.
+
+    Raises:
+        MissingExtraError: If it needs a package that is not installed.
+    """
+    getattr(ms, method.name)
 
 
 def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -> UpdatedShard:
@@ -42,6 +50,9 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
 
 def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[ms.Solution, ms.Update]:
+    # Loaded here, with torch: most shards update nothing.
+    from masksmith.updates import admm_by_layout, reconstruct_by_layout
+
     tensor, shard, pattern = work.tensor, work.shard, work.specification.pattern
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))

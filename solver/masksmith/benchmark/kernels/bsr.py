@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 from .csr import compressed_bytes, mkl_obstacle, transposing_ways
 
@@ -31,9 +31,10 @@ class Bsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs MKL on CPUs, Triton on GPUs."""
-        if device == "cpu":
-            return mkl_obstacle()
+        """Return why it cannot run: it needs torch, with MKL on CPUs and Triton on GPUs."""
+        missing = torch_obstacle()
+        if missing is not None or device == "cpu":
+            return missing or mkl_obstacle()
         from torch.utils._triton import has_triton
 
         return None if has_triton() else "there is no Triton for this GPU"

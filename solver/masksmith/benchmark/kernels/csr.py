@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Csr:
 
     def obstacle(self, device: str) -> str | None:
         """Return why it cannot run: without MKL, torch would use a plain loop on CPUs."""
-        return mkl_obstacle() if device == "cpu" else None
+        return torch_obstacle() or (mkl_obstacle() if device == "cpu" else None)
 
     def pack(self, operand: Operand) -> Packed:
         """Compress the weight to CSR."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,9 @@ class CuSparseLt:
 
     def obstacle(self, device: str) -> str | None:
         """Return why it cannot run: it needs an Ampere GPU or later, and a torch with the library."""
+        missing = torch_obstacle()
+        if missing is not None:
+            return missing
         import torch
 
         if not torch.cuda.is_available():

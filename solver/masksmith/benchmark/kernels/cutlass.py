@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 MAJOR = 8
 
@@ -21,6 +21,9 @@ class Cutlass:
 
     def obstacle(self, device: str) -> str | None:
         """Return why it cannot run: torch compiles these kernels for compute capability 8.x only."""
+        missing = torch_obstacle()
+        if missing is not None:
+            return missing
         import torch
 
         if not torch.cuda.is_available():

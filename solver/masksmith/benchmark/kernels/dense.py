@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,8 @@ class Dense:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return None: it runs everywhere."""
-        return None
+        """Return why it cannot run: it needs torch alone."""
+        return torch_obstacle()
 
     def pack(self, operand: Operand) -> Packed:
         """Use the unmasked weight."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +32,12 @@ class Gather:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs numba with compilation enabled."""
+        """Return why it cannot run: it needs torch, and numba with compilation enabled."""
         try:
             from masksmith.kernels.jit import COMPILED
         except ImportError:
             return "it needs numba: pip install 'masksmith[solver]'"
-        return None if COMPILED else "numba's compiler is switched off (NUMBA_DISABLE_JIT)"
+        return torch_obstacle() if COMPILED else "numba's compiler is switched off (NUMBA_DISABLE_JIT)"
 
     def pack(self, operand: Operand) -> Packed:
         """Pack every group's kept entries, and divide the rows among threads."""

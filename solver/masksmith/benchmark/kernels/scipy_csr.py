@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from masksmith.benchmark.declaration import Declaration, Support
-from masksmith.benchmark.kernel import Operand, Packed
+from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +22,8 @@ class ScipyCsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs scipy."""
-        return None if find_spec("scipy") else "it needs scipy: pip install 'masksmith[bench]'"
+        """Return why it cannot run: it needs torch and scipy."""
+        return torch_obstacle() if find_spec("scipy") else "it needs scipy: pip install 'masksmith[bench]'"
 
     def pack(self, operand: Operand) -> Packed:
         """Compress the weight to CSR."""
