@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 # Small shards and short leases, so that a job which takes seconds is long enough to be killed in the middle.
-QUICK = {"MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18)}
+QUICK = {
+    "MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18),
+    "MASKSMITH_WORKER_COMPILE_LATER": "false",
+}  # fmt: skip
 MASKSMITH = Path(sys.executable).with_name("masksmith")
 SLOW_PATTERN = "transposable 32:64"
 

@@ -1,13 +1,20 @@
-"""Compiles the kernels ahead of time, once per machine and version; later processes load them from disk."""
+"""Compiles the kernels ahead of time, once per machine and version; later processes load them from disk.
+
+`python -m masksmith._warm_up PATTERN...` does it in a process of its own, one such process at a time.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ._solve import solve
+from .kernels.jit import locked, on_first_compilation
 
 COMMON_PATTERNS = (
     "transposable 8:16",
@@ -17,6 +24,16 @@ COMMON_PATTERNS = (
     "transposable <=8:16",
     "2:4",
 )
+
+READY_PATTERNS = ("2:4", "transposable 2:4", "transposable 4:8", "transposable 8:16", "transposable 16:32")
+"""Patterns whose kernels a worker has on disk before it takes jobs."""
+LATER_PATTERNS = (
+    "transposable <=8:16", "transposable <=2:4", "transposable <=4:8", "transposable <=16:32", "4:8", "1:4",
+    "transposable 1:4", "transposable 4:16", "transposable 8:32", "64:2:8", "50%",
+)  # fmt: skip
+"""Patterns of other frequent jobs; a worker compiles their kernels in the background."""
+BACKGROUND = "--background"
+COMPILING = "compiling"
 
 OnWarm = Callable[[str, float], None]
 
@@ -40,3 +57,32 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = 
         if on_step is not None:
             on_step(pattern, time.perf_counter() - started)
     return time.perf_counter() - began
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Warm up for the patterns given; print `compiling` if a kernel is not on disk, and each pattern that is ready."""
+    patterns = [argument for argument in arguments if argument != BACKGROUND]
+    if BACKGROUND in arguments:
+        os.nice(19)
+    # Processes that start at the same time would compile the same kernels: one does, the others wait and load.
+    name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"
+    on_first_compilation(lambda: _print_line(COMPILING))
+    with locked(_cache_folder() / name):
+        for pattern in patterns:
+            warm_up([pattern])
+            _print_line(pattern)
+
+
+def _print_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _cache_folder() -> Path:
+    from .kernels.scan import scan
+
+    return Path(scan._cache.cache_path)  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

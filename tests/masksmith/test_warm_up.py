@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import masksmith as ms
+from masksmith._warm_up import COMPILING, LATER_PATTERNS, READY_PATTERNS
+from masksmith.kernels.jit import LockedCache, locked
+from masksmith.kernels.scan import scan
 
 CODE = "import masksmith as ms; ms.warm_up(['2:4'])"
 
@@ -35,3 +38,33 @@ def test_warm_up_reports_each_pattern() -> None:
 def test_warm_up_refuses_what_is_no_pattern() -> None:
     with pytest.raises(ms.PatternError):
         ms.warm_up(["5:4"])
+
+
+def test_of_two_processes_that_start_at_the_same_time_one_compiles(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-P", "-m", "masksmith._warm_up", "2:4"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    lines = sorted(process.communicate()[0].split() for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert lines == [["2:4"], [COMPILING, "2:4"]]
+
+
+def test_kernels_are_saved_under_a_lock() -> None:
+    assert isinstance(scan._cache, LockedCache)  # type: ignore[attr-defined]
+
+
+def test_a_lock_excludes_other_processes_until_it_is_released(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    code = (
+        f"from pathlib import Path; from masksmith.kernels.jit import locked\nwith locked(Path({str(path)!r})): print()"
+    )
+    with locked(path):
+        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(5)
+    assert other.wait(60) == 0
+
+
+@pytest.mark.parametrize("pattern", [*READY_PATTERNS, *LATER_PATTERNS])
+def test_patterns_are_in_their_canonical_spelling(pattern: str) -> None:
+    assert str(ms.parse(pattern)) == pattern

@@ -20,6 +20,9 @@ def test_health(client):
 def test_ready_once_a_worker_lives(client, records):
     response = client.get("/readyz")
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "no_worker", "2")
+    assert "start one" in response.json()["detail"]
+    records.start_progress.report("w", "compiling kernels, once for this machine: 7 of 20")
+    assert client.get("/readyz").json()["detail"] == "compiling kernels, once for this machine: 7 of 20"
     records.workers.announce(WORKER)
     assert client.get("/readyz").json()["workers"] == 1
     assert [worker["name"] for worker in client.get("/v1/workers").json()] == ["w"]

@@ -6,11 +6,14 @@ import contextlib
 import logging
 import os
 import signal
+import subprocess
 import threading
+import time
 from functools import partial
 from typing import Any
 
-import masksmith as ms
+import redis
+
 from masksmith.benchmark import all_kernels
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
@@ -18,6 +21,7 @@ from masksmith_state.jobs.sweeper import Sweeper
 from .app import STOP_SIGNAL, consumed_queue, enqueue, run
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
+from .kernels import compile_later, prepare_kernels
 from .requirements import check_requirements
 from .settings import Settings
 from .tasks import app
@@ -42,12 +46,26 @@ def main() -> None:
     heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
     sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
     pools: list[Any] = []
+    background: list[subprocess.Popen[bytes]] = []
+
+    def report(line: str) -> None:
+        with contextlib.suppress(redis.RedisError):
+            records.start_progress.report(name, line)
 
     def on_ready(pool: Any) -> None:
         pools.append(pool)
+        with contextlib.suppress(redis.RedisError):
+            records.start_progress.clear(name)
         heartbeat.start()
         sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
+        if settings.worker_role == "search" and settings.worker_compile_later:
+            background.append(compile_later())
+
+    def stop_background() -> None:
+        for process in background:
+            process.kill()
+            process.wait()
 
     def signal_pools(number: signal.Signals) -> None:
         for process in (process for pool in pools for process in pool.info["processes"]):
@@ -65,14 +83,19 @@ def main() -> None:
         # A pool process that was still starting ignored the signal; if it holds a shard, the lease lapses.
         log.warning("not drained within %.0f s: exiting", STOP_GRACE_S)
         signal_pools(signal.SIGKILL)
+        stop_background()
         os._exit(0)
 
     # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
     if settings.worker_role == "search":
-        log.info("kernels ready after %.1f s", ms.warm_up())
+        report("the worker is starting")
+        began = time.monotonic()
+        prepare_kernels(report)
+        log.info("kernels ready after %.1f s", time.monotonic() - began)
     try:
         run(app, settings, on_ready, on_stop)
     finally:
+        stop_background()
         if sweeper.is_alive():
             sweeper.stop()
             heartbeat.stop()

@@ -24,6 +24,8 @@ class Settings(StateSettings):
     """Shards solved at the same time, each in a process of its own."""
     worker_nice: int = Field(default=10, ge=0, le=19)
     """How much the processes that solve give way to others on their machine; 0: not at all."""
+    worker_compile_later: bool = True
+    """Compile the kernels of less frequent patterns in the background, once the worker is ready."""
     lease_s: float = Field(default=15.0, gt=0)
     """Seconds that a shard stays taken without a sign of life."""
     attempts: int = Field(default=3, ge=1)

@@ -25,6 +25,7 @@ from .redis_server import start_server
 from .supervisor import Supervisor
 
 SLOW_START_MESSAGE_S = 4.0
+BETWEEN_MESSAGES_S = 2.0
 
 
 def up(
@@ -101,34 +102,33 @@ def _start(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *,
 
 
 def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
-    slow_at = time.monotonic() + SLOW_START_MESSAGE_S
+    shown, show_at = "", time.monotonic() + SLOW_START_MESSAGE_S
     with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
         while not supervisor.stopping:
             supervisor.check()
-            reason = _unready_reason(client)
-            if reason is None:
+            progress = _progress(client)
+            if progress is None:
                 return
-            if time.monotonic() > slow_at:
-                note(
-                    f"still starting: {reason}\n"
-                    f"the first start on a machine compiles the solver's kernels, which takes about half a minute "
-                    f"(logs: {plan.data.logs})"
-                )
-                slow_at = float("inf")
+            if progress != shown and time.monotonic() > show_at:
+                note(progress)
+                shown, show_at = progress, time.monotonic() + BETWEEN_MESSAGES_S
             supervisor.wait()
 
 
-def _unready_reason(client: httpx2.Client) -> str | None:
+def _progress(client: httpx2.Client) -> str | None:
+    """Return what the start is waiting for, or None if everything is ready."""
     try:
         response = client.get("/readyz")
     except httpx2.RequestError:
-        return "the service does not respond yet"
+        return "the service is starting"
     if response.is_success:
         return None
     try:
-        return ProblemDocument.model_validate_json(response.content).detail
+        problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    # The worker has just been started: its own progress replaces the advice to start one.
+    return "the worker is starting" if "start one" in problem.detail else problem.detail
 
 
 def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:

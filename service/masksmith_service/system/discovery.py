@@ -111,6 +111,6 @@ def readyz(state: StateDep) -> Readiness:
     search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(search_workers)
     if count == 0:
-        detail = "no worker is alive; start one with `masksmith worker`"
+        detail = state.records.start_progress.first() or "no worker is alive; start one with `masksmith worker`"
         raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)
     return Readiness(workers=count)

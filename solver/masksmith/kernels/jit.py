@@ -7,13 +7,21 @@ must not depend on how the compiler reorders floating-point operations.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.event
 import numba.extending
 from numba.core import cgutils, types as types
+from numba.core.caching import FunctionCache
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 COMPILED: bool = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 """Whether kernels are compiled; with NUMBA_DISABLE_JIT=1 they run as plain Python, and intrinsics cannot run at all."""
@@ -29,18 +37,47 @@ R = TypeVar("R")
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel on first call, without fast-math, without the GIL, cached on disk."""
-    return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True, boundscheck=False))
+    return _cached(numba.njit(function, nogil=True, boundscheck=False))
 
 
 def jit_without_refcounts(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel that allocates nothing, without reference counting: its atomic updates slow short kernels."""
-    options: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False, "_nrt": False}
-    return cast("Callable[P, R]", numba.njit(function, **options))
+    options: dict[str, Any] = {"nogil": True, "boundscheck": False, "_nrt": False}
+    return _cached(numba.njit(function, **options))
 
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel that is always inlined into its callers (LLVM `alwaysinline`)."""
-    return cast("Callable[P, R]", numba.njit(function, nogil=True, cache=True, forceinline=True))
+    return _cached(numba.njit(function, nogil=True, forceinline=True))
+
+
+def _cached(dispatcher: Any) -> Callable[P, R]:
+    if COMPILED:
+        dispatcher._cache = LockedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+    return cast("Callable[P, R]", dispatcher)
+
+
+class LockedCache(FunctionCache):
+    """numba's cache of one kernel on disk, with a lock for saving.
+
+    Without it, two processes that save different signatures of one kernel at the same time may choose the same data
+    file, so that one signature is later loaded with the code of the other.
+    """
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Save a compiled kernel while no other process saves one in the same folder."""
+        with locked(Path(self.cache_path) / "masksmith.lock"):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which the system releases if the process ends; no lock on Windows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def intrinsic(typing: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,18 +86,33 @@ def intrinsic(typing: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _CompilationLogger(numba.core.event.Listener):
-    """Logs a warning when the first masksmith kernel of this process has to be compiled."""
+    """Logs a warning when the first masksmith kernel of this process has to be compiled.
 
-    logged = False
+    Attributes:
+        logged: Whether it did.
+        callbacks: Called at that time.
+    """
+
+    def __init__(self) -> None:
+        self.logged = False
+        self.callbacks: list[Callable[[], None]] = []
 
     def on_start(self, event: Any) -> None:
         function = event.data["dispatcher"].py_func
         if not self.logged and function.__module__.startswith("masksmith."):
             self.logged = True
+            for callback in self.callbacks:
+                callback()
             log.warning("compiling kernels for this machine, once; this can take half a minute (masksmith warmup)")
 
     def on_end(self, event: Any) -> None:
         pass
 
 
-numba.core.event.register("numba:compile", _CompilationLogger())  # type: ignore[no-untyped-call]
+_LOGGER = _CompilationLogger()
+numba.core.event.register("numba:compile", _LOGGER)  # type: ignore[no-untyped-call]
+
+
+def on_first_compilation(callback: Callable[[], None]) -> None:
+    """Call a function when the first kernel of this process has to be compiled, instead of loaded from disk."""
+    _LOGGER.callbacks.append(callback)

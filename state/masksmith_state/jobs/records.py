@@ -15,6 +15,7 @@ import redis
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
+from masksmith_state.start_progress import StartProgress
 from masksmith_state.telemetry import counters
 from masksmith_state.worker_registry import WorkerRegistry
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
@@ -44,6 +45,7 @@ class JobRecords:
         )
         self.workers = WorkerRegistry(self.redis, "masksmith:workers", WorkerInfo)
         self.bench_workers = WorkerRegistry(self.redis, "masksmith:bench-workers", BenchWorker)
+        self.start_progress = StartProgress(self.redis)
         self._scripts = Scripts(self.redis, __package__)
 
     def create(

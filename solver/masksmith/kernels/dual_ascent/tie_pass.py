@@ -90,6 +90,16 @@ def _mark(ready: Bytes, tiles: Order, lanes: int) -> None:
             ready[tiles[lane]] = 1
 
 
+@jit_without_refcounts
+def _round_to_even(u: Lanes, v: Lanes) -> None:
+    """Round duals down to even numbers in place, and negate `v`."""
+    # Loops: array expressions would add numba's code for shape errors, which takes seconds to compile.
+    for i in range(len(u)):
+        u[i] &= np.int32(-2)
+    for i in range(len(v)):
+        v[i] = -(v[i] & np.int32(-2))
+
+
 @cache
 def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int) -> Callable[..., Any]:
     """Compile the pass; arguments as in `integer_pass.compile_integer_pass`."""
@@ -159,8 +169,7 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
                 unsolved = compact_unsolved(order, first, count, 0, unsolved)
                 continue
             dual_bounds(x, tied, u, v, row_bound, col_bound, rows, cols, row_size)
-            u &= np.int32(-2)
-            v[:] = -(v & np.int32(-2))
+            _round_to_even(u, v)
             if limited:
                 count_kept(tied, rows, cols, row_size, row_used, col_used)
                 mark_full(v, col_floor, col_used, cols, budget.col_keep)

@@ -1,0 +1,27 @@
+"""Kernels of frequent patterns are compiled before a worker is ready, and progress is counted."""
+
+import pytest
+
+from masksmith_worker import kernels
+
+
+def test_progress_is_counted_only_if_kernels_are_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernels, "READY_PATTERNS", ("2:4", "1:4"))
+    lines = []
+    kernels.prepare_kernels(lines.append)
+    text = "compiling kernels, once for this machine: {} of 2 patterns"
+    assert lines == [text.format(ready) for ready in range(3)]
+    kernels.prepare_kernels(lines.append)
+    assert len(lines) == 3
+
+
+def test_a_failed_compilation_ends_the_start(monkeypatch):
+    monkeypatch.setattr(kernels, "READY_PATTERNS", ("5:4",))
+    with pytest.raises(RuntimeError, match="failed with exit code 1"):
+        kernels.prepare_kernels(lambda line: None)
+
+
+def test_later_patterns_are_compiled_at_the_lowest_priority(monkeypatch):
+    monkeypatch.setattr(kernels, "LATER_PATTERNS", ("2:4",))
+    assert kernels.compile_later().wait(120) == 0

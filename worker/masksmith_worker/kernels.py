@@ -1,0 +1,42 @@
+"""Compiles the kernels in processes of their own: frequent ones before the worker is ready, others after that.
+
+A process keeps what it compiles in memory; these processes end, and the pool's processes load the kernels from disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+from masksmith._warm_up import BACKGROUND, COMPILING, LATER_PATTERNS, READY_PATTERNS
+
+log = logging.getLogger(__name__)
+
+WARM_UP = (sys.executable, "-P", "-m", "masksmith._warm_up")
+
+
+def prepare_kernels(report: Callable[[str], None]) -> None:
+    """Compile the kernels of frequent patterns, unless they are on disk; report the progress of a compilation.
+
+    Raises:
+        RuntimeError: If the process that compiles fails.
+    """
+    ready, is_compiling = 0, False
+    with subprocess.Popen([*WARM_UP, *READY_PATTERNS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            is_first_compilation = line.strip() == COMPILING
+            is_compiling |= is_first_compilation
+            ready += not is_first_compilation
+            if is_compiling:
+                report(f"compiling kernels, once for this machine: {ready} of {len(READY_PATTERNS)} patterns")
+    if process.returncode:
+        raise RuntimeError(f"compiling kernels failed with exit code {process.returncode}")
+
+
+def compile_later() -> subprocess.Popen[bytes]:
+    """Start to compile the kernels of other frequent patterns, at the lowest priority."""
+    command = [*WARM_UP, BACKGROUND, *LATER_PATTERNS]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
