@@ -146,10 +146,11 @@ def test_ortools_stays_in_the_solver():
     assert {path.partition("/")[0] for path in importers("ortools")} == {"solver"}
 
 
-def test_torch_stays_in_the_solver_and_in_training_loops():
+def test_torch_stays_in_the_solver_in_training_loops_and_in_tracing():
     elsewhere = {path for path in importers("torch") if not path.startswith("solver/")}
     assert elsewhere
-    assert all(path.startswith("client/masksmith_client/training/") for path in elsewhere)
+    rooms = tuple(f"client/masksmith_client/{room}/" for room in ("training", "checkpoints/tracing"))
+    assert all(path.startswith(rooms) for path in elsewhere)
 
 
 def test_the_process_that_asks_for_masks_loads_no_torch():

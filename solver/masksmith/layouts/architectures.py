@@ -24,7 +24,10 @@ EXPERTS_IN_OUT = frozenset(
         "qwen3_vl_moe_text",
     }
 )
-"""Models whose stacked experts are stored as `[experts, in, out]`, the transpose of what `F.linear` takes."""
+"""Models whose stacked experts are published as `[experts, in, out]`, the transpose of what `F.linear` takes.
+
+Some versions of `transformers` save those of qwen3_vl_moe the other way round, so the shapes come first.
+"""
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 """Names of experts' matrices: gate and up in one, and the one that follows them."""
@@ -60,9 +63,8 @@ class Architecture:
     def layout(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         """Give the layout of a tensor of two or more dimensions."""
         if len(shape) == 2:
-            layout = Layout(("out", "in"), rule="shape")
-            if self._uses_conv1d is not None and _CONV1D.search(name):
-                layout = Layout(("in", "out"), rule=self._uses_conv1d)
+            conv1d = self._uses_conv1d if _CONV1D.search(name) else None
+            layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
@@ -76,9 +78,9 @@ class Architecture:
         )
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
-        if self.model_types & EXPERTS_IN_OUT:
-            return Layout(("stack", "in", "out"), rule="architecture")
         axes = self._axes_by_sibling(name, shape)
+        if axes is None and self.model_types & EXPERTS_IN_OUT:
+            return Layout(("stack", "in", "out"), rule="architecture")
         if axes is None:
             return Unclear(
                 f"the experts' shape {list(shape)} does not tell which axis is summed over; give the model's directory "

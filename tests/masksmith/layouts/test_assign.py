@@ -171,3 +171,14 @@ def test_shapes_are_those_of_the_matrices():
     candidates = list(assign({"w": (8, 128)}, {"w": Layout.parse("in out")}).values())
     assert candidates[0].matrix_shape == (128, 8)
     assert select(candidates, parse("64:2:8", ragged="error")).chosen == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("gate_up", "down", "axes"),
+    [((4, 32, 48), (4, 24, 32), "stack in out"), ((4, 48, 32), (4, 32, 24), "stack out in")],
+)
+def test_the_shapes_of_experts_come_before_the_table(gate_up, down, axes):
+    experts = "model.language_model.layers.0.mlp.experts"
+    shapes = {f"{experts}.gate_up_proj": gate_up, f"{experts}.down_proj": down}
+    candidates = assign(shapes, config={"model_type": "qwen3_vl_moe"})
+    assert {str(each.layout) for each in candidates.values()} == {axes}

@@ -1,0 +1,1 @@
+"""Checkpoints: model directories as Hugging Face writes them."""

@@ -1,0 +1,135 @@
+"""Layouts of a checkpoint's tensors from the model's own classes, where `transformers` and `torch` are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from masksmith.layouts import Candidate, Layout
+from masksmith.layouts.layout import Word
+
+if TYPE_CHECKING:
+    from .tracing.correspondence import Correspondence
+    from .tracing.observed import Observed
+    from .tracing.sources import Source
+
+FALLBACK = "names and shapes decide"
+BUFFER = "a buffer, not a parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a forward pass of the model showed of the checkpoint's tensors.
+
+    Attributes:
+        layouts: By name, with rule `model`; a tensor whose layout is not certain has none.
+        dense: Why a tensor is not a matrix of a block, by name.
+        tied: Names, stored or not, of tensors that are another one: its name.
+        notes: What could not be seen, for people.
+    """
+
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    dense: dict[str, str] = field(default_factory=dict)
+    tied: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Trace:
+    """Build the model that a checkpoint's config names, watch one forward pass, and give its tensors' layouts.
+
+    Nothing is downloaded, no weights are read, and on the meta device none are allocated.
+
+    Args:
+        directory: The checkpoint's directory, with its `config.json`.
+        shapes: All of its tensors.
+        trust_remote_code: Whether code that the checkpoint brings may be run.
+
+    Returns:
+        The trace; an empty one with a note where the model is unknown or cannot be run.
+    """
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        return Trace(notes=[f"{' and '.join(missing)} not installed, so {FALLBACK}"])
+    from .tracing.correspondence import correspondence
+    from .tracing.models import UntracedError, build, load_config, offline
+    from .tracing.passes import observe, shapes_of
+
+    try:
+        with offline():
+            model = build(
+                load_config(directory, trust_remote_code=trust_remote_code), trust_remote_code=trust_remote_code
+            )
+            seen = observe(model, trust_remote_code=trust_remote_code)
+            return _trace(seen, correspondence(model, shapes), shapes_of(model), shapes)
+    except UntracedError as error:
+        return Trace(notes=[f"{error}, so {FALLBACK}"])
+
+
+def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Candidate]:
+    """Give candidates what a trace says of them, for `with_layouts`; those of which it says nothing stay unchanged."""
+    return [_traced(candidate, trace) for candidate in candidates]
+
+
+def _traced(candidate: Candidate, trace: Trace) -> Candidate:
+    layout, reason = trace.layouts.get(candidate.name), trace.dense.get(candidate.name)
+    if layout is not None and candidate.layout is None:
+        candidate = replace(candidate, layout=layout)
+    if reason is None or candidate.dense_by_default is not None:
+        return candidate
+    return replace(candidate, dense_by_default=reason, only_by_name=True)
+
+
+def _trace(
+    seen: Observed,
+    held: Correspondence,
+    parameters: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Trace:
+    layouts, dense = {}, dict.fromkeys(held.buffers, BUFFER)
+    for name, sources in held.sources.items():
+        layout = _layout(sources, seen, parameters, shapes[name])
+        reason = next((seen.reasons[each.parameter] for each in sources if each.parameter in seen.reasons), None)
+        if layout is not None:
+            layouts[name] = layout
+        if reason is not None:
+            dense[name] = reason
+    return Trace(layouts, dense, held.tied, [*seen.notes, *_notes(held, shapes, layouts.keys() | dense.keys())])
+
+
+def _layout(
+    sources: Sequence[Source], seen: Observed, parameters: Mapping[str, tuple[int, ...]], shape: Sequence[int]
+) -> Layout | None:
+    """Give the layout that all sources agree on."""
+    from .tracing.words import axes_from
+
+    axes = {axes_from(_words(source, seen), shape) if source.parameter in seen.axes else None for source in sources}
+    certain = next(iter(axes)) if len(axes) == 1 else None
+    if certain is None:
+        return None
+    rows = shape[certain.index("out")]
+    lengths = [parameters[each.parameter][seen.axes[each.parameter].index("out")] for each in sources]
+    parts = seen.parts.get(sources[0].parameter, ()) if len(sources) == 1 else tuple(lengths)
+    return Layout(certain, parts if sum(parts) == rows else (), rule="model")
+
+
+def _words(source: Source, seen: Observed) -> list[frozenset[Word]]:
+    axes = seen.axes[source.parameter]
+    return [frozenset(axes[dim] for dim in some) for some in source.dims]
+
+
+def _notes(held: Correspondence, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> list[str]:
+    notes = [
+        f"{name!r} has the shape {list(shapes[name])}, but config.json says {list(shape)}, so {FALLBACK}"
+        for name, shape in held.contradicted.items()
+    ]
+    unknown = [
+        name for name, shape in shapes.items() if len(shape) >= 2 and name not in known | held.contradicted.keys()
+    ]
+    if unknown:
+        notes.append(
+            f"{len(unknown)} tensor(s) were not seen in the forward pass, such as {unknown[0]!r}: for them {FALLBACK}"
+        )
+    return notes

@@ -1,0 +1,144 @@
+"""Which entries of which parameters a checkpoint's tensors hold, as the model's own way of saving arranges them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .sources import CopyFollower, Source, Sources, storage_of
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondence:
+    """Tensors of a checkpoint, and what they hold.
+
+    Attributes:
+        sources: By tensor: the parameters whose entries it holds, one after the other.
+        tied: Tensors, stored or not, that are another one: its name.
+        contradicted: Tensors whose shape is not the one that the config says: that shape.
+        buffers: Tensors that are buffers of the model, not parameters.
+    """
+
+    sources: dict[str, tuple[Source, ...]]
+    tied: dict[str, str]
+    contradicted: dict[str, tuple[int, ...]]
+    buffers: frozenset[str]
+
+
+def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
+    """Find the sources of a checkpoint's tensors; those that have none here are not certain.
+
+    Args:
+        model: The model on the meta device.
+        shapes: The checkpoint's tensors.
+    """
+    saved, places = _saved(model)
+    spelling = _spelling(model, saved, shapes)
+    buffers = frozenset(spelling(name) for name, _ in model.named_buffers() if name in saved)
+    sources, contradicted = dict[str, tuple[Source, ...]](), dict[str, tuple[int, ...]]()
+    for name, (shape, some) in saved.items():
+        stored = spelling(name)
+        if stored not in shapes or not some:
+            continue
+        if tuple(shapes[stored]) == shape:
+            sources[stored] = some
+        else:
+            contradicted[stored] = shape
+    loaded = _loaded(model, {name: shape for name, shape in shapes.items() if name not in sources})
+    contradicted = {name: shape for name, shape in contradicted.items() if name not in loaded}
+    return Correspondence(sources | loaded, _tied(places, spelling, shapes), contradicted, buffers & shapes.keys())
+
+
+def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, ...]]], dict[str, Any]]:
+    """Give the shapes and sources of the tensors that `save_pretrained` would write, and their places in memory."""
+    follower = CopyFollower(Sources())
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        follower.sources.add_parameter(name, tensor)
+    state = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # before version 5, parameters were saved as they are
+        saved = state
+    else:
+        with torch.no_grad(), follower:
+            saved = revert_weight_conversion(model, dict(state))
+    held = {name: (tuple(tensor.shape), follower.sources.of(tensor)) for name, tensor in saved.items()}
+    return held, {name: _place(tensor) for name, tensor in saved.items() if held[name][1]}
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _spelling(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Any:
+    """Give how saved names are spelled in the checkpoint: a base model's without the prefix, or the reverse."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    spellings = [lambda name: name]
+    if prefix != ".":
+        spellings += [lambda name: name.removeprefix(prefix), lambda name: prefix + name]
+    return max(spellings, key=lambda spell: sum(spell(name) in shapes for name in saved))
+
+
+def _loaded(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
+    """Find tensors that loading makes one parameter each, by another name or with its axes in another order."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+    except ImportError:
+        return {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first_names = {id(each): name for name, each in model.named_parameters()}
+    mapping = get_model_conversion_mapping(model)
+    converters = [each for each in mapping if isinstance(each, WeightConverter)]
+    renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
+    sources = dict[str, tuple[Source, ...]]()
+    for name, shape in shapes.items():
+        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
+        if target not in parameters:
+            continue
+        converter = next((each for each in converters if pattern in each.source_patterns), None)
+        dims = _dims_when_loaded(model, converter, (name, target, pattern), shape)
+        if dims is not None:
+            sources[name] = (Source(first_names[id(parameters[target])], dims),)
+    return sources
+
+
+def _dims_when_loaded(
+    model: Any, converter: Any, names: tuple[str, str, str | None], shape: tuple[int, ...]
+) -> tuple[frozenset[int], ...] | None:
+    """Give the parameter's dimensions for each of a stored tensor's; None if it does not become that parameter."""
+    name, target, pattern = names
+    stored = torch.empty(shape, device="meta")
+    follower = CopyFollower(Sources())
+    follower.sources.add_parameter(name, stored)
+    loaded: Any = stored
+    if converter is not None:
+        converter = copy.deepcopy(converter)
+        converter.add_tensor(target, name, pattern, stored)
+        try:
+            with torch.no_grad(), follower:
+                loaded = converter.convert(target, model=model, config=model.config)[target]
+        except Exception:  # noqa: BLE001 - a conversion that needs other tensors as well fails in its own way
+            return None
+        loaded = loaded[0] if isinstance(loaded, list) else loaded
+    some = follower.sources.of(loaded)
+    if len(some) != 1 or loaded.shape != model.get_parameter(target).shape or loaded.numel() != stored.numel():
+        return None
+    return tuple(
+        frozenset(place for place, dims in enumerate(some[0].dims) if dim in dims) for dim in range(len(shape))
+    )
+
+
+def _tied(places: Mapping[str, Any], spelling: Any, shapes: Mapping[str, Any]) -> dict[str, str]:
+    """Pair tensors that are the same one in memory: the other name with the first, which is a stored one if any is."""
+    first: dict[Any, str] = {}
+    tied = {}
+    for name in sorted(places, key=lambda name: spelling(name) not in shapes):
+        target = first.setdefault(places[name], name)
+        if target != name:
+            tied[spelling(name)] = spelling(target)
+    return tied

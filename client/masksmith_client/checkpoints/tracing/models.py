@@ -1,0 +1,129 @@
+"""Build the model of a checkpoint from its config alone: on the meta device, from local files, without its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CONFIG = "config.json"
+NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
+
+
+class UntracedError(Exception):
+    """The model cannot be built or run: the reason, for a note."""
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a checkpoint's config.
+
+    Raises:
+        UntracedError: If there is none, or it is no JSON object.
+    """
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UntracedError(f"there is no {CONFIG}") from None
+    except (OSError, ValueError) as error:
+        raise UntracedError(f"{CONFIG} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UntracedError(f"{CONFIG} is not a JSON object")
+    return config
+
+
+def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
+    """Give the config as an object of its own class, which is that of `transformers` unless remote code is trusted.
+
+    Raises:
+        UntracedError: If its class is not known or refuses it.
+    """
+    from transformers import AutoConfig
+
+    content = read_config(directory)
+    if trust_remote_code and content.get("auto_map"):
+        with _refused("the config"):
+            return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
+    brings_code = content.pop("auto_map", None) is not None
+    for name in ("quantization_config", "dtype", "torch_dtype"):
+        content.pop(name, None)
+    model_type = content.pop("model_type", None)
+    try:
+        config_class = type(AutoConfig.for_model(model_type))
+    except Exception:  # noqa: BLE001
+        reason = f"; {NOT_RUN}" if brings_code else ""
+        raise UntracedError(f"transformers has no model type {model_type!r}{reason}") from None
+    with _refused("the config"):
+        return config_class.from_dict(content)
+
+
+def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta") -> Any:
+    """Build the model that a config names, in float32 and with plain attention.
+
+    Raises:
+        UntracedError: If its class is not known or cannot be built.
+    """
+    config = _plain(copy.deepcopy(config))
+    with _refused("the model"), torch.device(device), torch.no_grad():
+        model_class = _model_class(config)
+        if model_class is not None:
+            return model_class._from_config(config).float().eval()
+        from transformers import AutoModel
+
+        return AutoModel.from_config(config, trust_remote_code=trust_remote_code).float().eval()
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Forbid downloads, silence `transformers`, and have attention computed by products that can be watched."""
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    before = constants.HF_HUB_OFFLINE, logging.get_verbosity(), torch.backends.mha.get_fastpath_enabled()
+    constants.HF_HUB_OFFLINE = True
+    logging.set_verbosity_error()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before[0]
+        logging.set_verbosity(before[1])
+        torch.backends.mha.set_fastpath_enabled(before[2])
+
+
+def _plain(config: Any) -> Any:
+    """Have experts multiplied without a choice that depends on data, and nothing cached or loaded."""
+    for each in (config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]):
+        each.use_cache = False
+        if getattr(each, "use_pretrained_backbone", False):
+            each.use_pretrained_backbone = False
+    config._attn_implementation = "eager"
+    with contextlib.suppress(Exception):  # versions and models that have no such choice
+        config._experts_implementation = "batched_mm"
+    return config
+
+
+def _model_class(config: Any) -> Any:
+    """Give the first of the config's architectures that `transformers` has."""
+    import transformers
+
+    for name in config.architectures or ():
+        model_class: Any = getattr(transformers, str(name), None)
+        config_class: Any = getattr(model_class, "config_class", None)
+        is_model = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+        if is_model and config_class is not None and isinstance(config, config_class):
+            return model_class
+    return None
+
+
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = str(error).strip().splitlines() or [""]
+        raise UntracedError(f"{what} cannot be built: {type(error).__name__}: {message[0][:200]}") from error

@@ -1,0 +1,109 @@
+"""Run forward passes under a watcher: of the model, and of its parts that the model's own inputs do not reach."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from . import inputs
+from .models import UntracedError, build
+from .observed import Observed, like_their_siblings
+from .smaller import MAX_ENTRIES, smaller
+from .watcher import Watcher
+
+OUTPUT_HEAD = "an output head"
+
+
+def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
+    """Watch a model on the meta device; where that fails, a narrower one that has numbers.
+
+    Raises:
+        UntracedError: If neither can be run.
+    """
+    try:
+        return like_their_siblings(_observe(model), shapes_of(model))
+    except UntracedError as error:
+        narrow = build(smaller(model.config), trust_remote_code=trust_remote_code)
+        if sum(each.numel() for each in narrow.parameters()) > MAX_ENTRIES:
+            raise
+        narrow = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
+        seen = _observe(narrow)
+        seen = replace(seen, parts=_widened(seen.parts, seen.axes, model), notes=(f"a smaller model was run: {error}",))
+        return like_their_siblings(seen, shapes_of(model))
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of a model's parameters by name."""
+    return {name: tuple(each.shape) for name, each in model.named_parameters()}
+
+
+def _observe(model: Any) -> Observed:
+    watcher = Watcher(dict(model.named_parameters()))
+    with torch.no_grad(), torch.device(model.device), watcher:
+        error = _run(model)
+        if error is not None:
+            raise UntracedError(f"the forward pass failed: {error}")
+        for name, module in model.named_modules():
+            if name and _is_unseen(model, name, module, watcher):
+                _run(module)
+    return _summary(model, watcher)
+
+
+def _run(module: Any) -> str | None:
+    """Call a module with whichever inputs it takes; give the first error if it takes none."""
+    first = None
+    for arguments in inputs.attempts(module):
+        try:
+            module(**arguments)
+        except Exception as error:  # noqa: BLE001
+            message = str(error).strip().splitlines() or [""]
+            first = first or f"{type(error).__name__}: {message[0][:200]}"
+        else:
+            return None
+    return first or "no inputs are known for it"
+
+
+def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
+    """Whether a module is a model of its own, such as a tower for images, of which nothing was seen."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(module, PreTrainedModel):
+        return False
+    names = [f"{prefix}.{name}" for name, each in module.named_parameters() if each.ndim >= 2]
+    return bool(names) and not any(watcher.uses[name].axes for name in names if name in watcher.uses)
+
+
+def _summary(model: Any, watcher: Watcher) -> Observed:
+    axes = {name: use.certain_axes for name, use in watcher.uses.items()}
+    reasons = {name: use.dense_reason for name, use in watcher.uses.items()}
+    for name in _heads(model):
+        reasons[name] = reasons.get(name) or OUTPUT_HEAD
+    return Observed(
+        {name: some for name, some in axes.items() if some is not None},
+        {name: reason for name, reason in reasons.items() if reason is not None},
+        watcher.outputs.parts(),
+    )
+
+
+def _heads(model: Any) -> list[str]:
+    """Give the names of the parameters of a model's output embeddings."""
+    head = None
+    with contextlib.suppress(Exception):  # a model without a head may raise
+        head = model.get_output_embeddings()
+    ids = {id(each) for each in head.parameters()} if isinstance(head, torch.nn.Module) else set()
+    return [name for name, each in model.named_parameters() if id(each) in ids and each.ndim >= 2]
+
+
+def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
+    """Give equal parts their full lengths; others cannot be known from a smaller model."""
+    widened = {}
+    for name, shape in shapes_of(model).items():
+        lengths = parts.get(name, ())
+        if name in axes and len(set(lengths)) == 1:
+            rows = shape[axes[name].index("out")]
+            widened[name] = (rows // len(lengths),) * len(lengths)
+    return widened

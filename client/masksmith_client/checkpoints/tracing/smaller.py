@@ -1,0 +1,61 @@
+"""Narrow a config: the same blocks and names with fewer channels, so that the model can be run with numbers."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+MAX_ENTRIES = 2 * 10**8
+"""Largest number of parameters of a model that is run with numbers."""
+
+FACTOR = 8
+_WIDTHS = re.compile(
+    r"^(?:hidden_size|\w*intermediate_size\w*|ffn_dim|\w+_ffn_dim|d_model|d_ff|d_inner|n_embd|n_inner|n_hidden|dim|"
+    r"hidden_dim|embed_dim|num_\w*heads|n_heads?|\w*attention_heads|num_key_value_heads)$"
+)
+
+
+def smaller(config: Any) -> Any:
+    """Give a copy whose widths and numbers of heads are divided by one factor, and whose vocabulary is short.
+
+    Heads keep their size, so that positions and their parts stay as they are.
+    """
+    config = copy.deepcopy(config)
+    parts = [config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]]
+    factor = _common_factor(parts)
+    for part in parts:
+        for name, value in list(vars(part).items()):
+            if _is_width(name, value):
+                setattr(part, name, value // factor)
+            elif name == "vocab_size" and isinstance(value, int):
+                setattr(part, name, min(value, 2048))
+                _shorten_tokens(part, min(value, 2048))
+    return config
+
+
+def _common_factor(parts: list[Any]) -> int:
+    """Give the largest power of two up to `FACTOR` that divides every width and leaves two heads at least.
+
+    With one head alone, parts of a head would look like parts of the whole.
+    """
+    values = [(name, value) for part in parts for name, value in vars(part).items() if _is_width(name, value)]
+    factor = FACTOR
+    while factor > 1 and not all(_divides(factor, name, value) for name, value in values):
+        factor //= 2
+    return factor
+
+
+def _is_width(name: str, value: Any) -> bool:
+    return isinstance(value, int) and value > 1 and _WIDTHS.search(name) is not None
+
+
+def _divides(factor: int, name: str, value: int) -> bool:
+    least = 2 if "heads" in name and "key_value" not in name else 1
+    return value % factor == 0 and value // factor >= least
+
+
+def _shorten_tokens(config: Any, length: int) -> None:
+    for name, value in list(vars(config).items()):
+        if name.endswith("_token_id") and isinstance(value, int) and value >= length:
+            setattr(config, name, length - 1)

@@ -1,0 +1,148 @@
+"""Watch the operations of a forward pass: the products that each parameter enters, and what else is done with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from masksmith.layouts.layout import Word
+
+from .outputs import Outputs
+from .sources import CopyFollower, Source, Sources, operation_name, storage_of, tensors_in
+from .words import axes_from
+
+LEFT: tuple[Word, ...] = ("out", "in")
+RIGHT: tuple[Word, ...] = ("in", "out")
+PRODUCTS: dict[str, dict[int, tuple[Word, ...]]] = {
+    "mm": {0: LEFT, 1: RIGHT},
+    "addmm": {1: LEFT, 2: RIGHT},
+    "bmm": {0: ("stack", *LEFT), 1: ("stack", *RIGHT)},
+    "baddbmm": {1: ("stack", *LEFT), 2: ("stack", *RIGHT)},
+    "mv": {0: LEFT},
+    "addmv": {1: LEFT},
+    "linear": {1: LEFT},
+    "_grouped_mm": {1: ("stack", *RIGHT)},
+    "grouped_mm_fallback": {1: ("stack", *RIGHT)},
+}
+"""Products by the name of the operation: the place of each operand, and what its dimensions do."""
+
+LOOKED_UP = "an embedding, which is looked up, not multiplied"
+LEARNED_INPUT = "a learned input, which other weights multiply"
+DEPTHWISE = "a depthwise convolution, whose sums run over its kernel alone"
+ENTRY_BY_ENTRY = "used entry by entry, not a matrix that multiplies"
+BOTH_WAYS = "multiplies along both of its axes"
+
+
+@dataclass(slots=True)
+class Use:
+    """What a forward pass does with a parameter.
+
+    Attributes:
+        axes: The axes of each product that it enters; None where they are not certain.
+        reasons: Why it is no matrix, as far as it is used otherwise.
+    """
+
+    axes: set[tuple[Word, ...] | None] = field(default_factory=set)
+    reasons: set[str] = field(default_factory=set)
+
+    @property
+    def certain_axes(self) -> tuple[Word, ...] | None:
+        """Its axes, if all products agree."""
+        return next(iter(self.axes)) if len(self.axes) == 1 else None
+
+    @property
+    def dense_reason(self) -> str | None:
+        """Why it stays dense, if it does."""
+        for reason in (LOOKED_UP, DEPTHWISE):
+            if reason in self.reasons:
+                return reason
+        if len(self.axes) > 1:
+            return BOTH_WAYS
+        return (
+            None
+            if self.axes
+            else next((each for each in (LEARNED_INPUT, ENTRY_BY_ENTRY) if each in self.reasons), None)
+        )
+
+
+class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
+    """Watches the parameters of two dimensions or more.
+
+    On the meta device, where masks have no values, "all" is answered yes and "any" is answered no.
+    """
+
+    def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(Sources())
+        self.uses: defaultdict[str, Use] = defaultdict(Use)
+        self.outputs = Outputs()
+        self._any: dict[int, torch.Tensor] = {}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+        for name, tensor in parameters.items():
+            if tensor.ndim >= 2:
+                self.sources.add_parameter(name, tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and note what it does with parameters."""
+        name = operation_name(func)
+        if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
+            return storage_of(args[0]) not in self._any
+        result = func(*args, **(kwargs or {}))
+        self._read_outputs(args, kwargs or {}, result)
+        if name in PRODUCTS:
+            self._note_product(PRODUCTS[name], args, result)
+        elif name == "convolution":
+            self._note_convolution(args)
+        elif name == "embedding":
+            self._note(args[0], LOOKED_UP)
+        elif name == "any":
+            self._any[storage_of(result)] = result
+        elif not self.follow(func, args, result) and torch.Tag.pointwise in func.tags:
+            for tensor in tensors_in(args):
+                self._note(tensor, ENTRY_BY_ENTRY)
+        return result
+
+    def _read_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        results = {storage_of(each) for each in tensors_in((result,))}
+        for tensor in tensors_in((args, kwargs)):
+            if storage_of(tensor) not in results:
+                self.outputs.read(tensor)
+
+    def _note(self, tensor: torch.Tensor, reason: str) -> None:
+        for source in self.sources.of(tensor):
+            self.uses[source.parameter].reasons.add(reason)
+
+    def _note_product(self, operands: dict[int, tuple[Word, ...]], args: tuple[Any, ...], result: torch.Tensor) -> None:
+        places = [place for place in operands if self.sources.of(args[place])]
+        if len(places) == 2:
+            self._note(args[places[0]], LEARNED_INPUT)
+        for place in places[-1:]:
+            words = operands[place]
+            for source in self.sources.of(args[place]):
+                self._note_axes(source, words[-args[place].ndim :])
+                if words != LEFT or (place == 1 and 0 not in operands):
+                    self.outputs.add(source.parameter, result, args[place].shape[words.index("out")])
+
+    def _note_convolution(self, args: tuple[Any, ...]) -> None:
+        weight, is_transposed, groups = args[1], args[6], args[8]
+        kernel: tuple[Word, ...] = ("kernel",) * (weight.ndim - 2)
+        for source in self.sources.of(weight):
+            if groups > 1 and weight.shape[1] == 1:
+                self._note(weight, DEPTHWISE)
+            if groups > 1 and is_transposed:
+                self.uses[source.parameter].axes.add(None)
+                continue
+            self._note_axes(source, ("in", "out", *kernel) if is_transposed else ("out", "in", *kernel))
+
+    def _note_axes(self, source: Source, words: tuple[Word, ...]) -> None:
+        shape = self._shapes[source.parameter]
+        of_dims: list[set[Word]] = [set() for _ in shape]
+        for word, dims in zip(words, source.dims, strict=True):
+            for dim in dims:
+                of_dims[dim].add(word)
+        self.uses[source.parameter].axes.add(axes_from([frozenset(some) for some in of_dims], shape))
