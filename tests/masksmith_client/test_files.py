@@ -48,7 +48,7 @@ def test_sharded_checkpoints_are_one(index: Path) -> None:
 
 def test_a_directory_with_several_files_and_no_index_asks_which(file: Path) -> None:
     save_file(ARRAYS, file.with_name("other.safetensors"))
-    with pytest.raises(InputError, match="name the one"):
+    with pytest.raises(InputError, match="pass the path of one"):
         read_path(file.parent)
 
 
@@ -110,5 +110,5 @@ def test_a_file_that_shrinks_while_it_is_read_is_noticed(file: Path) -> None:
 def test_what_does_not_exist_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_path(tmp_path / "nothing.safetensors")
-    with pytest.raises(InputError, match=r"holds no \.safetensors"):
+    with pytest.raises(InputError, match=r"contains no \.safetensors"):
         read_path(tmp_path)
