@@ -16,7 +16,7 @@ from .index import Shards, read_shards
 from .order import natural_key
 from .quantised import quantisation
 from .tensors import Tensor
-from .ties import absent_ties, stored_ties
+from .ties import absent_ties, stored_ties, tied_by_config
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,14 @@ class Checkpoint:
     def absent(self) -> Mapping[str, str]:
         """Names of the model that are not stored, with the tensor that each is tied to."""
         return absent_ties(self.tensors, self.config)
+
+    def tied_to(self, name: str) -> tuple[str, ...]:
+        """Other names of the parameter that a stored tensor is, stored or not."""
+        first = self.ties.get(name, name)
+        stored = [first, *(tie for tie, its_first in self.ties.items() if its_first == first)]
+        absent = tied_by_config(self.absent, self.tensors, self.config)
+        names = [*stored, *(other for other, its_tensor in absent.items() if its_tensor in stored)]
+        return tuple(other for other in names if other != name)
 
     def find(self, name: str) -> Tensor | None:
         """Return the tensor of this name, or that it is tied to."""

@@ -34,6 +34,17 @@ def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None)
     return {name: embedding for name in absent if name not in tensors}
 
 
+def tied_by_config(
+    absent: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Return those absent names that the config says are tied: one output head, and further embeddings."""
+    if not (config or {}).get("tie_word_embeddings"):
+        return {}
+    is_encoder = any(name.startswith("cls.") for name in tensors)
+    head = _HEADS[3] if is_encoder else _HEADS[1] if (config or {}).get("model_type") == "gpt_neox" else _HEADS[0]
+    return {name: tensor for name, tensor in absent.items() if name == head or name not in _HEADS}
+
+
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Return names of tensors that repeat an earlier one byte by byte, with that one's name.
 

@@ -36,6 +36,11 @@ COMMANDS = {
         "Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it.",
     ),
     "solve": Entry("masksmith_client.cli.solve:solve", "cli", "Find the best masks for the weights of a checkpoint."),
+    "inspect": Entry(
+        "masksmith_client.cli.inspect:inspect",
+        "cli",
+        "Show the layout of a checkpoint's tensors, and which of them are masked.",
+    ),
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",

@@ -16,6 +16,7 @@ from .whole_tensors import oversize_reason
 
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
+NO_PATTERN = "no pattern is given for it"
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
 """Reasons that the caller gave, by `layers` and `exclude`."""
 
@@ -63,7 +64,7 @@ class SelectionError(MasksmithError, ValueError):
 
 def select(
     candidates: Sequence[Candidate],
-    pattern: Pattern | None,
+    pattern: Pattern | Mapping[str, Pattern] | None,
     layers: Globs = None,
     exclude: Globs = None,
     *,
@@ -74,7 +75,8 @@ def select(
 
     Args:
         candidates: All that there are.
-        pattern: What their shapes must suit; None where nothing is masked, so that shapes and dtypes do not count.
+        pattern: What their shapes must suit, or a pattern for each name, without which a tensor stays dense; None where
+            nothing is masked, so that shapes and dtypes do not count.
         layers: Names or globs. A tensor that is spelled out must be maskable; what a glob matches may be skipped.
         exclude: Names or globs to leave out, whatever `layers` says.
         bound: What binds the whole of a tensor (see `binding`), so that one worker must have all of it.
@@ -122,9 +124,15 @@ def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_name
     return candidate.dense_by_default if candidate.only_by_name else None
 
 
-def _unsupported_reason(candidate: Candidate, pattern: Pattern | None, bound: str | None, *, named: bool) -> str | None:
+def _unsupported_reason(
+    candidate: Candidate, pattern: Pattern | Mapping[str, Pattern] | None, bound: str | None, *, named: bool
+) -> str | None:
     if candidate.unsupported_reason is not None or pattern is None:
         return candidate.unsupported_reason
+    if isinstance(pattern, Mapping):
+        if candidate.name not in pattern:
+            return NO_PATTERN
+        pattern = pattern[candidate.name]
     reason = dtype_reason(candidate.dtype, named=named)
     if reason is not None:
         return reason
