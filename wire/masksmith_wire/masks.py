@@ -26,6 +26,10 @@ class MaskInfo(BaseModel):
     pattern: str
     ragged: str = "pad"
     axis: str = "in"
+    layout: str | None = None
+    """Axes of the tensor, such as `stack in out`; without them, a weight `[out, in, *kernel]`."""
+    out_parts: list[int] | None = None
+    """Rows of the matrices that are fused along `out`."""
 
 
 def pack(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -61,7 +65,7 @@ def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> byte
         name: info.shape if as_bool else [*info.shape[:-1], packed_width(tuple(info.shape))]
         for name, info in infos.items()
     }
-    metadata = {METADATA_KEY: json.dumps({name: info.model_dump() for name, info in infos.items()})}
+    metadata = {METADATA_KEY: json.dumps({name: info.model_dump(exclude_none=True) for name, info in infos.items()})}
     return build_header({name: ("BOOL" if as_bool else "U8", shape) for name, shape in shapes.items()}, metadata)
 
 

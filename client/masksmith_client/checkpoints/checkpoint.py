@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
 
 from .config import CONFIG_NAME, check_config, read_config
@@ -82,6 +83,15 @@ class Checkpoint:
     def quantisation(self) -> str | None:
         """How it is quantised, with what to do about it; None if it is not."""
         return quantisation(self.config, {name: tensor.dtype for name, tensor in self.tensors.items()})
+
+    def check_is_not_quantised(self) -> None:
+        """Refuse a quantised checkpoint, whose stored numbers are not its weights.
+
+        Raises:
+            InputError: Saying how it is quantised and what to do.
+        """
+        if self.quantisation is not None:
+            raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
 
     @cached_property
     def ties(self) -> Mapping[str, str]:

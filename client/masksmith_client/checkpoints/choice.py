@@ -67,6 +67,23 @@ class ChosenTensor:
         """Number of matrices in it."""
         return 0 if self.layout is None else self.layout.count(self.shape)
 
+    def document(self) -> dict[str, Any]:
+        """Return its JSON form."""
+        layout = self.layout
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "axes": None if layout is None else str(layout),
+            "out_parts": [] if layout is None else list(layout.out_parts),
+            "matrices": self.matrices,
+            "rule": None if layout is None else layout.rule,
+            "tied": list(self.tied),
+            "masked": self.reason is None,
+            "pattern": None if self.pattern is None else str(self.pattern),
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -12,6 +12,9 @@ INDEX_SUFFIX = ".index.json"
 SINGLE_FILE = "model.safetensors"
 """Name that `from_pretrained` reads before any index."""
 
+NOT_THE_MODEL = ("consolidated", "masks.safetensors")
+"""How names of files begin that lie beside the model's: another form of it, and masks."""
+
 
 def find_weights(path: Path) -> Path:
     """Return the `.safetensors` file or the index that a path means: itself, or the only one in a directory.
@@ -54,7 +57,8 @@ def pickle_message(path: Path) -> str:
 
 def _find_in(folder: Path) -> Path:
     indexes = sorted(folder.glob("*.safetensors" + INDEX_SUFFIX))
-    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("consolidated"))
+    files = sorted(folder.glob("*.safetensors"))
+    files = [file for file in files if not file.name.startswith(NOT_THE_MODEL)] or files
     single = folder / SINGLE_FILE
     if indexes and single in files and SINGLE_FILE not in indexes[0].read_text(errors="replace"):
         raise InputError(

@@ -52,23 +52,6 @@ def inspect(
     return None
 
 
-def tensor_document(tensor: ChosenTensor) -> dict[str, Any]:
-    """Return the JSON form of what is done with a tensor."""
-    return {
-        "name": tensor.name,
-        "shape": list(tensor.shape),
-        "dtype": tensor.dtype,
-        "axes": None if tensor.layout is None else str(tensor.layout),
-        "out_parts": [] if tensor.layout is None else list(tensor.layout.out_parts),
-        "matrices": tensor.matrices,
-        "rule": None if tensor.layout is None else tensor.layout.rule,
-        "tied": list(tensor.tied),
-        "masked": tensor.reason is None,
-        "pattern": None if tensor.pattern is None else str(tensor.pattern),
-        "reason": tensor.reason,
-    }
-
-
 def _row(tensor: ChosenTensor) -> tuple[str, ...]:
     layout = tensor.layout
     return (
@@ -102,7 +85,7 @@ def _document(checkpoint: Checkpoint, choice: Choice, notes: list[str]) -> dict[
         "model": str(checkpoint.path),
         "weights": str(checkpoint.weights),
         "model_type": (checkpoint.config or {}).get("model_type"),
-        "tensors": [tensor_document(tensor) for tensor in choice.tensors.values()],
+        "tensors": [tensor.document() for tensor in choice.tensors.values()],
         "totals": _totals(choice),
         "notes": notes,
     }

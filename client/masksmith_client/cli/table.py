@@ -41,6 +41,11 @@ COMMANDS = {
         "cli",
         "Show the layout of a checkpoint's tensors, and which of them are masked.",
     ),
+    "prune": Entry(
+        "masksmith_client.cli.prune:prune",
+        "solver",
+        "Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it.",
+    ),
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",

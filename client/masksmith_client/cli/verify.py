@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from masksmith.layouts import Layout
 from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
@@ -33,7 +34,7 @@ def verify(
     for name in masks:
         expected = _pattern(name, masks.infos.get(name), pattern, axis, ragged)
         mask = masks[name]
-        violation = _violation(mask, expected)
+        violation = _violation(mask, expected, masks.infos.get(name))
         results.append(
             {
                 "name": name,
@@ -49,9 +50,10 @@ def verify(
         raise typer.Exit(1)
 
 
-def _violation(mask: BoolMask, pattern: Pattern) -> str | None:
+def _violation(mask: BoolMask, pattern: Pattern, info: MaskInfo | None) -> str | None:
+    layout = None if info is None or info.layout is None else Layout.parse(info.layout, out_parts=info.out_parts or ())
     try:
-        verdict = library().verify(mask, pattern)
+        verdict = library().verify(mask, pattern, layout=layout)
     except PatternError as error:
         return str(error)
     return None if verdict.ok else str(verdict.message)
