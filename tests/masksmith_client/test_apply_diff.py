@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch, save_file as save_torch
 
 from masksmith_client import InputError, Masks
+from masksmith_client.checkpoints import tensors
 from masksmith_client.cli.app import run
 from masksmith_client.results import changes
 from masksmith_client.results.apply import apply_masks
 from masksmith_client.results.changes import compare
-from masksmith_client.submission import files
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_weights_get_zeros_and_keep_every_other_bit(
 def test_pieces_may_be_cut_anywhere(
     tmp_path: Path, model: Path, some: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr(files, "PIECE_BYTES", piece)
+    monkeypatch.setattr(tensors, "PIECE_BYTES", piece)
     apply_masks(write_masks(tmp_path / "masks", some), model, tmp_path / "out")
     before, after = load_torch(model), load_torch(tmp_path / "out")
     for name, mask in some.items():
@@ -207,3 +207,30 @@ def test_files_that_do_not_compare_are_bad_input(tmp_path: Path, some: dict[str,
     assert "no tensor name in common" in capsys.readouterr().err
     assert run(["diff", str(tmp_path / "a"), str(tmp_path / "turned")]) == 2
     assert "'a' has shape [33, 70] in one file, [70, 33] in the other" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tied(tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    """A checkpoint that stores one of two tied weights, as `save_pretrained` writes them."""
+    embedding = torch.from_numpy(RNG.standard_normal((32, 16))).float()
+    save_torch({"model.embed_tokens.weight": embedding}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "tie_word_embeddings": True}))
+    return tmp_path / "model.safetensors", embedding
+
+
+@pytest.mark.parametrize("names", [["lm_head.weight"], ["model.embed_tokens.weight", "lm_head.weight"]])
+def test_masks_of_tied_weights_apply_to_the_one_that_is_stored(
+    tmp_path: Path, tied: tuple[Path, torch.Tensor], names: list[str]
+) -> None:
+    path, embedding = tied
+    mask = RNG.random((32, 16)) < 0.5
+    apply_masks(write_masks(tmp_path / "masks", dict.fromkeys(names, mask)), path, tmp_path / "out")
+    (after,) = load_torch(tmp_path / "out").values()
+    assert torch.equal(after, torch.where(torch.from_numpy(mask), embedding, 0.0))
+
+
+def test_masks_of_tied_weights_that_differ_are_refused(tmp_path: Path, tied: tuple[Path, torch.Tensor]) -> None:
+    mask = RNG.random((32, 16)) < 0.5
+    masks = write_masks(tmp_path / "masks", {"model.embed_tokens.weight": mask, "lm_head.weight": ~mask})
+    with pytest.raises(InputError, match=r"differ.*tied"):
+        apply_masks(masks, tied[0], tmp_path / "out")

@@ -50,10 +50,15 @@ MALFORMED = {
     "shorter than its length": (b"\x10\x00\x00", "3 byte"),
     "length beyond the file": (struct.pack("<Q", 500) + b"{}", "claims 500 bytes"),
     "length beyond any limit": (struct.pack("<Q", 2**63) + b"{}", "claims 9223372036854775808 bytes"),
-    "length zero": (struct.pack("<Q", 0) + b"{}", "claims 0 bytes"),
+    "length zero": (struct.pack("<Q", 0) + b"{}", "zeros only"),
     "length one": (struct.pack("<Q", 1) + b"{}", "claims 1 bytes"),
-    "a pickle": (b"\x80\x05\x95\x10\x00\x00\x00\x00" + b"." * 64, "claims"),
-    "a zip": (b"PK\x03\x04" + b"\x14" * 60, "claims"),
+    "a pickle": (b"\x80\x05\x95\x10\x00\x00\x00\x00" + b"." * 64, "a pickle"),
+    "a zip": (b"PK\x03\x04" + b"\x14" * 60, "zip archive"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "git lfs pull"),
+    "an HTML page": (b"\n<!DOCTYPE html><html>", "an HTML page"),
+    "a GGUF file": (b"GGUF\x03\0\0\0" + bytes(64), "a GGUF file"),
+    "an HDF5 file": (b"\x89HDF\r\n\x1a\n" + bytes(64), "an HDF5 file"),
+    "JSON": (b'{"error": "not found"}', "JSON text"),
     "no object": (file_of([1]), "'{'"),
     "leading space": (file_of(b" {}"), "'{'"),
     "no JSON": (file_of(b"{oops}"), "is not JSON"),
@@ -112,6 +117,15 @@ def test_malformed_files_are_refused_and_the_message_says_why(data, message):
 def test_an_unknown_dtype_has_an_error_of_its_own(dtype):
     with pytest.raises(UnknownDtypeError, match=f"'a' has unknown dtype {dtype!r}"):
         parse_file(one(dtype=dtype))
+
+
+def test_metadata_may_be_null():
+    assert parse_file(file_of({"__metadata__": None})).metadata == {}
+
+
+def test_lengths_that_begin_like_a_pickle_are_lengths():
+    """640 bytes are `80 02 00 ..` in little-endian order, as some pickles begin."""
+    assert header_length(struct.pack("<Q", 0x0280)) == 0x0280
 
 
 def test_length_limit_is_the_callers():

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from .foreign_files import foreign_format
+
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
 LARGEST_HEADER_BYTES = 100_000_000
@@ -85,9 +87,14 @@ def header_length(prefix: bytes, limit: int = MAX_HEADER_BYTES) -> int:
         HeaderTooLargeError: If the length exceeds `limit`.
         HeaderError: If `prefix` is too short, or the length is less than 2 or exceeds the limit of the format.
     """
+    if not prefix:
+        raise HeaderError(f"not a safetensors file: 0 bytes, it is {foreign_format(prefix)}")
     if len(prefix) < PREFIX_BYTES:
         raise HeaderError(f"not a safetensors file: {len(prefix)} byte(s), the header's length alone takes 8")
     (length,) = struct.unpack("<Q", prefix[:PREFIX_BYTES])
+    foreign = foreign_format(prefix)
+    if foreign is not None and not 2 <= length <= limit:
+        raise HeaderError(f"not a safetensors file: it is {foreign}")
     if limit < length <= LARGEST_HEADER_BYTES:
         raise HeaderTooLargeError(f"the header claims {length} bytes, max_header_bytes is {limit}")
     if not 2 <= length <= limit:
@@ -170,6 +177,8 @@ def _reject_constant(name: str) -> None:
 
 
 def _metadata(value: Any) -> dict[str, str]:
+    if value is None:  # as the format's own library reads it
+        return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise HeaderError("the header's __metadata__ is not a map of strings")
     return value

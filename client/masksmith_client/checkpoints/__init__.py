@@ -1,1 +1,1 @@
-"""Checkpoints: model directories as Hugging Face writes them."""
+"""Checkpoints: model directories as Hugging Face writes them, read with their layouts and written pruned."""

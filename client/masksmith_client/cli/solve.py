@@ -159,9 +159,12 @@ def check_output(output: Path) -> None:
     Raises:
         InputError: If it cannot.
     """
+    output = Path(os.path.realpath(output))
     folder = output.parent
     if output.is_dir():
         raise InputError(f"{output} is a directory; name the file to write")
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} is a device or a pipe, not a file; name the file to write")
     if not folder.is_dir():
         raise InputError(f"{output} cannot be written: the directory {folder} does not exist")
     if not os.access(folder, os.W_OK):

@@ -36,6 +36,16 @@ COMMANDS = {
         "Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it.",
     ),
     "solve": Entry("masksmith_client.cli.solve:solve", "cli", "Find the best masks for the weights of a checkpoint."),
+    "inspect": Entry(
+        "masksmith_client.cli.inspect:inspect",
+        "cli",
+        "Show the layout of a checkpoint's tensors, and which of them are masked.",
+    ),
+    "prune": Entry(
+        "masksmith_client.cli.prune:prune",
+        "solver",
+        "Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it.",
+    ),
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",

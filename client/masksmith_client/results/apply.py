@@ -11,8 +11,9 @@ from typing import BinaryIO
 import numpy as np
 
 from masksmith_client._errors import InputError
-from masksmith_client.submission.files import read_metadata, read_path
-from masksmith_client.submission.streamed_tensor import StreamedTensor, flat_shape
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.submission.files import read_path, weights_of
+from masksmith_client.submission.streamed_tensor import PIECE_BYTES, StreamedTensor, flat_shape
 from masksmith_wire.headers import DTYPE_BITS, build_header
 
 from .atomic_write import atomic_write
@@ -50,12 +51,12 @@ def apply_masks(
     Raises:
         InputError: If a mask has no tensor or another shape, or the entries of the dtype cannot be set to zero singly.
     """
-    weights = read_path(model)
-    _check(masks, weights, model)
+    checkpoint = Checkpoint.open(model)
+    weights, names = weights_of(checkpoint.stored_order), _mask_names(masks, checkpoint)
     with atomic_write(output) as file:
         shapes = {weight.name: (weight.dtype, weight.shape) for weight in weights}
-        file.write(build_header(shapes, read_metadata(model)))
-        return [_write(file, weight, masks, on_bytes) for weight in weights]
+        file.write(build_header(shapes, checkpoint.metadata))
+        return [_write(file, weight, masks, names.get(weight.name), on_bytes) for weight in weights]
 
 
 def model_bytes(model: Path) -> int:
@@ -63,38 +64,54 @@ def model_bytes(model: Path) -> int:
     return sum(weight.data_bytes for weight in read_path(model))
 
 
-def _check(masks: Masks, weights: list[StreamedTensor], model: Path) -> None:
-    by_name = {weight.name: weight for weight in weights}
+def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
+    """Find the tensor of every mask; tied weights have one tensor, and their masks must be equal."""
+    names: dict[str, str] = {}
     for name in masks:
-        if name not in by_name:
-            raise InputError(f"mask {name!r} has no tensor in {model}")
-        weight = by_name[name]
-        if masks.shape(name) not in (weight.shape, flat_shape(weight.shape)):
-            raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(weight.shape)}")
-        if DTYPE_BITS[weight.dtype] % 8 or weight.dtype == "F8_E8M0":
-            raise InputError(f"{name!r} has dtype {weight.dtype}, whose entries cannot be set to zero singly")
+        tensor = checkpoint.find(name)
+        if tensor is None:
+            raise InputError(f"mask {name!r} has no tensor in {checkpoint.path}")
+        if masks.shape(name) not in (tensor.shape, flat_shape(tensor.shape)):
+            raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(tensor.shape)}")
+        if DTYPE_BITS[tensor.dtype] % 8 or tensor.dtype == "F8_E8M0":
+            raise InputError(f"{name!r} has dtype {tensor.dtype}, whose entries cannot be set to zero singly")
+        other = names.setdefault(tensor.name, name)
+        if other != name and not _are_equal(masks, other, name):
+            raise InputError(f"masks {other!r} and {name!r} differ, and both are of {tensor.name!r}: they are tied")
+    return names
 
 
-def _write(file: BinaryIO, weight: StreamedTensor, masks: Masks, on_bytes: Callable[[int], None]) -> AppliedTensor:
+def _are_equal(masks: Masks, first: str, second: str) -> bool:
+    shape = masks.shape(first)
+    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
+    return masks.shape(second) == shape and all(
+        np.array_equal(masks.rows(first, row, min(row + step, rows)), masks.rows(second, row, min(row + step, rows)))
+        for row in range(0, rows, step)
+    )
+
+
+def _write(
+    file: BinaryIO, weight: StreamedTensor, masks: Masks, mask_name: str | None, on_bytes: Callable[[int], None]
+) -> AppliedTensor:
     kept = 0
-    masked = weight.name in masks
-    for piece, count in _masked(weight, masks) if masked else ((piece, 0) for piece in weight.read()):
+    dense = ((piece, 0) for piece in weight.read())
+    for piece, count in dense if mask_name is None else _masked(weight, masks, mask_name):
         file.write(piece)
         kept += count
         on_bytes(len(piece))
-    return AppliedTensor(weight.name, weight.dtype, weight.shape, kept if masked else None)
+    return AppliedTensor(weight.name, weight.dtype, weight.shape, None if mask_name is None else kept)
 
 
-def _masked(weight: StreamedTensor, masks: Masks) -> Iterator[tuple[bytes | memoryview, int]]:
+def _masked(weight: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tuple[bytes | memoryview, int]]:
     """Yield a weight's bytes in pieces with pruned entries set to zero, and the number of entries kept in each."""
     item_bytes = DTYPE_BITS[weight.dtype] // 8
-    cols = (masks.shape(weight.name) or (1,))[-1]
+    cols = (masks.shape(mask_name) or (1,))[-1]
     first = 0
     for piece in _whole_items(weight.read(), item_bytes):
         entries = np.frombuffer(piece, np.uint8).reshape(-1, item_bytes).copy()
         last = first + len(entries)
         row = first // cols
-        mask = masks.rows(weight.name, row, -(-last // cols)).reshape(-1)[first - row * cols : last - row * cols]
+        mask = masks.rows(mask_name, row, -(-last // cols)).reshape(-1)[first - row * cols : last - row * cols]
         entries[~mask] = 0
         yield entries.data.cast("B"), int(np.count_nonzero(mask))
         first = last

@@ -10,14 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from masksmith_client.checkpoints.partial_file import naming
+
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file in the target's folder, which replaces the target if the block ends without an error."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+    """Open a temporary file beside the target, which replaces the target if the block ends without an error.
+
+    A link is followed. The bytes are on the disk before the file gets its name.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; the error names the target.
+    """
+    target = Path(os.path.realpath(target))
+    with (
+        naming(target),
+        tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file,
+    ):
         try:
             yield file  # type: ignore[misc]
             file.flush()
+            os.fsync(file.fileno())
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, target)
         except BaseException:

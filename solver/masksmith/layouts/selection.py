@@ -16,6 +16,7 @@ from .whole_tensors import oversize_reason
 
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
+NO_PATTERN = "no pattern is given for it"
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
 """Reasons that follow from the caller's `layers` and `exclude`."""
 
@@ -63,7 +64,7 @@ class SelectionError(MasksmithError, ValueError):
 
 def select(
     candidates: Sequence[Candidate],
-    pattern: Pattern | None,
+    pattern: Pattern | Mapping[str, Pattern] | None,
     layers: Globs = None,
     exclude: Globs = None,
     *,
@@ -75,7 +76,8 @@ def select(
 
     Args:
         candidates: All tensors.
-        pattern: Pattern that the shapes must fit; None if nothing is masked, so that shapes and dtypes do not matter.
+        pattern: Pattern that the shapes must fit, or a pattern for each name, without which a tensor stays dense; None
+            if nothing is masked, so that shapes and dtypes do not matter.
         layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
         exclude: Names or globs to leave out, with priority over `layers`.
         bound: What requires that one worker has the whole tensor (see `binding`), or None.
@@ -126,17 +128,27 @@ def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_name
 
 
 def _unsupported_reason(
-    candidate: Candidate, pattern: Pattern | None, bound: str | None, in_parts: bool, *, named: bool
+    candidate: Candidate,
+    pattern: Pattern | Mapping[str, Pattern] | None,
+    bound: str | None,
+    in_parts: bool,
+    *,
+    named: bool,
 ) -> str | None:
     if candidate.unsupported_reason is not None or pattern is None:
         return candidate.unsupported_reason
+    if isinstance(pattern, Mapping):
+        if candidate.name not in pattern:
+            return NO_PATTERN
+        pattern = pattern[candidate.name]
     reason = dtype_reason(candidate.dtype, named=named)
     if reason is not None:
         return reason
     try:
         shape, layout = candidate.matrix_shape, candidate.layout
         pattern.grid(shape)
-        if in_parts and layout is not None and not layout.is_plain(pattern, candidate.shape):
+        is_plain = layout is None or layout.is_plain(pattern, candidate.shape)
+        if in_parts and layout is not None and not is_plain:
             bound = bound or f"its layout {str(layout)!r}"
             shape = shape if layout.is_stack else candidate.shape
     except PatternError as error:

@@ -125,6 +125,17 @@ def test_without_a_pattern_shapes_and_dtypes_do_not_count():
     assert select([Candidate("w")], None).chosen == ["w"]
 
 
+def test_patterns_by_name_leave_out_the_tensors_that_have_none():
+    tensors = candidates(["a", "b", "c"], (8, 16))
+    patterns = {"a": parse("2:4"), "b": parse("3:5", ragged="error")}
+    selection = select(tensors, patterns)
+    assert selection.chosen == ["a"]
+    assert selection.skipped["c"] == "no pattern is given for it"
+    assert "5" in selection.skipped["b"]
+    with pytest.raises(SelectionError, match="no pattern"):
+        select(tensors, patterns, layers=["c"])
+
+
 def test_tensors_too_large_for_one_worker_are_part_of_the_decision():
     tensors = [*candidates(["large"], (2**14, 2**14)), *candidates(["small"])]
     half = parse("50%")

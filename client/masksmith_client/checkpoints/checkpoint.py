@@ -1,0 +1,138 @@
+"""A checkpoint on disk: a directory, an index or a single file, with its config, without loading a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from masksmith_client._errors import InputError
+from masksmith_wire.headers import Header
+
+from .config import CONFIG_NAME, check_config, read_config
+from .files import INDEX_SUFFIX, find_weights
+from .index import Shards, read_shards
+from .order import natural_key
+from .quantised import quantisation
+from .tensors import Tensor
+from .ties import absent_ties, stored_ties, tied_by_config
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of a model by name, in the model's order.
+
+    Attributes:
+        path: What was opened.
+        weights: The `.safetensors` file or the index that it means.
+        tensors: The tensors, each in the file that counts.
+        headers: Headers by file.
+        config: The model's `config.json`, where it has one.
+        unlisted: Tensors that are in a file and that the index does not list.
+        duplicates: Files that repeat a tensor beside the one that the index names for it.
+    """
+
+    path: Path
+    weights: Path
+    tensors: Mapping[str, Tensor]
+    headers: Mapping[Path, Header]
+    config: Mapping[str, Any] | None = None
+    unlisted: Mapping[str, Tensor] = field(default_factory=dict)
+    duplicates: Mapping[str, list[Path]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> Checkpoint:
+        """Read headers, index and config.
+
+        Raises:
+            InputError: If something is missing, unreadable or contradictory; the message names it.
+        """
+        weights = find_weights(path)
+        is_index = weights.name.endswith(INDEX_SUFFIX)
+        shards = read_shards(weights, is_index=is_index)
+        config = read_config(weights.parent)
+        if config is not None and (is_index or not _is_shard(weights)):
+            shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
+            check_config(config, shapes, weights.parent / CONFIG_NAME)
+        return cls(path, weights, _ordered(shards), shards.headers, config, shards.unlisted, shards.duplicates)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether an index says where its tensors are."""
+        return self.weights.name.endswith(INDEX_SUFFIX)
+
+    @property
+    def folder(self) -> Path:
+        """Directory that its files are in."""
+        return self.weights.parent
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Free-form metadata of its first file."""
+        return next(iter(self.headers.values())).metadata if self.headers else {}
+
+    @property
+    def stored_order(self) -> list[Tensor]:
+        """Its tensors in the order of their files and bytes, which keeps them aligned when they are written."""
+        numbers = {file: number for number, file in enumerate(self.headers)}
+        return sorted(self.tensors.values(), key=lambda tensor: (numbers[tensor.file], tensor.start, tensor.stop))
+
+    @property
+    def quantisation(self) -> str | None:
+        """How it is quantised, with what to do about it; None if it is not."""
+        return quantisation(self.config, {name: tensor.dtype for name, tensor in self.tensors.items()})
+
+    def check_is_not_quantised(self) -> None:
+        """Refuse a quantised checkpoint, whose stored numbers are not its weights.
+
+        Raises:
+            InputError: Saying how it is quantised and what to do.
+        """
+        if self.quantisation is not None:
+            raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
+
+    @cached_property
+    def ties(self) -> Mapping[str, str]:
+        """Names of stored tensors that repeat another one, with that one's name."""
+        return stored_ties(list(self.tensors.values()))
+
+    @cached_property
+    def absent(self) -> Mapping[str, str]:
+        """Names of the model that are not stored, with the tensor that each is tied to."""
+        return absent_ties(self.tensors, self.config)
+
+    def tied_to(self, name: str) -> tuple[str, ...]:
+        """Other names of the parameter that a stored tensor is, stored or not."""
+        first = self.ties.get(name, name)
+        stored = [first, *(tie for tie, its_first in self.ties.items() if its_first == first)]
+        absent = tied_by_config(self.absent, self.tensors, self.config)
+        names = [*stored, *(other for other, its_tensor in absent.items() if its_tensor in stored)]
+        return tuple(other for other in names if other != name)
+
+    def find(self, name: str) -> Tensor | None:
+        """Return the tensor of this name, or that it is tied to."""
+        return self.tensors.get(name) or self.tensors.get(self.absent.get(name, ""))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about it, without being an error."""
+        texts = [
+            f"{', '.join(path.name for path in paths)} repeat(s) {name!r}; the index names "
+            f"{self.tensors[name].file.name}, which counts"
+            for name, paths in self.duplicates.items()
+        ]
+        return texts + [
+            f"{tensor.file.name} contains {name!r}, which the index does not list; it stays as it is"
+            for name, tensor in self.unlisted.items()
+        ]
+
+
+def _ordered(shards: Shards) -> dict[str, Tensor]:
+    return {name: shards.tensors[name] for name in sorted(shards.tensors, key=natural_key)}
+
+
+def _is_shard(file: Path) -> bool:
+    """Whether an index beside a file lists it, so that it is a part of a model only."""
+    return any(file.name in index.read_text(errors="replace") for index in file.parent.glob("*" + INDEX_SUFFIX))

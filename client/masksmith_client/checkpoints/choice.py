@@ -1,0 +1,211 @@
+"""Which tensors of a checkpoint are masked, along which axis and under which pattern, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module, util
+from typing import Any
+
+from masksmith import layouts
+from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
+from masksmith.layouts.dtypes import dtype_reason
+from masksmith.layouts.selection import EXCLUDED
+from masksmith.patterns import Pattern
+from masksmith.patterns.matching import Names
+from masksmith_client._errors import InputError, as_input_errors
+
+from .checkpoint import Checkpoint
+from .patterns import TensorPatterns
+
+TRACED = "masksmith_client.checkpoints.traced"
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOptions:
+    """What the caller says about tensors.
+
+    Attributes:
+        patterns: Their patterns; None where only the layout is wanted.
+        layers: Names or globs of those to mask.
+        exclude: Names or globs of those to leave out.
+        layouts: Axes by name or glob, such as `stack in out`.
+        trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
+    """
+
+    patterns: TensorPatterns | None = None
+    layers: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenTensor:
+    """A tensor of a checkpoint, and what is to be done with it.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        dtype: Its dtype.
+        layout: How it is made of matrices; None where it is not.
+        pattern: The pattern that it is masked by; None for a tensor that stays dense.
+        reason: Why it stays dense; None if it is masked.
+        tied: Names of the same parameter, stored or not.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: Layout | None
+    pattern: Pattern | None
+    reason: str | None
+    tied: tuple[str, ...] = ()
+
+    @property
+    def matrices(self) -> int:
+        """Number of matrices in it."""
+        return 0 if self.layout is None else self.layout.count(self.shape)
+
+    def document(self) -> dict[str, Any]:
+        """Return its JSON form."""
+        layout = self.layout
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "axes": None if layout is None else str(layout),
+            "out_parts": [] if layout is None else list(layout.out_parts),
+            "matrices": self.matrices,
+            "rule": None if layout is None else layout.rule,
+            "tied": list(self.tied),
+            "masked": self.reason is None,
+            "pattern": None if self.pattern is None else str(self.pattern),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is done with each tensor, in the checkpoint's order, and what the reader should know."""
+
+    tensors: Mapping[str, ChosenTensor]
+    notes: Sequence[str]
+
+    @property
+    def masked(self) -> list[ChosenTensor]:
+        """Tensors that are masked."""
+        return [tensor for tensor in self.tensors.values() if tensor.reason is None]
+
+
+def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
+    """Decide what is done with each tensor.
+
+    Raises:
+        InputError: If a name, glob or layout is for no tensor, or a spelled-out tensor cannot be masked.
+    """
+    notes = list(checkpoint.notes)
+    candidates, more = _candidates(checkpoint, options)
+    names = [candidate.name for candidate in candidates]
+    patterns = None if options.patterns is None else options.patterns.assign(names)
+    selection = _select(candidates, patterns, options)
+    reasons = dict(selection.skipped)
+    if patterns is None:
+        reasons |= _dtype_reasons(candidates, selection)
+    assigned = _with_ties(checkpoint, reasons, patterns or {})
+    tensors = {each.name: _chosen(each, checkpoint, reasons, assigned) for each in candidates}
+    return Choice(tensors, notes + more)
+
+
+def _candidates(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
+    plain = [Candidate(tensor.name, tensor.shape, tensor.dtype) for tensor in checkpoint.tensors.values()]
+    traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
+    with as_input_errors(LayoutError):
+        given = _given_layouts(options.layouts, list(checkpoint.tensors))
+        return layouts.with_layouts(traced, given, checkpoint.config), notes
+
+
+def _traced(
+    candidates: list[Candidate], checkpoint: Checkpoint, *, trust_remote_code: bool
+) -> tuple[list[Candidate], list[str]]:
+    """Give candidates the layouts that a forward pass of the model shows, where it can be watched."""
+    if checkpoint.config is None:
+        return candidates, ["there is no config.json: names and shapes decide the layout"]
+    if util.find_spec(TRACED) is None:
+        return candidates, []
+    module: Any = import_module(TRACED)
+    shapes = {candidate.name: candidate.shape for candidate in candidates}
+    trace = module.trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
+    return list(module.traced_candidates(candidates, trace)), list(trace.notes)
+
+
+def _given_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+    given: dict[str, Layout] = {}
+    for selector, axes in texts.items():
+        wanted = Names(selector, names)
+        if wanted.unmatched:
+            raise InputError(f"--layout {selector!r}=...: no tensor has this name or matches it")
+        layout = Layout.parse(axes)
+        given |= {name: layout for name in names if wanted.match(name)}
+    return given
+
+
+def _select(
+    candidates: Sequence[Candidate], patterns: Mapping[str, Pattern] | None, options: ChoiceOptions
+) -> Selection:
+    try:
+        return layouts.select(candidates, patterns, list(options.layers), list(options.exclude))
+    except SelectionError as error:
+        if error.kind == "nothing_left" and patterns is None:
+            return Selection([], frozenset(), error.skipped)
+        raise InputError(str(error)) from None
+
+
+def _dtype_reasons(candidates: Sequence[Candidate], selection: Selection) -> dict[str, str]:
+    chosen = set(selection.chosen)
+    reasons = {
+        each.name: dtype_reason(each.dtype, named=each.name in selection.named)
+        for each in candidates
+        if each.name in chosen
+    }
+    few = {each.name: "fewer than two dimensions" for each in candidates if len(each.shape) < 2 and each.name in chosen}
+    return {name: reason for name, reason in reasons.items() if reason is not None} | few
+
+
+def _with_ties(
+    checkpoint: Checkpoint, reasons: dict[str, str], patterns: Mapping[str, Pattern]
+) -> dict[str, Pattern | None]:
+    """Mask all names of a parameter if one is masked; gives each tensor's pattern, and removes their reasons.
+
+    Raises:
+        InputError: If one of the names is excluded, or they have different patterns.
+    """
+    assigned: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
+    for group in _tie_groups(checkpoint):
+        masked = [name for name in group if name not in reasons]
+        if not masked:
+            continue
+        for name in group:
+            if reasons.get(name) == EXCLUDED:
+                raise InputError(f"{name!r} is excluded, and it is tied to {masked[0]!r}, which is masked")
+            if name in masked and assigned[name] != assigned[masked[0]]:
+                raise InputError(f"{name!r} and {masked[0]!r} are tied, and their patterns differ")
+            reasons.pop(name, None)
+            assigned[name] = assigned[masked[0]]
+    return assigned
+
+
+def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, first in checkpoint.ties.items():
+        groups.setdefault(first, [first]).append(name)
+    return list(groups.values())
+
+
+def _chosen(
+    candidate: Candidate, checkpoint: Checkpoint, reasons: Mapping[str, str], assigned: Mapping[str, Pattern | None]
+) -> ChosenTensor:
+    reason = reasons.get(candidate.name)
+    pattern = assigned[candidate.name] if reason is None else None
+    tied = checkpoint.tied_to(candidate.name)
+    return ChosenTensor(candidate.name, candidate.shape, candidate.dtype, candidate.layout, pattern, reason, tied)

@@ -1,0 +1,98 @@
+"""A checkpoint's `config.json`, and whether it goes with the tensors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from masksmith_client._errors import InputError
+
+CONFIG_NAME = "config.json"
+
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|shared)\.weight$")
+_BLOCK = re.compile(r"^(\D*?)(\d+)\.")
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+_LAYERS = ("num_hidden_layers", "n_layer")
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Read the config beside a checkpoint's files; None if there is none.
+
+    Raises:
+        InputError: If it is not a JSON object.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is not JSON; download it again") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return config
+
+
+def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse a config that belongs to another model.
+
+    Args:
+        config: The config.
+        shapes: Shapes of all tensors by name.
+        path: What the message calls it.
+
+    Raises:
+        InputError: If the embedding has none of the config's sizes, or blocks are missing or too many.
+    """
+    text = config.get("text_config")
+    for part in (config, *([text] if isinstance(text, Mapping) else [])):
+        _check_embedding(part, config, shapes, path)
+    _check_blocks(config, shapes, path)
+
+
+def _check_embedding(
+    part: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
+) -> None:
+    sizes = frozenset(_integers(config))
+    for name, shape in shapes.items():
+        if not _EMBEDDING.search(name) or len(shape) != 2:
+            continue
+        for keys, length in ((("vocab_size",), shape[0]), (_HIDDEN, shape[1])):
+            key = next((key for key in keys if isinstance(part.get(key), int)), None)
+            if key is not None and length not in sizes:
+                raise InputError(
+                    f"{path} says {key}={part[key]}, and {name!r} has the shape {list(shape)}: they belong to "
+                    f"different models"
+                )
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        for member in value.values():
+            yield from _integers(member)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+
+
+def _check_blocks(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Compare the number of blocks, where there is one list of them and no layer is shared."""
+    layers = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
+    matches = [match for match in map(_BLOCK.match, shapes) if match]
+    if layers is None or "num_hidden_groups" in config or len({match[1] for match in matches}) != 1:
+        return
+    numbers = sorted({int(match[2]) for match in matches})
+    missing = next((number for number in range(layers) if number not in set(numbers)), None)
+    prefix = matches[0][1]
+    if missing is not None:
+        raise InputError(
+            f"{path} says that there are {layers} blocks, and there is no tensor of {prefix}{missing}: download the "
+            f"checkpoint completely, or mend the config"
+        )
+    extra = config.get("num_nextn_predict_layers")
+    if numbers[-1] >= layers + (extra if isinstance(extra, int) else 0):
+        raise InputError(f"{path} says that there are {layers} blocks, and there are tensors of {prefix}{numbers[-1]}")

@@ -1,0 +1,88 @@
+"""Finds the files of a checkpoint and reads their headers. Pickles are never loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from masksmith_client._errors import InputError
+from masksmith_wire.headers import Header, HeaderError, read_header
+
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+INDEX_SUFFIX = ".index.json"
+SINGLE_FILE = "model.safetensors"
+"""Name that `from_pretrained` reads before any index."""
+
+NOT_THE_MODEL = ("consolidated", "masks.safetensors")
+"""How names of files begin that lie beside the model's: another form of it, and masks."""
+
+
+def find_weights(path: Path) -> Path:
+    """Return the `.safetensors` file or the index that a path means: itself, or the only one in a directory.
+
+    Raises:
+        InputError: If there is none, several, or something else; for a pickle the message says how to convert it.
+    """
+    if path.is_dir():
+        return _find_in(path)
+    if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
+        raise InputError(pickle_message(path))
+    if not path.is_file():
+        raise InputError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    return path
+
+
+def read_file_header(path: Path) -> Header:
+    """Read the header of a safetensors file.
+
+    Raises:
+        InputError: If it cannot be read; the message names the file and says what it is.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_header(file)
+    except HeaderError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def pickle_message(path: Path) -> str:
+    """Say why a pickle is not read, and how to convert it."""
+    return (
+        f"{path} is a pickle, which can run code when it is loaded, so masksmith reads only safetensors. Convert it "
+        f"once: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{path.name}', "
+        f"weights_only=True), 'model.safetensors')\""
+    )
+
+
+def _find_in(folder: Path) -> Path:
+    indexes = sorted(folder.glob("*.safetensors" + INDEX_SUFFIX))
+    files = sorted(folder.glob("*.safetensors"))
+    files = [file for file in files if not file.name.startswith(NOT_THE_MODEL)] or files
+    single = folder / SINGLE_FILE
+    if indexes and single in files and SINGLE_FILE not in indexes[0].read_text(errors="replace"):
+        raise InputError(
+            f"{folder} contains {SINGLE_FILE} and {indexes[0].name}, which does not list it; pass the path of one of "
+            f"them"
+        )
+    for paths in (indexes, files):
+        if len(paths) == 1:
+            return paths[0]
+        if paths:
+            names = ", ".join(path.name for path in paths[:4])
+            raise InputError(f"{folder} contains {len(paths)} candidates ({names}, ...); pass the path of one of them")
+    return _refuse_others(folder)
+
+
+def _refuse_others(folder: Path) -> Path:
+    others = sorted(folder.iterdir())
+    gguf = next((path for path in others if path.suffix == ".gguf"), None)
+    if gguf is not None:
+        raise InputError(
+            f"{gguf} is a GGUF file, whose weights are quantised; convert it to safetensors first, such as by "
+            f"transformers with GgufConfig(dequantize=True)"
+        )
+    pickles = [path for path in others if path.suffix in PICKLE_SUFFIXES]
+    if pickles:
+        raise InputError(pickle_message(pickles[0]))
+    raise InputError(f"{folder} contains no .safetensors file")

@@ -1,0 +1,105 @@
+"""The index of a sharded checkpoint: which file each tensor is read from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from masksmith_client._errors import InputError
+from masksmith_wire.headers import Header
+
+from .files import PICKLE_SUFFIXES, pickle_message, read_file_header
+from .tensors import Tensor
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Files of a checkpoint and where each of its tensors is.
+
+    Attributes:
+        headers: Headers by file, in the order of the files' first tensors.
+        tensors: Tensors by name, each in the file that the index names.
+        unlisted: Names of tensors that are in a file but not in the index.
+        duplicates: Files by the name of a tensor that they contain beside the file that the index names.
+    """
+
+    headers: Mapping[Path, Header]
+    tensors: Mapping[str, Tensor]
+    unlisted: Mapping[str, Tensor] = field(default_factory=dict)
+    duplicates: Mapping[str, list[Path]] = field(default_factory=dict)
+
+
+def read_shards(path: Path, *, is_index: bool) -> Shards:
+    """Read all headers of a checkpoint.
+
+    Raises:
+        InputError: If a file is missing or unreadable, or the index contradicts its files; the message names the
+            tensor.
+    """
+    if is_index:
+        return _read_sharded(path)
+    header = read_file_header(path)
+    return Shards({path: header}, {entry.name: Tensor.of(path, entry) for entry in header.tensors.values()})
+
+
+def _read_sharded(index: Path) -> Shards:
+    files = _weight_map(index)
+    headers = {name: _shard_header(index, name) for name in dict.fromkeys(files.values())}
+    _check_listed(index, files, headers)
+    tensors = {name: Tensor.of(index.parent / file, headers[file].tensors[name]) for name, file in files.items()}
+    unlisted: dict[str, Tensor] = {}
+    duplicates: dict[str, list[Path]] = {}
+    for file, header in headers.items():
+        for entry in header.tensors.values():
+            if entry.name not in files:
+                _add_unlisted(unlisted, Tensor.of(index.parent / file, entry), index)
+            elif files[entry.name] != file:
+                _check_duplicate(tensors[entry.name], Tensor.of(index.parent / file, entry), index)
+                duplicates.setdefault(entry.name, []).append(index.parent / file)
+    return Shards({index.parent / file: header for file, header in headers.items()}, tensors, unlisted, duplicates)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        return {str(name): str(file) for name, file in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} is not a checkpoint index: it has no 'weight_map' of names to files") from None
+
+
+def _shard_header(index: Path, file: str) -> Header:
+    # The index may be untrusted: it may name only files in its own directory.
+    if Path(file).name != file:
+        raise InputError(f"{index} names a file outside its directory: {file!r}")
+    path = index.parent / file
+    if path.suffix in PICKLE_SUFFIXES:
+        raise InputError(pickle_message(path))
+    if not path.exists():
+        raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
+    return read_file_header(path)
+
+
+def _check_listed(index: Path, files: Mapping[str, str], headers: Mapping[str, Header]) -> None:
+    for name, file in files.items():
+        if name not in headers[file].tensors:
+            where = next((other for other, header in headers.items() if name in header.tensors), None)
+            place = "" if where is None else f"; {where} does"
+            raise InputError(f"{index} lists {name!r} in {file}, but that file does not contain it{place}")
+
+
+def _add_unlisted(unlisted: dict[str, Tensor], tensor: Tensor, index: Path) -> None:
+    other = unlisted.setdefault(tensor.name, tensor)
+    if other is not tensor:
+        raise InputError(
+            f"{tensor.name!r} is in {other.file.name} and in {tensor.file.name}, and {index} does not say which counts"
+        )
+
+
+def _check_duplicate(listed: Tensor, copy: Tensor, index: Path) -> None:
+    if (copy.dtype, copy.shape) != (listed.dtype, listed.shape):
+        raise InputError(
+            f"{copy.file.name} contains {copy.name!r} as {copy.dtype} {list(copy.shape)}, and {listed.file.name}, "
+            f"which {index} names for it, as {listed.dtype} {list(listed.shape)}; remove one of them"
+        )

@@ -1,0 +1,89 @@
+"""The journal in an output directory: what it belongs to, and how far the work has come."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from masksmith_client._errors import InputError
+
+JOURNAL_NAME = ".masksmith-journal.jsonl"
+
+
+class Journal:
+    """An open journal; each line is written at once, so that it outlives the process.
+
+    Attributes:
+        lines: What earlier runs wrote, without the first line, which says what the journal belongs to.
+    """
+
+    def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
+        self._file, self.lines = file, lines
+
+    def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Append a line; a durable one outlives the machine's power, too."""
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
+
+    def restart(self, identity: Mapping[str, Any]) -> None:
+        """Forget all progress."""
+        self.lines = []
+        self._file.truncate(0)
+        self.write({"identity": identity}, durable=True)
+
+
+@contextmanager
+def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
+    """Open or begin the journal of an output directory, which no other process may write meanwhile.
+
+    Raises:
+        InputError: If it belongs to another input or to other options, or another process has it.
+    """
+    path = folder / JOURNAL_NAME
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing {folder}") from None
+        lines = _read(file)
+        journal = Journal(file, lines[1:])
+        if not lines:
+            journal.restart(identity)
+        else:
+            _check(lines[0].get("identity"), identity, folder)
+        yield journal
+
+
+def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
+    """Read all whole lines and cut off one that was being written when the process ended."""
+    file.seek(0)
+    lines: list[Mapping[str, Any]] = []
+    end = 0
+    for line in file:
+        try:
+            if not line.endswith(b"\n"):
+                break
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+        end += len(line)
+    file.truncate(end)
+    return lines
+
+
+def _check(found: Any, identity: Mapping[str, Any], folder: Path) -> None:
+    if found == identity:
+        return
+    found = found if isinstance(found, Mapping) else {}
+    changed = [name for name in identity if found.get(name) != identity[name]]
+    raise InputError(
+        f"{folder} is the unfinished output of another run: {', '.join(changed)} differ(s); repeat that command, or "
+        f"remove the directory"
+    )

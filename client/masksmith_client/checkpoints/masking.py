@@ -1,0 +1,37 @@
+"""Writes a tensor with zeros where its packed mask drops it, a chunk of rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_wire.headers import DTYPE_BITS
+from masksmith_wire.masks import unpack
+
+from .tensors import Tensor, read_range
+
+CHUNK_ENTRIES = 2**20
+
+
+def masked_pieces(tensor: Tensor, packed: npt.NDArray[np.uint8]) -> Iterator[memoryview]:
+    """Yield a tensor's bytes with zeros in the dropped entries.
+
+    Args:
+        tensor: A tensor of at least one dimension, whose entries are whole bytes.
+        packed: Its mask, packed along its last axis.
+    """
+    item_bytes, cols = DTYPE_BITS[tensor.dtype] // 8, tensor.shape[-1]
+    rows = math.prod(tensor.shape[:-1])
+    packed = packed.reshape(rows, -1)
+    step = max(1, CHUNK_ENTRIES // max(1, cols))
+    with tensor.file.open("rb", buffering=0) as file:
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            start, stop = (tensor.start + row * cols * item_bytes for row in (first, last))
+            data = b"".join(read_range(file, start, stop, f"{tensor.file} ended inside {tensor.name!r}"))
+            values: npt.NDArray[Any] = np.frombuffer(data, f"<u{item_bytes}").reshape(last - first, cols)
+            yield (values * unpack(packed[first:last], values.shape)).astype(values.dtype, copy=False).data.cast("B")

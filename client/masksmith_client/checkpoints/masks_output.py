@@ -1,0 +1,61 @@
+"""Writes the masks file of a pruned checkpoint, a mask at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_wire.masks import MaskInfo, file_header, packed_bytes, packed_width
+
+from .choice import Choice, ChosenTensor
+from .partial_file import PartialFile
+
+
+class MasksOutput:
+    """The masks of all names, in the order in which they are written."""
+
+    def __init__(self, target: Path, names: list[str], choice: Choice) -> None:
+        tensors = {name: choice.tensors[name] for name in names}
+        self._header = file_header({name: _info(tensor) for name, tensor in tensors.items()})
+        self._shapes: Mapping[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
+        sizes = [packed_bytes(shape) for shape in self._shapes.values()]
+        self._starts = dict(zip(names, accumulate(sizes, initial=len(self._header)), strict=False))
+        self.total_bytes = len(self._header) + sum(sizes)
+        self.file = PartialFile(target)
+
+    def begin(self) -> None:
+        """Write the header, unless there is something already."""
+        if self.file.size == 0:
+            self.file.write(self._header)
+
+    def write(self, packed: npt.NDArray[np.uint8]) -> None:
+        """Append a packed mask."""
+        self.file.write(np.ascontiguousarray(packed).data.cast("B"))
+
+    def has(self, name: str) -> bool:
+        """Whether a mask was written."""
+        return self._starts[name] < self.file.size
+
+    def read(self, name: str) -> npt.NDArray[np.uint8]:
+        """Read a packed mask that was written."""
+        shape, start = self._shapes[name], self._starts[name]
+        data = self.file.read(start, start + packed_bytes(shape))
+        return np.frombuffer(data, np.uint8).reshape(*shape[:-1], packed_width(shape))
+
+
+def _info(tensor: ChosenTensor) -> MaskInfo:
+    assert tensor.pattern is not None
+    layout = tensor.layout
+    is_plain = layout is None or layout.is_plain(tensor.pattern, tensor.shape)
+    return MaskInfo(
+        shape=list(tensor.shape),
+        pattern=str(tensor.pattern),
+        ragged=tensor.pattern.ragged,
+        axis=tensor.pattern.axis,
+        axes=None if is_plain else str(layout),
+        out_parts=[] if is_plain or layout is None else list(layout.out_parts),
+    )

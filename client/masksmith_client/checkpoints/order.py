@@ -1,0 +1,24 @@
+"""Order of tensors as people list them: embeddings, blocks in the order of their numbers, output heads."""
+
+from __future__ import annotations
+
+import re
+
+_FIRST = re.compile(r"(?:^|\.)(?:shared|wte|wpe|\w*embed\w*|\w*embd\w*)(?:\.|$)", re.IGNORECASE)
+_LAST = re.compile(r"^(?:lm_head|embed_out|score|classifier|qa_outputs|cls|head)(?:\.|$)")
+_IN_BLOCK = re.compile(r"\.\d+\.")
+_PIECES = re.compile(r"(\d+)")
+
+Key = tuple[int, tuple[tuple[int, int, str], ...]]
+
+
+def natural_key(name: str) -> Key:
+    """Return the key that a tensor's name is sorted by: numbers by value, encoders before decoders."""
+    pieces = _PIECES.split(name.replace("decoder", "encoder~"))
+    return _rank(name), tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in pieces if p)
+
+
+def _rank(name: str) -> int:
+    if _LAST.search(name):
+        return 2
+    return 0 if _FIRST.search(name) and not _IN_BLOCK.search(name) else 1

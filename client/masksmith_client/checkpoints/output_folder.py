@@ -1,0 +1,90 @@
+"""The directory that a pruned checkpoint is written to: new, empty, or begun by the same command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from masksmith_client._errors import InputError
+from masksmith_client._version import __version__
+
+from .checkpoint import Checkpoint
+from .choice import Choice
+from .journal import JOURNAL_NAME
+from .partial_file import naming
+
+RECORD_NAME = "masksmith.json"
+MASKS_NAME = "masks.safetensors"
+
+
+def identity(checkpoint: Checkpoint, choice: Choice, scores: str) -> dict[str, Any]:
+    """Return what an output belongs to: masksmith's version, its input, and what is done with each tensor."""
+    files = {}
+    for file, header in checkpoint.headers.items():
+        state = file.stat()
+        files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
+    return {
+        "version": __version__,
+        "weights": files,
+        "config": _digest(checkpoint.config),
+        "options": _digest([scores, [tensor.document() for tensor in choice.tensors.values()]]),
+    }
+
+
+def _digest(value: Any) -> str:
+    return blake3(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
+    """Refuse an output that is no directory of ours, before any work is done.
+
+    Raises:
+        InputError: If it is a file, a device or a pipe, the model itself, or a directory that holds something else.
+    """
+    if str(output) == "-":
+        raise InputError("a checkpoint is a directory, which standard output does not take; name a directory")
+    if output.is_symlink() and not output.exists():
+        raise InputError(f"{output} is a link to {output.readlink()}, which does not exist")
+    if output.exists() and not output.is_dir():
+        kind = "a file" if output.is_file() else "a device or a pipe"
+        raise InputError(f"{output} is {kind}; name a new or empty directory")
+    if output.resolve() == checkpoint.folder.resolve():
+        raise InputError(f"{output} is the model itself; name another directory")
+    names = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    if names and not {JOURNAL_NAME, RECORD_NAME} & set(names):
+        raise InputError(f"{output} contains something else ({names[0]}); name a new or empty directory")
+
+
+def finished_record(output: Path, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record of an output that an earlier run of the same command finished; None if there is none.
+
+    Raises:
+        InputError: If another command finished it.
+    """
+    path = output / RECORD_NAME
+    if (output / JOURNAL_NAME).exists() or not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or record.get("identity") != expected:
+        raise InputError(f"{output} contains the result of another command; name a new or empty directory")
+    return record
+
+
+def check_space(output: Path, needed: int) -> None:
+    """Refuse to begin what does not fit on the disk.
+
+    Raises:
+        OSError: Naming the directory.
+    """
+    with naming(output):
+        free = shutil.disk_usage(output).free
+        if free < needed:
+            raise OSError(28, f"no space: {needed} bytes are to be written, and {free} are free")

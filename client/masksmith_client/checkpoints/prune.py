@@ -1,0 +1,205 @@
+"""Prunes a checkpoint into a directory: the same files with zeros, masks and a record beside them.
+
+One tensor is in memory at a time. A run that ended early goes on after the last tensor that it finished.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from masksmith_client.results.atomic_write import atomic_write
+from masksmith_wire.masks import pack
+
+from .checkpoint import Checkpoint
+from .choice import Choice
+from .journal import JOURNAL_NAME, Journal, open_journal
+from .masks_output import MasksOutput
+from .other_files import OtherFiles, other_files
+from .output_folder import MASKS_NAME, check_output_folder, check_space, finished_record, identity
+from .partial_file import PartialFile, sync_folder
+from .record import make_record, write_record
+from .shard_output import OnBytes, ShardOutput
+from .solved import Solve, SolvedTensor, TensorToSolve
+from .steps import Step, Steps, make_steps
+
+
+def prune(
+    checkpoint: Checkpoint,
+    choice: Choice,
+    output: Path,
+    solve: Solve,
+    *,
+    scores: str = "magnitude",
+    on_bytes: OnBytes = lambda count: None,
+) -> dict[str, Any]:
+    """Write a pruned copy of a checkpoint that `from_pretrained` loads.
+
+    Args:
+        checkpoint: What is pruned.
+        choice: What is done with each of its tensors.
+        output: A new or empty directory, or one that the same call began.
+        solve: Solves the masks.
+        scores: What the scores are, for the record.
+        on_bytes: Called with the bytes of the input that are done.
+
+    Returns:
+        The record that is in the directory, too.
+
+    Raises:
+        InputError: If the checkpoint is quantised, or the output holds something else.
+        OSError: If something cannot be written; the same call goes on from there.
+    """
+    checkpoint.check_is_not_quantised()
+    check_output_folder(output, checkpoint)
+    belongs_to = identity(checkpoint, choice, scores)
+    if (finished := finished_record(output, belongs_to)) is not None:
+        return finished
+    output.mkdir(parents=True, exist_ok=True)
+    with open_journal(output, belongs_to) as journal:
+        run = _Run(checkpoint, choice, output.resolve(), journal, make_steps(checkpoint, choice), on_bytes)
+        masks_digest = run.write_weights(solve, belongs_to)
+        record = make_record(checkpoint, choice, scores, run.certificates, run.files, run.others, masks_digest)
+        run.write_rest(record | {"identity": belongs_to})
+    return record | {"identity": belongs_to}
+
+
+@dataclass
+class _Run:
+    checkpoint: Checkpoint
+    choice: Choice
+    output: Path
+    journal: Journal
+    steps: Steps
+    on_bytes: OnBytes
+    certificates: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def others(self) -> OtherFiles:
+        """Files beside the weights."""
+        return other_files(self.checkpoint, self.output)
+
+    def write_weights(self, solve: Solve, belongs_to: Mapping[str, Any]) -> str:
+        """Write all files of weights and the masks file; gives that file's digest."""
+        headers = self.checkpoint.headers
+        masks = MasksOutput(self.output / MASKS_NAME, self.steps.masks, self.choice)
+        with masks.file:
+            begun = self._resume(masks, belongs_to)
+            masks.begin()
+            done = sum(headers[file].file_bytes for file in headers if file.name in self.files)
+            self.on_bytes(done)
+            begun_bytes = masks.file.size + (0 if begun is None else int(begun["stop"]))
+            total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
+            check_space(self.output, total - done - begun_bytes)
+            solved = solve(self._left_to_solve())
+            for file in headers:
+                if file.name not in self.files:
+                    self._write_file(file, masks, solved, begun)
+                    begun = None
+            digest = masks.file.digest
+            masks.file.finish()
+        return digest
+
+    def _resume(self, masks: MasksOutput, belongs_to: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Take over what earlier runs finished; gives the journal's line of the file that was begun.
+
+        What does not have the digest that the journal says, as after a loss of power, is written anew.
+        """
+        lines = self.journal.lines
+        if not lines:
+            masks.file.restart()
+            return None
+        self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
+        self.files = {line["file"]: line for line in lines if "tensor" not in line}
+        last = lines[-1]
+        if self._finished_files_exist() and self._resume_masks(masks, last):
+            return last if "tensor" in last else None
+        self.certificates, self.files = {}, {}
+        self.journal.restart(belongs_to)
+        masks.file.restart()
+        return None
+
+    def _resume_masks(self, masks: MasksOutput, last: Mapping[str, Any]) -> bool:
+        if (self.output / MASKS_NAME).exists() and len(self.files) == len(self.checkpoint.headers):
+            masks.file.reopen_finished()
+        return masks.file.resume(last["masks_stop"], last["masks"])
+
+    def _finished_files_exist(self) -> bool:
+        paths = [(self.output / name, line["bytes"]) for name, line in self.files.items()]
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+    def _left_to_solve(self) -> Iterator[TensorToSolve]:
+        for steps in self.steps.by_file.values():
+            for step in steps:
+                if step.solves and step.entry.name not in self.certificates:
+                    assert step.chosen is not None
+                    yield TensorToSolve(step.chosen, step.source)
+
+    def _write_file(
+        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], begun: Mapping[str, Any] | None
+    ) -> None:
+        header = self.checkpoint.headers[file]
+        with PartialFile(self.output / file.name) as part, file.open("rb", buffering=0) as source:
+            if begun is None or not part.resume(begun["stop"], begun["output"]):
+                part.restart()
+            shard = ShardOutput(source, file, part, self.on_bytes)
+            for step in self.steps.by_file[file]:
+                if step.entry.start >= shard.position:
+                    self._take(step, shard, part, masks, solved)
+            shard.copy_to(header.file_bytes)
+            digests = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
+            masks.file.flush()
+            part.finish()
+        line = {"file": file.name, **digests, "masks_stop": masks.file.size, "masks": masks.file.digest}
+        self.journal.write(line, durable=True)
+        self.files[file.name] = line
+
+    def _take(
+        self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
+    ) -> None:
+        if step.chosen is None:
+            return shard.write_other(step)
+        name = step.entry.name
+        if step.solves and name not in self.certificates:
+            result = next(solved)
+            if result.name != name:
+                raise RuntimeError(f"the mask of {name!r} was expected, {result.name!r} was solved")
+            certificate, packed = result.certificate, pack(result.mask)
+            del result
+        else:
+            certificate, packed = None, masks.read(step.mask_name)
+        if step.writes_mask and not masks.has(name):
+            masks.write(packed)
+        shard.write_masked(step, packed)
+        if certificate is not None:
+            self._note(name, certificate, part, masks)
+        return None
+
+    def _note(self, name: str, certificate: dict[str, Any], part: PartialFile, masks: MasksOutput) -> None:
+        part.flush()
+        masks.file.flush()
+        state = {"stop": part.size, "output": part.digest, "masks_stop": masks.file.size, "masks": masks.file.digest}
+        self.journal.write({"tensor": name, **state, "certificate": certificate})
+        self.certificates[name] = certificate
+
+    def write_rest(self, record: dict[str, Any]) -> None:
+        """Copy the files beside the weights, write the record, and last the index: then the directory can be loaded."""
+        checkpoint = self.checkpoint
+        for path in self.others.copied:
+            (self.output / path).parent.mkdir(parents=True, exist_ok=True)
+            _copy(checkpoint.folder / path, self.output / path)
+        write_record(self.output, record)
+        if checkpoint.is_sharded:
+            _copy(checkpoint.weights, self.output / checkpoint.weights.name)
+        os.unlink(self.output / JOURNAL_NAME)
+        sync_folder(self.output)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as file, atomic_write(target) as copy:
+        while piece := file.read(2**20):
+            copy.write(piece)

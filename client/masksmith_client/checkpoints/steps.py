@@ -1,0 +1,71 @@
+"""What is written where: the tensors of each file in the order of their bytes, and the mask that each gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from masksmith_wire.headers import TensorEntry
+
+from .checkpoint import Checkpoint
+from .choice import Choice, ChosenTensor
+from .tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A tensor of an output file that is not copied as it is.
+
+    Attributes:
+        entry: Where it is, in the input and in the output: their headers are the same.
+        source: The tensor whose bytes count, in another file where `entry` is a duplicate.
+        chosen: What is masked; None for a duplicate that stays dense.
+        solves: Whether its mask is solved here.
+        mask_name: Name of the mask that it gets, which was written before unless it is solved here.
+        writes_mask: Whether a mask of its own name is written.
+    """
+
+    entry: TensorEntry
+    source: Tensor
+    chosen: ChosenTensor | None = None
+    solves: bool = False
+    mask_name: str = ""
+    writes_mask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps of every file, and the names of all masks in the order in which they are written."""
+
+    by_file: Mapping[Path, list[Step]]
+    masks: list[str]
+
+
+def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
+    """Go through a checkpoint's files in the order in which they are written.
+
+    A parameter is solved where it comes first; its other names and its duplicates get the same mask.
+    """
+    by_file: dict[Path, list[Step]] = {}
+    written: dict[str, str] = {}
+    masks: list[str] = []
+    for file, header in checkpoint.headers.items():
+        steps = by_file.setdefault(file, [])
+        for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
+            source = checkpoint.tensors.get(entry.name)
+            if source is None:
+                continue
+            chosen = choice.tensors[entry.name]
+            if chosen.reason is not None:
+                if source.file != file:
+                    steps.append(Step(entry, source))
+                continue
+            first = checkpoint.ties.get(entry.name, entry.name)
+            writes_mask = entry.name not in masks
+            solves = first not in written
+            mask_name = written.setdefault(first, entry.name)
+            if writes_mask:
+                masks.append(entry.name)
+            steps.append(Step(entry, source, chosen, solves, mask_name, writes_mask))
+    return Steps(by_file, masks)

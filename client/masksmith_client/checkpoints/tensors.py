@@ -1,0 +1,75 @@
+"""A tensor of a checkpoint: where its bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from masksmith_client._errors import InputError
+from masksmith_wire.headers import TensorEntry
+
+PIECE_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor in a safetensors file; `start` and `stop` are byte offsets from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, file: Path, entry: TensorEntry) -> Tensor:
+        """Make the tensor of a header's entry."""
+        return cls(entry.name, entry.dtype, entry.shape, file, entry.start, entry.stop)
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of its data."""
+        return self.stop - self.start
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read its little-endian bytes in pieces.
+
+        Raises:
+            InputError: If the file cannot be read, or became shorter.
+        """
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                yield from read_range(file, self.start, self.stop, f"{self.file} ended inside {self.name!r}")
+        except OSError as error:
+            raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
+
+    def read(self) -> bytearray:
+        """Read all of it.
+
+        Raises:
+            InputError: As `pieces` does.
+        """
+        data, size = bytearray(self.data_bytes), 0
+        for piece in self.pieces():
+            data[size : size + len(piece)] = piece
+            size += len(piece)
+        return data
+
+
+def read_range(file: BinaryIO, start: int, stop: int, at_end: str) -> Iterator[bytes]:
+    """Read a range of an open file in pieces.
+
+    Raises:
+        InputError: If the file ends before `stop`; the message begins with `at_end`.
+    """
+    file.seek(start)
+    remaining = stop - start
+    while remaining:
+        piece = file.read(min(PIECE_BYTES, remaining))
+        if not piece:
+            raise InputError(f"{at_end}: the file changed while it was read")
+        remaining -= len(piece)
+        yield piece

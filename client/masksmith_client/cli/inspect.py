@@ -1,0 +1,91 @@
+"""`masksmith inspect`: how each tensor of a checkpoint is made of matrices, and what is masked in it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.choice import Choice, ChosenTensor, choose
+from masksmith_client.checkpoints.patterns import TensorPatterns
+from masksmith_wire.headers import data_bytes
+
+from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options
+from .console import JsonOption, print_json, print_note, show_table
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
+    pattern: Annotated[
+        list[str] | None, typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="As of prune; repeatable.")
+    ] = None,
+    layers: LayersOption = None,
+    exclude: ExcludeOption = None,
+    layout: LayoutOption = None,
+    trust_remote_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the layout of a checkpoint's tensors, and which of them are masked."""
+    patterns = TensorPatterns.parse(pattern) if pattern else None
+    options = choice_options(patterns, layers, exclude, layout, trust_remote_code)
+    checkpoint = Checkpoint.open(model)
+    choice = choose(checkpoint, options)
+    notes = [*choice.notes, *([checkpoint.quantisation] if checkpoint.quantisation else [])]
+    if as_json:
+        return print_json(_document(checkpoint, choice, notes))
+    show_table(
+        ("tensor", "shape", "dtype", "axes", "matrices", "rule", "masked", "tied to"),
+        [_row(tensor) for tensor in choice.tensors.values()],
+        left=8,
+    )
+    for text in notes:
+        print_note(f"masksmith: {text}")
+    totals = _totals(choice)
+    print(
+        f"{totals['tensors']} tensor(s) of {totals['parameters']} parameters ({totals['bytes']} bytes): "
+        f"{totals['masked']['tensors']} masked, {totals['masked']['matrices']} matrices of "
+        f"{totals['masked']['parameters']} parameters"
+    )
+    return None
+
+
+def _row(tensor: ChosenTensor) -> tuple[str, ...]:
+    layout = tensor.layout
+    return (
+        tensor.name,
+        "x".join(map(str, tensor.shape)),
+        tensor.dtype,
+        "-" if layout is None else str(layout),
+        "-" if layout is None else str(tensor.matrices),
+        "-" if layout is None else layout.rule,
+        tensor.reason or (f"yes: {tensor.pattern}" if tensor.pattern else "yes"),
+        ", ".join(tensor.tied) or "-",
+    )
+
+
+def _totals(choice: Choice) -> dict[str, Any]:
+    tensors = list(choice.tensors.values())
+    return {
+        "tensors": len(tensors),
+        "parameters": sum(math.prod(tensor.shape) for tensor in tensors),
+        "bytes": sum(data_bytes(tensor.dtype, tensor.shape) for tensor in tensors),
+        "masked": {
+            "tensors": len(choice.masked),
+            "matrices": sum(tensor.matrices for tensor in choice.masked),
+            "parameters": sum(math.prod(tensor.shape) for tensor in choice.masked),
+        },
+    }
+
+
+def _document(checkpoint: Checkpoint, choice: Choice, notes: list[str]) -> dict[str, Any]:
+    return {
+        "model": str(checkpoint.path),
+        "weights": str(checkpoint.weights),
+        "model_type": (checkpoint.config or {}).get("model_type"),
+        "tensors": [tensor.document() for tensor in choice.tensors.values()],
+        "totals": _totals(choice),
+        "notes": notes,
+    }

@@ -1,0 +1,216 @@
+"""Checkpoints on disk: what is read, in which order, and what is refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from masksmith_client import InputError
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.submission.files import read_path
+
+ONE, SEVEN = np.full((16, 16), 1, np.float32), np.full((16, 16), 7, np.float32)
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def write_index(folder: Path, weight_map: dict[str, str]) -> Path:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return path
+
+
+def value(path: Path, name: str) -> float:
+    weights = {weight.name: weight for weight in read_path(path)}
+    return float(np.frombuffer(b"".join(weights[name].read()), np.float32)[0])
+
+
+@pytest.fixture
+def doubled(tmp_path: Path) -> Path:
+    """A tensor in two files; the index names the first."""
+    save_file({"a.weight": ONE, "b.weight": ONE}, tmp_path / FIRST)
+    save_file({"a.weight": SEVEN, "c.weight": ONE}, tmp_path / SECOND)
+    write_index(tmp_path, {"a.weight": FIRST, "b.weight": FIRST, "c.weight": SECOND})
+    return tmp_path
+
+
+def test_the_index_decides_which_file_holds_a_tensor(doubled: Path) -> None:
+    assert value(doubled, "a.weight") == 1
+    (note,) = Checkpoint.open(doubled).notes
+    assert SECOND in note
+    assert "'a.weight'" in note
+    write_index(doubled, {"a.weight": SECOND, "b.weight": FIRST, "c.weight": SECOND})
+    assert value(doubled, "a.weight") == 7
+
+
+def test_an_index_that_its_files_contradict_is_refused_by_name(doubled: Path) -> None:
+    write_index(doubled, {"a.weight": FIRST, "b.weight": SECOND, "c.weight": FIRST})
+    with pytest.raises(InputError, match=rf"'b\.weight' in {SECOND}, but that file does not contain it; {FIRST} does"):
+        read_path(doubled)
+
+
+def test_two_versions_of_a_tensor_that_differ_in_shape_are_refused(doubled: Path) -> None:
+    save_file({"a.weight": ONE[:8], "c.weight": ONE}, doubled / SECOND)
+    with pytest.raises(InputError, match=r"a\.weight.*\[8, 16\].*\[16, 16\]"):
+        Checkpoint.open(doubled)
+
+
+def test_a_tensor_that_the_index_forgets_is_reported(doubled: Path) -> None:
+    write_index(doubled, {"a.weight": FIRST, "b.weight": FIRST})
+    save_file({"a.weight": ONE, "b.weight": ONE, "d.weight": ONE}, doubled / FIRST)
+    checkpoint = Checkpoint.open(doubled)
+    assert list(checkpoint.tensors) == ["a.weight", "b.weight"]
+    assert "'d.weight', which the index does not list" in checkpoint.notes[0]
+
+
+def test_a_missing_file_is_named(doubled: Path) -> None:
+    (doubled / SECOND).unlink()
+    with pytest.raises(InputError, match=f"{SECOND} is missing"):
+        Checkpoint.open(doubled)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 12345\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>Repository not found</body></html>", "HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+        (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94.", "pickle"),
+        (b"PK\x03\x04" + bytes(60), "torch.save"),
+        (b"GGUF\x03\x00\x00\x00" + bytes(60), "GGUF"),
+        (b"", "empty"),
+        (bytes(64), "unfinished download"),
+        (b'{"error": "Entry not found"}', "JSON"),
+    ],
+)
+def test_what_a_file_really_is_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"model\.safetensors.*{message}"):
+        read_path(tmp_path)
+
+
+def test_metadata_may_be_null(tmp_path: Path) -> None:
+    text = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert Checkpoint.open(tmp_path).metadata == {}
+    assert load_file(tmp_path / "model.safetensors")["a"].shape == (1,)
+
+
+def test_an_unknown_dtype_is_refused_by_name(tmp_path: Path) -> None:
+    text = b'{"w":{"dtype":">f4","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(InputError, match=r"'w' has unknown dtype '>f4'"):
+        Checkpoint.open(tmp_path)
+
+
+def test_tensors_come_in_the_models_order(tmp_path: Path) -> None:
+    ordered = [
+        "model.embed_tokens.weight",
+        *(f"model.layers.{number}.w.weight" for number in (0, 2, 9, 10, 11)),
+        "model.norm.weight",
+        "lm_head.weight",
+    ]
+    save_file(dict.fromkeys(sorted(ordered), ONE), tmp_path / "model.safetensors")
+    assert list(Checkpoint.open(tmp_path).tensors) == ordered
+    assert [weight.name for weight in read_path(tmp_path)] == ordered
+
+
+def test_encoders_come_before_decoders(tmp_path: Path) -> None:
+    ordered = ["shared.weight", "encoder.block.0.w", "encoder.block.11.w", "decoder.block.0.w"]
+    save_file(dict.fromkeys(sorted(ordered), ONE), tmp_path / "model.safetensors")
+    assert list(Checkpoint.open(tmp_path).tensors) == ordered
+
+
+def llama(folder: Path, **config: Any) -> Path:
+    tensors = {f"model.layers.{number}.mlp.up_proj.weight": ONE for number in range(2)}
+    save_file(tensors | {"model.embed_tokens.weight": np.ones((32, 16), np.float32)}, folder / "model.safetensors")
+    whole = {"model_type": "llama", "hidden_size": 16, "vocab_size": 32, "num_hidden_layers": 2} | config
+    (folder / "config.json").write_text(json.dumps(whole))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 24}, r"hidden_size=24.*\[32, 16\]"),
+        ({"vocab_size": 64}, r"vocab_size=64.*\[32, 16\]"),
+        ({"num_hidden_layers": 3}, r"3 blocks.*no tensor of model\.layers\.2"),
+        ({"num_hidden_layers": 1}, r"1 blocks.*tensors of model\.layers\.1"),
+    ],
+)
+def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    assert Checkpoint.open(llama(tmp_path)).config is not None
+    with pytest.raises(InputError, match=message):
+        Checkpoint.open(llama(tmp_path, **config))
+
+
+def test_layers_of_predictions_may_be_beyond_the_blocks(tmp_path: Path) -> None:
+    Checkpoint.open(llama(tmp_path, num_hidden_layers=1, num_nextn_predict_layers=1))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
+    (llama(tmp_path) / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_single_file_and_an_index_that_ignores_it_are_ambiguous(doubled: Path) -> None:
+    save_file({"a.weight": ONE}, doubled / "model.safetensors")
+    with pytest.raises(InputError, match="pass the path of one"):
+        Checkpoint.open(doubled)
+
+
+def test_a_consolidated_copy_is_no_candidate(tmp_path: Path) -> None:
+    save_file({"a.weight": ONE}, tmp_path / "model.safetensors")
+    save_file({"a.weight": SEVEN}, tmp_path / "consolidated.safetensors")
+    assert value(tmp_path, "a.weight") == 1
+
+
+def test_a_gguf_file_in_a_directory_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(InputError, match=r"Q4_K_M\.gguf is a GGUF file.*dequantize"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "advice"),
+    [
+        ("gptq", {"qweight": np.int32}, "made from"),
+        ("awq", {"qweight": np.int32}, "made from"),
+        ("bitsandbytes", {"weight.absmax": np.float32}, "dequantize"),
+        ("compressed-tensors", {"weight_packed": np.int32}, "run_compressed"),
+        ("fp8", {"weight_scale_inv": np.float32}, "bfloat16"),
+    ],
+)
+def test_quantised_checkpoints_are_recognized(tmp_path: Path, method: str, names: dict[str, Any], advice: str) -> None:
+    module = "model.layers.0.mlp.up_proj"
+    tensors = {f"{module}.{name}": np.ones((8, 8), dtype) for name, dtype in names.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    by_tensors = Checkpoint.open(tmp_path).quantisation
+    assert by_tensors is not None
+    assert method in by_tensors
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    by_config = Checkpoint.open(tmp_path).quantisation
+    assert by_config is not None
+    assert f"'{method}'" in by_config
+    assert advice in by_config
+
+
+def test_repeated_matrices_are_ties_and_equal_initial_values_are_not(tmp_path: Path) -> None:
+    matrix = np.arange(256, dtype=np.float32).reshape(16, 16)
+    tensors = {"embed.weight": matrix, "lm_head.weight": matrix, "x.weight": ONE, "y.weight": ONE, "z.weight": -matrix}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert Checkpoint.open(tmp_path).ties == {"lm_head.weight": "embed.weight"}
+
+
+@pytest.mark.parametrize(("tied", "absent"), [(True, {"lm_head.weight"}), (False, set())])
+def test_heads_that_are_not_stored_are_tied_to_the_embedding(tmp_path: Path, tied: bool, absent: set[str]) -> None:
+    checkpoint = Checkpoint.open(llama(tmp_path, tie_word_embeddings=tied))
+    assert absent <= checkpoint.absent.keys()
+    found = checkpoint.find("lm_head.weight")
+    assert (found is not None) == tied
+    assert found is None or found.name == "model.embed_tokens.weight"
