@@ -20,7 +20,8 @@ TESTS = list((ROOT / "tests").rglob("*.py"))
 
 LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
-    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "NM", "Panel", "PanelAnswer", "Pattern",
+    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "MissingExtraError",
+    "NM", "Panel", "PanelAnswer", "Pattern",
     "PatternError", "Permutation", "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status", "TopK",
     "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate", "calibrate",
     "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "reconstruct", "report", "ria", "sampling_bound",

@@ -195,10 +195,10 @@ def test_targets_and_extras_exist(service):
     build = SERVICES[service]["build"]
     target = build["target"]
     assert STAGES[target] == "runtime"
-    extra, *others = re.search(r"pip install -c constraints\.txt '\.\[([\w,]+)\]'", stage(f"build-{target}"))[1].split(
-        ","
-    )
-    assert others == (["cli"] if service == "service" else [])
+    installed = re.search(r"pip install -c constraints\.txt ['\"]\.\[([^\]]+)\]['\"]", stage(f"build-{target}"))[1]
+    default = re.search(r"^ARG WORKER_EXTRAS=(\S+)$", stage(f"build-{target}"), re.MULTILINE)
+    extra, *others = (installed if default is None else default[1]).split(",")
+    assert others == (["cli"] if service == "service" else ["torch"])
     assert f"COPY --from=build-{target} " in stage(target)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra == target

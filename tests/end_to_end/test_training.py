@@ -58,7 +58,8 @@ def test_the_death_of_the_service_neither_stops_nor_corrupts_training(stack, pol
             dense = model.get_submodule(name.removesuffix(".weight")).parametrizations.weight.original.detach()
             assert torch.equal(mask, ms.solve(ms.magnitude(dense), PATTERN).mask)
     told = [record.message for record in caplog.records if record.name == "masksmith_client.training"]
-    told = [message for message in told if not message.startswith("no masks yet")]
+    # How soon masks come depends on the machine.
+    told = [message for message in told if not message.startswith(("no masks yet", "the masks requested"))]
     assert len(told) == 2
     assert "no masksmith service answers" in told[0]
     assert told[1] == "masks are refreshed again"

@@ -82,7 +82,10 @@ def test_the_command_line_with_and_without_a_service(stack, weight, gram, tmp_pa
         pruned.unlink()
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-7)
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)
-    for wrong, message in ((["--update", "reconstruct"], "go together"), (["--weights-out", "x"], "go together")):
+    for wrong, message in (
+        (["--update", "reconstruct"], "must be used together"),
+        (["--weights-out", "x"], "must be used together"),
+    ):
         command = [MASKSMITH, "solve", model, "-p", "2:4", "-o", tmp_path / "masks", "--local", *wrong]
         done = subprocess.run(command, capture_output=True, text=True, env=stack.environment, check=False)
         assert (done.returncode, message in done.stderr) == (2, True)

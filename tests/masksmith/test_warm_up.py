@@ -55,11 +55,10 @@ def test_kernels_are_saved_under_a_lock() -> None:
 
 def test_a_lock_excludes_other_processes_until_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "lock"
-    code = (
-        f"from pathlib import Path; from masksmith.kernels.jit import locked\nwith locked(Path({str(path)!r})): print()"
-    )
+    imports = "from pathlib import Path; from masksmith.kernels.jit import locked"
+    code = f"{imports}\nwith locked(Path({str(path)!r})): pass"
     with locked(path):
-        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        other = subprocess.Popen([sys.executable, "-c", code])
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(5)
     assert other.wait(60) == 0

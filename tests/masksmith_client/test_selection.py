@@ -75,7 +75,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_sent(options: dict[str, 
 def test_everything_that_is_left_out_is_listed_in_the_models_order() -> None:
     skipped = prepare(WEIGHTS, "2:4", layers=["*.weight", "*s"], exclude="b*").skipped
     assert [(skip.name, skip.reason.partition(" ")[0]) for skip in skipped] == [
-        ("a.bias", "shape"), ("b.weight", "excluded"), ("conv", "not"), ("volume", "not"), ("ids", "dtype"),
+        ("a.bias", "a"), ("b.weight", "excluded"), ("conv", "not"), ("volume", "not"), ("ids", "dtype"),
         ("codes", "dtype"), ("[odd]", "not"),
     ]  # fmt: skip
 

@@ -172,7 +172,7 @@ def test_prometheus_may_choose_the_format(client):
 def test_the_guide_lists_every_metric(client, records, settings, submit):
     work(records, settings, submit()["id"])
     text = (DASHBOARD.parents[1] / "docs" / "operations.md").read_text()
-    listed = set(re.findall(r"`(masksmith_\w+)", text.partition("## Gauges")[2].partition("## Memory")[0]))
+    listed = set(re.findall(r"`(masksmith_\w+)", text.partition("## Metrics")[2].partition("## Memory")[0]))
     names = {line.split()[2] for line in client.get("/metrics").text.splitlines() if line.startswith("# TYPE")}
     assert listed == names
 

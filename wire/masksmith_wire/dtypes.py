@@ -22,5 +22,7 @@ def to_numpy(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> np
     """View raw little-endian bytes as an array; bfloat16 becomes float32 (a copy), exactly."""
     array = np.frombuffer(data, dtype=NUMPY_DTYPES[dtype]).reshape(shape)
     if dtype == "BF16":
-        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        bits = array.astype(np.uint32)
+        bits <<= np.uint32(16)
+        return bits.view(np.float32)
     return array

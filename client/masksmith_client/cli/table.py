@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 GROUPS = {
     "jobs": "List, show, watch, cancel and delete jobs.",
-    "keys": "Make, list and revoke the keys of an installation on this machine, whether it runs or not.",
+    "keys": "Create, list and revoke the keys of an installation on this machine, whether it runs or not.",
 }
 
 _JOBS, _KEYS = "masksmith_client.cli.jobs", "masksmith_service.local.keys"
@@ -90,11 +90,13 @@ COMMANDS = {
     "jobs cancel": Entry(f"{_JOBS}:cancel", "cli", "Cancel a job; finished masks can still be downloaded."),
     "jobs delete": Entry(f"{_JOBS}:delete", "cli", "Delete a job and its results."),
     "jobs masks": Entry(f"{_JOBS}:masks", "cli", "Download the masks of a job that has ended."),
-    "keys create": Entry(f"{_KEYS}:create", "service", "Make a key and print its token, which cannot be shown again."),
-    "keys list": Entry(f"{_KEYS}:list_keys", "service", "List the keys, oldest first; no token is among it."),
+    "keys create": Entry(
+        f"{_KEYS}:create", "service", "Create a key and print its token, which cannot be shown again."
+    ),
+    "keys list": Entry(f"{_KEYS}:list_keys", "service", "List the keys, oldest first, without their tokens."),
     "keys revoke": Entry(
         f"{_KEYS}:revoke",
         "service",
-        "Revoke a key: what carries it is refused from now on. Its jobs stay, for admins to see.",
+        "Revoke a key: requests with its token are rejected. Its jobs are kept, visible to admins.",
     ),
 }

@@ -62,12 +62,14 @@ class Roles:
         if _SCALE.search(name):
             return Role("a scale", never=len(shape) != 1 and not name.endswith("gamma"))
         inside = _in_block(name)
-        for pattern, reason in _DENSE:
+        # Without blocks, a name without a module is not a parameter's but the caller's own, such as `head`.
+        is_own = not self.has_blocks and "." not in name and len(shape) == 2
+        for pattern, reason in () if is_own else _DENSE:
             if pattern.search(_inside_block(name)):
                 return Role(reason)
         if _is_router(name, self._expert_parents):
             return Role("a router, which chooses experts")
-        if _HEAD.search(name) and not inside:
+        if _HEAD.search(name) and not inside and not is_own:
             return Role("an output head")
         if len(shape) >= 3 and shape[1] == 1:
             return Role("a depthwise convolution, whose sums run over its kernel alone")

@@ -9,12 +9,13 @@ import torch
 import masksmith as ms
 from masksmith.patterns import parse
 from masksmith_client import InputError
+from masksmith_client.checkpoints.order import natural_key
 from masksmith_client.submission.benchmarks import prepare_benchmark
 from masksmith_client.submission.prepare import prepare
 from masksmith_client.training.layers import choose
 from masksmith_client.training.methods.straight_through import SRSTE
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.planning import FileOptions, choose as choose_of_file, locate_named, parse_specification
+from masksmith_service.jobs.planning import FileOptions, locate_named, locate_selected, parse_specification
 from masksmith_wire.documents import MasksRequest, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import PREFIX_BYTES, build_header, parse_header
@@ -33,6 +34,8 @@ TENSORS = {
     "volume": ("F32", (2, 2, 2, 2, 2)),
     "large": ("F32", (2**14, 2**13)),
 }
+# Clients list the tensors of a file in the model's order.
+TENSORS = dict(sorted(TENSORS.items(), key=lambda item: natural_key(item[0])))
 LAYERS = [
     None, "*", "a*", "a[0].weight", "a[[]0].weight", ["a?.weight", "w*"], "codes[1]", "codes*", "ids", "packed", "bias",
     ["*.weight", "bias"], "empty", "volume", "large", "nothing", "nothing*", ["a*", "nothing*"],
@@ -82,7 +85,7 @@ def by_service(pattern, layers, exclude):
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
     options = FileOptions(pattern=pattern, **as_lists)
     specification = parse_specification(options)
-    located, error = attempt(RequestError, choose_of_file, options, specification, "0" * 64, header)
+    located, error = attempt(RequestError, locate_selected, options, specification, "0" * 64, header)
     if error is not None:
         assert error.status == 422
         skipped = [skip["name"] for skip in error.extra.get("skipped", []) if skip["reason"] != "not selected"]
