@@ -17,7 +17,7 @@ from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
 from .cuda.placement import solve_on_device, with_fallback_reason
-from .layouts import Layout, default_axes
+from .layouts import Layout
 from .patterns import Block, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
@@ -86,7 +86,7 @@ def solve(
         raise SolverError("hysteresis requires a warm_start")
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
-    tensor = _Tensor.of(call, scores, _pattern(pattern), options, _layout(layout), name)
+    tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
     return with_pruned(tensor.solution(iter(call.solve(tensor.problems))), weight)
 
 
@@ -126,7 +126,7 @@ def solve_many(
     """
     _check_hysteresis(hysteresis)
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
-    layouts = {name: _layout((layout or {}).get(name)) for name in scores}
+    layouts = {name: Layout.of((layout or {}).get(name)) for name in scores}
     first = _first_names(scores, patterns, starts, layouts)
     call, shared = _Call.of(solver, time_limit_s, threads, on_progress), Options(view=view, keep_duals=keep_duals)
     tensors: dict[str, _Tensor] = {}
@@ -151,7 +151,7 @@ class _Tensor:
         cls, call: _Call, scores: Any, pattern: Pattern, options: Options, layout: Layout | None, name: str | None
     ) -> _Tensor:
         """Make the problems of a tensor, with what is asked of each."""
-        if layout is None or (not layout.out_parts and layout.axes == default_axes(scores.shape)):
+        if layout is None or layout.is_plain(pattern, scores.shape):
             return cls([call.problem(scores, pattern, options, name)], None, name)
         matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
         parts = matrices.split(scores)
@@ -267,10 +267,6 @@ def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, P
     if missing:
         raise PatternError(f"there is no pattern for {missing[0]!r}")
     return {name: _pattern(pattern[name]) for name in scores}
-
-
-def _layout(layout: Layout | str | None) -> Layout | None:
-    return Layout.parse(layout) if isinstance(layout, str) else layout
 
 
 def _first_names(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from masksmith.layouts import Layout
+from masksmith.patterns import Pattern
 
 from .headers import build_header
 
@@ -32,6 +33,14 @@ class MaskInfo(BaseModel):
     axis: str = "in"
     axes: str | None = None
     out_parts: list[int] = []
+
+    @classmethod
+    def of(cls, shape: Sequence[int], pattern: Pattern, layout: Layout | None) -> MaskInfo:
+        """Describe a mask of a pattern; the layout is left out if it is one matrix `[out, in]` or a convolution."""
+        members: dict[str, Any] = {}
+        if layout is not None and not layout.is_plain(pattern, shape):
+            members = {"axes": str(layout), "out_parts": list(layout.out_parts)}
+        return cls(shape=list(shape), pattern=str(pattern), ragged=pattern.ragged, axis=pattern.axis, **members)
 
     def members(self) -> dict[str, Any]:
         """Give what the metadata says of the mask."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module, util
 from typing import Any
 
 from masksmith import layouts
@@ -17,8 +16,7 @@ from masksmith_client._errors import InputError, as_input_errors
 
 from .checkpoint import Checkpoint
 from .patterns import TensorPatterns
-
-TRACED = "masksmith_client.checkpoints.traced"
+from .traced import trace, traced_candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +129,9 @@ def _traced(
     """Give candidates the layouts that a forward pass of the model shows, where it can be watched."""
     if checkpoint.config is None:
         return candidates, ["there is no config.json: names and shapes decide the layout"]
-    if util.find_spec(TRACED) is None:
-        return candidates, []
-    module: Any = import_module(TRACED)
     shapes = {candidate.name: candidate.shape for candidate in candidates}
-    trace = module.trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
-    return list(module.traced_candidates(candidates, trace)), list(trace.notes)
+    traced = trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
+    return traced_candidates(candidates, traced), traced.notes
 
 
 def _given_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:

@@ -49,13 +49,4 @@ class MasksOutput:
 
 def _info(tensor: ChosenTensor) -> MaskInfo:
     assert tensor.pattern is not None
-    layout = tensor.layout
-    is_plain = layout is None or layout.is_plain(tensor.pattern, tensor.shape)
-    return MaskInfo(
-        shape=list(tensor.shape),
-        pattern=str(tensor.pattern),
-        ragged=tensor.pattern.ragged,
-        axis=tensor.pattern.axis,
-        axes=None if is_plain else str(layout),
-        out_parts=[] if is_plain or layout is None else list(layout.out_parts),
-    )
+    return MaskInfo.of(tensor.shape, tensor.pattern, tensor.layout)

@@ -188,16 +188,9 @@ class _LocalSearch:
         )
 
     def _store(self, weight: StreamedTensor, solution: Any, update: UpdateReport | None) -> None:
-        options = self._options
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed[weight.name] = pack(mask)
-        self.infos[weight.name] = MaskInfo(
-            shape=list(weight.shape),
-            pattern=str(solution.pattern),
-            ragged=options.ragged,
-            axis=options.axis,
-            **_layout_members(weight, solution.pattern),
-        )
+        self.infos[weight.name] = MaskInfo.of(weight.shape, solution.pattern, weight.layout)
         self.reports[weight.name] = TensorReport(
             name=weight.name,
             state=JobState.SUCCEEDED,
@@ -236,13 +229,6 @@ class _LocalSearch:
         self.reports[weight.name] = TensorReport(
             name=weight.name, state=JobState.FAILED, shape=list(weight.shape), error=tensor_error
         )
-
-
-def _layout_members(weight: StreamedTensor, pattern: Pattern) -> dict[str, Any]:
-    """Give what a masks file says of a layout: nothing of one matrix `[out, in]` or a convolution."""
-    if weight.layout is None or weight.layout.is_plain(pattern, weight.shape):
-        return {}
-    return {"axes": str(weight.layout), "out_parts": list(weight.layout.out_parts)}
 
 
 class _LazyScores(Mapping[str, Any]):

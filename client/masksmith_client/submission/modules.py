@@ -38,11 +38,6 @@ def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedT
     return weight if layout is None else dataclasses.replace(weight, layout=layout)
 
 
-def is_conv1d(layer: Any) -> bool:
-    """Whether a layer is a `transformers.Conv1D`: a linear layer whose weight is `[in, out]`."""
-    return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
-
-
 def layout_of(layer: Any, dimensions: int) -> Layout | None:
     """Return the layout of a layer's weight; None if its class does not show it."""
     axes = _axes([kind.__name__ for kind in type(layer).__mro__], dimensions)

@@ -38,9 +38,7 @@ def candidates_of(
         for weight in weights
     ]
     with as_input_errors(LayoutError):
-        parsed = {
-            name: Layout.parse(layout) if isinstance(layout, str) else layout for name, layout in (given or {}).items()
-        }
+        parsed = {name: layout for name, text in (given or {}).items() if (layout := Layout.of(text)) is not None}
         return layouts.with_layouts(candidates, parsed)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn.utils import parametrize
 
-from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, select, with_layouts
+from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, is_conv1d, select, with_layouts
 from masksmith.patterns import Pattern, TilePattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import InputError
-from masksmith_client.submission.modules import is_conv1d, layout_of
+from masksmith_client.submission.modules import layout_of
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
 from .masked_layer import MaskedLayer

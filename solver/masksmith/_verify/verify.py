@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._tensors import MatrixReader, View
-from masksmith.layouts import Layout, default_axes
+from masksmith.layouts import Layout
 from masksmith.patterns import Pattern, TilePattern, parse
 
 from .tiles import broken_tiles
@@ -68,8 +68,8 @@ def verify(
         ScoresError: If the mask's dtype is not supported.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    layout = Layout.parse(layout) if isinstance(layout, str) else layout
-    if layout is None or (not layout.out_parts and layout.axes == default_axes(mask.shape)):
+    layout = Layout.of(layout)
+    if layout is None or layout.is_plain(pattern, mask.shape):
         return _verify_matrix(mask, pattern, view, at_most)
     return _verify_matrices(mask, pattern, view, layout, at_most)
 

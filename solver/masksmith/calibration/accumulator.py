@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from masksmith._errors import ScoresError
+from masksmith.layouts import is_conv1d
 
 from .statistics import LayerStatistics
 
@@ -78,11 +79,6 @@ class LayerAccumulator:
         rows = torch.cat([self._sums["activations"], inputs]) if "activations" in self._sums else inputs
         selected = torch.argsort(keys)[: self._max_samples]
         self._keys, self._sums["activations"] = keys[selected], rows[selected.to(rows.device)]
-
-
-def is_conv1d(module: Any) -> bool:
-    """Whether a module is a `transformers.Conv1D`: a linear layer whose weight is `[in, out]`."""
-    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
 
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
-from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, select, with_layouts
+from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, select, with_layouts
 from masksmith.patterns.matching import Globs
 
-from .accumulator import LayerAccumulator, is_conv1d
+from .accumulator import LayerAccumulator
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")

@@ -4,6 +4,7 @@ from .architectures import Architecture as Architecture
 from .assign import with_layouts as with_layouts
 from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
+from .layers import is_conv1d as is_conv1d
 from .layout import Layout as Layout, LayoutError as LayoutError, Rule as Rule, default_axes as default_axes
 from .roles import Role as Role, Roles as Roles
 from .selection import (
@@ -30,6 +31,7 @@ __all__ = [
     "SelectionError",
     "binding",
     "default_axes",
+    "is_conv1d",
     "oversize_reason",
     "select",
     "with_layouts",

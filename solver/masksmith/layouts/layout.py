@@ -54,6 +54,15 @@ class Layout:
         """
         return cls(tuple(text.split()), tuple(out_parts), rule)  # type: ignore[arg-type]
 
+    @classmethod
+    def of(cls, layout: Self | str | None) -> Self | None:
+        """Return a layout that is given as one, as its axes, or not at all.
+
+        Raises:
+            LayoutError: If the axes describe no stack of matrices.
+        """
+        return cls.parse(layout) if isinstance(layout, str) else layout
+
     def __str__(self) -> str:
         return " ".join(self.axes)
 

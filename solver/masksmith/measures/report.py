@@ -91,7 +91,7 @@ def report(
     Raises:
         ScoresError: If a shape differs from the mask's, or the accuracy is of a mask that keeps nothing.
     """
-    layout = Layout.parse(layout) if isinstance(layout, str) else layout
+    layout = Layout.of(layout)
     counts = count(solution.mask, block, layout)
     shape = tuple(int(length) for length in solution.mask.shape)
     before = previous.mask if isinstance(previous, Solution) else previous

@@ -9,6 +9,7 @@ import numpy as np
 
 from masksmith import ScoresError, scores
 from masksmith.layouts import Layout
+from masksmith.scores.by_layout import PER_ENTRY
 from masksmith_state.blobs.store import BlobStore, statistic_name
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
@@ -19,8 +20,6 @@ from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
 """Entries read at a time for sums over all rows; independent of the shards, so that the sums are, too."""
-BY_ROW = ("gradient", "gradient_rms", "scores")
-"""Statistics with the shape of the weight."""
 
 
 class CalibrationError(Exception):
@@ -92,7 +91,7 @@ class Scoring:
         weight, statistic = load_rows(self._store, self._tensor, first, last), self._tensor.statistic
         given, kind = None, None if statistic is None else statistic.name
         if statistic is not None:
-            span = (first, last) if layout.is_stack or kind in BY_ROW else (0, statistic.shape[0])
+            span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
             given = load_rows(self._store, statistic, *span)
         result: Array = scores.by_layout(
             layout, self._method.name, weight, given, kind, name=self._tensor.name, **self._options
@@ -116,7 +115,7 @@ class Scoring:
 
     def _span(self, kind: str, first: int, last: int) -> tuple[int, int]:
         assert self._tensor.statistic is not None
-        return (first, last) if kind in BY_ROW else (0, self._tensor.statistic.shape[0])
+        return (first, last) if kind in PER_ENTRY else (0, self._tensor.statistic.shape[0])
 
     def _whole_blocks(self, first: int, last: int, height: int) -> Array:
         top, bottom = first // height * height, min(-(-last // height) * height, self._tensor.shape[0])
