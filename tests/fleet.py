@@ -71,8 +71,9 @@ class Fleet:
             "MASKSMITH_REDIS_URL": self.broker.url,
             "MASKSMITH_STORE_URL": str(self.store),
             "MASKSMITH_WORKER_SLOTS": "1",
+            "MASKSMITH_LEASE_S": "3",
         }
-        self._given = environment(**ours, **given)
+        self._given = environment(**ours | given)
         self.services = [self._service(number) for number in range(services)]
         self.workers = [
             Seat("masksmith_worker", f"worker{number}", folder / f"worker{number}.log", self._given)

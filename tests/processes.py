@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-# Small shards and short leases, so that a job which takes seconds is long enough to be killed in the middle.
+# Small shards, so that a job which takes seconds can be killed in the middle. Leases keep their default: on a busy machine
+# an import of torch can hold the GIL, and with it the renewal of a lease, for three seconds.
 QUICK = {
-    "MASKSMITH_LEASE_S": "3", "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18),
+    "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18),
     "MASKSMITH_WORKER_COMPILE_LATER": "false",
 }  # fmt: skip
 MASKSMITH = Path(sys.executable).with_name("masksmith")

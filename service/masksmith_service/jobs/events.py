@@ -37,18 +37,18 @@ async def follow(
     Also ends if the job has ended or was deleted, when the service is `closing`, and within seconds after
     `is_authorized` returns False.
     """
-    while not closing.is_set() and await is_authorized():
-        batch = await _read(client, job, after, BLOCK_MS)
-        for event in batch:
-            after = event.id
+    has_more = True
+    while has_more and not closing.is_set() and await is_authorized():
+        # An ended job gets no more events, but its last ones may have come after the previous read.
+        has_more = not await has_ended(client, job)
+        for event in await _read(client, job, after, BLOCK_MS if has_more else None):
+            after, has_more = event.id, True
             yield event
             if event.is_last:
                 return
-        if not batch and await has_ended(client, job):
-            return
 
 
-async def _read(client: Redis, job: str, after: str, block_ms: int) -> list[JobEvent]:
+async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[JobEvent]:
     key = events_key(job)
     reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
