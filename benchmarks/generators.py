@@ -23,7 +23,7 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import Exact
 
 sys.path.insert(0, str(ROOT / "tests"))
-from strategies import SCORES, column_scales
+from support.strategies import SCORES, column_scales
 
 Draw = Callable[[np.random.Generator, tuple[int, int], TileSpec], np.ndarray]
 GENERATORS: dict[str, Draw] = {**SCORES, "column scales": column_scales}

@@ -16,7 +16,7 @@ from peers import projections
 import masksmith as ms
 
 sys.path.insert(0, str(ROOT / "tests"))
-from strategies import SCORES, column_scales, scores_of
+from support.strategies import SCORES, column_scales, scores_of
 
 CHECKED = (
     "transposable 1:4", "transposable 2:4", "transposable <=2:4", "transposable 4:8", "transposable <=4:8",

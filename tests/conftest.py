@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from broker import Valkey
+from support.broker import Valkey
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.records import JobRecords

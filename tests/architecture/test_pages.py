@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from pages import GUIDE, PRINTED, ROOT, agrees, blocks, commands, links, program, tables, title
 from pydantic_core import PydanticUndefined
+from support.pages import GUIDE, PRINTED, ROOT, agrees, blocks, commands, links, program, tables, title
 
 import masksmith
 import masksmith_client

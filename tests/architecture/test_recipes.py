@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from pages import ROOT, blocks, tables
+from support.pages import ROOT, blocks, tables
 
 EXTEND = ROOT / "docs" / "extend.md"
 RECIPES = re.findall(r"^## (.*)$", EXTEND.read_text(), re.MULTILINE)

@@ -9,7 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from processes import environment, free_port, poll, run, tails
+from support.processes import environment, free_port, poll, run, tails
 
 import masksmith as ms
 from masksmith_client import Client

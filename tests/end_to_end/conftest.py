@@ -9,8 +9,8 @@ import httpx2
 import numpy as np
 import pytest
 import redis
-from processes import SLOW_PATTERN, Up, environment, free_port, poll, pool_of, run, tails
 from safetensors.numpy import load_file
+from support.processes import SLOW_PATTERN, Up, environment, free_port, poll, pool_of, run, tails
 
 import masksmith as ms
 from masksmith_client import Client

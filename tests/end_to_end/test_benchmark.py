@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from processes import poll, run
+from support.processes import poll, run
 
 from masksmith_client import AsyncClient, BadRequest, Client, JobState
 from masksmith_client.cli.app import run as masksmith

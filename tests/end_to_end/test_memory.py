@@ -1,7 +1,7 @@
 import json
 import struct
 
-from processes import memory_mib
+from support.processes import memory_mib
 
 MIB = 2**20
 

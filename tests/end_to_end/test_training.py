@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from training_loop import perceptron, train
+from support.training_loop import perceptron, train
 
 import masksmith as ms
 from masksmith_client import Client, RetryPolicy

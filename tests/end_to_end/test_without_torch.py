@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 import safetensors.numpy
-from processes import MASKSMITH, Up, environment, poll, pool_of
+from support.processes import MASKSMITH, Up, environment, poll, pool_of
 
 import masksmith as ms
 from masksmith_client import Client

@@ -5,8 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, bits, forty, submit
-from processes import tails
+from support.fleet import Fleet, bits, forty, submit
+from support.processes import tails
 
 TABLE = pytest.StashKey()
 FLEET = pytest.StashKey()

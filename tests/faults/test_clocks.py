@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, bits, seconds_until, submit
-from processes import poll
+from support.fleet import Fleet, bits, seconds_until, submit
+from support.processes import poll
 
 HOUR_S = 3600
 DEFAULTS = {"MASKSMITH_LEASE_S": "15", "MASKSMITH_SWEEP_S": "3"}

@@ -7,8 +7,8 @@ import httpx2
 import numpy as np
 import safetensors.numpy
 from blake3 import blake3
-from fleet import TENSORS, bits, forty
-from processes import poll
+from support.fleet import TENSORS, bits, forty
+from support.processes import poll
 
 import masksmith as ms
 

@@ -3,8 +3,8 @@
 import json
 
 import httpx2
-from fleet import bits, submit
-from processes import poll
+from support.fleet import bits, submit
+from support.processes import poll
 
 from masksmith_service.jobs.queue import Queue
 

@@ -4,8 +4,8 @@ import random
 import time
 
 import pytest
-from fleet import bits, seconds_until, submit
-from processes import children_of, is_alive
+from support.fleet import bits, seconds_until, submit
+from support.processes import children_of, is_alive
 
 
 def kill_child(fleet, job, rng):

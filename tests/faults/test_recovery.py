@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fleet import bits, submit
+from support.fleet import bits, submit
 
 from masksmith_client import JobFailedError
 

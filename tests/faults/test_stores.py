@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from blake3 import blake3
-from fleet import Fleet, bits, seconds_until, submit
-from processes import SLOW_PATTERN, poll
+from support.fleet import Fleet, bits, seconds_until, submit
+from support.processes import SLOW_PATTERN, poll
 
 import masksmith as ms
 

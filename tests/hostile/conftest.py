@@ -4,8 +4,8 @@ import httpx2
 import numpy as np
 import pytest
 import safetensors.numpy
-from fleet import Fleet
-from processes import memory_mib, poll, tails
+from support.fleet import Fleet
+from support.processes import memory_mib, poll, tails
 
 GOOD = safetensors.numpy.save({"w": np.arange(64, dtype=np.float32).reshape(8, 8)})
 LONE = pytest.StashKey()

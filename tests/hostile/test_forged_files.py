@@ -5,7 +5,7 @@ import resource
 
 import pytest
 import safetensors
-from forgery import Forger
+from support.forgery import Forger
 
 from masksmith_wire.headers import DTYPE_BITS, PREFIX_BYTES, HeaderError, header_length, parse_header
 

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 from blake3 import blake3
-from forgery import Forger
+from support.forgery import Forger
 
 COUNTS = [pytest.param(300, id="300"), pytest.param(5_000, id="5000", marks=pytest.mark.slow)]
 TRICKS = ["../x", "..%2f..%2fx", "%2e%2e/%2e%2e/etc/passwd", "....//x", "/etc/passwd", "a%00b", "%ff%fe", "a" * 4000,

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from naive_tiles import AWKWARD, awkward, best, check_allowed, objective, some_forced, tiles_of, violations
+from support.naive_tiles import AWKWARD, awkward, best, check_allowed, objective, some_forced, tiles_of, violations
 
 from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Panel

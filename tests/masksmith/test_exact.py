@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from oracles import best_scores, check_best, four_by_four, kept_score, unproved_tiles
-from strategies import (
+from support.oracles import best_scores, check_best, four_by_four, kept_score, unproved_tiles
+from support.strategies import (
     EXACT_TILES,
     LARGE_TILES,
     LOOSE_TILES,
@@ -278,8 +278,8 @@ warnings.simplefilter("error")
 import numpy as np
 from masksmith._panels import Panel
 from masksmith.solvers.exact import Exact
-from oracles import unproved_tiles
-from strategies import SCORES, scores_of
+from support.oracles import unproved_tiles
+from support.strategies import SCORES, scores_of
 from masksmith.patterns import TileSpec
 for tile in (TileSpec(4, 4, 2, 2), TileSpec(6, 6, 2, 2, True), TileSpec(3, 6, 4, 2)):
     for name in SCORES:

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from naive_tiles import AWKWARD, awkward, check_allowed, objective, tiles_of, violations
+from support.naive_tiles import AWKWARD, awkward, check_allowed, objective, tiles_of, violations
 
 from masksmith._panels import Panel
 from masksmith.patterns import parse

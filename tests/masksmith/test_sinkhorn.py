@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from naive_tiles import AWKWARD, awkward, check_allowed, objective, violations
+from support.naive_tiles import AWKWARD, awkward, check_allowed, objective, violations
 
 from masksmith._errors import SolverError
 from masksmith._panels import Panel, to_tiles

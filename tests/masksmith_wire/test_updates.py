@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import safetensors.numpy
-from shards import specified
+from support.shards import specified
 
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut, result_key
 from masksmith_wire.documents import MasksOptions

@@ -5,7 +5,7 @@ import safetensors
 import safetensors.torch
 import torch
 from blake3 import blake3
-from shards import specified
+from support.shards import specified
 
 import masksmith as ms
 from masksmith_state.blobs.store import upload_name

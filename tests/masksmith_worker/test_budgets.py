@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shards import mask_of, run_all
+from support.shards import mask_of, run_all
 
 import masksmith as ms
 from masksmith_service.jobs.documents import job_view

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import BaseError as StoreError
-from shards import WEIGHT, files
+from support.shards import WEIGHT, files
 
 import masksmith as ms
 from masksmith_wire.documents import JobState

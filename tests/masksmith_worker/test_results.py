@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
+from support.shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
 
 import masksmith as ms
 from masksmith.solvers.min_cost_flow import MinCostFlow

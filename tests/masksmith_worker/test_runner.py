@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from shards import TRANSPOSABLE, WEIGHT, mask_of, run_all
+from support.shards import TRANSPOSABLE, WEIGHT, mask_of, run_all
 
 import masksmith as ms
 from masksmith_state.blobs.store import upload_name

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from blake3 import blake3
-from shards import specified
+from support.shards import specified
 
 import masksmith as ms
 from masksmith_state.blobs.store import upload_name, weights_name

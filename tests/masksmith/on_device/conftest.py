@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from strategies import scores_of
+from support.strategies import scores_of
 
 import masksmith as ms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from strategies import SCORES
+from support.strategies import SCORES
 
 import masksmith as ms
 

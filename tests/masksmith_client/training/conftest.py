@@ -1,6 +1,6 @@
 import pytest
 import torch
-from training_loop import perceptron
+from support.training_loop import perceptron
 
 
 @pytest.fixture(autouse=True, scope="package")

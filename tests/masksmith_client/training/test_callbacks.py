@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from training_loop import WAITING, batch, perceptron
+from support.training_loop import WAITING, batch, perceptron
 
 import masksmith as ms
 from masksmith_client import InputError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_loop import WAITING, perceptron, train
+from support.training_loop import WAITING, perceptron, train
 
 import masksmith as ms
 from masksmith_client import InputError

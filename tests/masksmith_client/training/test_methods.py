@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training_loop import WAITING, loss_of, obeys, perceptron, train
+from support.training_loop import WAITING, loss_of, obeys, perceptron, train
 
 import masksmith as ms
 from masksmith_client import InputError

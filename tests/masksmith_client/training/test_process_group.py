@@ -11,7 +11,7 @@ import masksmith as ms
 RANK = """
 import sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from training_loop import loss_of, perceptron
+from support.training_loop import loss_of, perceptron
 import masksmith as ms
 from masksmith_client.training import Refresh, Sparsifier, StraightThrough
 

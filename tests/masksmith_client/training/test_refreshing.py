@@ -10,7 +10,7 @@ import time
 import httpx2
 import pytest
 import torch
-from training_loop import WAITING, loss_of, obeys, perceptron, train
+from support.training_loop import WAITING, loss_of, obeys, perceptron, train
 
 import masksmith as ms
 from masksmith_client import ClientError, InputError

@@ -6,8 +6,8 @@ import socket
 import time
 
 import pytest
-from fleet import Fleet
-from processes import tails
+from support.fleet import Fleet
+from support.processes import tails
 
 LOGS = pytest.StashKey()
 

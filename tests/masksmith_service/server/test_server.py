@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from blake3 import blake3
-from processes import children_of, environment, is_alive, poll, run
+from support.processes import children_of, environment, is_alive, poll, run
 
 from masksmith_client import Client
 from masksmith_service.server import GRACE_S, HANG_S

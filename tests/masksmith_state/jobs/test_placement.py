@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from shards import specified
+from support.shards import specified
 
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given, strategies as st
-from shards import specified
+from support.shards import specified
 
 from masksmith.layouts import oversize_reason
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard, cut, result_key, shards_by_tensor

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import redis
-from broker import Valkey
-from processes import SLOW_PATTERN, environment, free_port, poll, pool_of, run
 
 from masksmith_client import Client
+from support.broker import Valkey
+from support.processes import SLOW_PATTERN, environment, free_port, poll, pool_of, run
 
 TENSORS = 40
 

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-# Small shards, so that a job which takes seconds can be killed in the middle. Leases keep their default: on a busy machine
-# an import of torch can hold the GIL, and with it the renewal of a lease, for three seconds.
+# Small shards, so that a job which takes seconds can be killed in the middle. Leases keep their default: on a busy
+# machine an import of torch can hold the GIL, and with it the renewal of a lease, for three seconds.
 QUICK = {
     "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18),
     "MASKSMITH_WORKER_COMPILE_LATER": "false",
