@@ -49,6 +49,32 @@ def test_of_two_processes_that_start_at_the_same_time_one_compiles(tmp_path: Pat
     assert lines == [["2:4"], [COMPILING, "2:4"]]
 
 
+COMPILED_NAMES = """
+import numba.core.event, numpy as np, masksmith as ms
+
+class Listener(numba.core.event.Listener):
+    def on_start(self, event):
+        kernel = event.data["dispatcher"].py_func
+        if kernel.__module__.startswith("masksmith"):
+            print(kernel.__qualname__, event.data["args"])
+    def on_end(self, event):
+        pass
+
+numba.core.event.register("numba:compile", Listener())
+ms.solve(np.ones((8, 8)), "3:4")
+"""
+
+
+def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", COMPILED_NAMES]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    compiled = [line for process in processes for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in processes] == [0] * 3
+    assert compiled
+    assert len(compiled) == len(set(compiled))
+
+
 def test_kernels_are_saved_under_a_lock() -> None:
     assert isinstance(scan._cache, LockedCache)  # type: ignore[attr-defined]
 

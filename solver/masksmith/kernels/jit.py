@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,6 +19,7 @@ import numba.core.event
 import numba.extending
 from numba.core import cgutils, types as types
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 
 try:
     import fcntl
@@ -53,8 +56,18 @@ def inline(function: Callable[P, R]) -> Callable[P, R]:
 
 def _cached(dispatcher: Any) -> Callable[P, R]:
     if COMPILED:
-        dispatcher._cache = LockedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+        cache = LockedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+        dispatcher._cache = cache
+        dispatcher.compile = partial(_compile_once, dispatcher, dispatcher.compile)
     return cast("Callable[P, R]", dispatcher)
+
+
+def _compile_once(dispatcher: Any, compile_or_load: Callable[[Any], Any], signature: Any) -> Any:
+    # Processes that need the same kernel at the same time would all compile it: one does, the others wait and load it.
+    # A kernel's lock is held while the kernels that it calls are compiled, and no kernel calls itself, so no two
+    # processes wait for each other; within a process numba's lock comes first.
+    with global_compiler_lock, locked(dispatcher._cache.lock_path(signature, dispatcher.targetctx.codegen())):
+        return compile_or_load(signature)
 
 
 class LockedCache(FunctionCache):
@@ -63,6 +76,12 @@ class LockedCache(FunctionCache):
     Without it, two processes that save different signatures of one kernel at the same time may choose the same data
     file, so that one signature is later loaded with the code of the other.
     """
+
+    def lock_path(self, signature: Any, codegen: Any) -> Path:
+        """The file that is locked while a process loads or compiles one signature of this kernel."""
+        key = repr(self._index_key(signature, codegen))  # type: ignore[no-untyped-call]
+        digest = blake2b(key.encode(), digest_size=8).hexdigest()
+        return Path(self.cache_path) / f"{self._impl.filename_base}.{digest}.lock"
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save a compiled kernel while no other process saves one in the same folder."""
