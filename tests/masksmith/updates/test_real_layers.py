@@ -36,7 +36,7 @@ def check(model, layers, pattern, passages):
 
 
 def test_reconstruction_gains_and_admm_gains_more(model):
-    check(model, ATTENTION, "2:4", 32)
+    check(model, ATTENTION, "2:4", 8)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+import transformers
 
 import masksmith as ms
 from masksmith_client.training import Sparsifier
@@ -12,8 +12,10 @@ from masksmith_client.training import Sparsifier
 @pytest.fixture
 def gpt2():
     torch.manual_seed(0)
-    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=8, vocab_size=32, bos_token_id=0, eos_token_id=0)
-    return GPT2LMHeadModel(config)
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=2, n_head=2, n_positions=8, vocab_size=32, bos_token_id=0, eos_token_id=0
+    )
+    return transformers.GPT2LMHeadModel(config)
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "8:2:8", "50%"])
@@ -29,11 +31,11 @@ def test_conv1d_is_masked_along_its_input(gpt2, pattern):
 
 def test_in_a_model_with_blocks_only_blocks_are_masked():
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model = transformers.LlamaForCausalLM(config)
     sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None)
     assert len(sparsifier.masks) == 7
     assert all(name.startswith("model.layers.0.") for name in sparsifier.masks)
