@@ -6,9 +6,11 @@ must not depend on how the compiler reorders floating-point operations.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -53,16 +55,31 @@ def inline(function: Callable[P, R]) -> Callable[P, R]:
 
 def _cached(dispatcher: Any) -> Callable[P, R]:
     if COMPILED:
-        dispatcher._cache = LockedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+        dispatcher._cache = LockedCache(dispatcher.py_func)
     return cast("Callable[P, R]", dispatcher)
 
 
-class LockedCache(FunctionCache):
-    """numba's cache of one kernel on disk, with a lock for saving.
+@cache
+def sources_digest() -> str:
+    """Return a digest of the source of all kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
-    Without it, two processes that save different signatures of one kernel at the same time may choose the same data
-    file, so that one signature is later loaded with the code of the other.
+
+class LockedCache(FunctionCache):
+    """numba's cache of one kernel on disk, valid for the current source of all kernels, with a lock for saving.
+
+    numba itself only looks at the kernel's own file, and would load a kernel with outdated code of others inlined.
+    Without the lock, two processes that save different signatures of one kernel at the same time may choose the same
+    data file, so that one signature is later loaded with the code of the other.
     """
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)  # type: ignore[no-untyped-call]
+        file = self._cache_file
+        file._source_stamp = (file._source_stamp, sources_digest())
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save a compiled kernel while no other process saves one in the same folder."""
