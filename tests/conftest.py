@@ -8,12 +8,31 @@ from pathlib import Path
 
 import pytest
 from support.broker import Valkey
+from support.without_torch import INSTALLED, is_left_out, left_out
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.records import JobRecords
 
 # The name by which starlette's test client calls the application.
 os.environ.setdefault("MASKSMITH_ALLOWED_HOSTS", "testserver")
+
+
+def pytest_ignore_collect(collection_path):
+    return True if is_left_out(collection_path) else None
+
+
+def pytest_collection_modifyitems(config, items):
+    needs_torch = [item for item in items if not INSTALLED and item.get_closest_marker("torch")]
+    config.hook.pytest_deselected(items=needs_torch)
+    items[:] = [item for item in items if item not in needs_torch]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    files = left_out([Path(argument.partition("::")[0]).resolve() for argument in config.args])
+    if files:
+        names = [str(file.relative_to(config.rootpath)) for file in files]
+        terminalreporter.section(f"{len(files)} files of tests left out: they need torch, which is not installed")
+        terminalreporter.line("\n".join(names))
 
 
 @contextmanager

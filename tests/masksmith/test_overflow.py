@@ -34,7 +34,16 @@ def test_every_pattern_refuses_it(pattern: str) -> None:
         ms.solve(HUGE, pattern, name="wide")
 
 
-@pytest.mark.parametrize("solver", ["exact", "greedy", "sinkhorn", "min-cost-flow", "enumerate"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "exact",
+        pytest.param("greedy", marks=pytest.mark.torch),
+        pytest.param("sinkhorn", marks=pytest.mark.torch),
+        "min-cost-flow",
+        "enumerate",
+    ],
+)
 def test_every_solver_refuses_it(solver: str) -> None:
     with pytest.raises(ms.ScoresError, match=MESSAGE):
         ms.solve(HUGE, T24, solver, name="wide")

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from masksmith.benchmark import Report
 from masksmith_client.cli.app import run
 
+pytestmark = pytest.mark.torch  # the kernels of other libraries are those of torch
 QUICK = ["--local", "--rounds", "2", "--no-curves"]
 
 

@@ -6,11 +6,11 @@ must not depend on how the compiler reorders floating-point operations.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from hashlib import blake2b
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -56,8 +56,7 @@ def inline(function: Callable[P, R]) -> Callable[P, R]:
 
 def _cached(dispatcher: Any) -> Callable[P, R]:
     if COMPILED:
-        cache = LockedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
-        dispatcher._cache = cache
+        dispatcher._cache = LockedCache(dispatcher.py_func)
         dispatcher.compile = partial(_compile_once, dispatcher, dispatcher.compile)
     return cast("Callable[P, R]", dispatcher)
 
@@ -70,17 +69,32 @@ def _compile_once(dispatcher: Any, compile_or_load: Callable[[Any], Any], signat
         return compile_or_load(signature)
 
 
-class LockedCache(FunctionCache):
-    """numba's cache of one kernel on disk, with a lock for saving.
+@cache
+def sources_digest() -> str:
+    """Return a digest of the source of all kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
-    Without it, two processes that save different signatures of one kernel at the same time may choose the same data
-    file, so that one signature is later loaded with the code of the other.
+
+class LockedCache(FunctionCache):
+    """numba's cache of one kernel on disk, valid for the current source of all kernels, with a lock for saving.
+
+    numba itself only looks at the kernel's own file, and would load a kernel with outdated code of others inlined.
+    Without the lock, two processes that save different signatures of one kernel at the same time may choose the same
+    data file, so that one signature is later loaded with the code of the other.
     """
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)  # type: ignore[no-untyped-call]
+        file = self._cache_file
+        file._source_stamp = (file._source_stamp, sources_digest())
 
     def lock_path(self, signature: Any, codegen: Any) -> Path:
         """The file that is locked while a process loads or compiles one signature of this kernel."""
         key = repr(self._index_key(signature, codegen))  # type: ignore[no-untyped-call]
-        digest = blake2b(key.encode(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         return Path(self.cache_path) / f"{self._impl.filename_base}.{digest}.lock"
 
     def save_overload(self, sig: Any, data: Any) -> None:

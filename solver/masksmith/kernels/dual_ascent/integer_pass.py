@@ -172,7 +172,7 @@ def compile_integer_pass(
         Args:
             scores: `[down * rows, across * cols]`.
             budget: Size and budgets of the tiles.
-            rounds: Number of sweeps of each round; a round continues with the tiles that the previous one unsolved
+            rounds: Number of sweeps of each round; a round continues with the tiles that the previous one left
                 unsolved, from their duals.
             warm: Whether the first round starts from `col_duals` instead of 0.
             limited: Whether the first round keeps duals non-negative; later rounds do if budgets are at-most. Otherwise

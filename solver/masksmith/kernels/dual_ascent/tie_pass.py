@@ -2,10 +2,10 @@
 
 1. The residual scores `w - u - v` of the integer pass are expressed in a finer unit.
 2. Pseudo-random noise, a function of the entry's position only, is added to break ties, and sweeps solve the perturbed
-   tile. With such noise, ties row_bound as few sweeps as gaussian scores.
+   tile. With such noise, ties need as few sweeps as gaussian scores.
 3. The noise is removed: starting from the perturbed duals, each dual is lowered to the bound that the mask implies
    until none changes (Bellman-Ford, which converges in few rounds from there). If it converges, the mask is proved for
-   the original scores; otherwise the tile is unsolved to the shortest-path stage.
+   the original scores; otherwise the tile is left to the shortest-path stage.
 
 Few sweeps suffice: a mask whose column counts are still wrong can be proved optimal for those counts, and a few
 augmenting paths then correct the counts.
