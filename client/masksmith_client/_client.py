@@ -9,7 +9,7 @@ from typing import Self, Unpack
 import httpx2
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 
 from ._info import Info
 from ._jobs import Jobs
@@ -72,7 +72,7 @@ class Client:
     def solve(
         self,
         weights: object,
-        pattern: str | Pattern,
+        pattern: PatternsByTensor,
         *,
         progress: bool | None = None,
         timeout_s: float | None = None,
@@ -86,7 +86,9 @@ class Client:
         Args:
             weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
                 file, a sharded checkpoint's `*.index.json`, or the directory of either.
-            pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object.
+            pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object. Several as
+                `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: by full name, else by
+                glob, else by a part of names between dots.
             progress: Show progress bars; None shows them on terminals and in notebooks.
             timeout_s: Timeout of the wait for the job, in seconds.
             options: See `SubmitOptions`.

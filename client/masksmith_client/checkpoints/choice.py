@@ -10,12 +10,11 @@ from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.dtypes import dtype_reason
 from masksmith.layouts.selection import EXCLUDED
-from masksmith.patterns import Pattern
+from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.matching import Names
 from masksmith_client._errors import InputError, as_input_errors
 
 from .checkpoint import Checkpoint
-from .patterns import TensorPatterns
 from .traced import trace, traced_candidates
 
 
@@ -105,7 +104,8 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     notes = list(checkpoint.notes)
     candidates, more = _candidates(checkpoint, options)
     names = [candidate.name for candidate in candidates]
-    patterns = None if options.patterns is None else options.patterns.assign(names)
+    with as_input_errors(PatternError):
+        patterns = None if options.patterns is None else options.patterns.assign(names)
     selection = _select(candidates, patterns, options)
     reasons = dict(selection.skipped)
     if patterns is None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._errors import InputError
+from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.choice import ChoiceOptions
-from masksmith_client.checkpoints.patterns import TensorPatterns
 
 LayersOption = Annotated[
     list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these tensors; repeatable.")
@@ -24,6 +24,16 @@ LayoutOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code, to watch its forward pass.")
 ]
+
+
+def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pad") -> TensorPatterns:
+    """Read patterns such as `2:4` and `mlp=transposable 8:16`.
+
+    Raises:
+        InputError: If one is malformed.
+    """
+    with as_input_errors(PatternError):
+        return TensorPatterns.parse(texts, axis, ragged)
 
 
 def choice_options(

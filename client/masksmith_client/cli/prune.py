@@ -12,10 +12,9 @@ from masksmith_client._progress import Bar
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import choose
 from masksmith_client.checkpoints.output_folder import check_output_folder
-from masksmith_client.checkpoints.patterns import TensorPatterns
 from masksmith_client.checkpoints.prune import prune as prune_checkpoint
 
-from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options
+from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options, parse_patterns
 from .console import JsonOption, gap_text, percent, print_json, print_note, seconds, show_table
 from .local_prune import local_solver, parse_scores
 
@@ -44,7 +43,7 @@ def prune(
     if not local:
         raise InputError("prune solves in this process: say --local")
     method = parse_scores(scores)
-    options = choice_options(TensorPatterns.parse(pattern), layers, exclude, layout, trust_remote_code)
+    options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
     checkpoint = Checkpoint.open(model)
     checkpoint.check_is_not_quantised()
     check_output_folder(output, checkpoint)

@@ -24,7 +24,12 @@ from .service import interrupt_hint
 
 def solve(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A .safetensors file, a *.index.json, or a directory.")],
-    pattern: Annotated[str, typer.Option("--pattern", "-p", help="Such as '2:4' or 'transposable 8:16' (n kept).")],
+    pattern: Annotated[
+        list[str],
+        typer.Option(
+            "--pattern", "-p", metavar="[GLOB=]PATTERN", help="'2:4', 'transposable 8:16' (n kept); repeatable."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,

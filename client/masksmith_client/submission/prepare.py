@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, get_args
 from pydantic import ValidationError
 
 from masksmith.layouts import Layout, default_axes
-from masksmith.patterns import Budget, Pattern, PatternError, parse
+from masksmith.patterns import Budget, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import (
     LayoutInput,
@@ -87,7 +87,8 @@ class PreparedJob:
     Attributes:
         weights: The weights to mask.
         skipped: Weights that are not sent, with the reason.
-        specification: Parsed pattern and options.
+        specification: Parsed options, with the pattern that most weights have.
+        patterns: The pattern of each weight.
         auxiliary: Statistics and Gram matrices of the weights.
         previous: Path of a masks file to compare with.
         idempotency_key: Sent with every attempt, so that the service creates one job.
@@ -96,6 +97,7 @@ class PreparedJob:
     weights: list[StreamedTensor]
     skipped: list[Skipped]
     specification: JobSpecification
+    patterns: Mapping[str, Pattern]
     auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
     previous: Path | None = None
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -131,6 +133,7 @@ class PreparedJob:
                 statistic=_statistic_input(weight.name, kinds, statistic_digests),
                 gram=_statistic_input(weight.name, dict.fromkeys(grams, "gram"), gram_digests),
                 layout=_layout_input(weight),
+                pattern=self._own_pattern(weight.name),
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
@@ -138,6 +141,16 @@ class PreparedJob:
         if self.previous is not None:
             options["previous"] = digests[-1]
         return MasksRequest(tensors=inputs, **options)
+
+    @property
+    def pattern_text(self) -> str:
+        """The patterns in one text, each once."""
+        return ", ".join(dict.fromkeys(str(self.patterns[weight.name]) for weight in self.weights))
+
+    def _own_pattern(self, name: str) -> str | None:
+        """The text of a weight's pattern, if it is not the job's."""
+        text = str(self.patterns[name])
+        return None if text == self.specification.options.pattern else text
 
 
 def _layout_input(weight: StreamedTensor) -> LayoutInput | None:
@@ -157,7 +170,7 @@ def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, 
 
 def prepare(
     weights: object,
-    pattern: str | Pattern,
+    pattern: PatternsByTensor,
     *,
     layers: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
@@ -173,7 +186,7 @@ def prepare(
     Args:
         weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
             file, a sharded checkpoint's index, or the directory of either.
-        pattern: Such as `"transposable 8:16"`, or a pattern object.
+        pattern: Such as `"transposable 8:16"`, or a pattern object; or several, see `Client.solve`.
         layers: See `SubmitOptions`.
         exclude: See `SubmitOptions`.
         layout: See `SubmitOptions`.
@@ -187,13 +200,17 @@ def prepare(
         InputError: If an argument is invalid.
     """
     previous_job, previous_file = parse_previous(previous)
-    specification = specify(pattern, previous=previous_job, **options)
+    options = _own_options(pattern) | options
+    by_tensor = _read_patterns(pattern, options)
+    specification = specify(by_tensor.first, previous=previous_job, **options)
     model = _apply_view(read_weights(weights), view, specification)
     scores, update = specification.scores, specification.update
     statistics = CalibrationReader(calibration, scores, {weight.name for weight in model}, update)
-    bound = None if local else specification.binding
     candidates = candidates_of(model, layout)
-    selection = select(candidates, specification.fitting_pattern, layers, exclude, bound=bound, in_parts=not local)
+    patterns = _assign(by_tensor, [candidate.name for candidate in candidates], specification)
+    fitting = specification.fitting_pattern if by_tensor.is_single else patterns
+    binding = (lambda pattern: None) if local else specification.binding
+    selection = select(candidates, fitting, layers, exclude, binding=binding, in_parts=not local)
     selected = set(selection.chosen)
     masked = [
         replace(weight, layout=candidate.layout)
@@ -213,7 +230,32 @@ def prepare(
             specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
     if update is not None and scores.name == "given" and not auxiliary.statistics:
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
-    return PreparedJob(solvable, skipped, specification, auxiliary, previous_file)
+    return PreparedJob(solvable, skipped, specification, patterns, auxiliary, previous_file)
+
+
+def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> TensorPatterns:
+    with as_input_errors(PatternError):
+        return TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
+
+
+def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
+    """Axis and ragged of pattern objects; those of texts are options."""
+    patterns = [pattern] if not isinstance(pattern, Mapping) else list(pattern.values())
+    return next(({"axis": one.axis, "ragged": one.ragged} for one in patterns if isinstance(one, Pattern)), {})
+
+
+def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:
+    """Give each weight its pattern.
+
+    Raises:
+        InputError: If a pattern is for no weight, does not go with the options, or has another axis or treatment of
+            edges than the others, which the wire has for the whole job.
+    """
+    with as_input_errors(PatternError, SpecificationError):
+        for pattern in by_tensor.rules.values():
+            if specification.with_own_pattern(str(pattern)).pattern != pattern:
+                raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
+        return by_tensor.assign(names)
 
 
 def _refuse_layouts(weights: list[StreamedTensor], specification: JobSpecification) -> None:
@@ -236,7 +278,7 @@ def _apply_view(model: list[StreamedTensor], view: str, specification: JobSpecif
     return [flattened(weight) for weight in model]
 
 
-def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
+def specify(pattern: Pattern, **options: Any) -> JobSpecification:
     """Parse and validate a pattern and options by the service's own rules.
 
     Raises:
@@ -246,8 +288,6 @@ def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
     unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
-    if not isinstance(pattern, str):
-        options = {"axis": pattern.axis, "ragged": pattern.ragged} | options
     if isinstance(options.get("budget"), Budget):
         options |= options["budget"].texts()
     try:
