@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.layouts import Layout, default_axes
+from masksmith.layouts import Candidate, Layout, with_layouts
 from masksmith.patterns import Budget, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import (
@@ -125,6 +125,7 @@ class PreparedJob:
         statistic_digests = dict(zip(statistics, digests[len(self.weights) :], strict=False))
         gram_digests = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
+        layouts = layouts_to_send(self.weights)
         inputs = [
             TensorInput(
                 name=weight.name,
@@ -132,7 +133,7 @@ class PreparedJob:
                 key=KEY,
                 statistic=_statistic_input(weight.name, kinds, statistic_digests),
                 gram=_statistic_input(weight.name, dict.fromkeys(grams, "gram"), gram_digests),
-                layout=_layout_input(weight),
+                layout=layouts.get(weight.name),
                 pattern=self._own_pattern(weight.name),
             )
             for weight, digest in zip(self.weights, digests, strict=False)
@@ -153,13 +154,15 @@ class PreparedJob:
         return None if text == self.specification.options.pattern else text
 
 
-def _layout_input(weight: StreamedTensor) -> LayoutInput | None:
-    """Make the layout document of a weight; None where the service's own rule gives the same layout."""
-    layout = weight.layout
-    is_plain = layout is None or (layout.axes == default_axes(weight.shape) and not layout.out_parts)
-    if layout is None or (is_plain and layout.rule in ("shape", "model")):
-        return None
-    return LayoutInput.of(layout)
+def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
+    """Make the layout documents of weights, except where the service, which sees these alone, decides the same."""
+    by_rules = with_layouts([Candidate(weight.name, weight.shape, weight.dtype) for weight in weights])
+    own = {candidate.name: candidate.layout for candidate in by_rules}
+    return {
+        weight.name: LayoutInput.of(weight.layout)
+        for weight in weights
+        if weight.layout is not None and weight.layout != own[weight.name]
+    }
 
 
 def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:

@@ -90,11 +90,13 @@ class TensorPatterns:
         Raises:
             UnmatchedSelectorError: If a rule is for no tensor.
         """
-        kinds = {selector: _kind(selector, names) for selector in self.rules}
+        known = frozenset(names)
+        kinds = {selector: "name" if selector in known else _kind(selector, names) for selector in self.rules}
         assigned = dict.fromkeys(names, self.default)
-        for kind in ("part", "glob", "name"):
+        for kind in ("part", "glob"):
             for selector in (selector for selector, its_kind in kinds.items() if its_kind == kind):
                 assigned |= {name: self.rules[selector] for name in names if _selects(selector, name, kind)}
+        assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
         return {name: pattern for name, pattern in assigned.items() if pattern is not None}
 
     def __str__(self) -> str:
@@ -125,13 +127,11 @@ def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
 
 
 def _kind(selector: str, names: Sequence[str]) -> str:
-    for kind in ("name", "glob", "part"):
+    for kind in ("glob", "part"):
         if any(_selects(selector, name, kind) for name in names):
             return kind
     raise UnmatchedSelectorError(selector)
 
 
 def _selects(selector: str, name: str, kind: str) -> bool:
-    if kind == "name":
-        return name == selector
     return matches(name, selector) if kind == "glob" else f".{selector}." in f".{name}."
