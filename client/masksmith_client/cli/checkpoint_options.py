@@ -36,6 +36,22 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
         return TensorPatterns.parse(texts, axis, ragged)
 
 
+def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
+    """Read layouts such as `w1=stack in out`.
+
+    Raises:
+        InputError: If one is not `NAME=AXES`.
+    """
+    axes: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, words = text.partition("=")
+        if not equals or not name or name in axes:
+            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
+            raise InputError(f"--layout {text!r} {reason}")
+        axes[name] = words
+    return axes
+
+
 def choice_options(
     patterns: TensorPatterns | None,
     layers: Sequence[str] | None,
@@ -48,11 +64,4 @@ def choice_options(
     Raises:
         InputError: If a layout is not `NAME=AXES`.
     """
-    axes: dict[str, str] = {}
-    for text in layout or ():
-        name, equals, words = text.partition("=")
-        if not equals or not name or name in axes:
-            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
-            raise InputError(f"--layout {text!r} {reason}")
-        axes[name] = words
-    return ChoiceOptions(patterns, layers or (), exclude or (), axes, trust_remote_code)
+    return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code)

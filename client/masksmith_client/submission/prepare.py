@@ -25,7 +25,7 @@ from masksmith_wire.documents import (
 )
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
-from .files import read_path
+from .files import read_model
 from .modules import with_module_layouts
 from .previous_masks import masks_upload, parse_previous
 from .selection import candidates_of, select
@@ -60,6 +60,7 @@ class SubmitOptions(TypedDict, total=False):
             each dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
         layers: Names or globs of the weights to mask; default every matrix of the model's blocks.
         exclude: Names or globs of weights to leave out.
+        trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
         time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
     """
 
@@ -77,6 +78,7 @@ class SubmitOptions(TypedDict, total=False):
     layout: Mapping[str, Layout | str] | None
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
+    trust_remote_code: bool
     time_limit_s: float | None
 
 
@@ -181,6 +183,7 @@ def prepare(
     calibration: object = None,
     previous: object = None,
     view: Literal["channels-last", "flat"] = "channels-last",
+    trust_remote_code: bool = False,
     local: bool = False,
     **options: Any,
 ) -> PreparedJob:
@@ -196,6 +199,7 @@ def prepare(
         calibration: See `SubmitOptions`.
         previous: See `SubmitOptions`.
         view: See `SubmitOptions`.
+        trust_remote_code: See `SubmitOptions`.
         local: Whether the job is solved in this process, where the service's size limits do not apply.
         options: See `SubmitOptions`.
 
@@ -206,7 +210,7 @@ def prepare(
     options = _own_options(pattern) | options
     by_tensor = _read_patterns(pattern, options)
     specification = specify(by_tensor.first, previous=previous_job, **options)
-    model = _apply_view(read_weights(weights), view, specification)
+    model = _apply_view(read_weights(weights, trust_remote_code=trust_remote_code), view, specification)
     scores, update = specification.scores, specification.update
     statistics = CalibrationReader(calibration, scores, {weight.name for weight in model}, update)
     candidates = candidates_of(model, layout)
@@ -313,14 +317,14 @@ def parse_pattern(
         return parse(text, axis=axis, ragged=ragged)
 
 
-def read_weights(weights: object) -> list[StreamedTensor]:
+def read_weights(weights: object, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
     """Read weights from any input that `prepare` accepts.
 
     Raises:
         InputError: If the input is of another kind.
     """
     if isinstance(weights, (str, os.PathLike)):
-        return read_path(Path(weights))
+        return read_model(Path(weights), trust_remote_code=trust_remote_code)
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         return with_module_layouts(weights, read_mapping(weights.state_dict()))  # type: ignore[attr-defined]
     if not isinstance(weights, Mapping):
