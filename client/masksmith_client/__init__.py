@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._info import Info as Info
     from ._jobs import Job as Job
     from ._version import __version__ as __version__
+    from .checkpoints.prune_options import PruneOptions as PruneOptions
     from .results.masks import Masks as Masks
     from .submission.benchmarks import BenchmarkOptions as BenchmarkOptions
     from .submission.prepare import SubmitOptions as SubmitOptions
@@ -67,6 +68,7 @@ __all__, __getattr__, __dir__ = attach(
         "_job_view": ("JobState", "TensorReport"),
         "_jobs": ("Job",),
         "_version": ("__version__",),
+        "checkpoints.prune_options": ("PruneOptions",),
         "results.masks": ("Masks",),
         "submission.benchmarks": ("BenchmarkOptions",),
         "submission.prepare": ("SubmitOptions",),

@@ -8,7 +8,7 @@ from typing import Self, Unpack
 import httpx2
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 
 from ._async_jobs import AsyncJobs
 from ._info import Info
@@ -50,7 +50,7 @@ class AsyncClient:
     async def solve(
         self,
         weights: object,
-        pattern: str | Pattern,
+        pattern: PatternsByTensor,
         *,
         progress: bool | None = None,
         timeout_s: float | None = None,

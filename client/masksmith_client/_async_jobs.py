@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary
 
@@ -83,7 +83,12 @@ class AsyncJobs:
         self._session = session
 
     async def submit(
-        self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
+        self,
+        weights: object,
+        pattern: PatternsByTensor,
+        *,
+        progress: bool | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> AsyncJob:
         """Upload weights and submit a job for their masks; see `Jobs.submit`."""
         submitted = await operations.submit(self._session, weights, pattern, progress, options)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self, Unpack
+from pathlib import Path
+from typing import Any, Self, Unpack
 
 import httpx2
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 
 from ._info import Info
 from ._jobs import Jobs
+from .checkpoints.prune_options import PruneOptions
 from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
@@ -72,7 +75,7 @@ class Client:
     def solve(
         self,
         weights: object,
-        pattern: str | Pattern,
+        pattern: PatternsByTensor,
         *,
         progress: bool | None = None,
         timeout_s: float | None = None,
@@ -86,7 +89,9 @@ class Client:
         Args:
             weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
                 file, a sharded checkpoint's `*.index.json`, or the directory of either.
-            pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object.
+            pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object. Several as
+                `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: by full name, else by
+                glob, else by a part of names between dots.
             progress: Show progress bars; None shows them on terminals and in notebooks.
             timeout_s: Timeout of the wait for the job, in seconds.
             options: See `SubmitOptions`.
@@ -99,6 +104,41 @@ class Client:
         """
         job = self.jobs.submit(weights, pattern, progress=progress, **options)
         return job.wait(timeout_s, progress=progress).masks()
+
+    def prune(
+        self,
+        model: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        pattern: PatternsByTensor,
+        *,
+        progress: bool | None = None,
+        **options: Unpack[PruneOptions],
+    ) -> dict[str, Any]:
+        """Write a pruned copy of a checkpoint, which `from_pretrained` loads; the service solves its masks.
+
+        A call that was interrupted goes on where it was when it is repeated.
+
+        Args:
+            model: A directory as `save_pretrained` writes it, the index of a sharded checkpoint, or a `.safetensors`
+                file.
+            output: A new or empty directory.
+            pattern: See `solve`. Tensors without a pattern stay dense.
+            progress: Show progress bars; None shows them on terminals and in notebooks.
+            options: See `PruneOptions`.
+
+        Returns:
+            The record in `masksmith.json`: totals, and of each tensor layout, pattern and certificate, or why it stays
+            dense.
+
+        Raises:
+            InputError: If an argument is invalid, the checkpoint is quantised, or the output holds something else.
+            JobFailedError: If a tensor has no mask.
+            StatusError: If the service refused a request.
+            TransportError: If the service cannot be reached.
+        """
+        from .checkpoints.remote import prune_by_service
+
+        return prune_by_service(self.jobs, Path(model), Path(output), pattern, progress, options)
 
     def benchmark(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary
 
@@ -117,7 +117,12 @@ class Jobs:
         self._session = session
 
     def submit(
-        self, weights: object, pattern: str | Pattern, *, progress: bool | None = None, **options: Unpack[SubmitOptions]
+        self,
+        weights: object,
+        pattern: PatternsByTensor,
+        *,
+        progress: bool | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> Job:
         """Upload weights and submit a job for their masks; returns as soon as the job is accepted.
 

@@ -59,7 +59,8 @@ def test_a_tensors_own_pattern_replaces_the_jobs():
     ],
 )
 def test_what_binds_the_whole_tensor(options, binding):
-    assert specified(**options).binding == binding
+    specification = specified(**options)
+    assert specification.binding(specification.pattern) == binding
 
 
 class Document(BaseModel):

@@ -92,10 +92,12 @@ class TensorInput(StrictModel):
     """Gram matrix of the layer's inputs, which an update needs; by default taken from the job's calibration file."""
     layout: LayoutInput | None = None
     """How the tensor is made of matrices; by default names and shapes decide."""
+    pattern: Annotated[str, Field(max_length=100, examples=["2:4"])] | None = None
+    """The tensor's own pattern; by default the job's."""
 
 
 class MasksOptions(StrictModel):
-    """Options of a masks job, which apply to every tensor."""
+    """Options of a masks job, which apply to every tensor; one may have a pattern of its own."""
 
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"
@@ -193,7 +195,7 @@ class TensorReport(BaseModel):
     layout: LayoutInput | None = None
     """How it is made of matrices, and which rule decided that."""
     pattern: str | None = None
-    """The tensor's own pattern, if a budget assigned one to each tensor."""
+    """The tensor's own pattern, if the request gave it one or a budget assigned it."""
     status: SolveStatus | None = None
     objective: float | None = None
     upper_bound: float | None = None

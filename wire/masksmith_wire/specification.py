@@ -33,7 +33,8 @@ class JobSpecification:
 
     Attributes:
         options: The options as sent, with the pattern in canonical form.
-        pattern: The pattern of every tensor; under a budget, the family that each tensor's pattern is chosen from.
+        pattern: The pattern of every tensor without one of its own; under a budget, the family that a tensor has one
+            of.
         budget: What all tensors together may keep, or None.
     """
 
@@ -49,16 +50,31 @@ class JobSpecification:
             SpecificationError: If pattern or budget is invalid, or the solver does not support the pattern.
         """
         pattern = _parse_pattern(options)
-        refusal = solver_refusal(pattern, options.solver)
-        if refusal is not None:
-            raise SpecificationError(Code.SOLVER_REFUSED, refusal, solver=options.solver, pattern=options.pattern)
+        _check_solver(pattern, options)
         members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(pattern)}
         return cls(MasksOptions.model_construct(**members), pattern, _parse_budget(options))
 
     def with_pattern(self, text: str) -> Self:
         """Copy with the pattern that the budget assigns to one tensor."""
         options = self.options.model_copy(update={"pattern": text})
-        return replace(self, options=options, pattern=_parse_pattern(options))
+        pattern = _parse_pattern(options)
+        options = options.model_copy(update={"pattern": str(pattern)})
+        return replace(self, options=options, pattern=pattern)
+
+    def with_own_pattern(self, text: str | None) -> Self:
+        """Copy with a tensor's own pattern; unchanged if the tensor has none.
+
+        Raises:
+            SpecificationError: If the pattern is invalid, the solver does not support it, or there is a budget.
+        """
+        if text is None:
+            return self
+        if self.budget is not None:
+            detail = f"a budget is divided under one pattern, and {text[:80]!r} is a pattern of single tensors"
+            raise SpecificationError(Code.INVALID_BUDGET, detail, budget=self.options.budget, pattern=text)
+        own = self.with_pattern(text)
+        _check_solver(own.pattern, own.options)
+        return own
 
     @property
     def scores(self) -> ScoreMethod:
@@ -75,10 +91,9 @@ class JobSpecification:
         """The pattern that shapes are checked against; under a budget, a tensor's share may round to no entry."""
         return self.pattern if self.budget is None else unshared(self.pattern)
 
-    @property
-    def binding(self) -> str | None:
-        """What requires the whole tensor at once (pattern, update or spectrum), or None if rows can be solved apart."""
-        return binding(self.pattern, self.update, spectrum=self.options.spectrum)
+    def binding(self, pattern: Pattern) -> str | None:
+        """What requires a whole tensor at once (pattern, update or spectrum), or None if rows can be solved apart."""
+        return binding(pattern, self.update, spectrum=self.options.spectrum)
 
 
 def _parse_pattern(options: MasksOptions) -> Pattern:
@@ -86,6 +101,12 @@ def _parse_pattern(options: MasksOptions) -> Pattern:
         return parse(options.pattern, axis=options.axis, ragged=options.ragged)
     except PatternError as error:
         raise SpecificationError(Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
+
+
+def _check_solver(pattern: Pattern, options: MasksOptions) -> None:
+    refusal = solver_refusal(pattern, options.solver)
+    if refusal is not None:
+        raise SpecificationError(Code.SOLVER_REFUSED, refusal, solver=options.solver, pattern=options.pattern)
 
 
 def _parse_budget(options: MasksOptions) -> Budget | None:

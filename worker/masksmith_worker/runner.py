@@ -49,21 +49,22 @@ class ShardRunner(PartRunner):
         record, shard = self.records.read(lease.job), self.records.shard(lease.job, lease.shard)
         if record is None or shard is None:
             raise StoppedError
-        plan, allocated = record.plan, dict[str, Any]()
+        plan = record.plan
         tensor, limit_s = plan.tensors[shard.tensor], plan.options.time_limit_s
+        own_pattern: dict[str, Any] = {"pattern": tensor.pattern}
         deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
         try:
-            specification = JobSpecification.parse(plan.options)
+            specification = JobSpecification.parse(plan.options).with_own_pattern(tensor.pattern)
             work = ShardWork(lease.job, tensor, shard, specification, self.store, check, deadline)
             if specification.budget is not None:
-                allocated = self._allocate(work, plan, lease.shard)
-                work = replace(work, specification=specification.with_pattern(allocated["pattern"]))
+                own_pattern = self._allocate(work, plan, lease.shard)
+                work = replace(work, specification=specification.with_pattern(own_pattern["pattern"]))
             report = compare_shard(work, self._solve(work))
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
                 self.references.delete_damaged_upload(error.digest)
             report = failure_report(error, tensor, shard)
-        return report.model_copy(update=allocated)
+        return report.model_copy(update=own_pattern)
 
     def _allocate(self, work: ShardWork, plan: MasksPlan, index: int) -> dict[str, Any]:
         """The tensor's pattern under the job's budget, and the gap of the allocation, as members of the report."""

@@ -10,12 +10,11 @@ from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.dtypes import dtype_reason
 from masksmith.layouts.selection import EXCLUDED
-from masksmith.patterns import Pattern
+from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.matching import Names
 from masksmith_client._errors import InputError, as_input_errors
 
 from .checkpoint import Checkpoint
-from .patterns import TensorPatterns
 from .traced import trace, traced_candidates
 
 
@@ -103,9 +102,10 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
         InputError: If a name, glob or layout is for no tensor, or a spelled-out tensor cannot be masked.
     """
     notes = list(checkpoint.notes)
-    candidates, more = _candidates(checkpoint, options)
+    candidates, more = candidates_in(checkpoint, options)
     names = [candidate.name for candidate in candidates]
-    patterns = None if options.patterns is None else options.patterns.assign(names)
+    with as_input_errors(PatternError):
+        patterns = None if options.patterns is None else options.patterns.assign(names)
     selection = _select(candidates, patterns, options)
     reasons = dict(selection.skipped)
     if patterns is None:
@@ -115,7 +115,12 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     return Choice(tensors, notes + more)
 
 
-def _candidates(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
+def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
+    """Return the tensors of a checkpoint with their layouts, and what could not be seen.
+
+    Raises:
+        InputError: If a layout of the options is malformed, or for no tensor.
+    """
     plain = [Candidate(tensor.name, tensor.shape, tensor.dtype) for tensor in checkpoint.tensors.values()]
     traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
 
+from .partial_file import PART_SUFFIX
+
 JOURNAL_NAME = ".masksmith-journal.jsonl"
 
 
@@ -20,15 +22,17 @@ class Journal:
 
     Attributes:
         lines: What earlier runs wrote, without the first line, which says what the journal belongs to.
+        has_progress: Whether anything is finished that a later run can go on from.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
-        self._file, self.lines = file, lines
+        self._file, self.lines, self.has_progress = file, lines, bool(lines)
 
     def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
         """Append a line; a durable one outlives the machine's power, too."""
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
+        self.has_progress = True
         if durable:
             os.fsync(self._file.fileno())
 
@@ -37,14 +41,17 @@ class Journal:
         self.lines = []
         self._file.truncate(0)
         self.write({"identity": identity}, durable=True)
+        self.has_progress = False
 
 
 @contextmanager
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or begin the journal of an output directory, which no other process may write meanwhile.
 
+    If nothing is finished when an error ends the work, the journal and what was begun are removed again.
+
     Raises:
-        InputError: If it belongs to another input or to other options, or another process has it.
+        InputError: If it belongs to another input or to other options and has progress, or another process has it.
     """
     path = folder / JOURNAL_NAME
     with path.open("a+b") as file:
@@ -54,11 +61,23 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             raise InputError(f"another process is writing {folder}") from None
         lines = _read(file)
         journal = Journal(file, lines[1:])
-        if not lines:
-            journal.restart(identity)
-        else:
+        if journal.has_progress:
             _check(lines[0].get("identity"), identity, folder)
-        yield journal
+        else:
+            _remove_parts(folder)
+            journal.restart(identity)
+        try:
+            yield journal
+        except BaseException:
+            if not journal.has_progress:
+                _remove_parts(folder)
+                path.unlink()
+            raise
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob(".*" + PART_SUFFIX):
+        path.unlink()
 
 
 def _read(file: BinaryIO) -> list[Mapping[str, Any]]:

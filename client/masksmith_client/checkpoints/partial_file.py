@@ -11,6 +11,7 @@ from typing import Any, Self
 from blake3 import blake3
 
 CHUNK = 2**20
+PART_SUFFIX = ".part"
 
 
 class PartialFile:
@@ -18,7 +19,7 @@ class PartialFile:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self.path = target.with_name(f".{target.name}.part")
+        self.path = target.with_name(f".{target.name}{PART_SUFFIX}")
         self._hasher = blake3()
         self.size = 0
         with naming(self._target):

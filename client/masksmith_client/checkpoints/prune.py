@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,26 @@ def prune(
     belongs_to = identity(checkpoint, choice, scores)
     if (finished := finished_record(output, belongs_to)) is not None:
         return finished
-    output.mkdir(parents=True, exist_ok=True)
-    with open_journal(output, belongs_to) as journal:
+    with _made(output), open_journal(output, belongs_to) as journal:
         run = _Run(checkpoint, choice, output.resolve(), journal, make_steps(checkpoint, choice), on_bytes)
         masks_digest = run.write_weights(solve, belongs_to)
         record = make_record(checkpoint, choice, scores, run.certificates, run.files, run.others, masks_digest)
         run.write_rest(record | {"identity": belongs_to})
     return record | {"identity": belongs_to}
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a directory; it is removed again if an error leaves it empty."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @dataclass
@@ -95,11 +109,11 @@ class _Run:
             begun_bytes = masks.file.size + (0 if begun is None else int(begun["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
             check_space(self.output, total - done - begun_bytes)
-            solved = solve(self._left_to_solve())
-            for file in headers:
-                if file.name not in self.files:
-                    self._write_file(file, masks, solved, begun)
-                    begun = None
+            with closing(solve(self._left_to_solve())) as solved:
+                for file in headers:
+                    if file.name not in self.files:
+                        self._write_file(file, masks, solved, begun)
+                        begun = None
             digest = masks.file.digest
             masks.file.finish()
         return digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,5 +36,5 @@ class SolvedTensor:
     certificate: dict[str, Any]
 
 
-Solve = Callable[[Iterator[TensorToSolve]], Iterator[SolvedTensor]]
-"""Takes the tensors that are left to solve and yields a mask for each, in their order; one may be read ahead."""
+Solve = Callable[[Iterator[TensorToSolve]], Generator[SolvedTensor]]
+"""Takes the tensors that are left to solve and yields a mask for each, in their order; it may take some ahead."""

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._errors import InputError
+from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.choice import ChoiceOptions
-from masksmith_client.checkpoints.patterns import TensorPatterns
 
 LayersOption = Annotated[
     list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these tensors; repeatable.")
@@ -26,6 +26,32 @@ TrustOption = Annotated[
 ]
 
 
+def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pad") -> TensorPatterns:
+    """Read patterns such as `2:4` and `mlp=transposable 8:16`.
+
+    Raises:
+        InputError: If one is malformed.
+    """
+    with as_input_errors(PatternError):
+        return TensorPatterns.parse(texts, axis, ragged)
+
+
+def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
+    """Read layouts such as `w1=stack in out`.
+
+    Raises:
+        InputError: If one is not `NAME=AXES`.
+    """
+    axes: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, words = text.partition("=")
+        if not equals or not name or name in axes:
+            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
+            raise InputError(f"--layout {text!r} {reason}")
+        axes[name] = words
+    return axes
+
+
 def choice_options(
     patterns: TensorPatterns | None,
     layers: Sequence[str] | None,
@@ -38,11 +64,4 @@ def choice_options(
     Raises:
         InputError: If a layout is not `NAME=AXES`.
     """
-    axes: dict[str, str] = {}
-    for text in layout or ():
-        name, equals, words = text.partition("=")
-        if not equals or not name or name in axes:
-            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
-            raise InputError(f"--layout {text!r} {reason}")
-        axes[name] = words
-    return ChoiceOptions(patterns, layers or (), exclude or (), axes, trust_remote_code)
+    return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code)

@@ -10,10 +10,9 @@ import typer
 
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChosenTensor, choose
-from masksmith_client.checkpoints.patterns import TensorPatterns
 from masksmith_wire.headers import data_bytes
 
-from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options
+from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options, parse_patterns
 from .console import JsonOption, print_json, print_note, show_table
 
 
@@ -29,7 +28,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show the layout of a checkpoint's tensors, and which of them are masked."""
-    patterns = TensorPatterns.parse(pattern) if pattern else None
+    patterns = parse_patterns(pattern) if pattern else None
     options = choice_options(patterns, layers, exclude, layout, trust_remote_code)
     checkpoint = Checkpoint.open(model)
     choice = choose(checkpoint, options)

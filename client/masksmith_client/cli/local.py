@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.layouts import ITEM_BYTES, Layout, default_axes
-from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._progress import Bar
 from masksmith_client.results.atomic_write import atomic_write
@@ -65,7 +64,7 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
     reports = [search.reports[weight.name] for weight in prepared.weights]
     masks_path, weights_path = (str(path) if path and search.packed else None for path in (output, weights_output))
     return SolveReport(
-        options.pattern,
+        prepared.pattern_text,
         options.solver,
         reports,
         prepared.skipped,
@@ -89,9 +88,9 @@ class _LocalSearch:
         self._library = library()
         self._options, self._budget = prepared.specification.options, prepared.specification.budget
         self._auxiliary = prepared.auxiliary
-        self._patterns: Mapping[str, Pattern] = dict.fromkeys(
-            (weight.name for weight in prepared.weights), prepared.specification.pattern
-        )
+        self._patterns = prepared.patterns
+        self._pattern = prepared.specification.pattern
+        self._has_own_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
         if self._options.previous is not None:
@@ -121,7 +120,7 @@ class _LocalSearch:
         if self._budget is None:
             return
         try:
-            allocation = self._library.allocate(_LazyScores(self), next(iter(self._patterns.values())), self._budget)
+            allocation = self._library.allocate(_LazyScores(self), self._pattern, self._budget)
         except self._library.MasksmithError as error:
             raise InputError(f"the budget cannot be shared out: {error}") from None
         self._patterns, self.budget_gap = allocation.patterns, allocation.gap
@@ -196,7 +195,7 @@ class _LocalSearch:
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
             layout=None if weight.layout is None else LayoutInput.of(weight.layout),
-            pattern=None if self._budget is None else str(solution.pattern),
+            pattern=str(solution.pattern) if self._has_own_patterns else None,
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
             **self._numbers(weight, solution),
             update=update,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib import import_module, util
 from typing import Any
 
@@ -20,24 +20,6 @@ TORCH_DTYPES = {
 }  # fmt: skip
 
 
-def parse_scores(text: str) -> ScoreMethod:
-    """Read scores that are made of the weights alone.
-
-    Raises:
-        InputError: If they need data.
-    """
-    try:
-        method = ScoreMethod.parse(text)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if method.kinds:
-        raise InputError(
-            f"--scores {text!r} needs data; prune takes scores of the weights alone, such as magnitude. For others use "
-            f"masksmith solve --calibration and masksmith apply"
-        )
-    return method
-
-
 def local_solver(method: ScoreMethod, threads: int | None) -> Solve:
     """Return what solves tensors in this process.
 
@@ -46,7 +28,7 @@ def local_solver(method: ScoreMethod, threads: int | None) -> Solve:
     """
     masksmith = library()
 
-    def solve(tensors: Iterator[TensorToSolve]) -> Iterator[SolvedTensor]:
+    def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         for tensor in tensors:
             try:
                 yield _solve(masksmith, tensor, method, threads)
@@ -79,17 +61,21 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
     """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
     from masksmith.scores import by_layout, magnitude
 
-    chosen, weight = tensor.chosen, _read(tensor)
-    if method.name == "magnitude":
-        return magnitude(weight, **method.options)
+    chosen, is_plain = tensor.chosen, method.name == "magnitude" and not method.options
+    weight = _read(tensor, as_stored=is_plain)
+    if is_plain:
+        return magnitude(weight)
     assert chosen.layout is not None
     return by_layout(chosen.layout, method.name, weight, name=chosen.name, **method.options)
 
 
-def _read(tensor: TensorToSolve) -> Any:
-    """Read a weight: with torch, which keeps bfloat16 as it is; without it bfloat16 becomes float32, twice as large."""
+def _read(tensor: TensorToSolve, *, as_stored: bool) -> Any:
+    """Read a weight for numpy, where bfloat16 becomes float32, as it does in a service, which rounds scores alike.
+
+    With `as_stored` torch reads it, if it is installed: bfloat16 stays half as large, and absolute values are exact.
+    """
     data, chosen = tensor.source.read(), tensor.chosen
-    if util.find_spec("torch") is None:
+    if not as_stored or util.find_spec("torch") is None:
         return to_numpy(memoryview(data), chosen.dtype, chosen.shape)
     torch = import_module("torch")
     return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[chosen.dtype])).reshape(chosen.shape)

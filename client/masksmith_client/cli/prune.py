@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from masksmith_client._client import Client
 from masksmith_client._errors import InputError
-from masksmith_client._progress import Bar
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.choice import choose
-from masksmith_client.checkpoints.output_folder import check_output_folder
-from masksmith_client.checkpoints.patterns import TensorPatterns
-from masksmith_client.checkpoints.prune import prune as prune_checkpoint
+from masksmith_client.checkpoints.choice import Choice
+from masksmith_client.checkpoints.pruning import parse_weight_scores, prune_model
+from masksmith_client.checkpoints.remote import RemoteSolver
+from masksmith_client.checkpoints.solved import Solve
+from masksmith_wire.scores import ScoreMethod
 
-from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options
-from .console import JsonOption, gap_text, percent, print_json, print_note, seconds, show_table
-from .local_prune import local_solver, parse_scores
+from .checkpoint_options import (
+    ExcludeOption,
+    LayersOption,
+    LayoutOption,
+    TrustOption,
+    choice_options,
+    parse_patterns,
+)
+from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_note, seconds, show_table
 
 
 def prune(
@@ -27,6 +36,7 @@ def prune(
         typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
+    url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     scores: Annotated[str, typer.Option(metavar="METHOD", help="magnitude, 'magnitude power=2', 'ria power=0'.")] = (
         "magnitude"
@@ -35,28 +45,48 @@ def prune(
     exclude: ExcludeOption = None,
     layout: LayoutOption = None,
     trust_remote_code: TrustOption = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Tiles solved side by side; all cores unless given.")] = (
-        None
-    ),
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --local: tiles solved side by side; all cores unless given.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
-    if not local:
-        raise InputError("prune solves in this process: say --local")
-    method = parse_scores(scores)
-    options = choice_options(TensorPatterns.parse(pattern), layers, exclude, layout, trust_remote_code)
-    checkpoint = Checkpoint.open(model)
-    checkpoint.check_is_not_quantised()
-    check_output_folder(output, checkpoint)
-    choice = choose(checkpoint, options)
-    total = sum(header.file_bytes for header in checkpoint.headers.values())
-    with Bar("pruning", total, show=None, in_bytes=True) as bar:
+    method = parse_weight_scores(scores)
+    options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
+    if threads is not None and not local:
+        raise InputError("--threads is for --local; a service has workers")
+    if local:
+        from .local_prune import local_solver
+
         solve = local_solver(method, threads)
-        record = prune_checkpoint(checkpoint, choice, output, solve, scores=str(method), on_bytes=bar.advance)
+        record = prune_model(model, output, options, method, lambda *_: solve)
+    else:
+        with Client(url) as client, _stop_note():
+            record = prune_model(model, output, options, method, _remote_solver(client, method))
     if as_json:
         print_json(record)
     else:
         _show(record, output)
+
+
+def _remote_solver(client: Client, method: ScoreMethod) -> Callable[[Checkpoint, Choice], Solve]:
+    def solver(checkpoint: Checkpoint, choice: Choice) -> Solve:
+        trouble = client.info().trouble
+        if trouble is not None:
+            print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
+        return RemoteSolver.checked(client.jobs, method, checkpoint, choice)
+
+    return solver
+
+
+@contextmanager
+def _stop_note() -> Iterator[None]:
+    """After Ctrl-C, print how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_note("\nmasksmith: stopped, and the service's jobs are canceled; the same command goes on from here")
+        raise
 
 
 def _show(record: dict[str, Any], output: Path) -> None:

@@ -17,6 +17,7 @@ from masksmith_client._jobs import Job
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
+from .checkpoint_options import LayoutOption, TrustOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
 from .report import SolveReport, show_measures
 from .service import interrupt_hint
@@ -24,7 +25,12 @@ from .service import interrupt_hint
 
 def solve(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A .safetensors file, a *.index.json, or a directory.")],
-    pattern: Annotated[str, typer.Option("--pattern", "-p", help="Such as '2:4' or 'transposable 8:16' (n kept).")],
+    pattern: Annotated[
+        list[str],
+        typer.Option(
+            "--pattern", "-p", metavar="[GLOB=]PATTERN", help="'2:4', 'transposable 8:16' (n kept); repeatable."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
@@ -59,6 +65,8 @@ def solve(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")
     ] = None,
+    layout: LayoutOption = None,
+    trust_remote_code: TrustOption = False,
     axis: Annotated[Literal["in", "out"], typer.Option(help="Dimension along which plain n:m groups run.")] = "in",
     ragged: Annotated[
         Literal["pad", "dense", "error"], typer.Option(help="Treatment of edges that no whole tile covers.")
@@ -94,6 +102,8 @@ def solve(
         view=view,
         layers=layers,
         exclude=exclude,
+        layout=parse_layouts(layout),
+        trust_remote_code=trust_remote_code,
         time_limit_s=time_limit_s,
     )
     began = time.monotonic()

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from uuid import uuid4
 
 from masksmith.benchmark import Report
-from masksmith.patterns import Pattern
+from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import JobFailedError, StatusError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
@@ -33,7 +33,7 @@ Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore]]
 
 
 async def submit(
-    session: ServiceSession, weights: object, pattern: str | Pattern, progress: bool | None, options: SubmitOptions
+    session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: bool | None, options: SubmitOptions
 ) -> Submitted:
     """Upload weights and submit a masks job."""
     prepared = await session.run_blocking(lambda: prepare(weights, pattern, **options))

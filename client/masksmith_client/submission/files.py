@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.choice import ChoiceOptions, candidates_in
 from masksmith_client.checkpoints.tensors import Tensor
 
 from .streamed_tensor import StreamedTensor
@@ -18,6 +20,25 @@ def read_path(path: Path) -> list[StreamedTensor]:
         InputError: If there is no readable file; for a pickle the message says how to convert it.
     """
     return weights_of(Checkpoint.open(path).tensors.values())
+
+
+def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
+    """List the tensors of a checkpoint with the layouts that its classes and config show.
+
+    Raises:
+        InputError: As `read_path` does.
+    """
+    checkpoint = Checkpoint.open(path)
+    candidates, _ = candidates_in(checkpoint, ChoiceOptions(trust_remote_code=trust_remote_code))
+    return [
+        replace(
+            weight,
+            layout=candidate.layout,
+            # Other reasons follow from names, and do not keep a glob from selecting it.
+            dense_by_default=candidate.dense_by_default if candidate.only_by_name else None,
+        )
+        for weight, candidate in zip(weights_of(checkpoint.tensors.values()), candidates, strict=True)
+    ]
 
 
 def weights_of(tensors: Iterable[Tensor]) -> list[StreamedTensor]:

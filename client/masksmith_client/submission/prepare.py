@@ -11,8 +11,8 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.layouts import Layout, default_axes
-from masksmith.patterns import Budget, Pattern, PatternError, parse
+from masksmith.layouts import Candidate, Layout, with_layouts
+from masksmith.patterns import Budget, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import (
     LayoutInput,
@@ -25,7 +25,7 @@ from masksmith_wire.documents import (
 )
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
-from .files import read_path
+from .files import read_model
 from .modules import with_module_layouts
 from .previous_masks import masks_upload, parse_previous
 from .selection import candidates_of, select
@@ -60,6 +60,7 @@ class SubmitOptions(TypedDict, total=False):
             each dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
         layers: Names or globs of the weights to mask; default every matrix of the model's blocks.
         exclude: Names or globs of weights to leave out.
+        trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
         time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
     """
 
@@ -77,6 +78,7 @@ class SubmitOptions(TypedDict, total=False):
     layout: Mapping[str, Layout | str] | None
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
+    trust_remote_code: bool
     time_limit_s: float | None
 
 
@@ -87,7 +89,8 @@ class PreparedJob:
     Attributes:
         weights: The weights to mask.
         skipped: Weights that are not sent, with the reason.
-        specification: Parsed pattern and options.
+        specification: Parsed options, with the pattern that most weights have.
+        patterns: The pattern of each weight.
         auxiliary: Statistics and Gram matrices of the weights.
         previous: Path of a masks file to compare with.
         idempotency_key: Sent with every attempt, so that the service creates one job.
@@ -96,6 +99,7 @@ class PreparedJob:
     weights: list[StreamedTensor]
     skipped: list[Skipped]
     specification: JobSpecification
+    patterns: Mapping[str, Pattern]
     auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
     previous: Path | None = None
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -123,6 +127,7 @@ class PreparedJob:
         statistic_digests = dict(zip(statistics, digests[len(self.weights) :], strict=False))
         gram_digests = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
+        layouts = layouts_to_send(self.weights)
         inputs = [
             TensorInput(
                 name=weight.name,
@@ -130,7 +135,8 @@ class PreparedJob:
                 key=KEY,
                 statistic=_statistic_input(weight.name, kinds, statistic_digests),
                 gram=_statistic_input(weight.name, dict.fromkeys(grams, "gram"), gram_digests),
-                layout=_layout_input(weight),
+                layout=layouts.get(weight.name),
+                pattern=self._own_pattern(weight.name),
             )
             for weight, digest in zip(self.weights, digests, strict=False)
         ]
@@ -139,14 +145,26 @@ class PreparedJob:
             options["previous"] = digests[-1]
         return MasksRequest(tensors=inputs, **options)
 
+    @property
+    def pattern_text(self) -> str:
+        """The patterns in one text, each once."""
+        return ", ".join(dict.fromkeys(str(self.patterns[weight.name]) for weight in self.weights))
 
-def _layout_input(weight: StreamedTensor) -> LayoutInput | None:
-    """Make the layout document of a weight; None where the service's own rule gives the same layout."""
-    layout = weight.layout
-    is_plain = layout is None or (layout.axes == default_axes(weight.shape) and not layout.out_parts)
-    if layout is None or (is_plain and layout.rule in ("shape", "model")):
-        return None
-    return LayoutInput.of(layout)
+    def _own_pattern(self, name: str) -> str | None:
+        """The text of a weight's pattern, if it is not the job's."""
+        text = str(self.patterns[name])
+        return None if text == self.specification.options.pattern else text
+
+
+def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
+    """Make the layout documents of weights, except where the service, which sees these alone, decides the same."""
+    by_rules = with_layouts([Candidate(weight.name, weight.shape, weight.dtype) for weight in weights])
+    own = {candidate.name: candidate.layout for candidate in by_rules}
+    return {
+        weight.name: LayoutInput.of(weight.layout)
+        for weight in weights
+        if weight.layout is not None and weight.layout != own[weight.name]
+    }
 
 
 def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
@@ -157,7 +175,7 @@ def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, 
 
 def prepare(
     weights: object,
-    pattern: str | Pattern,
+    pattern: PatternsByTensor,
     *,
     layers: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
@@ -165,6 +183,7 @@ def prepare(
     calibration: object = None,
     previous: object = None,
     view: Literal["channels-last", "flat"] = "channels-last",
+    trust_remote_code: bool = False,
     local: bool = False,
     **options: Any,
 ) -> PreparedJob:
@@ -173,13 +192,14 @@ def prepare(
     Args:
         weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
             file, a sharded checkpoint's index, or the directory of either.
-        pattern: Such as `"transposable 8:16"`, or a pattern object.
+        pattern: Such as `"transposable 8:16"`, or a pattern object; or several, see `Client.solve`.
         layers: See `SubmitOptions`.
         exclude: See `SubmitOptions`.
         layout: See `SubmitOptions`.
         calibration: See `SubmitOptions`.
         previous: See `SubmitOptions`.
         view: See `SubmitOptions`.
+        trust_remote_code: See `SubmitOptions`.
         local: Whether the job is solved in this process, where the service's size limits do not apply.
         options: See `SubmitOptions`.
 
@@ -187,13 +207,17 @@ def prepare(
         InputError: If an argument is invalid.
     """
     previous_job, previous_file = parse_previous(previous)
-    specification = specify(pattern, previous=previous_job, **options)
-    model = _apply_view(read_weights(weights), view, specification)
+    options = _own_options(pattern) | options
+    by_tensor = _read_patterns(pattern, options)
+    specification = specify(by_tensor.first, previous=previous_job, **options)
+    model = _apply_view(read_weights(weights, trust_remote_code=trust_remote_code), view, specification)
     scores, update = specification.scores, specification.update
     statistics = CalibrationReader(calibration, scores, {weight.name for weight in model}, update)
-    bound = None if local else specification.binding
     candidates = candidates_of(model, layout)
-    selection = select(candidates, specification.fitting_pattern, layers, exclude, bound=bound, in_parts=not local)
+    patterns = _assign(by_tensor, [candidate.name for candidate in candidates], specification)
+    fitting = specification.fitting_pattern if by_tensor.is_single else patterns
+    binding = (lambda pattern: None) if local else specification.binding
+    selection = select(candidates, fitting, layers, exclude, binding=binding, in_parts=not local)
     selected = set(selection.chosen)
     masked = [
         replace(weight, layout=candidate.layout)
@@ -213,7 +237,32 @@ def prepare(
             specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
     if update is not None and scores.name == "given" and not auxiliary.statistics:
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
-    return PreparedJob(solvable, skipped, specification, auxiliary, previous_file)
+    return PreparedJob(solvable, skipped, specification, patterns, auxiliary, previous_file)
+
+
+def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> TensorPatterns:
+    with as_input_errors(PatternError):
+        return TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
+
+
+def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
+    """Axis and ragged of pattern objects; those of texts are options."""
+    patterns = [pattern] if not isinstance(pattern, Mapping) else list(pattern.values())
+    return next(({"axis": one.axis, "ragged": one.ragged} for one in patterns if isinstance(one, Pattern)), {})
+
+
+def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:
+    """Give each weight its pattern.
+
+    Raises:
+        InputError: If a pattern is for no weight, does not go with the options, or has another axis or treatment of
+            edges than the others, which the wire has for the whole job.
+    """
+    with as_input_errors(PatternError, SpecificationError):
+        for pattern in by_tensor.rules.values():
+            if specification.with_own_pattern(str(pattern)).pattern != pattern:
+                raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
+        return by_tensor.assign(names)
 
 
 def _refuse_layouts(weights: list[StreamedTensor], specification: JobSpecification) -> None:
@@ -236,7 +285,7 @@ def _apply_view(model: list[StreamedTensor], view: str, specification: JobSpecif
     return [flattened(weight) for weight in model]
 
 
-def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
+def specify(pattern: Pattern, **options: Any) -> JobSpecification:
     """Parse and validate a pattern and options by the service's own rules.
 
     Raises:
@@ -246,8 +295,6 @@ def specify(pattern: str | Pattern, **options: Any) -> JobSpecification:
     unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
-    if not isinstance(pattern, str):
-        options = {"axis": pattern.axis, "ragged": pattern.ragged} | options
     if isinstance(options.get("budget"), Budget):
         options |= options["budget"].texts()
     try:
@@ -270,14 +317,14 @@ def parse_pattern(
         return parse(text, axis=axis, ragged=ragged)
 
 
-def read_weights(weights: object) -> list[StreamedTensor]:
+def read_weights(weights: object, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
     """Read weights from any input that `prepare` accepts.
 
     Raises:
         InputError: If the input is of another kind.
     """
     if isinstance(weights, (str, os.PathLike)):
-        return read_path(Path(weights))
+        return read_model(Path(weights), trust_remote_code=trust_remote_code)
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         return with_module_layouts(weights, read_mapping(weights.state_dict()))  # type: ignore[attr-defined]
     if not isinstance(weights, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
@@ -44,11 +44,11 @@ def candidates_of(
 
 def select(
     candidates: Sequence[Candidate],
-    pattern: Pattern,
+    pattern: Pattern | Mapping[str, Pattern],
     layers: Globs = None,
     exclude: Globs = None,
     *,
-    bound: str | None = None,
+    binding: Callable[[Pattern], str | None] = lambda pattern: None,
     in_parts: bool = False,
 ) -> Selection:
     """Select the weights to mask; see `masksmith.layouts.select`.
@@ -57,4 +57,4 @@ def select(
         InputError: If a name or glob matches nothing, a weight named in full cannot be masked, or no weight remains.
     """
     with as_input_errors(SelectionError):
-        return layouts.select(candidates, pattern, layers, exclude, bound=bound, in_parts=in_parts)
+        return layouts.select(candidates, pattern, layers, exclude, binding=binding, in_parts=in_parts)

@@ -137,7 +137,7 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
     if not record.state.is_terminal:
         detail = f"job {job} is {record.state}; its masks can be measured once it has ended"
         raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1)
-    if options.axis != "in" or options.budget is not None:
+    if options.axis != "in" or options.budget is not None or len(record.plan.patterns) > 1:
         detail = f"job {job}: only masks of one pattern along axis 'in' can be measured"
         raise RequestError(Code.INVALID_MASK, detail)
     masks: dict[str, PlannedMask] = {}
@@ -150,7 +150,7 @@ def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str
     if not masks:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no mask of a two-dimensional weight")
     layers = group((name, mask.rows, mask.cols) for name, mask in masks.items())
-    return layers, options.pattern, {layer.name: masks[layer.name] for layer in layers}
+    return layers, record.plan.patterns[0], {layer.name: masks[layer.name] for layer in layers}
 
 
 def _check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -> None:

@@ -48,7 +48,7 @@ def snapshot_view(snapshot: Snapshot) -> Job:
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
     """Build the document of a masks job."""
     options, tensors = record.plan.options, record.plan.tensors
-    shown = options.model_dump(include=OPTIONS_SHOWN)
+    shown = options.model_dump(include=OPTIONS_SHOWN) | {"pattern": record.plan.pattern_text}
     by_tensor = [[reports.get(index) for index in indices] for indices in shards_by_tensor(tensors, shards)]
     # Cached, because most tensors have the same pattern.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
@@ -105,13 +105,15 @@ def tensor_view(
         tensor: The tensor.
         parts: Reports of its shards, None for those that are not finished.
         job: State of the job.
-        pattern: The job's pattern; under a budget, a report has the tensor's own pattern.
+        pattern: The job's pattern; a report may have the tensor's own pattern.
         pattern_of: Parses a pattern of this job.
     """
     done = [part for part in parts if part is not None]
     errors = [part.error for part in done if part.error is not None]
     state = _state(parts, done, bool(errors), job)
-    report = TensorReport(name=tensor.name, shape=tensor.shape, layout=_layout(tensor), state=state)
+    report = TensorReport(
+        name=tensor.name, shape=tensor.shape, layout=_layout(tensor), pattern=tensor.pattern, state=state
+    )
     if errors:
         return report.model_copy(update={"error": errors[0]})
     if len(done) < len(parts):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Annotated
 
 from pydantic import Field
 
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
-from masksmith.patterns import PatternError
+from masksmith.patterns import PatternError, TensorPatterns, UnmatchedSelectorError
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor
@@ -21,9 +22,14 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 class FileOptions(MasksOptions):
     """Options of a job on an uploaded file.
 
-    `layers` and `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`; all of them
-    can be repeated.
+    `pattern` is a pattern for all tensors, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`; `layers` and
+    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`; all can be repeated.
     """
+
+    pattern: Annotated[  # type: ignore[assignment]  # several here, one in each job's specification
+        list[Annotated[str, Field(max_length=700, examples=["2:4", "mlp=transposable 8:16"])]],
+        Field(min_length=1, max_length=100),
+    ]
 
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
@@ -40,6 +46,35 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
         return JobSpecification.parse(options)
     except SpecificationError as error:
         raise RequestError(error.code, str(error), **error.place) from None
+
+
+def parse_patterns(options: FileOptions) -> TensorPatterns:
+    """Parse the patterns of a job on a file.
+
+    Raises:
+        RequestError: If one is invalid.
+    """
+    try:
+        return TensorPatterns.parse(options.pattern, options.axis, options.ragged)
+    except PatternError as error:
+        raise RequestError(Code.INVALID_PATTERN, str(error), pattern=", ".join(options.pattern)[:700]) from None
+
+
+def parse_file_options(options: FileOptions) -> JobSpecification:
+    """Parse the options of a job on a file; its pattern is the default, or the first one if there is none.
+
+    Raises:
+        RequestError: If they are invalid.
+    """
+    patterns = parse_patterns(options)
+    members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(patterns.first)}
+    specification = parse_specification(MasksOptions.model_construct(**members))
+    try:
+        for pattern in patterns.rules.values():
+            specification.with_own_pattern(str(pattern))
+    except SpecificationError as error:
+        raise RequestError(error.code, str(error), **error.place) from None
+    return specification
 
 
 def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
@@ -64,12 +99,15 @@ def locate_named(
         RequestError: If a tensor is missing, named twice, or does not fit.
     """
     entries = [(tensor.name, _entry(tensor, headers)) for tensor in tensors]
+    of_pattern = cache(specification.with_own_pattern)
+    own = {tensor.name: _own_specification(tensor, of_pattern) for tensor in tensors}
     given = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
-    _, layouts = _select(entries, specification, given, [tensor.name for tensor in tensors], [])
-    pairs = zip(tensors, entries, strict=True)
-    return [
-        _locate(tensor.name, tensor.digest, entry, layouts[tensor.name], specification) for tensor, (_, entry) in pairs
+    _, layouts = _select(entries, specification, own, given, [tensor.name for tensor in tensors], [])
+    located = [
+        _locate(tensor.name, tensor.digest, entry, layouts[tensor.name], own[tensor.name])
+        for tensor, (_, entry) in zip(tensors, entries, strict=True)
     ]
+    return _with_patterns(located, own, specification)
 
 
 def locate_selected(
@@ -85,9 +123,10 @@ def locate_selected(
             selected.
     """
     entries, given = list(header.tensors.items()), _parse_layouts(options.layout)
-    selection, layouts = _select(entries, specification, given, options.layers, options.exclude)
-    located = [_locate(name, digest, header.tensors[name], layouts[name], specification) for name in selection.chosen]
-    return located, selection
+    own = _own_specifications(parse_patterns(options), list(header.tensors), specification)
+    selection, layouts = _select(entries, specification, own, given, options.layers, options.exclude)
+    located = [_locate(name, digest, header.tensors[name], layouts[name], own[name]) for name in selection.chosen]
+    return _with_patterns(located, own, specification), selection
 
 
 def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> MasksPlan:
@@ -116,21 +155,44 @@ def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
     return entry
 
 
+def _own_specification(tensor: TensorInput, of_pattern: Callable[[str | None], JobSpecification]) -> JobSpecification:
+    try:
+        return of_pattern(tensor.pattern)
+    except SpecificationError as error:
+        place = error.place | {"tensor": tensor.name}
+        raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **place) from None
+
+
+def _own_specifications(
+    patterns: TensorPatterns, names: Sequence[str], specification: JobSpecification
+) -> dict[str, JobSpecification]:
+    """The specification of each tensor of a file that has a pattern."""
+    if patterns.is_single:
+        return dict.fromkeys(names, specification)
+    of_pattern = cache(specification.with_own_pattern)
+    try:
+        return {name: of_pattern(str(pattern)) for name, pattern in patterns.assign(names).items()}
+    except UnmatchedSelectorError as error:
+        raise RequestError(Code.UNKNOWN_TENSOR, str(error), tensor=error.selector[:512]) from None
+
+
 def _select(
     entries: list[tuple[str, TensorEntry]],
     specification: JobSpecification,
+    own: Mapping[str, JobSpecification],
     given: Mapping[str, Layout],
     layers: list[str],
     exclude: list[str],
 ) -> tuple[Selection, dict[str, Layout | None]]:
     try:
         candidates = with_layouts([Candidate(name, entry.shape, entry.dtype) for name, entry in entries], given)
-        pattern, bound = specification.fitting_pattern, specification.binding
-        selection = select(candidates, pattern, layers, exclude, bound=bound, in_parts=True)
+        patterns = {name: each.fitting_pattern for name, each in own.items()}
+        selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
-        raise _selection_error(error, len(entries), specification.options.pattern) from None
+        texts = dict.fromkeys(each.options.pattern for each in own.values())
+        raise _selection_error(error, len(entries), ", ".join(texts)) from None
     return selection, {candidate.name: candidate.layout for candidate in candidates}
 
 
@@ -169,6 +231,16 @@ def _selection_error(error: SelectionError, count: int, pattern: str) -> Request
 def _no_tensor_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
     detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])
+
+
+def _with_patterns(
+    tensors: list[PlannedTensor], own: Mapping[str, JobSpecification], specification: JobSpecification
+) -> list[PlannedTensor]:
+    """Write down each tensor's pattern, unless it is the job's for all of them."""
+    texts = {tensor.name: own[tensor.name].options.pattern for tensor in tensors}
+    if set(texts.values()) <= {specification.options.pattern}:
+        return tensors
+    return [tensor.model_copy(update={"pattern": texts[tensor.name]}) for tensor in tensors]
 
 
 def _locate(

@@ -69,11 +69,11 @@ async def create_masks(
 ) -> Job:
     """Upload a safetensors file and start a job on its weights, in one call.
 
-    `layers` and `exclude` select; without them every float tensor with two to four dimensions is
-    masked and the rest is listed as `skipped`.
+    `pattern` may be repeated as `SELECTOR=PATTERN`. `layers` and `exclude` select; without them every float tensor
+    with two to four dimensions is masked and the rest is listed as `skipped`.
     """
     # Invalid options are rejected before the body is read.
-    specification = planning.parse_specification(options)
+    specification = planning.parse_file_options(options)
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None

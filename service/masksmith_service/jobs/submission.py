@@ -96,7 +96,9 @@ class JobSubmitter:
         tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
         plan = planning.make_plan(specification, tensors, skipped)
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
-        return self._start(plan, shards, search_queue(specification, self.state.records.workers.live()))
+        own = {tensor.pattern for tensor in plan.tensors}
+        patterns = [specification.with_own_pattern(text).pattern for text in own]
+        return self._start(plan, shards, search_queue(specification, self.state.records.workers.live(), patterns))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
         """Plan the cases of a benchmark, and start it; the principal must be authorized to see the masks."""

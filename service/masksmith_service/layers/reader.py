@@ -120,7 +120,7 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     if tensor is None:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
-    # A budget assigns a pattern of its own to every tensor.
+    # A tensor may have a pattern of its own.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
     return MaskedLayer(tensor, options, [shard.first for shard, _ in parts], names)

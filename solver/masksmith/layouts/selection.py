@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from .whole_tensors import oversize_reason
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
 NO_PATTERN = "no pattern is given for it"
+Binding = Callable[[Pattern], str | None]
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
 """Reasons that follow from the caller's `layers` and `exclude`."""
 
@@ -68,7 +69,7 @@ def select(
     layers: Globs = None,
     exclude: Globs = None,
     *,
-    bound: str | None = None,
+    binding: Binding = lambda pattern: None,
     in_parts: bool = False,
     noun: str = "tensor",
 ) -> Selection:
@@ -80,7 +81,7 @@ def select(
             if nothing is masked, so that shapes and dtypes do not matter.
         layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
         exclude: Names or globs to leave out, with priority over `layers`.
-        bound: What requires that one worker has the whole tensor (see `binding`), or None.
+        binding: Returns what requires that one worker has a whole tensor of this pattern, or None.
         in_parts: Whether tensors are solved in parts of whole rows, so that one worker must have all of a matrix that
             is not stored row by row.
         noun: Word for a candidate in error messages.
@@ -100,7 +101,7 @@ def select(
         is_named = wanted.spell_out(*candidate.spellings)
         reason = _not_wanted(candidate, wanted, unwanted, is_named=is_named)
         is_named = is_named and reason is None
-        reason = reason or _unsupported_reason(candidate, pattern, bound, in_parts, named=is_named)
+        reason = reason or _unsupported_reason(candidate, pattern, binding, in_parts, named=is_named)
         if reason is not None and is_named:
             message = f"{candidate.name!r} cannot be masked: {reason}"
             raise SelectionError("unsupported", message, candidate.name, reason)
@@ -130,7 +131,7 @@ def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_name
 def _unsupported_reason(
     candidate: Candidate,
     pattern: Pattern | Mapping[str, Pattern] | None,
-    bound: str | None,
+    binding: Binding,
     in_parts: bool,
     *,
     named: bool,
@@ -144,6 +145,7 @@ def _unsupported_reason(
     reason = dtype_reason(candidate.dtype, named=named)
     if reason is not None:
         return reason
+    bound = binding(pattern)
     try:
         shape, layout = candidate.matrix_shape, candidate.layout
         pattern.grid(shape)

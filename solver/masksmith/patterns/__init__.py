@@ -2,6 +2,11 @@
 
 from .block import Balance as Balance, Block as Block, Norm as Norm
 from .budget import Budget as Budget, unshared as unshared
+from .by_tensor import (
+    PatternsByTensor as PatternsByTensor,
+    TensorPatterns as TensorPatterns,
+    UnmatchedSelectorError as UnmatchedSelectorError,
+)
 from .capacity import capacity as capacity
 from .channels import Channels as Channels
 from .double_pruned import DoublePruned as DoublePruned
@@ -30,9 +35,12 @@ __all__ = [
     "Norm",
     "Pattern",
     "PatternError",
+    "PatternsByTensor",
     "Ragged",
+    "TensorPatterns",
     "TilePattern",
     "TileSpec",
+    "UnmatchedSelectorError",
     "Unstructured",
     "capacity",
     "matrix_shape",

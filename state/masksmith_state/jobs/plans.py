@@ -21,7 +21,17 @@ class MasksPlan(BaseModel):
     @property
     def summary_fields(self) -> dict[str, str]:
         """The fields that job lists show."""
-        return {"pattern": self.options.pattern, "solver": self.options.solver}
+        return {"pattern": self.pattern_text[:200], "solver": self.options.solver}
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of the tensors, each once; under a budget, the job's."""
+        return list(dict.fromkeys(tensor.pattern or self.options.pattern for tensor in self.tensors))
+
+    @property
+    def pattern_text(self) -> str:
+        """The patterns of the tensors in one text."""
+        return ", ".join(self.patterns)
 
     @property
     def uploads(self) -> list[str]:

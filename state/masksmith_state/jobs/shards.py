@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from pydantic import BaseModel
 
@@ -42,6 +43,7 @@ class PlannedTensor(BaseModel):
         statistic: Calibration statistic that the scores are computed from.
         gram: Gram matrix that an update needs.
         previous: Parts of the weight's previous mask.
+        pattern: Its own pattern; None if all tensors have the job's.
     """
 
     name: str
@@ -55,12 +57,13 @@ class PlannedTensor(BaseModel):
     statistic: PlannedTensor | None = None
     gram: PlannedTensor | None = None
     previous: list[MaskPart] | None = None
+    pattern: str | None = None
 
     @property
     def inputs(self) -> dict[str, object]:
-        """Every property that the masks depend on."""
+        """Every property that the masks depend on, besides the pattern."""
         unused = {"out_parts"} if self.axes is None else set[str]()
-        return self.model_dump(exclude={"name", "previous", "rule"} | unused, exclude_none=True)
+        return self.model_dump(exclude={"name", "previous", "rule", "pattern"} | unused, exclude_none=True)
 
     @property
     def layout(self) -> Layout | None:
@@ -104,12 +107,13 @@ def cut(
         TooManyShardsError: If there are too many shards.
     """
     shards: list[Shard] = []
-    firsts, is_whole = _first_equal(tensors), specification.binding is not None
+    firsts, of_pattern = _first_equal(tensors), cache(specification.with_own_pattern)
     for number, tensor in enumerate(tensors):
         if specification.budget is None and firsts[number] != number:
             continue
-        rows = tensor.shape[0]
-        unit = rows if is_whole else _shard_rows(tensor, specification.pattern, shard_bytes)
+        rows, pattern = tensor.shape[0], of_pattern(tensor.pattern).pattern
+        is_whole = specification.binding(pattern) is not None
+        unit = rows if is_whole else _shard_rows(tensor, pattern, shard_bytes)
         step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
         if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
             raise TooManyShardsError(max_shards)

@@ -15,7 +15,13 @@ from masksmith_client.submission.prepare import prepare
 from masksmith_client.training.layers import choose
 from masksmith_client.training.methods.straight_through import SRSTE
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.planning import FileOptions, locate_named, locate_selected, parse_specification
+from masksmith_service.jobs.planning import (
+    FileOptions,
+    locate_named,
+    locate_selected,
+    parse_file_options,
+    parse_specification,
+)
 from masksmith_wire.documents import MasksRequest, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import PREFIX_BYTES, build_header, parse_header
@@ -83,8 +89,8 @@ def by_service(pattern, layers, exclude):
         for name, texts in (("layers", layers), ("exclude", exclude))
     }
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
-    options = FileOptions(pattern=pattern, **as_lists)
-    specification = parse_specification(options)
+    options = FileOptions(pattern=[pattern], **as_lists)
+    specification = parse_file_options(options)
     located, error = attempt(RequestError, locate_selected, options, specification, "0" * 64, header)
     if error is not None:
         assert error.status == 422

@@ -140,10 +140,10 @@ def test_tensors_too_large_for_one_worker_are_part_of_the_decision():
     tensors = [*candidates(["large"], (2**14, 2**14)), *candidates(["small"])]
     half = parse("50%")
     assert select(tensors, half).chosen == ["large", "small"]
-    skipped = select(tensors, half, bound=binding(half)).skipped
+    skipped = select(tensors, half, binding=binding).skipped
     assert "50% binds the whole tensor" in skipped["large"]
     with pytest.raises(SelectionError, match=r"'large' cannot be masked: 50% binds"):
-        select(tensors, half, "large", bound=binding(half))
+        select(tensors, half, "large", binding=binding)
 
 
 def test_what_is_wrong_with_the_whole_is_said():

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from masksmith_client import InputError
-from masksmith_client.checkpoints.patterns import TensorPatterns
 from masksmith_client.cli.app import run
 
 Saved = Callable[[str], Path]
@@ -98,33 +96,3 @@ def test_inspecting_a_quantised_checkpoint_says_so(tmp_path: Path, capsys: pytes
     document = inspected(capsys, str(tmp_path / "m.safetensors"))
     assert not any(tensor["masked"] for tensor in document["tensors"])
     assert any("gptq or awq" in note for note in document["notes"])
-
-
-NAMES = ["a.mlp.up.weight", "a.mlp.down.weight", "a.attn.q.weight", "mlp"]
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        (["2:4"], ["2:4", "2:4", "2:4", "2:4"]),
-        (["<=2:4"], ["<=2:4"] * 4),
-        (["attn=2:4"], [None, None, "2:4", None]),
-        (["attn=<=2:4"], [None, None, "<=2:4", None]),
-        (["mlp=2:4"], [None, None, None, "2:4"]),  # a full name counts before a part
-        (["1:4", "attn.q=2:4"], ["1:4", "1:4", "2:4", "1:4"]),
-        (["1:4", "*.weight=4:8", "attn=2:4", "a.mlp.up.weight=2:8"], ["2:8", "4:8", "4:8", "1:4"]),
-        (["*.weight=4:8", "a.*=2:4"], ["2:4", "2:4", "2:4", None]),
-    ],
-)
-def test_a_pattern_for_each_tensor(texts: list[str], expected: list[str | None]) -> None:
-    assigned = TensorPatterns.parse(texts).assign(NAMES)
-    assert [str(assigned[name]) if name in assigned else None for name in NAMES] == expected
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [(["2:4", "1:4"], "another pattern"), (["x=2:4"], "'x'"), (["a=17:16"], "17:16"), (["at=2:4"], "'at'")],
-)
-def test_patterns_for_nothing_are_refused(texts: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        TensorPatterns.parse(texts).assign(NAMES)

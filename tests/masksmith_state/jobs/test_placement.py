@@ -34,3 +34,9 @@ CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
 )
 def test_devices_get_what_suits_them(pattern, solver, workers, queue):
     assert search_queue(specified(pattern, solver=solver), workers) == queue
+
+
+def test_a_gpu_worker_gets_a_job_of_which_it_supports_one_pattern():
+    shared, coupled = specified("2:4"), specified("transposable 8:16").pattern
+    assert search_queue(shared, [CPU, GPU], [shared.pattern, coupled]) == GPU_QUEUE
+    assert search_queue(shared, [CPU, GPU], [shared.pattern]) == CPU_QUEUE

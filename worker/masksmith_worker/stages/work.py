@@ -19,7 +19,7 @@ class ShardWork:
         job: Id of its job.
         tensor: Its tensor.
         shard: Its rows.
-        specification: The job's specification; under a budget, with the tensor's own pattern once that is known.
+        specification: The job's specification with the tensor's own pattern; under a budget, once that is known.
         store: Uploads and results.
         check: Called regularly; raises an error to stop the work.
         deadline: Monotonic time at which the job's time limit ends, which all of its shards share.

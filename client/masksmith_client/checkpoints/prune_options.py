@@ -1,0 +1,51 @@
+"""Options of `Client.prune`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from masksmith.patterns import PatternError, PatternsByTensor, TensorPatterns
+from masksmith.patterns.matching import Globs
+from masksmith_client._errors import as_input_errors
+
+from .choice import ChoiceOptions
+
+
+class PruneOptions(TypedDict, total=False):
+    """Options of `Client.prune`, besides model, output and pattern.
+
+    Attributes:
+        scores: Scores that are made of the weights alone, such as `"magnitude"` or `"ria power=0"`.
+        layers: Names or globs of the tensors to mask; default every matrix of the model's blocks.
+        exclude: Names or globs of tensors to leave out.
+        layout: Axes by name or glob, such as `"stack in out"`, where the model does not show them.
+        trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
+    """
+
+    scores: str
+    layers: str | Sequence[str] | None
+    exclude: str | Sequence[str] | None
+    layout: Mapping[str, str] | None
+    trust_remote_code: bool
+
+
+def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:
+    """Gather what the caller says about tensors.
+
+    Raises:
+        InputError: If a pattern is malformed.
+    """
+    with as_input_errors(PatternError):
+        patterns = TensorPatterns.of(pattern)
+    return ChoiceOptions(
+        patterns,
+        _listed(options.get("layers")),
+        _listed(options.get("exclude")),
+        options.get("layout") or {},
+        options.get("trust_remote_code", False),
+    )
+
+
+def _listed(globs: Globs) -> list[str]:
+    return [globs] if isinstance(globs, str) else list(globs or ())

@@ -1,0 +1,137 @@
+"""Patterns by tensor: a default, and others for the tensors that a name, a glob or a part of a name selects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+
+from .errors import PatternError
+from .grammar import parse
+from .matching import matches
+from .pattern import Axis, Pattern, Ragged
+
+PatternsByTensor = str | Pattern | Sequence[str] | Mapping[str, str | Pattern]
+"""One pattern for all tensors; texts such as `2:4` and `mlp=1:4`; or patterns by selector."""
+
+
+EVERYTHING = "*"
+"""Selector of the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPatterns:
+    """Which pattern each tensor has.
+
+    Attributes:
+        default: The pattern of all tensors that no rule selects; without one they stay dense.
+        rules: Patterns by selector, in the order given.
+    """
+
+    default: Pattern | None
+    rules: Mapping[str, Pattern] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pad") -> Self:
+        """Read patterns such as `2:4` or `mlp=transposable 8:16`.
+
+        Raises:
+            PatternError: If there is none, one is malformed, or two are given for the same tensors.
+        """
+        default: Pattern | None = None
+        rules: dict[str, Pattern] = {}
+        for text in texts:
+            selector, pattern = _split(text, axis, ragged)
+            if selector in rules or (selector is None and default is not None):
+                raise PatternError(f"pattern {text[:700]!r}: there is another pattern for the same tensors")
+            if selector is None:
+                default = pattern
+            else:
+                rules[selector] = pattern
+        if default is None and not rules:
+            raise PatternError("there is no pattern")
+        return cls(default, rules)
+
+    @classmethod
+    def of(cls, patterns: PatternsByTensor, axis: Axis = "in", ragged: Ragged = "pad") -> Self:
+        """Read patterns in any form; axis and ragged are those of texts, pattern objects have their own.
+
+        Raises:
+            PatternError: As `parse` does.
+        """
+        if isinstance(patterns, str):
+            return cls.parse([patterns], axis, ragged)
+        if isinstance(patterns, Mapping):
+            read = partial(parse, axis=axis, ragged=ragged)
+            rules = {name: read(each) if isinstance(each, str) else each for name, each in patterns.items()}
+            if not rules:
+                raise PatternError("there is no pattern")
+            return cls(rules.pop(EVERYTHING, None), rules)
+        return cls.parse(patterns, axis, ragged) if isinstance(patterns, Sequence) else cls(patterns)
+
+    @property
+    def first(self) -> Pattern:
+        """The default, or without one the pattern of the first rule."""
+        return self.default or next(iter(self.rules.values()))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether all tensors have the default."""
+        return not self.rules
+
+    def assign(self, names: Sequence[str]) -> dict[str, Pattern]:
+        """Return the pattern of each tensor that has one.
+
+        A rule is for the tensor of that full name; else for those that match it as a glob; else for those that have it
+        among the parts of their names, as `mlp` or `self_attn.q_proj`. Of several rules a full name counts before a
+        glob, a glob before a part, and the last one of the same kind.
+
+        Raises:
+            UnmatchedSelectorError: If a rule is for no tensor.
+        """
+        known = frozenset(names)
+        kinds = {selector: "name" if selector in known else _kind(selector, names) for selector in self.rules}
+        assigned = dict.fromkeys(names, self.default)
+        for kind in ("part", "glob"):
+            for selector in (selector for selector, its_kind in kinds.items() if its_kind == kind):
+                assigned |= {name: self.rules[selector] for name in names if _selects(selector, name, kind)}
+        assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
+        return {name: pattern for name, pattern in assigned.items() if pattern is not None}
+
+    def __str__(self) -> str:
+        default = [] if self.default is None else [str(self.default)]
+        return ", ".join(default + [f"{selector}={pattern}" for selector, pattern in self.rules.items()])
+
+
+class UnmatchedSelectorError(PatternError):
+    """A pattern is for no tensor.
+
+    Attributes:
+        selector: Its selector.
+    """
+
+    def __init__(self, selector: str) -> None:
+        super().__init__(
+            f"pattern {selector[:512]!r}=...: no tensor has this name, matches it, or has it among its parts"
+        )
+        self.selector = selector
+
+
+def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
+    selector, equals, rest = text.partition("=")
+    if not equals or selector.rstrip().endswith("<"):  # '<=2:4' is a pattern
+        return None, parse(text, axis=axis, ragged=ragged)
+    selector = selector.strip()
+    return None if selector == EVERYTHING else selector, parse(rest, axis=axis, ragged=ragged)
+
+
+def _kind(selector: str, names: Sequence[str]) -> str:
+    for kind in ("glob", "part"):
+        if any(_selects(selector, name, kind) for name in names):
+            return kind
+    raise UnmatchedSelectorError(selector)
+
+
+def _selects(selector: str, name: str, kind: str) -> bool:
+    return matches(name, selector) if kind == "glob" else f".{selector}." in f".{name}."

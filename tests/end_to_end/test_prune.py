@@ -1,0 +1,152 @@
+"""`masksmith prune` through a service: what it writes is what `--local` writes, also when it was killed in between."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from support.tiny_models import MODELS
+
+from masksmith_client import JobFailedError
+from masksmith_client.checkpoints.journal import JOURNAL_NAME
+from masksmith_client.cli.app import run
+
+BY_NAME = {model.name: model for model in MODELS}
+PATTERNS = ["2:4", "self_attn=transposable 4:8"]
+# The command, with small jobs, which waits for a file before each tensor that it writes.
+SLOW = """
+import os, sys, time
+from masksmith_client.checkpoints import remote
+from masksmith_client.cli.app import run
+remote.RemoteSolver.group_bytes = 20_000
+remote.RemoteSolver.__init__.__defaults__ = (None, 20_000)
+certificate = remote._certificate
+def slow(*arguments):
+    time.sleep(0.1)
+    return certificate(*arguments)
+remote._certificate = slow
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folders = {}
+
+    def save(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name) / "model"
+            kind, _, dtype = name.partition(" ")
+            BY_NAME[kind].save(folders[name])
+            if dtype:
+                model = BY_NAME[kind].model_class.from_pretrained(folders[name], dtype=getattr(torch, dtype))
+                model.save_pretrained(folders[name])
+        return folders[name]
+
+    return save
+
+
+def command(model, output, *options):
+    patterns = [word for pattern in PATTERNS for word in ("-p", pattern)]
+    return ["prune", str(model), *patterns, "-o", str(output), *options]
+
+
+def contents(folder):
+    """All files; of the record all that does not depend on who solved."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    record = json.loads(files.pop("masksmith.json"))
+    sums = []
+    for tensor in (*record["tensors"], record["totals"]):
+        tensor.pop("solve_s", None)
+        # The service adds up shard by shard.
+        sums += [tensor.pop(name) for name in ("objective", "upper_bound", "retained") if name in tensor]
+    return files, record, np.array(sums, float)
+
+
+def check_equal(one, other):
+    for ours, theirs in zip(contents(one)[:2], contents(other)[:2], strict=True):
+        assert ours == theirs
+    np.testing.assert_allclose(contents(one)[2], contents(other)[2], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scores"),
+    [
+        ("llama", "magnitude"),
+        ("mistral bfloat16", "magnitude"),
+        ("mistral bfloat16", "magnitude power=2"),
+        ("mistral bfloat16", "ria power=0"),
+        ("gpt2", "ria power=0"),
+        ("mixtral", "magnitude"),
+        ("qwen3_moe", "magnitude"),
+        ("gpt_oss", "magnitude power=2"),
+    ],
+)
+def test_a_service_gives_what_this_process_gives(stack, saved, tmp_path, kind, scores):
+    name = kind.partition(" ")[0]
+    others = [] if name == "gpt2" else ["-p", PATTERNS[1]]
+    for where, output in ((["--url", stack.url], "remote"), (["--local"], "local")):
+        options = ["-o", str(tmp_path / output), "--scores", scores, *where]
+        assert run(["prune", str(saved(kind)), "-p", "2:4", *others, *options]) == 0
+    check_equal(tmp_path / "remote", tmp_path / "local")
+    record = contents(tmp_path / "remote")[1]
+    masked = [tensor["name"] for tensor in record["tensors"] if tensor["masked"]]
+    assert masked
+    assert all(BY_NAME[name].is_masked(tensor) for tensor in masked)
+    model = BY_NAME[name].model_class.from_pretrained(tmp_path / "remote")
+    with torch.no_grad():
+        assert torch.isfinite(model(**BY_NAME[name].batch(1)).logits).all()
+    assert run(["verify", str(tmp_path / "remote" / "masks.safetensors")]) == 0
+
+
+def test_the_sdk_has_the_same_door(client, saved, tmp_path):
+    record = client.prune(saved("llama"), tmp_path / "remote", PATTERNS, exclude="*.k_proj.weight")
+    assert run(command(saved("llama"), tmp_path / "local", "--local", "--exclude", "*.k_proj.weight")) == 0
+    check_equal(tmp_path / "remote", tmp_path / "local")
+    assert record == json.loads((tmp_path / "remote" / "masksmith.json").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_ended_goes_on_and_nothing_is_solved_again(stack, tmp_path, number):
+    model, output = tmp_path / "model", tmp_path / "out"
+    # Weights that no other test has solved.
+    torch.manual_seed(100 + number)
+    kind = BY_NAME["llama"].model_class
+    kind(kind.config_class(**BY_NAME["llama"].settings)).save_pretrained(model)
+    arguments = command(model, output, "--url", stack.url)
+    before = {job["id"] for job in stack.http.get("/v1/jobs").json()["jobs"]}
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *arguments], stderr=subprocess.PIPE, text=True)
+    journal = output / JOURNAL_NAME
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    error = process.communicate()[1]
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), error
+    done = journal.read_bytes().count(b'{"tensor"')
+    assert 3 <= done < 14
+    if number == signal.SIGINT:
+        assert "the same command goes on from here" in error
+        new = [job for job in stack.http.get("/v1/jobs").json()["jobs"] if job["id"] not in before]
+        assert new
+        assert all(job["state"] in ("succeeded", "canceled") for job in new)
+    assert run(arguments) == 0
+    last = stack.http.get("/v1/jobs").json()["jobs"][0]
+    assert stack.job(last["id"])["progress"]["total"] == 14 - done
+    assert run(command(model, tmp_path / "local", "--local")) == 0
+    check_equal(output, tmp_path / "local")
+
+
+def test_a_tensor_that_cannot_be_solved_leaves_no_output(client, tmp_path):
+    weights = {f"l.{number}.w": np.ones((8, 8), np.float32) for number in range(2)}
+    weights["l.1.w"][3, 4] = np.nan
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(JobFailedError, match=r"l\.1\.w.*\[3, 4\]"):
+        client.prune(tmp_path / "model.safetensors", tmp_path / "out", "2:4")
+    assert not (tmp_path / "out").exists()
