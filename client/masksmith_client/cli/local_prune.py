@@ -88,8 +88,9 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
 
 def _read(tensor: TensorToSolve) -> Any:
     """Read a weight: with torch, which keeps bfloat16 as it is; without it bfloat16 becomes float32, twice as large."""
-    data, chosen = tensor.source.read(), tensor.chosen
+    source = tensor.source
+    data = source.read()
     if util.find_spec("torch") is None:
-        return to_numpy(memoryview(data), chosen.dtype, chosen.shape)
+        return to_numpy(memoryview(data), source.dtype, source.shape)
     torch = import_module("torch")
-    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[chosen.dtype])).reshape(chosen.shape)
+    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[source.dtype])).reshape(source.shape)
