@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from masksmith.patterns import Pattern, PatternError, parse
+from masksmith.patterns import Axis, Pattern, PatternError, Ragged, parse
 from masksmith.patterns.matching import matches
 from masksmith_client._errors import InputError
 
@@ -24,8 +24,8 @@ class TensorPatterns:
     rules: Mapping[str, Pattern] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, texts: Sequence[str]) -> Self:
-        """Read patterns such as `2:4` or `mlp=transposable 8:16`.
+    def parse(cls, texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pad") -> Self:
+        """Read patterns such as `2:4` or `mlp=transposable 8:16`, all of one axis and treatment of ragged edges.
 
         Raises:
             InputError: If a pattern is malformed, or two are given for the same tensors.
@@ -33,7 +33,7 @@ class TensorPatterns:
         default: Pattern | None = None
         rules: dict[str, Pattern] = {}
         for text in texts:
-            selector, pattern = _split(text)
+            selector, pattern = _split(text, axis, ragged)
             if selector in rules or (selector is None and default is not None):
                 raise InputError(f"--pattern {text!r}: there is another pattern for the same tensors")
             if selector is None:
@@ -64,13 +64,14 @@ class TensorPatterns:
         return ", ".join(default + [f"{selector}={pattern}" for selector, pattern in self.rules.items()])
 
 
-def _split(text: str) -> tuple[str | None, Pattern]:
+def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
     selector, equals, rest = text.partition("=")
     is_rule = bool(equals) and not selector.rstrip().endswith("<")  # '<=2:4' is a pattern
     try:
-        return (selector.strip(), parse(rest)) if is_rule else (None, parse(text))
+        pattern = parse(rest if is_rule else text, axis=axis, ragged=ragged)
     except PatternError as error:
         raise InputError(str(error)) from None
+    return (selector.strip() if is_rule else None), pattern
 
 
 def _kind(selector: str, names: Sequence[str]) -> str:

@@ -32,6 +32,8 @@ def choice_options(
     exclude: Sequence[str] | None,
     layout: Sequence[str] | None,
     trust_remote_code: bool,
+    *,
+    by_value: bool = False,
 ) -> ChoiceOptions:
     """Gather what the command line says about tensors.
 
@@ -45,4 +47,4 @@ def choice_options(
             reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
             raise InputError(f"--layout {text!r} {reason}")
         axes[name] = words
-    return ChoiceOptions(patterns, layers or (), exclude or (), axes, trust_remote_code)
+    return ChoiceOptions(patterns, layers or (), exclude or (), axes, trust_remote_code, by_value)
