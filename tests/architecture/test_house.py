@@ -28,10 +28,10 @@ LIBRARY = {
     "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
 }  # fmt: skip
 CLIENT = {
-    "AsyncClient", "AsyncJob", "BadRequest", "BenchmarkOptions", "Client", "ClientError", "Conflict", "ConnectError",
-    "Event", "Info", "InputError", "Job", "JobFailedError", "JobState", "Masks", "NotFound", "RateLimited",
-    "RetryPolicy", "ServerError", "StatusError", "SubmitOptions", "TensorReport", "TimeoutError", "TransportError",
-    "Unauthorized", "WireError", "__version__",
+    "AsyncClient", "AsyncJob", "BadRequest", "BenchmarkOptions", "Client", "ClientError", "Conflict",
+    "ConnectError", "Event", "Info", "InputError", "Job", "JobFailedError", "JobState", "Masks", "NotFound",
+    "PruneOptions", "RateLimited", "RetryPolicy", "ServerError", "StatusError", "SubmitOptions", "TensorReport",
+    "TimeoutError", "TransportError", "Unauthorized", "WireError", "__version__",
 }  # fmt: skip
 
 

@@ -15,7 +15,10 @@ from .config import CONFIG_NAME, check_config, read_config
 from .files import INDEX_SUFFIX, find_weights
 from .index import Shards, read_shards
 from .order import natural_key
-from .quantised import quantisation
+from .quantised import described_quantisation, has_int_scale, packed_reason, quantisation
+from .scaled_tensor import Scale, ScaledTensor
+from .scales import read_scales
+from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
 from .ties import absent_ties, stored_ties, tied_by_config
 
@@ -73,6 +76,10 @@ class Checkpoint:
         """Free-form metadata of its first file."""
         return next(iter(self.headers.values())).metadata if self.headers else {}
 
+    @cached_property
+    def _dtypes(self) -> dict[str, str]:
+        return {name: tensor.dtype for name, tensor in self.tensors.items()}
+
     @property
     def stored_order(self) -> list[Tensor]:
         """Its tensors in the order of their files and bytes, which keeps them aligned when they are written."""
@@ -81,22 +88,62 @@ class Checkpoint:
 
     @property
     def quantisation(self) -> str | None:
-        """How it is quantised, with what to do about it; None if it is not."""
-        return quantisation(self.config, {name: tensor.dtype for name, tensor in self.tensors.items()})
+        """How it is quantised, with what to do about it; None if it is not, or is read through its scales."""
+        return quantisation(self.config, self._dtypes)
 
     def check_is_not_quantised(self) -> None:
-        """Refuse a quantised checkpoint, whose stored numbers are not its weights.
+        """Refuse a quantised checkpoint, whose stored numbers are not its weights, unless scales say what they are.
+
+        Raises:
+            InputError: Saying how it is quantised and what to do, or naming a bad scale.
+        """
+        if self.quantisation is not None:
+            raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
+        if described_quantisation(self.config) and not self.scales:
+            raise InputError(
+                f"{self.folder / CONFIG_NAME} says that the weights are quantised, and no tensor is of 8-bit floats; "
+                f"if they were dequantised, remove its quantization_config"
+            )
+        for name, scale in self.scales.items():
+            scale.read(*self.tensors[name].shape[-2:])
+
+    def check_stores_zeros(self) -> None:
+        """Refuse a quantised checkpoint in whose stored numbers zeros cannot be counted.
 
         Raises:
             InputError: Saying how it is quantised and what to do.
         """
-        if self.quantisation is not None:
-            raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
+        reason = packed_reason(self.config, self._dtypes)
+        if reason is not None:
+            raise InputError(f"{self.path} is quantised, and zeros cannot be counted in it: {reason}")
+
+    @cached_property
+    def scales(self) -> Mapping[str, Scale]:
+        """Scales of the weights that are read through one, by the weights' names.
+
+        Raises:
+            InputError: If one is missing, or has another shape than the config says.
+        """
+        if self.quantisation is not None or not described_quantisation(self.config):
+            return {}
+        return read_scales(self.config, self.tensors)
+
+    def is_quantised_entry(self, name: str) -> bool:
+        """Whether a tensor stores a quantised number for each entry of a weight."""
+        return self.tensors[name].dtype in FLOAT8_DTYPES or has_int_scale(name, self._dtypes)
+
+    def weight(self, name: str) -> Tensor:
+        """Return the tensor whose numbers are a weight's: as it is stored, or through its scale."""
+        tensor, scale = self.tensors[name], self.scales.get(name)
+        return tensor if scale is None else ScaledTensor.through(tensor, scale)
 
     @cached_property
     def ties(self) -> Mapping[str, str]:
-        """Names of stored tensors that repeat another one, with that one's name."""
-        return stored_ties(list(self.tensors.values()))
+        """Names of stored tensors that repeat another one, with that one's name.
+
+        Equal 8-bit floats are no tie, as their scales may differ.
+        """
+        return stored_ties([tensor for tensor in self.tensors.values() if tensor.dtype not in FLOAT8_DTYPES])
 
     @cached_property
     def absent(self) -> Mapping[str, str]:

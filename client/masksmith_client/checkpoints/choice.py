@@ -15,6 +15,9 @@ from masksmith.patterns.matching import Names
 from masksmith_client._errors import InputError, as_input_errors
 
 from .checkpoint import Checkpoint
+from .scales import scale_of, scaled_by
+from .stored_values import FLOAT8_DTYPES
+from .tensors import Tensor
 from .traced import trace, traced_candidates
 
 
@@ -28,6 +31,8 @@ class ChoiceOptions:
         exclude: Names or globs of those to leave out.
         layouts: Axes by name or glob, such as `stack in out`.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
+        by_value: Whether quantised weights of one entry each (int8 beside a scale, 8-bit floats) count like floats:
+            their zeros are those of the weights.
     """
 
     patterns: TensorPatterns | None = None
@@ -35,6 +40,7 @@ class ChoiceOptions:
     exclude: Sequence[str] = ()
     layouts: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
+    by_value: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class ChosenTensor:
         pattern: The pattern that it is masked by; None for a tensor that stays dense.
         reason: Why it stays dense; None if it is masked.
         tied: Names of the same parameter, stored or not.
+        scale: Name of the scale that its stored numbers are read through; None if they are its values.
     """
 
     name: str
@@ -58,6 +65,7 @@ class ChosenTensor:
     pattern: Pattern | None
     reason: str | None
     tied: tuple[str, ...] = ()
+    scale: str | None = None
 
     @property
     def matrices(self) -> int:
@@ -76,6 +84,7 @@ class ChosenTensor:
             "matrices": self.matrices,
             "rule": None if layout is None else layout.rule,
             "tied": list(self.tied),
+            "scale": self.scale,
             "masked": self.reason is None,
             "pattern": None if self.pattern is None else str(self.pattern),
             "reason": self.reason,
@@ -121,11 +130,24 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
     Raises:
         InputError: If a layout of the options is malformed, or for no tensor.
     """
-    plain = [Candidate(tensor.name, tensor.shape, tensor.dtype) for tensor in checkpoint.tensors.values()]
+    scales = {} if options.by_value else checkpoint.scales
+    plain = [
+        _candidate(
+            tensor, checkpoint, is_float=checkpoint.is_quantised_entry(name) if options.by_value else name in scales
+        )
+        for name, tensor in checkpoint.tensors.items()
+    ]
     traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         given = _given_layouts(options.layouts, list(checkpoint.tensors))
         return layouts.with_layouts(traced, given, checkpoint.config), notes
+
+
+def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Candidate:
+    """Describe a tensor by the numbers that it is read as; one that is the scale of a weight is never masked."""
+    scaled = scaled_by(tensor.name, checkpoint.tensors)
+    reason = None if scaled is None else f"the scale of {scaled!r}"
+    return Candidate(tensor.name, tensor.shape, "F32" if is_float else tensor.dtype, unsupported_reason=reason)
 
 
 def _traced(
@@ -134,7 +156,7 @@ def _traced(
     """Give candidates the layouts that a forward pass of the model shows, where it can be watched."""
     if checkpoint.config is None:
         return candidates, ["there is no config.json: names and shapes decide the layout"]
-    shapes = {candidate.name: candidate.shape for candidate in candidates}
+    shapes = {each.name: each.shape for each in candidates if each.unsupported_reason is None}
     traced = trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
     return traced_candidates(candidates, traced), traced.notes
 
@@ -205,7 +227,10 @@ def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
 def _chosen(
     candidate: Candidate, checkpoint: Checkpoint, reasons: Mapping[str, str], assigned: Mapping[str, Pattern | None]
 ) -> ChosenTensor:
-    reason = reasons.get(candidate.name)
-    pattern = assigned[candidate.name] if reason is None else None
-    tied = checkpoint.tied_to(candidate.name)
-    return ChosenTensor(candidate.name, candidate.shape, candidate.dtype, candidate.layout, pattern, reason, tied)
+    name, layout, reason = candidate.name, candidate.layout, reasons.get(candidate.name)
+    tensor, tied = checkpoint.tensors[name], checkpoint.tied_to(name)
+    pattern = assigned[name] if reason is None else None
+    scale = scale_of(name, checkpoint.tensors) if tensor.dtype in FLOAT8_DTYPES else None
+    return ChosenTensor(
+        name, tensor.shape, tensor.dtype, layout, pattern, reason, tied, None if scale is None else scale.name
+    )

@@ -78,6 +78,28 @@ def finished_record(output: Path, expected: Mapping[str, Any]) -> dict[str, Any]
     return record
 
 
+def recorded_masks(folder: Path) -> tuple[Path, list[str]] | None:
+    """Return the masks file of a pruned checkpoint's directory and the names of its masks; None if it has no record.
+
+    Raises:
+        InputError: If the directory is unfinished, its record cannot be read, or it has no masks file.
+    """
+    if (folder / JOURNAL_NAME).exists():
+        raise InputError(f"{folder} is the unfinished output of prune; repeat that command")
+    path, masks = folder / RECORD_NAME, folder / MASKS_NAME
+    if not path.exists():
+        return None
+    try:
+        names = [tensor["name"] for tensor in json.loads(path.read_bytes())["tensors"] if tensor["masked"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
+        ) from None
+    if not masks.is_file():
+        raise InputError(f"{masks} is missing, which {RECORD_NAME} belongs to; prune it again, or pass --pattern")
+    return masks, names
+
+
 def check_space(output: Path, needed: int) -> None:
     """Refuse to begin what does not fit on the disk.
 

@@ -151,7 +151,7 @@ class _Run:
             for step in steps:
                 if step.solves and step.entry.name not in self.certificates:
                     assert step.chosen is not None
-                    yield TensorToSolve(step.chosen, step.source)
+                    yield TensorToSolve(step.chosen, self.checkpoint.weight(step.source.name))
 
     def _write_file(
         self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], begun: Mapping[str, Any] | None

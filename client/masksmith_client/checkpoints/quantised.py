@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from masksmith_client._errors import InputError
+
+from .stored_values import ENTRY_DTYPES, nonzero
+from .tensors import Tensor
 
 _ADVICE = {
     "fp8": "load it by transformers with dequantize=True in its quantization config and save it as bfloat16",
@@ -14,34 +19,121 @@ _ADVICE = {
 }
 _ANY = "prune the checkpoint that it was made from, or dequantise it and save it as bfloat16"
 
-_MARKS = (
-    (re.compile(r"(?:^|\.)qweight$"), "gptq or awq"),
-    (re.compile(r"(?:^|\.)weight_packed$"), "compressed-tensors"),
-    (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$|(?:^|\.)SCB$"), "bitsandbytes"),
+_PACKED = (
+    (re.compile(r"(?:^|\.)q(?:weight|zeros)$"), "gptq or awq"),
+    (re.compile(r"(?:^|\.)weight_(?:packed|bitmask)$"), "compressed-tensors"),
+    (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$"), "bitsandbytes"),
     (re.compile(r"\w+_blocks$"), "mxfp4"),
-    (re.compile(r"weight_scale_inv$|_scale_inv$"), "fp8"),
 )
+"""Names of tensors beside which the weights are packed: a byte or word of theirs holds several."""
+
+_SCALED = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
+
+_SCALES = ("_scale", "_scale_inv", ".scale")
+
+_READ_THROUGH = frozenset({"float-quantized", "naive-quantized"})
+"""Formats of compressed-tensors whose weights are read through their scales, if they are floats."""
+
+_BY_VALUE = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
+"""Methods that store an entry for each weight, which is zero where the weight is, unless there is a zero point."""
+
+
+def described_quantisation(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what a model's `config.json` says of its quantisation; empty if it says nothing."""
+    described = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
+    return described if isinstance(described, Mapping) else {}
 
 
 def quantisation(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
-    """Say how a checkpoint is quantised and what to do about it; None if it is not.
+    """Say how a checkpoint is quantised and what to do about it; None if it is not, or is read through its scales.
 
     Args:
         config: Its `config.json`.
         dtypes: Dtypes of all tensors by name.
     """
-    described = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
-    if isinstance(described, Mapping):
-        named = str(described.get("quant_method") or "unknown method")
-        return f"its config names the quantisation {named!r}; {_ADVICE.get(named, _ANY)}"
-    for name, dtype in dtypes.items():
-        method = next((method for form, method in _MARKS if form.search(name)), None)
-        if method is None and dtype.startswith(("F8", "F4", "F6")) and _has_scale(name, dtypes):
-            method = "fp8"
-        if method is not None:
-            return f"{name!r} shows that it is quantised ({method}); {_ADVICE.get(method, _ANY)}"
-    return None
+    described = described_quantisation(config)
+    packed = _packed(dtypes)
+    if described:
+        method, kind = _method(described), _format(described)
+        is_read_through = method == "fp8" or (method == "compressed-tensors" and kind in _READ_THROUGH)
+        return None if is_read_through and packed is None else _named_by_config(method, kind)
+    return packed or _scaled(dtypes)
 
 
-def _has_scale(name: str, dtypes: Mapping[str, str]) -> bool:
-    return any(name + suffix in dtypes for suffix in ("_scale", "_scale_inv", ".scale"))
+def packed_reason(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
+    """Say why zeros cannot be counted in what a checkpoint stores, and what to do; None if they can.
+
+    Quantised weights of one entry each are counted by value, for example int8 and 8-bit floats beside a scale.
+    """
+    packed = _packed(dtypes)
+    described = described_quantisation(config)
+    if packed is not None or not described:
+        return packed
+    method, kind = _method(described), _format(described)
+    is_by_value = method in _BY_VALUE and _sparse_format(described) is None
+    return None if is_by_value else _named_by_config(method, kind)
+
+
+def has_int_scale(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor of int8 stands beside its scale, so that it is a quantised weight."""
+    beside = (name + "_scale", name + "_scales", name.removesuffix("weight") + "SCB")
+    return dtypes[name] == "I8" and any(other in dtypes for other in beside)
+
+
+def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a weight with a zero point, whose zeros are not stored as zeros.
+
+    Raises:
+        InputError: Naming the zero point; one that is zero everywhere is none.
+    """
+    stem = name.removesuffix("weight")
+    places = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
+    for place in places:
+        point = tensors.get(place)
+        if point is not None and (point.dtype not in ENTRY_DTYPES or nonzero(point.read(), point.dtype).any()):
+            raise InputError(f"{name!r} has a zero point, {place!r}, so its zeros are not stored as zeros; {_ANY}")
+
+
+def _method(described: Mapping[str, Any]) -> str:
+    return str(described.get("quant_method") or "unknown method")
+
+
+def _format(described: Mapping[str, Any]) -> str | None:
+    """Return the format that compressed-tensors names."""
+    kind = _sparse_format(described) or described.get("format")
+    return None if kind is None else str(kind)
+
+
+def _named_by_config(method: str, kind: str | None) -> str:
+    text = f"its config names the quantisation {method!r}" + (f" in the format {kind!r}" if kind else "")
+    return f"{text}; {_ADVICE.get(method, _ANY)}"
+
+
+def _sparse_format(described: Mapping[str, Any]) -> str | None:
+    sparsity = described.get("sparsity_config")
+    kind = sparsity.get("format") if isinstance(sparsity, Mapping) else None
+    return None if kind in (None, "dense") else str(kind)
+
+
+def _packed(dtypes: Mapping[str, str]) -> str | None:
+    return _shown_by(_PACKED, dtypes)
+
+
+def _scaled(dtypes: Mapping[str, str]) -> str | None:
+    small = [name for name, dtype in dtypes.items() if dtype.startswith(("F8", "F4", "F6", "I8", "U8"))]
+    scaled = next((name for name in small if any(name + suffix in dtypes for suffix in _SCALES)), None)
+    if scaled is None:
+        return _shown_by(_SCALED, dtypes)
+    return _shown_by(_SCALED, dtypes) or _shows(scaled, "fp8" if dtypes[scaled].startswith("F") else "int8")
+
+
+def _shown_by(marks: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str, str]) -> str | None:
+    shown = ((name, method) for name in dtypes for form, method in marks if form.search(name))
+    return next((_shows(name, method) for name, method in shown), None)
+
+
+def _shows(name: str, method: str) -> str:
+    advice = _ADVICE.get(method, _ANY)
+    if method == "fp8":
+        advice = f"put the config.json beside it that says how it is scaled, or {advice}"
+    return f"{name!r} shows that it is quantised ({method}); {advice}"

@@ -65,7 +65,7 @@ class RemoteSolver:
         Raises:
             InputError: If one of them is too large for a worker.
         """
-        chosen = [TensorToSolve(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked]
+        chosen = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
         names = [tensor.chosen.name for tensor in chosen]
         prepare(_weights(chosen), _patterns(chosen), layers=names, scores=str(scores))
         return cls(jobs, scores, progress)

@@ -58,10 +58,12 @@ def choice_options(
     exclude: Sequence[str] | None,
     layout: Sequence[str] | None,
     trust_remote_code: bool,
+    *,
+    by_value: bool = False,
 ) -> ChoiceOptions:
     """Gather what the command line says about tensors.
 
     Raises:
         InputError: If a layout is not `NAME=AXES`.
     """
-    return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code)
+    return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code, by_value)

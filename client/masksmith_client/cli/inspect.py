@@ -60,9 +60,16 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
         "-" if layout is None else str(layout),
         "-" if layout is None else str(tensor.matrices),
         "-" if layout is None else layout.rule,
-        tensor.reason or (f"yes: {tensor.pattern}" if tensor.pattern else "yes"),
+        _masked(tensor),
         ", ".join(tensor.tied) or "-",
     )
+
+
+def _masked(tensor: ChosenTensor) -> str:
+    if tensor.reason is not None:
+        return tensor.reason
+    pattern = "" if tensor.pattern is None else f": {tensor.pattern}"
+    return f"yes{pattern}" + ("" if tensor.scale is None else f", through {tensor.scale}")
 
 
 def _totals(choice: Choice) -> dict[str, Any]:

@@ -74,8 +74,9 @@ def _read(tensor: TensorToSolve, *, as_stored: bool) -> Any:
 
     With `as_stored` torch reads it, if it is installed: bfloat16 stays half as large, and absolute values are exact.
     """
-    data, chosen = tensor.source.read(), tensor.chosen
+    source = tensor.source
+    data = source.read()
     if not as_stored or util.find_spec("torch") is None:
-        return to_numpy(memoryview(data), chosen.dtype, chosen.shape)
+        return to_numpy(memoryview(data), source.dtype, source.shape)
     torch = import_module("torch")
-    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[chosen.dtype])).reshape(chosen.shape)
+    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[source.dtype])).reshape(source.shape)

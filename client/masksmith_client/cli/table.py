@@ -49,7 +49,7 @@ COMMANDS = {
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",
-        "Check every mask of a file against a pattern; exit code 1 if any violates it.",
+        "Check masks or weights against a pattern, or weights against masks; exit code 1 if any violates it.",
     ),
     "bench": Entry(
         "masksmith_client.cli.bench:bench",

@@ -1,4 +1,4 @@
-"""`masksmith verify`: check masks against a pattern, by code that is independent of the solvers."""
+"""`masksmith verify`: check masks or weights against a pattern, by code that is independent of the solvers."""
 
 from __future__ import annotations
 
@@ -8,34 +8,91 @@ from typing import Annotated, Any, Literal
 import typer
 
 from masksmith.patterns import Pattern, PatternError
-from masksmith_client._errors import InputError
+from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client.checkpoints.files import INDEX_SUFFIX, PICKLE_SUFFIXES, read_file_header
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
-from masksmith_client.submission.streamed_tensor import BoolMask
 from masksmith_wire.masks import MaskInfo
 
+from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
 from .console import JsonOption, percent, print_json, show_table
 from .local import library
+from .verify_weights import WeightOptions, verify_weights
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="MASKS", help="A masks file, or a safetensors file of bool tensors.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MASKS|MODEL",
+            help="A masks file or a safetensors file of bool tensors; or weights: a .safetensors file, an index, or a "
+            "model's directory.",
+        ),
+    ],
     pattern: Annotated[
-        str | None, typer.Option("--pattern", "-p", help="Default: the pattern stated in the file.")
+        list[str] | None,
+        typer.Option(
+            "--pattern",
+            "-p",
+            metavar="[GLOB=]PATTERN",
+            help="Such as '2:4' or 'mlp=1:4'; repeatable. Weights have no more non-zeros than it keeps, anywhere. "
+            "Default: what the masks file states, and for a directory that prune wrote its own masks.",
+        ),
     ] = None,
-    axis: Annotated[Literal["in", "out"] | None, typer.Option()] = None,
-    ragged: Annotated[Literal["pad", "dense", "error"] | None, typer.Option()] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", metavar="FILE", help="Every non-zero of the weights lies within these masks."),
+    ] = None,
+    axis: Annotated[Literal["in", "out"] | None, typer.Option(help="Axis of the pattern's groups.")] = None,
+    ragged: Annotated[
+        Literal["pad", "dense", "error"] | None, typer.Option(help="Edges that no whole tile covers.")
+    ] = None,
+    layers: LayersOption = None,
+    exclude: ExcludeOption = None,
+    layout: LayoutOption = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every mask of a file against a pattern; exit code 1 if any violates it."""
-    results: list[dict[str, Any]] = []
+    """Check masks or weights against a pattern, or weights against masks; exit code 1 if any violates it.
+
+    NaN is a non-zero. Quantised weights are read by value: int8 and 8-bit floats without a zero point.
+    """
+    options = WeightOptions(pattern, masks, axis, ragged, layers, exclude, layout, trust_remote_code)
+    if not _is_masks_file(path):
+        ok = verify_weights(path, options, mask_violation, as_json=as_json)
+    elif masks is not None or options.selects:
+        raise InputError(f"{path} is a masks file; --masks, --layers, --exclude and --layout are for weights")
+    else:
+        ok = _verify_masks(path, pattern, axis, ragged, as_json=as_json)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
+    """Say how a mask breaks a pattern; None if it obeys it."""
+    try:
+        verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
+    except PatternError as error:
+        return str(error)
+    return None if verdict.ok else str(verdict.message)
+
+
+def _is_masks_file(path: Path) -> bool:
+    is_file = path.is_file() and path.suffix not in PICKLE_SUFFIXES and not path.name.endswith(INDEX_SUFFIX)
+    return is_file and Masks.is_masks_header(read_file_header(path))
+
+
+def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *, as_json: bool) -> bool:
     masks = Masks.open(path)
-    if pattern is not None:
-        parse_pattern(pattern)
-    for name in masks:
-        expected = _pattern(name, masks.infos.get(name), pattern, axis, ragged)
+    if not masks:
+        raise InputError(f"{path} contains no mask: there is nothing to verify")
+    with as_input_errors(PatternError):
+        given = parse_patterns(texts).assign(list(masks)) if texts else {}
+    patterns = {name: _pattern(name, masks.infos.get(name), given.get(name), axis, ragged) for name in masks}
+    results: list[dict[str, Any]] = []
+    for name, expected in patterns.items():
         mask = masks[name]
-        violation = _violation(mask, expected, masks.infos.get(name))
+        violation = mask_violation(mask, expected, masks.infos.get(name))
         results.append(
             {
                 "name": name,
@@ -47,25 +104,14 @@ def verify(
             }
         )
     _show(results, as_json=as_json)
-    if not all(result["ok"] for result in results):
-        raise typer.Exit(1)
+    return all(result["ok"] for result in results)
 
 
-def _violation(mask: BoolMask, pattern: Pattern, info: MaskInfo | None) -> str | None:
-    try:
-        verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
-    except PatternError as error:
-        return str(error)
-    return None if verdict.ok else str(verdict.message)
-
-
-def _pattern(name: str, info: MaskInfo | None, pattern: str | None, axis: Any, ragged: Any) -> Pattern:
-    text = pattern or (info.pattern if info else None)
-    if text is None:
+def _pattern(name: str, info: MaskInfo | None, given: Pattern | None, axis: Any, ragged: Any) -> Pattern:
+    if given is None and info is None:
         raise InputError(f"the file does not state the pattern of {name!r}; pass --pattern")
-    chosen_axis: Any = axis or (info.axis if info else "in")
-    chosen_ragged: Any = ragged or (info.ragged if info else "pad")
-    return parse_pattern(text, chosen_axis, chosen_ragged)
+    text = info.pattern if given is None and info is not None else str(given)
+    return parse_pattern(text, axis or (info.axis if info else "in"), ragged or (info.ragged if info else "pad"))  # type: ignore[arg-type]
 
 
 def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
-from masksmith_wire.headers import TensorEntry
-from masksmith_wire.masks import MaskInfo, packed_width, read_infos, unpack
+from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.masks import METADATA_KEY, MaskInfo, packed_width, read_infos, unpack
 
 from .tensor_file import TensorFile
 
@@ -57,6 +57,12 @@ class Masks(TensorFile):
             file.close()
             raise InputError(f"{path}: {error}") from None
         return masks
+
+    @staticmethod
+    def is_masks_header(header: Header) -> bool:
+        """Whether a safetensors file is a masks file, or one of bool tensors, and not one of weights."""
+        dtypes = {entry.dtype for entry in header.tensors.values()}
+        return dtypes == {"BOOL"} or (METADATA_KEY in header.metadata and dtypes <= {"BOOL", "U8"})
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a mask without reading it."""

@@ -25,10 +25,13 @@ def read_path(path: Path) -> list[StreamedTensor]:
 def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
     """List the tensors of a checkpoint with the layouts that its classes and config show.
 
+    Weights of 8-bit floats are read through their scales.
+
     Raises:
-        InputError: As `read_path` does.
+        InputError: As `read_path` does, and if the checkpoint is quantised otherwise.
     """
     checkpoint = Checkpoint.open(path)
+    checkpoint.check_is_not_quantised()
     candidates, _ = candidates_in(checkpoint, ChoiceOptions(trust_remote_code=trust_remote_code))
     return [
         replace(
@@ -37,7 +40,7 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedT
             # Other reasons follow from names, and do not keep a glob from selecting it.
             dense_by_default=candidate.dense_by_default if candidate.only_by_name else None,
         )
-        for weight, candidate in zip(weights_of(checkpoint.tensors.values()), candidates, strict=True)
+        for weight, candidate in zip(weights_of(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True)
     ]
 
 

@@ -183,7 +183,7 @@ def test_a_gguf_file_in_a_directory_is_refused_by_name(tmp_path: Path) -> None:
         ("awq", {"qweight": np.int32}, "made from"),
         ("bitsandbytes", {"weight.absmax": np.float32}, "dequantize"),
         ("compressed-tensors", {"weight_packed": np.int32}, "run_compressed"),
-        ("fp8", {"weight_scale_inv": np.float32}, "bfloat16"),
+        ("mxfp4", {"weight_blocks": np.uint8}, "Mxfp4Config"),
     ],
 )
 def test_quantised_checkpoints_are_recognized(tmp_path: Path, method: str, names: dict[str, Any], advice: str) -> None:

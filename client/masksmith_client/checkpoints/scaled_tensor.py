@@ -1,0 +1,97 @@
+"""A quantised weight that is read through its scale: float32 values, a band of rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_client._errors import InputError
+
+from .stored_values import float8_values, scale_values
+from .tensors import Tensor, read_range
+
+BAND_ENTRIES = 2**17
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The tensor that a quantised weight is multiplied by.
+
+    Attributes:
+        tensor: Its entries: one for each block of each matrix, in the order `[*stack, block rows, block columns]`.
+        block: Rows and columns of a block in the weight's last two dimensions; blocks at the edges may be cropped.
+    """
+
+    tensor: Tensor
+    block: tuple[int, int]
+
+    def read(self, rows: int, cols: int) -> Floats:
+        """Read the scales of matrices of this shape, as a matrix `[matrices * block rows, block columns]`.
+
+        Raises:
+            InputError: If a scale is not finite, or the file cannot be read.
+        """
+        values = scale_values(self.tensor.read(), self.tensor.dtype)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            index = [int(place) for place in np.unravel_index(bad[0], self.tensor.shape)]
+            raise InputError(f"the scale {self.tensor.name!r} is {values[bad[0]]} at {index}; download the file again")
+        down, across = (-(-length // size) for length, size in zip((rows, cols), self.block, strict=True))
+        return values.reshape(-1, down, across).reshape(-1, across)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledTensor(Tensor):
+    """A weight of 8-bit floats in a file, whose dtype and bytes are those of its float32 values.
+
+    Attributes:
+        stored_dtype: Dtype in the file.
+        scale: What the stored numbers are multiplied by.
+    """
+
+    stored_dtype: str
+    scale: Scale
+
+    @classmethod
+    def through(cls, tensor: Tensor, scale: Scale) -> ScaledTensor:
+        """Read a tensor through its scale."""
+        return cls(tensor.name, "F32", tensor.shape, tensor.file, tensor.start, tensor.stop, tensor.dtype, scale)
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of its float32 values."""
+        return 4 * math.prod(self.shape)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Read its values as little-endian float32, in bands of rows.
+
+        Raises:
+            InputError: If a file cannot be read, or a scale is not finite.
+        """
+        *stack, rows, cols = self.shape
+        table, scales = float8_values(self.stored_dtype), self.scale.read(rows, cols)
+        height, width = self.scale.block
+        down, step = -(-rows // height), max(1, BAND_ENTRIES // max(1, cols))
+        total = math.prod(stack) * rows
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                for first in range(0, total, step):
+                    last = min(first + step, total)
+                    start, stop = self.start + first * cols, self.start + last * cols
+                    data = b"".join(read_range(file, start, stop, f"{self.file} ended inside {self.name!r}"))
+                    stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
+                    numbers = np.arange(first, last)
+                    factors = scales[numbers // rows * down + numbers % rows // height]
+                    with np.errstate(
+                        over="ignore", invalid="ignore"
+                    ):  # the solver refuses what is not finite, by its index
+                        values = table[stored] * np.repeat(factors, width, axis=1)[:, :cols]
+                    yield values.astype("<f4", copy=False).tobytes()
+        except OSError as error:
+            raise InputError(f"{self.file} cannot be read: {error.strerror}") from None

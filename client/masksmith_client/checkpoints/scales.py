@@ -1,0 +1,145 @@
+"""Finds the scales of a checkpoint of 8-bit floats: which tensor each weight is multiplied by, and its blocks.
+
+Source: `weight_scale_inv` and `weight_block_size` as in DeepSeek-V3, `weight_scale` and `config_groups` as in
+compressed-tensors. Both multiply the stored numbers, whatever their names say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from masksmith_client._errors import InputError
+
+from .quantised import check_zero_point, described_quantisation
+from .scaled_tensor import Scale
+from .stored_values import FLOAT8_DTYPES, READABLE_FLOAT8, SCALE_DTYPES
+from .tensors import Tensor
+
+SUFFIXES = ("_scale_inv", "_scale")
+TENSOR, CHANNEL = "one for the tensor", "one for each row"
+
+
+@dataclass(frozen=True, slots=True)
+class _Strategy:
+    """How many scales a weight has: one for it, for each row, or for each block of this many rows and columns."""
+
+    name: str
+    block: tuple[int, int] | None = None
+
+    def block_of(self, rows: int, cols: int) -> tuple[int, int]:
+        if self.block is not None:
+            return self.block
+        return (rows, cols) if self.name == TENSOR else (1, cols)
+
+    def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """Give the shapes that the scales of a weight may have."""
+        *stack, rows, cols = shape
+        height, width = self.block_of(rows, cols)
+        down, across = -(-rows // height), -(-cols // width)
+        shapes = [(*stack, down, across)]
+        if self.name == CHANNEL:
+            shapes.append((*stack, rows))
+        if self.name == TENSOR:
+            shapes += [tuple(stack), (1,)] if not stack or math.prod(stack) == 1 else [tuple(stack)]
+        return shapes
+
+
+def read_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> dict[str, Scale]:
+    """Return the scale of each weight of 8-bit floats, by the weight's name.
+
+    Args:
+        config: The model's `config.json`, whose quantisation is one that is read through its scales.
+        tensors: All tensors.
+
+    Raises:
+        InputError: If a scale is missing or has another shape than the config says, a scale stands beside a weight of
+            another dtype, or there is a zero point; the message names the tensor.
+    """
+    strategies = _strategies(described_quantisation(config))
+    for name, tensor in tensors.items():
+        scale = scale_of(name, tensors)
+        if scale is not None and len(tensor.shape) >= 2 and tensor.dtype not in FLOAT8_DTYPES:
+            raise InputError(
+                f"{name!r} is {tensor.dtype}, and there is a scale {scale.name!r}, which is for 8-bit floats: whether "
+                f"it is applied already is unknown; remove the scale, or download the checkpoint again"
+            )
+    weights = [each for each in tensors.values() if each.dtype in FLOAT8_DTYPES and len(each.shape) >= 2]
+    names = [each.name for each in weights if not each.name.endswith((*SUFFIXES, "_zero_point"))]
+    return {name: _scale(tensors[name], tensors, strategies) for name in names}
+
+
+def scale_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the tensor that is by its name the scale of a tensor."""
+    return next((tensors[name + suffix] for suffix in SUFFIXES if name + suffix in tensors), None)
+
+
+def scaled_by(name: str, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the tensor whose scale this is by its name; None if it is no scale."""
+    bases = (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
+    return next((base for base in bases if base in tensors), None)
+
+
+def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_Strategy]) -> Scale:
+    name = weight.name
+    if weight.dtype not in READABLE_FLOAT8:
+        raise InputError(f"{name!r} is {weight.dtype}; of 8-bit floats only F8_E4M3 and F8_E5M2 are read")
+    scale = scale_of(name, tensors)
+    if scale is None:
+        raise InputError(
+            f"{name!r} is {weight.dtype} and has no scale: there is neither {name + SUFFIXES[0]!r} nor "
+            f"{name + SUFFIXES[1]!r}; download the checkpoint completely"
+        )
+    if scale.dtype not in SCALE_DTYPES:
+        raise InputError(
+            f"the scale {scale.name!r} is {scale.dtype}; expected one of {', '.join(sorted(SCALE_DTYPES))}"
+        )
+    check_zero_point(name, tensors)
+    rows, cols = weight.shape[-2:]
+    for strategy in strategies:
+        if scale.shape in strategy.shapes(weight.shape):
+            return Scale(scale, strategy.block_of(rows, cols))
+    expected = "; ".join(
+        f"{' or '.join(str(list(shape)) for shape in each.shapes(weight.shape))} ({each.name})" for each in strategies
+    )
+    raise InputError(
+        f"the scale {scale.name!r} has the shape {list(scale.shape)}, and {name!r} has {list(weight.shape)}: the "
+        f"config says {expected}"
+    )
+
+
+def _strategies(described: Mapping[str, Any]) -> list[_Strategy]:
+    if described.get("quant_method") == "fp8":
+        if described.get("weight_block_size") is None:
+            return [_Strategy(TENSOR), _Strategy(CHANNEL)]
+        return [_blocks(described["weight_block_size"], "weight_block_size")]
+    groups = described.get("config_groups")
+    members = list(groups.values()) if isinstance(groups, Mapping) else []
+    strategies = [_group_strategy(group.get("weights") if isinstance(group, Mapping) else None) for group in members]
+    if not strategies:
+        raise InputError("config.json says nothing of the scales: its quantization_config has no config_groups")
+    return list(dict.fromkeys(strategies))
+
+
+def _group_strategy(weights: Any) -> _Strategy:
+    arguments = weights if isinstance(weights, Mapping) else {}
+    strategy = arguments.get("strategy")
+    if (arguments.get("type"), arguments.get("num_bits")) != ("float", 8):
+        raise InputError(
+            f"config.json says that weights are {arguments.get('type')} of {arguments.get('num_bits')} bits; only "
+            f"floats of 8 bits are read through their scales"
+        )
+    if strategy == "block":
+        return _blocks(arguments.get("block_structure"), "block_structure")
+    if strategy not in ("tensor", "channel"):
+        raise InputError(f"config.json says that scales are by {strategy!r}; expected tensor, channel or block")
+    return _Strategy(TENSOR if strategy == "tensor" else CHANNEL)
+
+
+def _blocks(value: Any, key: str) -> _Strategy:
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(type(size) is int and size > 0 for size in value):
+        raise InputError(f"config.json says {key}={value!r}; expected two positive numbers, such as [128, 128]")
+    height, width = value
+    return _Strategy(f"blocks of {height}x{width}", (height, width))

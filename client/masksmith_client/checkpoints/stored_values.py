@@ -1,0 +1,69 @@
+"""Stored numbers by their bits: which are zero, and the values of the 8-bit floats; no package of dtypes is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_wire.dtypes import NUMPY_DTYPES, to_numpy
+
+_FLOATS: Mapping[str, str] = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+_OTHERS: Mapping[str, str] = {
+    "I8": "u1", "U8": "u1", "I16": "<u2", "U16": "<u2", "I32": "<u4", "U32": "<u4", "I64": "<u8", "U64": "<u8",
+    "BOOL": "u1", "F8_E4M3FNUZ": "u1", "F8_E5M2FNUZ": "u1",
+}  # fmt: skip
+"""Dtypes in which only the bits 0 are zero; FNUZ floats have no negative zero, its bits are NaN."""
+
+ENTRY_DTYPES = frozenset({**_FLOATS, **_OTHERS})
+"""Dtypes whose non-zeros can be told from their bits."""
+
+FLOAT8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
+
+_EXPONENT_BITS: Mapping[str, int] = {"F8_E4M3": 4, "F8_E5M2": 5}
+
+READABLE_FLOAT8 = frozenset(_EXPONENT_BITS)
+"""8-bit floats whose values can be read."""
+
+SCALE_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E8M0"})
+"""Dtypes of scales."""
+
+
+def nonzero(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.bool_]:
+    """Return which entries are not zero, from their little-endian bytes; NaN is not zero, and minus zero is."""
+    if dtype not in _FLOATS:
+        return np.asarray(np.frombuffer(data, _OTHERS[dtype]) != 0)
+    bits: npt.NDArray[Any] = np.frombuffer(data, _FLOATS[dtype])
+    return np.asarray((bits & bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)) != 0)
+
+
+@cache
+def float8_values(dtype: str) -> npt.NDArray[np.float32]:
+    """Return the value of each byte, for a dtype in `READABLE_FLOAT8`.
+
+    E4M3 is the OCP format without infinities, whose only NaN has all bits set but the sign; E5M2 follows IEEE 754.
+    """
+    exponent_bits = _EXPONENT_BITS[dtype]
+    mantissa_bits, bias = 7 - exponent_bits, 2 ** (exponent_bits - 1) - 1
+    codes = np.arange(256)
+    exponent, mantissa = (codes >> mantissa_bits) % 2**exponent_bits, codes % 2**mantissa_bits
+    fraction = mantissa / 2**mantissa_bits + (exponent > 0)
+    values = np.ldexp(fraction, np.maximum(exponent, 1) - bias)
+    if dtype == "F8_E4M3":
+        values[codes % 128 == 127] = np.nan
+    else:
+        is_special = exponent == 2**exponent_bits - 1
+        values[is_special] = np.where(mantissa[is_special] == 0, np.inf, np.nan)
+    return np.asarray(np.where(codes < 128, values, -values), np.float32)
+
+
+def scale_values(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.float32]:
+    """Return scales as float32, for a dtype in `SCALE_DTYPES`; E8M0 is a power of two."""
+    if dtype == "F8_E8M0":
+        codes = np.frombuffer(data, np.uint8).astype(np.int32)
+        return np.where(codes == 255, np.nan, np.ldexp(1.0, codes - 127)).astype(np.float32)
+    count = len(data) // np.dtype(NUMPY_DTYPES[dtype]).itemsize
+    return to_numpy(memoryview(data), dtype, (count,)).astype(np.float32)

@@ -1,0 +1,132 @@
+"""Verifies the weights of a checkpoint: no more non-zeros than a pattern keeps, or none outside masks.
+
+One tensor's non-zeros are in memory at a time; against masks, a band of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern, TilePattern
+from masksmith_client._errors import InputError
+from masksmith_client.results.masks import Masks
+from masksmith_client.submission.streamed_tensor import BoolMask
+
+from .checkpoint import Checkpoint
+from .choice import Choice
+from .nonzeros import check_entries, nonzero_bands, nonzeros
+from .order import natural_key
+from .quantised import check_zero_point
+from .tensors import Tensor
+from .tile_entries import first_entry
+
+Examine = Callable[[BoolMask, Pattern, Layout | None], Any]
+"""`masksmith.verify` with `at_most`: gives a verdict with `ok`, `message`, `tile` and `matrix`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedTensor:
+    """A tensor whose non-zeros were checked.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        pattern: The pattern that it is checked against, or that its mask states.
+        nonzeros: Number of its entries that are not zero.
+        message: What is wrong, with the first place; None if nothing is.
+        index: An entry there: the first non-zero of the first tile with too many, or the first one outside the mask.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    pattern: str | None
+    nonzeros: int
+    message: str | None = None
+    index: tuple[int, ...] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return its JSON form."""
+        return {
+            "name": self.name,
+            "ok": self.message is None,
+            "pattern": self.pattern,
+            "shape": list(self.shape),
+            "density": self.nonzeros / max(1, math.prod(self.shape)),
+            "message": self.message,
+            "index": None if self.index is None else list(self.index),
+        }
+
+
+def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
+    """Refuse what cannot be verified by value, before anything is read.
+
+    Raises:
+        InputError: If weights are packed, or have a zero point.
+    """
+    checkpoint.check_stores_zeros()
+    for chosen in choice.masked:
+        check_entries(checkpoint.tensors[chosen.name])
+        check_zero_point(chosen.name, checkpoint.tensors)
+
+
+def verify_patterns(checkpoint: Checkpoint, choice: Choice, examine: Examine) -> Iterator[CheckedTensor]:
+    """Check that each tensor has no more non-zeros than its pattern keeps, anywhere."""
+    for chosen in choice.masked:
+        assert chosen.pattern is not None
+        entries = nonzeros(checkpoint.tensors[chosen.name])
+        verdict = examine(entries, chosen.pattern, chosen.layout)
+        message, index = None if verdict.ok else str(verdict.message), None
+        if message is not None and isinstance(chosen.pattern, TilePattern):
+            index = first_entry(entries, chosen.pattern, chosen.layout, verdict.matrix or 0, verdict.tile)
+            message += f", at the entry {list(index)}"
+        count = int(np.count_nonzero(entries))
+        yield CheckedTensor(chosen.name, chosen.shape, str(chosen.pattern), count, message, index)
+
+
+def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
+    """Return the tensor that each mask is for, by the mask's name, in the model's order.
+
+    Raises:
+        InputError: If there is none, it has another shape, or its zeros cannot be counted.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(masks, key=natural_key):
+        tensor = checkpoint.find(name)
+        if tensor is None:
+            note = f"; {checkpoint.quantisation}" if checkpoint.quantisation else ""
+            raise InputError(f"there is a mask of {name!r}, and {checkpoint.path} has no such tensor{note}")
+        if masks.shape(name) != tensor.shape:
+            raise InputError(
+                f"the mask of {name!r} has the shape {list(masks.shape(name))}, and the tensor has {list(tensor.shape)}"
+            )
+        check_entries(tensor)
+        check_zero_point(tensor.name, checkpoint.tensors)
+        tensors[name] = tensor
+    return tensors
+
+
+def verify_masks(
+    masks: Masks, tensors: Mapping[str, Tensor], violation: Callable[[str], str | None]
+) -> Iterator[CheckedTensor]:
+    """Check that the non-zeros of each tensor lie within its mask; `violation` says how a mask breaks its pattern."""
+    for name, tensor in tensors.items():
+        info = masks.infos.get(name)
+        count, outside, first_row, first_col = 0, 0, 0, 0
+        for first, band in nonzero_bands(tensor):
+            beyond = band & ~masks.rows(name, first, first + len(band))
+            count += int(np.count_nonzero(band))
+            if not outside and beyond.any():
+                row, col = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
+                first_row, first_col = first + int(row), int(col)
+            outside += int(np.count_nonzero(beyond))
+        message, index = violation(name), None
+        if outside:
+            index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
+            message = f"{outside} non-zero(s) outside its mask, the first at the entry {list(index)}"
+        yield CheckedTensor(name, tensor.shape, info.pattern if info else None, count, message, index)

@@ -1,0 +1,175 @@
+"""`masksmith verify` of weights: against patterns, against a masks file, or against what `prune` wrote beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern
+from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client._progress import Bar
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.choice import choose
+from masksmith_client.checkpoints.output_folder import MASKS_NAME, recorded_masks
+from masksmith_client.checkpoints.tensors import Tensor
+from masksmith_client.checkpoints.verify import (
+    CheckedTensor,
+    check_weights,
+    masked_tensors,
+    verify_masks,
+    verify_patterns,
+)
+from masksmith_client.results.masks import Masks
+from masksmith_client.submission.prepare import parse_pattern
+from masksmith_wire.masks import MaskInfo
+
+from .checkpoint_options import choice_options, parse_patterns
+from .console import percent, print_json, print_note, show_table
+from .local import library
+
+MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightOptions:
+    """Options of the command, as they were given."""
+
+    pattern: list[str] | None
+    masks: Path | None
+    axis: Any
+    ragged: Any
+    layers: list[str] | None
+    exclude: list[str] | None
+    layout: list[str] | None
+    trust_remote_code: bool
+
+    @property
+    def selects(self) -> bool:
+        """Whether some say which tensors are checked, and how they are made of matrices."""
+        return bool(self.layers or self.exclude or self.layout or self.trust_remote_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is checked: the results as they come, the tensors to read, those left out with reasons, and notes."""
+
+    results: Iterator[CheckedTensor]
+    tensors: Mapping[str, Tensor]
+    not_checked: Mapping[str, str]
+    notes: list[str]
+
+
+def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation, *, as_json: bool) -> bool:
+    """Verify weights and print the results; returns whether all obey.
+
+    Raises:
+        InputError: If an option or an input is bad, or there is nothing to verify.
+    """
+    if options.pattern and options.masks is not None:
+        raise InputError("--pattern and --masks are two ways to verify; pass one of them")
+    if not options.pattern and (options.selects or options.axis or options.ragged):
+        raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged go with --pattern")
+    checkpoint = Checkpoint.open(path)
+    work = _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
+    results = []
+    with Bar("verifying", sum(each.data_bytes for each in work.tensors.values()), show=None, in_bytes=True) as bar:
+        for result in work.results:
+            results.append(result)
+            bar.advance(work.tensors[result.name].data_bytes)
+    _show(results, work, as_json=as_json)
+    return all(result.message is None for result in results)
+
+
+def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Work:
+    patterns = parse_patterns(options.pattern or (), options.axis or "in", options.ragged or "pad")
+    chosen_by = choice_options(
+        patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, by_value=True
+    )
+    checkpoint.check_stores_zeros()
+    choice = choose(checkpoint, chosen_by)
+    check_weights(checkpoint, choice)
+    masksmith = library()
+
+    def examine(entries: Any, pattern: Pattern, layout: Layout | None) -> Any:
+        with as_input_errors(masksmith.MasksmithError):
+            return masksmith.verify(entries, pattern, layout=layout, at_most=True)
+
+    tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked}
+    others = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
+    return _Work(verify_patterns(checkpoint, choice, examine), tensors, others, list(choice.notes))
+
+
+def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Work:
+    masks = _open_masks(checkpoint, options.masks)
+    tensors = masked_tensors(checkpoint, masks)
+
+    def broken_mask(name: str) -> str | None:
+        info = masks.infos.get(name)
+        if info is None:
+            return None
+        expected: Any = parse_pattern(info.pattern, info.axis, info.ragged)  # type: ignore[arg-type]
+        message = violation(masks[name], expected, info)
+        return None if message is None else f"its mask breaks its pattern: {message}"
+
+    checked = {tensor.name for tensor in tensors.values()}
+    others = {name: "no mask" for name in checkpoint.tensors if name not in checked}
+    return _Work(verify_masks(masks, tensors, broken_mask), tensors, others, checkpoint.notes)
+
+
+def _open_masks(checkpoint: Checkpoint, path: Path | None) -> Masks:
+    recorded = recorded_masks(checkpoint.folder) if path is None and checkpoint.path.is_dir() else None
+    if path is None and recorded is None:
+        raise InputError(f"{checkpoint.path} says nothing of its masks; pass --pattern, or --masks with a masks file")
+    source = path or (recorded[0] if recorded else checkpoint.folder / MASKS_NAME)
+    masks = Masks.open(source)
+    if not masks:
+        raise InputError(f"{source} contains no mask: there is nothing to verify")
+    if recorded is not None and set(recorded[1]) != set(masks):
+        name = min(set(recorded[1]) ^ set(masks))
+        raise InputError(f"{source} and the record beside it differ: {name!r} is masked in one of them only")
+    return masks
+
+
+def _show(results: list[CheckedTensor], work: _Work, *, as_json: bool) -> None:
+    documents = [result.document() for result in results]
+    totals = _totals(results, work)
+    if as_json:
+        others = [{"name": name, "reason": reason} for name, reason in work.not_checked.items()]
+        document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": others, "totals": totals}
+        return print_json(document | {"notes": work.notes})
+    rows = [
+        (
+            each["name"],
+            "ok" if each["ok"] else f"BROKEN: {each['message']}",
+            each["pattern"] or "-",
+            "x".join(map(str, each["shape"])),
+            percent(each["density"]),
+        )
+        for each in documents
+    ]
+    rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in work.not_checked.items()]
+    show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left=3)
+    for text in work.notes:
+        print_note(f"masksmith: {text}")
+    verdict = f"{totals['broken']} break it" if totals["broken"] else "all obey"
+    print(
+        f"{totals['checked']} of {totals['tensors']} tensor(s) checked, {percent(totals['density'])} of their entries "
+        f"are not zero: {verdict}"
+    )
+    return None
+
+
+def _totals(results: list[CheckedTensor], work: _Work) -> dict[str, Any]:
+    entries, nonzeros = sum(math.prod(each.shape) for each in results), sum(each.nonzeros for each in results)
+    return {
+        "tensors": len(results) + len(work.not_checked),
+        "checked": len(results),
+        "broken": sum(each.message is not None for each in results),
+        "entries": entries,
+        "nonzeros": nonzeros,
+        "density": nonzeros / max(1, entries),
+    }
