@@ -116,7 +116,8 @@ class Client:
     ) -> dict[str, Any]:
         """Write a pruned copy of a checkpoint, which `from_pretrained` loads; the service solves its masks.
 
-        A call that was interrupted goes on where it was when it is repeated.
+        A call that was interrupted goes on where it was when it is repeated. With asyncio, call it by
+        `asyncio.to_thread`.
 
         Args:
             model: A directory as `save_pretrained` writes it, the index of a sharded checkpoint, or a `.safetensors`
