@@ -207,8 +207,8 @@ def prepare(
         InputError: If an argument is invalid.
     """
     previous_job, previous_file = parse_previous(previous)
-    options = _own_options(pattern) | options
     by_tensor = _read_patterns(pattern, options)
+    options = _own_options(pattern) | options
     specification = specify(by_tensor.first, previous=previous_job, **options)
     model = _apply_view(read_weights(weights, trust_remote_code=trust_remote_code), view, specification)
     scores, update = specification.scores, specification.update
@@ -259,8 +259,9 @@ def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobS
             edges than the others, which the wire has for the whole job.
     """
     with as_input_errors(PatternError, SpecificationError):
-        for pattern in by_tensor.rules.values():
-            if specification.with_own_pattern(str(pattern)).pattern != pattern:
+        own = [(pattern, specification.with_own_pattern(str(pattern)).pattern) for pattern in by_tensor.rules.values()]
+        for pattern, sent in [(by_tensor.first, specification.pattern), *own]:
+            if sent != pattern:
                 raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
         return by_tensor.assign(names)
 
