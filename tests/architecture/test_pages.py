@@ -27,6 +27,8 @@ SECURITY = ROOT / "docs" / "security.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 COMPUTED = {"worker_name": "`worker-HOST-PID`", "worker_slots": "all cores"}
 MARK = "@@masksmith@@"
+# Downloads weights of its own (`make test-long` does) and converts them.
+LONG_PAGE = ROOT / "docs" / "language_model.md"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,14 @@ def test_python_runs_and_prints_what_it_says(page, place, reader):
     assert agrees(done.stdout, "\n".join(PRINTED.findall(program(page)))), done.stdout
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDE if blocks(page, "console")], ids=title)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page == LONG_PAGE else [], id=title(page))
+        for page in GUIDE
+        if blocks(page, "console")
+    ],
+)
 def test_commands_print_what_the_page_says(page, place, reader):
     given = [command for command in commands(page) if "curl" not in command.text or shutil.which("curl")]
     script = "exec 2>&1\n" + "".join(f"{command.text}\nprintf '\\n{MARK} %d\\n' $?\n" for command in given)

@@ -2,18 +2,30 @@
 
 import pytest
 
+from masksmith._warm_up import is_warm
 from masksmith_worker import kernels
 
 
 def test_progress_is_counted_only_if_kernels_are_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(kernels, "READY_PATTERNS", ("2:4", "1:4"))
+    # Its folder is that of this process, whose environment was another one when it started.
+    monkeypatch.setattr(kernels, "is_warm", lambda patterns: False)
     lines = []
     kernels.prepare_kernels(lines.append)
     text = "compiling kernels, once for this machine: {} of 2 patterns"
     assert lines == [text.format(ready) for ready in range(3)]
     kernels.prepare_kernels(lines.append)
     assert len(lines) == 3
+
+
+def test_a_warm_start_starts_no_process(monkeypatch):
+    monkeypatch.setattr(kernels, "READY_PATTERNS", ("2:4",))
+    kernels.prepare_kernels(lambda line: None)
+    assert is_warm(["2:4"])
+    assert not is_warm(["2:4", "1:1"])
+    monkeypatch.setattr(kernels, "WARM_UP", ("false",))
+    kernels.prepare_kernels(lambda line: None)
 
 
 def test_a_failed_compilation_ends_the_start(monkeypatch):

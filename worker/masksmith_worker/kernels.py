@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from masksmith._warm_up import BACKGROUND, COMPILING, LATER_PATTERNS, READY_PATTERNS
+from masksmith._warm_up import BACKGROUND, COMPILING, LATER_PATTERNS, READY_PATTERNS, is_warm
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
     Raises:
         RuntimeError: If the process that compiles fails.
     """
+    if is_warm(READY_PATTERNS):
+        return
     ready, is_compiling = 0, False
     with subprocess.Popen([*WARM_UP, *READY_PATTERNS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

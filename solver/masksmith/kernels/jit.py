@@ -29,6 +29,8 @@ except ImportError:  # Windows
 COMPILED: bool = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 """Whether kernels are compiled; with NUMBA_DISABLE_JIT=1 they run as plain Python, and intrinsics cannot run at all."""
 
+numba_version: str = numba.__version__
+
 alloca_once: Any = cgutils.alloca_once
 for_range: Any = cgutils.for_range
 

@@ -1,0 +1,143 @@
+"""`masksmith prune --local` of a directory against copying it, and the most memory that it takes.
+
+python benchmarks/checkpoint.py [--blocks N] [--rounds N] [--write]
+
+The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GB. The peer is `cp -r` plus the time that the
+solver itself took, of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measuring import ROOT, stamp, table
+
+from masksmith_wire.headers import build_header
+
+HIDDEN, INTERMEDIATE, VOCABULARY = 2048, 5504, 32000
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
+    "intermediate_size": INTERMEDIATE, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "vocab_size": VOCABULARY, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+}  # fmt: skip
+FILE_BYTES = 2**29
+PATTERNS = ("2:4", "transposable 8:16")
+
+
+def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
+    """Give the tensors of a model with this many blocks."""
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    for number in range(blocks):
+        block = f"model.layers.{number}"
+        found |= {f"{block}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
+        found |= {f"{block}.mlp.{part}_proj.weight": (INTERMEDIATE, HIDDEN) for part in ("gate", "up")}
+        found[f"{block}.mlp.down_proj.weight"] = (HIDDEN, INTERMEDIATE)
+        found |= {f"{block}.{part}_layernorm.weight": (HIDDEN,) for part in ("input", "post_attention")}
+    return found | {"model.norm.weight": (HIDDEN,)}
+
+
+def write_checkpoint(folder: Path, blocks: int) -> int:
+    """Write a random checkpoint in files of half a gigabyte; gives its bytes."""
+    groups: list[dict[str, tuple[int, ...]]] = [{}]
+    for name, shape in shapes(blocks).items():
+        if groups[-1] and sum(map(size, groups[-1].values())) + size(shape) > FILE_BYTES:
+            groups.append({})
+        groups[-1][name] = shape
+    files = [f"model-{number:05}-of-{len(groups):05}.safetensors" for number in range(1, len(groups) + 1)]
+    for file, group in zip(files, groups, strict=True):
+        write_file(folder / file, group)
+    weight_map = {name: file for file, group in zip(files, groups, strict=True) for name in group}
+    total = sum(size(shape) for group in groups for shape in group.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": blocks}))
+    return total
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Bytes of a bfloat16 tensor."""
+    return 2 * int(np.prod(shape))
+
+
+def write_file(path: Path, group: dict[str, tuple[int, ...]]) -> None:
+    """Write one file of random weights."""
+    rng = np.random.default_rng(len(path.name))
+    with path.open("wb") as file:
+        file.write(build_header({name: ("BF16", shape) for name, shape in group.items()}))
+        for shape in group.values():
+            values = rng.standard_normal(int(np.prod(shape)), dtype=np.float32)
+            file.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Run a command and sync; gives seconds, and the most memory that it took in MiB."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    os.sync()
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def measure(model: Path, pattern: str, rounds: int) -> list[str]:
+    """Copy and prune in turn; gives the medians as a row."""
+    copies, runs, solves, ratios, peaks = [], [], [], [], []
+    for _ in range(rounds):
+        copy, pruned = model.with_name("copy"), model.with_name("pruned")
+        copied_s, _ = timed(["cp", "-r", str(model), str(copy)])
+        masksmith = str(Path(sys.executable).with_name("masksmith"))
+        options = ["--pattern", pattern, "--local", "-o", str(pruned), "--json"]
+        pruned_s, peak = timed([masksmith, "prune", str(model), *options])
+        record = json.loads((pruned / "masksmith.json").read_text())
+        solved_s = sum(tensor.get("solve_s", 0.0) for tensor in record["tensors"])
+        copies.append(copied_s)
+        runs.append(pruned_s)
+        solves.append(solved_s)
+        ratios.append(pruned_s / (copied_s + solved_s))
+        peaks.append(peak)
+        shutil.rmtree(copy)
+        shutil.rmtree(pruned)
+    seconds = [f"{statistics.median(values):.1f}" for values in (copies, solves, runs)]
+    return [pattern, *seconds, f"{statistics.median(ratios):.2f}", f"{max(peaks):.0f}"]
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--blocks", type=int, default=18)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--write", action="store_true")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        total = write_checkpoint(model, given.blocks)
+        rows = [measure(model, pattern, given.rounds) for pattern in PATTERNS]
+    head = ("pattern", "cp, s", "solver, s", "prune --local, s", "prune / (cp + solver)", "peak, MiB")
+    largest = max(map(size, shapes(given.blocks).values())) / 2**20
+    what = (
+        f"`masksmith prune --local` of a random bfloat16 checkpoint of {total / 1e9:.2f} GB with Llama's shapes,\n"
+        "against `cp -r` and the solver's own time in that run; each followed by `sync`; medians of\n"
+        f"{given.rounds} alternating rounds. The largest tensor has {largest:.0f} MiB; the limit is 1 GiB plus three\n"
+        f"times that, {1024 + 3 * largest:.0f} MiB."
+    )
+    text = f"# Pruning a checkpoint\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
+    print(text)
+    if given.write:
+        (ROOT / "docs" / "benchmarks" / "checkpoint.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
