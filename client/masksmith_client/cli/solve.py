@@ -17,7 +17,7 @@ from masksmith_client._jobs import Job
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
-from .checkpoint_options import LayoutOption, TrustOption, parse_layouts
+from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
 from .report import SolveReport, show_measures
 from .service import interrupt_hint
@@ -35,22 +35,15 @@ def solve(
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     solver: Annotated[SolverName, typer.Option("--solver", "-s")] = "auto",
-    scores: Annotated[
-        str,
-        typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp."),
-    ] = "magnitude",
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
-    ] = None,
+    scores: ScoresOption = "magnitude",
+    calibration: CalibrationOption = None,
     budget: Annotated[
         str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
     ] = None,
     floors: Annotated[
         list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of these; repeatable.")
     ] = None,
-    update: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
-    ] = None,
+    update: UpdateOption = None,
     weights_out: Annotated[
         Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write.")
     ] = None,
