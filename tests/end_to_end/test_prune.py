@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -63,15 +64,24 @@ def contents(folder):
     sums = []
     for tensor in (*record["tensors"], record["totals"]):
         tensor.pop("solve_s", None)
+        tensor.get("update", {}).pop("update_s", None)
         # The service adds up shard by shard.
-        sums += [tensor.pop(name) for name in ("objective", "upper_bound", "retained") if name in tensor]
+        sums += [tensor.pop(name) for name in ("objective", "upper_bound", "retained", "gap") if name in tensor]
+        errors = tensor.get("update", {})
+        sums += [errors.pop(name) for name in ("error", "masked_error", "energy") if name in errors]
     return files, record, np.array(sums, float)
+
+
+def inspected(model, tmp_path):
+    with (tmp_path / "inspected.json").open("w") as file, redirect_stdout(file):
+        assert run(["inspect", str(model), "-p", "2:4", "--json"]) == 0
+    return json.loads((tmp_path / "inspected.json").read_text())["tensors"]
 
 
 def check_equal(one, other):
     for ours, theirs in zip(contents(one)[:2], contents(other)[:2], strict=True):
         assert ours == theirs
-    np.testing.assert_allclose(contents(one)[2], contents(other)[2], rtol=1e-12)
+    np.testing.assert_allclose(contents(one)[2], contents(other)[2], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +112,43 @@ def test_a_service_gives_what_this_process_gives(stack, saved, tmp_path, kind, s
     with torch.no_grad():
         assert torch.isfinite(model(**BY_NAME[name].batch(1)).logits).all()
     assert run(["verify", str(tmp_path / "remote" / "masks.safetensors")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "scores", "update"),
+    [
+        ("mistral bfloat16", "wanda", "reconstruct"),
+        ("gpt2", "sparsegpt damping=0.1", "reconstruct damping=0.1"),
+        ("gpt_oss", "wanda", "reconstruct"),
+        ("mixtral", "magnitude", "admm max_rounds=3"),
+        ("llama", "ria power=0.7", None),
+    ],
+)
+def test_a_service_updates_weights_as_this_process_does(stack, client, saved, tmp_path, kind, scores, update):
+    name = kind.partition(" ")[0]
+    rng, statistics = np.random.default_rng(0), {}
+    masked = [tensor for tensor in inspected(saved(kind), tmp_path) if tensor["masked"]]
+    for tensor in masked:
+        axes, shape = tensor["axes"].split(), tensor["shape"]
+        stack_shape = shape[: axes.count("stack")]
+        inputs = rng.standard_normal((*stack_shape, 99, shape[axes.index("in")])) * rng.uniform(0.1, 3)
+        statistics[f"{tensor['name']}/norms"] = np.linalg.norm(inputs, axis=-2)
+        statistics[f"{tensor['name']}/gram"] = inputs.swapaxes(-1, -2) @ inputs
+    calibration = str(tmp_path / "statistics.safetensors")
+    save_file(statistics, calibration)
+    options = ["--scores", scores, "--calibration", calibration, *([] if update is None else ["--update", update])]
+    for where, output in ((["--url", stack.url], "remote"), (["--local"], "local")):
+        assert run(["prune", str(saved(kind)), "-p", "2:4", "-o", str(tmp_path / output), *options, *where]) == 0
+    check_equal(tmp_path / "remote", tmp_path / "local")
+    tensors = [tensor for tensor in contents(tmp_path / "remote")[1]["tensors"] if tensor["masked"]]
+    assert len(tensors) == len(masked)
+    assert all(tensor.get("update", {}).get("method") == update for tensor in tensors)
+    model = BY_NAME[name].model_class.from_pretrained(tmp_path / "remote")
+    with torch.no_grad():
+        assert torch.isfinite(model(**BY_NAME[name].batch(1)).logits).all()
+    # The SDK finishes what is finished already: its options mean the same.
+    options = {} if update is None else {"update": update}
+    client.prune(saved(kind), tmp_path / "remote", "2:4", scores=scores, calibration=calibration, **options)
 
 
 def test_the_sdk_has_the_same_door(client, saved, tmp_path):

@@ -39,7 +39,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def small(cls: type[RemoteSolver], *arguments: Any, **options: Any) -> RemoteSolver:
         solver = checked(cls, *arguments, **options)
-        return RemoteSolver(solver.jobs, solver.scores, solver.progress, SMALL)
+        return RemoteSolver(solver.jobs, solver.method, solver.progress, SMALL)
 
     monkeypatch.setattr(RemoteSolver, "checked", classmethod(small))
 

@@ -12,17 +12,21 @@ from blake3 import blake3
 
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
+from masksmith_client.submission.statistics import AuxiliaryTensors
 
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .journal import JOURNAL_NAME
 from .partial_file import naming
+from .prune_method import PruneMethod
 
 RECORD_NAME = "masksmith.json"
 MASKS_NAME = "masks.safetensors"
 
 
-def identity(checkpoint: Checkpoint, choice: Choice, scores: str) -> dict[str, Any]:
+def identity(
+    checkpoint: Checkpoint, choice: Choice, method: PruneMethod, statistics: AuxiliaryTensors
+) -> dict[str, Any]:
     """Return what an output belongs to: masksmith's version, its input, and what is done with each tensor."""
     files = {}
     for file, header in checkpoint.headers.items():
@@ -32,7 +36,10 @@ def identity(checkpoint: Checkpoint, choice: Choice, scores: str) -> dict[str, A
         "version": __version__,
         "weights": files,
         "config": _digest(checkpoint.config),
-        "options": _digest([scores, [tensor.document() for tensor in choice.tensors.values()]]),
+        "calibration": statistics.digest(),
+        "options": _digest(
+            [str(method.scores), str(method.update), [tensor.document() for tensor in choice.tensors.values()]]
+        ),
     }
 
 

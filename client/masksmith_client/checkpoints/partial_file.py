@@ -18,11 +18,11 @@ class PartialFile:
     """An output file and the digest of what is written so far."""
 
     def __init__(self, target: Path) -> None:
-        self._target = target
+        self.target = target
         self.path = target.with_name(f".{target.name}{PART_SUFFIX}")
         self._hasher = blake3()
         self.size = 0
-        with naming(self._target):
+        with naming(self.target):
             self._file = self.path.open("r+b" if self.path.exists() else "w+b")
 
     def resume(self, size: int, digest: str) -> bool:
@@ -45,13 +45,13 @@ class PartialFile:
 
     def reopen_finished(self) -> None:
         """Take the finished file as what is written so far."""
-        with naming(self._target):
+        with naming(self.target):
             self._file.close()
-            os.replace(self._target, self.path)
+            os.replace(self.target, self.path)
             self._file = self.path.open("r+b")
 
     def _cut(self) -> None:
-        with naming(self._target):
+        with naming(self.target):
             self._file.truncate(self.size)
             self._file.seek(self.size)
 
@@ -62,14 +62,14 @@ class PartialFile:
 
     def write(self, data: Any) -> None:
         """Append bytes."""
-        with naming(self._target):
+        with naming(self.target):
             self._file.write(data)
         self._hasher.update(data)
         self.size += len(data)
 
     def flush(self) -> None:
         """Hand what is written to the system, so that it outlives the process."""
-        with naming(self._target):
+        with naming(self.target):
             self._file.flush()
 
     def read(self, start: int, stop: int) -> bytes:
@@ -79,18 +79,18 @@ class PartialFile:
 
     def finish(self) -> None:
         """Give the file its name, once its bytes are on the disk."""
-        with naming(self._target):
+        with naming(self.target):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self.path, self._target)
-            sync_folder(self._target.parent)
+            os.replace(self.path, self.target)
+            sync_folder(self.target.parent)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with naming(self._target):
+        with naming(self.target):
             self._file.close()
 
 

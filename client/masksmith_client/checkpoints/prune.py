@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from masksmith_client.results.atomic_write import atomic_write
+from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
 
 from .checkpoint import Checkpoint
@@ -22,6 +23,7 @@ from .masks_output import MasksOutput
 from .other_files import OtherFiles, other_files
 from .output_folder import MASKS_NAME, check_output_folder, check_space, finished_record, identity
 from .partial_file import PartialFile, sync_folder
+from .prune_method import PruneMethod
 from .record import make_record, write_record
 from .shard_output import OnBytes, ShardOutput
 from .solved import Solve, SolvedTensor, TensorToSolve
@@ -34,7 +36,8 @@ def prune(
     output: Path,
     solve: Solve,
     *,
-    scores: str = "magnitude",
+    method: PruneMethod,
+    statistics: AuxiliaryTensors,
     on_bytes: OnBytes = lambda count: None,
 ) -> dict[str, Any]:
     """Write a pruned copy of a checkpoint that `from_pretrained` loads.
@@ -44,7 +47,8 @@ def prune(
         choice: What is done with each of its tensors.
         output: A new or empty directory, or one that the same call began.
         solve: Solves the masks.
-        scores: What the scores are, for the record.
+        method: Scores and update.
+        statistics: What the method needs of each tensor.
         on_bytes: Called with the bytes of the input that are done.
 
     Returns:
@@ -56,13 +60,14 @@ def prune(
     """
     checkpoint.check_is_not_quantised()
     check_output_folder(output, checkpoint)
-    belongs_to = identity(checkpoint, choice, scores)
+    belongs_to = identity(checkpoint, choice, method, statistics)
     if (finished := finished_record(output, belongs_to)) is not None:
         return finished
     with _made(output), open_journal(output, belongs_to) as journal:
-        run = _Run(checkpoint, choice, output.resolve(), journal, make_steps(checkpoint, choice), on_bytes)
+        steps, is_updated = make_steps(checkpoint, choice), method.update is not None
+        run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
         masks_digest = run.write_weights(solve, belongs_to)
-        record = make_record(checkpoint, choice, scores, run.certificates, run.files, run.others, masks_digest)
+        record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
         run.write_rest(record | {"identity": belongs_to})
     return record | {"identity": belongs_to}
 
@@ -88,6 +93,8 @@ class _Run:
     output: Path
     journal: Journal
     steps: Steps
+    statistics: AuxiliaryTensors
+    is_updated: bool
     on_bytes: OnBytes
     certificates: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -130,7 +137,7 @@ class _Run:
         self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
         self.files = {line["file"]: line for line in lines if "tensor" not in line}
         last = lines[-1]
-        if self._finished_files_exist() and self._resume_masks(masks, last):
+        if self._finished_files_exist() and self._has_updated_weights(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
         self.certificates, self.files = {}, {}
         self.journal.restart(belongs_to)
@@ -146,12 +153,26 @@ class _Run:
         paths = [(self.output / name, line["bytes"]) for name, line in self.files.items()]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
+    def _has_updated_weights(self, last: Mapping[str, Any]) -> bool:
+        """Whether the file that was begun is as the journal says, if it cannot be written anew from the masks."""
+        if not self.is_updated or "tensor" not in last:
+            return True
+        file = next(file for file in self.checkpoint.headers if file.name not in self.files)
+        with PartialFile(self.output / file.name) as part:
+            return part.resume(last["stop"], last["output"])
+
     def _left_to_solve(self) -> Iterator[TensorToSolve]:
         for steps in self.steps.by_file.values():
             for step in steps:
                 if step.solves and step.entry.name not in self.certificates:
                     assert step.chosen is not None
-                    yield TensorToSolve(step.chosen, self.checkpoint.weight(step.source.name))
+                    name, statistics = step.entry.name, self.statistics
+                    yield TensorToSolve(
+                        step.chosen,
+                        self.checkpoint.weight(step.source.name),
+                        statistics.statistics.get(name),
+                        statistics.grams.get(name),
+                    )
 
     def _write_file(
         self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], begun: Mapping[str, Any] | None
@@ -177,21 +198,34 @@ class _Run:
     ) -> None:
         if step.chosen is None:
             return shard.write_other(step)
+        if step.solves and step.entry.name not in self.certificates:
+            return self._take_solved(step, shard, part, masks, next(solved))
+        assert step.first is not None
+        packed = masks.read(step.first.name)
+        if step.writes_mask and not masks.has(step.entry.name):
+            masks.write(packed)
+        if self.is_updated:
+            path = self.output / step.first.file.name
+            part.flush()
+            return shard.write_values(
+                step, replace(step.first, file=part.path if path == part.target else path).pieces()
+            )
+        return shard.write_masked(step, packed)
+
+    def _take_solved(
+        self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, result: SolvedTensor
+    ) -> None:
         name = step.entry.name
-        if step.solves and name not in self.certificates:
-            result = next(solved)
-            if result.name != name:
-                raise RuntimeError(f"the mask of {name!r} was expected, {result.name!r} was solved")
-            certificate, packed = result.certificate, pack(result.mask)
-            del result
-        else:
-            certificate, packed = None, masks.read(step.mask_name)
+        if result.name != name:
+            raise RuntimeError(f"the mask of {name!r} was expected, {result.name!r} was solved")
+        packed = pack(result.mask)
         if step.writes_mask and not masks.has(name):
             masks.write(packed)
-        shard.write_masked(step, packed)
-        if certificate is not None:
-            self._note(name, certificate, part, masks)
-        return None
+        if result.updated is None:
+            shard.write_masked(step, packed)
+        else:
+            shard.write_values(step, [result.updated])
+        self._note(name, result.certificate, part, masks)
 
     def _note(self, name: str, certificate: dict[str, Any], part: PartialFile, masks: MasksOutput) -> None:
         part.flush()

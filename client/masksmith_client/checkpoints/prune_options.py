@@ -16,7 +16,9 @@ class PruneOptions(TypedDict, total=False):
     """Options of `Client.prune`, besides model, output and pattern.
 
     Attributes:
-        scores: Scores that are made of the weights alone, such as `"magnitude"` or `"ria power=0"`.
+        scores: See `SubmitOptions`; with `given`, the calibration has the scores.
+        calibration: See `SubmitOptions`; every masked tensor needs statistics.
+        update: See `SubmitOptions`; the files of weights then have the updated weights.
         layers: Names or globs of the tensors to mask; default every matrix of the model's blocks.
         exclude: Names or globs of tensors to leave out.
         layout: Axes by name or glob, such as `"stack in out"`, where the model does not show them.
@@ -24,6 +26,8 @@ class PruneOptions(TypedDict, total=False):
     """
 
     scores: str
+    calibration: object
+    update: str | None
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
     layout: Mapping[str, str] | None

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
-from masksmith_wire.scores import ScoreMethod
+from masksmith_client.submission.statistics import AuxiliaryTensors
 
 from .checkpoint import Checkpoint
 from .choice import Choice, ChoiceOptions, choose
 from .output_folder import check_output_folder
 from .prune import prune
+from .prune_method import PruneMethod
 from .solved import Solve
 
 
@@ -21,8 +21,8 @@ def prune_model(
     model: Path,
     output: Path,
     options: ChoiceOptions,
-    scores: ScoreMethod,
-    solver: Callable[[Checkpoint, Choice], Solve],
+    method: PruneMethod,
+    solver: Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve],
     *,
     progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def prune_model(
         model: A directory, an index, or a `.safetensors` file.
         output: A new or empty directory, or one that the same call began.
         options: Patterns, and which tensors are masked.
-        scores: What the masks keep the most of.
+        method: Scores and update.
         solver: Makes what solves the masks; called before anything is written.
         progress: Whether to show a progress bar; None shows it on terminals and in notebooks.
 
@@ -47,25 +47,8 @@ def prune_model(
     checkpoint.check_is_not_quantised()
     check_output_folder(output, checkpoint)
     choice = choose(checkpoint, options)
-    solve = solver(checkpoint, choice)
+    statistics = method.statistics(checkpoint, choice)
+    solve = solver(checkpoint, choice, statistics)
     total = sum(header.file_bytes for header in checkpoint.headers.values())
     with Bar("pruning", total, show=progress, in_bytes=True) as bar:
-        return prune(checkpoint, choice, output, solve, scores=str(scores), on_bytes=bar.advance)
-
-
-def parse_weight_scores(text: str) -> ScoreMethod:
-    """Read scores that are made of the weights alone.
-
-    Raises:
-        InputError: If they need data.
-    """
-    try:
-        method = ScoreMethod.parse(text)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if method.kinds:
-        raise InputError(
-            f"--scores {text!r} needs data; prune takes scores of the weights alone, such as magnitude. For others use "
-            f"masksmith solve --calibration and masksmith apply"
-        )
-    return method
+        return prune(checkpoint, choice, output, solve, method=method, statistics=statistics, on_bytes=bar.advance)

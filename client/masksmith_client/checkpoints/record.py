@@ -15,6 +15,7 @@ from .checkpoint import Checkpoint
 from .choice import Choice
 from .other_files import OtherFiles
 from .output_folder import MASKS_NAME, RECORD_NAME
+from .prune_method import PruneMethod
 
 PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 
@@ -22,7 +23,7 @@ PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 def make_record(
     checkpoint: Checkpoint,
     choice: Choice,
-    scores: str,
+    method: PruneMethod,
     certificates: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Any]],
     others: OtherFiles,
@@ -33,7 +34,7 @@ def make_record(
     Args:
         checkpoint: What was pruned.
         choice: What was done with each of its tensors.
-        scores: What the masks keep the most of.
+        method: Scores and update.
         certificates: What each solve proved, by the name that was solved.
         files: Size and digests of each file of weights.
         others: What was copied beside them, and what was not.
@@ -47,7 +48,8 @@ def make_record(
     return {
         "format": 1,
         "model_type": (checkpoint.config or {}).get("model_type"),
-        "scores": scores,
+        "scores": str(method.scores),
+        "update": None if method.update is None else str(method.update),
         "versions": _versions(),
         "totals": _totals(tensors),
         "tensors": tensors,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,23 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from masksmith.layouts import WHOLE_BYTES
 from masksmith.patterns import PatternsByTensor
-from masksmith_client._errors import ClientError, StatusError, TransportError
+from masksmith_client._errors import ClientError, InputError, StatusError, TransportError
 from masksmith_client._jobs import Job, Jobs
-from masksmith_client.submission.prepare import prepare
+from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_client.submission.prepare import SubmitOptions, prepare
+from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.errors import Code
-from masksmith_wire.scores import ScoreMethod
+from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
 from .choice import Choice
+from .prune_method import PruneMethod, weight_of
 from .prune_options import PruneOptions, choice_options_of
-from .pruning import parse_weight_scores, prune_model
-from .solved import SolvedTensor, TensorToSolve
+from .pruning import prune_model
+from .solved import SolvedTensor, TensorToSolve, update_record
 
 GROUP_BYTES = 2**30
-"""Size of the weights of a job, which bounds what a run that is stopped has to download again."""
+"""Size of the weights and statistics of a job, which bounds what a run that is stopped has to download again."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,13 @@ class RemoteSolver:
 
     Attributes:
         jobs: The service's jobs.
-        scores: What the masks keep the most of.
+        method: Scores and update.
         progress: Whether to show progress bars; None shows them on terminals and in notebooks.
-        group_bytes: Size of the weights of a job.
+        group_bytes: Size of the weights and statistics of a job.
     """
 
     jobs: Jobs
-    scores: ScoreMethod
+    method: PruneMethod
     progress: bool | None = None
     group_bytes: int = GROUP_BYTES
 
@@ -55,20 +59,21 @@ class RemoteSolver:
     def checked(
         cls,
         jobs: Jobs,
-        scores: ScoreMethod,
+        method: PruneMethod,
         checkpoint: Checkpoint,
         choice: Choice,
+        statistics: AuxiliaryTensors,
         progress: bool | None = None,
     ) -> RemoteSolver:
         """Make a solver, after checking that a service can take all masked tensors.
 
         Raises:
-            InputError: If one of them is too large for a worker.
+            InputError: If one of them, or its statistics, is too large for a worker.
         """
         chosen = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
-        names = [tensor.chosen.name for tensor in chosen]
-        prepare(_weights(chosen), _patterns(chosen), layers=names, scores=str(scores))
-        return cls(jobs, scores, progress)
+        _check_sizes(statistics)
+        prepare(_weights(chosen), _patterns(chosen), **_options(chosen, method, statistics))
+        return cls(jobs, method, progress)
 
     def __call__(self, tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         """Yield the solved tensors, in the order of `tensors`.
@@ -95,11 +100,9 @@ class RemoteSolver:
 
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
         """Upload a group and submit its job; None if one of our jobs has to end first."""
-        names = [tensor.chosen.name for tensor in group]
+        options = _options(group, self.method, _statistics(group))
         try:
-            return self.jobs.submit(
-                _weights(group), _patterns(group), layers=names, scores=str(self.scores), progress=self.progress
-            )
+            return self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
         except StatusError as error:
             if can_wait and error.code == Code.TOO_MANY_JOBS:
                 return None
@@ -110,13 +113,22 @@ class RemoteSolver:
         job, group = live[0]
         job.wait(progress=self.progress)
         reports = job.report
-        with closing(job.masks()) as masks:
+        with closing(job.masks()) as masks, self._weights(job) as weights:
             live.popleft()
             for tensor in group:
                 name = tensor.chosen.name
                 mask = masks[name]
-                yield SolvedTensor(name, mask, _certificate(reports[name], mask))
+                certificate = _certificate(reports[name], mask, self.method.update)
+                yield SolvedTensor(name, mask, certificate, None if weights is None else weights.data(name))
                 del mask
+
+    @contextmanager
+    def _weights(self, job: Job) -> Iterator[UpdatedWeights | None]:
+        if self.method.update is None:
+            yield None
+            return
+        with closing(job.weights()) as weights:
+            yield weights
 
 
 def prune_by_service(
@@ -128,39 +140,63 @@ def prune_by_service(
     options: PruneOptions,
 ) -> dict[str, Any]:
     """Write a pruned copy of a checkpoint; see `Client.prune`."""
-    scores = parse_weight_scores(options.get("scores", "magnitude"))
+    method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
     choice = choice_options_of(pattern, options)
-    solver = partial(RemoteSolver.checked, jobs, scores, progress=progress)
-    return prune_model(model, output, choice, scores, solver, progress=progress)
+    solver = partial(RemoteSolver.checked, jobs, method, progress=progress)
+    return prune_model(model, output, choice, method, solver, progress=progress)
 
 
 def _groups(tensors: Iterator[TensorToSolve], size: int) -> Iterator[list[TensorToSolve]]:
     group: list[TensorToSolve] = []
     group_bytes = 0
     for tensor in tensors:
-        if group and group_bytes + tensor.source.data_bytes > size:
+        if group and group_bytes + tensor.data_bytes > size:
             yield group
             group, group_bytes = [], 0
         group.append(tensor)
-        group_bytes += tensor.source.data_bytes
+        group_bytes += tensor.data_bytes
     if group:
         yield group
 
 
 def _weights(tensors: Iterable[TensorToSolve]) -> dict[str, StreamedTensor]:
-    return {
-        each.chosen.name: StreamedTensor(
-            each.chosen.name, each.source.dtype, each.source.shape, each.source.pieces, layout=each.chosen.layout
-        )
-        for each in tensors
-    }
+    return {each.chosen.name: weight_of(each.chosen, each.source) for each in tensors}
 
 
 def _patterns(tensors: Iterable[TensorToSolve]) -> dict[str, Any]:
     return {tensor.chosen.name: tensor.chosen.pattern for tensor in tensors}
 
 
-def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _statistics(tensors: Iterable[TensorToSolve]) -> AuxiliaryTensors:
+    auxiliary = AuxiliaryTensors()
+    for each in tensors:
+        if each.statistic is not None:
+            auxiliary.statistics[each.chosen.name] = each.statistic
+        if each.gram is not None:
+            auxiliary.grams[each.chosen.name] = each.gram
+    return auxiliary
+
+
+def _options(tensors: Iterable[TensorToSolve], method: PruneMethod, statistics: AuxiliaryTensors) -> SubmitOptions:
+    update = None if method.update is None else str(method.update)
+    return {
+        "layers": [tensor.chosen.name for tensor in tensors],
+        "scores": str(method.scores),
+        "update": update,
+        "calibration": statistics if statistics.tensors else None,
+    }
+
+
+def _check_sizes(statistics: AuxiliaryTensors) -> None:
+    for tensor in statistics.tensors:
+        if tensor.name.endswith(("/gram", "/activations")) and tensor.data_bytes > WHOLE_BYTES:
+            raise InputError(
+                f"{tensor.name!r} has {tensor.data_bytes} bytes, more than the {WHOLE_BYTES} that go to one worker: "
+                f"use --local, or leave the tensor out with --exclude"
+            )
+
+
+def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_], update: UpdateMethod | None) -> dict[str, Any]:
     """Give what a local solve says of a mask."""
     members = ("status", "objective", "upper_bound", "gap", "retained", "density")
     return {
@@ -168,6 +204,7 @@ def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_]) -> dict[str,
         "kept": int(np.count_nonzero(mask)),
         "solver": report.solver,
         "solve_s": report.solve_s,
+        **({} if update is None or report.update is None else {"update": update_record(update, report.update)}),
     }
 
 

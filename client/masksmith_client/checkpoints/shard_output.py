@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,12 +59,16 @@ class ShardOutput:
             self._output.write(masked)
         self._advance(step.entry.stop)
 
-    def write_other(self, step: Step) -> None:
-        """Write the tensor that the index names instead of its duplicate here."""
+    def write_values(self, step: Step, pieces: Iterable[bytes | bytearray]) -> None:
+        """Write other values for a tensor."""
         self.copy_to(step.entry.start)
-        for piece in step.source.pieces():
+        for piece in pieces:
             self._output.write(piece)
         self._advance(step.entry.stop)
+
+    def write_other(self, step: Step) -> None:
+        """Write the tensor that the index names instead of its duplicate here."""
+        self.write_values(step, step.source.pieces())
 
     def _advance(self, stop: int) -> None:
         """Go on to an offset of the input, whose bytes count for its digest alone."""

@@ -9,32 +9,60 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from masksmith_client.submission.statistics import Statistic
+from masksmith_client.submission.streamed_tensor import StreamedTensor
+from masksmith_wire.documents import UpdateReport
+from masksmith_wire.updates import UpdateMethod
+
 from .choice import ChosenTensor
 from .tensors import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class TensorToSolve:
-    """A tensor, its bytes, and what is chosen for it: layout and pattern."""
+    """A tensor that is masked.
+
+    Attributes:
+        chosen: Its layout and pattern.
+        source: Its bytes.
+        statistic: What its scores are computed from, besides its values.
+        gram: Gram matrix of its inputs, for the update of its weights.
+    """
 
     chosen: ChosenTensor
     source: Tensor
+    statistic: Statistic | None = None
+    gram: StreamedTensor | None = None
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of all that it is solved from."""
+        statistic_bytes = 0 if self.statistic is None else self.statistic.tensor.data_bytes
+        return self.source.data_bytes + statistic_bytes + (0 if self.gram is None else self.gram.data_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedTensor:
-    """A mask and what its certificate says.
+    """A mask, what its certificate says, and the updated weights.
 
     Attributes:
         name: The tensor's name.
         mask: True = kept, in the tensor's shape.
-        certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `kept`, `solver` and `solve_s`.
+        certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `kept`, `solver` and `solve_s`; `update`
+            where the weights are updated.
+        updated: Bytes of the updated weights, in the tensor's dtype; None where they stay.
     """
 
     name: str
     mask: npt.NDArray[np.bool_]
     certificate: dict[str, Any]
+    updated: bytes | bytearray | None = None
 
 
 Solve = Callable[[Iterator[TensorToSolve]], Generator[SolvedTensor]]
 """Takes the tensors that are left to solve and yields a mask for each, in their order; it may take some ahead."""
+
+
+def update_record(method: UpdateMethod, report: UpdateReport) -> dict[str, Any]:
+    """Return what the record says of a tensor's update: method, and squared errors before and after it."""
+    return {"method": str(method), **report.model_dump(exclude_none=True)}

@@ -22,16 +22,16 @@ class Step:
         source: The tensor whose bytes count, in another file where `entry` is a duplicate.
         chosen: What is masked; None for a duplicate that stays dense.
         solves: Whether its mask is solved here.
-        mask_name: Name of the mask that it gets, which was written before unless it is solved here.
         writes_mask: Whether a mask of its own name is written.
+        first: Where its parameter is solved and written first; None for a duplicate that stays dense.
     """
 
     entry: TensorEntry
     source: Tensor
     chosen: ChosenTensor | None = None
     solves: bool = False
-    mask_name: str = ""
     writes_mask: bool = False
+    first: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Steps:
 def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
     """Go through a checkpoint's files in the order in which they are written.
 
-    A parameter is solved where it comes first; its other names and its duplicates get the same mask.
+    A parameter is solved where it comes first; its other names and its duplicates get the same mask and values.
     """
     by_file: dict[Path, list[Step]] = {}
-    written: dict[str, str] = {}
+    written: dict[str, Tensor] = {}
     masks: list[str] = []
     for file, header in checkpoint.headers.items():
         steps = by_file.setdefault(file, [])
@@ -64,8 +64,8 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
             first = checkpoint.ties.get(entry.name, entry.name)
             writes_mask = entry.name not in masks
             solves = first not in written
-            mask_name = written.setdefault(first, entry.name)
+            first_written = written.setdefault(first, Tensor.of(file, entry))
             if writes_mask:
                 masks.append(entry.name)
-            steps.append(Step(entry, source, chosen, solves, mask_name, writes_mask))
+            steps.append(Step(entry, source, chosen, solves, writes_mask, first_written))
     return Steps(by_file, masks)

@@ -13,20 +13,24 @@ from masksmith_client.results.masks import Masks
 
 from .console import JsonOption, percent, print_json, show_table
 from .solve import check_output
+from .standard_output import reports_beside, written_to
 
 
 def apply(
     path: Annotated[Path, typer.Argument(metavar="MASKS", help="A masks file, or a safetensors file of bool tensors.")],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file, an index, or a directory.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .safetensors file to write; - for standard output.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
-    check_output(output)
+    check_output(output, as_json=as_json)
     masks = Masks.open(path)
-    with Bar("applying", model_bytes(model), show=None, in_bytes=True) as bar:
-        applied = apply_masks(masks, model, output, bar.advance)
-    _show(applied, output, as_json=as_json)
+    with written_to(output) as file, Bar("applying", model_bytes(model), show=None, in_bytes=True) as bar:
+        applied = apply_masks(masks, model, file, bar.advance)
+    with reports_beside(output):
+        _show(applied, output, as_json=as_json)
 
 
 def _show(applied: list[AppliedTensor], output: Path, *, as_json: bool) -> None:

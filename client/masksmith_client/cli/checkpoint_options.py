@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,15 @@ from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.choice import ChoiceOptions
 
+ScoresOption = Annotated[
+    str, typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp.")
+]
+CalibrationOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
+]
+UpdateOption = Annotated[
+    str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
+]
 LayersOption = Annotated[
     list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these tensors; repeatable.")
 ]

@@ -18,11 +18,12 @@ from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import PreparedJob
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import JobState, LayoutInput, TensorReport, UpdateReport
-from masksmith_wire.dtypes import to_bytes, to_numpy
+from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
+from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport
 
 BATCH_BYTES = 2**30
@@ -158,33 +159,21 @@ class _LocalSearch:
         from masksmith.scores import by_layout
 
         statistic, method = self._auxiliary.statistics.get(weight.name), self._options.scores
-        values, kind = (None, None) if statistic is None else (_array(statistic.tensor), statistic.kind)
+        values, kind = (None, None) if statistic is None else (array_of(statistic.tensor), statistic.kind)
         layout = weight.layout or Layout(default_axes(weight.shape))
-        return by_layout(layout, method.name, _array(weight), values, kind, name=weight.name, **method.options)
+        return by_layout(layout, method.name, array_of(weight), values, kind, name=weight.name, **method.options)
 
     def _update(self, weight: StreamedTensor, solution: Any) -> tuple[Any, UpdateReport | None]:
         """Update a weight if the options have an update; returns the solution with the updated weight's mask."""
         if self._options.update is None:
             return solution, None
-        from masksmith.updates import admm_by_layout, reconstruct_by_layout
-
-        method, gram = self._options.update, _array(self._auxiliary.grams[weight.name])
-        layout = weight.layout or Layout(default_axes(weight.shape))
-        keywords = {"name": weight.name, "rounded_to": "bfloat16" if weight.dtype == "BF16" else None, **method.options}
-        if method.name == "reconstruct":
-            updated = reconstruct_by_layout(layout, _array(weight), solution.mask, gram, **keywords)
-        else:
-            pattern, keywords["solver"] = self._patterns[weight.name], self._options.solver
-            updated = pruned = admm_by_layout(layout, _array(weight), gram, pattern, start=solution, **keywords)
-            solution = pruned.solution
-        self.updated[weight.name] = to_bytes(updated.weight, weight.dtype)
-        return solution, UpdateReport(
-            error=updated.error,
-            masked_error=updated.masked_error,
-            energy=updated.energy,
-            update_s=updated.stats["update_s"],
-            solves=updated.stats.get("solves"),
+        layout, gram = weight.layout or Layout(default_axes(weight.shape)), array_of(self._auxiliary.grams[weight.name])
+        to_update = WeightToUpdate(
+            weight.name, weight.dtype, layout, self._patterns[weight.name], array_of(weight), gram
         )
+        solution, updated, report = update_weight(to_update, self._options.update, solution, self._options.solver)
+        self.updated[weight.name] = updated
+        return solution, report
 
     def _store(self, weight: StreamedTensor, solution: Any, update: UpdateReport | None) -> None:
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
@@ -205,7 +194,7 @@ class _LocalSearch:
         values = None
         if self._options.spectrum:
             updated = self.updated.get(weight.name)
-            values = _array(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
+            values = array_of(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
         try:
             measures = self._library.report(
                 solution,
@@ -247,7 +236,8 @@ class _LazyScores(Mapping[str, Any]):
         return len(self._weights)
 
 
-def _array(tensor: StreamedTensor) -> npt.NDArray[Any]:
+def array_of(tensor: StreamedTensor) -> npt.NDArray[Any]:
+    """Read a tensor for numpy, where bfloat16 becomes float32."""
     return to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape)
 
 

@@ -8,25 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from masksmith_client._errors import InputError
-from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
+from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve, update_record
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.scores import ScoreMethod
+from masksmith_wire.updates import UpdateMethod
 
-from .local import library
+from .local import array_of, library
+from .local_update import WeightToUpdate, update_weight
 
 TORCH_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
 
 
-def local_solver(method: ScoreMethod, threads: int | None) -> Solve:
+def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     """Return what solves tensors in this process.
 
     Raises:
-        InputError: If the library is not installed.
+        InputError: If the library is not installed, or the update needs a package that is not.
     """
     masksmith = library()
+    if method.update is not None:
+        with as_input_errors(masksmith.MissingExtraError):
+            getattr(masksmith, method.update.name)
 
     def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         for tensor in tensors:
@@ -38,11 +44,16 @@ def local_solver(method: ScoreMethod, threads: int | None) -> Solve:
     return solve
 
 
-def _solve(masksmith: Any, tensor: TensorToSolve, method: ScoreMethod, threads: int | None) -> SolvedTensor:
+def _solve(masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None) -> SolvedTensor:
     chosen = tensor.chosen
     solution = masksmith.solve(
-        _scores(tensor, method), chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name
+        _scores(tensor, method.scores), chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name
     )
+    updated: bytes | None = None
+    update: dict[str, Any] = {}
+    if method.update is not None:
+        solution, updated, update = _update(tensor, method.update, solution)
+    mask = np.asarray(solution.mask)
     certificate = {
         "status": str(solution.status),
         "objective": float(solution.objective),
@@ -50,11 +61,23 @@ def _solve(masksmith: Any, tensor: TensorToSolve, method: ScoreMethod, threads: 
         "gap": float(solution.gap),
         "retained": float(solution.retained),
         "density": float(solution.density),
-        "kept": int(solution.kept),
+        "kept": int(np.count_nonzero(mask)),
         "solver": solution.stats["solver"],
         "solve_s": solution.stats["solve_s"],
+        **update,
     }
-    return SolvedTensor(chosen.name, np.asarray(solution.mask), certificate)
+    return SolvedTensor(chosen.name, mask, certificate, updated)
+
+
+def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple[Any, bytes, dict[str, Any]]:
+    chosen = tensor.chosen
+    assert chosen.layout is not None
+    assert chosen.pattern is not None
+    assert tensor.gram is not None
+    weight, gram = _read(tensor, as_stored=False), array_of(tensor.gram)
+    to_update = WeightToUpdate(chosen.name, chosen.dtype, chosen.layout, chosen.pattern, weight, gram)
+    solution, updated, report = update_weight(to_update, method, solution)
+    return solution, updated, {"update": update_record(method, report)}
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
@@ -66,7 +89,9 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
     if is_plain:
         return magnitude(weight)
     assert chosen.layout is not None
-    return by_layout(chosen.layout, method.name, weight, name=chosen.name, **method.options)
+    statistic, kind = tensor.statistic, None if tensor.statistic is None else tensor.statistic.kind
+    values = None if statistic is None else array_of(statistic.tensor)
+    return by_layout(chosen.layout, method.name, weight, values, kind, name=chosen.name, **method.options)
 
 
 def _read(tensor: TensorToSolve, *, as_stored: bool) -> Any:

@@ -13,20 +13,26 @@ from masksmith_client._client import Client
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice
-from masksmith_client.checkpoints.pruning import parse_weight_scores, prune_model
+from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_client.checkpoints.pruning import prune_model
 from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.checkpoints.solved import Solve
-from masksmith_wire.scores import ScoreMethod
+from masksmith_client.submission.statistics import AuxiliaryTensors
+from masksmith_wire.documents import UpdateReport
 
 from .checkpoint_options import (
+    CalibrationOption,
     ExcludeOption,
     LayersOption,
     LayoutOption,
+    ScoresOption,
     TrustOption,
+    UpdateOption,
     choice_options,
     parse_patterns,
 )
 from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_note, seconds, show_table
+from .report import UPDATE_COLUMNS, update_cells
 
 
 def prune(
@@ -38,9 +44,9 @@ def prune(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    scores: Annotated[str, typer.Option(metavar="METHOD", help="magnitude, 'magnitude power=2', 'ria power=0'.")] = (
-        "magnitude"
-    ),
+    scores: ScoresOption = "magnitude",
+    calibration: CalibrationOption = None,
+    update: UpdateOption = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
     layout: LayoutOption = None,
@@ -51,7 +57,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
-    method = parse_weight_scores(scores)
+    method = PruneMethod.parse(scores, update, calibration)
     options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
@@ -69,12 +75,12 @@ def prune(
         _show(record, output)
 
 
-def _remote_solver(client: Client, method: ScoreMethod) -> Callable[[Checkpoint, Choice], Solve]:
-    def solver(checkpoint: Checkpoint, choice: Choice) -> Solve:
+def _remote_solver(client: Client, method: PruneMethod) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
+    def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
         trouble = client.info().trouble
         if trouble is not None:
             print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
-        return RemoteSolver.checked(client.jobs, method, checkpoint, choice)
+        return RemoteSolver.checked(client.jobs, method, checkpoint, choice, statistics)
 
     return solver
 
@@ -91,8 +97,9 @@ def _stop_note() -> Iterator[None]:
 
 def _show(record: dict[str, Any], output: Path) -> None:
     masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
+    update_columns = UPDATE_COLUMNS if record["update"] is not None else ()
     show_table(
-        ("tensor", "axes", "pattern", "status", "shape", "kept", "retained", "gap", "time"),
+        ("tensor", "axes", "pattern", "status", "shape", "kept", "retained", "gap", "time", *update_columns),
         [
             (
                 tensor["name"],
@@ -104,6 +111,7 @@ def _show(record: dict[str, Any], output: Path) -> None:
                 percent(tensor["retained"]),
                 gap_text(tensor["gap"]),
                 seconds(tensor["solve_s"]),
+                *(update_cells(UpdateReport.model_validate(tensor["update"])) if update_columns else ()),
             )
             for tensor in masked
         ],

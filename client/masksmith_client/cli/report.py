@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith.layouts import BY_CHOICE
-from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport
+from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport, UpdateReport
 from masksmith_wire.totals import total
 
 from .console import gap_text, percent, print_json, print_note, seconds, show_table
@@ -71,9 +71,9 @@ class SolveReport:
         has_patterns = any(report.pattern for report in self.tensors)
         head = ("tensor", *(["pattern"] * has_patterns), "status", "shape", "kept", "retained", "gap", "time")
         show_table(
-            (*head, "output error", "gain") if updated else head,
+            (*head, *UPDATE_COLUMNS) if updated else head,
             [
-                (*_row(report, has_patterns=has_patterns), *(_update(report) if updated else ()))
+                (*_row(report, has_patterns=has_patterns), *(update_cells(report.update) if updated else ()))
                 for report in self.tensors
             ],
             left=2 + has_patterns,
@@ -98,9 +98,11 @@ class SolveReport:
         return line + "".join(f" -> {path}" for path in (self.output, self.weights) if path)
 
 
-def _update(report: TensorReport) -> tuple[str, str]:
+UPDATE_COLUMNS = ("output error", "gain")
+
+
+def update_cells(update: UpdateReport | None) -> tuple[str, str]:
     """Return the output's relative error with updated weights, and by what factor the update reduced it."""
-    update = report.update
     if update is None:
         return "", ""
     error = percent(update.error / update.energy if update.energy else 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +18,11 @@ from masksmith_client._jobs import Job
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
-from .checkpoint_options import LayoutOption, TrustOption, parse_layouts
+from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
 from .report import SolveReport, show_measures
 from .service import interrupt_hint
+from .standard_output import check_standard_output, is_standard_output, reports_beside, written_to
 
 
 def solve(
@@ -31,28 +33,21 @@ def solve(
             "--pattern", "-p", metavar="[GLOB=]PATTERN", help="'2:4', 'transposable 8:16' (n kept); repeatable."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write; - for standard output.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     solver: Annotated[SolverName, typer.Option("--solver", "-s")] = "auto",
-    scores: Annotated[
-        str,
-        typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp."),
-    ] = "magnitude",
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
-    ] = None,
+    scores: ScoresOption = "magnitude",
+    calibration: CalibrationOption = None,
     budget: Annotated[
         str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
     ] = None,
     floors: Annotated[
         list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of these; repeatable.")
     ] = None,
-    update: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
-    ] = None,
+    update: UpdateOption = None,
     weights_out: Annotated[
-        Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write.")
+        Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write; -.")
     ] = None,
     previous: Annotated[
         str | None, typer.Option(metavar="JOB|FILE", help="Previous masks: reports count changed entries.")
@@ -85,7 +80,7 @@ def solve(
     """Find the best masks for the weights of a checkpoint."""
     for file in (output, weights_out):
         if file is not None:
-            check_output(file)
+            check_output(file, as_json=as_json)
             _check_distinct(file, path)
     _check_update(update, weights_out, output)
     options = SubmitOptions(
@@ -107,20 +102,24 @@ def solve(
         time_limit_s=time_limit_s,
     )
     began = time.monotonic()
-    if local:
-        from .local import solve_locally
+    with written_to(output) as masks_file, nullcontext() if weights_out is None else written_to(weights_out) as weights:
+        if local:
+            from .local import solve_locally
 
-        report = solve_locally(prepare(path, pattern, local=True, **options), output, began, weights_out)
-    else:
-        with Client(url) as client:
-            job = client.jobs.submit(path, pattern, **options)
-            report = _solve_remotely(job, output, began, timeout_s)
-            if weights_out is not None and report.output is not None:
-                job.weights().save(weights_out)
-                report = replace(report, weights=str(weights_out))
-    report.show(as_json=as_json)
-    if not as_json and (measures or previous is not None or spectrum):
-        show_measures(report.tensors)
+            report = solve_locally(prepare(path, pattern, local=True, **options), masks_file, began, weights)
+        else:
+            with Client(url) as client:
+                job = client.jobs.submit(path, pattern, **options)
+                report = _solve_remotely(job, masks_file, began, timeout_s)
+                if weights is not None and report.output is not None:
+                    job.weights().save(weights)
+                    report = replace(report, weights=str(weights))
+    if report.output is not None:
+        report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
+    with reports_beside(Path("-") if is_standard_output(output) or is_standard_output(weights_out) else None):
+        report.show(as_json=as_json)
+        if not as_json and (measures or previous is not None or spectrum):
+            show_measures(report.tensors)
     if report.failures:
         print_note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
         raise typer.Exit(1)
@@ -163,12 +162,14 @@ def _check_update(update: str | None, weights: Path | None, output: Path) -> Non
         raise InputError(f"{output} is given for both masks and weights; name two files")
 
 
-def check_output(output: Path) -> None:
-    """Check, before any work, that a file can be written.
+def check_output(output: Path, *, as_json: bool | None = None) -> None:
+    """Check, before any work, that a file can be written; where `as_json` is given, `-` is standard output.
 
     Raises:
         InputError: If it cannot.
     """
+    if as_json is not None and is_standard_output(output):
+        return check_standard_output(as_json=as_json)
     output = Path(os.path.realpath(output))
     folder = output.parent
     if output.is_dir():
@@ -179,8 +180,9 @@ def check_output(output: Path) -> None:
         raise InputError(f"{output} cannot be written: the directory {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{output} cannot be written: no permission in {folder}")
+    return None
 
 
 def _check_distinct(output: Path, path: Path) -> None:
-    if output.exists() and path.exists() and output.samefile(path):
+    if not is_standard_output(output) and output.exists() and path.exists() and output.samefile(path):
         raise InputError(f"{output} is the input file; name another output file")

@@ -25,13 +25,17 @@ class UpdatedWeights(TensorFile):
     """
 
     def __getitem__(self, name: str) -> Any:
-        entry = self._entries[name]
-        self._file.seek(entry.start)
-        data = bytearray(self._file.read(entry.stop - entry.start))
+        entry, data = self._entries[name], self.data(name)
         restore = self._restore.get(name, as_numpy)
         if restore is as_numpy:
             return to_numpy(memoryview(data), entry.dtype, entry.shape)
         return _as_torch(data, entry, restore)
+
+    def data(self, name: str) -> bytearray:
+        """Read the bytes of a weight, little-endian, in its dtype."""
+        entry = self._entries[name]
+        self._file.seek(entry.start)
+        return bytearray(self._file.read(entry.stop - entry.start))
 
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from masksmith.layouts import FLOAT_DTYPES
 from masksmith_client._errors import InputError
 from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
@@ -33,25 +35,44 @@ class AuxiliaryTensors:
     statistics: dict[str, Statistic] = field(default_factory=dict)
     grams: dict[str, StreamedTensor] = field(default_factory=dict)
 
+    @property
+    def tensors(self) -> list[StreamedTensor]:
+        """All of them, each once, by their keys in a calibration file."""
+        statistics = [statistic.tensor for statistic in self.statistics.values()]
+        return list({tensor.name: tensor for tensor in [*statistics, *self.grams.values()]}.values())
+
+    def digest(self) -> str | None:
+        """Return the BLAKE3 digest of all keys and values, in hex; None if there are none."""
+        hasher = blake3()
+        for tensor in sorted(self.tensors, key=lambda tensor: tensor.name):
+            hasher.update(f"{tensor.name}\n{tensor.digest()}\n".encode())
+        return str(hasher.hexdigest()) if self.tensors else None
+
 
 class CalibrationReader:
     """Reads the statistics of a model's layers.
 
     Args:
         source: The path of a calibration file; or a mapping of names to the layers' statistics as `ms.calibrate`
-            returns them, or to arrays.
+            returns them, or to arrays; or what another reader found.
         method: The scores that are computed from the statistics.
         names: All weights of the model.
         update: The update that needs Gram matrices, if there is one.
+        tied: Other names of the same parameter, by name; a weight without statistics takes those of another name.
 
     Raises:
         InputError: If a calibration is missing or not used, or has a layer that the model does not have.
     """
 
     def __init__(
-        self, source: object, method: ScoreMethod, names: Collection[str], update: UpdateMethod | None = None
+        self,
+        source: object,
+        method: ScoreMethod,
+        names: Collection[str],
+        update: UpdateMethod | None = None,
+        tied: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self._method, self._update = method, update
+        self._method, self._update, self._tied = method, update, tied or {}
         if source is None:
             if not method.is_optional:
                 raise InputError(
@@ -82,18 +103,24 @@ class CalibrationReader:
         Raises:
             InputError: If a statistic does not fit its weight, or a named weight or all weights have none.
         """
-        auxiliary = AuxiliaryTensors()
-        skipped: dict[str, str] = {}
-        for weight in weights if self._is_calibrated else ():
-            reason = self._add(weight, auxiliary)
-            if reason is not None and (weight.name in named or len(weights) == 1):
-                raise InputError(f"{weight.name!r} is {reason}")
-            if reason is not None:
-                skipped[weight.name] = reason
+        auxiliary, skipped = self.find(weights)
+        for name, reason in skipped.items():
+            if name in named or len(weights) == 1:
+                raise InputError(f"{name!r} is {reason}")
         if weights and len(skipped) == len(weights):
             name, reason = next(iter(skipped.items()))
             raise InputError(f"none of {len(weights)} weight(s) is calibrated; {name!r}: {reason}")
         return auxiliary, skipped
+
+    def find(self, weights: list[StreamedTensor]) -> tuple[AuxiliaryTensors, dict[str, str]]:
+        """Look up the statistics of each weight; gives them, and the weights without any, with the reason.
+
+        Raises:
+            InputError: If a statistic does not fit its weight.
+        """
+        auxiliary = AuxiliaryTensors()
+        reasons = {weight.name: self._add(weight, auxiliary) for weight in weights if self._is_calibrated}
+        return auxiliary, {name: reason for name, reason in reasons.items() if reason is not None}
 
     def _add(self, weight: StreamedTensor, auxiliary: AuxiliaryTensors) -> str | None:
         """Add a weight's statistics to `auxiliary`; if the calibration lacks one, return the reason instead."""
@@ -104,7 +131,7 @@ class CalibrationReader:
         if self._update is not None and gram is None:
             return _missing_reason(weight.name, "gram")
         if gram is not None and weight.dtype not in FLOAT_DTYPES:
-            raise InputError(f"{weight.name!r}: dtype {weight.dtype} cannot hold updated weights")
+            raise InputError(f"{weight.name!r}: dtype {weight.dtype} cannot hold updated weights; exclude it")
         if statistic is not None:
             auxiliary.statistics[weight.name] = statistic
         if gram is not None:
@@ -113,7 +140,8 @@ class CalibrationReader:
 
     def _find(self, weight: StreamedTensor, kinds: Sequence[str]) -> Statistic | None:
         for kind in kinds:
-            tensor = self._tensors.get(statistic_key(weight.name, kind))
+            keys = [statistic_key(name, kind) for name in (weight.name, *self._tied.get(weight.name, ()))]
+            tensor = next((self._tensors[key] for key in keys if key in self._tensors), None)
             if tensor is None:
                 continue
             reason = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape, weight.layout)
@@ -121,7 +149,7 @@ class CalibrationReader:
                 reason = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
             if reason is not None:
                 raise InputError(f"{weight.name!r}: {reason}")
-            return Statistic(kind, replace(tensor, name=f"{weight.name}/{kind}"))
+            return Statistic(kind, replace(tensor, name=statistic_key(weight.name, kind)))
         return None
 
 
@@ -132,6 +160,8 @@ def _missing_reason(name: str, kind: str) -> str:
 def _read(source: object, method: ScoreMethod) -> list[StreamedTensor]:
     if isinstance(source, (str, os.PathLike)):
         return read_path(Path(source))
+    if isinstance(source, AuxiliaryTensors):
+        return source.tensors
     if not isinstance(source, Mapping):
         raise InputError(f"calibration must be a path or a mapping of names, not a {type(source).__name__}")
     return [tensor for name, value in source.items() for tensor in _layer_tensors(name, value, method)]

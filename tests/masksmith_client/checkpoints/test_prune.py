@@ -222,7 +222,9 @@ def test_quantised_checkpoints_are_refused_by_name(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("scores", "message"), [("wanda", "needs data"), ("given", "needs data"), ("x", "'x'")])
+@pytest.mark.parametrize(
+    ("scores", "message"), [("wanda", "need a calibration"), ("given", "need a calibration"), ("x", "'x'")]
+)
 def test_scores_that_need_data_are_refused(
     saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: str, message: str
 ) -> None:

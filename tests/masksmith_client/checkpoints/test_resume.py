@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_no_half_file_and_the_rest_follows(
     def full(self: Any, data: Any) -> None:
         nonlocal left
         if left == 0:
-            with partial_file.naming(self._target):
+            with partial_file.naming(self.target):
                 self._file.write(bytes(data)[: len(data) // 2])
                 self._file.flush()
                 raise OSError(errno.ENOSPC, "No space left on device")

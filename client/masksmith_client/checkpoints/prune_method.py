@@ -1,0 +1,103 @@
+"""How a checkpoint is pruned: the scores of its masks, the update of its weights, and the statistics for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from masksmith_client._errors import InputError
+from masksmith_client.submission.statistics import AuxiliaryTensors, CalibrationReader
+from masksmith_client.submission.streamed_tensor import StreamedTensor
+from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.scores import ScoreMethod
+from masksmith_wire.updates import UpdateMethod
+
+from .checkpoint import Checkpoint
+from .choice import Choice, ChosenTensor
+from .tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PruneMethod:
+    """What is done with each masked tensor.
+
+    Attributes:
+        scores: What the masks keep the most of.
+        update: How the kept weights are updated; None leaves them as they are.
+        calibration: Statistics for both; see `SubmitOptions`.
+    """
+
+    scores: ScoreMethod
+    update: UpdateMethod | None = None
+    calibration: object = None
+
+    @classmethod
+    def parse(cls, scores: str, update: str | None = None, calibration: object = None) -> PruneMethod:
+        """Read scores and update.
+
+        Raises:
+            InputError: If one is malformed.
+        """
+        try:
+            method = cls(ScoreMethod.parse(scores), None if update is None else UpdateMethod.parse(update), calibration)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if method.scores.name == "given" and calibration is None:
+            raise InputError("given scores need a calibration: a file with the scores, under the tensors' names")
+        return method
+
+    def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
+        """Look up the statistics of all masked tensors, under their own names or those that they are tied to.
+
+        Raises:
+            InputError: If a tensor has none, or one that does not fit, or cannot be updated, or tied tensors have
+                different ones; the message names it.
+        """
+        tied = {tensor.name: tensor.tied for tensor in choice.tensors.values()}
+        names = {
+            *checkpoint.tensors,
+            *checkpoint.unlisted,
+            *checkpoint.absent,
+            *(each for all_ in tied.values() for each in all_),
+        }
+        reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied)
+        weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked]
+        statistics, missing = reader.find(weights)
+        if missing:
+            name, reason = next(iter(missing.items()))
+            others = f", nor are {len(missing) - 1} other tensor(s)" if len(missing) > 1 else ""
+            raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with --exclude")
+        _check_ties(checkpoint, statistics)
+        _check_values(statistics)
+        return statistics
+
+
+def weight_of(chosen: ChosenTensor, source: Tensor) -> StreamedTensor:
+    """Return a tensor of a checkpoint as one to upload."""
+    return StreamedTensor(chosen.name, source.dtype, source.shape, source.pieces, layout=chosen.layout)
+
+
+def _check_ties(checkpoint: Checkpoint, statistics: AuxiliaryTensors) -> None:
+    """Refuse tied tensors with different statistics, since they get one mask."""
+    for name, first in checkpoint.ties.items():
+        if _digests(statistics, name) != _digests(statistics, first):
+            raise InputError(
+                f"{name!r} repeats {first!r} byte by byte, so both get one mask, and their statistics differ: give "
+                f"both the same, such as the sum of their Gram matrices"
+            )
+
+
+def _digests(statistics: AuxiliaryTensors, name: str) -> list[str]:
+    statistic, gram = statistics.statistics.get(name), statistics.grams.get(name)
+    tensors = [*([] if statistic is None else [statistic.tensor]), *([] if gram is None else [gram])]
+    return [tensor.digest() for tensor in tensors]
+
+
+def _check_values(statistics: AuxiliaryTensors) -> None:
+    """Refuse statistics that are not finite, before anything is solved."""
+    for tensor in statistics.tensors:
+        is_finite = np.isfinite(values := to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape))
+        if not is_finite.all():
+            index = np.unravel_index(int(np.argmin(is_finite)), values.shape)
+            raise InputError(f"{tensor.name!r} is {values[index]} at {[int(each) for each in index]}")
