@@ -30,6 +30,7 @@ class Certificate:
         kept: Number of kept entries.
         edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
         kept_score: Score kept without the hysteresis bonus; None if that is the objective.
+        parts: Certificates of the matrices that this one was joined from.
     """
 
     pattern: Pattern
@@ -39,6 +40,7 @@ class Certificate:
     kept: int
     edge_score: float = 0.0
     kept_score: float | None = None
+    parts: tuple[Certificate, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[Certificate]) -> Certificate:
@@ -52,6 +54,7 @@ class Certificate:
             kept=sum(part.kept for part in parts),
             edge_score=exact_sum(part.edge_score for part in parts),
             kept_score=None if None in scores else exact_sum(score for score in scores if score is not None),
+            parts=tuple(parts),
         )
 
     @cached_property

@@ -42,14 +42,23 @@ class Matrices:
         return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
 
     def split_solution(self, solution: Solution) -> list[Solution]:
-        """Give each matrix its part of an earlier solution of the tensor, its tile rows' duals included."""
+        """Give each matrix its part of an earlier solution of the tensor: mask, duals of its tile rows, certificate.
+
+        A solution that was cut otherwise, such as one of another pattern, has no certificates of the matrices; its
+        parts are without one, and can only be started from.
+        """
         parts, first = list[Solution](), 0
-        for mask in self.split(solution.mask):
+        masks = self.split(solution.mask)
+        for mask, certificate in zip(masks, _certificates(solution, len(masks)), strict=True):
             duals = solution.duals
             if duals is not None and has_tiles(self.pattern):
                 last = first + self._tile_rows(tuple(mask.shape))
                 duals, first = (duals[0][first:last], duals[1][first:last]), last
-            parts.append(replace(solution, mask=mask, duals=duals))
+            if certificate is None:
+                parts.append(replace(solution, mask=mask, duals=duals, _certificate=None))
+            else:
+                run = replace(_joined_run([solution]), solve_s=solution.stats["solve_s"] / len(masks))
+                parts.append(Solution.from_certificate(mask, certificate, run, duals=duals))
         return parts
 
     def join(self, solutions: Sequence[Solution], name: str | None) -> Solution:
@@ -75,6 +84,15 @@ class Matrices:
         import torch
 
         return torch.empty(self.shape, dtype=torch.bool, device=mask.device)
+
+
+def _certificates(solution: Solution, count: int) -> Sequence[Certificate | None]:
+    """Return the certificate of each matrix that a solution was joined from, or Nones if they are not so many."""
+    whole = solution._certificate
+    if whole is None:
+        return [None] * count
+    parts = whole.parts or (whole,)
+    return parts if len(parts) == count else [None] * count
 
 
 def _duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:

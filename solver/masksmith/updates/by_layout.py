@@ -59,11 +59,11 @@ def admm_by_layout(
         The update of the tensor; its history is that of the matrix that took the most rounds.
 
     Raises:
-        UpdateError: As `admm`, or if the Gram matrices are not stacked as the weight is.
+        UpdateError: As `admm`, if the Gram matrices are not stacked as the weight is, or `start` has another layout.
     """
     tensor = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
     parts = tensor.split(weight)
-    starts: Sequence[Solution | None] = [None] * len(parts) if start is None else tensor.split_solution(start)
+    starts = [None] * len(parts) if start is None else _starts(tensor, start, options)
     grams = _grams(layout, weight, gram, options)
     repeats = len(parts) // len(grams)
     updates = [
@@ -77,6 +77,13 @@ def admm_by_layout(
         updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
         start_error=math.fsum(update.start_error for update in updates),
     )  # fmt: skip
+
+
+def _starts(tensor: Matrices, start: Solution, options: dict[str, Any]) -> Sequence[Solution]:
+    starts = tensor.split_solution(start)
+    if any(part._certificate is None for part in starts):
+        raise UpdateError(f"start was not solved with layout={str(tensor.layout)!r}", options.get("name"))
+    return starts
 
 
 def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,57 @@
+"""ADMM of stacked matrices: what it returns is certified by the sums of its own matrices."""
+
+import numpy as np
+import pytest
+
+import masksmith as ms
+from masksmith.layouts import Layout
+from masksmith.updates import admm_by_layout
+
+RNG = np.random.default_rng(3)
+LAYOUTS = {"stack out in": (3, 8, 16), "stack in out": (3, 16, 8), "in out": (16, 8), "out in": (8, 16)}
+
+
+def problem(axes: str) -> tuple[Layout, np.ndarray, np.ndarray]:
+    layout, shape = Layout.parse(axes), LAYOUTS[axes]
+    count = shape[0] if len(shape) == 3 else 1
+    inputs = RNG.standard_normal((count, 64, 16)) * np.linspace(0.1, 3.0, 16)
+    gram = np.einsum("sti,stj->sij", inputs, inputs)
+    return layout, RNG.standard_normal(shape), gram if len(shape) == 3 else gram[0]
+
+
+@pytest.mark.parametrize("axes", LAYOUTS)
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "<=2:4"])
+@pytest.mark.parametrize("max_rounds", [1, 3, 40])
+def test_figures_are_those_of_the_mask(axes: str, pattern: str, max_rounds: int) -> None:
+    layout, weight, gram = problem(axes)
+    scores = weight**2
+    start = ms.solve(scores, pattern, layout=axes)
+    update = admm_by_layout(layout, weight, gram, ms.parse(pattern), start=start, max_rounds=max_rounds)
+    solution = update.solution
+    assert solution.kept == int(np.count_nonzero(np.asarray(solution.mask)))
+    assert solution.density <= 0.5
+    assert solution.objective <= solution.upper_bound
+    assert solution.objective == pytest.approx(solution.tile_objectives.sum(), rel=1e-12)
+    if (np.asarray(solution.mask) == np.asarray(start.mask)).all() and update.stats["returned"] == "start":
+        assert solution.kept == start.kept
+
+
+def test_parts_of_a_start_are_certified_apart() -> None:
+    layout, weight, _ = problem("stack out in")
+    start = ms.solve(weight**2, "2:4", layout="stack out in")
+    from masksmith._solution.matrices import Matrices
+
+    parts = Matrices(layout, ms.parse("2:4"), weight.shape).split_solution(start)
+    for matrix, part in zip(weight, parts, strict=True):
+        alone = ms.solve(matrix**2, "2:4")
+        assert (part.objective, part.upper_bound, part.kept) == (alone.objective, alone.upper_bound, alone.kept)
+        assert part.total_score == alone.total_score
+        np.testing.assert_array_equal(part.tile_objectives, alone.tile_objectives)
+    assert sum(part.kept for part in parts) == start.kept
+
+
+def test_a_start_of_another_layout_is_refused() -> None:
+    layout, weight, gram = problem("stack out in")
+    start = ms.solve((weight**2).reshape(24, 16), "2:4")
+    with pytest.raises(ms.MasksmithError):
+        admm_by_layout(layout, weight, gram, ms.parse("2:4"), start=start)
