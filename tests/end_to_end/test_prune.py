@@ -121,6 +121,7 @@ def test_a_service_gives_what_this_process_gives(stack, saved, tmp_path, kind, s
         ("gpt2", "sparsegpt damping=0.1", "reconstruct damping=0.1"),
         ("gpt_oss", "wanda", "reconstruct"),
         ("mixtral", "magnitude", "admm max_rounds=3"),
+        ("gpt_oss", "magnitude", "admm max_rounds=3"),
         ("llama", "ria power=0.7", None),
     ],
 )
