@@ -120,7 +120,9 @@ async def options(client: Any, service: FakeService) -> None:
 async def patterns_by_tensor(client: Any, service: FakeService) -> None:
     model = weights()
     await take(client.jobs.submit(model, ["2:4", "a=transposable 2:4"], layers=["a", "b"]))
-    await take(client.jobs.submit(model, {"b": ms.NM(1, 4, axis="out"), "*": ms.NM(2, 4, axis="out")}, layers=["a", "b"]))
+    await take(
+        client.jobs.submit(model, {"b": ms.NM(1, 4, axis="out"), "*": ms.NM(2, 4, axis="out")}, layers=["a", "b"])
+    )
     await take(client.jobs.submit(model, ["a=1:4"]))
     await refused("InputError", lambda: client.jobs.submit(model, ["2:4", "nobody=1:4"]))
     await refused("InputError", lambda: client.jobs.submit(model, ["2:4", "a=1:4"], budget="50%"))
