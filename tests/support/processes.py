@@ -40,16 +40,21 @@ def poll(condition, timeout_s=40.0):
     return found
 
 
-def children_of(pid):
+def living(field, value):
+    """Processes that are no zombies and have this number in a field of /proc/PID/stat, counted after the name."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == pid and fields[0] != "Z":
+        if int(fields[field]) == value and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def children_of(pid):
+    return living(1, pid)
 
 
 def pool_of(worker):
@@ -113,15 +118,7 @@ class Up:
 
     def members(self):
         """The processes of its group that still live."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == self.group and fields[0] != "Z":
-                found.append(int(stat.parent.name))
-        return found
+        return living(2, self.group)
 
     def part(self, word):
         """The process of a part."""
