@@ -43,7 +43,7 @@ def prune(
     """Write a pruned copy of a checkpoint that `from_pretrained` loads.
 
     Args:
-        checkpoint: What is pruned.
+        checkpoint: What is pruned; its caller has checked that it is not quantised.
         choice: What is done with each of its tensors.
         output: A new or empty directory, or one that the same call began.
         solve: Solves the masks.
@@ -55,10 +55,9 @@ def prune(
         The record that is in the directory, too.
 
     Raises:
-        InputError: If the checkpoint is quantised, or the output holds something else.
+        InputError: If the output holds something else.
         OSError: If something cannot be written; the same call goes on from there.
     """
-    checkpoint.check_is_not_quantised()
     check_output_folder(output, checkpoint)
     belongs_to = identity(checkpoint, choice, method, statistics)
     if (finished := finished_record(output, belongs_to)) is not None:
