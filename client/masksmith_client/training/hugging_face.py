@@ -12,7 +12,9 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 
+from .sharding import is_sharded
 from .sparsifier import Sparsifier
+from .state import write_state
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -28,8 +30,8 @@ FILE = "sparsifier.safetensors"
 class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in the Trainer's checkpoints.
 
-    Create the sparsifier before the Trainer, so that the parameters match those of the checkpoint. Checkpoints during
-    training contain dense weights under their parametrized names; after training the parametrizations are removed.
+    Checkpoints hold masked weights under plain names, which `from_pretrained` reads; the sparsifier's file beside them
+    holds the values of pruned entries, with which training resumes.
 
     Args:
         sparsifier: The sparsifier.
@@ -57,22 +59,35 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
                 raise InputError(f"{folder} has no {FILE}: pass resume_from= with the checkpoint's folder")
             self.sparsifier.load(folder / FILE)
         if self.sparsifier.method.needs_optimizer:
-            # accelerate's wrapper of the optimizer has no hooks, so the wrapped optimizer is used.
-            self.sparsifier.watch(getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"]))
+            self.sparsifier.watch(kwargs["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Call the sparsifier's `step`; the Trainer calls this after each optimizer step."""
         self.sparsifier.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save the sparsifier's state to the checkpoint's folder."""
-        if state.is_world_process_zero:
-            self.sparsifier.save(_checkpoint(args, state) / FILE)
+        """Save the sparsifier's state to the checkpoint's folder, and the masked weights in place of the dense ones."""
+        folder, model = _checkpoint(args, state), kwargs["model"]
+        weights = [parameter for parameter in model.parameters() if is_sharded(parameter)]
+        if weights or self.sparsifier.is_baked:
+            # Shards of dense weights are what training resumes from.
+            sparsifier_state = self.sparsifier.state_dict()
+        else:
+            sparsifier_state = self.sparsifier.state_dict(pruned=True)
+        if not state.is_world_process_zero:
+            return
+        write_state(sparsifier_state, folder / FILE)
+        if not weights and (folder / "config.json").exists():
+            plain = dict(model.state_dict())
+            self.sparsifier.mask_state_dict(plain, model)
+            model.save_pretrained(folder, state_dict=plain)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Bake the masks into the weights, unless `bake` is False."""
+        """Bake the masks into the weights, unless `bake` is False; the best model's weights get their own masks."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.sparsifier.load(Path(state.best_model_checkpoint) / FILE)
         if self._bake:
             self.sparsifier.bake()
 

@@ -1,9 +1,14 @@
-"""Select the layers to mask: linear and convolution layers, by name, or by the default rule of `masksmith.layouts`."""
+"""Select the layers to mask: linear layers, convolutions, attention projections and experts, by the default rule."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
-from torch.nn.utils import parametrize
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, is_conv1d, select, with_layouts
 from masksmith.patterns import Pattern, TilePattern
@@ -15,8 +20,42 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
+from .names import plain_path
+from .unsupported import refuse_fsdp1, unsupported_reason
 
 KINDS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+@dataclass
+class FoundWeight:
+    """A weight of a model, and the modules that use it, by path."""
+
+    parameter: str
+    modules: dict[str, torch.nn.Module] = field(default_factory=dict)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The first of the modules."""
+        return next(iter(self.modules.values()))
+
+    @property
+    def value(self) -> torch.nn.Parameter | None:
+        """The weight; None if it is stored otherwise, as by a parametrization."""
+        return self.module._parameters.get(self.parameter)
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is known to be multiplied with the inputs of a layer."""
+        if isinstance(self.module, torch.nn.MultiheadAttention):
+            return self.parameter in ATTENTION_WEIGHTS
+        return _is_layer(self.module) and self.parameter == "weight"
+
+    @property
+    def is_expert(self) -> bool:
+        """Whether it is a stack of experts."""
+        paths = [f"{path}.{self.parameter}".lower() for path in self.modules]
+        return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
 
 
 def choose(
@@ -38,68 +77,126 @@ def choose(
     Raises:
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
     """
-    weights = _find_weights(model)
-    # In a model with blocks the names show what is outside of them; else the first and the last layer stay dense.
-    count = 0 if Roles(list(weights)).has_blocks else len(weights)
-    candidates = [_candidate(name, modules, index, count) for index, (name, modules) in enumerate(weights.items())]
+    refuse_fsdp1(model)
+    weights = find_weights(model)
+    dense = _first_and_last(weights)
+    candidates = [_candidate(name, weight, dense.get(name)) for name, weight in weights.items()]
     try:
-        candidates = with_layouts(candidates)
+        candidates = with_layouts(candidates, config=_config(model))
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
         if error.kind != "nothing_left" or not weights:
             raise InputError(str(error)) from None
         raise InputError(f"no layer is left to mask with {pattern}: {error}. Name some with layers=") from None
+    except TypeError as error:
+        raise InputError(
+            f"layers={layers!r} and exclude={exclude!r} must be names or lists of names: {error}"
+        ) from None
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     layers_to_mask = [_masked_layer(name, weights[name], pattern, method, layouts[name]) for name in selection.chosen]
     return layers_to_mask, selection.skipped
 
 
-def _candidate(name: str, modules: dict[str, torch.nn.Module], index: int, count: int) -> Candidate:
-    module = next(iter(modules.values()))
-    weight = module.get_parameter("weight")
-    dtype = SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch."), str(weight.dtype))
-    reason = None if dtype in FLOAT_DTYPES else f"dtype {weight.dtype} cannot be trained with a mask"
-    if isinstance(module, torch.nn.modules.conv._ConvTransposeNd) and module.groups > 1:
-        reason = "a transposed convolution of several groups"
+def find_weights(model: torch.nn.Module) -> dict[str, FoundWeight]:
+    """Return all matrices of a model; a shared one is listed under its first name.
+
+    Names are those of the plain model: segments that wrappers add, as `torch.compile` does, are left out.
+    """
+    found = [(path, module, name) for path, module in _own_modules(model) for name in _matrix_names(module)]
+    # An embedding that shares its weight with a head is named after the head, which is a layer.
+    found.sort(key=lambda each: not _is_layer(each[1]))
+    names: dict[int, str] = {}
+    weights: dict[str, FoundWeight] = {}
+    for path, module, parameter in found:
+        value = module._parameters.get(parameter)
+        name = ".".join(filter(None, (plain_path(model, path), parameter)))
+        name = name if value is None else names.setdefault(id(value), name)
+        weights.setdefault(name, FoundWeight(parameter)).modules[path] = module
+    return weights
+
+
+def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Iterate over the modules but those of parametrizations and masks."""
+    others: list[str] = []
+    for path, module in model.named_modules():
+        if isinstance(module, ParametrizationList | Masking):
+            others.append(f"{path}.")
+        elif not path.startswith(tuple(others)):
+            yield path, module
+
+
+def _matrix_names(module: torch.nn.Module) -> list[str]:
+    names = ["weight"] if _is_layer(module) else []
+    matrices = [
+        name for name, each in module._parameters.items() if each is not None and (is_lazy(each) or each.ndim > 1)
+    ]
+    if names and "weight" not in module._parameters:
+        # What stores the weight under other names is the reason why it stays dense.
+        matrices = [name for name in matrices if not name.startswith("weight_")]
+    return list(dict.fromkeys([*names, *matrices]))
+
+
+def _is_layer(module: torch.nn.Module) -> bool:
+    return isinstance(module, KINDS) or is_conv1d(module)
+
+
+def _first_and_last(weights: Mapping[str, FoundWeight]) -> dict[str, str]:
+    """Return reasons for the first and the last layer of a model without blocks, and for parameters of no layer."""
+    names = [name for name, weight in weights.items() if weight.is_layer]
+    other = "a parameter of {}, which is no linear or convolution layer"
+    dense = {
+        name: other.format(type(weight.module).__name__)
+        for name, weight in weights.items()
+        if not weight.is_layer and not weight.is_expert
+    }
+    if names and not Roles(list(weights)).has_blocks:
+        reason = "the {} layer stays dense unless it is named"
+        dense |= {names[-1]: reason.format("last"), names[0]: reason.format("first")}
+    return dense
+
+
+def _candidate(name: str, weight: FoundWeight, dense_by_default: str | None) -> Candidate:
+    value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
+    aliases = [spelling for path in weight.modules for spelling in _spellings(path, weight)]
+    if value is None or is_lazy(value):
+        return Candidate(name, aliases=tuple(aliases), dense_by_default=dense_by_default, unsupported_reason=reason)
+    dtype = SAFETENSORS_DTYPES.get(str(value.dtype).removeprefix("torch."), str(value.dtype))
+    if dtype not in FLOAT_DTYPES:
+        reason = reason or f"dtype {value.dtype} cannot be trained with a mask"
     return Candidate(
         name,
-        tuple(weight.shape),
+        tuple(value.shape),
         dtype,
-        aliases=tuple(spelling for path in modules if path for spelling in (path, f"{path}.weight")),
-        dense_by_default=_dense_by_default(index, count),
-        layout=layout_of(module, weight.dim()),
+        aliases=tuple(aliases),
+        dense_by_default=dense_by_default,
+        only_by_name=not (weight.is_layer or weight.is_expert),
+        layout=layout_of(weight.module, value.dim()) if weight.parameter == "weight" else None,
         unsupported_reason=reason,
     )
 
 
-def _dense_by_default(index: int, count: int) -> str | None:
-    if count == 0 or index not in (0, count - 1):
-        return None
-    return f"the {'first' if index == 0 else 'last'} layer stays dense unless it is named"
+def _spellings(path: str, weight: FoundWeight) -> list[str]:
+    if not path:
+        return []
+    plain = plain_path(None, path)
+    return list(dict.fromkeys([path, f"{path}.{weight.parameter}", plain, f"{plain}.{weight.parameter}"]))
 
 
 def _masked_layer(
-    name: str, modules: dict[str, torch.nn.Module], pattern: Pattern, method: Method, layout: Layout | None
+    name: str, weight: FoundWeight, pattern: Pattern, method: Method, layout: Layout | None
 ) -> MaskedLayer:
-    weight = next(iter(modules.values())).get_parameter("weight")
-    own = None if layout is None or layout.is_plain(pattern, weight.shape) else layout
-    return MaskedLayer(name, modules, weight, Masking(method, weight), _rank_above(pattern), own)
+    value = weight.value
+    assert value is not None
+    own = None if layout is None or layout.is_plain(pattern, value.shape) else layout
+    masking = Masking(method, value)
+    return MaskedLayer(name, weight.modules, masking, weight.parameter, _rank_above(pattern), own)
 
 
-def _find_weights(model: torch.nn.Module) -> dict[str, dict[str, torch.nn.Module]]:
-    """Return the modules of each linear or convolution weight; a shared weight is listed under its first name."""
-    names: dict[int, str] = {}
-    weights: dict[str, dict[str, torch.nn.Module]] = {}
-    for path, module in model.named_modules():
-        if not isinstance(module, KINDS) and not is_conv1d(module):
-            continue
-        if parametrize.is_parametrized(module, "weight"):
-            raise InputError(
-                f"the weight of {path!r} is parametrized already: bake or remove the parametrization first"
-            )
-        name = names.setdefault(id(module.weight), f"{path}.weight" if path else "weight")
-        weights.setdefault(name, {})[path] = module
-    return weights
+def _config(model: torch.nn.Module) -> dict[str, Any] | None:
+    """Return the config of a `transformers` model."""
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    config = to_dict() if callable(to_dict) else None
+    return config if isinstance(config, dict) else None
 
 
 def _rank_above(pattern: Pattern) -> float:

@@ -22,7 +22,8 @@ except ModuleNotFoundError as error:
 class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in Lightning's checkpoints.
 
-    Create the sparsifier on the LightningModule before `fit`, so that the parameters match those of the checkpoint.
+    Create the sparsifier on the LightningModule before `fit`. Checkpoints hold masked weights under plain names, and in
+    this callback's state the values of pruned entries, with which training resumes.
 
     Args:
         sparsifier: The sparsifier.
@@ -34,11 +35,18 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._bake = bake
         self._steps = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Move this callback behind those that average weights, whose checkpoints it masks."""
+        others = [each for each in trainer.callbacks if each is not self]
+        place = max((index for index, each in enumerate(others) if _averages(each)), default=-1) + 1
+        if trainer.callbacks.index(self) < place:
+            trainer.callbacks = [*others[:place], self, *others[place:]]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Register the optimizer, if the method needs it."""
+        """Register the optimizers, if the method needs them."""
         self._steps = trainer.global_step
         if self.sparsifier.method.needs_optimizer:
-            self.sparsifier.watch(trainer.optimizers[0])
+            self.sparsifier.watch(*trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,19 +56,30 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self._steps = trainer.global_step
             self.sparsifier.step()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bake the masks into the weights, unless `bake` is False."""
-        if self._bake:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bake the masks into the weights, unless `bake` is False; averages have been copied into the model before."""
+        if self._bake and not self.sparsifier.is_baked:
             self.sparsifier.bake()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the masked weights, so that `load_from_checkpoint` reads a sparse model."""
+        if not self.sparsifier.is_baked:
+            checkpoint["state_dict"] = dict(checkpoint["state_dict"])
+            self.sparsifier.mask_state_dict(checkpoint["state_dict"], pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the refresh worker."""
         self.sparsifier.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sparsifier's state, for Lightning's checkpoint."""
-        return self.sparsifier.state_dict()
+        """Return the sparsifier's state with the values of pruned entries, for Lightning's checkpoint."""
+        return self.sparsifier.state_dict(pruned=not self.sparsifier.is_baked)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the sparsifier's state from Lightning's checkpoint."""
-        self.sparsifier.load_state_dict(state_dict)
+        """Load the sparsifier's state from Lightning's checkpoint; a baked model has got its masked weights already."""
+        if not self.sparsifier.is_baked:
+            self.sparsifier.load_state_dict(state_dict)
+
+
+def _averages(callback: Callback) -> bool:
+    return any(kind.__name__ in ("WeightAveraging", "StochasticWeightAveraging") for kind in type(callback).__mro__)

@@ -1,4 +1,4 @@
-"""A masked layer: a weight, the modules that use it, and its mask."""
+"""A masked layer: where a weight is in the model, its mask, and the checks that it is still there."""
 
 from __future__ import annotations
 
@@ -6,86 +6,172 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from masksmith.layouts import Layout
 from masksmith_client._errors import InputError
 
+from .masked_parameter import attach, detach, masking_of
 from .masking import Masking
+from .sharding import as_sharded, gathered
+from .unsupported import missing_reason, storage_reason
 
 
 @dataclass(eq=False)
 class MaskedLayer:
-    """A weight and its mask.
+    """A weight and its mask. The weight is looked up in its module at every use, since it may be replaced or sharded.
 
     Attributes:
         name: The weight's name in the model, such as `encoder.0.weight`.
         modules: The modules that use it, by path; several if it is shared.
-        weight: The dense weight; with masks applied in place, the masked weight.
-        masking: Its mask, as a parametrization.
+        masking: Its mask.
+        parameter: Its name in its modules.
         rank_above: A score that exceeds the sum of all scores of a tile if each is at most 1.
         layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
+        gradient_scale: What gradients are multiplied by at an optimizer's step; see `torch.amp.GradScaler`.
     """
 
     name: str
     modules: dict[str, torch.nn.Module]
-    weight: torch.nn.Parameter
     masking: Masking
+    parameter: str = "weight"
     rank_above: float = 2.0
     layout: Layout | None = None
+    gradient_scale: Tensor | float = 1.0
+    _in_place: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
+    _hooked: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The first of the modules."""
+        return next(iter(self.modules.values()))
+
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        """The dense weight; with masks applied in place, the masked weight; a DTensor if it is sharded."""
+        weight = self.module._parameters.get(self.parameter)
+        if weight is None:
+            raise InputError(f"{self.name!r} is gone: {missing_reason(self.module, self.parameter)}")
+        return weight
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask on the weight's device, sharded as the weight is."""
+        return self.masking.mask_of(self.weight)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight, and of the mask."""
         return tuple(self.masking.mask.shape)
 
-    def attach(self, *, in_place: bool) -> None:
-        """Register the mask: as a gradient hook if `in_place`, else as a parametrization of the weight."""
-        if in_place:
-            self._hook = self.weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
-        else:
-            for module in self.modules.values():
-                parametrize.register_parametrization(module, "weight", self.masking)
+    def whole_weight(self) -> Tensor:
+        """Return the whole weight, gathered from all ranks if it is sharded."""
+        return gathered(self.weight.detach())
 
+    @torch.no_grad()
+    def masked_weight(self) -> Tensor:
+        """Return the whole weight that the layer computes with, gathered from all ranks if it is sharded."""
+        weight = self.weight.detach()
+        return gathered(weight * self.mask if self._in_place else self.masking(weight))
+
+    @torch.no_grad()
+    def density(self) -> float:
+        """Return the share of entries that are not zero in the weight that the layer computes with."""
+        weight = self.weight.detach()
+        used = weight if self._in_place else self.masking(weight)
+        return float(gathered((used != 0).sum()).item()) / max(1, self.masking.mask.numel())
+
+    def attach(self, *, in_place: bool) -> None:
+        """Let the modules compute with the masked weight, or, if `in_place`, mask its gradient."""
+        self._in_place = in_place
+        if in_place:
+            self._hook_gradient()
+            return
+        self.masking.belong_to(self.module, self.parameter)
+        for module in self.modules.values():
+            attach(module, self.parameter, self.masking)
+
+    @torch.no_grad()
     def detach(self) -> None:
-        """Remove hook or parametrization; the module keeps the masked weight."""
+        """Write the masked weight into the modules, and remove the mask from them."""
         if self._hook is not None:
             self._hook.remove()
-            return
-        for module in self.modules.values():
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        else:
+            self.weight.copy_(self.masking(self.weight.detach()))
+        for module in {} if self._in_place else self.modules.values():
+            detach(module, self.parameter)
+
+    def bake_into(self, module: torch.nn.Module) -> None:
+        """Write the masked weight into a copy of the layer's module."""
+        masking = masking_of(module, self.parameter) or self.masking
+        masking.follow_origin()
+        weight = module._parameters.get(self.parameter)
+        if weight is None or tuple(weight.shape) != self.shape:
+            raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")
+        with torch.no_grad():
+            kept = weight.detach() if masking.dense else masking.method.masked(weight.detach(), masking)
+            weight.copy_(kept)
+        detach(module, self.parameter)
 
     def check(self, model: torch.nn.Module) -> None:
-        """Check that the layer is still part of the model.
+        """Check that the layer is still part of the model and masked, and follow a weight that was replaced.
 
         Raises:
-            InputError: If the module was replaced, or its weight changed shape.
+            InputError: If the module was replaced, or its weight lost its mask or changed shape.
         """
-        if tuple(self.weight.shape) != self.shape:
-            raise InputError(f"{self.name!r} changed shape from {list(self.shape)} to {list(self.weight.shape)}")
+        weight = self.weight
+        reason = storage_reason(weight)
+        if reason is not None:
+            raise InputError(f"{self.name!r} cannot be masked any more: {reason}")
+        if tuple(weight.shape) != self.shape:
+            raise InputError(f"{self.name!r} changed shape from {list(self.shape)} to {list(weight.shape)}")
         for path, module in self.modules.items():
-            try:
-                current = model.get_submodule(path)
-            except AttributeError:
-                current = None
-            if current is not module:
+            if not _has(model, path, module):
                 raise InputError(f"layer {path!r} was replaced after it was masked: create a new Sparsifier")
+            if module._parameters.get(self.parameter) is not weight:
+                raise InputError(f"layer {path!r} no longer shares the weight {self.name!r}: create a new Sparsifier")
+            if not self._in_place and masking_of(module, self.parameter) is not self.masking:
+                raise InputError(f"the mask of {self.name!r} was removed from layer {path!r}: create a new Sparsifier")
+        if self._in_place:
+            self._hook_gradient()
 
     @torch.no_grad()
     def zero_pruned(self) -> None:
         """Write zeros into the pruned entries of the weight."""
         self._move_mask()
         if not self.masking.dense:
-            self.weight.mul_(self.masking.mask)
+            self.weight.mul_(self.mask)
 
     def _move_mask(self) -> None:
-        # A parametrization moves with the model; a mask applied in place is not part of the model.
+        # A masking moves with its module; a mask applied in place is not part of the model.
         if self.masking.mask.device != self.weight.device:
             self.masking.to(self.weight.device)
 
+    def _hook_gradient(self) -> None:
+        """Register the gradient hook on the present weight."""
+        weight = self.weight
+        if self._hooked is not weight:
+            if self._hook is not None:
+                self._hook.remove()
+            self._hooked = weight
+            self._hook = weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
+
     def _dense_gradient(self, gradient: Tensor) -> Tensor:
         self._move_mask()
-        self.masking.record_gradient(gradient)
         masking = self.masking
-        return gradient if masking.dense else masking.method.gradient(gradient, self.weight, masking.mask)
+        masking.record_gradient(gathered(gradient))
+        return (
+            gradient
+            if masking.dense
+            else masking.method.gradient(gradient, self.weight, as_sharded(masking.mask, gradient))
+        )
+
+
+def _has(model: torch.nn.Module, path: str, module: torch.nn.Module) -> bool:
+    """Whether a module is in the model: at its path, or elsewhere if it has been wrapped since."""
+    try:
+        if model.get_submodule(path) is module:
+            return True
+    except AttributeError:
+        pass
+    return any(each is module for each in model.modules())

@@ -1,14 +1,26 @@
-"""Parametrization that multiplies a weight by its mask; the training method defines the backward pass."""
+"""Mask of a weight, as a module that converts the dense weight to the masked one; the method defines the backward pass.
+
+A deep copy of a model (an average, a snapshot) has copies of its maskings. Each knows the masking it was copied from:
+once the copy's weights change it is an average of later weights, so it takes the mask of that time; while they do not
+change it is a snapshot, and keeps its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .sharding import as_sharded, local
+
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
+SAMPLE = 1024
+"""Entries of a weight that are compared to see whether it has changed."""
 
 
 class MaskingMethod(Protocol):
@@ -23,12 +35,25 @@ class MaskingMethod(Protocol):
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Convert the gradient of the masked weight to that of the dense weight."""
 
+    def kept(self, layer: Any) -> Tensor:
+        """Return the mask of the entries that a `MaskedLayer` computes with."""
+
+
+@dataclass
+class _Origin:
+    """What a masking was copied from, and a sample of its own weight when it last took a mask from there."""
+
+    masking: Masking
+    sample: Tensor | None
+
 
 class Masking(torch.nn.Module):
-    """Parametrization from a dense weight to the masked weight, unless masks are applied in place.
+    """Converts a dense weight to the masked weight, unless masks are applied in place.
 
     Both products are sparse: the layer's output and the gradient of the layer's input use the masked weight. The
     method defines the gradient of the dense weight.
+
+    The mask moves with the module, but is no buffer: what averages a model's buffers would average masks.
 
     Attributes:
         mask: True = kept. Not part of the model's state dict, since the sparsifier's state contains it.
@@ -41,16 +66,40 @@ class Masking(torch.nn.Module):
 
     def __init__(self, method: MaskingMethod, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool), persistent=False)
+        self.mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
         self.method = method
         self.dense = True
         self.records_gradient = False
         self.gradient: Tensor | None = None
+        self._owner: Callable[[], torch.nn.Module | None] = _no_owner
+        self._parameter = ""
+        self._origin: _Origin | None = None
         method.extend(self, weight)
+
+    def belong_to(self, module: torch.nn.Module, parameter: str) -> None:
+        """Set the module whose parameter is masked."""
+        self._owner, self._parameter = weakref.ref(module), parameter
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight that the layer computes with."""
+        if self._origin is not None:
+            self.follow_origin()
         return weight if self.dense else self.method.masked(weight, self)
+
+    def mask_of(self, weight: Tensor) -> Tensor:
+        """Return the mask on the weight's device, and sharded as the weight is."""
+        return as_sharded(self.mask, weight)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def follow_origin(self) -> None:
+        """Take the mask of what this was copied from, if this copy's weight has changed since it last did so."""
+        origin = self._origin
+        if origin is None or self._is_unchanged(origin):
+            return
+        origin.masking.follow_origin()
+        self.mask = origin.masking.mask.to(self.mask.device, copy=True)
+        self.dense = origin.masking.dense
+        origin.sample = self._sample()
 
     def backward_rule(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Convert the gradient of the masked weight to that of the dense weight, and record it if requested."""
@@ -62,6 +111,57 @@ class Masking(torch.nn.Module):
         if self.records_gradient:
             addend = gradient.detach()
             self.gradient = addend.clone() if self.gradient is None else self.gradient + addend
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Masking:
+        self.follow_origin()
+        replica = type(self).__new__(type(self))
+        memo[id(self)] = replica
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_owner", "_origin", "gradient")}
+        replica.__dict__.update(copy.deepcopy(state, memo))
+        owner = memo.get(id(self._owner()))
+        replica.__dict__["_owner"] = _no_owner if owner is None else weakref.ref(owner)
+        replica.__dict__.update(gradient=None, records_gradient=False)
+        replica.__dict__["_origin"] = _Origin(self, self._sample())
+        return replica
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mask = self.mask.to(fn(self.mask).device)
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # A plain state dict has no parameters of the method: the sparsifier's own state has them.
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)  # type: ignore[no-untyped-call]
+        # The module's own parameters have been loaded before.
+        self.follow_origin()
+
+    def _is_unchanged(self, origin: _Origin) -> bool:
+        current = self._sample()
+        if current is None or origin.sample is None:
+            return current is origin.sample
+        return torch.equal(current, origin.sample.to(current))
+
+    @torch.no_grad()
+    def _sample(self) -> Tensor | None:
+        owner = self._owner()
+        weight = None if owner is None else owner._parameters.get(self._parameter)
+        if weight is None or weight.is_meta:
+            return None
+        entries = local(weight.detach()).reshape(-1)
+        return entries[:: max(1, len(entries) // SAMPLE)].clone()
+
+
+def _no_owner() -> None:
+    return None
 
 
 class MaskedWeight(torch.autograd.Function):

@@ -23,6 +23,7 @@ from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
+from .sharding import is_sharded
 from .snapshots import Snapshots
 
 log = logging.getLogger("masksmith_client.training")
@@ -82,10 +83,13 @@ class Refresher:
     def request(self, pattern: Pattern, step: int) -> None:
         """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
         self.pending = Pending(step, pattern, time.monotonic())
+        for layer in self._layers:
+            if self._worker is not None or is_sharded(layer.weight):
+                # Ranks gather a sharded weight together, one layer at a time.
+                values = self._values(layer, step)
+                self._snapshots.take(layer.name, values, layer.masking.mask)
         if self._worker is None:
             return
-        for layer in self._layers:
-            self._snapshots.take(layer.name, self._values(layer, step), layer.masking.mask)
         self._snapshots.finish()
         request = RefreshRequest(
             step=step,
@@ -176,8 +180,8 @@ class Refresher:
         if self._method.gives_scores:
             return self._method.scores(layer, step)
         if self._scores is None:
-            return layer.weight.detach()
-        scores = self._scores(layer.name, layer.weight.detach())
+            return layer.whole_weight()
+        scores = self._scores(layer.name, layer.whole_weight())
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores

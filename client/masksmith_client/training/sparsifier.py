@@ -14,14 +14,15 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
-from masksmith_client.submission.prepare import parse_pattern
 
+from .by_name import as_method, as_pattern, as_schedule
+from .copies import bake_copy, mask_state as mask_plain_state, plain_state, pruned_values, restore_pruned
 from .history import History
 from .layers import choose
 from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .methods.numbers import not_negative
-from .methods.straight_through import SRSTE
+from .optimizers import WatchedOptimizers
 from .refresh import Refresh, as_refresh
 from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
@@ -50,8 +51,9 @@ class Sparsifier:
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; default `Client()`.
         refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once.
-        method: How pruned weights are trained; default `SRSTE()`.
-        schedule: The pattern at each step; default `pattern` from the first step on.
+        method: How pruned weights are trained, as an object or by name (`"sr-ste decay=1e-4"`); default `SRSTE()`.
+        schedule: The pattern at each step, as an object or by name (`"dense-phases warm_up=100"`); default `pattern`
+            from the first step on.
         layers: Names or globs of the layers to mask; default all linear layers and convolutions but the first and the
             last.
         exclude: Names or globs of layers to leave dense.
@@ -72,9 +74,9 @@ class Sparsifier:
         pattern: str | Pattern,
         masks: object = None,
         refresh: int | Refresh | None = 100,
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
-        schedule: Schedule | None = None,
+        schedule: Schedule | str | None = None,
         layers: Globs = None,
         exclude: Globs = None,
         in_place: bool = False,
@@ -82,10 +84,11 @@ class Sparsifier:
         scores: ScoresOf | None = None,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        self.pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
-        self.method = SRSTE() if method is None else method
-        self.schedule = Schedule() if schedule is None else schedule
+        self.pattern = as_pattern(pattern)
+        self.method, self.schedule = as_method(method), as_schedule(schedule)
         self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
+        if not isinstance(model, torch.nn.Module):
+            raise InputError(f"model={type(model).__name__} is no torch.nn.Module")
         self._check(in_place, hysteresis, scores)
         self._model, self._in_place = model, in_place
         self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
@@ -94,7 +97,7 @@ class Sparsifier:
         self._step = 0
         self._requested_at: int | None = None
         self._history = History({layer.name: layer.shape for layer in self._layers})
-        self._optimizer_hook: torch.utils.hooks.RemovableHandle | None = None
+        self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
         self._baked = False
         self._attach(optimizer)
 
@@ -102,11 +105,14 @@ class Sparsifier:
         """Count an optimizer step: apply masks that have arrived, request new ones when they are due.
 
         Raises:
-            InputError: If a masked layer was replaced, or the masks are baked.
+            InputError: If a masked layer was replaced or cannot be masked any more, or the masks are baked.
         """
         self._check_not_baked()
-        if self.method.needs_optimizer and self._optimizer_hook is None:
-            raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
+        self._check_layers()
+        if self.method.needs_optimizer:
+            if not self._optimizers:
+                raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
+            self._optimizers.check()
         self._step += 1
         response = self._refresher.poll()
         if response is not None:
@@ -134,22 +140,13 @@ class Sparsifier:
         self._request(pattern, wait=True)
         self._zero_pruned()
 
-    def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Register the optimizer, whose steps some methods modify.
+    def watch(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
-            InputError: If the optimizer lacks parameters that the method added to the model.
+            InputError: If one is no optimizer or lacks parameters that the method added, or none owns a masked weight.
         """
-        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        for layer in self._layers:
-            for name, parameter in layer.masking.named_parameters():
-                if id(parameter) not in optimized:
-                    raise InputError(
-                        f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
-                    )
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
-        self._optimizer_hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        self._optimizers.add(*optimizers)
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -172,32 +169,74 @@ class Sparsifier:
             trouble=self._refresher.failure,
         )
 
-    def bake(self) -> torch.nn.Module:
-        """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model."""
+    def bake(self, model: torch.nn.Module | None = None) -> torch.nn.Module:
+        """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model.
+
+        Args:
+            model: A copy of the model, such as an average of its weights, whose weights are masked instead, each with
+                the copy's own mask if it has one; the sparsifier goes on.
+
+        Raises:
+            InputError: If the masks are baked, a masked layer was replaced, or the copy lacks one.
+        """
+        if model is not None and model is not self._model:
+            return bake_copy(self._model, model, self._layers)
         self._check_not_baked()
+        self._check_layers()
         self._zero_pruned()
         for layer in self._layers:
             self._history.layers[layer.name] = self._layer_report(layer)
             layer.detach()
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
+        self._optimizers.remove()
         self._baked = True
         self.close()
         return self._model
+
+    @torch.no_grad()
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
+
+        The model goes on training. Sharded weights are gathered, so all ranks must call it.
+        """
+        layers = () if self._baked else self._layers
+        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in layers))
+
+    def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
+        """Mask the weights in a state dict of the model, of a module that holds it, or of an average, in place.
+
+        Args:
+            state: The state dict, whose names and masked weights become those of `plain_state_dict`.
+            model: The module whose names it has.
+        """
+        mask_plain_state(state, model, () if self._baked else self._layers)
+
+    @property
+    def is_baked(self) -> bool:
+        """Whether the masks are baked into the model."""
+        return self._baked
 
     def close(self) -> None:
         """Stop the refresh worker; the masks stay as they are."""
         self._refresher.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return masks, step and records, to be saved in a checkpoint with the model's state dict."""
-        return {
-            "format": FORMAT,
-            "pattern": str(self.pattern),
-            "method": type(self.method).__name__,
-            "step": self._step,
-            "masks": {layer.name: mask_state(layer) for layer in self._layers},
-        } | self._history.state()
+    def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
+        """Return masks, step and records, to be saved in a checkpoint with the model's state dict.
+
+        Args:
+            pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
+        """
+        values = {layer.name: pruned_values(layer) for layer in self._layers} if pruned and not self._in_place else {}
+        return (
+            ({"pruned": values} if values else {})
+            | {
+                "format": FORMAT,
+                "pattern": str(self.pattern),
+                "method": type(self.method).__name__,
+                "step": self._step,
+                "masks": {layer.name: mask_state(layer) for layer in self._layers},
+            }
+            | self._history.state()
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
@@ -210,18 +249,24 @@ class Sparsifier:
         self._refresher.drop()
         for layer in self._layers:
             set_mask(layer, state["masks"][layer.name])
+            if layer.name in state.get("pruned", {}):
+                restore_pruned(layer, state["pruned"][layer.name])
         self._history.load(state)
         self._step = self._requested_at = int(state["step"])
         self._record_gradients()
         self._zero_pruned()
 
-    def save(self, path: str | Path) -> None:
-        """Write the state as a safetensors file."""
-        write_state(self.state_dict(), Path(path))
+    def save(self, path: str | Path, *, pruned: bool = False) -> None:
+        """Write the state as a safetensors file; see `state_dict`."""
+        write_state(self.state_dict(pruned=pruned), Path(path))
 
     def load(self, path: str | Path) -> None:
         """Restore the state from a file that `save` wrote; raises as `load_state_dict` does."""
         self.load_state_dict(read_state(Path(path)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A model that holds its sparsifier is copied without it: the copies' masks follow the model's.
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -244,9 +289,9 @@ class Sparsifier:
 
     def _attach(self, optimizer: torch.optim.Optimizer | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
-        for layer in self._layers:
-            layer.attach(in_place=self._in_place)
         try:
+            for layer in self._layers:
+                layer.attach(in_place=self._in_place)
             if optimizer is not None:
                 self.watch(optimizer)
             pattern = self.schedule.pattern_at(self.pattern, 0)
@@ -258,6 +303,7 @@ class Sparsifier:
             for layer in self._layers:
                 layer.masking.dense = True
                 layer.detach()
+            self._optimizers.remove()
             self.close()
             raise
         self._record_gradients()
@@ -284,8 +330,7 @@ class Sparsifier:
         if self._refresher.pending is not None:
             self._refresher.count_late()
             return
-        for layer in self._layers:
-            layer.check(self._model)
+        self._check_layers()
         self._refresher.request(pattern, self._step)
         if wait or self._refresh.wait:
             response = self._refresher.wait()
@@ -312,7 +357,7 @@ class Sparsifier:
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._history.layers[layer.name]
-        return report if self._baked else replace(report, density=float(self.method.kept(layer).float().mean()))
+        return report if self._baked else replace(report, density=layer.density())
 
     def _make_dense(self) -> None:
         self._refresher.drop()
@@ -328,9 +373,9 @@ class Sparsifier:
             layer.masking.gradient = None
             layer.masking.records_gradient = is_due
 
-    def _before_step(self) -> None:
+    def _check_layers(self) -> None:
         for layer in self._layers:
-            self.method.before_step(layer)
+            layer.check(self._model)
 
     def _zero_pruned(self) -> None:
         if self._in_place:

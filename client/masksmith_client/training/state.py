@@ -19,6 +19,7 @@ from .masked_layer import MaskedLayer
 
 FORMAT = 1
 KEY = "masksmith_training"
+PRUNED = "/pruned/"
 
 
 def mask_state(layer: MaskedLayer) -> dict[str, Any]:
@@ -62,8 +63,11 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state as a safetensors file."""
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
+    for name, pruned in state.get("pruned", {}).items():
+        tensors |= {f"{name}{PRUNED}{part}": tensor.contiguous() for part, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
-    save_file(tensors, path, {KEY: json.dumps({**state, "masks": mask_fields})})
+    fields = {name: value for name, value in state.items() if name != "pruned"}
+    save_file(tensors, path, {KEY: json.dumps({**fields, "masks": mask_fields})})
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -76,6 +80,10 @@ def read_state(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             state["masks"] = {name: mask | {"bits": file.get_tensor(name)} for name, mask in state["masks"].items()}
+            for key in file.keys():  # noqa: SIM118 - it is no mapping
+                name, separator, part = key.partition(PRUNED)
+                if separator:
+                    state.setdefault("pruned", {}).setdefault(name, {})[part] = file.get_tensor(key)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state

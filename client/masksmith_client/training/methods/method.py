@@ -40,7 +40,7 @@ class Method:
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
-        masked: Tensor = MaskedWeight.apply(weight, masking.mask, masking.backward_rule)  # type: ignore[no-untyped-call]
+        masked: Tensor = MaskedWeight.apply(weight, masking.mask_of(weight), masking.backward_rule)  # type: ignore[no-untyped-call]
         return masked
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Method:
         return gradient * mask
 
     def before_step(self, layer: MaskedLayer) -> None:
-        """Modify a layer's accumulated gradient, once before each optimizer step."""
+        """Modify a layer's accumulated gradient, scaled by `layer.gradient_scale`, before each optimizer step."""
 
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
         """Return scores of a layer's entries, if `gives_scores`: finite and non-negative, float32 or float64."""

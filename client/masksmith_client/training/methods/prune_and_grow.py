@@ -12,6 +12,7 @@ from torch import Tensor
 from masksmith.patterns import Pattern, TilePattern, Unstructured
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
+from masksmith_client.training.sharding import as_sharded
 
 from .method import Method
 from .numbers import share, whole
@@ -58,7 +59,7 @@ class PruneAndGrow(Method):
     @torch.no_grad()
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
         """Score survivors above all others, candidates by their gradients; a dense layer by its magnitudes."""
-        weight = layer.weight.detach().float()
+        weight = layer.whole_weight().float()
         if layer.masking.dense:
             return weight.abs()
         if layer.masking.gradient is None:
@@ -72,7 +73,8 @@ class PruneAndGrow(Method):
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
         """Set grown entries to zero."""
         if previous is not None:
-            layer.weight.detach()[layer.masking.mask & ~previous] = 0.0
+            grown = layer.masking.mask & ~previous
+            layer.weight.detach().masked_fill_(as_sharded(grown, layer.weight), 0.0)
 
     def _survivors(self, magnitudes: Tensor, mask: Tensor, step: int) -> Tensor:
         count = int(self.dropped_share(step) * int(mask.sum()))

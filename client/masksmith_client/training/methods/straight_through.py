@@ -75,5 +75,7 @@ class MaskedDecay(StraightThrough):
     @torch.no_grad()
     def before_step(self, layer: MaskedLayer) -> None:
         """Add the decay to the layer's gradient."""
-        if layer.weight.grad is not None and not layer.masking.dense:
-            layer.weight.grad.add_(layer.weight * ~layer.masking.mask, alpha=self.decay)
+        weight = layer.weight
+        if weight.grad is not None and not layer.masking.dense:
+            pruned = weight.detach() * ~layer.mask
+            weight.grad.add_((pruned * layer.gradient_scale).to(weight.grad.dtype), alpha=self.decay)

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masking import Masking
+from masksmith_client.training.sharding import gathered, is_sharded
 
 from .method import Method
 from .numbers import not_negative
@@ -47,19 +49,21 @@ class TrainableThresholds(Method):
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Register the layer's thresholds, one per output."""
+        if is_sharded(weight):
+            raise InputError("TrainableThresholds adds parameters: create the Sparsifier before fully_shard")
         zeros = weight.new_zeros((weight.shape[0], *[1] * (weight.ndim - 1)))
         masking.register_parameter("threshold", torch.nn.Parameter(zeros))
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
-        arguments = (weight, _threshold(masking), masking.mask, self.strength)
+        arguments = (weight, _threshold(masking), masking.mask_of(weight), self.strength)
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
     @torch.no_grad()
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
         """Score entries by `max(|W| - t, 0)`."""
-        return (layer.weight.abs() - _threshold(layer.masking)).clamp_min(0).float()
+        return (layer.whole_weight().abs() - gathered(_threshold(layer.masking))).clamp_min(0).float()
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
@@ -70,7 +74,7 @@ class TrainableThresholds(Method):
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Return the mask of the entries that mask and thresholds keep."""
-        above = layer.weight.abs() > _threshold(layer.masking)
+        above = layer.whole_weight().abs() > gathered(_threshold(layer.masking))
         return super().kept(layer) if layer.masking.dense else layer.masking.mask & above
 
 

@@ -1,0 +1,102 @@
+"""Methods and schedules by name and options, such as `"sr-ste decay=1e-4"` and `"dense-phases warm_up=100"`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TypeVar
+
+from masksmith.patterns import Pattern
+from masksmith_client._errors import InputError
+from masksmith_client.submission.prepare import parse_pattern
+
+from .methods.method import Fixed, Method
+from .methods.prune_and_grow import PruneAndGrow
+from .methods.straight_through import SRSTE, MaskedDecay, StraightThrough
+from .methods.trainable_thresholds import TrainableThresholds
+from .schedules import CubicDensity, DensePhases, FallingN, Schedule
+
+Kind = TypeVar("Kind")
+
+METHODS: Mapping[str, type[Method]] = {
+    "fixed": Fixed,
+    "straight-through": StraightThrough,
+    "sr-ste": SRSTE,
+    "masked-decay": MaskedDecay,
+    "prune-and-grow": PruneAndGrow,
+    "trainable-thresholds": TrainableThresholds,
+}
+SCHEDULES: Mapping[str, type[Schedule]] = {
+    "constant": Schedule,
+    "dense-phases": DensePhases,
+    "cubic-density": CubicDensity,
+    "falling-n": FallingN,
+}
+
+
+def as_pattern(pattern: Pattern | str) -> Pattern:
+    """Return the pattern of a text, or the pattern itself.
+
+    Raises:
+        InputError: If the text is no pattern, or it is neither.
+    """
+    if isinstance(pattern, str):
+        return parse_pattern(pattern)
+    if not hasattr(pattern, "grid"):
+        raise InputError(f"pattern={pattern!r} is neither a pattern nor a text such as 'transposable 8:16'")
+    return pattern
+
+
+def as_method(method: Method | str | None) -> Method:
+    """Return the method of a name, or the method itself; default `SRSTE()`.
+
+    Raises:
+        InputError: If the name or an option is unknown, or it is no method.
+    """
+    if method is None:
+        return SRSTE()
+    if isinstance(method, str):
+        return _create("method", method, METHODS)
+    if not isinstance(method, Method):
+        raise InputError(f"method={method!r} is neither a Method nor one of: {', '.join(METHODS)}")
+    return method
+
+
+def as_schedule(schedule: Schedule | str | None) -> Schedule:
+    """Return the schedule of a name, or the schedule itself; default the pattern from the first step on.
+
+    Raises:
+        InputError: If the name or an option is unknown, or it is no schedule.
+    """
+    if schedule is None:
+        return Schedule()
+    if isinstance(schedule, str):
+        return _create("schedule", schedule, SCHEDULES)
+    if not isinstance(schedule, Schedule):
+        raise InputError(f"schedule={schedule!r} is neither a Schedule nor one of: {', '.join(SCHEDULES)}")
+    return schedule
+
+
+def _create(kind: str, text: str, classes: Mapping[str, type[Kind]]) -> Kind:
+    name, *words = text.split() or [""]
+    if name not in classes:
+        raise InputError(f"{kind}={text!r} is none of: {', '.join(classes)}")
+    names = [each for each in inspect.signature(classes[name]).parameters if each != "between"]
+    options: dict[str, int | float] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in names or key in options:
+            known = ", ".join(names) or "none"
+            raise InputError(f"{kind}={text!r}: {key!r} is no option of {name}, or is set twice; it has: {known}")
+        options[key] = _number(f"{kind}={text!r}: {key}", value)
+    try:
+        return classes[name](**options)
+    except TypeError:
+        raise InputError(f"{kind}={text!r} needs options, such as {name!r} with {names[0]}=1000") from None
+
+
+def _number(where: str, text: str) -> int | float:
+    try:
+        return int(text) if text.removeprefix("-").isdigit() else float(text)
+    except ValueError:
+        raise InputError(f"{where}={text!r} is no number") from None

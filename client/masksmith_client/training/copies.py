@@ -1,0 +1,98 @@
+"""Plain state dicts of a masked model, and masks baked into copies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masksmith_client._errors import InputError
+
+from .masked_layer import MaskedLayer
+from .masking import Masking
+from .names import plain_path
+from .sharding import as_sharded, gathered
+
+
+def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tensor]]) -> dict[str, Tensor]:
+    """Return a model's state dict with plain names, whole tensors and masked weights.
+
+    Args:
+        model: The model.
+        masked: The masked layers with their masked weights, one at a time.
+    """
+    maskings = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Masking))
+    state = {
+        plain_path(model, name): gathered(value.detach()) if isinstance(value, Tensor) else value
+        for name, value in model.state_dict().items()
+        if not name.startswith(maskings or ("\0",))
+    }
+    for layer, weight in masked:
+        for path in layer.modules:
+            state[_weight_name(model, path, layer)] = weight
+    return state
+
+
+def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[MaskedLayer]) -> torch.nn.Module:
+    """Write masked weights into a copy of the model, and remove the masks from it.
+
+    Raises:
+        InputError: If the copy lacks a masked layer.
+    """
+    modules = {plain_path(copy, path): module for path, module in copy.named_modules()}
+    for layer in layers:
+        for path in layer.modules:
+            module = modules.get(plain_path(model, path))
+            if module is None:
+                raise InputError(f"the copy has no layer {path!r}")
+            layer.bake_into(module)
+    return copy
+
+
+@torch.no_grad()
+def mask_state(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
+    """Turn a state dict of a module into that of the plain, masked one, in place: of the model, or of an average of it.
+
+    Args:
+        state: The state dict.
+        model: The module whose names it has; it has the masked layers.
+        layers: The masked layers.
+    """
+    paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
+    for layer in layers:
+        kept = layer.masking.method.kept(layer)
+        for module in layer.modules.values():
+            if id(module) not in paths:
+                continue
+            prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
+            name = f"{prefix}{layer.parameter}"
+            if name in state:
+                state[name] = state[name].detach() * kept.to(state[name].device)
+            for parameter, _ in layer.masking.named_parameters():
+                state.pop(f"{prefix}{layer.parameter}_masking.{parameter}", None)
+
+
+@torch.no_grad()
+def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
+    """Return the dense values of pruned entries, and the parameters of the method, which a plain state dict lacks."""
+    weight = layer.whole_weight()
+    kept = layer.masking.method.kept(layer)
+    parameters = {name: gathered(each.detach()).clone() for name, each in layer.masking.named_parameters()}
+    return {"values": weight[~kept], "kept": kept, **parameters}
+
+
+@torch.no_grad()
+def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
+    """Write back what `pruned_values` returned."""
+    weight = layer.weight.detach()
+    whole = layer.whole_weight().clone()
+    whole[~pruned["kept"].to(whole.device)] = pruned["values"].to(whole)
+    weight.copy_(as_sharded(whole, weight))
+    for name, parameter in layer.masking.named_parameters():
+        parameter.copy_(as_sharded(pruned[name].to(parameter.dtype), parameter))
+
+
+def _weight_name(model: torch.nn.Module, path: str, layer: MaskedLayer) -> str:
+    return ".".join(filter(None, (plain_path(model, path), layer.parameter)))

@@ -1,0 +1,112 @@
+"""Masked parameters: a parameter stays where it is in its module, and reading it as an attribute gives the masked one.
+
+The parameter keeps its name, its place in the order of parameters and its identity, so optimizers, state dicts, FSDP2
+and copies see a plain module. `module.parametrizations.weight.original` is the dense parameter, as with
+`torch.nn.utils.parametrize`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .masking import Masking
+from .sharding import is_sharded
+
+MARK = "_masked_parameter"
+
+
+def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
+    """Let `module.<name>` give the masked parameter: by a property of a subclass, which is made for this module."""
+    module.register_module(_key(name), masking)
+    base = type(module)
+    members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
+    if "parametrizations" not in module._modules:
+        members["parametrizations"] = property(_parametrizations)
+    module.__class__ = type(base.__name__, (base,), members)
+
+
+def detach(module: torch.nn.Module, name: str) -> None:
+    """Let `module.<name>` give the parameter itself again."""
+    module._modules.pop(_key(name), None)
+    while MARK in vars(type(module)) and masking_of(module, vars(type(module))[MARK]) is None:
+        module.__class__ = type(module).__mro__[1]
+
+
+def masking_of(module: torch.nn.Module, name: str) -> Masking | None:
+    """Return the masking of a module's parameter; None if it has none."""
+    masking = module._modules.get(_key(name))
+    return masking if isinstance(masking, Masking) and isinstance(getattr(type(module), name, None), property) else None
+
+
+def _key(name: str) -> str:
+    return f"{name}_masking"
+
+
+def _reader(name: str) -> property:
+    key = _key(name)
+
+    def read(module: torch.nn.Module) -> Tensor:
+        parameter = module._parameters.get(name)
+        parameter = module.__dict__.get(name) if parameter is None else parameter
+        if parameter is None:
+            # The module's own lookup follows, which finds what has replaced the parameter.
+            raise AttributeError(name)
+        masking = module._modules.get(key)
+        if masking is None or (is_sharded(parameter) and _is_read_by_fsdp()):
+            return parameter
+        masked: Tensor = masking(parameter)
+        return masked
+
+    def write(module: torch.nn.Module, value: Tensor) -> None:
+        # Replicas of DataParallel hold tensors that are no parameters.
+        module.__dict__[name] = value
+
+    return property(read, write)
+
+
+def _is_read_by_fsdp() -> bool:
+    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter (`reset_sharded_param`)."""
+    return not torch.compiler.is_compiling() and sys._getframe(2).f_code.co_name == "reset_sharded_param"
+
+
+def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
+    own = module._modules.get("parametrizations")
+    return _Parametrizations(module) if own is None else own
+
+
+class _Parametrizations(torch.nn.Module):
+    """View of a module's masked parameters, by name."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.__dict__["module"] = module
+
+    def __getattr__(self, name: str) -> Any:
+        module = self.__dict__["module"]
+        masking = masking_of(module, name)
+        if masking is None:
+            raise AttributeError(f"{type(module).__name__} has no masked parameter {name!r}")
+        return _Parametrized(module, name)
+
+
+class _Parametrized(torch.nn.Module):
+    """View of one masked parameter: `original` is the dense parameter, `[0]` its masking."""
+
+    def __init__(self, module: torch.nn.Module, name: str) -> None:
+        super().__init__()
+        self.__dict__["module"], self.__dict__["name"] = module, name
+
+    @property
+    def original(self) -> Tensor | None:
+        """The dense parameter."""
+        module: torch.nn.Module = self.__dict__["module"]
+        return module._parameters[self.__dict__["name"]]
+
+    def __getitem__(self, index: int) -> Masking:
+        masking = masking_of(self.__dict__["module"], self.__dict__["name"])
+        assert masking is not None
+        return [masking][index]

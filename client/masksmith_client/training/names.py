@@ -1,0 +1,21 @@
+"""Names of a model's parts without the segments that wrappers add."""
+
+from __future__ import annotations
+
+import torch
+
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""Segments that `torch.compile`, activation checkpointing and FSDP add."""
+CONTAINERS = ("DistributedDataParallel", "DataParallel", "AveragedModel")
+"""Classes that hold the model they wrap as `module`."""
+
+
+def plain_path(model: torch.nn.Module | None, path: str) -> str:
+    """Return a module's path without the segments of wrappers; `module` is one where its parent is such a wrapper."""
+    segments, kept, parent = path.split("."), [], model
+    for segment in segments:
+        is_wrapper = segment in WRAPPERS or (segment == "module" and type(parent).__name__ in CONTAINERS)
+        if not is_wrapper:
+            kept.append(segment)
+        parent = None if parent is None else parent._modules.get(segment)
+    return ".".join(kept)

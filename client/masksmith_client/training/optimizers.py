@@ -1,0 +1,98 @@
+"""Optimizers that a method modifies the steps of: wrapped ones, several, and scaled gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from masksmith_client._errors import InputError
+
+from .masked_layer import MaskedLayer
+
+
+class WatchedOptimizers:
+    """Calls a method before the steps of all optimizers that own masked weights.
+
+    Args:
+        layers: The masked layers.
+        before_step: Called with each layer that the stepping optimizer owns.
+    """
+
+    def __init__(self, layers: Sequence[MaskedLayer], before_step: Callable[[MaskedLayer], None]) -> None:
+        self._layers, self._before_step = layers, before_step
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def add(self, *optimizers: object) -> None:
+        """Watch those optimizers that own masked weights; wrappers are looked into.
+
+        Raises:
+            InputError: If one is no optimizer, or none owns a masked weight.
+        """
+        inner = [_unwrapped(optimizer) for optimizer in optimizers]
+        for optimizer in inner:
+            self._check_method_parameters(optimizer, inner)
+        owning = [each for each in inner if any(id(layer.weight) in _parameters(each) for layer in self._layers)]
+        if not owning:
+            names = ", ".join(type(each).__name__ for each in inner) or "no optimizer"
+            raise InputError(f"{names} holds none of the masked weights: pass the optimizer that trains them")
+        for optimizer in owning:
+            if not any(optimizer is each for each in self._optimizers):
+                self._optimizers.append(optimizer)
+                self._hooks.append(optimizer.register_step_pre_hook(lambda stepping, *_: self._step(stepping)))
+
+    def check(self) -> None:
+        """Check that every trainable masked weight is held by a watched optimizer.
+
+        Raises:
+            InputError: If one has none.
+        """
+        owned = set[int]().union(*(_parameters(optimizer) for optimizer in self._optimizers))
+        for layer in self._layers:
+            if layer.weight.requires_grad and id(layer.weight) not in owned:
+                raise InputError(f"no watched optimizer holds {layer.name!r}: call watch() with the one that does")
+
+    def __bool__(self) -> bool:
+        return bool(self._optimizers)
+
+    def remove(self) -> None:
+        """Stop watching."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._optimizers = [], []
+
+    def _check_method_parameters(
+        self, optimizer: torch.optim.Optimizer, others: Sequence[torch.optim.Optimizer]
+    ) -> None:
+        owned = set[int]().union(*(_parameters(each) for each in (optimizer, *others, *self._optimizers)))
+        for layer in self._layers:
+            for name, parameter in layer.masking.named_parameters():
+                if id(parameter) not in owned:
+                    raise InputError(
+                        f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
+                    )
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        owned = _parameters(optimizer)
+        # A fused optimizer gets scaled gradients from a GradScaler, and divides them by this scale itself.
+        scale = getattr(optimizer, "grad_scale", None)
+        for layer in self._layers:
+            if id(layer.weight) in owned:
+                layer.gradient_scale = 1.0 if scale is None else scale.to(layer.weight.device)
+                self._before_step(layer)
+
+
+def _unwrapped(optimizer: object) -> torch.optim.Optimizer:
+    """Return the optimizer inside accelerate's, Lightning's and similar wrappers."""
+    for name in ("optimizer", "_optimizer"):
+        inner = getattr(optimizer, name, None)
+        if inner is not None and inner is not optimizer:
+            return _unwrapped(inner)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"optimizer={optimizer!r} is no torch optimizer")
+    return optimizer
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

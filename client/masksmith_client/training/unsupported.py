@@ -1,0 +1,62 @@
+"""Why a parameter cannot be masked, and what to do about it."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from masksmith_client._errors import InputError
+
+from .masked_parameter import masking_of
+
+FSDP1 = "FSDP1 keeps all weights in flat pieces: shard with fully_shard (FSDP2) instead of FullyShardedDataParallel"
+ZERO3 = "it is empty, as DeepSpeed ZeRO-3 leaves weights between uses: train with ZeRO-2, or shard with fully_shard"
+
+
+def refuse_fsdp1(model: torch.nn.Module) -> None:
+    """Raise `InputError` if the model, or a part of it, is wrapped by FSDP1."""
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise InputError(f"the model cannot be masked: {FSDP1}")
+
+
+def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:
+    """Return why a module's parameter cannot be masked; None if it can."""
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        return missing_reason(module, name)
+    if masking_of(module, name) is not None:
+        return "it has the mask of another Sparsifier: bake that one first"
+    if isinstance(module, torch.nn.RNNBase):
+        return f"{type(module).__name__} passes its weights to a kernel, which a mask does not reach"
+    if isinstance(module, torch.nn.Bilinear):
+        return "Bilinear multiplies with two inputs, not with one"
+    if isinstance(module, torch.nn.modules.conv._ConvTransposeNd) and module.groups > 1:
+        return "a transposed convolution of several groups"
+    return storage_reason(parameter)
+
+
+def missing_reason(module: torch.nn.Module, name: str) -> str:
+    """Return why a module has no parameter of this name."""
+    if parametrize.is_parametrized(module, name):
+        return "it is parametrized already: bake or remove the parametrization first"
+    if f"{name}_orig" in module._parameters:
+        return f"torch.nn.utils.prune or spectral_norm keeps it as {name}_orig: remove that first"
+    if f"{name}_g" in module._parameters:
+        return f"torch.nn.utils.weight_norm keeps it as {name}_g and {name}_v: remove that first"
+    if hasattr(module, name):
+        return f"its module holds a tensor {name} that is no parameter, as FSDP1 leaves it; {FSDP1}"
+    return f"its module has no parameter {name}"
+
+
+def storage_reason(parameter: torch.nn.Parameter) -> str | None:
+    """Return why a parameter has no values to mask; None if it has."""
+    if is_lazy(parameter):
+        return "it is not initialized: run a batch through the model first"
+    if getattr(parameter, "_fsdp_flattened", False):
+        return FSDP1
+    if hasattr(parameter, "ds_id") and parameter.numel() == 0:
+        return ZERO3
+    if parameter.is_meta:
+        return "it is on the meta device, without values: load the weights first"
+    return None

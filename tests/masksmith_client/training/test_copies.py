@@ -1,0 +1,142 @@
+"""Copies of a model in training: averages get the masks of their weights, snapshots keep their own."""
+
+import copy
+
+import pytest
+import torch
+from support.training_loop import loss_of, perceptron, train
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.training import DensePhases, Fixed, Refresh, Sparsifier, StraightThrough, TrainableThresholds
+
+EVERY_TWO = Refresh(every=2, wait=True)
+
+
+def masked(schedule=None, method=None, **options):
+    model = perceptron()
+    method = method or StraightThrough()
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, method, schedule=schedule, **options)
+    return model, torch.optim.AdamW(model.parameters(), lr=5e-2), sparsifier
+
+
+def lerp_state(average, model):
+    for ours, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        ours.lerp_(theirs, 0.5)
+
+
+def lerp_data(average, model):
+    for ours, theirs in zip(average.parameters(), model.parameters(), strict=True):
+        ours.data.mul_(0.5).add_(theirs.data, alpha=0.5)
+
+
+def load_state(average, model):
+    state = average.state_dict()
+    average.load_state_dict({name: torch.lerp(state[name], value, 0.5) for name, value in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("update", [lerp_state, lerp_data, load_state])
+def test_an_average_kept_by_hand_has_the_masks_of_the_model(update):
+    model, optimizer, sparsifier = masked()
+    average = copy.deepcopy(model)
+    first = sparsifier.masks["2.weight"]
+    train(model, optimizer, sparsifier, 10, after=lambda step: update(average, model))
+    assert not torch.equal(sparsifier.masks["2.weight"], first)
+    weight = average[2].parametrizations.weight.original
+    assert torch.equal(average[2].weight, weight * sparsifier.masks["2.weight"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"multi_avg_fn": get_ema_multi_avg_fn(0.9)},
+        {"avg_fn": get_ema_avg_fn(0.9), "use_buffers": True},
+        {"use_buffers": True},
+        {},
+    ],
+)
+def test_an_averaged_model_of_the_dense_phase_becomes_sparse(options):
+    model, optimizer, sparsifier = masked(DensePhases(warm_up=4))
+    average = AveragedModel(model, **options)
+    train(model, optimizer, sparsifier, 3, after=lambda step: average.update_parameters(model))
+    assert (average.module[2].weight != 0).all()
+    train(model, optimizer, sparsifier, 10, after=lambda step: average.update_parameters(model))
+    assert torch.equal(average.module[2].weight != 0, sparsifier.masks["2.weight"])
+    before = average(torch.ones(1, 8))
+    sparsifier.bake(average)
+    assert torch.equal(average(torch.ones(1, 8)), before)
+    assert ms.verify(average.module[2]._parameters["weight"] != 0, "2:4")
+    sparsifier.step()
+
+
+def test_a_snapshot_keeps_its_masks():
+    model, optimizer, sparsifier = masked()
+    train(model, optimizer, sparsifier, 4)
+    snapshot, loss = copy.deepcopy(model), loss_of(model)
+    before = sparsifier.masks["2.weight"]
+    train(model, optimizer, sparsifier, 8)
+    assert not torch.equal(sparsifier.masks["2.weight"], before)
+    assert torch.equal(snapshot[2].weight != 0, before)
+    assert torch.equal(loss_of(snapshot), loss)
+    baked = sparsifier.bake(snapshot)
+    assert torch.equal(loss_of(baked), loss)
+
+
+def test_a_snapshot_of_an_average_keeps_the_averages_masks():
+    model, optimizer, sparsifier = masked()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    train(model, optimizer, sparsifier, 4, after=lambda step: average.update_parameters(model))
+    snapshot, expected = copy.deepcopy(average), sparsifier.masks["2.weight"]
+    train(model, optimizer, sparsifier, 8, after=lambda step: average.update_parameters(model))
+    assert torch.equal(snapshot.module[2].weight != 0, expected)
+    assert torch.equal(average.module[2].weight != 0, sparsifier.masks["2.weight"])
+
+
+def test_an_average_of_a_baked_model_keeps_the_last_masks():
+    model, optimizer, sparsifier = masked()
+    average = AveragedModel(model)
+    train(model, optimizer, sparsifier, 4, after=lambda step: average.update_parameters(model))
+    sparsifier.bake()
+    assert torch.equal(average.module[2].weight != 0, model[2].weight != 0)
+
+
+def test_baking_a_copy_with_masks_in_place():
+    model, optimizer, sparsifier = masked(method=Fixed(), in_place=True)
+    average = copy.deepcopy(model)
+    train(model, optimizer, sparsifier, 4, after=lambda step: lerp_data(average, model))
+    average[2].weight.data.add_(1.0)
+    sparsifier.bake(average)
+    assert torch.equal(average[2].weight != 0, sparsifier.masks["2.weight"])
+
+
+def test_a_copy_that_lacks_a_layer_is_refused():
+    _, _, sparsifier = masked()
+    with pytest.raises(InputError, match="the copy has no layer '4'"):
+        sparsifier.bake(torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 32)))
+    with pytest.raises(InputError, match=r"the copy's '2.weight' does not have shape \[32, 32\]"):
+        sparsifier.bake(perceptron(width=16))
+
+
+@pytest.mark.parametrize("method", [StraightThrough(), TrainableThresholds(strength=0.5)])
+def test_the_plain_state_dict_is_that_of_the_baked_model(method):
+    model, optimizer, sparsifier = masked(method=method)
+    if method.needs_optimizer:
+        sparsifier.watch(optimizer)
+    train(model, optimizer, sparsifier, 5)
+    state, expected = sparsifier.plain_state_dict(), loss_of(model)
+    plain = perceptron(seed=1)
+    plain.load_state_dict(state)
+    assert torch.equal(loss_of(plain), expected)
+    sparsifier.bake()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+    assert list(sparsifier.plain_state_dict()) == list(perceptron().state_dict())
+
+
+def test_a_model_that_holds_its_sparsifier_is_copied():
+    model, optimizer, sparsifier = masked()
+    model.sparsifier = sparsifier
+    average = copy.deepcopy(model)
+    assert average.sparsifier is sparsifier
+    train(model, optimizer, sparsifier, 4, after=lambda step: lerp_data(average, model))
+    assert torch.equal(average[2].weight != 0, sparsifier.masks["2.weight"])
