@@ -66,7 +66,7 @@ def calibrate(
                     _forward(model, batch)
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
-    idle = {name: "it never ran" for name, accumulator in accumulators.items() if accumulator.samples == 0}
+    idle = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
     statistics = {name: accumulator.finish(name) for name, accumulator in accumulators.items() if name not in idle}
     return Calibration(statistics, skipped | idle)
 
@@ -116,6 +116,12 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
         return f"{type(module).__name__} is not calibrated"
     return None if module.groups == 1 else "its inputs differ from group to group"
+
+
+def _idle_reason(module: torch.nn.Module) -> str:
+    # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
+    is_projection = type(module).__name__ == "NonDynamicallyQuantizableLinear"
+    return "MultiheadAttention multiplies with its weight without calling it" if is_projection else "it never ran"
 
 
 @contextmanager
