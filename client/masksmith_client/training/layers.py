@@ -189,7 +189,9 @@ def _masked_layer(
     assert value is not None
     own = None if layout is None or layout.is_plain(pattern, value.shape) else layout
     masking = Masking(method, value)
-    return MaskedLayer(name, weight.modules, masking, weight.parameter, _rank_above(pattern), own)
+    return MaskedLayer(
+        name, weight.modules, masking, weight.parameter, _rank_above(pattern), own, method.needs_gradient
+    )
 
 
 def _config(model: torch.nn.Module) -> dict[str, Any] | None:

@@ -71,6 +71,11 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         """Stop the refresh worker."""
         self.sparsifier.close()
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Load the masked weights into a baked model, which Lightning's averages overwrite with dense ones."""
+        if self.sparsifier.is_baked:
+            pl_module.load_state_dict(checkpoint["state_dict"])
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sparsifier's state with the values of pruned entries, for Lightning's checkpoint."""
         return self.sparsifier.state_dict(pruned=not self.sparsifier.is_baked)

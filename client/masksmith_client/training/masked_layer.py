@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 
 from .masked_parameter import attach, detach, masking_of
 from .masking import Masking
-from .sharding import as_sharded, gathered
+from .sharding import as_sharded, gathered, is_sharded
 from .unsupported import missing_reason, storage_reason
 
 
@@ -27,6 +27,7 @@ class MaskedLayer:
         parameter: Its name in its modules.
         rank_above: A score that exceeds the sum of all scores of a tile if each is at most 1.
         layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
+        needs_gradient: Whether the method selects by dense gradients.
         gradient_scale: What gradients are multiplied by at an optimizer's step; see `torch.amp.GradScaler`.
     """
 
@@ -36,6 +37,7 @@ class MaskedLayer:
     parameter: str = "weight"
     rank_above: float = 2.0
     layout: Layout | None = None
+    needs_gradient: bool = False
     gradient_scale: Tensor | float = 1.0
     _in_place: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
@@ -150,11 +152,27 @@ class MaskedLayer:
     def _hook_gradient(self) -> None:
         """Register the gradient hook on the present weight."""
         weight = self.weight
+        if is_sharded(weight) and self.needs_gradient:
+            raise InputError(f"{self.name!r} is sharded, so its gradient is not seen in place: use in_place=False")
+        if self._hooked is not None and is_sharded(weight) and not is_sharded(self._hooked):
+            # The gradient of the step before was not masked, and is part of the optimizer's state.
+            raise InputError(
+                f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
+            )
         if self._hooked is not weight:
             if self._hook is not None:
                 self._hook.remove()
             self._hooked = weight
-            self._hook = weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
+            if is_sharded(weight):
+                # FSDP2 sets the reduced gradient itself, and calls hooks of this kind only.
+                self._hook = weight.register_post_accumulate_grad_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
+            else:
+                self._hook = weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
+
+    def _mask_gradient(self, weight: Tensor) -> None:
+        masking = self.masking
+        if weight.grad is not None and not masking.dense:
+            weight.grad = masking.method.gradient(weight.grad, weight.detach(), masking.mask_of(weight))
 
     def _dense_gradient(self, gradient: Tensor) -> Tensor:
         self._move_mask()

@@ -140,7 +140,7 @@ class Masking(torch.nn.Module):
         error_msgs: list[str],
     ) -> None:
         # A plain state dict has no parameters of the method: the sparsifier's own state has them.
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
         # The module's own parameters have been loaded before.
         self.follow_origin()
 

@@ -190,4 +190,11 @@ class Refresher:
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
         if self._are_scores:
             dtype = "F64" if dtype == "F64" else "F32"
-        return LayerSlot(layer.name, dtype, layer.shape, None if layer.layout is None else str(layer.layout))
+        layout = layer.layout
+        return LayerSlot(
+            layer.name,
+            dtype,
+            layer.shape,
+            None if layout is None else str(layout),
+            () if layout is None else layout.out_parts,
+        )

@@ -72,7 +72,65 @@ def test_lightning_resumes(lightning, tmp_path):
         torch.testing.assert_close(again.net.state_dict()[name], weight)
 
 
-def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5):
+@pytest.mark.parametrize("names", ["sparsifier, EMA", "EMA, sparsifier", "sparsifier, SWA"])
+def test_lightnings_averages_end_sparse_whatever_the_order_of_callbacks(lightning, tmp_path, names):
+    from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+
+    from masksmith_client.training.lightning import SparsifierCallback
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = perceptron()
+
+        def training_step(self, given, index):
+            return torch.nn.functional.mse_loss(self.net(given[0]), given[1])
+
+        def validation_step(self, given, index):
+            self.log("loss", torch.nn.functional.mse_loss(self.net(given[0]), given[1]))
+
+        test_step = validation_step
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 1e-2)
+
+    module = Module()
+    sparsifier = Sparsifier(module, PATTERN, ms.solve, WAITING)
+    average = EMAWeightAveraging(decay=0.9) if "EMA" in names else StochasticWeightAveraging(1e-2, swa_epoch_start=1)
+    callbacks = {"sparsifier": SparsifierCallback(sparsifier), "EMA": average, "SWA": average}
+    best = lightning.callbacks.ModelCheckpoint(tmp_path, monitor="loss")
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch(count=56)), batch_size=8)
+    trainer = lightning.Trainer(
+        max_epochs=3, callbacks=[*(callbacks[name] for name in names.split(", ")), best], default_root_dir=tmp_path,
+        logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(module, data, data)
+    assert ms.verify(module.net[2].weight != 0, PATTERN)
+    assert sparsifier.report().layers[0].density == 0.5
+    saved = Module.load_from_checkpoint(best.best_model_path, weights_only=True)
+    assert ms.verify(saved.net[2].weight != 0, PATTERN), "a checkpoint of the middle of training is plain and sparse"
+    trainer.test(module, data, ckpt_path="best", verbose=False, weights_only=True)
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in saved.state_dict().items())
+
+
+def test_the_best_model_of_hugging_face_is_baked_with_its_own_masks(tmp_path):
+    from safetensors.torch import load_file
+    from transformers import BertForSequenceClassification
+
+    model, sparsifier, trainer = hugging_face_run(
+        str(tmp_path), steps=8, save_steps=2, load_best_model_at_end=True, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="eval_loss", greater_is_better=True, learning_rate=2e-2,
+    )  # fmt: skip
+    best = trainer.state.best_model_checkpoint
+    assert best is not None
+    saved = load_file(f"{best}/model.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    read = BertForSequenceClassification.from_pretrained(best)
+    for name in sparsifier.masks:
+        assert ms.verify(read.get_parameter(name) != 0, PATTERN)
+
+
+def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, **options):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from masksmith_client.training.hugging_face import SparsifierCallback
@@ -85,9 +143,10 @@ def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5):
     examples = [{"input_ids": torch.randint(64, (8,), generator=generator), "labels": k % 2} for k in range(64)]
     arguments = TrainingArguments(
         folder, max_steps=steps, per_device_train_batch_size=8, report_to=[], disable_tqdm=True, use_cpu=True,
-        save_steps=save_steps, logging_strategy="no", seed=0, gradient_accumulation_steps=2,
+        save_steps=save_steps, logging_strategy="no", seed=0, gradient_accumulation_steps=2, **options,
     )  # fmt: skip
-    trainer = Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)])
+    callbacks = [SparsifierCallback(sparsifier)]
+    trainer = Trainer(model, arguments, train_dataset=examples, eval_dataset=examples[:16], callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume)
     return model, sparsifier, trainer
 

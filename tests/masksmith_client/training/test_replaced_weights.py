@@ -10,7 +10,9 @@ from masksmith_client import InputError
 from masksmith_client.training import Fixed, Refresh, Sparsifier, StraightThrough
 
 # torch.compile creates instances of autograd functions while it traces them.
-compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+compiles = pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning", r"ignore:The \.grad attribute:UserWarning"
+)
 EACH_STEP = Refresh(every=1, wait=True)
 
 

@@ -27,18 +27,22 @@ Bools = npt.NDArray[np.bool_]
 class LayerSlot:
     """Name, dtype, shape and axes of a layer in the shared memory.
 
-    The dtype is a safetensors name; axes are None if the layer is one matrix `[out, in]` or a convolution.
+    The dtype is a safetensors name; axes are None if the layer is one matrix `[out, in]` or a convolution. `out_parts`
+    are the rows of matrices fused along `out`.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     axes: str | None = None
+    out_parts: tuple[int, ...] = ()
 
     @property
     def layout(self) -> Layout:
         """How the layer is made of matrices."""
-        return Layout(default_axes(self.shape)) if self.axes is None else Layout.parse(self.axes, rule="model")
+        if self.axes is None:
+            return Layout(default_axes(self.shape))
+        return Layout.parse(self.axes, rule="model", out_parts=self.out_parts)
 
     @property
     def entries(self) -> int:

@@ -18,6 +18,7 @@ from masksmith_client._jobs import Job
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.totals import total_retained
 
 from .messages import PROVED, LayerResult
 from .shared_memory import Bools, Bytes, LayerSlot
@@ -136,17 +137,23 @@ class FunctionSource:
         results = {}
         for one in layers:
             try:
-                [matrix] = one.slot.layout.matrices(one.scores())
-                solution = self.call(np.ascontiguousarray(matrix), pattern)
+                mask, results[one.slot.name] = self._solve(one, pattern)
             except ValueError as error:
                 results[one.slot.name] = LayerResult(error=str(error))
                 continue
-            mask = np.empty(one.slot.shape, np.bool_)
-            mask_matrix = one.slot.layout.matrices(mask)[0]
-            mask_matrix[...] = _as_mask(solution, one.slot, mask_matrix.shape)
             on_mask(one.slot.name, mask)
-            results[one.slot.name] = _result(solution)
         return results
+
+    def _solve(self, one: LayerValues, pattern: Pattern) -> tuple[Bools, LayerResult]:
+        """Solve each matrix of a layer, and the parts fused in it, on its own."""
+        layout, mask = one.slot.layout, np.empty(one.slot.shape, np.bool_)
+        parts = []
+        for scores, mask_matrix in zip(layout.matrices(one.scores()), layout.matrices(mask), strict=True):
+            for first, last in layout.row_ranges(pattern, one.slot.shape):
+                solution = self.call(np.ascontiguousarray(scores[first:last]), pattern)
+                mask_matrix[first:last] = _as_mask(solution, one.slot, scores[first:last].shape)
+                parts.append(_result(solution))
+        return mask, parts[0] if len(parts) == 1 else _sum(parts)
 
 
 class WorkerConfiguration(BaseModel):
@@ -183,6 +190,24 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
             f"expected bool of shape {list(shape)}"
         )
     return mask
+
+
+def _sum(parts: list[LayerResult]) -> LayerResult:
+    """Return the result of a layer from those of its parts; what one part lacks, the layer lacks."""
+    objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
+    statuses = {part.status for part in parts}
+    objective = None if None in objectives else sum(value for value in objectives if value is not None)
+    bound = None if None in bounds else sum(value for value in bounds if value is not None)
+    gap = None if objective is None or bound is None else max(0.0, bound - objective) / (bound or 1.0)
+    if all(part.gap == 0.0 for part in parts):
+        gap = 0.0
+    return LayerResult(
+        status=statuses.pop() if len(statuses) == 1 else "feasible",
+        objective=objective,
+        upper_bound=bound,
+        gap=gap,
+        retained=total_retained((part.objective, part.retained) for part in parts),
+    )
 
 
 def _result(report: Any) -> LayerResult:
