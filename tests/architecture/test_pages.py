@@ -27,7 +27,7 @@ SECURITY = ROOT / "docs" / "security.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 COMPUTED = {"worker_name": "`worker-HOST-PID`", "worker_slots": "all cores"}
 MARK = "@@masksmith@@"
-# Pages whose code starts installations or solves for long; what `language_model` needs is installed by `make test-long`.
+# Pages whose code starts installations or solves for long; `make test-long` installs what `language_model` needs.
 LONG_PAGES = [
     ROOT / "docs" / f"{name}.md"
     for name in (
