@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
+from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
@@ -16,6 +19,7 @@ from .settings import ConnectionSettings
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
+PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
 
 def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
@@ -33,6 +37,24 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         # The environment's proxy is not used for a service on this machine.
         "trust_env": not settings.is_loopback,
     }
+
+
+@contextmanager
+def refusing_bad_proxies() -> Iterator[None]:
+    """Convert errors of making an HTTP client, which only the environment's proxies cause, to `InputError`.
+
+    Their values are not repeated: they may have a password.
+    """
+    try:
+        yield
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        names = " or ".join(name for name in os.environ if name.lower() in PROXY_VARIABLES) or "the environment"
+        reason = (
+            "SOCKS needs the package socksio: pip install socksio"
+            if isinstance(error, ImportError)
+            else ("its URL must look like http://host:port, https://host:port or socks5://host:port")
+        )
+        raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
 
 
 def build_request(
