@@ -24,6 +24,7 @@ from .jobs import routes as jobs
 from .layers import routes as layers
 from .middleware.access_log import AccessLogMiddleware
 from .middleware.json_bodies import JsonBodyMiddleware
+from .middleware.path_prefix import PathPrefixMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
 from .resources import State, connect
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     # Outermost, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
+    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)

@@ -17,6 +17,8 @@ class Settings(StateSettings):
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
+    """Prefix of paths, such as `/masks`, below which a proxy serves the installation, if it does not remove it."""
     processes: int = Field(default=1, ge=1)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=64 * 2**30, gt=0)

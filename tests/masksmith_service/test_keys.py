@@ -225,7 +225,7 @@ def test_a_cookie_stands_for_a_key(client, keys, good):
 def test_a_form_logs_in_too_and_goes_on_to_the_page(client, keys):
     token = keys.create("ann")[1]
     response = client.post("/v1/session", data={"token": f" {token} "}, follow_redirects=False)
-    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert (response.status_code, response.headers["location"]) == (303, "../")
     assert client.get("/v1/session").json()["name"] == "ann"
 
 

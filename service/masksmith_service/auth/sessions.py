@@ -48,7 +48,7 @@ _FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"tok
     },
 )
 async def log_in(request: Request, response: Response, state: StateDep) -> Session:
-    """Exchange a token for a session cookie; a form is redirected to `/`."""
+    """Exchange a token for a session cookie; a form is redirected to the home page."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     key = await find_key(state.events, _token(await request.body(), is_form=is_form))
     if key is None:
@@ -59,7 +59,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     await state.events.set(session_key(cookie), key.id, ex=seconds)
     if is_form:
         response.status_code = 303
-        response.headers["Location"] = "/"
+        response.headers["Location"] = "../"
     response.set_cookie(
         COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
