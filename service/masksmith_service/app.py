@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 
+from masksmith_state.blobs.leftovers import clear_leftovers
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
 
@@ -107,7 +108,7 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
 @asynccontextmanager
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
     """Delete partial files of an earlier process, and run the sweeper."""
-    await anyio.to_thread.run_sync(state.store.clear_leftovers)
+    await anyio.to_thread.run_sync(clear_leftovers, state.store)
     sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_if_claimed)
     sweeper.start()
     try:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
+from masksmith_state.panics import is_panic
 from masksmith_state.telemetry import logs
 
 from .host_checks import READS
@@ -47,8 +48,8 @@ class AccessLogMiddleware:
         with logs.context(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except Exception as error:
-                if status:
+            except BaseException as error:
+                if status or not (isinstance(error, Exception) or is_panic(error)):
                     raise
                 await problems.respond_to_bug(Request(scope), error)(scope, receive, send_with_id)
             finally:

@@ -11,6 +11,7 @@ from typing import cast
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import FINISHED
 
+from .names import DAMAGED, PIECES, STATISTICS
 from .references import BlobReferences
 from .store import BlobStore
 
@@ -101,9 +102,17 @@ class Retention:
             for name, written in self.store.list(folder):
                 if written < before:
                     count += delete(name.rpartition("/")[2].removesuffix(".json"))
-        for name, written in self.store.list("statistics"):
-            if written < now - self.upload_age_s:
-                # Statistics are a cache: they are computed again when needed.
-                self.store.delete(name)
-                count += 1
+        return count + self._delete_old_copies(now - self.upload_age_s, before)
+
+    def _delete_old_copies(self, before: float, lists_before: float) -> int:
+        """Delete old statistics (a cache), blobs that were set aside, and lists of digests without a blob."""
+        store, count = self.store, 0
+        names = [name for name, written in (*store.list(STATISTICS), *store.list(DAMAGED)) if written < before]
+        for name, written in store.list(PIECES):
+            if written < lists_before and store.size(name.removeprefix(f"{PIECES}/")) is None:
+                names.append(name)
+        for name in names:
+            store.objects.delete(name)
+            log.info("deleted %s", name)
+            count += 1
         return count

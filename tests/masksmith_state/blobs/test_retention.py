@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from masksmith_state.blobs.names import result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
 from masksmith_state.blobs.retention import Retention, SweepCounts
-from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.plans import MasksPlan
