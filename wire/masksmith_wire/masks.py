@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 from pydantic import BaseModel
 
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
 
+from .digests import PartDigest, digest_violation
 from .headers import build_header
 
 METADATA_KEY = "masksmith"
@@ -35,7 +35,7 @@ class MaskInfo(BaseModel):
     axis: str = "in"
     axes: str | None = None
     out_parts: list[int] = []
-    digests: list[tuple[int, str]] = []
+    digests: list[PartDigest] = []
     """Rows (along the first dimension) and BLAKE3 of the packed bits of each part of the mask, in order."""
 
     @classmethod
@@ -53,16 +53,8 @@ class MaskInfo(BaseModel):
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
         """Say where packed bits do not have the digests; None if they have."""
-        if not self.digests:
-            return None
-        if sum(rows for rows, _ in self.digests) != self.shape[0]:
-            return f"the digests of the mask of {name!r} do not cover its rows"
-        rows_of_bytes, first = packed.reshape(self.shape[0], -1), 0
-        for rows, digest in self.digests:
-            if blake3(rows_of_bytes[first : first + rows].tobytes()).hexdigest() != digest:
-                return f"rows {first} to {first + rows} of the mask of {name!r} do not have their digest"
-            first += rows
-        return None
+        rows = packed.reshape(self.shape[0], -1)
+        return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 
     @property
     def layout(self) -> Layout | None:

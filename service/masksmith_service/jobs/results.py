@@ -16,6 +16,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_wire import masks
+from masksmith_wire.digests import PartDigest, write_digests
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
@@ -109,7 +110,7 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
             axis=options.axis,
             axes=tensor.axes,
             out_parts=tensor.out_parts,
-            digests=_digests(parts),
+            digests=_digests([(shard, report.mask_digest) for shard, report in parts]),
         )
         for tensor, parts in tensors
     }
@@ -137,11 +138,15 @@ def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
         for tensor, parts in tensors
         for shard, report in parts
     ]
-    header = build_header({tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors})
+    digests = {
+        tensor.name: _digests([(shard, report.weights_digest) for shard, report in parts]) for tensor, parts in tensors
+    }
+    entries = {tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors}
+    header = build_header(entries, write_digests(digests))
     return ResultsFile(record, "weights", header, blobs)
 
 
-def _digests(parts: Sequence[tuple[Shard, ShardReport]]) -> list[tuple[int, str]]:
-    """Rows and digest of each part of a mask; none if a part was stored without a digest."""
-    digests = [(shard.last - shard.first, report.mask_digest) for shard, report in parts]
-    return [(rows, digest) for rows, digest in digests if digest] if all(digest for _, digest in digests) else []
+def _digests(parts: Sequence[tuple[Shard, str | None]]) -> list[PartDigest]:
+    """Rows and digest of each part of a tensor; none if a part was stored without a digest."""
+    digests = [(shard.last - shard.first, digest) for shard, digest in parts if digest is not None]
+    return digests if len(digests) == len(parts) else []
