@@ -15,6 +15,10 @@ class DamagedBlobError(Exception):
         self.blob = blob
 
 
+class InstallationError(Exception):
+    """Broker and store do not belong together, or cannot be used."""
+
+
 class FullError(Exception):
     """A job cannot be created because a limit is reached.
 

@@ -318,6 +318,8 @@ def test_an_upload_that_is_canceled_leaves_nothing(settings, save, on_disk, path
 
 def test_leftovers_of_a_killed_service_are_cleared_when_it_starts(settings, on_disk, monkeypatch):
     monkeypatch.setattr("masksmith_state.blobs.leftovers.clear_leftovers.__defaults__", (-1.0,))
+    with TestClient(create_app(settings)):
+        pass
     for name in ("incoming/" + "f0" * 16, "tensors/ab/" + "ab" * 32 + "#1"):
         (Path(settings.store_url) / name).parent.mkdir(parents=True)
         (Path(settings.store_url) / name).write_bytes(b"half")

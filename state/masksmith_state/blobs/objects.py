@@ -126,6 +126,26 @@ class Objects:
         except OSError as error:
             raise GenericError(f"the store {self.url} is missing: {error.strerror}") from None
 
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object that does not exist yet.
+
+        Raises:
+            AlreadyExistsError: If it exists.
+        """
+        self._check_directory()
+        with panics_as(GenericError):
+            obstore.put(self._store, name, data, mode="create", use_multipart=False)
+
+    def top_level(self) -> Iterator[str]:
+        """List the names of files and folders at the top, those of other programs included."""
+        if not self.is_bucket:
+            self._check_directory()
+            yield from os.listdir(self.url)
+            return
+        listing = obstore.list_with_delimiter(self._store)
+        yield from (str(prefix) for prefix in listing["common_prefixes"])
+        yield from (str(entry["path"]) for entry in listing["objects"])
+
     def delete(self, name: str) -> None:
         """Delete a blob, if it exists."""
         with contextlib.suppress(FileNotFoundError):

@@ -129,6 +129,11 @@ class BlobReferences:
         # The report is deleted first: while it exists, the mask must exist.
         return self._delete_unreferenced("result", key, [result_report_name(key), result_name(key), weights_name(key)])
 
+    def exist(self, kind: str, key: str) -> bool:
+        """Whether anything refers to an upload or a result (`kind`)."""
+        keys = (f"masksmith:upload:{key}:owners", f"masksmith:upload:{key}:jobs")
+        return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
+
     def finish_deletions(self) -> None:
         """Finish deletions that were interrupted by a crash."""
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():

@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import DamagedBlobError
 
-from .names import DAMAGED, digest_of_upload, piece_list_name
+from .names import DAMAGED, digest_of_upload, is_blob_name, piece_list_name
 from .objects import Objects
 from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList, seal, unseal
 
@@ -196,7 +196,9 @@ class BlobStore:
     def damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside as (name below `damaged`, time of last change)."""
         for name, changed in self.objects.list(DAMAGED):
-            yield name.removeprefix(f"{DAMAGED}/"), changed
+            blob = name.removeprefix(f"{DAMAGED}/")
+            if is_blob_name(blob.rpartition(".")[0]):
+                yield blob, changed
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
         """Read and check; a second time with a new list, as another process may have replaced blob and list."""
