@@ -25,6 +25,9 @@ def main() -> int:
     settings = Settings()
     settings.configure_logging()
     protect_files()
+    if settings.auth == "none" and not settings.is_local:
+        log.error("refusing to listen on %s with MASKSMITH_AUTH=none, which is for loopback addresses", settings.host)
+        return 2
     if _is_unprotected(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "

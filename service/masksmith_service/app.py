@@ -13,6 +13,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from masksmith_state.blobs.leftovers import clear_leftovers
 from masksmith_state.housekeeping import Housekeeping
@@ -73,6 +74,8 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     )
     app.add_middleware(JsonBodyMiddleware, settings=settings)
     app.add_middleware(AuthenticationMiddleware, settings=settings)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     # Outermost, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)

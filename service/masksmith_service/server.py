@@ -47,6 +47,8 @@ def serve(settings: Settings) -> None:
         ws="none",
         log_config=None,
         access_log=False,
+        # Forwarded headers count only from the proxies that the settings name; see `app`.
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HANG_S,
     )
