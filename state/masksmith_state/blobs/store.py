@@ -42,13 +42,14 @@ class BlobStore:
     Args:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
         create: Create the directory if it does not exist; see `Objects`.
+        read_only: Leave damaged blobs where they are, and do not write lost lists of digests.
 
     Attributes:
         objects: The unchecked bytes.
     """
 
-    def __init__(self, url: str, *, create: bool = False) -> None:
-        self.url, self.objects = url, Objects(url, create=create)
+    def __init__(self, url: str, *, create: bool = False, read_only: bool = False) -> None:
+        self.url, self.objects, self.read_only = url, Objects(url, create=create), read_only
         self._lists: OrderedDict[str, PieceList] = OrderedDict()
 
     def put(self, name: str, data: bytes) -> str:
@@ -226,6 +227,8 @@ class BlobStore:
             raise
 
     def _set_aside(self, name: str) -> DamagedBlobError:
+        if self.read_only:
+            return DamagedBlobError(name)
         self.set_aside(name)
         log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
         return DamagedBlobError(name)
@@ -287,6 +290,8 @@ class BlobStore:
         pieces = hasher.finish()
         if pieces.whole != digest:
             raise _MismatchError
+        if self.read_only:
+            return pieces
         log.warning("blob %s is intact, and its list of digests was missing or damaged: written again", name)
         self._put_list(name, pieces)
         return pieces
