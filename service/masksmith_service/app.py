@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from threading import Event, current_thread, main_thread
 from types import FrameType
 
@@ -12,7 +13,11 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from masksmith_state.blobs.leftovers import clear_leftovers
+from masksmith_state.housekeeping import Housekeeping
+from masksmith_state.installation import Installation
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
 
@@ -70,6 +75,8 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     )
     app.add_middleware(JsonBodyMiddleware, settings=settings)
     app.add_middleware(AuthenticationMiddleware, settings=settings)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     # Outermost, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
@@ -108,9 +115,14 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
 
 @asynccontextmanager
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
-    """Delete partial files of an earlier process, and run the sweeper."""
-    await anyio.to_thread.run_sync(state.store.clear_leftovers)
-    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_if_claimed)
+    """Check that broker and store belong together, delete partial files of an earlier process, and run the sweeper."""
+    housekeeping = Housekeeping(
+        Installation(state.records.redis, state.store),
+        on_claimed=partial(clear_leftovers, state.store),
+        sweep=state.retention.sweep_if_claimed,
+    )
+    await anyio.to_thread.run_sync(housekeeping.check)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, housekeeping.run)
     sweeper.start()
     try:
         yield

@@ -92,7 +92,7 @@ def _value(error: dict[str, Any]) -> str:
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 
 
-def respond_to_bug(request: Request, error: Exception) -> Response:
+def respond_to_bug(request: Request, error: BaseException) -> Response:
     """Log an unexpected error, and make the response to it."""
     log.exception("unexpected error", exc_info=error)
     return respond(request, RequestError(Code.INTERNAL, "an unexpected error; the service's log has the details"))

@@ -42,6 +42,7 @@ class State:
     queue: Queue
     closing: Event
     creating: CapacityLimiter
+    keys_seen: Event
 
     async def count_upload(self, size: int) -> None:
         """Add an upload's bytes to the counters; the upload does not fail if the broker is unavailable."""
@@ -75,6 +76,7 @@ def connect(settings: Settings, closing: Event) -> State:
         Queue(settings.redis_url),
         closing,
         CapacityLimiter(MAX_CREATIONS),
+        Event(),
     )
 
 

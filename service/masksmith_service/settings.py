@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from masksmith_state.jobs.shards import SHARD_BYTES
@@ -53,6 +55,10 @@ class Settings(StateSettings):
     """Seconds after its end that a job and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights that one task works on."""
+    auth: Literal["required", "none"] = "required"
+    """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, separated by commas."""
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
@@ -70,6 +76,11 @@ class Settings(StateSettings):
     def is_local(self) -> bool:
         """Whether the service listens on a loopback address only."""
         return is_loopback(self.host)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests from this machine may come without a key, as long as there is none."""
+        return self.auth == "none" and self.is_local
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["m
 
 
 def test_health(client):
-    assert client.get("/healthz").json() == {"status": "ok", "wire_version": 1, "data_format": 2}
+    assert client.get("/healthz").json() == {"status": "ok", "wire_version": 1, "data_format": 3}
 
 
 def test_ready_once_a_worker_lives(client, records):

@@ -15,7 +15,8 @@ from masksmith_state.keys import Role, session_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE, PrincipalDep, find_key
+from .principal import COOKIE, PrincipalDep, find_key, principal_of
+from .rates import check_rate
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
 
@@ -54,6 +55,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
     logs.add_fields(key=key.id)
+    await check_rate(state.events, principal_of(key, state.settings))
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     await state.events.set(session_key(cookie), key.id, ex=seconds)
