@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ def capture(model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any]) -
 
 
 def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
+    if isinstance(batch, Mapping):
+        _refuse_unknown_keys(model, batch, number)
     try:
         if isinstance(batch, Mapping):
             model(**batch)
@@ -84,6 +87,15 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
         keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f" ({type(batch).__name__})"
         message = (str(error).strip().splitlines() or [""])[0]
         raise PruningError(f"batch {number}{keys} does not fit the model: {type(error).__name__}: {message}") from error
+
+
+def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
+    """Refuse keys that a model swallows as `**kwargs`: a misspelt `attention_mask` would let padding count."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    unknown = [str(key) for key in batch if key not in named]
+    if named and unknown:
+        raise PruningError(f"batch {number} has {', '.join(unknown)}, but the model takes {', '.join(named)}")
 
 
 class _Recorder:

@@ -16,6 +16,7 @@ from .statistics import WeightStatistics
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
+ADVICE = "calibrate without padding"
 
 
 class BlockWatcher:
@@ -36,9 +37,9 @@ class BlockWatcher:
         self._weights = list(weights)
         self._batch, self._kept = 0, cast("Tensor | None", None)
         self._rerunning = False
-        experts = {weight.name: _child(weight.name, prefix) for weight in weights if weight.is_expert}
-        self._rerun = frozenset(experts)
-        self._children = {path: block.get_submodule(path) for path in experts.values()}
+        self._awaiting_rerun: set[str] = set()
+        self._rerun = {weight.name: _child(weight.name, prefix) for weight in weights if weight.is_expert}
+        self._children = {path: block.get_submodule(path) for path in self._rerun.values()}
         self._prefix = prefix
 
     @contextmanager
@@ -58,6 +59,8 @@ class BlockWatcher:
         try:
             with ProductWatcher(self._weights, self._add):
                 yield
+            for name in sorted(self._awaiting_rerun):
+                raise PruningError(f"its rows of padding are not known; {ADVICE}", name)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -69,11 +72,12 @@ class BlockWatcher:
         elif weight.name in self._rerun:
             if self._rerunning:
                 statistics.add(matrix, inputs, self._batch)
+            else:
+                self._awaiting_rerun.add(weight.name)
         elif not self._rerunning:
             if len(inputs) != self._kept.numel():
                 reason = f"its product has {len(inputs)} rows for {self._kept.numel()} tokens"
-                advice = "so that those of padding are not known; calibrate without padding"
-                raise PruningError(f"{reason}, {advice}", weight.name)
+                raise PruningError(f"{reason}, so that those of padding are not known; {ADVICE}", weight.name)
             statistics.add(matrix, inputs[self._kept.reshape(-1)], self._batch)
 
     def _run_again(
@@ -84,8 +88,9 @@ class BlockWatcher:
         name, kept = f"{self._prefix}.{path}", self._kept
         inputs = [*arguments, *keywords.values()]
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].shape[:2] != kept.shape:
-            advice = "so its experts' rows of padding are not known; calibrate without padding"
-            raise PruningError(f"its only argument is not one row per token, {advice}", name)
+            reason = "it is not called with one row per token alone, so its experts' rows of padding are not known"
+            raise PruningError(f"{reason}; {ADVICE}", name)
+        self._awaiting_rerun -= {each for each, child in self._rerun.items() if child == path}
         self._rerunning = True
         try:
             tokens = inputs[0][kept][None]
@@ -93,7 +98,7 @@ class BlockWatcher:
         finally:
             self._rerunning = False
         if not torch.allclose(tensors_of(again)[0][0], tensors_of(output)[0][kept], rtol=1e-2, atol=1e-3):
-            raise PruningError("its outputs depend on padding; calibrate without padding", name)
+            raise PruningError(f"its outputs depend on padding; {ADVICE}", name)
 
 
 def _child(name: str, prefix: str) -> str:

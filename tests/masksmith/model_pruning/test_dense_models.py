@@ -93,19 +93,21 @@ def test_every_weight_obeys_the_pattern_and_masks_are_the_weights_support(kind, 
         assert bool(((model.get_parameter(name) != 0) <= mask).all()), name
 
 
+@torch.no_grad()
+def output_of_last_block(model, batch):
+    outputs = []
+    hook = model.model.layers[-1].register_forward_hook(lambda module, arguments, output: outputs.append(output))
+    model(**batch, use_cache=False)
+    hook.remove()
+    return outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+
+
 def test_errors_of_weights_fall_with_the_update_and_those_of_blocks_are_real():
     model, dense, batches = causal_model("llama"), causal_model("llama").eval(), token_batches(padded=True)
     report = ms.prune(model, batches, "2:4", update="admm")
     difference, energy = 0.0, 0.0
     for batch in batches:
-        outputs = []
-        for each in (model.eval(), dense):
-            hook = each.model.layers[1].register_forward_hook(
-                lambda module, arguments, output: outputs.append(output if torch.is_tensor(output) else output[0])
-            )
-            with torch.no_grad():
-                each(**batch, use_cache=False)
-            hook.remove()
+        outputs = [output_of_last_block(each, batch) for each in (model.eval(), dense)]
         kept = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
         difference += float((outputs[0] - outputs[1])[kept].square().sum())
         energy += float(outputs[1][kept].square().sum())
@@ -152,10 +154,10 @@ def test_training_mode_settings_and_gradients_are_as_before():
     model = causal_model("llama").train()
     model.model.layers[0].eval()
     ms.prune(model, token_batches(), "2:4", update=None)
-    assert model.training and not model.model.layers[0].training and model.model.layers[1].training
+    assert [module.training for module in (model, *model.model.layers)] == [True, False, True]
     assert model.config.use_cache is True
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert not model.model.layers[0]._forward_hooks and not model.model.layers[0]._forward_pre_hooks
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_the_report_shows_the_blocks_and_is_json():
