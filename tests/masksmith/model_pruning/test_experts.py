@@ -100,7 +100,8 @@ def test_an_expert_without_tokens_is_refused_by_name():
 def test_an_expert_without_tokens_is_masked_by_its_weights_alone_on_request(update):
     model = starved()
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    report = ms.prune(model, token_batches(), "2:4", update=update, min_tokens=8, few_tokens="without data")
+    options = {"update": update, "few_tokens": "without data", "threads": 1}
+    report = ms.prune(model, token_batches(), "2:4", min_tokens=8, **options)
     names = [f"model.layers.0.mlp.experts.{name}" for name in NAMES]
     assert list(report.without_data) == [f"{name}[2]" for name in names]
     assert all(reason == "it got 0 token(s), fewer than min_tokens=8" for reason in report.without_data.values())
