@@ -201,6 +201,7 @@ MASK = np.ones((2, 4), bool)
             r"not positive definite on the support of a row; .* \(row 0\)",
         ),
         (np.ones((2, 4)), MASK, GRAM, {"damping": -1.0}, "damping=-1.0 must be a finite share"),
+        (np.ones((2, 4)), MASK, GRAM, {"tolerance": 1.0}, "tolerance=1.0 must be at least 0 and below 1"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(weight, mask, gram, options, message):
