@@ -64,7 +64,14 @@ if TYPE_CHECKING:
     from .solvers.min_cost_flow import MinCostFlow as MinCostFlow
     from .solvers.sinkhorn import Sinkhorn as Sinkhorn
     from .solvers.top_k import TopK as TopK
-    from .updates import AdmmUpdate as AdmmUpdate, Update as Update, admm as admm, reconstruct as reconstruct
+    from .updates import (
+        AdmmUpdate as AdmmUpdate,
+        Refinement as Refinement,
+        Update as Update,
+        admm as admm,
+        reconstruct as reconstruct,
+        refine as refine,
+    )
 
 __version__ = "0.1.0"
 
@@ -109,7 +116,7 @@ __all__, __getattr__, __dir__ = attach(
         "solvers.min_cost_flow": ("MinCostFlow",),
         "solvers.sinkhorn": ("Sinkhorn",),
         "solvers.top_k": ("TopK",),
-        "updates": ("AdmmUpdate", "Update", "admm", "reconstruct"),
+        "updates": ("AdmmUpdate", "Refinement", "Update", "admm", "reconstruct", "refine"),
     },
     extras=EXTRAS,
 )

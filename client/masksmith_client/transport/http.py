@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,11 +14,10 @@ from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call
-from .settings import ConnectionSettings
+from .settings import ConnectionSettings, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
-PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 
 
 def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
@@ -41,14 +39,11 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
 
 @contextmanager
 def refusing_bad_proxies() -> Iterator[None]:
-    """Convert errors of making an HTTP client, which only the environment's proxies cause, to `InputError`.
-
-    Their values are not repeated: they may have a password.
-    """
+    """Convert errors of making an HTTP client, which only the environment's proxies cause, to `InputError`."""
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        names = " or ".join(name for name in os.environ if name.lower() in PROXY_VARIABLES) or "the environment"
+        names = " or ".join(proxy_variables()) or "the environment"
         reason = (
             "SOCKS needs the package socksio: pip install socksio"
             if isinstance(error, ImportError)

@@ -22,7 +22,8 @@ class Update:
         error: Squared error of the output with the updated weights.
         masked_error: Squared error with the original weights masked; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the output itself.
-        stats: Method, damping, number of factorisations, rows that kept their masked weights, seconds.
+        stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
+            masked weights, seconds.
     """
 
     weight: Any
@@ -74,7 +75,8 @@ class AdmmUpdate(Update):
         solution: The mask with its proof, for the scores of its round.
         history: All rounds.
         solves: Number of masks solved for, the first one included.
-        start_error: Squared error of the output with the first mask's weights reconstructed; never less than `error`.
+        start_error: Squared error of the output with the first mask's weights reconstructed, to a tolerance of 5 %;
+            never less than `error`.
     """
 
     solution: Solution = field(kw_only=True)
