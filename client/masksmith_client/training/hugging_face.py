@@ -57,8 +57,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
                 raise InputError(f"{folder} has no {FILE}: pass resume_from= with the checkpoint's folder")
             self.sparsifier.load(folder / FILE)
         if self.sparsifier.method.needs_optimizer:
-            # accelerate's wrapper of the optimizer has no hooks, so the wrapped optimizer is used.
-            self.sparsifier.watch(getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"]))
+            self.sparsifier.watch(kwargs["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Call the sparsifier's `step`; the Trainer calls this after each optimizer step."""
@@ -72,7 +71,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Bake the masks into the weights, unless `bake` is False."""
+        """Bake the masks into the weights, unless `bake` is False; the best checkpoint's weights with its own masks."""
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        if best is not None:
+            self.sparsifier.load(Path(best) / FILE)
         if self._bake:
             self.sparsifier.bake()
 

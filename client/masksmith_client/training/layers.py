@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, is_conv1d, select, with_layouts
@@ -15,7 +18,10 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
+from .sharding import is_sharded
+from .wrappers import plain_name
 
+ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 KINDS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 
 
@@ -41,7 +47,7 @@ def choose(
     weights = _find_weights(model)
     # In a model with blocks the names show what is outside of them; else the first and the last layer stay dense.
     count = 0 if Roles(list(weights)).has_blocks else len(weights)
-    candidates = [_candidate(name, modules, index, count) for index, (name, modules) in enumerate(weights.items())]
+    candidates = [_candidate(name, weight, index, count) for index, (name, weight) in enumerate(weights.items())]
     try:
         candidates = with_layouts(candidates)
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
@@ -54,22 +60,70 @@ def choose(
     return layers_to_mask, selection.skipped
 
 
-def _candidate(name: str, modules: dict[str, torch.nn.Module], index: int, count: int) -> Candidate:
-    module = next(iter(modules.values()))
-    weight = module.get_parameter("weight")
-    dtype = SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch."), str(weight.dtype))
-    reason = None if dtype in FLOAT_DTYPES else f"dtype {weight.dtype} cannot be trained with a mask"
-    if isinstance(module, torch.nn.modules.conv._ConvTransposeNd) and module.groups > 1:
-        reason = "a transposed convolution of several groups"
+@dataclass(frozen=True)
+class _Weight:
+    """A weight that may be masked: the modules that hold it by path, and its name in them."""
+
+    modules: dict[str, torch.nn.Module]
+    attribute: str
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return next(iter(self.modules.values()))
+
+    @property
+    def tensor(self) -> object:
+        return getattr(self.module, self.attribute, None)
+
+
+def _candidate(name: str, found: _Weight, index: int, count: int) -> Candidate:
+    aliases = tuple(spelling for path in found.modules if path for spelling in _spellings(path, found.attribute))
+    reason = _unsupported_reason(found)
+    if reason is not None:
+        return Candidate(name, aliases=aliases, unsupported_reason=reason)
+    weight = found.module.get_parameter(found.attribute)
     return Candidate(
         name,
         tuple(weight.shape),
-        dtype,
-        aliases=tuple(spelling for path in modules if path for spelling in (path, f"{path}.weight")),
+        SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch."), str(weight.dtype)),
+        aliases=aliases,
         dense_by_default=_dense_by_default(index, count),
-        layout=layout_of(module, weight.dim()),
-        unsupported_reason=reason,
+        layout=_layout(found),
     )
+
+
+def _spellings(path: str, attribute: str) -> list[str]:
+    plain = plain_name(path)
+    return [spelling for one in (path, plain) if one for spelling in (one, f"{one}.{attribute}")]
+
+
+def _unsupported_reason(found: _Weight) -> str | None:
+    """Return why a weight cannot be masked, or None; its values, shape and dtype are not used before."""
+    module, weight = found.module, found.tensor
+    if parametrize.is_parametrized(module, found.attribute):
+        return "the weight is parametrized already: bake or remove the parametrization first"
+    if not isinstance(weight, torch.nn.Parameter):
+        return "the weight is not a parameter but computed from others, as by pruning or weight_norm: remove that first"
+    if is_lazy(weight):
+        return "the weight is not initialized (a lazy layer): run the model once first"
+    if weight.is_meta:
+        return "the weight has no data (it is on the meta device): load or initialize it first"
+    if is_sharded(weight):
+        return "the weight is sharded already: create the Sparsifier before fully_shard()"
+    if weight.numel() == 0:
+        is_zero = hasattr(weight, "ds_id")
+        return "ZeRO-3 keeps its data elsewhere: use ZeRO-2 or fully_shard()" if is_zero else "the weight is empty"
+    if SAFETENSORS_DTYPES.get(str(weight.dtype).removeprefix("torch.")) not in FLOAT_DTYPES:
+        return f"dtype {weight.dtype} cannot be trained with a mask"
+    if isinstance(module, torch.nn.modules.conv._ConvTransposeNd) and module.groups > 1:
+        return "a transposed convolution of several groups"
+    return None
+
+
+def _layout(found: _Weight) -> Layout | None:
+    if isinstance(found.module, torch.nn.MultiheadAttention):
+        return None  # Its projections are matrices [out, in].
+    return layout_of(found.module, found.module.get_parameter(found.attribute).dim())
 
 
 def _dense_by_default(index: int, count: int) -> str | None:
@@ -78,28 +132,30 @@ def _dense_by_default(index: int, count: int) -> str | None:
     return f"the {'first' if index == 0 else 'last'} layer stays dense unless it is named"
 
 
-def _masked_layer(
-    name: str, modules: dict[str, torch.nn.Module], pattern: Pattern, method: Method, layout: Layout | None
-) -> MaskedLayer:
-    weight = next(iter(modules.values())).get_parameter("weight")
+def _masked_layer(name: str, found: _Weight, pattern: Pattern, method: Method, layout: Layout | None) -> MaskedLayer:
+    weight = found.module.get_parameter(found.attribute)
     own = None if layout is None or layout.is_plain(pattern, weight.shape) else layout
-    return MaskedLayer(name, modules, weight, Masking(method, weight), _rank_above(pattern), own)
+    masking = Masking(method, weight)
+    return MaskedLayer(name, found.modules, masking, _rank_above(pattern), own, found.attribute)
 
 
-def _find_weights(model: torch.nn.Module) -> dict[str, dict[str, torch.nn.Module]]:
-    """Return the modules of each linear or convolution weight; a shared weight is listed under its first name."""
+def _find_weights(model: torch.nn.Module) -> dict[str, _Weight]:
+    """Return each matrix of linear, convolution and attention layers; a shared one is listed under its first name."""
     names: dict[int, str] = {}
-    weights: dict[str, dict[str, torch.nn.Module]] = {}
+    weights: dict[str, _Weight] = {}
     for path, module in model.named_modules():
-        if not isinstance(module, KINDS) and not is_conv1d(module):
-            continue
-        if parametrize.is_parametrized(module, "weight"):
-            raise InputError(
-                f"the weight of {path!r} is parametrized already: bake or remove the parametrization first"
-            )
-        name = names.setdefault(id(module.weight), f"{path}.weight" if path else "weight")
-        weights.setdefault(name, {})[path] = module
+        for attribute in _attributes(module):
+            name = plain_name(f"{path}.{attribute}" if path else attribute)
+            if isinstance(module._parameters.get(attribute), torch.nn.Parameter):
+                name = names.setdefault(id(module._parameters[attribute]), name)
+            weights.setdefault(name, _Weight({}, attribute)).modules[path] = module
     return weights
+
+
+def _attributes(module: torch.nn.Module) -> list[str]:
+    if isinstance(module, torch.nn.MultiheadAttention):
+        return [name for name in ATTENTION if getattr(module, name, None) is not None]
+    return ["weight"] if isinstance(module, KINDS) or is_conv1d(module) else []
 
 
 def _rank_above(pattern: Pattern) -> float:

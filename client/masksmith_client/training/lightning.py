@@ -13,6 +13,7 @@ from .sparsifier import Sparsifier
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "masksmith_client.training.lightning needs lightning: pip install 'masksmith[lightning]'", name=error.name
@@ -35,10 +36,10 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Register the optimizer, if the method needs it."""
+        """Register the optimizers, if the method needs them."""
         self._steps = trainer.global_step
         if self.sparsifier.method.needs_optimizer:
-            self.sparsifier.watch(trainer.optimizers[0])
+            self.sparsifier.watch(trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,8 +49,12 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self._steps = trainer.global_step
             self.sparsifier.step()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bake the masks into the weights, unless `bake` is False."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bake the masks into the weights, unless `bake` is False; all callbacks have set the final weights by now."""
+        averages = any(isinstance(one, WeightAveraging | StochasticWeightAveraging) for one in trainer.callbacks)
+        if averages and self.sparsifier.report().pattern is not None:
+            # The masks so far were those of the weights before averaging.
+            self.sparsifier.refresh_now()
         if self._bake:
             self.sparsifier.bake()
 

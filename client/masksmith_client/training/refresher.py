@@ -23,6 +23,7 @@ from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
+from .sharding import is_sharded, whole
 from .snapshots import Snapshots
 
 log = logging.getLogger("masksmith_client.training")
@@ -82,10 +83,12 @@ class Refresher:
     def request(self, pattern: Pattern, step: int) -> None:
         """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
         self.pending = Pending(step, pattern, time.monotonic())
+        for layer in self._layers:
+            # All processes take part in gathering a sharded weight; only the first keeps it, one layer at a time.
+            if self._worker is not None or is_sharded(layer.weight):
+                self._take(layer, step)
         if self._worker is None:
             return
-        for layer in self._layers:
-            self._snapshots.take(layer.name, self._values(layer, step), layer.masking.mask)
         self._snapshots.finish()
         request = RefreshRequest(
             step=step,
@@ -171,13 +174,22 @@ class Refresher:
                 log.warning("layer %r keeps its last mask: %s", name, error)
         self.failing = failing
 
+    def _take(self, layer: MaskedLayer, step: int) -> None:
+        values = self._values(layer, step)
+        if self._worker is not None:
+            self._snapshots.take(layer.name, values, layer.masking.mask)
+
     @torch.no_grad()
     def _values(self, layer: MaskedLayer, step: int) -> Tensor:
+        weight = layer.weight.detach()
         if self._method.gives_scores:
+            if is_sharded(weight):
+                name = type(self._method).__name__
+                raise InputError(f"{layer.name!r} is sharded, and {name} scores whole weights: use another method")
             return self._method.scores(layer, step)
         if self._scores is None:
-            return layer.weight.detach()
-        scores = self._scores(layer.name, layer.weight.detach())
+            return whole(weight)
+        scores = self._scores(layer.name, whole(weight))
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores

@@ -14,20 +14,23 @@ from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
-from masksmith_client.submission.prepare import parse_pattern
 
+from .arguments import as_method, as_pattern, as_schedule
+from .copies import bake_copy
 from .history import History
 from .layers import choose
 from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .methods.numbers import not_negative
-from .methods.straight_through import SRSTE
+from .optimizers import Optimizers, WatchedOptimizers
 from .refresh import Refresh, as_refresh
 from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
+from .sharding import is_sharded, zero_outside
 from .state import FORMAT, check_state, mask_state, read_state, set_mask, write_state
+from .wrappers import plain_state, unwrapped
 
 
 class Sparsifier:
@@ -46,11 +49,12 @@ class Sparsifier:
     torch.distributed, rank 0 requests masks, and all ranks apply the same masks at the same step.
 
     Args:
-        model: The model. Its optimizer may exist already, unless the method adds parameters.
+        model: The model, plain or wrapped by `torch.compile` or DistributedDataParallel. Its optimizer may exist
+            already, unless the method adds parameters.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; default `Client()`.
         refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once.
-        method: How pruned weights are trained; default `SRSTE()`.
+        method: How pruned weights are trained, or the name of a method such as `"sr-ste"`; default `SRSTE()`.
         schedule: The pattern at each step; default `pattern` from the first step on.
         layers: Names or globs of the layers to mask; default all linear layers and convolutions but the first and the
             last.
@@ -59,7 +63,7 @@ class Sparsifier:
         hysteresis: Added to the scores of entries that the mask keeps already, in units of the scores, so that masks
             change only if the score increases by more; proofs are for the scores with this bonus.
         scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
-        optimizer: The optimizer, if it exists already; see `watch`.
+        optimizer: The optimizer or optimizers, if they exist already; see `watch`.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
@@ -72,7 +76,7 @@ class Sparsifier:
         pattern: str | Pattern,
         masks: object = None,
         refresh: int | Refresh | None = 100,
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
         schedule: Schedule | None = None,
         layers: Globs = None,
@@ -80,33 +84,34 @@ class Sparsifier:
         in_place: bool = False,
         hysteresis: float = 0.0,
         scores: ScoresOf | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizers = None,
     ) -> None:
-        self.pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
-        self.method = SRSTE() if method is None else method
-        self.schedule = Schedule() if schedule is None else schedule
+        self.pattern = as_pattern(pattern)
+        self.method = as_method(method)
+        self.schedule = as_schedule(schedule)
         self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
         self._check(in_place, hysteresis, scores)
-        self._model, self._in_place = model, in_place
-        self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        self._model, self._in_place = unwrapped(model), in_place
+        self._layers, self._skipped = choose(self._model, self.pattern, self.method, layers, exclude)
+        self._optimizers = WatchedOptimizers(self._layers, self.method)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
         self._requested_at: int | None = None
         self._history = History({layer.name: layer.shape for layer in self._layers})
-        self._optimizer_hook: torch.utils.hooks.RemovableHandle | None = None
         self._baked = False
+        self._baked_masks: dict[str, Tensor] = {}
         self._attach(optimizer)
 
     def step(self) -> None:
         """Count an optimizer step: apply masks that have arrived, request new ones when they are due.
 
         Raises:
-            InputError: If a masked layer was replaced, or the masks are baked.
+            InputError: If a masked layer was replaced, a weight's optimizer is needed, or the masks are baked.
         """
         self._check_not_baked()
-        if self.method.needs_optimizer and self._optimizer_hook is None:
-            raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
+        self._check_layers()
+        self._optimizers.check()
         self._step += 1
         response = self._refresher.poll()
         if response is not None:
@@ -126,6 +131,7 @@ class Sparsifier:
             ClientError: If the masks cannot be computed.
         """
         self._check_not_baked()
+        self._check_layers()
         pattern = self._pattern
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._step}")
@@ -134,22 +140,14 @@ class Sparsifier:
         self._request(pattern, wait=True)
         self._zero_pruned()
 
-    def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Register the optimizer, whose steps some methods modify.
+    def watch(self, optimizer: Optimizers) -> None:
+        """Register an optimizer, or several in a list, whose steps some methods modify; may be called for each.
 
         Raises:
-            InputError: If the optimizer lacks parameters that the method added to the model.
+            InputError: If it is no optimizer, holds none of the masked weights, or lacks parameters that the method
+                added to the model.
         """
-        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        for layer in self._layers:
-            for name, parameter in layer.masking.named_parameters():
-                if id(parameter) not in optimized:
-                    raise InputError(
-                        f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
-                    )
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
-        self._optimizer_hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        self._optimizers.watch(optimizer)
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -172,18 +170,43 @@ class Sparsifier:
             trouble=self._refresher.failure,
         )
 
-    def bake(self) -> torch.nn.Module:
-        """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model."""
+    def bake(self, model: torch.nn.Module | None = None) -> torch.nn.Module:
+        """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model.
+
+        Sharded weights (`fully_shard`) get their zeros in place and stay parametrized, as they stay sharded.
+
+        Args:
+            model: A copy of the model (`copy.deepcopy`, `AveragedModel`) whose weights are replaced instead; the
+                sparsifier's own model stays as it is.
+
+        Raises:
+            InputError: If a layer was replaced, or the copy lacks one, or the masks are baked.
+        """
+        if model is not None:
+            return bake_copy(unwrapped(model), self._layers)
         self._check_not_baked()
+        self._check_layers()
         self._zero_pruned()
         for layer in self._layers:
-            self._history.layers[layer.name] = self._layer_report(layer)
-            layer.detach()
-        if self._optimizer_hook is not None:
-            self._optimizer_hook.remove()
+            kept = self.method.kept(layer).clone()
+            if is_sharded(layer.weight):
+                zero_outside(layer.weight, kept)
+            else:
+                layer.detach()
+            self._baked_masks[layer.name] = kept
+        self._optimizers.remove()
         self._baked = True
         self.close()
         return self._model
+
+    def plain_state_dict(self, *, dense: bool = False) -> dict[str, Tensor]:
+        """Return the model's state dict in the names that it has without the sparsifier, for `from_pretrained`.
+
+        Args:
+            dense: Whether masked layers have their dense weights, from which training could continue; by default the
+                masked weights that the model computes with.
+        """
+        return plain_state(self._model, dense=dense)
 
     def close(self) -> None:
         """Stop the refresh worker; the masks stay as they are."""
@@ -244,9 +267,9 @@ class Sparsifier:
 
     def _attach(self, optimizer: torch.optim.Optimizer | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
-        for layer in self._layers:
-            layer.attach(in_place=self._in_place)
         try:
+            for layer in self._layers:
+                layer.attach(in_place=self._in_place)
             if optimizer is not None:
                 self.watch(optimizer)
             pattern = self.schedule.pattern_at(self.pattern, 0)
@@ -255,13 +278,17 @@ class Sparsifier:
                 for name, error in self._refresher.failing.items():
                     raise InputError(f"{name!r} has no mask: {error}")
         except BaseException:
+            self._optimizers.remove()
             for layer in self._layers:
-                layer.masking.dense = True
-                layer.detach()
+                layer.detach(masked=False)
             self.close()
             raise
         self._record_gradients()
         self._zero_pruned()
+
+    def _check_layers(self) -> None:
+        for layer in self._layers:
+            layer.check(self._model)
 
     def _check_not_baked(self) -> None:
         if self._baked:
@@ -284,8 +311,6 @@ class Sparsifier:
         if self._refresher.pending is not None:
             self._refresher.count_late()
             return
-        for layer in self._layers:
-            layer.check(self._model)
         self._refresher.request(pattern, self._step)
         if wait or self._refresh.wait:
             response = self._refresher.wait()
@@ -306,18 +331,18 @@ class Sparsifier:
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.mask(layer.name)))
-        layer.masking.dense = False
+        layer.masking.set_mask(torch.from_numpy(self._refresher.memory.mask(layer.name)))
         self.method.settle(layer, previous)
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
-        report = self._history.layers[layer.name]
-        return report if self._baked else replace(report, density=float(self.method.kept(layer).float().mean()))
+        kept = self._baked_masks.get(layer.name)
+        density = layer.density(self.method.kept(layer) if kept is None else kept)
+        return replace(self._history.layers[layer.name], density=density)
 
     def _make_dense(self) -> None:
         self._refresher.drop()
         for layer in self._layers:
-            layer.masking.dense = True
+            layer.masking.make_dense()
 
     def _record_gradients(self) -> None:
         """Have the next gradients recorded, if the method needs them and the next step requests masks."""
@@ -327,10 +352,6 @@ class Sparsifier:
         for layer in self._layers:
             layer.masking.gradient = None
             layer.masking.records_gradient = is_due
-
-    def _before_step(self) -> None:
-        for layer in self._layers:
-            self.method.before_step(layer)
 
     def _zero_pruned(self) -> None:
         if self._in_place:

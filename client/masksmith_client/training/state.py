@@ -30,8 +30,10 @@ def mask_state(layer: MaskedLayer) -> dict[str, Any]:
 def set_mask(layer: MaskedLayer, state: Mapping[str, Any]) -> None:
     """Set a layer's mask from what `mask_state` returned."""
     mask = unpack(np.ascontiguousarray(state["bits"].cpu().numpy()), layer.shape)
-    layer.masking.mask.copy_(torch.from_numpy(mask))
-    layer.masking.dense = bool(state["dense"])
+    if state["dense"]:
+        layer.masking.make_dense()
+    else:
+        layer.masking.set_mask(torch.from_numpy(mask))
 
 
 def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: list[MaskedLayer]) -> None:

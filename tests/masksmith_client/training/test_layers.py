@@ -79,7 +79,7 @@ def test_weights_of_integers_are_refused_by_name():
 
 def test_masks_that_sit_on_layers_already_are_not_covered(model):
     Sparsifier(model, PATTERN, ms.solve, refresh=None)
-    with pytest.raises(InputError, match="'2' is parametrized already"):
+    with pytest.raises(InputError, match=r"'2.weight': the weight is parametrized already"):
         Sparsifier(model, PATTERN, ms.solve, refresh=None)
 
 

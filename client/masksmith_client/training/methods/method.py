@@ -11,6 +11,7 @@ from torch import Tensor
 from masksmith.patterns import Pattern
 from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masking import MaskedWeight, Masking
+from masksmith_client.training.sharding import like
 
 
 class Method:
@@ -40,7 +41,8 @@ class Method:
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
-        masked: Tensor = MaskedWeight.apply(weight, masking.mask, masking.backward_rule)  # type: ignore[no-untyped-call]
+        mask = like(masking.mask, weight)
+        masked: Tensor = MaskedWeight.apply(weight, mask, masking.backward_rule)  # type: ignore[no-untyped-call]
         return masked
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Method:
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Return the mask of the entries that the layer computes with."""
-        return torch.ones_like(layer.masking.mask) if layer.masking.dense else layer.masking.mask
+        return layer.masking.mask
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from masksmith_client.training.masked_layer import MaskedLayer
+from masksmith_client.training.sharding import like, local
 
 from .method import Method
 from .numbers import not_negative
@@ -75,5 +76,7 @@ class MaskedDecay(StraightThrough):
     @torch.no_grad()
     def before_step(self, layer: MaskedLayer) -> None:
         """Add the decay to the layer's gradient."""
-        if layer.weight.grad is not None and not layer.masking.dense:
-            layer.weight.grad.add_(layer.weight * ~layer.masking.mask, alpha=self.decay)
+        weight = layer.weight
+        if weight.grad is not None:
+            pruned = ~local(like(layer.masking.mask, weight))
+            local(weight.grad).add_(local(weight) * pruned, alpha=self.decay)

@@ -52,7 +52,7 @@ class TrainableThresholds(Method):
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
-        arguments = (weight, _threshold(masking), masking.mask, self.strength)
+        arguments = (weight, _threshold(masking), masking.mask, masking.is_dense, self.strength)
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
@@ -71,30 +71,30 @@ class TrainableThresholds(Method):
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Return the mask of the entries that mask and thresholds keep."""
         above = layer.weight.abs() > _threshold(layer.masking)
-        return super().kept(layer) if layer.masking.dense else layer.masking.mask & above
+        return layer.masking.mask & (above | layer.masking.is_dense)
 
 
 class ThresholdedWeight(torch.autograd.Function):
     """`m * [|W| > t] * W` with the estimator's gradients for `W` and `t`."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
-        """Return `m * [|W| > t] * W`."""
-        ctx.save_for_backward(weight, threshold, mask)
+    def forward(ctx: Any, weight: Tensor, threshold: Tensor, mask: Tensor, is_dense: Tensor, strength: float) -> Tensor:
+        """Return `m * [|W| > t] * W`; the whole weight if the layer is dense."""
+        ctx.save_for_backward(weight, threshold, mask, is_dense)
         ctx.strength = strength
-        return weight * (mask & (weight.abs() > threshold))
+        return weight * (mask & ((weight.abs() > threshold) | is_dense))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Return the gradients of weight and threshold; the step function uses the estimator's derivative."""
-        weight, threshold, mask = ctx.saved_tensors
+        weight, threshold, mask, is_dense = ctx.saved_tensors
         above = weight.abs() - threshold
         masked_gradient = gradient * mask
-        step_gradient = masked_gradient * weight * _step_derivative(above)
+        step_gradient = masked_gradient * weight * _step_derivative(above) * ~is_dense
         dims = tuple(range(1, weight.ndim))
-        weight_gradient = masked_gradient * (above > 0) + step_gradient * weight.sign()
-        threshold_gradient = -step_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
-        return weight_gradient, threshold_gradient, None, None
+        weight_gradient = masked_gradient * ((above > 0) | is_dense) + step_gradient * weight.sign()
+        penalty = ctx.strength * torch.exp(-threshold) * ~is_dense
+        return weight_gradient, -step_gradient.sum(dims, keepdim=True) - penalty, None, None, None
 
 
 def _threshold(masking: Masking) -> Tensor:
