@@ -8,11 +8,12 @@ from torch.nn.utils import parametrize
 from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer, dense_weight, remove_masking
+from .methods.method import Method
 from .sharding import zero_outside
 
 
 @torch.no_grad()
-def bake_copy(model: torch.nn.Module, layers: list[MaskedLayer]) -> torch.nn.Module:
+def bake_copy(model: torch.nn.Module, layers: list[MaskedLayer], method: Method) -> torch.nn.Module:
     """Replace the weights of a copy by the masked weights, and return it; without own masks, by the present ones.
 
     Raises:
@@ -28,7 +29,7 @@ def bake_copy(model: torch.nn.Module, layers: list[MaskedLayer]) -> torch.nn.Mod
                 remove_masking(module, layer.attribute, layer.order(original), masked=True)
             else:
                 weight = module.get_parameter(layer.attribute)
-                zero_outside(weight, layer.masking.method.kept(layer).to(weight.device))
+                zero_outside(weight, method.kept(layer).to(weight.device))
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class MaskedLayer:
         for module in self.modules.values():
             self._orders[module] = list(module._parameters)
             parametrize.register_parametrization(module, self.attribute, self.masking)
-            self._loading.append(module.register_load_state_dict_pre_hook(self._before_load))
+            self._loading.append(module.register_load_state_dict_pre_hook(self._before_load))  # type: ignore[no-untyped-call]
         self.masking.belongs_to(next(iter(self.modules.values())), self.attribute)
 
     def detach(self, *, masked: bool = True) -> None:
@@ -98,7 +99,7 @@ class MaskedLayer:
             return self.attribute in module._parameters
         return parametrize.is_parametrized(module, self.attribute) and any(
             one is self.masking
-            for one in module.parametrizations[self.attribute]  # type: ignore[index,union-attr]
+            for one in module.parametrizations[self.attribute]  # type: ignore[index]
         )
 
     @torch.no_grad()
@@ -147,7 +148,7 @@ class MaskedLayer:
 def dense_weight(module: torch.nn.Module, attribute: str) -> torch.nn.Parameter:
     """Return the parameter behind a weight, parametrized or not."""
     if parametrize.is_parametrized(module, attribute):
-        return module.parametrizations[attribute].original  # type: ignore[index,union-attr,return-value]
+        return cast("torch.nn.Parameter", module.parametrizations[attribute].original)  # type: ignore[index,union-attr]
     return module.get_parameter(attribute)
 
 

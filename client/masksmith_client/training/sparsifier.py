@@ -183,7 +183,7 @@ class Sparsifier:
             InputError: If a layer was replaced, or the copy lacks one, or the masks are baked.
         """
         if model is not None:
-            return bake_copy(unwrapped(model), self._layers)
+            return bake_copy(unwrapped(model), self._layers, self.method)
         self._check_not_baked()
         self._check_layers()
         self._zero_pruned()
@@ -265,7 +265,7 @@ class Sparsifier:
         self.method.check(self.pattern)
         self.schedule.check(self.pattern)
 
-    def _attach(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def _attach(self, optimizer: Optimizers) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
         try:
             for layer in self._layers:

@@ -56,4 +56,4 @@ def plain_state(model: torch.nn.Module, *, dense: bool) -> dict[str, Tensor]:
 
 
 def _is_masked(module: torch.nn.Module, attribute: str) -> bool:
-    return any(isinstance(one, Masking) for one in module.parametrizations[attribute])  # type: ignore[index,union-attr]
+    return any(isinstance(one, Masking) for one in module.parametrizations[attribute])  # type: ignore[index]
