@@ -84,7 +84,9 @@ def run(module, log, given):
 def tails(paths, lines=40):
     """The ends of logs, for the report of a failure."""
     return [
-        (path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:])) for path in paths if path.exists()
+        (path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+        for path in paths
+        if path.exists()
     ]
 
 

@@ -5,6 +5,7 @@ import pytest
 import safetensors.numpy
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
+from support.processes import poll
 
 import masksmith as ms
 from masksmith_state.keys import Keys as ServiceKeys
@@ -314,6 +315,11 @@ def token(stack):
     yield ServiceKeys(stack.valkey_client).create("ann")[1]
     made = set(stack.valkey_client.keys("masksmith:key*")) | set(stack.valkey_client.keys("masksmith:session*"))
     stack.valkey_client.delete(*(made - before))
+    # A service that has seen a key goes on requiring one.
+    stack.service.terminate()
+    stack.service.wait(60)
+    stack.service = stack._run("masksmith_service")
+    poll(stack.is_ready)
 
 
 def test_signing_in_and_out(browser, token, file):
