@@ -22,11 +22,11 @@ LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
     "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "MissingExtraError",
     "NM", "Panel", "PanelAnswer", "Pattern",
-    "PatternError", "Permutation", "PrunedModel", "PruningError",
+    "PatternError", "Permutation", "PrunedModel", "PruningError", "Refinement",
     "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status",
     "TopK", "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate",
     "calibrate",
-    "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "prune", "reconstruct", "report", "ria",
+    "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "prune", "reconstruct", "refine", "report", "ria",
     "sampling_bound", "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
 }  # fmt: skip
 CLIENT = {

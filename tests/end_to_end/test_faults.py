@@ -62,7 +62,7 @@ def test_a_service_that_is_told_to_stop_lets_followers_go(stack, running, big):
             pass
     stack.service.wait(8)
     assert time.monotonic() - begun < 8
-    stack.service = stack._run("masksmith_service")
+    stack.start_service()
     check_result(running, big)
 
 

@@ -3,19 +3,10 @@
 import torch
 import transformers
 
-VOCABULARY = 64
-_LLAMA = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
+from support.tiny_models import TEXT
+
+VOCABULARY = TEXT["vocab_size"]
+_LLAMA = {**TEXT, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
 

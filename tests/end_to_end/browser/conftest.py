@@ -98,3 +98,9 @@ def browser(driver, stack, tmp_path):
     yield browser
     assert browser.complaints() == []
     driver.get("about:blank")
+
+
+@pytest.fixture
+def solved(client, layers):
+    """A job that is done."""
+    return client.solve(layers, "transposable 8:16").job
