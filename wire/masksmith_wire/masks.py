@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
 
-from .digests import PartDigest, digest_violation
+from .digests import PartDigest, digest_bytes, digest_violation
 from .headers import build_header
 
 METADATA_KEY = "masksmith"
@@ -50,6 +50,11 @@ class MaskInfo(BaseModel):
         """Give what the metadata says of the mask."""
         unused = {"axes", "out_parts"} if self.axes is None else set[str]()
         return self.model_dump(exclude=unused if self.digests else unused | {"digests"})
+
+    def with_digest(self, packed: npt.NDArray[np.uint8]) -> MaskInfo:
+        """Add the digest of the packed bits of the whole mask; an empty mask has none."""
+        digests = [(self.shape[0], digest_bytes(np.ascontiguousarray(packed).data))] if packed.size else []
+        return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
         """Say where packed bits do not have the digests; None if they have."""

@@ -101,18 +101,21 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _kept(masks: Masks, name: str) -> int:
-    shape = masks.shape(name)
-    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
-    return sum(int(np.count_nonzero(masks.rows(name, row, min(row + step, rows)))) for row in range(0, rows, step))
+    return sum(int(np.count_nonzero(masks.rows(name, *rows))) for rows in _row_ranges(masks.shape(name)))
 
 
 def _are_equal(masks: Masks, first: str, second: str) -> bool:
     shape = masks.shape(first)
-    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
     return masks.shape(second) == shape and all(
-        np.array_equal(masks.rows(first, row, min(row + step, rows)), masks.rows(second, row, min(row + step, rows)))
-        for row in range(0, rows, step)
+        np.array_equal(masks.rows(first, *rows), masks.rows(second, *rows)) for rows in _row_ranges(shape)
     )
+
+
+def _row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Divide a mask, viewed as the matrix of its last dimension, into ranges of rows of about `PIECE_BYTES` entries."""
+    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
 
 
 def _write(

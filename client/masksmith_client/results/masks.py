@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from masksmith_client._errors import InputError, WireError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import Header, TensorEntry
-from masksmith_wire.masks import METADATA_KEY, MaskInfo, pack, packed_width, read_infos, unpack
+from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, packed_width, read_infos, unpack
 
+from .atomic_write import atomic_write
 from .checks import ExpectedTensor, check_mask, check_names, pattern_violation
 from .tensor_file import TensorFile
 
@@ -82,10 +84,22 @@ class Masks(TensorFile):
         self._unchecked = set(self._entries)
 
     def save(self, path: str | Path) -> Path:
-        """Write the masks to a safetensors file, atomically; returns its path."""
+        """Write the masks to a safetensors file, atomically; returns its path.
+
+        Each mask of a job gets one digest, as if it had been computed here: a service has one per part of it.
+        """
         for name in list(self._unchecked):
             self._numpy(self._entries[name])
-        return super().save(path)
+        if self.job is None:
+            return super().save(path)
+        target, entries = Path(path), sorted(self._entries.values(), key=lambda entry: entry.start)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as file:
+            infos = {entry.name: self.infos[entry.name].with_digest(self._stored(entry)) for entry in entries}
+            file.write(file_header(infos))
+            for entry in entries:
+                file.write(self._stored(entry).data)
+        return target
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a mask without reading it."""
@@ -109,7 +123,7 @@ class Masks(TensorFile):
 
     def _numpy(self, entry: TensorEntry) -> BoolMask:
         self._check_digest(entry.name)
-        array = np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
+        array = self._stored(entry)
         if entry.dtype == "BOOL":
             return array.view(np.bool_).copy()
         info = self.infos[entry.name]
@@ -130,13 +144,16 @@ class Masks(TensorFile):
         info, entry = self.infos.get(name), self._entries[name]
         if info is None or not info.digests or name in self._intact:
             return
-        packed = np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
+        packed = self._stored(entry)
         if entry.dtype == "BOOL":
             packed = pack(packed != 0)
         violation = info.digest_violation(name, packed)
         if violation is not None:
             raise WireError(violation)
         self._intact.add(name)
+
+    def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
 
     def _read(self, start: int, stop: int) -> bytes:
         # One call reads at most 2 GiB.

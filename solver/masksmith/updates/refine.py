@@ -21,6 +21,7 @@ from masksmith.patterns import NM, Pattern, parse
 
 from .operands import read, read_mask
 from .threads import torch_threads
+from .update import ratio
 
 OnProgress = Callable[[int, int], None]
 Doubles = npt.NDArray[np.float64]
@@ -56,17 +57,15 @@ class Refinement:
     @property
     def relative_error(self) -> float:
         """`error / energy`, 0 when both are 0."""
-        return self.error / self.energy if self.energy else 0.0
+        return ratio(self.error, self.energy, 0.0)
 
     @property
     def looseness(self) -> float:
         """`error / lower_bound`: 1 proves that the mask is the best one; infinite if the bound is 0."""
-        if self.lower_bound:
-            return self.error / self.lower_bound
-        return float("inf") if self.error else 1.0
+        return ratio(self.error, self.lower_bound, 1.0)
 
     def __repr__(self) -> str:
-        gain = self.start_error / self.error if self.error else 1.0
+        gain = ratio(self.start_error, self.error, 1.0)
         return f"Refinement(relative_error={self.relative_error:.4g}, gain={gain:.4g}, looseness={self.looseness:.3g})"
 
 

@@ -36,12 +36,12 @@ class Update:
     @property
     def relative_error(self) -> float:
         """`error / energy`, 0 when both are 0."""
-        return _ratio(self.error, self.energy, 0.0)
+        return ratio(self.error, self.energy, 0.0)
 
     @property
     def gain(self) -> float:
         """`masked_error / error`, at least 1: the factor by which the update reduces the error."""
-        return _ratio(self.masked_error, self.error, 1.0)
+        return ratio(self.masked_error, self.error, 1.0)
 
     def __repr__(self) -> str:
         return (
@@ -89,7 +89,8 @@ class AdmmUpdate(Update):
         return int(self.stats["solves"])
 
 
-def _ratio(above: float, below: float, neither: float) -> float:
+def ratio(above: float, below: float, neither: float) -> float:
+    """Return `above / below`: infinite if only `below` is 0, `neither` if both are."""
     if below == 0:
         return neither if above == 0 else math.inf
     return above / below

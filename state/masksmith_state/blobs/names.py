@@ -10,7 +10,7 @@ PIECES = "pieces"
 """Folder of the lists of digests, each under the name of its blob."""
 DAMAGED = "damaged"
 """Folder of the blobs that were set aside, each under its name with the time in milliseconds."""
-_KEYED = re.compile(r"(tensors|masks|weights|statistics)/([0-9a-f]{2})/\2[0-9a-f]{62}(\.json)?")
+_BLOB_NAME = re.compile(r"(tensors|masks|weights|statistics)/([0-9a-f]{2})/\2[0-9a-f]{62}(\.json)?")
 
 
 def incoming_name(identifier: str) -> str:
@@ -20,27 +20,31 @@ def incoming_name(identifier: str) -> str:
 
 def upload_name(digest: str) -> str:
     """Name of an uploaded safetensors file."""
-    return f"{UPLOADS}/{digest[:2]}/{digest}"
+    return _keyed(UPLOADS, digest)
 
 
 def result_name(key: str) -> str:
     """Name of a shard's packed mask."""
-    return f"{RESULTS}/{key[:2]}/{key}"
+    return _keyed(RESULTS, key)
 
 
 def result_report_name(key: str) -> str:
     """Name of the report of a shard's result; written last, so that the mask exists if the report does."""
-    return f"{RESULTS}/{key[:2]}/{key}.json"
+    return f"{result_name(key)}.json"
 
 
 def weights_name(key: str) -> str:
     """Name of a shard's updated weights."""
-    return f"{WEIGHTS}/{key[:2]}/{key}"
+    return _keyed(WEIGHTS, key)
 
 
 def statistic_name(key: str) -> str:
     """Name of a cached statistic that all shards of a tensor use."""
-    return f"{STATISTICS}/{key[:2]}/{key}"
+    return _keyed(STATISTICS, key)
+
+
+def _keyed(folder: str, key: str) -> str:
+    return f"{folder}/{key[:2]}/{key}"
 
 
 def piece_list_name(name: str) -> str:
@@ -50,7 +54,7 @@ def piece_list_name(name: str) -> str:
 
 def is_blob_name(name: str) -> bool:
     """Whether this program gives such a name to an upload, result or statistic."""
-    return _KEYED.fullmatch(name) is not None
+    return _BLOB_NAME.fullmatch(name) is not None
 
 
 def is_sealed_name(name: str) -> bool:
