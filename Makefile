@@ -13,7 +13,8 @@ TEST_PROCESSES ?= 3
 # Three processes have no use for OpenMP threads, which wait by spinning; and hundreds of processes that are started load bytecode
 # from disk, even where the environment says that none is written.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-SUITE = $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# A test process that dies ends the run: xdist would replace it, and wait forever for the tests that it had taken.
+SUITE = $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 define SMALL_TORCH
 Installing PyTorch's default build, which on Linux brings gigabytes of CUDA. For a small one stop here and install
 PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the line.

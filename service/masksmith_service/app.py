@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from threading import Event, current_thread, main_thread
 from types import FrameType
 
@@ -15,9 +14,6 @@ from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from masksmith_state.blobs.leftovers import clear_leftovers
-from masksmith_state.housekeeping import Housekeeping
-from masksmith_state.installation import Installation
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
 
@@ -116,13 +112,8 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
 @asynccontextmanager
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
     """Check that broker and store belong together, delete partial files of an earlier process, and run the sweeper."""
-    housekeeping = Housekeeping(
-        Installation(state.records.redis, state.store),
-        on_claimed=partial(clear_leftovers, state.store),
-        sweep=state.retention.sweep_if_claimed,
-    )
-    await anyio.to_thread.run_sync(housekeeping.check)
-    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, housekeeping.run)
+    await anyio.to_thread.run_sync(state.housekeeping.check)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.housekeeping.run)
     sweeper.start()
     try:
         yield

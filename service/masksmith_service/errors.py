@@ -9,7 +9,7 @@ import redis
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.names import digest_of_upload
-from masksmith_state.errors import DamagedBlobError, NoMasksError, TooManyShardsError
+from masksmith_state.errors import DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError
 from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _CODES = {
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
 """HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
-DOMAIN_ERRORS = (DamagedBlobError, NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
+DOMAIN_ERRORS = (DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
 """Errors that routes need not handle, because `translate` converts them."""
 
 
@@ -83,6 +83,9 @@ def translate(error: Exception) -> RequestError:
             log.warning("broker unavailable: %s", error)
             detail = "the broker (Redis) does not answer; try again shortly"
             return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+        case InstallationError():
+            log.error("installation refused: %s", error)
+            return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
         case StoreError():
             log.error("store unavailable: %s", error)
             detail = "the blob store does not answer or is full; nothing was written"

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from threading import Lock
 
 import redis
 from obstore.exceptions import BaseError as StoreError
@@ -32,6 +33,12 @@ class Housekeeping:
         sweep: Callable[[], object] | None = None,
     ) -> None:
         self._installation, self._on_claimed, self._sweep = installation, on_claimed, sweep
+        self._claiming = Lock()
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether broker and store are known to belong together."""
+        return self._installation.identity is not None
 
     def check(self) -> None:
         """Check at the start; while broker or store are unavailable, `run` checks again.
@@ -40,15 +47,15 @@ class Housekeeping:
             InstallationError: If they do not belong together, or cannot be used.
         """
         try:
-            self._claim()
+            self.ensure_claimed()
         except (redis.RedisError, StoreError) as error:
             log.warning("broker and store cannot be checked yet: %s", error)
 
     def run(self) -> None:
         """Run a sweep, once broker and store are checked; if they do not belong together, stop this process."""
-        if self._installation.identity is None:
+        if not self.is_claimed:
             try:
-                self._claim()
+                self.ensure_claimed()
             except InstallationError as error:
                 log.critical("stopping: %s", error)
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -56,8 +63,17 @@ class Housekeeping:
         if self._sweep is not None and self._installation.still_belongs():
             self._sweep()
 
-    def _claim(self) -> None:
-        self._installation.check_broker()
-        self._installation.claim()
-        if self._on_claimed is not None:
-            self._on_claimed()
+    def ensure_claimed(self) -> None:
+        """Check broker and store unless that is done; nothing may be written to the store before.
+
+        Raises:
+            InstallationError: If they do not belong together, or cannot be used.
+            redis.RedisError, StoreError: If one of them is unavailable.
+        """
+        with self._claiming:
+            if self.is_claimed:
+                return
+            self._installation.check_broker()
+            self._installation.claim()
+            if self._on_claimed is not None:
+                self._on_claimed()

@@ -109,7 +109,7 @@ def test_every_page_is_within_reach_of_the_readme():
 
 
 def settings_rows(settings) -> list[list[str]]:
-    """Give a settings class as the rows of a table: variable, default, meaning."""
+    """Return a settings class as the rows of a table: variable, default, meaning."""
     classes = [base for base in settings.__mro__ if base.__module__.startswith("masksmith")]
     bodies = [ast.parse(inspect.getsource(base)).body[0].body for base in classes]
     meanings = {

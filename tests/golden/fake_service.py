@@ -37,12 +37,12 @@ class Pieces(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 
 
 def event(identifier: str, kind: str, **data: Any) -> bytes:
-    """Give an event as it travels."""
+    """Return an event as it travels."""
     return f"event: {kind}\nid: {identifier}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def problem(status: int, code: str = "busy", headers: dict[str, str] | None = None) -> Fault:
-    """Give a refusal."""
+    """Return a refusal."""
     document = {"title": code, "status": status, "code": code, "detail": "no"}
     return lambda _: httpx2.Response(status, json=document, headers=headers)
 
@@ -53,7 +53,7 @@ def reset(_: httpx2.Request) -> httpx2.Response:
 
 
 def safetensors(tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> bytes:
-    """Give a safetensors file."""
+    """Return a safetensors file."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, array in tensors.items():
@@ -72,7 +72,7 @@ SHAPES = {"a": (8, 8), "b": (4, 12)}
 
 
 def masks_file(shapes: dict[str, tuple[int, ...]], patterns: dict[str, str] | None = None) -> bytes:
-    """Give a masks file in which every other entry is kept."""
+    """Return a masks file in which every other entry is kept."""
     masks = {name: np.arange(math.prod(shape)).reshape(shape) % 2 == 0 for name, shape in shapes.items()}
     infos = {name: {"shape": list(s), "ragged": "pad", "axis": "in"} for name, s in shapes.items()}
     for name, info in infos.items():

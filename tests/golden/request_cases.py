@@ -33,7 +33,7 @@ def scenario(body: Scenario) -> Scenario:
 
 
 async def take(value: Any) -> Any:
-    """Give an answer of either twin."""
+    """Return an answer of either twin."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -58,7 +58,7 @@ async def refused(kind: str, value: Callable[[], Any]) -> None:
 
 
 def weights() -> dict[str, Any]:
-    """Give a small model: weights, a convolution, a tied weight, and tensors that are no weights."""
+    """Return a small model: weights, a convolution, a tied weight, and tensors that are no weights."""
     first = normal(1, (8, 8)).astype(np.float32)
     return {
         "a": first, "b": normal(2, (4, 12)), "tied": first, "conv": normal(3, (4, 8, 3, 3)).astype(np.float32),

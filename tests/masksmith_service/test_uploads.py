@@ -190,9 +190,9 @@ def test_a_body_that_stalls_or_drips_is_given_up(settings, save, on_disk, path, 
             sent.append(message)
 
         received = []
-        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": [],
-                 "query_string": b"pattern=2:4", "http_version": "1.1", "scheme": "http", "root_path": "",
-                 "client": None, "server": ("test", 80)}  # fmt: skip
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(),
+                 "headers": [(b"host", b"testserver")], "query_string": b"pattern=2:4", "http_version": "1.1",
+                 "scheme": "http", "root_path": "", "client": None, "server": ("test", 80)}  # fmt: skip
         async with app.router.lifespan_context(app):
             await asyncio.wait_for(app(scope, receive, send), 20)
         return sent
@@ -276,8 +276,8 @@ async def _send(app, path, method, messages, query=b""):
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query,
-             "headers": [], "http_version": "1.1", "scheme": "http", "root_path": "", "client": None,
-             "server": ("test", 80)}  # fmt: skip
+             "headers": [(b"host", b"testserver")], "http_version": "1.1", "scheme": "http", "root_path": "",
+             "client": None, "server": ("test", 80)}  # fmt: skip
     await app(scope, receive, send)
     return sent
 

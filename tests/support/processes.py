@@ -31,7 +31,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def poll(condition, timeout_s=40.0):
+def poll(condition, timeout_s=300.0):
     """Wait until a condition holds; gives what it gave."""
     until = time.monotonic() + timeout_s
     while not (found := condition()):

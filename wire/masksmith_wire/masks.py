@@ -47,7 +47,7 @@ class MaskInfo(BaseModel):
         return cls(shape=list(shape), pattern=str(pattern), ragged=pattern.ragged, axis=pattern.axis, **members)
 
     def members(self) -> dict[str, Any]:
-        """Give what the metadata says of the mask."""
+        """Return the mask's metadata."""
         unused = {"axes", "out_parts"} if self.axes is None else set[str]()
         return self.model_dump(exclude=unused if self.digests else unused | {"digests"})
 

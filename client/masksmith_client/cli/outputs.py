@@ -51,7 +51,7 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 
 @contextmanager
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
-    """Give the file of updated weights to write; for a directory, they become a copy of the model at the end."""
+    """Return the file of updated weights to write; for a directory, they become a copy of the model at the end."""
     if not is_folder_output(output, model):
         with written_to(output) as file:
             yield file

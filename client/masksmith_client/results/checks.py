@@ -23,7 +23,7 @@ class ExpectedTensor:
 
 
 def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTensor]) -> dict[str, ExpectedTensor]:
-    """Give what the file of a job must hold: its tensors that have succeeded, as they were requested.
+    """Return the tensors that the file of a job must hold: those that have succeeded, as they were requested.
 
     Args:
         document: The job, which has ended.

@@ -261,7 +261,7 @@ def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
 
 
 def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:
-    """Give each weight its pattern.
+    """Return each weight its pattern.
 
     Raises:
         InputError: If a pattern is for no weight, does not go with the options, or has another axis or treatment of

@@ -207,6 +207,8 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
         RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, does not match
             the digest, or exceeds the key's quota.
     """
+    if not state.housekeeping.is_claimed:
+        await anyio.to_thread.run_sync(state.housekeeping.ensure_claimed)
     if 0 < content_length(request) <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
     await anyio.to_thread.run_sync(_check_quota, state, principal, digest, content_length(request))

@@ -164,7 +164,7 @@ def _backward(
 
 @contextmanager
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
-    """Give the tensors that the layers multiply by: what a parametrization computes is no parameter of the model.
+    """Return the tensors that the layers multiply by: what a parametrization computes is no parameter of the model.
 
     All require gradients meanwhile, frozen ones too.
     """

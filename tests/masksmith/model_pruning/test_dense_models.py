@@ -66,7 +66,7 @@ def test_the_result_is_that_of_plain_hooks(kind, padded):
     assert {weight.name: sum(weight.tokens) for block in report.blocks for weight in block.weights} == tokens
     assert set(tokens.values()) == {178 if padded else 192}
     for name, parameter in expected.named_parameters():
-        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=1e-3, atol=1e-4, msg=name)
     assert report.skipped.keys() == OUTSIDE[kind]
 
 
@@ -77,7 +77,7 @@ def test_statistics_may_be_those_of_dense_predecessors():
     other = causal_model("llama")
     ms.prune(other, batches, "2:4", update="reconstruct")
     name = "model.layers.1.mlp.down_proj.weight"
-    torch.testing.assert_close(model.get_parameter(name), expected.get_parameter(name), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(model.get_parameter(name), expected.get_parameter(name), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(other.get_parameter(name), expected.get_parameter(name), atol=1e-4)
 
 

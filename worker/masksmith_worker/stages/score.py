@@ -86,7 +86,7 @@ class Scoring:
         return self._score(first, last)
 
     def matrices(self, layout: Layout, first: int, last: int) -> Array:
-        """Give the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
+        """Return the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
 
         Statistics that are not of the tensor's own shape are stacked as its matrices are.
         """
