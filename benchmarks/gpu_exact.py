@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from measuring import ROOT, stamp, table
-from peers import projections
+from peers.masks import projections
 
 import masksmith as ms
 

@@ -52,7 +52,7 @@ def solve(url: str) -> None:
 
 
 def row(name: str, process: int) -> list[str]:
-    """Give PSS (shared pages divided by those who share them) and resident size in MiB, and whether torch is loaded."""
+    """Return PSS (each shared page divided by its users) and resident size in MiB, and whether torch is loaded."""
     sizes = {}
     for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
         key, _, rest = line.partition(":")
@@ -62,14 +62,14 @@ def row(name: str, process: int) -> list[str]:
 
 
 def children_of(process: int) -> list[int]:
-    """Give the child processes of all threads of a process."""
+    """Return the child processes of all threads of a process."""
     return [
         int(child) for path in Path(f"/proc/{process}/task").glob("*/children") for child in path.read_text().split()
     ]
 
 
 def command_line(process: int) -> bytes:
-    """Give the command line of a process."""
+    """Return the command line of a process."""
     return Path(f"/proc/{process}/cmdline").read_bytes()
 
 

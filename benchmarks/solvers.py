@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from layers import KINDS
 from measuring import ROOT, interleave, ratio, stamp, table
-from peers import dykstra_torch, greedy_numba, ortools_flow, to_tiles
+from peers.masks import dykstra_torch, greedy_numba, ortools_flow, to_tiles
 
 import masksmith as ms
 

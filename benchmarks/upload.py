@@ -83,7 +83,7 @@ class Upload:
         self.digest = hasher.hexdigest()
 
     def pieces(self) -> Iterator[bytes]:
-        """Give the file."""
+        """Return the file."""
         yield self._head
         for _ in range(self._pieces):
             yield PIECE
@@ -158,7 +158,7 @@ def free_port() -> int:
 
 
 def measure_speed(folder: Path, mebibytes: int, rounds: int) -> list[tuple[float, float]]:
-    """Give (bare, service) seconds of every round, the order alternating; the first round only warms up."""
+    """Yield (bare, service) seconds of every round, the order alternating; the first round only warms up."""
     seconds = []
     with bare(folder) as ceiling, service(folder) as ours:
         for number in range(rounds + 1):
@@ -171,7 +171,7 @@ def measure_speed(folder: Path, mebibytes: int, rounds: int) -> list[tuple[float
 
 
 def measure_memory(folder: Path, mebibytes: int, count: int) -> tuple[float, float]:
-    """Give the peak memory of a fresh service before and after `count` uploads one after the other."""
+    """Return the peak memory of a fresh service before and after `count` uploads one after the other."""
     with service(folder) as server:
         Upload(1, 0).send(server.port)
         before = server.peak_mib

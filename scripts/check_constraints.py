@@ -85,7 +85,7 @@ class ResolutionError(Exception):
 
 
 def resolve(python: str, requirements: tuple[str, ...], folder: Path) -> set[str]:
-    """Give the names of all packages that an installation would hold."""
+    """Return the names of all packages that an installation would hold."""
     report = folder / "report.json"
     command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
     command += ["--constraint", str(CONSTRAINTS), *requirements]

@@ -15,6 +15,8 @@ from masksmith_state.jobs.records import JobRecords
 
 # The name by which starlette's test client calls the application.
 os.environ.setdefault("MASKSMITH_ALLOWED_HOSTS", "testserver")
+# As `masksmith up` sets it: most tests need no keys.
+os.environ.setdefault("MASKSMITH_AUTH", "none")
 
 
 def pytest_ignore_collect(collection_path):

@@ -17,7 +17,7 @@ from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
 from .transport.async_driver import AsyncDriver
-from .transport.http import DEFAULT_TIMEOUT_S, client_options
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, refusing_bad_proxies
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -43,7 +43,8 @@ class AsyncClient:
     ) -> None:
         service = read_settings(url, token)
         self.url = service.url
-        http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
+        with refusing_bad_proxies():
+            http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
         self._session = AsyncDriver(service, retry or RetryPolicy(), http)
         self.jobs = AsyncJobs(self._session)
 

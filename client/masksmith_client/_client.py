@@ -21,7 +21,7 @@ from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.prepare import SubmitOptions
 from .transport.driver import Driver
-from .transport.http import DEFAULT_TIMEOUT_S, client_options
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, refusing_bad_proxies
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -68,7 +68,8 @@ class Client:
         self.configuration: ClientConfiguration | None = None
         if transport is None:
             self.configuration = ClientConfiguration(service.url, service.token, timeout_s, policy)
-        http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
+        with refusing_bad_proxies():
+            http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
         self._session = Driver(service, policy, http)
         self.jobs = Jobs(self._session)
 

@@ -18,11 +18,16 @@ class JobView:
     """
 
     def __init__(
-        self, document: JobDocument, skipped: Sequence[Skipped] = (), restore: Mapping[str, Restore] | None = None
+        self,
+        document: JobDocument,
+        skipped: Sequence[Skipped] = (),
+        restore: Mapping[str, Restore] | None = None,
+        requested: Mapping[str, tuple[tuple[int, ...], str | None]] | None = None,
     ) -> None:
         self.document = document
         self._skipped = list(skipped)
         self._restore = restore or {}
+        self._requested = requested or {}
 
     @property
     def id(self) -> str:

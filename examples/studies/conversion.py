@@ -42,7 +42,7 @@ SAMPLES = 500
 
 
 def unstructured(seed: int, data: Digits, epochs: int) -> nn.Module:
-    """Give a net whose hidden weights are three quarters zeros."""
+    """Return a net whose hidden weights are three quarters zeros."""
     net = trained(seed, epochs)
     masks = {name: ms.solve(ms.magnitude(weight), "25%").mask for name, weight in hidden_weights(net).items()}
     train(net, data, epochs, seed + 1000, rate=0.02, after_step=keep_masked(net, masks))

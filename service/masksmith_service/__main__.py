@@ -7,6 +7,10 @@ import sys
 
 import redis
 
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.housekeeping import Housekeeping
+from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
 
@@ -20,6 +24,10 @@ def main() -> int:
     """Serve until a stop signal; returns the exit code."""
     settings = Settings()
     settings.configure_logging()
+    protect_files()
+    if settings.auth == "none" and not settings.is_local:
+        log.error("refusing to listen on %s with MASKSMITH_AUTH=none, which is for loopback addresses", settings.host)
+        return 2
     if _is_unprotected(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
@@ -27,8 +35,21 @@ def main() -> int:
             settings.host,
         )
         return 2
+    try:
+        _check_installation(settings)
+    except InstallationError as error:
+        log.error("refusing to start: %s", error)
+        return 2
     serve(settings)
     return 0
+
+
+def _check_installation(settings: Settings) -> None:
+    records = JobRecords(settings.redis_url)
+    try:
+        Housekeeping(Installation(records.redis, BlobStore(settings.store_path, create=True))).check()
+    finally:
+        records.redis.close()
 
 
 def _is_unprotected(settings: Settings) -> bool:

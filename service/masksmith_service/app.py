@@ -12,6 +12,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.telemetry import tracing
@@ -24,6 +25,7 @@ from .jobs import routes as jobs
 from .layers import routes as layers
 from .middleware.access_log import AccessLogMiddleware
 from .middleware.json_bodies import JsonBodyMiddleware
+from .middleware.path_prefix import PathPrefixMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
 from .resources import State, connect
@@ -69,9 +71,12 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     )
     app.add_middleware(JsonBodyMiddleware, settings=settings)
     app.add_middleware(AuthenticationMiddleware, settings=settings)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     # Outermost, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
+    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
@@ -106,9 +111,9 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
 
 @asynccontextmanager
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
-    """Delete partial files of an earlier process, and run the sweeper."""
-    await anyio.to_thread.run_sync(state.store.clear_leftovers)
-    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.retention.sweep_if_claimed)
+    """Check that broker and store belong together, delete partial files of an earlier process, and run the sweeper."""
+    await anyio.to_thread.run_sync(state.housekeeping.check)
+    sweeper = Sweeper(state.records, state.queue.enqueue, state.settings.sweep_s, state.housekeeping.run)
     sweeper.start()
     try:
         yield

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_state.errors import NoMasksError, TooManyShardsError
+from masksmith_state.blobs.names import digest_of_upload
+from masksmith_state.errors import DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError
 from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ _CODES = {
     404: "not_found job_not_found result_not_found key_not_found",
     405: "method_not_allowed",
     408: "request_head_stalled body_stalled",
-    409: "upload_not_found upload_damaged idempotency_conflict job_not_finished",
+    409: "upload_not_found upload_damaged result_damaged idempotency_conflict job_not_finished",
     413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
     421: "host_not_allowed",
     422: "invalid_document invalid_pattern invalid_layout invalid_budget invalid_previous invalid_calibration "
@@ -35,7 +36,7 @@ _CODES = {
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
 """HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
-DOMAIN_ERRORS = (NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
+DOMAIN_ERRORS = (DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
 """Errors that routes need not handle, because `translate` converts them."""
 
 
@@ -76,12 +77,31 @@ def translate(error: Exception) -> RequestError:
         case TooManyShardsError():
             detail = f"the job would have more than max_shards = {error.limit} shards; name fewer tensors"
             return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
+        case DamagedBlobError():
+            return _damaged(error.blob)
         case redis.RedisError():
             log.warning("broker unavailable: %s", error)
             detail = "the broker (Redis) does not answer; try again shortly"
             return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+        case InstallationError():
+            log.error("installation refused: %s", error)
+            return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
         case StoreError():
             log.error("store unavailable: %s", error)
             detail = "the blob store does not answer or is full; nothing was written"
             return RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=5)
     raise TypeError(f"not a domain error: {error!r}")
+
+
+def upload_damaged(digest: str) -> RequestError:
+    """Error of an upload that was set aside."""
+    detail = f"upload {digest} was damaged in the store and was set aside; PUT it again"
+    return RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest)
+
+
+def _damaged(blob: str) -> RequestError:
+    digest = digest_of_upload(blob)
+    if digest is not None:
+        return upload_damaged(digest)
+    detail = "a result of this job was damaged in the store and was set aside; submit the job again to compute it anew"
+    return RequestError(Code.RESULT_DAMAGED, detail)

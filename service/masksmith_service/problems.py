@@ -61,7 +61,7 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
     if request_id is not None:
         problem = problem.model_copy(update={"request_id": request_id})
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
-        page = render("login.html" if problem.status == 401 else "error.html", problem.status, problem=problem)
+        page = render(request, "login.html" if problem.status == 401 else "error.html", problem.status, problem=problem)
         page.headers.update(headers)
         return page
     content = problem.model_dump(mode="json", exclude_none=True)
@@ -92,7 +92,7 @@ def _value(error: dict[str, Any]) -> str:
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 
 
-def respond_to_bug(request: Request, error: Exception) -> Response:
+def respond_to_bug(request: Request, error: BaseException) -> Response:
     """Log an unexpected error, and make the response to it."""
     log.exception("unexpected error", exc_info=error)
     return respond(request, RequestError(Code.INTERNAL, "an unexpected error; the service's log has the details"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Annotated
 
@@ -11,9 +12,12 @@ import redis.asyncio
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from masksmith_state.blobs.leftovers import clear_leftovers
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.retention import Retention
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.housekeeping import Housekeeping
+from masksmith_state.installation import Installation
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.telemetry.counters import COUNTS, UPLOAD_BYTES
 
@@ -39,9 +43,11 @@ class State:
     store: BlobStore
     references: BlobReferences
     retention: Retention
+    housekeeping: Housekeeping
     queue: Queue
     closing: Event
     creating: CapacityLimiter
+    keys_seen: Event
 
     async def count_upload(self, size: int) -> None:
         """Add an upload's bytes to the counters; the upload does not fail if the broker is unavailable."""
@@ -64,6 +70,9 @@ def connect(settings: Settings, closing: Event) -> State:
     records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
+    housekeeping = Housekeeping(
+        Installation(records.redis, store), partial(clear_leftovers, store), retention.sweep_if_claimed
+    )
     return State(
         settings,
         records,
@@ -72,9 +81,11 @@ def connect(settings: Settings, closing: Event) -> State:
         store,
         references,
         retention,
+        housekeeping,
         Queue(settings.redis_url),
         closing,
         CapacityLimiter(MAX_CREATIONS),
+        Event(),
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
+from masksmith_state.installation import protect_files
+
 from .app import create_app
 from .connection import Connection
 from .settings import Settings
@@ -45,6 +47,8 @@ def serve(settings: Settings) -> None:
         ws="none",
         log_config=None,
         access_log=False,
+        # Forwarded headers count only from the proxies that the settings name; see `app`.
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HANG_S,
     )
@@ -54,6 +58,7 @@ def make_app() -> FastAPI:
     """Make the application of one process, and configure the process."""
     settings = Settings()
     settings.configure_logging()
+    protect_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _stop_with_parent()
     app = create_app(settings)

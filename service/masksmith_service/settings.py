@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from masksmith_state.jobs.shards import SHARD_BYTES
@@ -17,6 +19,8 @@ class Settings(StateSettings):
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
+    """Prefix of paths, such as `/masks`, below which a proxy serves the installation, if it does not remove it."""
     processes: int = Field(default=1, ge=1)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=64 * 2**30, gt=0)
@@ -51,6 +55,10 @@ class Settings(StateSettings):
     """Seconds after its end that a job and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights that one task works on."""
+    auth: Literal["required", "none"] = "required"
+    """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, separated by commas."""
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
@@ -68,6 +76,11 @@ class Settings(StateSettings):
     def is_local(self) -> bool:
         """Whether the service listens on a loopback address only."""
         return is_loopback(self.host)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests from this machine may come without a key, as long as there is none."""
+        return self.auth == "none" and self.is_local
 
     @property
     def hosts(self) -> frozenset[str]:

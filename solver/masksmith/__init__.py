@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._errors import (
         InfeasibleError as InfeasibleError,
         MissingExtraError as MissingExtraError,
+        PruningError as PruningError,
         ScoresError as ScoresError,
         SolverError as SolverError,
         UpdateError as UpdateError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .allocation import Allocation as Allocation, allocate as allocate
     from .calibration import Calibration as Calibration, calibrate as calibrate
     from .measures import diversity as diversity, report as report, zero_rate as zero_rate
+    from .model_pruning import PrunedModel as PrunedModel, prune as prune
     from .patterns.conversion import choose_n as choose_n
     from .patterns.errors import MasksmithError as MasksmithError
     from .permutation import Permutation as Permutation, permute as permute
@@ -62,7 +64,14 @@ if TYPE_CHECKING:
     from .solvers.min_cost_flow import MinCostFlow as MinCostFlow
     from .solvers.sinkhorn import Sinkhorn as Sinkhorn
     from .solvers.top_k import TopK as TopK
-    from .updates import AdmmUpdate as AdmmUpdate, Update as Update, admm as admm, reconstruct as reconstruct
+    from .updates import (
+        AdmmUpdate as AdmmUpdate,
+        Refinement as Refinement,
+        Update as Update,
+        admm as admm,
+        reconstruct as reconstruct,
+        refine as refine,
+    )
 
 __version__ = "0.1.0"
 
@@ -83,11 +92,13 @@ __all__, __getattr__, __dir__ = attach(
         ),
         "patterns.errors": ("MasksmithError",),
         "_errors": (
-            *("InfeasibleError", "MissingExtraError", "ScoresError", "SolverError", "UpdateError"),
-            "VerificationError",
+            *("InfeasibleError", "MissingExtraError", "PruningError", "ScoresError", "SolverError"),
+            *("UpdateError", "VerificationError"),
         ),
         "scores": ("magnitude", "pfp", "ria", "sampling_bound", "sipp", "sparsegpt", "taylor", "wanda"),
         "patterns.conversion": ("choose_n",),
+        "model_pruning.whole_model": ("prune",),
+        "model_pruning.report": ("PrunedModel",),
         "measures": ("zero_rate", "report", "diversity"),
         "permutation": ("Permutation", "permute"),
         "allocation": ("Allocation", "allocate"),
@@ -105,7 +116,7 @@ __all__, __getattr__, __dir__ = attach(
         "solvers.min_cost_flow": ("MinCostFlow",),
         "solvers.sinkhorn": ("Sinkhorn",),
         "solvers.top_k": ("TopK",),
-        "updates": ("AdmmUpdate", "Update", "admm", "reconstruct"),
+        "updates": ("AdmmUpdate", "Refinement", "Update", "admm", "reconstruct", "refine"),
     },
     extras=EXTRAS,
 )

@@ -6,6 +6,7 @@ MasksmithError
 ├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
 ├── SolverError(ValueError)       the solver does not support this pattern or option
 ├── UpdateError(ValueError)       weight, mask and Gram matrix do not match, or determine no update
+├── PruningError(ValueError)      a model cannot be pruned block by block, or not with these batches
 ├── MissingExtraError(ModuleNotFoundError)   a package is missing that one of the distribution's extras installs
 └── VerificationError             a solver returned a mask that violates the pattern: a bug, never a usage error
 """
@@ -66,6 +67,20 @@ class UpdateError(MasksmithError, ValueError):
         self.reason = reason
         self.name = name
         self.row = row
+
+
+class PruningError(MasksmithError, ValueError):
+    """A model cannot be pruned block by block; the message names the block, the layer and the reason.
+
+    Attributes:
+        reason: Description of the error.
+        name: The block or weight that caused it, if it was one.
+    """
+
+    def __init__(self, reason: str, name: str | None = None) -> None:
+        super().__init__(("" if name is None else f"{name}: ") + reason)
+        self.reason = reason
+        self.name = name
 
 
 class VerificationError(MasksmithError):

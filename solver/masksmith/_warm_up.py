@@ -1,22 +1,33 @@
 """Compiles the kernels ahead of time, once per machine and version; later processes load them from disk.
 
-`python -m masksmith._warm_up PATTERN...` does it in a process of its own, one such process at a time.
+`python -m masksmith._warm_up PATTERN...` does it in a process of its own, one such process at a time. Half of the time
+goes into the kernels of shortest paths, which all sizes share: where there are several cores, another process compiles
+them at the same time.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
+from ._panels import Panel
 from ._solve import solve
 from .kernels.jit import locked, numba_version, on_first_compilation, sources_digest
 from .kernels.scan import scan
+from .patterns import TilePattern, parse
+from .solvers.auto import Auto
+from .solvers.exact import Exact, dual_ascent_alone, shortest_paths_alone
 
 COMMON_PATTERNS = (
     "transposable 8:16",
@@ -27,14 +38,16 @@ COMMON_PATTERNS = (
     "2:4",
 )
 
-READY_PATTERNS = ("2:4", "transposable 2:4", "transposable 4:8", "transposable 8:16", "transposable 16:32")
-"""Patterns whose kernels a worker has on disk before it takes jobs."""
+READY_PATTERNS = ("2:4", "transposable 8:16")
+"""Patterns whose kernels, most of which other patterns share, a worker has on disk before it takes jobs."""
 LATER_PATTERNS = (
+    "transposable 2:4", "transposable 4:8", "transposable 16:32",
     "transposable <=8:16", "transposable <=2:4", "transposable <=4:8", "transposable <=16:32", "4:8", "1:4",
     "transposable 1:4", "transposable 4:16", "transposable 8:32", "64:2:8", "50%",
 )  # fmt: skip
 """Patterns of other frequent jobs; a worker compiles their kernels in the background."""
 BACKGROUND = "--background"
+SHORTEST_PATHS = "--shortest-paths"
 COMPILING = "compiling"
 
 OnWarm = Callable[[str, float], None]
@@ -50,8 +63,7 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = 
     Returns:
         Total seconds; well under a second per pattern if all kernels are on disk already.
     """
-    scores = np.abs(np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32))
-    scores[:32] = np.round(scores[:32])  # ties, so that the shortest-path kernels are compiled, too
+    scores = _scores_with_ties()
     began = time.perf_counter()
     for pattern in patterns:
         started = time.perf_counter()
@@ -62,18 +74,52 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Warm up for the patterns given; print `compiling` if a kernel is not on disk, and each pattern that is ready."""
-    patterns = [argument for argument in arguments if argument != BACKGROUND]
+    """Warm up for some patterns; print `compiling` if a kernel is not on disk, and `DONE/STEPS` after each step."""
+    patterns = [argument for argument in arguments if not argument.startswith("--")]
+    if SHORTEST_PATHS in arguments:
+        shortest_paths_alone(_panel("transposable 2:4"))
+        return
     if BACKGROUND in arguments:
         os.nice(19)
+    on_first_compilation(lambda: _print_line(COMPILING))
     # Processes that start at the same time would compile the same kernels: one does, the others wait and load.
     name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"
-    on_first_compilation(lambda: _print_line(COMPILING))
     with locked(_cache_folder() / name):
-        for pattern in patterns:
-            warm_up([pattern])
-            _print_line(pattern)
+        if BACKGROUND in arguments or os.cpu_count() == 1:
+            _run([partial(warm_up, [pattern]) for pattern in patterns])
+        else:
+            _warm_up_with_two_processes(patterns)
         _stamp(patterns).touch()
+
+
+def _warm_up_with_two_processes(patterns: Sequence[str]) -> None:
+    first_stages = [partial(dual_ascent_alone, _panel(pattern)) for pattern in patterns if _is_solved_exactly(pattern)]
+    solutions = [partial(warm_up, [pattern]) for pattern in patterns]
+    command = [sys.executable, "-P", "-m", "masksmith._warm_up", SHORTEST_PATHS]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) if first_stages else nullcontext():
+        _run([*first_stages, *solutions])
+
+
+def _run(steps: Sequence[Callable[[], object]]) -> None:
+    for done, step in enumerate(steps, 1):
+        step()
+        _print_line(f"{done}/{len(steps)}")
+
+
+def _is_solved_exactly(pattern: str) -> bool:
+    parsed = parse(pattern)
+    return isinstance(parsed, TilePattern) and isinstance(Auto().select(parsed).solver, Exact)
+
+
+def _panel(pattern: str) -> Panel:
+    return Panel(_scores_with_ties(), cast("TilePattern", parse(pattern)).tile)
+
+
+def _scores_with_ties() -> npt.NDArray[np.float32]:
+    """Scores whose equal entries make the solver use the shortest-path kernels, too."""
+    scores = np.abs(np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32))
+    scores[:32] = np.round(scores[:32])
+    return scores
 
 
 def is_warm(patterns: Sequence[str]) -> bool:

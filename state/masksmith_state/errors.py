@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 
+class DamagedBlobError(Exception):
+    """The bytes of a blob are not those that were written; it was set aside.
+
+    Attributes:
+        blob: Name of the blob.
+    """
+
+    def __init__(self, blob: str) -> None:
+        super().__init__(f"blob {blob} was damaged in the store, and was set aside")
+        self.blob = blob
+
+
+class InstallationError(Exception):
+    """Broker and store do not belong together, or cannot be used."""
+
+
 class FullError(Exception):
     """A job cannot be created because a limit is reached.
 

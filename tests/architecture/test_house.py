@@ -22,10 +22,12 @@ LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
     "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "MissingExtraError",
     "NM", "Panel", "PanelAnswer", "Pattern",
-    "PatternError", "Permutation", "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status", "TopK",
-    "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate", "calibrate",
-    "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "reconstruct", "report", "ria", "sampling_bound",
-    "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
+    "PatternError", "Permutation", "PrunedModel", "PruningError", "Refinement",
+    "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status",
+    "TopK", "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate",
+    "calibrate",
+    "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "prune", "reconstruct", "refine", "report", "ria",
+    "sampling_bound", "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
 }  # fmt: skip
 CLIENT = {
     "AsyncClient", "AsyncJob", "BadRequest", "BenchmarkOptions", "Client", "ClientError", "Conflict",

@@ -27,8 +27,21 @@ SECURITY = ROOT / "docs" / "security.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 COMPUTED = {"worker_name": "`worker-HOST-PID`", "worker_slots": "all cores"}
 MARK = "@@masksmith@@"
-# Downloads weights of its own (`make test-long` does) and converts them.
-LONG_PAGE = ROOT / "docs" / "language_model.md"
+# Pages whose code starts installations or solves for long; `make test-long` installs what `language_model` needs.
+LONG_PAGES = [
+    ROOT / "docs" / f"{name}.md"
+    for name in (
+        "adapters",
+        "budgets",
+        "checkpoints",
+        "cli",
+        "http",
+        "kernels",
+        "language_model",
+        "measures",
+        "patterns",
+    )
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,16 @@ def place(tmp_path, model):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDE if blocks(page, "python")], ids=title)
+def pages_with(language):
+    """The pages with blocks of a language, as parameters of a test; long ones are marked as slow."""
+    return [
+        pytest.param(page, id=title(page), marks=pytest.mark.slow if page in LONG_PAGES else ())
+        for page in GUIDE
+        if blocks(page, language)
+    ]
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
 def test_python_runs_and_prints_what_it_says(page, place, reader):
     script = place / page.with_suffix(".py").name
     script.write_text(program(page))
@@ -58,14 +80,7 @@ def test_python_runs_and_prints_what_it_says(page, place, reader):
     assert agrees(done.stdout, "\n".join(PRINTED.findall(program(page)))), done.stdout
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=pytest.mark.slow if page == LONG_PAGE else [], id=title(page))
-        for page in GUIDE
-        if blocks(page, "console")
-    ],
-)
+@pytest.mark.parametrize("page", pages_with("console"))
 def test_commands_print_what_the_page_says(page, place, reader):
     given = [command for command in commands(page) if "curl" not in command.text or shutil.which("curl")]
     script = "exec 2>&1\n" + "".join(f"{command.text}\nprintf '\\n{MARK} %d\\n' $?\n" for command in given)
@@ -94,7 +109,7 @@ def test_every_page_is_within_reach_of_the_readme():
 
 
 def settings_rows(settings) -> list[list[str]]:
-    """Give a settings class as the rows of a table: variable, default, meaning."""
+    """Return a settings class as the rows of a table: variable, default, meaning."""
     classes = [base for base in settings.__mro__ if base.__module__.startswith("masksmith")]
     bodies = [ast.parse(inspect.getsource(base)).body[0].body for base in classes]
     meanings = {

@@ -15,6 +15,8 @@ def test_there_is_a_recipe_for_each_extension():
         "Add a solver",
         "Add a pattern",
         "Add an endpoint",
+        "Add a command",
+        "Add a step of a job's life",
         "Add a kernel of a solver",
         "Add a sparse kernel",
     ]

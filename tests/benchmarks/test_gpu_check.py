@@ -40,6 +40,7 @@ def gpu_exact(monkeypatch):
     return gpu_exact
 
 
+@pytest.mark.slow
 def test_times_and_peers_are_written_down(gpu_exact, tmp_path):
     said = gpu_exact.times("cpu", tmp_path, quick=False)
     text = (tmp_path / "exact_times.md").read_text()

@@ -72,7 +72,7 @@ class Cluster:
         self.start_command(
             [*self.elsewhere, sys.executable, "-P", "-m", "masksmith_worker"], "worker", self.environment
         )
-        poll(self.is_ready, 120)
+        poll(self.is_ready)
 
     def start_broker(self):
         (self.folder / "redis").mkdir()

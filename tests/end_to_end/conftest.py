@@ -44,6 +44,11 @@ class Stack:
         self.service = self._run("masksmith_service")
         self.start_worker()
 
+    def start_service(self):
+        """Start it again, once it has ended."""
+        self.service = self._run("masksmith_service")
+        poll(self.is_ready)
+
     def start_worker(self):
         self.worker = self._run("masksmith_worker")
         poll(self.is_ready)

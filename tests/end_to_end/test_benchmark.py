@@ -43,6 +43,7 @@ def test_masks_that_were_found_are_measured(bench, layers):
     assert report.conclusions()
 
 
+@pytest.mark.slow
 def test_two_benchmarks_and_a_search_at_once_all_get_done(bench, stack):
     weight = np.random.default_rng(7).random((64, 64))
 

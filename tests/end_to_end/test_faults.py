@@ -19,6 +19,7 @@ def check_result(job, big):
     assert job.document.tensors[0].status == "optimal"
 
 
+@pytest.mark.slow
 def test_a_killed_pool_process_costs_nothing(stack, running, big):
     victim = stack.pool_of_worker()[0]
     os.kill(victim, signal.SIGKILL)
@@ -35,6 +36,7 @@ def test_a_killed_worker_costs_nothing(stack, running, big):
     check_result(running, big)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_does_so_within_seconds(stack, running, big):
     begun = time.monotonic()
     stack.worker.terminate()
@@ -60,7 +62,7 @@ def test_a_service_that_is_told_to_stop_lets_followers_go(stack, running, big):
             pass
     stack.service.wait(8)
     assert time.monotonic() - begun < 8
-    stack.service = stack._run("masksmith_service")
+    stack.start_service()
     check_result(running, big)
 
 
@@ -138,12 +140,13 @@ def test_a_job_outlives_everything_killed_at_once(up, big, poll):
         check_result(found, big)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [
         "valkey-server",
-        pytest.param("masksmith_worker", marks=pytest.mark.slow),
-        pytest.param("masksmith_service", marks=pytest.mark.slow),
+        "masksmith_worker",
+        "masksmith_service",
     ],
 )
 def test_a_job_outlives_each_part_killed_alone(up, big, poll, part):

@@ -159,7 +159,7 @@ def test_the_sdk_has_the_same_door(client, saved, tmp_path):
     assert record == json.loads((tmp_path / "remote" / "masksmith.json").read_text())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_ended_goes_on_and_nothing_is_solved_again(stack, tmp_path, number):
     model, output = tmp_path / "model", tmp_path / "out"
     # Weights that no other test has solved.

@@ -45,8 +45,7 @@ def test_the_death_of_the_service_neither_stops_nor_corrupts_training(stack, pol
         assert all(torch.equal(mask, last[name]) for name, mask in sparsifier.masks.items())
         assert all(weight.isfinite().all() for weight in model.parameters())
 
-        stack.service = stack._run("masksmith_service")
-        poll(stack.is_ready)
+        stack.start_service()
         count = len(sparsifier.report().refreshes)
         go_on(lambda report: len(report.refreshes) >= count + 2)
         sparsifier.refresh_now()

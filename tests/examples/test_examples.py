@@ -47,6 +47,7 @@ def test_a_checkpoint_is_pruned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pruned["embedding.weight"], weights["embedding.weight"])
 
 
+@pytest.mark.slow
 def test_a_transformer_is_trained_while_a_service_refreshes_its_masks(tmp_path: Path) -> None:
     printed = run("train_with_service.py", "--steps", "45")
     assert "every mask proved optimal, by two solvers" in printed

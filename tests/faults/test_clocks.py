@@ -67,6 +67,7 @@ def kill_a_worker(fleet, job):
     return seconds
 
 
+@pytest.mark.slow
 def test_the_shard_of_a_killed_worker_is_done_by_another(lone, some, expected, table):
     with lone.client() as client:
         job = submit(client, some)
@@ -77,9 +78,10 @@ def test_the_shard_of_a_killed_worker_is_done_by_another(lone, some, expected, t
     assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "offset_s",
-    [pytest.param(-2 * HOUR_S, id="backwards"), pytest.param(2 * HOUR_S, id="forwards", marks=pytest.mark.slow)],
+    [pytest.param(-2 * HOUR_S, id="backwards"), pytest.param(2 * HOUR_S, id="forwards")],
 )
 def test_a_clock_that_jumps_while_a_worker_dies(lone, clock, some, expected, table, offset_s):
     lone.await_all()

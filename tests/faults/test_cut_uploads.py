@@ -5,6 +5,7 @@ import time
 
 import httpx2
 import numpy as np
+import pytest
 import safetensors.numpy
 from blake3 import blake3
 from support.fleet import TENSORS, bits, forty
@@ -34,6 +35,7 @@ def uploads(fleet):
     return {path: path.stat().st_mtime_ns for path in (fleet.store / "tensors").glob("*/*") if "#" not in path.name}
 
 
+@pytest.mark.slow
 def test_a_client_goes_on_where_the_service_was_killed(fleet, table):
     weights = forty(seed=8, rows=1024)
     before = len(uploads(fleet))

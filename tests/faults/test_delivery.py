@@ -3,12 +3,14 @@
 import json
 
 import httpx2
+import pytest
 from support.fleet import bits, submit
 from support.processes import poll
 
 from masksmith_service.jobs.queue import Queue
 
 
+@pytest.mark.slow
 def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table):
     queue = Queue(fleet.broker.url)
     with fleet.client() as client:

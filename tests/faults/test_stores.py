@@ -82,6 +82,7 @@ def test_a_full_disk_refuses_and_recovers(lone, disk, table):
     assert (mask == ms.solve(ms.magnitude(layer(1)), PATTERN).mask).all()
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_a_disk_that_is_full(lone, disk, table):
     weights = {f"layer{number}": layer(10 + number) for number in range(32)}
     with lone.client() as client:
@@ -109,6 +110,7 @@ def test_a_job_waits_for_a_disk_that_is_full(lone, disk, table):
     assert not lost
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_a_store_that_is_away(fleet, weights, undisturbed, table):
     data = safetensors.numpy.save({"w": layer(3)})
     away = fleet.store.with_name("away")

@@ -37,12 +37,12 @@ class Pieces(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 
 
 def event(identifier: str, kind: str, **data: Any) -> bytes:
-    """Give an event as it travels."""
+    """Return an event as it travels."""
     return f"event: {kind}\nid: {identifier}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def problem(status: int, code: str = "busy", headers: dict[str, str] | None = None) -> Fault:
-    """Give a refusal."""
+    """Return a refusal."""
     document = {"title": code, "status": status, "code": code, "detail": "no"}
     return lambda _: httpx2.Response(status, json=document, headers=headers)
 
@@ -53,7 +53,7 @@ def reset(_: httpx2.Request) -> httpx2.Response:
 
 
 def safetensors(tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> bytes:
-    """Give a safetensors file."""
+    """Return a safetensors file."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, array in tensors.items():
@@ -67,10 +67,16 @@ def safetensors(tensors: dict[str, Any], metadata: dict[str, str] | None = None)
     return struct.pack("<Q", len(text)) + text + data
 
 
-def masks_file(shapes: dict[str, tuple[int, ...]]) -> bytes:
-    """Give a masks file in which every other entry is kept."""
+SHAPES = {"a": (8, 8), "b": (4, 12)}
+"""The weights of jobs whose request was not seen."""
+
+
+def masks_file(shapes: dict[str, tuple[int, ...]], patterns: dict[str, str] | None = None) -> bytes:
+    """Return a masks file in which every other entry is kept."""
     masks = {name: np.arange(math.prod(shape)).reshape(shape) % 2 == 0 for name, shape in shapes.items()}
-    infos = {name: {"shape": list(s), "pattern": "2:4", "ragged": "pad", "axis": "in"} for name, s in shapes.items()}
+    infos = {name: {"shape": list(s), "ragged": "pad", "axis": "in"} for name, s in shapes.items()}
+    for name, info in infos.items():
+        info["pattern"] = (patterns or {}).get(name, "2:4")
     packed = {name: np.packbits(mask, axis=-1, bitorder="little") for name, mask in masks.items()}
     return safetensors(packed, {"masksmith": json.dumps(infos)})
 
@@ -87,6 +93,7 @@ class FakeService:
         self.pages = 0
         self.patience = patience
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._headers: dict[str, dict[str, Any]] = {}
 
     def fail(self, method: str, path: str, *faults: Fault) -> None:
         """Answer the next requests whose path ends so with faults."""
@@ -113,6 +120,8 @@ class FakeService:
         if request.method == "HEAD":
             return httpx2.Response(200 if path in self.held else 404)
         self.held.add(path)
+        length = struct.unpack("<Q", request.content[:8])[0]
+        self._headers[path.rpartition("/")[2]] = json.loads(request.content[8 : 8 + length])
         return httpx2.Response(201, json={"digest": path, "bytes": len(request.content), "tensors": ["weight"]})
 
     def _job(self, request: httpx2.Request, parts: list[str]) -> httpx2.Response:
@@ -126,10 +135,15 @@ class FakeService:
             case "GET", [_, "events"]:
                 ended = Pieces(event("1-0", "state", state="running"), event("2-0", "state", state=self.state))
                 return httpx2.Response(200, stream=self.streams.pop(0) if self.streams else ended)
-            case "GET", [_, "masks"]:
-                return httpx2.Response(200, stream=Pieces(masks_file({"a": (8, 8), "b": (4, 12)})))
-            case "GET", [_, "weights"]:
-                return httpx2.Response(200, stream=Pieces(safetensors({"a": np.ones((8, 8), np.float32)})))
+            case "GET", [job, "masks"]:
+                tensors = self._document(job, {})["tensors"]
+                shapes = {each["name"]: tuple(each["shape"]) for each in tensors}
+                patterns = {each["name"]: each["pattern"] for each in tensors}
+                return httpx2.Response(200, stream=Pieces(masks_file(shapes, patterns)))
+            case "GET", [job, "weights"]:
+                shapes = {each["name"]: each["shape"] for each in self._document(job, {})["tensors"]}
+                ones = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+                return httpx2.Response(200, stream=Pieces(safetensors(ones)))
             case "GET", [_, "benchmark"]:
                 return httpx2.Response(200, json={"format": 1, "settings": {}, "results": []})
             case "POST", [job, "cancel"]:
@@ -141,8 +155,23 @@ class FakeService:
         fresh = {
             "id": job, "kind": asked.get("kind", "masks"), "pattern": asked.get("pattern", "2:4"), "solver": "auto",
             "created_at": "2026-01-01T00:00:00Z", "progress": {"done": 0, "total": 1},
+            "tensors": self._reports(asked),
         }  # fmt: skip
         return self._jobs.setdefault(job, fresh) | {"state": state}
+
+    def _reports(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """Say that all tensors of a request have succeeded."""
+        shapes = {
+            tensor["name"]: self._headers[tensor["digest"]][tensor["key"]]["shape"]
+            for tensor in asked.get("tensors", ())
+            if tensor["digest"] in self._headers
+        }
+        own = {tensor["name"]: tensor.get("pattern") for tensor in asked.get("tensors", ())}
+        return [
+            {"name": name, "state": "succeeded", "shape": list(shape),
+             "pattern": own.get(name) or asked.get("pattern", "2:4")}
+            for name, shape in (shapes or SHAPES).items()
+        ]  # fmt: skip
 
     def _page(self) -> dict[str, Any]:
         self.pages -= 1

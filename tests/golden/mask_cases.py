@@ -86,14 +86,14 @@ def told(solution: Any, approximate: bool = False) -> Truth:
 
 
 def digest(mask: Any) -> str:
-    """Give the SHA-256 of a mask's shape and packed bits, cut to 128 bits."""
+    """Return the SHA-256 of a mask's shape and packed bits, cut to 128 bits."""
     array = np.asarray(mask)
     packed = np.packbits(array, axis=-1, bitorder="little")
     return sha256(repr(tuple(array.shape)).encode() + packed.tobytes()).hexdigest()[:32]
 
 
 def tiles(solution: Any) -> str:
-    """Give the digest of what each tile keeps, and of the bounds."""
+    """Return the digest of what each tile keeps, and of the bounds."""
     pieces = [np.asarray(value, np.float64) for value in (solution.tile_objectives, solution.tile_bounds)]
     return sha256(b"".join(repr(one.shape).encode() + one.tobytes() for one in pieces)).hexdigest()[:32]
 
@@ -104,7 +104,7 @@ def cases() -> list[Case]:
 
 
 def _ruled() -> Iterator[tuple[str, Any]]:
-    """Give patterns with the ids of their variants."""
+    """Return patterns with the ids of their variants."""
     for text in (*PLAIN, *TRANSPOSABLE, *DOUBLE, *PANELS, *BLOCKS, *NESTED, *WHOLE):
         yield text, ms.parse(text)
     for text in PLAIN:

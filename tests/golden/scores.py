@@ -12,12 +12,12 @@ MASK_24 = np.uint64(2**24 - 1)
 
 
 def raw(seed: int, count: int) -> Any:
-    """Give `count` integers of 64 random bits."""
+    """Return `count` integers of 64 random bits."""
     return np.random.default_rng(seed).bit_generator.random_raw(count)
 
 
 def normal(seed: int, shape: tuple[int, ...]) -> Any:
-    """Give float64 that are nearly normal: twelve 16-bit integers summed, and 24 bits below them."""
+    """Return float64 that are nearly normal: twelve 16-bit integers summed, and 24 bits below them."""
     count = math.prod(shape)
     words = raw(seed, 4 * count).reshape(4, count)
     pieces = [(words[word] >> np.uint64(shift)) & np.uint64(0xFFFF) for word in range(3) for shift in (0, 16, 32, 48)]
@@ -27,7 +27,7 @@ def normal(seed: int, shape: tuple[int, ...]) -> Any:
 
 
 def scores(kind: str, shape: tuple[int, ...], seed: int = 1) -> Any:
-    """Give non-negative scores of one of `KINDS`."""
+    """Return non-negative scores of one of `KINDS`."""
     if kind == "zeros":
         return np.zeros(shape, np.float32)
     if kind == "ties":
@@ -41,5 +41,5 @@ def scores(kind: str, shape: tuple[int, ...], seed: int = 1) -> Any:
 
 
 def flags(seed: int, shape: tuple[int, ...], one_in: int) -> Any:
-    """Give a bool mask in which one of so many entries is set."""
+    """Return a bool mask in which one of so many entries is set."""
     return (raw(seed, math.prod(shape)) % np.uint64(one_in) == 0).reshape(shape)

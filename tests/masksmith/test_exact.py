@@ -57,6 +57,7 @@ def test_duals_prove_many_tiles_exactly(tile):
         proved(Panel(scores_of(name, 100 + seed, tile, down, 10), tile))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCORES)
 def test_large_tiles(name):
     for tile in (LARGE_TILES[1], loose(LARGE_TILES[2])):
@@ -163,7 +164,7 @@ def test_forced_entries_that_only_a_flow_shows_to_be_impossible():
 
 
 @pytest.mark.parametrize("tile", [TileSpec(8, 8, 4, 4), TileSpec(8, 8, 4, 4, True), TileSpec(5, 5, 2, 2)], ids=name_of)
-@pytest.mark.parametrize("name", ["gaussian", "binary", "mostly zero"])
+@pytest.mark.parametrize("name", ["gaussian", "binary", pytest.param("mostly zero", marks=pytest.mark.slow)])
 def test_tiles_do_not_see_their_neighbours(tile, name):
     panel = Panel(scores_of(name, 0, tile, 6, 7), tile)
     answer = solve(panel)

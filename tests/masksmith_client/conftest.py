@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
+import masksmith as ms
 from masksmith_client import AsyncClient, Client, RetryPolicy
 from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
 from masksmith_wire.errors import Code, TensorError
@@ -120,7 +121,7 @@ class FakeService:
 
     def _create(self, request: MasksRequest) -> str:
         job = f"job{len(self.jobs)}"
-        reports = [self._report(tensor.name, tensor.digest, tensor.key) for tensor in request.tensors]
+        reports = [self._report(tensor.name, tensor.digest, tensor.key, tensor.pattern) for tensor in request.tensors]
         self.jobs[job] = Job(
             id=job,
             state=JobState.QUEUED,
@@ -132,14 +133,14 @@ class FakeService:
         )
         return job
 
-    def _report(self, name: str, digest: str, key: str) -> TensorReport:
+    def _report(self, name: str, digest: str, key: str, pattern: str | None) -> TensorReport:
         shape = list(self.header(digest).tensors[key].shape)
         if name in self.bad_tensors:
             error = TensorError(code=Code.INVALID_SCORES, message=f"tensor {name!r}: NaN at [0, 1]", index=[0, 1])
             return TensorReport(name=name, state=JobState.FAILED, shape=shape, error=error)
         return TensorReport(
             name=name, state=JobState.SUCCEEDED, shape=shape, status="optimal", objective=3.0, upper_bound=3.0, gap=0.0,
-            retained=0.75, density=0.5, solve_s=0.1, solver="exact", device="cpu",
+            retained=0.75, density=0.5, solve_s=0.1, solver="exact", device="cpu", pattern=pattern,
         )  # fmt: skip
 
     def finish(self, job: str) -> Job:
@@ -188,13 +189,22 @@ class FakeService:
         if not document.state.is_terminal:
             raise RequestError(409, Code.JOB_NOT_FINISHED, "wait for it")
         good = [report for report in document.tensors if report.error is None]
-        infos = {report.name: MaskInfo(shape=report.shape, pattern=document.pattern) for report in good}
-        return file_header(infos) + b"".join(pack(some_mask(report.shape)).tobytes() for report in good)
+        infos = {
+            report.name: MaskInfo(shape=report.shape, pattern=report.pattern or document.pattern) for report in good
+        }
+        return file_header(infos) + b"".join(pack(allowed_mask(info)).tobytes() for info in infos.values())
 
 
 def some_mask(shape: list[int]) -> Any:
     """Every other entry, in memory order."""
     return (np.arange(np.prod(shape)) % 2 == 0).reshape(shape)
+
+
+def allowed_mask(info: MaskInfo) -> Any:
+    """Every other entry where the pattern allows that, else any mask that it allows."""
+    mask = some_mask(info.shape)
+    pattern = ms.parse(info.pattern, axis=info.axis, ragged=info.ragged)
+    return mask if ms.verify(mask, pattern).ok else np.asarray(ms.solve(np.ones(info.shape), pattern).mask)
 
 
 def event(identifier: str, kind: str, **data: Any) -> bytes:

@@ -103,10 +103,10 @@ def test_a_sharded_checkpoint_becomes_one_file(tmp_path: Path, some: dict[str, n
         save_file({name: weight}, folder / f"{name}.safetensors", {"format": "pt"})
     index = {"weight_map": {name: f"{name}.safetensors" for name in weights}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    apply_masks(write_masks(tmp_path / "masks", some), folder, tmp_path / "out")
-    found = load_torch(tmp_path / "out")
+    apply_masks(write_masks(tmp_path / "masks", some), folder, tmp_path / "out.safetensors")
+    found = load_torch(tmp_path / "out.safetensors")
     assert all(np.array_equal(found[name].numpy(), weights[name] * some[name]) for name in weights)
-    with safe_open(tmp_path / "out", "pt") as file:
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
 
 

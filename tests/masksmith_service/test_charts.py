@@ -76,7 +76,7 @@ def test_the_page_draws_what_workers_measured(client, records):
     page = client.get(f"/jobs/{job}", headers=HTML).text
     assert '<svg class="chart"' not in page
     assert "0 of 2 cases" in page
-    assert f'action="/jobs/{job}/cancel"' in page
+    assert f'action="../jobs/{job}/cancel"' in page
     for index, planned in records.cases(job).items():
         case = CaseResult.read_case(planned.case)
         gain = {"2:4": 0.8, "1:4": 1.6}[case.pattern]

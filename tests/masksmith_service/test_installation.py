@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from blake3 import blake3
 from starlette.testclient import TestClient
 
 from masksmith.patterns import parse
@@ -14,7 +15,7 @@ WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["m
 
 
 def test_health(client):
-    assert client.get("/healthz").json() == {"status": "ok", "wire_version": 1, "data_format": 2}
+    assert client.get("/healthz").json() == {"status": "ok", "wire_version": 1, "data_format": 3}
 
 
 def test_ready_once_a_worker_lives(client, records):
@@ -54,12 +55,33 @@ def fragile(fragile_valkey, tmp_path):
         yield client
 
 
+def test_an_upload_as_soon_as_the_broker_answers_finds_a_claimed_store(fragile_valkey, tmp_path, good):
+    settings = Settings(redis_url=fragile_valkey.url, store_url=str(tmp_path / "store"), sweep_s=3600)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        digest = blake3(good).hexdigest()
+        check_unavailable(client.put(f"/v1/tensors/{digest}", content=good))
+        assert not (tmp_path / "store" / "tensors").exists()
+        fragile_valkey.start()
+        assert client.put(f"/v1/tensors/{digest}", content=good).status_code == 201
+        assert (tmp_path / "store" / "installation.json").exists()
+
+
+def test_a_service_of_another_store_takes_no_upload(fragile_valkey, tmp_path, good):
+    settings = Settings(redis_url=fragile_valkey.url, store_url=str(tmp_path / "store"), sweep_s=3600)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        fragile_valkey.start()
+        (tmp_path / "store" / "notes.txt").write_text("not ours")
+        response = client.put(f"/v1/tensors/{blake3(good).hexdigest()}", content=good)
+        assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert [path.name for path in (tmp_path / "store").iterdir()] == ["notes.txt"]
+
+
 def check_unavailable(response):
     assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
     assert (response.json()["code"], response.headers["retry-after"]) == ("broker_unavailable", "2")
 
 
-def poll(condition, timeout_s=20.0):
+def poll(condition, timeout_s=300.0):
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until

@@ -1,5 +1,6 @@
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +8,9 @@ import safetensors.numpy
 
 from masksmith.patterns import parse
 from masksmith_service.jobs import results
+from masksmith_state.blobs.names import result_name
 from masksmith_state.blobs.references import BlobReferences
-from masksmith_state.blobs.store import BlobStore, result_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire import specification
 from masksmith_wire.errors import TensorError
@@ -356,3 +358,41 @@ def test_a_request_parses_its_pattern_once(client, good, put, monkeypatch):
     tensors = [{"name": "w", "digest": put(good), "key": "layer.weight"}]
     assert client.post("/v1/jobs", json={"pattern": "1:4", "tensors": tensors}).status_code == 202
     assert parsed == ["2:4", "1:4"]
+
+
+@pytest.mark.parametrize("format", ["bits", "bool"])
+def test_damaged_masks_are_not_served(client, two, work, check_problem, settings, format):
+    work(two, 0)
+    work(two, 1)
+    path = Path(settings.store_url) / result_name(f"{1:064x}")
+    data = bytearray(path.read_bytes())
+    data[3] ^= 0x55
+    path.write_bytes(data)
+    response = client.get(f"/v1/jobs/{two}/masks", params={"format": format})
+    check_problem(response, 409, "result_damaged", "submit the job again")
+    assert 'masksmith_damaged_blobs{kind="masks"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("cut", [0, 3])
+def test_a_cut_mask_is_an_error_of_a_window(client, two, work, check_problem, settings, cut):
+    work(two, 0)
+    work(two, 1)
+    path = Path(settings.store_url) / result_name(f"{0:064x}")
+    path.write_bytes(path.read_bytes()[:cut])
+    name = client.get(f"/v1/jobs/{two}").json()["tensors"][0]["name"]
+    response = client.get(f"/v1/jobs/{two}/window", params={"tensor": name, "row": 0, "col": 0, "rows": 8, "cols": 8})
+    check_problem(response, 409, "result_damaged")
+
+
+def test_a_panic_of_a_native_library_is_an_error_like_others(client, monkeypatch, check_problem, two):
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_):
+        raise PanicException("range end is out of bounds")
+
+    monkeypatch.setattr("masksmith_state.jobs.records.JobRecords.summaries", panic)
+    check_problem(client.get("/v1/jobs"), 500, "internal")
+    monkeypatch.setattr("obstore.head", panic)
+    assert client.get("/readyz").json()["code"] == "store_unavailable"
+    monkeypatch.undo()

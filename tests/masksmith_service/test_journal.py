@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
+from masksmith_service.app import create_app
 from masksmith_service.auth.principal import COOKIE
 from masksmith_state.keys import Keys
 from masksmith_state.telemetry import logs
@@ -118,3 +120,19 @@ def test_neither_secrets_nor_tensors_are_logged(app, client, lines, save, record
     assert found.count("POST /v1/session") == 3
     for hidden in (secret, cookie, "CANARY"):
         assert hidden not in found
+
+
+@pytest.mark.parametrize("value", ["6.6.6.6", "10.9.9.9 key=ops job=forged status=200"])
+def test_a_forwarded_address_counts_only_from_a_named_proxy(client, settings, audited, value):
+    client.post("/v1/jobs", json={}, headers={"X-Forwarded-For": value})
+    assert audited()[-1][1]["client"] == "testclient"
+    assert "forwarded_for" not in audited()[-1][1]
+    behind_proxy = create_app(settings.model_copy(update={"trusted_proxies": "10.0.0.1"}))
+    for peer, fields in {
+        "10.0.0.2": {"client": "10.0.0.2"},
+        "10.0.0.1": {"client": "10.0.0.1", "forwarded_for": "6.6.6.6" if value == "6.6.6.6" else "invalid"},
+    }.items():
+        with TestClient(behind_proxy, client=(peer, 5000)) as other:
+            other.post("/v1/jobs", json={}, headers={"X-Forwarded-For": value})
+        logged = audited()[-1][1]
+        assert {name: logged[name] for name in ("client", "forwarded_for") if name in logged} == fields

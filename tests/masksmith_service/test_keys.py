@@ -9,6 +9,7 @@ from blake3 import blake3
 from starlette.testclient import TestClient
 
 from masksmith_client import Client
+from masksmith_service.__main__ import main
 from masksmith_service.app import create_app
 from masksmith_service.auth.principal import COOKIE
 from masksmith_state.keys import Keys, Quotas, Role
@@ -225,7 +226,7 @@ def test_a_cookie_stands_for_a_key(client, keys, good):
 def test_a_form_logs_in_too_and_goes_on_to_the_page(client, keys):
     token = keys.create("ann")[1]
     response = client.post("/v1/session", data={"token": f" {token} "}, follow_redirects=False)
-    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert (response.status_code, response.headers["location"]) == (303, "../")
     assert client.get("/v1/session").json()["name"] == "ann"
 
 
@@ -354,3 +355,44 @@ def test_the_client_waits_as_it_is_told(settings, keys):
         with Client("http://testserver", token=token, transport=server._transport) as client:
             assert list(client.jobs.list()) == []
         assert time.monotonic() - begun > 0.3
+
+
+def test_keys_are_required_unless_it_is_said(settings):
+    with TestClient(create_app(settings.model_copy(update={"auth": "required"}))) as client:
+        assert client.get("/v1/jobs").status_code == 401
+        assert client.get("/healthz").status_code == 200
+    assert type(settings).model_fields["auth"].default == "required"
+
+
+def test_a_broker_that_loses_its_keys_opens_nothing(client, settings, records, made):
+    made()
+    assert client.get("/v1/session").status_code == 401
+    for name in records.redis.keys("masksmith:key*"):
+        records.redis.delete(name)
+    assert client.get("/v1/session").status_code == 401
+    with TestClient(create_app(settings.model_copy(update={"auth": "required"}))) as other:
+        assert other.get("/v1/session").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"]
+)
+def test_a_forwarded_request_is_never_local(client, header):
+    assert client.get("/v1/jobs").status_code == 200
+    assert client.get("/v1/jobs", headers={header: "127.0.0.1"}).status_code == 401
+
+
+def test_logins_are_rated(client, keys):
+    _, token = keys.create("ann", Role.USER, Quotas(requests_s=0.1))
+    statuses = [client.post("/v1/session", json={"token": token}).status_code for _ in range(3)]
+    assert statuses == [200, 429, 429]
+
+
+def test_none_is_refused_beyond_loopback(monkeypatch, caplog, valkey, tmp_path):
+    for name, value in {"AUTH": "none", "HOST": "0.0.0.0", "REDIS_URL": valkey.url, "STORE_URL": str(tmp_path)}.items():
+        monkeypatch.setenv(f"MASKSMITH_{name}", value)
+    monkeypatch.setattr("masksmith_state.settings.StateSettings.configure_logging", lambda self: None)
+    monkeypatch.setattr("masksmith_service.__main__.serve", lambda settings: 1 / 0)
+    monkeypatch.setattr("masksmith_service.__main__.protect_files", lambda: None)
+    assert main() == 2
+    assert "MASKSMITH_AUTH=none" in caplog.text

@@ -1,12 +1,15 @@
 import re
 from importlib.resources import files
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 import masksmith as ms
 from masksmith_client._notebook import job_html
 from masksmith_client.cli.report import SolveReport
+from masksmith_service.app import create_app
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.reports import ShardReport
@@ -70,21 +73,6 @@ def test_no_file_of_the_pages_breaks_the_policy():
             assert "|safe" not in re.sub(r"\s", "", text)
 
 
-def test_what_pages_name_exists(client, submit):
-    seen = set()
-    for path in ("/", "/jobs", f"/jobs/{submit()['id']}"):
-        text = client.get(path, headers=HTML).text
-        seen |= set(re.findall(r'(?:href|src)="(/[^"]*)"', text))
-    seen |= {
-        f"/static/{name}"
-        for file in (PAGES / "static").iterdir()
-        for name in re.findall(r'from "\./(.*?)"', file.read_text())
-    }
-    assert "/static/masksmith.css" in seen
-    for path in seen:
-        assert client.get(path, headers=HTML).status_code == 200, path
-
-
 def test_hostile_names_stay_text(client, save):
     name = "<img src=x onerror=alert(1)>\"'{{7*7}}"
     data = save({name: np.ones((8, 8), np.float32), "<b>bias": np.ones(3, np.float32)})
@@ -123,7 +111,7 @@ def test_jobs_are_found_and_filtered(client, records, good):
 
     def shown(**query):
         text = client.get("/jobs", params=query, headers=HTML).text
-        return [job["pattern"] for job in jobs if f'href="/jobs/{job["id"]}"' in text]
+        return [job["pattern"] for job in jobs if f'href="./jobs/{job["id"]}"' in text]
 
     assert shown() == ["transposable 2:4", "4:8", "2:4"]
     assert shown(q="2:4") == ["transposable 2:4", "2:4"]
@@ -190,7 +178,7 @@ def test_without_a_key_pages_ask_for_one(client, records):
 def test_a_job_is_canceled_without_a_script(client, submit):
     job = submit()["id"]
     response = client.post(f"/jobs/{job}/cancel", follow_redirects=False)
-    assert (response.status_code, response.headers["location"]) == (303, f"/jobs/{job}")
+    assert (response.status_code, response.headers["location"]) == (303, f"../{job}")
     assert client.get(f"/v1/jobs/{job}").json()["state"] == "canceled"
 
 
@@ -275,3 +263,47 @@ def test_many_layers_come_in_pages(monkeypatch):
 )  # fmt: skip
 def test_numbers_are_written_for_people(written, text):
     assert written == text
+
+
+LINK = re.compile(r'(?:href|src|action|data-events)="([^"#?]*)')
+PREFIX = "/tools/masks"
+
+
+def get_below_prefix(client, path, *, stripped):
+    """Get a path through a proxy that serves the installation below a prefix, and removes it from paths or does not."""
+    assert path.startswith(f"{PREFIX}/"), path
+    return client.get(path.removeprefix(PREFIX) if stripped else path, headers=HTML, follow_redirects=False)
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs/{job}", "/compare", "/login", "/jobs/none", "/a/b%2Fc/d"])
+def test_pages_work_below_the_prefix_of_a_proxy(settings, submit, path, stripped):
+    path = PREFIX + path.format(job=submit()["id"])
+    prefixed = settings.model_copy(update={} if stripped else {"root_path": PREFIX})
+    with TestClient(create_app(prefixed), base_url="http://127.0.0.1:8000") as client:
+        page = get_below_prefix(client, path, stripped=stripped)
+        assert page.headers["content-type"].startswith("text/html")
+        links = {urljoin(path, link) for link in LINK.findall(page.text) if link}
+        assert f"{PREFIX}/static/masksmith.css" in links
+        for link in links:
+            if not link.endswith(("/cancel", "/events", "/session")):
+                assert get_below_prefix(client, link, stripped=stripped).status_code == 200, link
+        for name in re.findall(
+            r'import .* from "(.*)"', get_below_prefix(client, f"{PREFIX}/static/home.js", stripped=stripped).text
+        ):
+            link = urljoin(f"{PREFIX}/static/home.js", name)
+            assert get_below_prefix(client, link, stripped=stripped).status_code == 200
+
+
+def test_a_cancelled_job_is_shown_below_the_prefix(client, submit):
+    job = submit()["id"]
+    answer = client.post(f"/jobs/{job}/cancel", follow_redirects=False)
+    assert answer.status_code == 303
+    assert urljoin(f"{PREFIX}/jobs/{job}/cancel", answer.headers["location"]) == f"{PREFIX}/jobs/{job}"
+
+
+def test_scripts_have_no_absolute_addresses():
+    scripts = [path for path in (PAGES / "static").iterdir() if path.name.endswith(".js")]
+    assert len(scripts) > 5
+    for script in scripts:
+        assert not re.search(r"[\"'`]/(?![/*])\w", script.read_text()), script.name

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 import masksmith as ms
 from masksmith_service.app import create_app
 from masksmith_service.layers import windows
-from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.blobs.names import upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_worker.runner import ShardRunner
 
 RNG = np.random.default_rng(11)

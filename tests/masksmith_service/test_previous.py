@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from masksmith_state.blobs.store import BlobStore, result_name, upload_name
+from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire.masks import MaskInfo, file_header, pack
 

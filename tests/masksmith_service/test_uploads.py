@@ -190,9 +190,9 @@ def test_a_body_that_stalls_or_drips_is_given_up(settings, save, on_disk, path, 
             sent.append(message)
 
         received = []
-        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": [],
-                 "query_string": b"pattern=2:4", "http_version": "1.1", "scheme": "http", "root_path": "",
-                 "client": None, "server": ("test", 80)}  # fmt: skip
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(),
+                 "headers": [(b"host", b"testserver")], "query_string": b"pattern=2:4", "http_version": "1.1",
+                 "scheme": "http", "root_path": "", "client": None, "server": ("test", 80)}  # fmt: skip
         async with app.router.lifespan_context(app):
             await asyncio.wait_for(app(scope, receive, send), 20)
         return sent
@@ -222,14 +222,15 @@ def test_a_slow_body_that_goes_on_is_taken(settings, save):
 def test_a_stored_upload_that_was_cut_is_found_and_can_be_sent_again(client, put, good, on_disk, settings):
     digest = put(good)
     document = {"pattern": "2:4", "tensors": [{"name": "w", "digest": digest, "key": "layer.weight"}]}
-    (on_disk.path / on_disk.files()[0]).write_bytes(b"\x00" * 9)
+    path = on_disk.path / "tensors" / digest[:2] / digest
+    path.write_bytes(b"\x00" * 9)
     response = client.post("/v1/jobs", json=document)
     assert (response.status_code, response.json()["code"]) == (409, "upload_damaged")
     assert response.json()["digest"] == digest
     assert client.head(f"/v1/tensors/{digest}").status_code == 404
     put(good)
     assert client.post("/v1/jobs", json=document).status_code == 202
-    (on_disk.path / on_disk.files()[0]).write_bytes(good[:-1])
+    path.write_bytes(good[:-1])
     put(good)
     on_disk.check_whole()
 
@@ -275,8 +276,8 @@ async def _send(app, path, method, messages, query=b""):
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query,
-             "headers": [], "http_version": "1.1", "scheme": "http", "root_path": "", "client": None,
-             "server": ("test", 80)}  # fmt: skip
+             "headers": [(b"host", b"testserver")], "http_version": "1.1", "scheme": "http", "root_path": "",
+             "client": None, "server": ("test", 80)}  # fmt: skip
     await app(scope, receive, send)
     return sent
 
@@ -316,8 +317,10 @@ def test_an_upload_that_is_canceled_leaves_nothing(settings, save, on_disk, path
 
 
 def test_leftovers_of_a_killed_service_are_cleared_when_it_starts(settings, on_disk, monkeypatch):
-    monkeypatch.setattr("masksmith_state.blobs.store.BlobStore.clear_leftovers.__defaults__", (-1.0,))
-    for name in ("incoming/f00", "tensors/ab/abc#1"):
+    monkeypatch.setattr("masksmith_state.blobs.leftovers.clear_leftovers.__defaults__", (-1.0,))
+    with TestClient(create_app(settings)):
+        pass
+    for name in ("incoming/" + "f0" * 16, "tensors/ab/" + "ab" * 32 + "#1"):
         (Path(settings.store_url) / name).parent.mkdir(parents=True)
         (Path(settings.store_url) / name).write_bytes(b"half")
     with TestClient(create_app(settings)):
@@ -357,3 +360,20 @@ def test_a_store_that_is_gone_is_an_error_that_passes(client, good, on_disk):
     assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
     away.rename(on_disk.path)
     assert client.post("/v1/masks", params={"pattern": "2:4"}, content=good).status_code == 202
+
+
+@pytest.mark.parametrize("size", [64, 400_000], ids=["one block", "a stream"])
+def test_sending_a_damaged_upload_again_replaces_it(client, app, save, on_disk, size):
+    app.state.masksmith.settings.max_body_bytes = 10**7
+    data = save({"w": np.zeros((size, 1), np.float32)})
+    digest = blake3(data).hexdigest()
+    assert client.put(f"/v1/tensors/{digest}", content=data).status_code == 201
+    path = on_disk.path / "tensors" / digest[:2] / digest
+    path.write_bytes(data[:-2] + b"\x7f\x40")
+    assert client.put(f"/v1/tensors/{digest}", content=data).status_code == 200
+    assert path.read_bytes() == data
+    # The header of an upload is read when a job is submitted.
+    path.write_bytes(bytes(100) + data[100:])
+    document = {"pattern": "2:4", "tensors": [{"name": "w", "digest": digest, "key": "w"}]}
+    assert client.post("/v1/jobs", json=document).json()["code"] == "upload_damaged"
+    assert client.head(f"/v1/tensors/{digest}").status_code == 404

@@ -8,7 +8,7 @@ from blake3 import blake3
 from support.shards import specified
 
 import masksmith as ms
-from masksmith_state.blobs.store import upload_name
+from masksmith_state.blobs.names import upload_name
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, cut
 from masksmith_wire.headers import header_length, parse_header

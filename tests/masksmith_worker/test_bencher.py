@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
-from masksmith_state.blobs.store import result_name
+from masksmith_state.blobs.names import result_name
 from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import events_key

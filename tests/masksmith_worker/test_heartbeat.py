@@ -4,7 +4,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_worker.heartbeat import Heartbeat
 
 
-def poll(condition, timeout_s=20.0):
+def poll(condition, timeout_s=300.0):
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until

@@ -6,24 +6,24 @@ from support.shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
 
 import masksmith as ms
 from masksmith.solvers.min_cost_flow import MinCostFlow
+from masksmith_state.blobs.names import result_name, result_report_name
 from masksmith_state.blobs.retention import Retention
-from masksmith_state.blobs.store import result_name, result_report_name
 
 
 def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeypatch):
     run_all(runner, first := submit({"w": WEIGHT}))
     second = submit({"w": WEIGHT})
     retention = Retention(runner.records, runner.references, store, 10.0, 10.0)
-    size = type(store).size
+    verify = type(store).verify
 
-    def looked(self, name):
+    def looked(self, name, digest):
         # The only other job that holds it is deleted at this very moment.
         if name.startswith("masks/"):
             runner.records.delete(first)
             assert retention.delete_unreferenced_results() == 0
-        return size(self, name)
+        return verify(self, name, digest)
 
-    monkeypatch.setattr(type(store), "size", looked)
+    monkeypatch.setattr(type(store), "verify", looked)
     run_all(runner, second)
     monkeypatch.undo()
     assert mask_of(runner, second).shape == WEIGHT.shape

@@ -6,7 +6,7 @@ import torch
 from support.shards import TRANSPOSABLE, WEIGHT, mask_of, run_all
 
 import masksmith as ms
-from masksmith_state.blobs.store import upload_name
+from masksmith_state.blobs.names import upload_name
 from masksmith_wire.documents import JobState
 from masksmith_worker.stages import solve as solve_stage
 
@@ -149,7 +149,7 @@ def test_an_upload_that_was_cut_in_the_store_is_named_and_deleted(runner, submit
     assert run_all(runner, job) == ["completed"]
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == (
-        "upload_damaged", "tensor 'w': its upload was damaged in the store and has been deleted; send it again",
+        "upload_damaged", "tensor 'w': its upload was damaged in the store and was set aside; send it again",
     )  # fmt: skip
     assert store.size(upload_name(digest)) is None
     assert runner.references.touch("ann", digest, any_owner=True) is None

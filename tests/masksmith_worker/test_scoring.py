@@ -6,7 +6,8 @@ import safetensors.numpy
 from blake3 import blake3
 
 import masksmith as ms
-from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.blobs.names import upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod

@@ -5,7 +5,7 @@ import pytest
 
 import masksmith as ms
 from masksmith_service.jobs.documents import tensor_view
-from masksmith_state.blobs.store import result_name
+from masksmith_state.blobs.names import result_name
 from masksmith_wire.documents import JobState
 from masksmith_wire.masks import unpack
 

@@ -119,7 +119,7 @@ class Fleet:
 
     def await_all(self):
         """Wait until every process is there and works."""
-        poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)), 120)
+        poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)))
 
     def serves(self, service):
         assert service.runs, f"{service.name} ended"
@@ -156,7 +156,7 @@ class Fleet:
         return self.redis.smembers(f"masksmith:job:{job}:pending")
 
     def await_done(self, job, count):
-        poll(lambda: self.done(job) >= count, 60)
+        poll(lambda: self.done(job) >= count)
 
     def forget_results(self):
         """Delete every mask found so far, so that the next job has to find its own."""
@@ -183,7 +183,7 @@ def bits(job):
     return {name: mask.tobytes() for name, mask in job.masks().items()}
 
 
-def seconds_until(condition, timeout_s=60.0):
+def seconds_until(condition, timeout_s=300.0):
     begun = time.monotonic()
     poll(condition, timeout_s)
     return time.monotonic() - begun

@@ -65,7 +65,7 @@ class Coded:
         save_file(tensors, file, {"format": "pt"})
 
     def read(self, operand: torch.Tensor) -> dict[str, list[np.ndarray]]:
-        """Give the places of an operand's entries in each tensor, by dimension (-1: another tensor's), or nothing."""
+        """Return the places of an operand's entries in each tensor, by dimension (-1: another tensor's), or nothing."""
         codes = np.abs(operand.detach().double().numpy()) * self.scale
         if codes.size == 0 or not np.all((codes >= 1) & (codes < len(self.owner)) & (codes == np.round(codes))):
             return {}
@@ -118,7 +118,7 @@ class Recorder(TorchFunctionMode):
 
 
 def varying(places: list[np.ndarray], axes: list[int]) -> frozenset[int]:
-    """Give the tensor's dimensions whose places change along any of an operand's axes."""
+    """Return the tensor's dimensions whose places change along any of an operand's axes."""
     changing = set()
     for dim, place in enumerate(places):
         for axis in axes:
@@ -145,6 +145,6 @@ def watch(
 
 
 def product_of(axes: Sequence[str]) -> Product:
-    """Give the product that a layout's words describe."""
+    """Return the product that a layout's words describe."""
     summed = frozenset(dim for dim, word in enumerate(axes) if word in ("in", "kernel"))
     return Product(summed, frozenset(dim for dim, word in enumerate(axes) if word == "out"))

@@ -45,7 +45,7 @@ def _check_sums(sums, keep, at_most):
 
 
 def violations(panel: Panel, answer: PanelAnswer) -> list[Fraction]:
-    """Give each tile's certified shortfall, without any rounding; 0 proves that the tile is optimal."""
+    """Return each tile's certified shortfall, without any rounding; 0 proves that the tile is optimal."""
     return [_violation(panel.tile, *parts) for parts in tiles_of(panel, answer)]
 
 
@@ -64,12 +64,12 @@ def _violation(tile, scores, mask, forced, u, v):
 
 
 def objective(panel: Panel, answer: PanelAnswer) -> list[float]:
-    """Give the score kept in each tile."""
+    """Return the score kept in each tile."""
     return [float(scores.astype(np.float64)[mask].sum()) for scores, mask, *_ in tiles_of(panel, answer)]
 
 
 def best(scores, tile: TileSpec, forced=None) -> float | None:
-    """Give the most that an allowed mask of one tile keeps, from HiGHS; None when no mask is allowed."""
+    """Return the most that an allowed mask of one tile keeps, from HiGHS; None when no mask is allowed."""
     rows, cols = scores.shape
     forced = np.zeros(scores.shape) if forced is None else forced
     matrix = [np.kron(np.eye(rows), np.ones(cols))]

@@ -27,13 +27,13 @@ def title(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """Give line number and text of the blocks of one language."""
+    """Yield line number and text of the blocks of one language."""
     text = page.read_text()
     return [(text.count("\n", 0, m.start(2)), m[2]) for m in FENCE.finditer(text) if m[1] == language]
 
 
 def program(page: Path) -> str:
-    """Give a page's Python blocks as one program, every line where it stands in the page."""
+    """Return a page's Python blocks as one program, every line where it stands in the page."""
     lines: list[str] = []
     for number, block in blocks(page, "python"):
         lines += [""] * (number - len(lines)) + block.splitlines()
@@ -41,7 +41,7 @@ def program(page: Path) -> str:
 
 
 def commands(page: Path) -> list[Command]:
-    """Give the commands of a page's console blocks: `$ ` begins one, a backslash at the end of a line continues it."""
+    """Return the commands of a page's console blocks: `$ ` begins one, and a backslash at a line's end continues it."""
     found: list[Command] = []
     for _, block in blocks(page, "console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -64,7 +64,7 @@ def agrees(output: str, expected: str) -> bool:
 
 
 def tables(page: Path, first_column: str) -> Iterator[list[list[str]]]:
-    """Give the rows, as cells, of every table whose first column has this heading."""
+    """Return the rows, as cells, of every table whose first column has this heading."""
     for table in re.findall(r"(?:^\|.*\|\n)+", page.read_text(), re.MULTILINE):
         rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
         if rows[0][0] == first_column:
@@ -72,6 +72,6 @@ def tables(page: Path, first_column: str) -> Iterator[list[list[str]]]:
 
 
 def links(page: Path) -> list[str]:
-    """Give the targets of links and pictures that lead to files here."""
+    """Return the targets of links and pictures that lead to files here."""
     found = re.findall(r"\]\(([^)\s]+)\)", re.sub(FENCE, "", page.read_text()))
     return [target.split("#")[0] for target in found if "://" not in target and not target.startswith("#")]

@@ -13,7 +13,7 @@ from pathlib import Path
 # machine an import of torch can hold the GIL, and with it the renewal of a lease, for three seconds.
 QUICK = {
     "MASKSMITH_SWEEP_S": "0.5", "MASKSMITH_SHARD_BYTES": str(2**18),
-    "MASKSMITH_WORKER_COMPILE_LATER": "false",
+    "MASKSMITH_WORKER_COMPILE_LATER": "false", "MASKSMITH_AUTH": "none",
 }  # fmt: skip
 MASKSMITH = Path(sys.executable).with_name("masksmith")
 SLOW_PATTERN = "transposable 32:64"
@@ -31,7 +31,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def poll(condition, timeout_s=40.0):
+def poll(condition, timeout_s=300.0):
     """Wait until a condition holds; gives what it gave."""
     until = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -83,7 +83,11 @@ def run(module, log, given):
 
 def tails(paths, lines=40):
     """The ends of logs, for the report of a failure."""
-    return [(path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:])) for path in paths]
+    return [
+        (path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+        for path in paths
+        if path.exists()
+    ]
 
 
 class Up:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masksmith_state.blobs.store import result_name
+from masksmith_state.blobs.names import result_name
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.masks import unpack
 from masksmith_wire.specification import JobSpecification
@@ -33,4 +33,7 @@ def mask_of(runner, job, tensor=0):
 
 
 def files(store):
-    return sorted(path.name for path in Path(store.url).rglob("*") if path.is_file())
+    """Names of the files, without folders; lists of digests are left out."""
+    root = Path(store.url)
+    paths = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "pieces"]
+    return sorted(path.name for path in paths)

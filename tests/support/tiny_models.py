@@ -225,7 +225,7 @@ MODELS = [
 
 
 def shapes_in(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Give the shapes of the tensors of a directory's only file."""
+    """Return the shapes of the tensors of a directory's only file."""
     (file,) = directory.glob("*.safetensors")
     with safe_open(file, "np") as tensors:
         return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from blake3 import blake3
+from pydantic import TypeAdapter
 
 DIGEST_LENGTH = 64
+DIGESTS_KEY = "masksmith_digests"
+"""Metadata member of a file of updated weights: JSON, name -> digests of the weight's parts."""
+PartDigest = tuple[int, str]
+"""Rows (along the first dimension) and BLAKE3 of a part of a tensor."""
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
@@ -23,3 +28,40 @@ def digest_document(document: Mapping[str, object]) -> str:
 def is_digest(text: str) -> bool:
     """Whether `text` has the form of a digest."""
     return len(text) == DIGEST_LENGTH and all(digit in "0123456789abcdef" for digit in text)
+
+
+def digest_violation(
+    name: str, rows: int, digests: Sequence[PartDigest], read: Callable[[int, int], bytes]
+) -> str | None:
+    """Say which rows of a tensor do not have their digest; None if all have, or if there are no digests.
+
+    Args:
+        name: Name of the tensor.
+        rows: Its rows.
+        digests: Digests of its parts, in order.
+        read: Reads the bytes of some rows, from the first to the last (exclusive).
+    """
+    if not digests:
+        return None
+    if sum(count for count, _ in digests) != rows or any(count < 1 for count, _ in digests):
+        return f"the digests of {name!r} do not cover its {rows} rows"
+    first = 0
+    for count, digest in digests:
+        if digest_bytes(read(first, first + count)) != digest:
+            return f"rows {first} to {first + count} of {name!r} do not have their digest"
+        first += count
+    return None
+
+
+def write_digests(digests: Mapping[str, Sequence[PartDigest]]) -> dict[str, str]:
+    """Build the metadata of a file of updated weights."""
+    return {DIGESTS_KEY: json.dumps(digests)}
+
+
+def read_digests(metadata: Mapping[str, str]) -> dict[str, list[PartDigest]]:
+    """Read the digests from a file's metadata; empty if it has none.
+
+    Raises:
+        ValueError: If the member is not what `write_digests` writes.
+    """
+    return TypeAdapter(dict[str, list[PartDigest]]).validate_json(metadata.get(DIGESTS_KEY, "{}"))

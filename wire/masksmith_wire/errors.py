@@ -37,6 +37,7 @@ class Code(StrEnum):
     JOB_NOT_FOUND = "job_not_found"
     JOB_NOT_FINISHED = "job_not_finished"
     RESULT_NOT_FOUND = "result_not_found"
+    RESULT_DAMAGED = "result_damaged"
     UPLOAD_NOT_FOUND = "upload_not_found"
     UPLOAD_DAMAGED = "upload_damaged"
     UNAUTHORIZED = "unauthorized"

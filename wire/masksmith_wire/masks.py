@@ -1,8 +1,9 @@
 """Masks files: packed masks with one bit per entry, little-endian, along the weight's last axis.
 
 A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, with
-unused bits 0. Its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts}, the
-last two only for tensors that are not one matrix `[out, in]` or a convolution.
+unused bits 0. Its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts,
+digests}. `axes` and `out_parts` are only there for tensors that are not one matrix `[out, in]` or a convolution;
+`digests` are [rows, BLAKE3 of the packed bits] of each part of the mask, in order, also where the masks are unpacked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
 
+from .digests import PartDigest, digest_bytes, digest_violation
 from .headers import build_header
 
 METADATA_KEY = "masksmith"
@@ -33,6 +35,8 @@ class MaskInfo(BaseModel):
     axis: str = "in"
     axes: str | None = None
     out_parts: list[int] = []
+    digests: list[PartDigest] = []
+    """Rows (along the first dimension) and BLAKE3 of the packed bits of each part of the mask, in order."""
 
     @classmethod
     def of(cls, shape: Sequence[int], pattern: Pattern, layout: Layout | None) -> MaskInfo:
@@ -43,8 +47,19 @@ class MaskInfo(BaseModel):
         return cls(shape=list(shape), pattern=str(pattern), ragged=pattern.ragged, axis=pattern.axis, **members)
 
     def members(self) -> dict[str, Any]:
-        """Give what the metadata says of the mask."""
-        return self.model_dump(exclude={"axes", "out_parts"} if self.axes is None else None)
+        """Return the mask's metadata."""
+        unused = {"axes", "out_parts"} if self.axes is None else set[str]()
+        return self.model_dump(exclude=unused if self.digests else unused | {"digests"})
+
+    def with_digest(self, packed: npt.NDArray[np.uint8]) -> MaskInfo:
+        """Add the digest of the packed bits of the whole mask; an empty mask has none."""
+        digests = [(self.shape[0], digest_bytes(np.ascontiguousarray(packed).data))] if packed.size else []
+        return self.model_copy(update={"digests": digests})
+
+    def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
+        """Say where packed bits do not have the digests; None if they have."""
+        rows = packed.reshape(self.shape[0], -1)
+        return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 
     @property
     def layout(self) -> Layout | None:

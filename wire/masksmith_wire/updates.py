@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .options_grammar import NUMBER, POSITIVE, Method, Options, OptionType
 
-UPDATES_VERSION = 1
+UPDATES_VERSION = 2
 """Increased whenever an update may give different weights for the same input."""
 MAX_ROUNDS = 10_000
 

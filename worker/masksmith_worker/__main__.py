@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -15,6 +16,10 @@ from typing import Any
 import redis
 
 from masksmith.benchmark import all_kernels
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.housekeeping import Housekeeping
+from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 
@@ -36,15 +41,22 @@ def main() -> None:
     """Run the worker and its two side threads until a stop signal; returns when the pool has drained."""
     settings = Settings()
     settings.configure_logging()
+    protect_files()
     check_requirements(settings)
     # Pool processes inherit this, so that the signal does not kill one that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
+    housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_path)))
+    try:
+        housekeeping.check()
+    except InstallationError as error:
+        log.error("refusing to start: %s", error)
+        sys.exit(2)
     queue = consumed_queue(settings)
     name, device = settings.worker_name, settings.worker_device
     bench = bench_worker_document(name, device, all_kernels()) if settings.worker_role == "bench" else None
     heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
-    sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s)
+    sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s, housekeeping.run)
     pools: list[Any] = []
     background: list[subprocess.Popen[bytes]] = []
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.benchmark import BenchmarkError, CaseResult, Kernel, all_kernels
-from masksmith_state.blobs.store import result_name
+from masksmith_state.blobs.names import result_name
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.model import Lease
 from masksmith_wire import masks
 from masksmith_wire.benchmarks import AnnouncedKernel, BenchmarkPlan, BenchWorker, CaseReport, PlannedMask
@@ -57,7 +58,7 @@ class CaseRunner(PartRunner):
         try:
             bench = self._bench_of(lease.job, record.benchmark)
             result = self._measure_exclusively(bench, case, check)
-        except (BenchmarkError, FileNotFoundError) as error:
+        except (BenchmarkError, FileNotFoundError, DamagedBlobError) as error:
             code = Code(error.fault) if isinstance(error, BenchmarkError) else Code.RESULT_NOT_FOUND
             return self._report(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
         report = CaseReport(result=result.document())

@@ -51,7 +51,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     UploadMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its upload no longer exists; send it again"),
     PreviousMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its previous mask no longer exists; omit previous"),
     DamagedUploadError: _with_code(
-        Code.UPLOAD_DAMAGED, "its upload was damaged in the store and has been deleted; send it again"
+        Code.UPLOAD_DAMAGED, "its upload was damaged in the store and was set aside; send it again"
     ),
 }
 FAILURES = tuple(_HANDLERS)

@@ -25,15 +25,16 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
     """
     if is_warm(READY_PATTERNS):
         return
-    ready, is_compiling = 0, False
+    is_compiling, steps = False, ""
     with subprocess.Popen([*WARM_UP, *READY_PATTERNS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            is_first_compilation = line.strip() == COMPILING
-            is_compiling |= is_first_compilation
-            ready += not is_first_compilation
+            if line.strip() == COMPILING:
+                is_compiling = True
+            else:
+                steps = ": {} of {}".format(*line.strip().split("/"))
             if is_compiling:
-                report(f"compiling kernels, once for this machine: {ready} of {len(READY_PATTERNS)} patterns")
+                report(f"compiling kernels, once for this machine{steps}")
     if process.returncode:
         raise RuntimeError(f"compiling kernels failed with exit code {process.returncode}")
 

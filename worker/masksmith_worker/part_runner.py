@@ -17,6 +17,7 @@ from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.panics import is_panic
 from masksmith_wire.benchmarks import CaseReport
 from masksmith_wire.errors import Code, TensorError
 
@@ -108,12 +109,16 @@ class PartRunner(ABC):
             return "stopped"
         except redis.RedisError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             # The next attempt may succeed. The last one reports the error, so that a bug is not mistaken for a dead
             # worker.
             if lease.attempt >= self._attempts:
                 self.records.complete(lease, self.error_report(_crash_error(error)))
-            raise
+            if isinstance(error, Exception):
+                raise
+            raise RuntimeError(f"a native library panicked: {error}") from None
         finally:
             self.records.release(lease, forget_attempt=self.stopping.is_set())
 
@@ -138,7 +143,7 @@ class PartRunner(ABC):
             raise StoppedError
 
 
-def _crash_error(error: Exception) -> TensorError:
+def _crash_error(error: BaseException) -> TensorError:
     if isinstance(error, StoreError):
         message = "the blob store failed repeatedly: its disk may be full; the worker's log has the details"
         return TensorError(code=Code.STORE_UNAVAILABLE, message=message)

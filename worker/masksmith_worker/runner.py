@@ -62,7 +62,7 @@ class ShardRunner(PartRunner):
             report = compare_shard(work, self._solve(work))
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
-                self.references.delete_damaged_upload(error.digest)
+                self.references.forget_damaged_upload(error.digest)
             report = failure_report(error, tensor, shard)
         return report.model_copy(update=own_pattern)
 
@@ -89,8 +89,7 @@ class ShardRunner(PartRunner):
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
             self._add_reference(work.job, key)
         report = measure_shard(work, solution, updated, key)
-        store_result(self.store, key, solution.mask, updated, report)
-        return report
+        return store_result(self.store, key, solution.mask, updated, report)
 
     def _add_reference(self, job: str, key: str) -> None:
         # The reference is added before the result is looked up, so that the result cannot be deleted in between.

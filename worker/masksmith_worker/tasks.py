@@ -13,6 +13,7 @@ import masksmith as ms
 from masksmith.benchmark import device_identity
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
+from masksmith_state.installation import protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.telemetry import logs
@@ -72,6 +73,7 @@ def _initialize_process(**_: object) -> None:
     """Import modules and load or compile kernels when a pool process starts, before its first shard."""
     settings = Settings()
     settings.configure_logging()
+    protect_files()
     if settings.worker_role == "search":
         # A service or a training loop on the same machine gets the CPU first.
         os.nice(settings.worker_nice)

@@ -91,7 +91,7 @@ class Checkpoint:
         """How it is quantised, with what to do about it; None if it is not, or is read through its scales."""
         return quantisation(self.config, self._dtypes)
 
-    def check_is_not_quantised(self) -> None:
+    def check_is_readable(self) -> None:
         """Refuse a quantised checkpoint, whose stored numbers are not its weights, unless scales say what they are.
 
         Raises:

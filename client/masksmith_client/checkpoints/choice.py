@@ -153,7 +153,7 @@ def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Can
 def _traced(
     candidates: list[Candidate], checkpoint: Checkpoint, *, trust_remote_code: bool
 ) -> tuple[list[Candidate], list[str]]:
-    """Give candidates the layouts that a forward pass of the model shows, where it can be watched."""
+    """Return candidates with the layouts that a forward pass of the model shows, if the model can be run."""
     if checkpoint.config is None:
         return candidates, ["there is no config.json: names and shapes decide the layout"]
     shapes = {each.name: each.shape for each in candidates if each.unsupported_reason is None}

@@ -1,4 +1,4 @@
-"""The journal in an output directory: what it belongs to, and how far the work has come."""
+"""The journal in an output directory: which run it belongs to, and what is finished."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ JOURNAL_NAME = ".masksmith-journal.jsonl"
 
 
 class Journal:
-    """An open journal; each line is written at once, so that it outlives the process.
+    """An open journal. Each line is written at once, so it is kept if the process is killed.
 
     Attributes:
-        lines: What earlier runs wrote, without the first line, which says what the journal belongs to.
-        has_progress: Whether anything is finished that a later run can go on from.
+        lines: Lines of earlier runs, without the first line, which identifies the input and the options.
+        has_progress: Whether a tensor is finished, so that a later run can continue.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
         self._file, self.lines, self.has_progress = file, lines, bool(lines)
 
     def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
-        """Append a line; a durable one outlives the machine's power, too."""
+        """Append a line; a durable one is also kept if the machine loses power."""
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         self.has_progress = True
@@ -37,7 +37,7 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def restart(self, identity: Mapping[str, Any]) -> None:
-        """Forget all progress."""
+        """Discard all progress."""
         self.lines = []
         self._file.truncate(0)
         self.write({"identity": identity}, durable=True)
@@ -46,12 +46,12 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """Open or begin the journal of an output directory, which no other process may write meanwhile.
+    """Open or create the journal of an output directory and lock it against other processes.
 
-    If nothing is finished when an error ends the work, the journal and what was begun are removed again.
+    If an error ends the work before anything is finished, the journal and partial files are removed again.
 
     Raises:
-        InputError: If it belongs to another input or to other options and has progress, or another process has it.
+        InputError: If it has progress of another input or of other options, or another process has locked it.
     """
     path = folder / JOURNAL_NAME
     with path.open("a+b") as file:
@@ -81,7 +81,7 @@ def _remove_parts(folder: Path) -> None:
 
 
 def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
-    """Read all whole lines and cut off one that was being written when the process ended."""
+    """Read all complete lines and remove an incomplete last one, which a killed process left."""
     file.seek(0)
     lines: list[Mapping[str, Any]] = []
     end = 0
@@ -97,11 +97,11 @@ def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
     return lines
 
 
-def _check(found: Any, identity: Mapping[str, Any], folder: Path) -> None:
-    if found == identity:
+def _check(recorded: Any, identity: Mapping[str, Any], folder: Path) -> None:
+    if recorded == identity:
         return
-    found = found if isinstance(found, Mapping) else {}
-    changed = [name for name in identity if found.get(name) != identity[name]]
+    recorded = recorded if isinstance(recorded, Mapping) else {}
+    changed = [name for name in identity if recorded.get(name) != identity[name]]
     raise InputError(
         f"{folder} is the unfinished output of another run: {', '.join(changed)} differ(s); repeat that command, or "
         f"remove the directory"

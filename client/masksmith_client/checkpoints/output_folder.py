@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from blake3 import blake3
 
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
+from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
 
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .journal import JOURNAL_NAME
-from .partial_file import naming
+from .other_files import OtherFiles
+from .partial_file import naming, sync_folder
 from .prune_method import PruneMethod
 
 RECORD_NAME = "masksmith.json"
@@ -28,19 +32,54 @@ def identity(
     checkpoint: Checkpoint, choice: Choice, method: PruneMethod, statistics: AuxiliaryTensors
 ) -> dict[str, Any]:
     """Return what an output belongs to: masksmith's version, its input, and what is done with each tensor."""
-    files = {}
-    for file, header in checkpoint.headers.items():
-        state = file.stat()
-        files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
     return {
         "version": __version__,
-        "weights": files,
+        "weights": state_of_files(checkpoint),
         "config": _digest(checkpoint.config),
         "calibration": statistics.digest(),
         "options": _digest(
             [str(method.scores), str(method.update), [tensor.document() for tensor in choice.tensors.values()]]
         ),
     }
+
+
+def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
+    """Return size, time of change and digest of the header of each file of weights."""
+    files: dict[str, list[Any]] = {}
+    for file, header in checkpoint.headers.items():
+        state = file.stat()
+        files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
+    return files
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a directory; it is removed again if an error leaves it empty."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> None:
+    """Copy the files beside the weights, and last the index: then the directory can be loaded."""
+    for path in others.copied:
+        (output / path).parent.mkdir(parents=True, exist_ok=True)
+        _copy(checkpoint.folder / path, output / path)
+    if checkpoint.is_sharded:
+        _copy(checkpoint.weights, output / checkpoint.weights.name)
+    os.unlink(output / JOURNAL_NAME)
+    sync_folder(output)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as file, atomic_write(target) as copy:
+        shutil.copyfileobj(file, copy, 2**20)
 
 
 def _digest(value: Any) -> str:

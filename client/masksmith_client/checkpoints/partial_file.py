@@ -78,7 +78,7 @@ class PartialFile:
         return os.pread(self._file.fileno(), stop - start, start)
 
     def finish(self) -> None:
-        """Give the file its name, once its bytes are on the disk."""
+        """Return the file its name, once its bytes are on the disk."""
         with naming(self.target):
             self._file.flush()
             os.fsync(self._file.fileno())

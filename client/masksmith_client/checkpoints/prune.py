@@ -5,24 +5,30 @@ One tensor is in memory at a time. A run that ended early goes on after the last
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
 
 from .checkpoint import Checkpoint
 from .choice import Choice
-from .journal import JOURNAL_NAME, Journal, open_journal
+from .journal import Journal, open_journal
 from .masks_output import MasksOutput
 from .other_files import OtherFiles, other_files
-from .output_folder import MASKS_NAME, check_output_folder, check_space, finished_record, identity
-from .partial_file import PartialFile, sync_folder
+from .output_folder import (
+    MASKS_NAME,
+    check_output_folder,
+    check_space,
+    finish_folder,
+    finished_record,
+    identity,
+    made,
+)
+from .partial_file import PartialFile
 from .prune_method import PruneMethod
 from .record import make_record, write_record
 from .shard_output import OnBytes, ShardOutput
@@ -62,27 +68,13 @@ def prune(
     belongs_to = identity(checkpoint, choice, method, statistics)
     if (finished := finished_record(output, belongs_to)) is not None:
         return finished
-    with _made(output), open_journal(output, belongs_to) as journal:
+    with made(output), open_journal(output, belongs_to) as journal:
         steps, is_updated = make_steps(checkpoint, choice), method.update is not None
         run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
         masks_digest = run.write_weights(solve, belongs_to)
         record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
         run.write_rest(record | {"identity": belongs_to})
     return record | {"identity": belongs_to}
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a directory; it is removed again if an error leaves it empty."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 @dataclass
@@ -207,7 +199,7 @@ class _Run:
             path = self.output / step.first.file.name
             part.flush()
             return shard.write_values(
-                step, replace(step.first, file=part.path if path == part.target else path).pieces()
+                step.entry, replace(step.first, file=part.path if path == part.target else path).pieces()
             )
         return shard.write_masked(step, packed)
 
@@ -223,7 +215,7 @@ class _Run:
         if result.updated is None:
             shard.write_masked(step, packed)
         else:
-            shard.write_values(step, [result.updated])
+            shard.write_values(step.entry, [result.updated])
         self._note(name, result.certificate, part, masks)
 
     def _note(self, name: str, certificate: dict[str, Any], part: PartialFile, masks: MasksOutput) -> None:
@@ -234,19 +226,6 @@ class _Run:
         self.certificates[name] = certificate
 
     def write_rest(self, record: dict[str, Any]) -> None:
-        """Copy the files beside the weights, write the record, and last the index: then the directory can be loaded."""
-        checkpoint = self.checkpoint
-        for path in self.others.copied:
-            (self.output / path).parent.mkdir(parents=True, exist_ok=True)
-            _copy(checkpoint.folder / path, self.output / path)
+        """Write the record and what is not weights."""
         write_record(self.output, record)
-        if checkpoint.is_sharded:
-            _copy(checkpoint.weights, self.output / checkpoint.weights.name)
-        os.unlink(self.output / JOURNAL_NAME)
-        sync_folder(self.output)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as file, atomic_write(target) as copy:
-        while piece := file.read(2**20):
-            copy.write(piece)
+        finish_folder(self.checkpoint, self.output, self.others)

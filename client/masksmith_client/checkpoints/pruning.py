@@ -44,7 +44,7 @@ def prune_model(
         OSError: If something cannot be written; the same call goes on from there.
     """
     checkpoint = Checkpoint.open(model)
-    checkpoint.check_is_not_quantised()
+    checkpoint.check_is_readable()
     check_output_folder(output, checkpoint)
     choice = choose(checkpoint, options)
     statistics = method.statistics(checkpoint, choice)

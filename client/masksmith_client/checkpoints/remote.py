@@ -197,7 +197,7 @@ def _check_sizes(statistics: AuxiliaryTensors) -> None:
 
 
 def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_], update: UpdateMethod | None) -> dict[str, Any]:
-    """Give what a local solve says of a mask."""
+    """Return the figures of a mask that a local solve reports."""
     members = ("status", "objective", "upper_bound", "gap", "retained", "density")
     return {
         **{name: getattr(report, name) for name in members},

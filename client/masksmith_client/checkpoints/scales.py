@@ -35,7 +35,7 @@ class _Strategy:
         return (rows, cols) if self.name == TENSOR else (1, cols)
 
     def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Give the shapes that the scales of a weight may have."""
+        """Return the shapes that the scales of a weight may have."""
         *stack, rows, cols = shape
         height, width = self.block_of(rows, cols)
         down, across = -(-rows // height), -(-cols // width)

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from masksmith_wire.headers import TensorEntry
+
 from .masking import masked_pieces
 from .partial_file import PartialFile
 from .steps import Step
@@ -59,16 +61,16 @@ class ShardOutput:
             self._output.write(masked)
         self._advance(step.entry.stop)
 
-    def write_values(self, step: Step, pieces: Iterable[bytes | bytearray]) -> None:
+    def write_values(self, entry: TensorEntry, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         """Write other values for a tensor."""
-        self.copy_to(step.entry.start)
+        self.copy_to(entry.start)
         for piece in pieces:
             self._output.write(piece)
-        self._advance(step.entry.stop)
+        self._advance(entry.stop)
 
     def write_other(self, step: Step) -> None:
         """Write the tensor that the index names instead of its duplicate here."""
-        self.write_values(step, step.source.pieces())
+        self.write_values(step.entry, step.source.pieces())
 
     def _advance(self, stop: int) -> None:
         """Go on to an offset of the input, whose bytes count for its digest alone."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masksmith.layouts import Candidate, Layout
-from masksmith.layouts.layout import Word
+from masksmith.layouts.layout import AxisRole
 
 if TYPE_CHECKING:
     from .tracing.correspondence import Correspondence
@@ -22,13 +22,13 @@ BUFFER = "a buffer, not a parameter"
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a forward pass of the model showed of the checkpoint's tensors.
+    """Layouts of a checkpoint's tensors, as a forward pass of the model shows them.
 
     Attributes:
         layouts: By name, with rule `model`; a tensor whose layout is not certain has none.
         dense: Why a tensor is not a matrix of a block, by name.
-        tied: Names, stored or not, of tensors that are another one: its name.
-        notes: What could not be seen, for people.
+        tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
+        notes: What could not be found out, and why, for people.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Trace:
 
 
 def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Trace:
-    """Build the model that a checkpoint's config names, watch one forward pass, and give its tensors' layouts.
+    """Build the model that a checkpoint's config names, trace one forward pass, and return its tensors' layouts.
 
     Nothing is downloaded, no weights are read, and on the meta device none are allocated.
 
@@ -69,7 +69,7 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
 
 
 def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Candidate]:
-    """Give candidates what a trace says of them, for `with_layouts`; those of which it says nothing stay unchanged."""
+    """Return candidates with the layouts and reasons of a trace, for `with_layouts`; others stay unchanged."""
     return [_traced(candidate, trace) for candidate in candidates]
 
 
@@ -102,8 +102,8 @@ def _trace(
 def _layout(
     sources: Sequence[Source], seen: Observed, parameters: Mapping[str, tuple[int, ...]], shape: Sequence[int]
 ) -> Layout | None:
-    """Give the layout that all sources agree on."""
-    from .tracing.words import axes_from
+    """Return the layout that all sources agree on."""
+    from .tracing.axis_roles import axes_from
 
     axes = {axes_from(_words(source, seen), shape) if source.parameter in seen.axes else None for source in sources}
     certain = next(iter(axes)) if len(axes) == 1 else None
@@ -115,7 +115,7 @@ def _layout(
     return Layout(certain, parts if sum(parts) == rows else (), rule="model")
 
 
-def _words(source: Source, seen: Observed) -> list[frozenset[Word]]:
+def _words(source: Source, seen: Observed) -> list[frozenset[AxisRole]]:
     axes = seen.axes[source.parameter]
     return [frozenset(axes[dim] for dim in some) for some in source.dims]
 

@@ -12,7 +12,7 @@ from masksmith_client.results.apply import AppliedTensor, apply_masks, model_byt
 from masksmith_client.results.masks import Masks
 
 from .console import JsonOption, percent, print_json, show_table
-from .solve import check_output
+from .outputs import check_weights_output
 from .standard_output import reports_beside, written_to
 
 
@@ -20,12 +20,13 @@ def apply(
     path: Annotated[Path, typer.Argument(metavar="MASKS", help="A masks file, or a safetensors file of bool tensors.")],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file, an index, or a directory.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The .safetensors file to write; - for standard output.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE|DIR", help="A .safetensors file, or a model's directory; -."),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
-    check_output(output, as_json=as_json)
+    check_weights_output(output, model, as_json=as_json)
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model), show=None, in_bytes=True) as bar:
         applied = apply_masks(masks, model, file, bar.advance)

@@ -16,8 +16,8 @@ from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, print_json, print_note, show_table
+from .outputs import check_output
 from .service import interrupt_hint
-from .solve import check_output
 
 SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
 

@@ -14,9 +14,10 @@ from masksmith_client._jobs import Job
 from masksmith_wire.documents import Job as JobDocument, JobState
 
 from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
+from .outputs import check_output
 from .report import show_measures
 from .service import interactive_client
-from .solve import check_output, remote_report
+from .solve import remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 FAILED = (JobState.FAILED, JobState.CANCELED)

@@ -55,8 +55,8 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
             search.solve(batch)
             bar.advance(sum(weight.data_bytes for weight in batch))
     if search.packed:
-        masks = (np.ascontiguousarray(search.packed[name]).data for name in search.infos)
-        _write(output, file_header(search.infos), masks)
+        infos = {name: info.with_digest(search.packed[name]) for name, info in search.infos.items()}
+        _write(output, file_header(infos), (np.ascontiguousarray(search.packed[name]).data for name in infos))
         if weights_output is not None:
             types = {weight.name: (weight.dtype, weight.shape) for weight in prepared.weights}
             header = build_header({name: types[name] for name in search.updated})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,9 +19,10 @@ from masksmith_wire.documents import SolverName
 
 from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
+from .outputs import check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
 from .service import interrupt_hint
-from .standard_output import check_standard_output, is_standard_output, reports_beside, written_to
+from .standard_output import is_standard_output, reports_beside, written_to
 
 
 def solve(
@@ -47,7 +47,8 @@ def solve(
     ] = None,
     update: UpdateOption = None,
     weights_out: Annotated[
-        Path | None, typer.Option("--weights-out", metavar="FILE", help="File of updated weights to write; -.")
+        Path | None,
+        typer.Option("--weights-out", metavar="FILE|DIR", help="Updated weights, or a copy of the model with them; -."),
     ] = None,
     previous: Annotated[
         str | None, typer.Option(metavar="JOB|FILE", help="Previous masks: reports count changed entries.")
@@ -78,10 +79,11 @@ def solve(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
-    for file in (output, weights_out):
-        if file is not None:
-            check_output(file, as_json=as_json)
-            _check_distinct(file, path)
+    check_output(output, as_json=as_json)
+    _check_distinct(output, path)
+    if weights_out is not None:
+        check_weights_output(weights_out, path, as_json=as_json)
+        _check_distinct(weights_out, path)
     _check_update(update, weights_out, output)
     options = SubmitOptions(
         solver=solver,
@@ -102,7 +104,8 @@ def solve(
         time_limit_s=time_limit_s,
     )
     began = time.monotonic()
-    with written_to(output) as masks_file, nullcontext() if weights_out is None else written_to(weights_out) as weights:
+    updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
+    with written_to(output) as masks_file, updated as weights:
         if local:
             from .local import solve_locally
 
@@ -160,27 +163,6 @@ def _check_update(update: str | None, weights: Path | None, output: Path) -> Non
         raise InputError("--update and --weights-out must be used together: the method, and the file to write")
     if weights is not None and weights.absolute() == output.absolute():
         raise InputError(f"{output} is given for both masks and weights; name two files")
-
-
-def check_output(output: Path, *, as_json: bool | None = None) -> None:
-    """Check, before any work, that a file can be written; where `as_json` is given, `-` is standard output.
-
-    Raises:
-        InputError: If it cannot.
-    """
-    if as_json is not None and is_standard_output(output):
-        return check_standard_output(as_json=as_json)
-    output = Path(os.path.realpath(output))
-    folder = output.parent
-    if output.is_dir():
-        raise InputError(f"{output} is a directory; name the file to write")
-    if output.exists() and not output.is_file():
-        raise InputError(f"{output} is a device or a pipe, not a file; name the file to write")
-    if not folder.is_dir():
-        raise InputError(f"{output} cannot be written: the directory {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{output} cannot be written: no permission in {folder}")
-    return None
 
 
 def _check_distinct(output: Path, path: Path) -> None:

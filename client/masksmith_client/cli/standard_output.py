@@ -31,7 +31,7 @@ def check_standard_output(*, as_json: bool) -> None:
 
 @contextmanager
 def written_to(path: Path) -> Iterator[Path]:
-    """Give the file to write; that of `-` is temporary, and is copied to standard output without an error."""
+    """Return the file to write; that of `-` is temporary, and is copied to standard output without an error."""
     if not is_standard_output(path):
         yield path
         return

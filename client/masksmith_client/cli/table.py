@@ -80,6 +80,11 @@ COMMANDS = {
     "worker": Entry(
         "masksmith_service.local.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
     ),
+    "fsck": Entry(
+        "masksmith_service.local.fsck:fsck",
+        "service",
+        "Check every blob of a store against its digests, also while it is in use; exit code 1 if any is damaged.",
+    ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
     "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with one line per tensor."),
     "jobs watch": Entry(

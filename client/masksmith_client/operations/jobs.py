@@ -13,6 +13,7 @@ from masksmith_client._errors import JobFailedError, StatusError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
 from masksmith_client._progress import Bar
+from masksmith_client.results.checks import ExpectedTensor, expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.prepare import PreparedJob, SubmitOptions, prepare
@@ -24,12 +25,12 @@ from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobState, JobSummary, Skipped
 
-from .following import watch
+from .following import refresh, watch
 
 PAGE_SIZE = 100
 Listener = Callable[[Event], None]
-Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore]]
-"""A job's document, the tensors that were not sent, and the restore function of each weight's mask."""
+Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tuple[tuple[int, ...], str | None]]]
+"""A job's document, the tensors that were not sent, and each weight's restore function and requested result."""
 
 
 async def submit(
@@ -45,7 +46,7 @@ async def submit(
         if error.code not in calls.REUPLOAD_CODES:
             raise
         document = await _upload_and_post(session, prepared, progress)
-    return document, prepared.skipped, prepared.restore
+    return document, prepared.skipped, prepared.restore, prepared.requested
 
 
 async def submit_benchmark(session: ServiceSession, request: BenchmarkRequest) -> Job:
@@ -89,13 +90,45 @@ async def wait(
 
 
 async def download_masks(session: ServiceSession, job: JobView) -> Masks:
-    """Download a job's masks."""
-    return Masks(await session.download(calls.get_masks(job.id)), job, job._restore)
+    """Download a job's masks, and check that they are those of its tensors.
+
+    Raises:
+        WireError: If names, shapes, patterns or digests are not those of the job.
+    """
+    file = await session.download(calls.get_masks(job.id))
+    try:
+        expected = await _expected(session, job)
+        masks = Masks(file, job, job._restore)
+        await session.run_blocking(lambda: masks.check(expected))
+    except BaseException:
+        file.close()
+        raise
+    return masks
 
 
 async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeights:
-    """Download a job's updated weights."""
-    return UpdatedWeights(await session.download(calls.get_weights(job.id)), job._restore)
+    """Download a job's updated weights, and check that they are those of its tensors.
+
+    Raises:
+        WireError: If names, shapes or digests are not those of the job.
+    """
+    file = await session.download(calls.get_weights(job.id))
+    try:
+        expected = await _expected(session, job)
+        weights = UpdatedWeights(file, job._restore)
+        await session.run_blocking(lambda: weights.check(expected))
+    except BaseException:
+        file.close()
+        raise
+    return weights
+
+
+async def _expected(session: ServiceSession, job: JobView) -> dict[str, ExpectedTensor]:
+    """What a job's results must be, by the request and the state of its tensors at its end."""
+    if not job.state.is_terminal:
+        await refresh(session, job)
+    requested = {name: ExpectedTensor(*members) for name, members in job._requested.items()}
+    return expected_tensors(job.document, requested)
 
 
 async def wait_for_report(

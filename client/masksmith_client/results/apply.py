@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +12,7 @@ import numpy as np
 
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.copy import is_folder_output, write_copy
 from masksmith_client.submission.files import read_path, weights_of
 from masksmith_client.submission.streamed_tensor import PIECE_BYTES, StreamedTensor, flat_shape
 from masksmith_wire.headers import DTYPE_BITS, build_header
@@ -38,14 +39,15 @@ class AppliedTensor:
 def apply_masks(
     masks: Masks, model: Path, output: Path, on_bytes: Callable[[int], None] = lambda count: None
 ) -> list[AppliedTensor]:
-    """Write a model's tensors with zeros in the pruned entries to one safetensors file; dtypes stay.
+    """Write a model with zeros in the pruned entries to one safetensors file, or to a directory; dtypes stay.
 
-    Memory use is about half a MiB for any size of the model. The output is written atomically.
+    Memory use is about half a MiB for any size of the model. A file is written atomically; a directory gets the model's
+    own files, and the same call goes on where one ended early.
 
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
         model: A safetensors file, a sharded checkpoint's index, or the directory of either.
-        output: The file to write; it may be the model itself.
+        output: The `.safetensors` file to write, which may be the model itself, or a new or empty directory.
         on_bytes: Called with the number of bytes written after each piece.
 
     Raises:
@@ -53,10 +55,27 @@ def apply_masks(
     """
     checkpoint = Checkpoint.open(model)
     weights, names = weights_of(checkpoint.stored_order), _mask_names(masks, checkpoint)
+    if is_folder_output(output, model):
+        return _write_folder(checkpoint, masks, names, output, on_bytes)
     with atomic_write(output) as file:
         shapes = {weight.name: (weight.dtype, weight.shape) for weight in weights}
         file.write(build_header(shapes, checkpoint.metadata))
         return [_write(file, weight, masks, names.get(weight.name), on_bytes) for weight in weights]
+
+
+def _write_folder(
+    checkpoint: Checkpoint, masks: Masks, names: Mapping[str, str], output: Path, on_bytes: Callable[[int], None]
+) -> list[AppliedTensor]:
+    weights = {weight.name: weight for weight in weights_of(checkpoint.stored_order)}
+
+    def values(name: str) -> Iterator[bytes | memoryview] | None:
+        return (piece for piece, _ in _masked(weights[name], masks, names[name])) if name in names else None
+
+    write_copy(checkpoint, output, values, masks.digest(), on_bytes)
+    return [
+        AppliedTensor(name, weight.dtype, weight.shape, _kept(masks, names[name]) if name in names else None)
+        for name, weight in weights.items()
+    ]
 
 
 def model_bytes(model: Path) -> int:
@@ -81,13 +100,22 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
     return names
 
 
+def _kept(masks: Masks, name: str) -> int:
+    return sum(int(np.count_nonzero(masks.rows(name, *rows))) for rows in _row_ranges(masks.shape(name)))
+
+
 def _are_equal(masks: Masks, first: str, second: str) -> bool:
     shape = masks.shape(first)
-    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
     return masks.shape(second) == shape and all(
-        np.array_equal(masks.rows(first, row, min(row + step, rows)), masks.rows(second, row, min(row + step, rows)))
-        for row in range(0, rows, step)
+        np.array_equal(masks.rows(first, *rows), masks.rows(second, *rows)) for rows in _row_ranges(shape)
     )
+
+
+def _row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Divide a mask, viewed as the matrix of its last dimension, into ranges of rows of about `PIECE_BYTES` entries."""
+    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
 
 
 def _write(

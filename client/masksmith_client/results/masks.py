@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from masksmith_client._errors import InputError
+from masksmith_client._errors import InputError, WireError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import Header, TensorEntry
-from masksmith_wire.masks import METADATA_KEY, MaskInfo, packed_width, read_infos, unpack
+from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, packed_width, read_infos, unpack
 
+from .atomic_write import atomic_write
+from .checks import ExpectedTensor, check_mask, check_names, pattern_violation
 from .tensor_file import TensorFile
 
 
@@ -38,6 +41,8 @@ class Masks(TensorFile):
             self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
         except ValueError:
             self.infos = {}
+        self._unchecked: set[str] = set()
+        self._intact: set[str] = set()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Masks:
@@ -64,6 +69,38 @@ class Masks(TensorFile):
         dtypes = {entry.dtype for entry in header.tensors.values()}
         return dtypes == {"BOOL"} or (METADATA_KEY in header.metadata and dtypes <= {"BOOL", "U8"})
 
+    def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
+        """Check that the file holds these masks, and that their bytes have their digests.
+
+        The pattern of a mask is checked when it is first read, and those of all masks before they are saved.
+
+        Raises:
+            WireError: If it does not.
+        """
+        check_names(self._header, expected, "masks")
+        for name, entry in self._entries.items():
+            check_mask(entry, self.infos.get(name), expected[name])
+            self._check_digest(name)
+        self._unchecked = set(self._entries)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the masks to a safetensors file, atomically; returns its path.
+
+        Each mask of a job gets one digest, as if it had been computed here: a service has one per part of it.
+        """
+        for name in list(self._unchecked):
+            self._numpy(self._entries[name])
+        if self.job is None:
+            return super().save(path)
+        target, entries = Path(path), sorted(self._entries.values(), key=lambda entry: entry.start)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as file:
+            infos = {entry.name: self.infos[entry.name].with_digest(self._stored(entry)) for entry in entries}
+            file.write(file_header(infos))
+            for entry in entries:
+                file.write(self._stored(entry).data)
+        return target
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a mask without reading it."""
         entry = self._entries[name]
@@ -72,6 +109,9 @@ class Masks(TensorFile):
     def rows(self, name: str, first: int, last: int) -> BoolMask:
         """Read rows `first` to `last` of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`, in numpy."""
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
+        self._check_digest(name)
+        if name in self._unchecked:
+            self._numpy(entry)
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
         part = part.reshape(last - first, width)
@@ -82,10 +122,38 @@ class Masks(TensorFile):
         return restore(self._numpy(self._entries[name]))
 
     def _numpy(self, entry: TensorEntry) -> BoolMask:
-        array = np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
+        self._check_digest(entry.name)
+        array = self._stored(entry)
         if entry.dtype == "BOOL":
             return array.view(np.bool_).copy()
-        return unpack(array, self.infos[entry.name].shape)
+        info = self.infos[entry.name]
+        mask = unpack(array, info.shape)
+        if entry.name in self._unchecked:
+            violation = pattern_violation(mask, info)
+            if violation is not None:
+                raise WireError(f"the mask of {entry.name!r} breaks its pattern {info.pattern!r}: {violation}")
+            self._unchecked.discard(entry.name)
+        return mask
+
+    def _check_digest(self, name: str) -> None:
+        """Check the digests of a mask, once; a file of another program has none.
+
+        Raises:
+            WireError: If the bytes do not have them.
+        """
+        info, entry = self.infos.get(name), self._entries[name]
+        if info is None or not info.digests or name in self._intact:
+            return
+        packed = self._stored(entry)
+        if entry.dtype == "BOOL":
+            packed = pack(packed != 0)
+        violation = info.digest_violation(name, packed)
+        if violation is not None:
+            raise WireError(violation)
+        self._intact.add(name)
+
+    def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
 
     def _read(self, start: int, stop: int) -> bytes:
         # One call reads at most 2 GiB.

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from blake3 import blake3
+
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_wire.headers import read_header
 
@@ -31,6 +33,14 @@ class TensorFile(Mapping[str, Any]):
     def save(self, path: str | Path) -> Path:
         """Write the tensors to a safetensors file, atomically; returns its path."""
         return save_copy(self._file, Path(path))
+
+    def digest(self) -> str:
+        """Return the BLAKE3 digest of the file, in hex."""
+        hasher = blake3()
+        self._file.seek(0)
+        while piece := self._file.read(2**20):
+            hasher.update(piece)
+        return str(hasher.hexdigest())
 
     def close(self) -> None:
         """Close the file; a download that was not saved is lost."""

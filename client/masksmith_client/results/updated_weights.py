@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from masksmith_client._errors import WireError
 from masksmith_client.submission.streamed_tensor import Restore, as_numpy
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
+from masksmith_wire.digests import digest_violation, read_digests
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.headers import TensorEntry
 
+from .checks import ExpectedTensor, check_names, check_weight
 from .tensor_file import TensorFile
 
 _FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
@@ -23,6 +27,32 @@ class UpdatedWeights(TensorFile):
     A weight is a torch tensor on its original device if it was a torch tensor, else a numpy array (float32 for
     bfloat16, which numpy lacks). `model.load_state_dict({**model.state_dict(), **weights})` loads them into a model.
     """
+
+    def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
+        """Check that the file holds the weights of these tensors, and that their bytes have their digests.
+
+        Raises:
+            WireError: If it does not.
+        """
+        check_names(self._header, expected, "updated weights")
+        try:
+            digests = read_digests(self._header.metadata)
+        except ValueError:
+            raise WireError("the digests in the file of updated weights cannot be read") from None
+        for name, entry in self._entries.items():
+            check_weight(entry, expected[name])
+            violation = digest_violation(name, entry.shape[0], digests.get(name, []), self._parts(entry))
+            if violation is not None:
+                raise WireError(violation)
+
+    def _parts(self, entry: TensorEntry) -> Callable[[int, int], bytes]:
+        row_bytes = (entry.stop - entry.start) // entry.shape[0]
+
+        def read(first: int, last: int) -> bytes:
+            self._file.seek(entry.start + first * row_bytes)
+            return self._file.read((last - first) * row_bytes)
+
+        return read
 
     def __getitem__(self, name: str) -> Any:
         entry, data = self._entries[name], self.data(name)

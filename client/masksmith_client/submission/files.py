@@ -31,7 +31,7 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedT
         InputError: As `read_path` does, and if the checkpoint is quantised otherwise.
     """
     checkpoint = Checkpoint.open(path)
-    checkpoint.check_is_not_quantised()
+    checkpoint.check_is_readable()
     candidates, _ = candidates_in(checkpoint, ChoiceOptions(trust_remote_code=trust_remote_code))
     return [
         replace(

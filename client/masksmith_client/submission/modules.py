@@ -12,7 +12,7 @@ from .streamed_tensor import StreamedTensor
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
-    """Give the weights of a module's `state_dict` the layouts of the layers that hold them.
+    """Return the weights of a module's `state_dict` the layouts of the layers that hold them.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.

@@ -121,6 +121,15 @@ class PreparedJob:
         """Per weight, the function that converts a numpy mask to the weight's framework and device."""
         return {weight.name: weight.restore for weight in self.weights}
 
+    @property
+    def requested(self) -> dict[str, tuple[tuple[int, ...], str | None]]:
+        """Shape and pattern of each weight, against which results are checked; no pattern if a budget assigns it."""
+        has_budget = self.specification.budget is not None
+        return {
+            weight.name: (weight.shape, None if has_budget else str(self.patterns[weight.name]))
+            for weight in self.weights
+        }
+
     def request(self, digests: Sequence[str]) -> MasksRequest:
         """Build the job document; `digests` are those of `uploads`, in the same order."""
         statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
@@ -252,7 +261,7 @@ def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
 
 
 def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:
-    """Give each weight its pattern.
+    """Return each weight its pattern.
 
     Raises:
         InputError: If a pattern is for no weight, does not go with the options, or has another axis or treatment of

@@ -16,7 +16,7 @@ from .streamed_tensor import StreamedTensor
 def candidates_of(
     weights: Sequence[StreamedTensor], given: Mapping[str, Layout | str] | None = None
 ) -> list[Candidate]:
-    """Give weights their layouts; see `masksmith.layouts.with_layouts`.
+    """Return weights with layouts; see `masksmith.layouts.with_layouts`.
 
     Args:
         weights: All of a model's.

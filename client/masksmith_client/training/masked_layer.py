@@ -40,6 +40,7 @@ class MaskedLayer:
     needs_gradient: bool = False
     gradient_scale: Tensor | float = 1.0
     _in_place: bool = field(default=False, repr=False)
+    _is_detached: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
     _hooked: Tensor | None = field(default=None, repr=False)
 
@@ -80,7 +81,7 @@ class MaskedLayer:
     def density(self) -> float:
         """Return the share of entries that are not zero in the weight that the layer computes with."""
         weight = self.weight.detach()
-        used = weight if self._in_place else self.masking(weight)
+        used = weight if self._in_place or self._is_detached else self.masking(weight)
         return float(gathered((used != 0).sum()).item()) / max(1, self.masking.mask.numel())
 
     def attach(self, *, in_place: bool) -> None:
@@ -102,6 +103,7 @@ class MaskedLayer:
             self.weight.copy_(self.masking(self.weight.detach()))
         for module in {} if self._in_place else self.modules.values():
             detach(module, self.parameter)
+        self._is_detached = True
 
     def bake_into(self, module: torch.nn.Module) -> None:
         """Write the masked weight into a copy of the layer's module."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -25,12 +26,12 @@ class WatchedOptimizers:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def add(self, *optimizers: object) -> None:
-        """Watch those optimizers that own masked weights; wrappers are looked into.
+        """Watch those optimizers that own masked weights, also inside wrappers and lists.
 
         Raises:
             InputError: If one is no optimizer, or none owns a masked weight.
         """
-        inner = [_unwrapped(optimizer) for optimizer in optimizers]
+        inner = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         for optimizer in inner:
             self._check_method_parameters(optimizer, inner)
         owning = [each for each in inner if any(id(layer.weight) in _parameters(each) for layer in self._layers)]
@@ -40,7 +41,7 @@ class WatchedOptimizers:
         for optimizer in owning:
             if not any(optimizer is each for each in self._optimizers):
                 self._optimizers.append(optimizer)
-                self._hooks.append(optimizer.register_step_pre_hook(lambda stepping, *_: self._step(stepping)))
+                self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
     def check(self) -> None:
         """Check that every trainable masked weight is held by a watched optimizer.
@@ -73,7 +74,27 @@ class WatchedOptimizers:
                         f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
                     )
 
-    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+    def _before_optimizer_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Call the method before the step; with a closure, after the closure has computed the gradients."""
+        # Some versions of torch pass the optimizer again as the first argument.
+        first = 1 if args and args[0] is optimizer else 0
+        closure = kwargs.get("closure", args[first] if len(args) > first else None)
+        if closure is None:
+            self._call_method(optimizer)
+            return None
+
+        def closure_and_method() -> Any:
+            loss = closure()
+            self._call_method(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": closure_and_method}
+        return (*args[:first], closure_and_method, *args[first + 1 :]), kwargs
+
+    def _call_method(self, optimizer: torch.optim.Optimizer) -> None:
         owned = _parameters(optimizer)
         # A fused optimizer gets scaled gradients from a GradScaler, and divides them by this scale itself.
         scale = getattr(optimizer, "grad_scale", None)
@@ -81,6 +102,14 @@ class WatchedOptimizers:
             if id(layer.weight) in owned:
                 layer.gradient_scale = 1.0 if scale is None else scale.to(layer.weight.device)
                 self._before_step(layer)
+
+
+def _flat(optimizers: Sequence[object]) -> Iterator[object]:
+    for optimizer in optimizers:
+        if isinstance(optimizer, (list, tuple)):
+            yield from _flat(optimizer)
+        else:
+            yield optimizer
 
 
 def _unwrapped(optimizer: object) -> torch.optim.Optimizer:

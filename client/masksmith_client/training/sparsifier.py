@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -61,7 +61,7 @@ class Sparsifier:
         hysteresis: Added to the scores of entries that the mask keeps already, in units of the scores, so that masks
             change only if the score increases by more; proofs are for the scores with this bonus.
         scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
-        optimizer: The optimizer, if it exists already; see `watch`.
+        optimizer: The optimizer, or a list of several, if they exist already; see `watch`.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
@@ -82,7 +82,7 @@ class Sparsifier:
         in_place: bool = False,
         hysteresis: float = 0.0,
         scores: ScoresOf | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
@@ -140,7 +140,7 @@ class Sparsifier:
         self._request(pattern, wait=True)
         self._zero_pruned()
 
-    def watch(self, *optimizers: torch.optim.Optimizer) -> None:
+    def watch(self, *optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
@@ -287,7 +287,7 @@ class Sparsifier:
         self.method.check(self.pattern)
         self.schedule.check(self.pattern)
 
-    def _attach(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
         try:
             for layer in self._layers:
@@ -357,7 +357,7 @@ class Sparsifier:
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._history.layers[layer.name]
-        return report if self._baked else replace(report, density=layer.density())
+        return replace(report, density=layer.density())
 
     def _make_dense(self) -> None:
         self._refresher.drop()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
+from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call
-from .settings import ConnectionSettings
+from .settings import ConnectionSettings, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
@@ -33,6 +35,21 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         # The environment's proxy is not used for a service on this machine.
         "trust_env": not settings.is_loopback,
     }
+
+
+@contextmanager
+def refusing_bad_proxies() -> Iterator[None]:
+    """Convert errors of making an HTTP client, which only the environment's proxies cause, to `InputError`."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        names = " or ".join(proxy_variables()) or "the environment"
+        reason = (
+            "SOCKS needs the package socksio: pip install socksio"
+            if isinstance(error, ImportError)
+            else ("its URL must look like http://host:port, https://host:port or socks5://host:port")
+        )
+        raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
 
 
 def build_request(

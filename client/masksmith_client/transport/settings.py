@@ -10,6 +10,7 @@ import httpx2
 from masksmith_client._errors import InputError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -41,3 +42,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {url!r} must look like {DEFAULT_URL} or https://host/prefix")
     return ConnectionSettings(url.rstrip("/"), token)
+
+
+def proxy_variables() -> list[str]:
+    """Return the environment variables that name a proxy, without their values, which may have a password."""
+    return [name for name in os.environ if name.lower() in PROXY_VARIABLES]

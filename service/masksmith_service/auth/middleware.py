@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import redis
 from fastapi import Request
 from redis.asyncio import Redis
@@ -13,17 +11,14 @@ from masksmith_service import problems
 from masksmith_service.errors import RequestError
 from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
-from masksmith_state import scripts
 from masksmith_state.telemetry import logs
-from masksmith_wire.errors import Code
 
-from .principal import COOKIE, Principal, authenticate
+from .principal import COOKIE, authenticate
+from .rates import check_rate
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key, because their responses contain no user data."""
 PUBLIC_PREFIX = "/static/"
-BURST_S = 10.0
-"""Size of a key's token bucket, in seconds of its request rate."""
 
 
 class AuthenticationMiddleware:
@@ -50,29 +45,15 @@ class AuthenticationMiddleware:
         host_checks.check_origin(request.method, request.headers, self._settings)
         if _is_public(request.method, request.url.path):
             return
-        client: Redis = request.app.state.masksmith.events
-        principal = await authenticate(client, self._settings, request.headers, request.cookies.get(COOKIE))
+        state = request.app.state.masksmith
+        client: Redis = state.events
+        principal = await authenticate(
+            client, self._settings, request.headers, request.cookies.get(COOKIE), state.keys_seen
+        )
         logs.add_fields(key=principal.key or None)
-        await _check_rate(client, principal)
+        await check_rate(client, principal)
         request.state.principal = principal
 
 
 def _is_public(method: str, path: str) -> bool:
     return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX) or (path == "/v1/session" and method != "GET")
-
-
-async def _check_rate(client: Redis, principal: Principal) -> None:
-    """Take one request out of the key's token bucket.
-
-    Raises:
-        RequestError: 429, if the bucket is empty.
-    """
-    rate = principal.quotas.requests_s
-    if rate is None:
-        return
-    wait_s = float(
-        await client.eval(scripts.load(__package__)["spend"], 0, principal.key, rate, max(1.0, rate * BURST_S))
-    )
-    if wait_s > 0:
-        detail = f"key {principal.name!r} may send {rate:g} requests a second (requests_s); try again in {wait_s:.1f} s"
-        raise RequestError(Code.RATE_LIMITED, detail, retry_after_s=math.ceil(wait_s), limit=rate)

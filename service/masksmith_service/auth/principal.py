@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Event
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
 from masksmith_service.errors import RequestError
+from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
 from masksmith_state.keys import (
     KEYS,
@@ -52,11 +54,20 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of all requests if no key is required: on a loopback address without keys, or with `insecure`."""
+"""Principal of all requests if no key is required: with `auth` none until a key is made, or with `insecure`."""
 
 
-async def authenticate(client: Redis, settings: Settings, headers: Mapping[str, str], cookie: str | None) -> Principal:
+async def authenticate(
+    client: Redis, settings: Settings, headers: Mapping[str, str], cookie: str | None, keys_seen: Event
+) -> Principal:
     """Authenticate a request by its bearer token or session cookie.
+
+    Args:
+        client: Client of the broker.
+        settings: Whether keys are required, and their default quotas.
+        headers: The request's headers.
+        cookie: The request's session cookie.
+        keys_seen: Whether this process has ever seen a key.
 
     Raises:
         RequestError: 401, if a key is required and the request has no valid one.
@@ -68,10 +79,10 @@ async def authenticate(client: Redis, settings: Settings, headers: Mapping[str, 
         key: Any = await client.get(session_key(cookie)) if cookie else None
         info = await _read_valid_key(client, key) if key else None
     if info is not None:
-        return _principal_of(info, settings)
+        return principal_of(info, settings)
     if settings.insecure and token is None:
         return LOCAL_PRINCIPAL
-    if settings.is_local and not await client.exists(KEYS):
+    if settings.is_open and host_checks.is_from_here(headers, settings) and not await _has_keys(client, keys_seen):
         return LOCAL_PRINCIPAL
     what = "this service requires a key" if token is None else "the key is unknown or was revoked"
     detail = (
@@ -79,6 +90,13 @@ async def authenticate(client: Redis, settings: Settings, headers: Mapping[str, 
         "'masksmith keys create' creates one"
     )
     raise RequestError(Code.UNAUTHORIZED, detail)
+
+
+async def _has_keys(client: Redis, keys_seen: Event) -> bool:
+    """Whether a key was ever made; remembered, so that a broker that loses its keys opens nothing."""
+    if not keys_seen.is_set() and await client.exists(KEYS):
+        keys_seen.set()
+    return keys_seen.is_set()
 
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
@@ -106,7 +124,8 @@ def _bearer_token(header: str | None) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def _principal_of(key: KeyInfo, settings: Settings) -> Principal:
+def principal_of(key: KeyInfo, settings: Settings) -> Principal:
+    """Principal of a key, with the service's quotas where the key has none of its own."""
     own = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
     quotas = Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s

@@ -15,7 +15,8 @@ from masksmith_state.keys import Role, session_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE, PrincipalDep, find_key
+from .principal import COOKIE, PrincipalDep, find_key, principal_of
+from .rates import check_rate
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
 
@@ -48,18 +49,19 @@ _FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"tok
     },
 )
 async def log_in(request: Request, response: Response, state: StateDep) -> Session:
-    """Exchange a token for a session cookie; a form is redirected to `/`."""
+    """Exchange a token for a session cookie; a form is redirected to the home page."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     key = await find_key(state.events, _token(await request.body(), is_form=is_form))
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
     logs.add_fields(key=key.id)
+    await check_rate(state.events, principal_of(key, state.settings))
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     await state.events.set(session_key(cookie), key.id, ex=seconds)
     if is_form:
         response.status_code = 303
-        response.headers["Location"] = "/"
+        response.headers["Location"] = "../"
     response.set_cookie(
         COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from masksmith_service.errors import RequestError
-from masksmith_state.blobs.store import result_name, upload_name
+from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code

@@ -9,16 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from masksmith_service.errors import RequestError
-from masksmith_state.blobs.store import BlobStore, result_name, weights_name
+from masksmith_state.blobs.names import result_name, weights_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_wire import masks
+from masksmith_wire.digests import PartDigest, write_digests
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
+VERIFIED_BYTES = 2**28
+"""Files up to this size are checked as a whole before the first byte is sent; larger ones while they are sent."""
+Part = tuple[str, int, str | None]
+"""Name, size and digest of a blob."""
 FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
 """Tensors of which all shards have succeeded, with each shard and its report."""
 
@@ -46,43 +52,50 @@ class ResultsFile:
         job: The job.
         what: Content of the file: `masks` or `weights`.
         header: Length and header of the file.
-        parts: Name and size of each blob.
+        parts: Name, size and digest of each blob.
         shapes: Shape of each mask, if the masks are to be unpacked to bool.
     """
 
     job: JobRecord
     what: str
     header: bytes
-    parts: Sequence[tuple[str, int]]
+    parts: Sequence[Part]
     shapes: Sequence[tuple[int, ...]] | None = None
 
     @property
     def size(self) -> int:
         """Size of the file."""
-        sizes = [size for _, size in self.parts] if self.shapes is None else map(math.prod, self.shapes)
+        sizes = [size for _, size, _ in self.parts] if self.shapes is None else map(math.prod, self.shapes)
         return len(self.header) + sum(sizes)
 
     def check(self, store: BlobStore) -> None:
-        """Check that all parts exist, before the first byte is sent.
+        """Check that all parts exist, and are not damaged, before the first byte is sent.
+
+        A file of more than `VERIFIED_BYTES` is checked while it is sent; the connection is closed at a damaged piece.
 
         Raises:
             RequestError: If there are no parts, or one has expired.
+            DamagedBlobError: If a part is damaged.
         """
         if not self.parts:
             detail = f"no tensor of job {self.job.id} has {self.what}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
-        if any(store.size(name) != size for name, size in self.parts):
+        if any(store.size(name) is None for name, _, _ in self.parts):
             raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.what} of this job have expired; submit it again")
+        is_small = sum(size for _, size, _ in self.parts) <= VERIFIED_BYTES
+        for name, size, digest in self.parts:
+            if is_small or store.size(name) != size:
+                store.verify(name, digest)
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
         """Yield the file."""
         yield self.header
-        for number, (name, _) in enumerate(self.parts):
+        for number, (name, _, digest) in enumerate(self.parts):
             if self.shapes is None:
-                async for piece in store.stream(name):
+                async for piece in store.stream(name, digest):
                     yield piece
             else:
-                packed = b"".join([piece async for piece in store.stream(name)])
+                packed = b"".join([piece async for piece in store.stream(name, digest)])
                 yield masks.unpack(np.frombuffer(packed, np.uint8), self.shapes[number]).tobytes()
 
 
@@ -97,12 +110,16 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
             axis=options.axis,
             axes=tensor.axes,
             out_parts=tensor.out_parts,
+            digests=_digests([(shard, report.mask_digest) for shard, report in parts]),
         )
         for tensor, parts in tensors
     }
     shapes = [(shard.last - shard.first, *tensor.shape[1:]) for tensor, parts in tensors for shard, _ in parts]
-    names = [result_name(str(report.result)) for _, parts in tensors for _, report in parts]
-    blobs = list(zip(names, map(masks.packed_bytes, shapes), strict=True))
+    reports = [report for _, parts in tensors for _, report in parts]
+    blobs = [
+        (result_name(str(report.result)), masks.packed_bytes(shape), report.mask_digest)
+        for report, shape in zip(reports, shapes, strict=True)
+    ]
     return ResultsFile(record, "masks", masks.file_header(infos, as_bool=as_bool), blobs, shapes if as_bool else None)
 
 
@@ -117,9 +134,19 @@ def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
         raise RequestError(Code.RESULT_NOT_FOUND, detail)
     tensors = finished_tensors(record, records)
     blobs = [
-        (weights_name(str(report.result)), (shard.last - shard.first) * tensor.row_bytes)
+        (weights_name(str(report.result)), (shard.last - shard.first) * tensor.row_bytes, report.weights_digest)
         for tensor, parts in tensors
         for shard, report in parts
     ]
-    header = build_header({tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors})
+    digests = {
+        tensor.name: _digests([(shard, report.weights_digest) for shard, report in parts]) for tensor, parts in tensors
+    }
+    entries = {tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors}
+    header = build_header(entries, write_digests(digests))
     return ResultsFile(record, "weights", header, blobs)
+
+
+def _digests(parts: Sequence[tuple[Shard, str | None]]) -> list[PartDigest]:
+    """Rows and digest of each part of a tensor; none if a part was stored without a digest."""
+    digests = [(shard.last - shard.first, digest) for shard, digest in parts if digest is not None]
+    return digests if len(digests) == len(parts) else []

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from masksmith_service.auth.principal import Principal
-from masksmith_service.errors import RequestError
+from masksmith_service.errors import RequestError, upload_damaged
 from masksmith_service.resources import State
-from masksmith_state.blobs.store import upload_name
+from masksmith_state.blobs.names import upload_name
+from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
@@ -34,19 +35,19 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
 
 
 def _read(state: State, principal: Principal, digest: str) -> Header:
-    if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
-        raise upload_missing(digest)
     name = upload_name(digest)
     try:
+        if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
+            raise upload_missing(digest)
         length = header_length(state.store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
         return parse_header(state.store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length))
     except FileNotFoundError:
         raise upload_missing(digest) from None
-    except HeaderError as error:
+    except (DamagedBlobError, HeaderError):
         # It was valid when it was received.
-        state.references.delete_damaged_upload(digest)
-        detail = f"upload {digest} is damaged in the store ({error}) and was deleted; PUT it again"
-        raise RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest) from None
+        state.store.set_aside(name)
+        state.references.forget_damaged_upload(digest)
+        raise upload_damaged(digest) from None
 
 
 def upload_missing(digest: str) -> RequestError:

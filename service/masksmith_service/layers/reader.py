@@ -14,7 +14,8 @@ from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import TilePattern, matrix_shape, parse
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.results import finished_tensors
-from masksmith_state.blobs.store import BlobStore, result_name, upload_name
+from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor

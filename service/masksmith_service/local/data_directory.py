@@ -10,7 +10,7 @@ from masksmith_state import DATA_FORMAT
 
 from .errors import UsageError
 
-LOCK, FORMAT = "lock", "format"
+LOCK, FORMAT, AUTH = "lock", "format", "auth"
 MAX_LOG_BYTES = 16 * 2**20
 
 
@@ -71,6 +71,15 @@ class DataDirectory:
         self.write_holder("")
         os.close(self.lock)
 
+    @property
+    def requires_keys(self) -> bool:
+        """Whether a key was ever made here; this is kept beside the broker's data, which may get lost."""
+        return requires_keys(self.path)
+
+    def require_keys(self) -> None:
+        """Record that every request needs a key from now on."""
+        require_keys(self.path)
+
     def _acquire_lock(self) -> None:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,3 +107,13 @@ class DataDirectory:
             f"{self.path} has data format {stamped[:20]!r}, this masksmith uses {DATA_FORMAT}: {advice}, or choose "
             f"another directory with --data"
         )
+
+
+def requires_keys(path: Path) -> bool:
+    """Whether a key was ever made in a data directory."""
+    return (path / AUTH).exists()
+
+
+def require_keys(path: Path) -> None:
+    """Record in a data directory that every request needs a key."""
+    (path / AUTH).write_text("required\n")

@@ -15,6 +15,8 @@ import typer
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
 
+from . import settings
+from .data_directory import require_keys as require_keys_in
 from .errors import FailedError, UsageError
 from .options import DataOption, JsonOption, RedisOption, note
 from .redis_server import installation_redis
@@ -43,6 +45,8 @@ def create(
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     with _open_keys(data, redis_url) as keys:
         info, token = keys.create(name, Role(role), quotas)
+    if redis_url is None and (data is not None or settings.redis_url() is None):
+        require_keys_in(data or settings.data_home())
     if as_json:
         _print_json(info.model_dump(mode="json") | {"token": token})
     else:
@@ -96,6 +100,12 @@ def require_keys(host: str, redis_url: str) -> None:
         "'masksmith keys create NAME --role admin' "
         "(and the same --data), or use --insecure to serve requests without keys"
     )
+
+
+def any_exist(redis_url: str) -> bool:
+    """Whether any key exists."""
+    with _open_keys(None, redis_url) as keys:
+        return keys.any_exist()
 
 
 @contextmanager

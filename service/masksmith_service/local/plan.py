@@ -55,8 +55,8 @@ class InstallationPlan:
         devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
         return {f"bench-{name}": device for name, device in devices.items() if self.bench}
 
-    def parts(self, redis_url: str) -> list[Part]:
-        """The processes, in the order in which they are started."""
+    def parts(self, redis_url: str, auth: str = "required") -> list[Part]:
+        """The processes, in the order in which they are started; `auth` says whether requests need a key."""
         workers = [
             self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()
@@ -65,7 +65,14 @@ class InstallationPlan:
             self._worker(name, redis_url, device, MASKSMITH_WORKER_ROLE="bench")
             for name, device in self.benches.items()
         ]
-        service = self._part("service", "service", redis_url, MASKSMITH_HOST=self.host, MASKSMITH_PORT=str(self.port))
+        service = self._part(
+            "service",
+            "service",
+            redis_url,
+            MASKSMITH_HOST=self.host,
+            MASKSMITH_PORT=str(self.port),
+            MASKSMITH_AUTH=auth,
+        )
         return [*workers, *benches, service]
 
     def _worker(self, name: str, redis_url: str, device: str, **own: str) -> Part:

@@ -20,6 +20,11 @@ def store_url() -> str | None:
     return os.environ.get("MASKSMITH_STORE_URL") or None
 
 
+def auth() -> str | None:
+    """Whether the service requires keys, if that is set."""
+    return os.environ.get("MASKSMITH_AUTH") or None
+
+
 def is_insecure() -> bool:
     """Whether the service serves requests without keys."""
     return os.environ.get("MASKSMITH_INSECURE", "").lower() in ("1", "true", "t", "yes", "y", "on")

@@ -14,6 +14,7 @@ import httpx2
 import typer
 from pydantic import ValidationError
 
+from masksmith_service.middleware.addresses import is_loopback
 from masksmith_wire.errors import ProblemDocument
 
 from . import keys, parts, settings, valkey
@@ -96,9 +97,17 @@ def _start(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *,
         return
     if needs_keys:
         keys.require_keys(plan.host, redis_url)
-    for part in plan.parts(redis_url):
+    for part in plan.parts(redis_url, _auth(plan, redis_url)):
         supervisor.start(part)
     _wait_until_ready(plan, supervisor)
+
+
+def _auth(plan: InstallationPlan, redis_url: str) -> str:
+    """Whether requests need a key: always after the first one was made, even if the broker has lost it."""
+    if not plan.data.requires_keys and keys.any_exist(redis_url):
+        plan.data.require_keys()
+    is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
+    return "none" if is_open else "required"
 
 
 def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:

@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
+from masksmith_state.panics import is_panic
 from masksmith_state.telemetry import logs
 
+from .addresses import is_address
 from .host_checks import READS
 
 audit = logging.getLogger("masksmith_service.audit")
@@ -36,6 +38,8 @@ class AccessLogMiddleware:
         sent_id = Headers(scope=scope).get(HEADER, "")
         request_id = sent_id if _ID.fullmatch(sent_id) else uuid.uuid4().hex
         started, status = time.monotonic(), 0
+        # A trusted proxy's header replaces the client further in.
+        peer = (scope.get("client") or (None,))[0]
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -47,18 +51,20 @@ class AccessLogMiddleware:
         with logs.context(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except Exception as error:
-                if status:
+            except BaseException as error:
+                if status or not (isinstance(error, Exception) or is_panic(error)):
                     raise
                 await problems.respond_to_bug(Request(scope), error)(scope, receive, send_with_id)
             finally:
                 if scope["method"] not in READS:
-                    _write(scope, status, time.monotonic() - started)
+                    _write(scope, status, time.monotonic() - started, peer)
 
 
-def _write(scope: Scope, status: int, took_s: float) -> None:
+def _write(scope: Scope, status: int, took_s: float, peer: str | None) -> None:
     # Only the path is logged: queries may be confidential, and headers contain secrets.
     path = str(scope["path"])[:200]
-    client = scope.get("client")
-    fields = {"status": status, "took_s": round(took_s, 3), "client": client[0] if client else None}
+    client = (scope.get("client") or (None,))[0]
+    fields = {"status": status, "took_s": round(took_s, 3), "client": peer}
+    if client != peer:
+        fields["forwarded_for"] = client if client is not None and is_address(client) else "invalid"
     audit.info("%s %s", scope["method"], path.encode("unicode_escape").decode(), extra={"fields": fields})

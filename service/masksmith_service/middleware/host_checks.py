@@ -6,26 +6,46 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
 
-from .addresses import is_address
+from .addresses import is_address, is_loopback
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check_host(headers: Mapping[str, str], settings: Settings) -> None:
+FORWARDED = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+"""Headers that a proxy adds."""
+
+
+def is_from_here(headers: Mapping[str, str], settings: Settings) -> bool:
+    """Whether a request was sent on this machine: no proxy has added its headers, and it names this machine."""
+    if any(name in headers for name in FORWARDED):
+        return False
+    name = _hostname("//" + headers.get("host", ""))
+    return name is not None and (
+        is_loopback(name)
+        or name in settings.hosts
+        or name.endswith(".localhost")
+        or name in (settings.host.lower(), socket.gethostname().lower())
+    )
+
+
+def check_host(headers: Headers, settings: Settings) -> None:
     """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to our address).
 
     IP addresses are accepted, because no name was resolved.
 
     Raises:
-        RequestError: 421, for other names.
+        RequestError: 421, for other names; 400, for no host or several.
     """
-    host = headers.get("host")
-    if host is None:
-        return
+    hosts = headers.getlist("host")
+    if len(hosts) != 1:
+        raise RequestError(Code.MALFORMED_REQUEST, f"the request has {len(hosts)} Host fields; it must have one")
+    host = hosts[0]
     name = _hostname("//" + host)
     if name is not None and (_is_own_name(name, settings) or "*" in settings.hosts):
         return

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,9 +22,20 @@ SECURITY = {
 DASH = "\N{EN DASH}"
 
 
-def render(template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """Render a page, with headers that forbid external resources and inline scripts."""
-    return HTMLResponse(_environment.get_template(template).render(context), status, SECURITY)
+def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """Render a page, with headers that forbid external resources and inline scripts.
+
+    Its addresses are relative, so that it works below any prefix of a proxy.
+    """
+    page = _environment.get_template(template).render(context, root=path_to_root(request))
+    return HTMLResponse(page, status, SECURITY)
+
+
+def path_to_root(request: Request) -> str:
+    """Return the relative address of the installation's root, as the browser sees the request's path."""
+    path = request.scope.get("raw_path") or request.url.path.encode()
+    depth = path.split(b"?")[0].count(b"/") - 1
+    return "../" * depth or "./"
 
 
 def share(value: float | None) -> str:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -38,13 +38,14 @@ def static_files() -> StaticFiles:
 
 
 @router.get("/")
-def show_home() -> HTMLResponse:
+def show_home(request: Request) -> HTMLResponse:
     """Show the form that starts a job."""
-    return render("home.html", choices=offered_patterns(), solvers=SOLVERS)
+    return render(request, "home.html", choices=offered_patterns(), solvers=SOLVERS)
 
 
 @router.get("/compare")
 def show_comparison(
+    request: Request,
     state: StateDep,
     principal: PrincipalDep,
     a: Annotated[str, Query(max_length=64)] = "",
@@ -58,7 +59,7 @@ def show_comparison(
     context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
     if chosen[0] is not None and chosen[1] is not None:
         context |= _compared(state, (chosen[0], chosen[1]), tensor)
-    return render("compare.html", **context)
+    return render(request, "compare.html", **context)
 
 
 def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
@@ -83,26 +84,28 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
 
 
 @router.get("/login")
-def show_login() -> HTMLResponse:
+def show_login(request: Request) -> HTMLResponse:
     """Show the form that takes a key."""
-    return render("login.html", problem=None)
+    return render(request, "login.html", problem=None)
 
 
 @router.get("/pattern")
 def show_pattern(
+    request: Request,
     pattern: Annotated[str, Query(max_length=100)],
     axis: Literal["in", "out"] = "in",
     ragged: Literal["pad", "dense", "error"] = "pad",
 ) -> HTMLResponse:
     """Show an example mask of a pattern, or why the pattern is invalid."""
     try:
-        return render("preview.html", choice=describe_pattern(pattern, axis, ragged), error=None)
+        return render(request, "preview.html", choice=describe_pattern(pattern, axis, ragged), error=None)
     except PatternError as error:
-        return render("preview.html", choice=None, error=str(error))
+        return render(request, "preview.html", choice=None, error=str(error))
 
 
 @router.get("/jobs")
 def show_jobs(
+    request: Request,
     state: StateDep,
     principal: PrincipalDep,
     q: Text = "",
@@ -116,13 +119,14 @@ def show_jobs(
     queues = {name: state.records.queue_length(name) for name in QUEUES} if principal.is_admin else {}
     workers = state.records.workers.live() if principal.is_admin else None
     return render(
-        "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, after=after, workers=workers,
+        request, "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, after=after, workers=workers,
         queues=queues, live=state.records.live_count(), states=["live", *JobState],
     )  # fmt: skip
 
 
 @router.get("/jobs/{job}")
 def show_job(
+    request: Request,
     job: JobId,
     state: StateDep,
     q: Text = "",
@@ -135,10 +139,18 @@ def show_job(
     if document.kind == "benchmark":
         report = read_report(read_job(state, job), state.records)
         machines = [machine_line(machine, report) for machine in report.machines]
-        return render("benchmark.html", job=document, report=report, machines=machines, charts=charts.draw(report))
+        return render(
+            request, "benchmark.html", job=document, report=report, machines=machines, charts=charts.draw(report)
+        )
     layers = list_layers(document, q, sort, page, descending=desc)
     return render(
-        "job.html", job=document, layers=layers, totals=total(document.tensors), q=q, query=_queries(q, sort, desc=desc)
+        request,
+        "job.html",
+        job=document,
+        layers=layers,
+        totals=total(document.tensors),
+        q=q,
+        query=_queries(q, sort, desc=desc),
     )
 
 
@@ -155,11 +167,11 @@ def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
 def cancel_from_page(job: JobId, state: StateDep) -> Response:
     """Cancel a job, and show it."""
     state.records.cancel(job)
-    return RedirectResponse(f"/jobs/{job}", status_code=303)
+    return RedirectResponse(f"../{job}", status_code=303)
 
 
 @router.get("/jobs/{job}/layer")
-def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
+def show_layer(request: Request, job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)
@@ -167,6 +179,6 @@ def show_layer(job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
     index = names.index(tensor)
     report = next(each for each in document.tensors if each.name == tensor)
     return render(
-        "layer.html", job=document, report=report, shape=layer.shape, tile=layer.tile,
+        request, "layer.html", job=document, report=report, shape=layer.shape, tile=layer.tile,
         before=names[index - 1] if index else None, after=names[index + 1] if index + 1 < len(names) else None,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from masksmith_service.auth.principal import AdminDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state import DATA_FORMAT
-from masksmith_state.blobs.store import upload_name
+from masksmith_state.blobs.names import upload_name
 from masksmith_state.queue import BENCH_QUEUES
 from masksmith_wire import WIRE_VERSION
 from masksmith_wire.documents import WorkerInfo

@@ -12,16 +12,17 @@ from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
 
 
 class Gauges:
-    """A Prometheus collector over job records."""
+    """A Prometheus collector over job records and the store."""
 
-    def __init__(self, records: JobRecords) -> None:
-        self._records = records
+    def __init__(self, records: JobRecords, store: BlobStore) -> None:
+        self._records, self._store = records, store
 
     def collect(self) -> Iterator[Metric]:
         """Read all metrics; raises `redis.RedisError` if the broker is unavailable."""
@@ -31,6 +32,8 @@ class Gauges:
         uploads: dict[tuple[str, ...], float] = {(): float(counts.get(UPLOAD_BYTES, 0))}
         yield _filled(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), uploads)
         yield from self._installation()
+        damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
+        yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)
 
     def _installation(self) -> Iterator[Metric]:
         queued: dict[tuple[str, ...], float] = {

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator
 
 import anyio.to_thread
-from blake3 import blake3
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
@@ -16,8 +15,11 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.settings import Settings
+from masksmith_state.blobs.names import incoming_name, upload_name
+from masksmith_state.blobs.pieces import PieceHasher
 from masksmith_state.blobs.references import LinkOutcome
-from masksmith_state.blobs.store import BlobStore, incoming_name, upload_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
     PREFIX_BYTES,
@@ -52,7 +54,7 @@ class Inspector:
     def __init__(self, request: Request, settings: Settings, digest: str | None, store: BlobStore | None) -> None:
         self._request, self._settings, self._expected, self._store = request, settings, digest, store
         self._head = bytearray()
-        self._hasher = blake3()
+        self.hasher = PieceHasher()
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
@@ -61,7 +63,7 @@ class Inspector:
     @property
     def digest(self) -> str:
         """BLAKE3 of the chunks yielded so far."""
-        return self._hasher.hexdigest()
+        return self.hasher.digest
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body; the first error is stored in `error` and raised."""
@@ -115,7 +117,7 @@ class Inspector:
         self._check_length(self.bytes)
         if self.bytes % DISK_CHECK_BYTES < len(chunk):
             self._check_disk(0)
-        self._hasher.update(chunk)
+        self.hasher.update(chunk)
         if self.header is None:
             self._head += chunk
             await self._read_header(complete=False)
@@ -205,6 +207,8 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
         RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, does not match
             the digest, or exceeds the key's quota.
     """
+    if not state.housekeeping.is_claimed:
+        await anyio.to_thread.run_sync(state.housekeeping.ensure_claimed)
     if 0 < content_length(request) <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
     await anyio.to_thread.run_sync(_check_quota, state, principal, digest, content_length(request))
@@ -223,11 +227,19 @@ async def _receive_small(
     def store() -> bool:
         _check_quota(state, principal, inspector.digest, len(data))
         name = upload_name(inspector.digest)
-        if state.store.size(name) != len(data):
+        if not state.store.is_intact(name):
             state.store.put(name, data)
         return _add_reference(state, principal, inspector)
 
     return inspector, await anyio.to_thread.run_sync(store, limiter=state.creating)
+
+
+def uploaded_bytes(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
+    """Record the use of an upload, and return its size; None if it must be sent (again)."""
+    try:
+        return state.references.touch(principal.key, digest, any_owner=any_owner)
+    except DamagedBlobError:
+        return None
 
 
 def content_length(request: Request) -> int:
@@ -236,9 +248,8 @@ def content_length(request: Request) -> int:
 
 
 async def _store_stream(request: Request, state: State, digest: str | None) -> Inspector:
-    store, length = state.store, content_length(request)
-    stored_bytes = None if digest is None else await anyio.to_thread.run_sync(store.size, upload_name(digest))
-    if stored_bytes is not None and length in (0, stored_bytes):
+    store = state.store
+    if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
         inspector = Inspector(request, state.settings, digest, None)
         async for _ in inspector.chunks():
             pass
@@ -246,7 +257,7 @@ async def _store_stream(request: Request, state: State, digest: str | None) -> I
     inspector = Inspector(request, state.settings, digest, store)
     name = upload_name(digest) if digest is not None else incoming_name(uuid.uuid4().hex)
     try:
-        await store.put_stream(name, inspector.chunks())
+        await store.put_stream(name, inspector.chunks(), inspector.hasher)
     except Exception:
         if inspector.error is not None:
             raise inspector.error from None
@@ -259,9 +270,7 @@ async def _store_stream(request: Request, state: State, digest: str | None) -> I
 def _check_quota(state: State, principal: Principal, digest: str | None, length: int) -> None:
     """Reject an upload that would exceed the quota before it is received."""
     limit = principal.quotas.stored_bytes
-    if limit is None or (
-        digest is not None and state.references.touch(principal.key, digest, any_owner=False) is not None
-    ):
+    if limit is None or (digest is not None and uploaded_bytes(state, principal, digest, any_owner=False) is not None):
         return
     if state.references.bytes_of(principal.key) + length > limit:
         raise too_many_bytes(principal)

@@ -13,7 +13,7 @@ from masksmith_service.resources import StateDep
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 
-from .receive import receive
+from .receive import receive, uploaded_bytes
 
 router = APIRouter(prefix="/v1/tensors", tags=["tensors"])
 DigestPath = Annotated[str, Path(description="BLAKE3 of the file, 64 hex digits", max_length=200)]
@@ -43,7 +43,7 @@ async def put_tensor(
 @router.head("/{digest}")
 def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> Response:
     """Check whether the key has sent this upload: 200 or 404; this counts as a use, which delays its expiry."""
-    size = state.references.touch(principal.key, _check_digest(digest), any_owner=principal.is_admin)
+    size = uploaded_bytes(state, principal, _check_digest(digest), any_owner=principal.is_admin)
     if size is None:
         return Response(status_code=404)
     return Response(headers={"X-Upload-Bytes": str(size)})

@@ -37,12 +37,12 @@ class Matrices:
     shape: tuple[int, ...]
 
     def split(self, tensor: Any) -> list[Any]:
-        """Give the matrices of a tensor of this shape, as views."""
+        """Return the matrices of a tensor of this shape, as views."""
         ranges = self.layout.row_ranges(self.pattern, self.shape)
         return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
 
     def split_solution(self, solution: Solution) -> list[Solution]:
-        """Give each matrix its part of an earlier solution of the tensor: mask, duals of its tile rows, certificate.
+        """Return each matrix its part of an earlier solution of the tensor: mask, duals of its tile rows, certificate.
 
         A solution that was cut otherwise, such as one of another pattern, has no certificates of the matrices; its
         parts are without one, and can only be started from.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
@@ -152,23 +154,48 @@ def _backward(
     model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
     """Add this batch's gradients; the parameters' `.grad` is not changed."""
-    weights = [accumulator.modules[0].weight for accumulator in accumulators.values()]
-    frozen = [weight for weight in weights if not weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(True)
-    try:
-        with torch.enable_grad():
+    with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as in_use:
+        try:
             value = _forward(model, batch).loss if loss is None else loss(model, batch)
-            gradients = torch.autograd.grad(value, weights, allow_unused=True)
-    except AttributeError:
-        if loss is not None:
-            raise
-        raise ScoresError("gradients need loss=, for the model's output has no .loss") from None
+        except AttributeError:
+            if loss is not None:
+                raise
+            raise ScoresError("gradients need loss=, for the model's output has no .loss") from None
+        weights = [weight for each in in_use.values() for weight in each]
+        gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
+    for accumulator, its_weights in in_use.items():
+        parts = [gradient for _, gradient in zip(its_weights, gradients, strict=False) if gradient is not None]
+        accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
+
+
+@contextmanager
+def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
+    """Return the tensors that the layers multiply by: what a parametrization computes is no parameter of the model.
+
+    All require gradients meanwhile, frozen ones too.
+    """
+    in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
+    frozen: list[torch.Tensor] = []
+
+    def note(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
+        weight = cast("torch.Tensor", module.weight)
+        if not weight.requires_grad:
+            frozen.append(weight.requires_grad_(True))
+        if all(weight is not other for other in in_use[accumulator]):
+            in_use[accumulator].append(weight)
+
+    hooks = [
+        module.register_forward_pre_hook(partial(note, accumulator))
+        for accumulator in in_use
+        for module in accumulator.modules
+    ]
+    try:
+        yield in_use
     finally:
+        for hook in hooks:
+            hook.remove()
         for weight in frozen:
             weight.requires_grad_(False)
-    for accumulator, gradient in zip(accumulators.values(), gradients, strict=True):
-        accumulator.add_gradient(gradient)
 
 
 def _show_progress(progress: bool | None) -> bool:

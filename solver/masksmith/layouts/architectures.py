@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .layout import Layout, Rule, Word, default_axes
+from .layout import AxisRole, Layout, Rule, default_axes
 
 CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
 """Models whose matrices are `transformers.Conv1D`: `[in, out]`."""
@@ -61,7 +61,7 @@ class Architecture:
         self._uses_conv1d = self._find_conv1d()
 
     def layout(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
-        """Give the layout of a tensor of two or more dimensions."""
+        """Return the layout of a tensor of two or more dimensions."""
         if len(shape) == 2:
             conv1d = self._uses_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
@@ -89,7 +89,7 @@ class Architecture:
         layout = Layout(axes, rule="name")
         return self._with_parts(name, shape, layout) if axes[1] == "out" else layout
 
-    def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[Word, ...] | None:
+    def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
         """Compare fused gate and up `[.., 2 * f, h]` with down `[.., h, f]`: only one orientation fits both."""
         pairs = [pair for one, other in FUSED_AND_DOWN for pair in ((one, other), (other, one)) if pair[0] in name]
         sibling = self._shapes.get(name.replace(*pairs[0]), ()) if pairs else ()
@@ -130,7 +130,7 @@ class Architecture:
         return ()
 
     def _attention_parts(self) -> tuple[int, ...]:
-        """Give the rows of query, key and value, which follow each other in `qkv_proj`, from the config."""
+        """Return the rows of query, key and value, which follow each other in `qkv_proj`, from the config."""
         heads = self._config.get("num_attention_heads")
         hidden = self._config.get("hidden_size")
         if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1:

@@ -17,7 +17,7 @@ def with_layouts(
     given: Mapping[str, Layout] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> list[Candidate]:
-    """Give candidates their layouts: the caller's come first, then the model's, its config's, names and shapes.
+    """Return candidates with layouts: from the caller, else from the model, its config, the name, or the shape.
 
     Args:
         candidates: All tensors of the checkpoint or module; those that have a layout, as a traced model gives, keep it.
@@ -54,11 +54,11 @@ def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
     role = roles.role(candidate.name, candidate.shape)
     if role is None or candidate.unsupported_reason is not None:
         return candidate
-    if role.never:
+    if role.cannot_be_masked:
         return replace(candidate, unsupported_reason=role.reason)
-    if candidate.dense_by_default is not None and role.by_glob:
+    if candidate.dense_by_default is not None and role.selectable_by_glob:
         return candidate
-    return replace(candidate, dense_by_default=role.reason, only_by_name=not role.by_glob)
+    return replace(candidate, dense_by_default=role.reason, only_by_name=not role.selectable_by_glob)
 
 
 def _given(candidate: Candidate, given: Mapping[str, Layout]) -> Layout | None:

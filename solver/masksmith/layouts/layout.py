@@ -1,4 +1,4 @@
-"""Layout: how a stored tensor enters a matrix product, one word for each of its dimensions."""
+"""Layout: how a stored tensor enters a matrix product; each of its dimensions has a role."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any, Literal, Self, get_args
 
 from masksmith.patterns import Block, Pattern, PatternError
 
-Word = Literal["stack", "out", "in", "kernel"]
-Rule = Literal["user", "model", "architecture", "name", "shape"]
-"""What decided a layout: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
+AxisRole = Literal["stack", "out", "in", "kernel"]
+"""What a dimension is: one that counts matrices, output features, input features, or positions of a kernel."""
 
-CONVOLUTION: tuple[Word, ...] = ("out", "in", "kernel", "kernel", "kernel")
+Rule = Literal["user", "model", "architecture", "name", "shape"]
+"""Where a layout comes from: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
+
+CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
 
 
 class LayoutError(PatternError):
-    """Axes that describe no stack of matrices, or that do not go with a tensor's shape."""
+    """Axes that do not describe a stack of matrices, or that do not match a tensor's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +27,21 @@ class Layout:
     """How a tensor is made of matrices `[out, in]`, which the layer multiplies with its inputs: the sum is over `in`.
 
     Attributes:
-        axes: A word for each dimension, in the order of storage: `out` and `in` once each; `stack` for those that count
-            matrices (experts); `kernel` for positions of a convolution's kernel, over which the sum runs as well.
-        out_parts: Rows of the matrices fused along `out`, such as those of query, key and value, if they are split
-            later; they add up to the length of `out`. Empty: one matrix.
-        rule: What decided the axes.
+        axes: The role of each dimension, in the order of storage: `out` and `in` once each; `stack` for dimensions
+            that count matrices (experts); `kernel` for positions of a convolution's kernel, which are summed over, too.
+        out_parts: Rows of the matrices fused along `out`, such as those of query, key and value, if they are
+            split later; they add up to the length of `out`. Empty: one matrix.
+        rule: Where the axes come from.
     """
 
-    axes: tuple[Word, ...]
+    axes: tuple[AxisRole, ...]
     out_parts: tuple[int, ...] = ()
     rule: Rule = "user"
 
     def __post_init__(self) -> None:
-        unknown = [word for word in self.axes if word not in get_args(Word)]
+        unknown = [role for role in self.axes if role not in get_args(AxisRole)]
         if unknown:
-            raise LayoutError(f"axis {unknown[0]!r} is not one of: {', '.join(get_args(Word))}")
+            raise LayoutError(f"axis {unknown[0]!r} is not one of: {', '.join(get_args(AxisRole))}")
         if self.axes.count("out") != 1 or self.axes.count("in") != 1:
             raise LayoutError(f"axes {str(self)!r} must say 'out' and 'in' once each")
         if any(part < 1 for part in self.out_parts):
@@ -47,19 +49,19 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str, rule: Rule = "user", out_parts: Sequence[int] = ()) -> Self:
-        """Read axes as words with spaces between them, such as `stack in out`.
+        """Parse axes, separated by spaces, such as `stack in out`.
 
         Raises:
-            LayoutError: If they describe no stack of matrices.
+            LayoutError: If they do not describe a stack of matrices.
         """
         return cls(tuple(text.split()), tuple(out_parts), rule)  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, layout: Self | str | None) -> Self | None:
-        """Return a layout that is given as one, as its axes, or not at all.
+        """Return a layout from a layout, from its axes as text, or None from None.
 
         Raises:
-            LayoutError: If the axes describe no stack of matrices.
+            LayoutError: If the axes do not describe a stack of matrices.
         """
         return cls.parse(layout) if isinstance(layout, str) else layout
 
@@ -74,12 +76,12 @@ class Layout:
 
     @property
     def is_transposed(self) -> bool:
-        """Whether a matrix is stored otherwise than as its rows, one after the other."""
+        """Whether the matrices are not stored row by row."""
         return self.order != tuple(range(len(self.axes)))
 
     @property
     def is_stack(self) -> bool:
-        """Whether the tensor is a row of stored matrices or stacks of them, one after the other."""
+        """Whether the first dimension counts matrices, so that each index holds a matrix or a stack."""
         return self.axes[0] == "stack"
 
     def check(self, shape: Sequence[int]) -> None:
@@ -99,23 +101,23 @@ class Layout:
         return math.prod(self.stack_shape(shape))
 
     def stack_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Give the lengths of the dimensions that count matrices."""
-        return tuple(length for length, word in zip(shape, self.axes, strict=True) if word == "stack")
+        """Return the lengths of the dimensions that count matrices."""
+        return tuple(length for length, role in zip(shape, self.axes, strict=True) if role == "stack")
 
     def matrix_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Give the shape `[out, in, *kernel]` of each matrix.
+        """Return the shape `[out, in, *kernel]` of each matrix.
 
         Raises:
-            LayoutError: If the shape does not go with the axes.
+            LayoutError: If the shape does not match the axes.
         """
         self.check(shape)
         return tuple(shape[place] for place in self.order if self.axes[place] != "stack")
 
     def matrices(self, tensor: Any) -> list[Any]:
-        """Give a tensor's matrices `[out, in, *kernel]`, in the order of their storage, as views of an array or tensor.
+        """Return a tensor's matrices `[out, in, *kernel]`, in the order of storage, as views of the array or tensor.
 
         Raises:
-            LayoutError: If the tensor's shape does not go with the axes.
+            LayoutError: If the tensor's shape does not match the axes.
         """
         self.check(tensor.shape)
         move = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
@@ -125,7 +127,7 @@ class Layout:
         return views
 
     def part_shapes(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Give the shape of every matrix that is solved on its own, in the order of storage."""
+        """Return the shape of every matrix that is solved on its own, in the order of storage."""
         _, *rest = self.matrix_shape(shape)
         ranges = self.row_ranges(pattern, shape)
         return [(last - first, *rest) for _ in range(self.count(shape)) for first, last in ranges]
@@ -152,6 +154,6 @@ class Layout:
         return ranges
 
 
-def default_axes(shape: Sequence[int]) -> tuple[Word, ...]:
-    """Give the axes of a weight `[out, in]` or of a convolution `[out, in, *kernel]`."""
+def default_axes(shape: Sequence[int]) -> tuple[AxisRole, ...]:
+    """Return the axes of a weight `[out, in]` or of a convolution `[out, in, *kernel]`."""
     return CONVOLUTION[: max(2, min(len(shape), len(CONVOLUTION)))]

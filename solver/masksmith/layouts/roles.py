@@ -1,4 +1,4 @@
-"""Roles: what a tensor's name says of it, as models' authors name embeddings, heads, routers, norms and scales."""
+"""Roles of tensors by their names: the usual names of embeddings, output heads, routers, norms, biases and scales."""
 
 from __future__ import annotations
 
@@ -35,46 +35,46 @@ _BLOCK = re.compile(r"(?:^|\.)\d+\.(?:[^.]+\.[^.]+|(?!weight$|bias$)[^.]+$)")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a tensor is, other than a matrix of a block.
+    """The role of a tensor that is not a matrix in a block of the model.
 
     Attributes:
-        reason: Why it stays dense.
-        never: Whether it cannot be masked even where it is named.
-        by_glob: Whether a glob is enough to have it masked, instead of its full name.
+        reason: Why it stays dense, for reports.
+        cannot_be_masked: Whether it stays dense even if the caller gives its full name.
+        selectable_by_glob: Whether a glob selects it; otherwise only its full name does.
     """
 
     reason: str
-    never: bool = False
-    by_glob: bool = False
+    cannot_be_masked: bool = False
+    selectable_by_glob: bool = False
 
 
 class Roles:
-    """Reads the roles of tensors from all their names: some names mean something only beside others."""
+    """Finds the roles of a checkpoint's tensors. Some names have a meaning only together with others."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(map(_in_block, names))
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
     def role(self, name: str, shape: Sequence[int] = ()) -> Role | None:
-        """Give the role of a tensor, or None if it is a matrix that is masked unless the caller says otherwise."""
+        """Return the role of a tensor, or None if it is a matrix that is masked by default."""
         if _PACKED.search(name):
-            return Role(PACKED, never=True)
+            return Role(PACKED, cannot_be_masked=True)
         if _SCALE.search(name):
-            return Role("a scale", never=len(shape) != 1 and not name.endswith("gamma"))
+            return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
         inside = _in_block(name)
-        # Without blocks, a name without a module is not a parameter's but the caller's own, such as `head`.
-        is_own = not self.has_blocks and "." not in name and len(shape) == 2
-        for pattern, reason in () if is_own else _DENSE:
+        # Without blocks, a name without a dot, such as `head`, was chosen by the caller, not by a model's author.
+        is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
+        for pattern, reason in () if is_caller_name else _DENSE:
             if pattern.search(_inside_block(name)):
                 return Role(reason)
         if _is_router(name, self._expert_parents):
             return Role("a router, which chooses experts")
-        if _HEAD.search(name) and not inside and not is_own:
+        if _HEAD.search(name) and not inside and not is_caller_name:
             return Role("an output head")
         if len(shape) >= 3 and shape[1] == 1:
             return Role("a depthwise convolution, whose sums run over its kernel alone")
         if self.has_blocks and not inside:
-            return Role("outside the model's blocks", by_glob=True)
+            return Role("outside the model's blocks", selectable_by_glob=True)
         return None
 
 
@@ -92,7 +92,7 @@ def _in_block(name: str) -> bool:
 
 
 def _inside_block(name: str) -> str:
-    """Give what a name says after its block's number: the names of enclosing modules say nothing of a matrix."""
+    """Return the part of a name after its block's number; names of enclosing modules do not describe the matrix."""
     block = _BLOCK.search(name)
     return name if block is None else name[block.start() :].lstrip(".").partition(".")[2]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import Duals, Panel, PanelAnswer
+from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels.dual_ascent.double_pass import compile_double_pass
 from masksmith.kernels.dual_ascent.integer_pass import compile_integer_pass, network_size
 from masksmith.kernels.dual_ascent.simd.vectors import LANES
@@ -69,20 +69,22 @@ class Exact(LimitedBySize):
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
-        row_duals, col_duals = _start(panel)
-        answer = PanelAnswer(mask, row_duals, col_duals)
-        ready = np.zeros(panel.down * panel.across, np.uint8)
-        unsolved, budget = _dual_ascent(panel, answer, ready), kernel_budget(panel.tile)
-        if not unsolved.size:
-            return answer
-        forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
-        infeasible, unproved = solve_panel(panel.scores, forced, budget, unsolved, ready, mask, row_duals, col_duals)
-        if infeasible >= 0:
-            raise InfeasibleError(infeasible_message(panel.tile), divmod(int(infeasible), panel.across))
-        if unproved:
-            polish_panel(panel.scores, forced, budget, unsolved[:unproved], mask, row_duals, col_duals)
+        answer, ready = _start(panel), np.zeros(panel.down * panel.across, np.uint8)
+        unsolved = _dual_ascent(panel, answer, ready)
+        if unsolved.size:
+            _shortest_paths(panel, answer, unsolved, ready)
         return answer
+
+
+def dual_ascent_alone(panel: Panel) -> None:
+    """Run the first stage without the second one, so that two processes can compile the kernels of both."""
+    _dual_ascent(panel, _start(panel), np.zeros(panel.down * panel.across, np.uint8))
+
+
+def shortest_paths_alone(panel: Panel) -> None:
+    """Run the second stage without the first one; see `dual_ascent_alone`."""
+    tiles = panel.down * panel.across
+    _shortest_paths(panel, _start(panel), np.arange(tiles), np.zeros(tiles, np.uint8))
 
 
 def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
@@ -130,6 +132,21 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
             ready,
         )
     return np.concatenate([order[:unsolved], np.flatnonzero(ready), forced])
+
+
+def _shortest_paths(panel: Panel, answer: PanelAnswer, unsolved: Order, ready: Bytes) -> None:
+    """Solve the tiles that dual ascent left: see `solve_panel`.
+
+    Raises:
+        InfeasibleError: If forced entries leave a tile without an allowed mask.
+    """
+    budget, duals = kernel_budget(panel.tile), (answer.row_duals, answer.col_duals)
+    forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
+    infeasible, unproved = solve_panel(panel.scores, forced, budget, unsolved, ready, answer.mask, *duals)
+    if infeasible >= 0:
+        raise InfeasibleError(infeasible_message(panel.tile), divmod(int(infeasible), panel.across))
+    if unproved:
+        polish_panel(panel.scores, forced, budget, unsolved[:unproved], answer.mask, *duals)
 
 
 def _has_dual_ascent(tile: TileSpec) -> bool:
@@ -181,15 +198,16 @@ def kernel_budget(tile: TileSpec) -> Budget:
     return Budget(tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most, width)
 
 
-def _start(panel: Panel) -> tuple[Duals, Duals]:
-    """Allocate row and column duals; the latter hold the panel's initial duals, if dual ascent starts from them."""
+def _start(panel: Panel) -> PanelAnswer:
+    """Allocate mask and duals; column duals hold the panel's initial duals, if dual ascent starts from them."""
+    mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))
     if panel.start_duals is not None and _is_warm(panel):
         np.nan_to_num(panel.start_duals[1], nan=0.0, posinf=0.0, neginf=0.0, copy=True).clip(
             0.0 if panel.tile.at_most else -np.inf, None, out=cols
         )
-    return rows, cols
+    return PanelAnswer(mask, rows, cols)
 
 
 def infeasible_message(tile: TileSpec) -> str:

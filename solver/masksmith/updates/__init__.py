@@ -6,6 +6,17 @@ with naming_extras(__name__):
     from .admm import admm as admm
     from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout
     from .reconstruct import reconstruct as reconstruct
+    from .refine import Refinement as Refinement, refine as refine
     from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
 
-__all__ = ["AdmmStep", "AdmmUpdate", "Update", "admm", "admm_by_layout", "reconstruct", "reconstruct_by_layout"]
+__all__ = [
+    "AdmmStep",
+    "AdmmUpdate",
+    "Refinement",
+    "Update",
+    "admm",
+    "admm_by_layout",
+    "reconstruct",
+    "reconstruct_by_layout",
+    "refine",
+]

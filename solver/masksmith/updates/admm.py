@@ -18,16 +18,23 @@ from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
 from .operands import Operands, read, read_mask
-from .reconstruct import refit
+from .reconstruct import TOLERANCE, refit
+from .ridge import Ridge
+from .strips import ScaledSystem
 from .threads import torch_threads
-from .update import AdmmStep, AdmmUpdate
+from .update import AdmmStep, AdmmUpdate, Update
 
 OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
 
 PENALTY_EVERY = 3
-GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+GROWTH = ((0.1, 1.3), (0.01, 1.15), (0.0, 1.3))
 """Pairs (share of the kept entries that changed since the last check, factor of the penalty from that share on)."""
+START_TOLERANCE = 0.05
+"""Tolerance of the first mask's reconstruction: it is only compared, unless it is the better one."""
+SETTLED_BELOW = 0.0005
+"""Share of the kept entries that changed since the last check below which the rounds end: later ones lower the error by
+less than 0.01 %."""
 
 
 def admm(
@@ -55,9 +62,10 @@ def admm(
 
     where the mask keeps the most of the scores `(U + P / penalty)^2`: the nearest allowed `D`, computed by `ms.solve`
     with a warm start from the previous round. The penalty grows with the share of entries that changed; rounds end when
-    the mask does not change. The last mask's weights are then reconstructed exactly. The problem is not convex: the
-    last mask is optimal for its scores, not for the problem. If the first mask (for the scores `W^2 diag(H)`) has a
-    smaller error, that one is returned, so `error <= start_error`.
+    the mask hardly changes. The last mask's weights are then reconstructed, starting from `D`. The problem is not
+    convex: the last mask is optimal for its scores, not for the problem. If the first mask (for the scores
+    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`; `start_error` is computed to a
+    tolerance of 5 %.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -89,21 +97,26 @@ def admm(
         search = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
         first = search.solve(search.target**2, None) if start is None else start
         history, last = search.run(first, penalty, max_rounds, on_progress)
-        refitted = [refit(operands, read_mask(solution.mask, operands), solution.mask) for solution in (first, last)]
-    best = min(refitted, key=lambda update: update.error)
+        updated = search.refit(last, search.masked_weights(), TOLERANCE)
+        beginning = search.refit(first, None, START_TOLERANCE)
+        improved = updated.error < beginning.error
+        if not improved:
+            finer = search.refit(first, None, TOLERANCE)
+            beginning = min(beginning, finer, key=lambda update: update.error)
+    best = updated if improved else beginning
     stats = dict(best.stats) | {
         "method": "admm",
         "solver": last.stats["solver"],
         "solves": search.solves,
         "rounds": len(history),
         "settled": search.settled,
-        "returned": "start" if best is refitted[0] else "last",
+        "returned": "last" if improved else "start",
         "mask_s": search.mask_s,
         "update_s": time.perf_counter() - started,
     }
     return AdmmUpdate(
         best.weight, best.mask, best.error, best.masked_error, best.energy, stats,
-        solution=first if best is refitted[0] else last, history=tuple(history), start_error=refitted[0].error,
+        solution=last if improved else first, history=tuple(history), start_error=beginning.error,
     )  # fmt: skip
 
 
@@ -114,54 +127,60 @@ class _AdmmRounds:
         target: `W` times the inputs' scale, divided by its root mean square; its squares are the first scores.
         solves: Number of masks solved for.
         mask_s: Seconds of these solves.
-        settled: Whether the rounds ended because the mask did not change.
+        settled: Whether the rounds ended because the mask hardly changed.
     """
 
     def __init__(self, operands: Operands, pattern: Pattern, solver: Solver | str | None, threads: int | None) -> None:
         self._operands, self._pattern, self._solver, self._threads = operands, pattern, solver, threads
         self.solves, self.mask_s, self.settled = 0, 0.0, False
-        dtype = torch.float64 if operands.weight.dtype is torch.float64 else torch.float32
-        damped = operands.gram.clone()
-        damped.diagonal().add_(operands.damping)
-        scale = damped.diagonal().sqrt()
-        if bool((scale == 0).any()):
-            index = int((scale == 0).int().argmax())
+        zero = (operands.gram.diagonal() + operands.damping == 0).int()
+        if bool(zero.any()):
+            index = int(zero.argmax())
             raise UpdateError(f"gram holds 0 at {[index, index]}: that input was always 0; use damping", operands.name)
-        damped /= scale[:, None]
-        damped /= scale[None, :]
-        values, vectors = torch.linalg.eigh(damped)
-        target = operands.weight.double() * scale
-        target /= float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
-        self._values, self._vectors = values.clamp(min=0).to(dtype), vectors.to(dtype)
-        self._projected_target = (target @ damped @ vectors).to(dtype)  # [out, inputs], in the basis of H
-        self.target = target.to(dtype)
+        self._scaled = ScaledSystem.of(operands)
+        system, self._scale = self._scaled.system.matrix, self._scaled.scale
+        target = operands.weight.double() * self._scale
+        self._size = float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
+        self.target = (target / self._size).to(system.dtype)
+        self._ridge = Ridge(system, self.target)
+        self._copy = self.target
 
     def run(
         self, first: Solution, penalty: float, max_rounds: int, on_progress: OnProgress | None
     ) -> tuple[list[AdmmStep], Solution]:
         """Run the rounds; return their history and the last mask's solution."""
         solution, mask = first, read_mask(first.mask, self._operands)
-        copy, duals = self.target * mask, torch.zeros_like(self.target)
+        kept = int(mask.sum())
+        self._copy, duals = self.target * mask, torch.zeros_like(self.target)
         norm, checked = float(self.target.norm()) or 1.0, mask
         history: list[AdmmStep] = []
         for number in range(1, max_rounds + 1):
-            free = self._regress(penalty * copy - duals, penalty)
-            shifted = free + duals / penalty
-            solution = self.solve(shifted**2, solution)
+            free = self._ridge.solve((penalty * self._copy).sub_(duals), penalty)
+            shifted = torch.add(free, duals, alpha=1 / penalty)
+            solution = self.solve(shifted.square(), solution)
             before, mask = mask, read_mask(solution.mask, self._operands)
             copy = shifted * mask
-            duals += penalty * (free - copy)
-            distance = float((free - copy).norm()) / norm
+            distance = float(free.sub_(copy).norm()) / norm
+            self._copy, duals = copy, shifted.sub_(copy).mul_(penalty)
             history.append(AdmmStep(penalty, int((mask != before).sum()), distance, solution.gap))
             if on_progress is not None:
                 on_progress(number, max_rounds)
             if number % PENALTY_EVERY == 0:
                 changed, checked = int((mask != checked).sum()), mask
-                if changed == 0:
+                if changed <= SETTLED_BELOW * kept:
                     self.settled = True
                     break
-                penalty *= next(factor for share, factor in GROWTH if changed >= share * int(mask.sum()))
+                penalty *= next(factor for share, factor in GROWTH if changed >= share * kept)
         return history, solution
+
+    def masked_weights(self) -> Tensor:
+        """Return the last masked copy, `[out, inputs]`, in the weight's units."""
+        return self._copy.double() * self._size / self._scale
+
+    def refit(self, solution: Solution, start: Tensor | None, tolerance: float) -> Update:
+        """Reconstruct a solution's weights from the weights `start`, or from the masked ones."""
+        mask = read_mask(solution.mask, self._operands)
+        return refit(self._operands, mask, solution.mask, tolerance=tolerance, scaled=self._scaled, start=start)
 
     def solve(self, scores: Tensor, previous: Solution | None) -> Solution:
         """Solve for the best mask for scores `[out, inputs]`."""
@@ -178,9 +197,3 @@ class _AdmmRounds:
         self.solves += 1
         self.mask_s += float(solution.stats["solve_s"])
         return solution
-
-    def _regress(self, offset: Tensor, penalty: float) -> Tensor:
-        """Return `(W H + offset) (H + penalty I)^-1`."""
-        coefficients = (self._projected_target + offset @ self._vectors) / (self._values + penalty)
-        free: Tensor = coefficients @ self._vectors.T
-        return free

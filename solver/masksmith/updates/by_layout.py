@@ -116,6 +116,7 @@ def _stats(updates: Sequence[Update]) -> dict[str, Any]:
     for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
         if key in stats:
             stats[key] = sum(update.stats[key] for update in updates)
+    stats["iterations"] = max(update.stats["iterations"] for update in updates)
     return stats
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from masksmith._errors import UpdateError
 
+from .cholesky import factorised_shift
 from .operands import Operands, read, read_mask
-from .supports import Batch, batches
+from .strips import ScaledSystem, Strip, converge, rows_at_once
+from .supports import batches, is_factorised
 from .threads import torch_threads
 from .update import Update
 
 OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
+
+TOLERANCE = 5e-3
 
 
 def reconstruct(
@@ -26,6 +32,7 @@ def reconstruct(
     gram: Any,
     *,
     damping: float = 0.01,
+    tolerance: float = TOLERANCE,
     rounded_to: str | None = None,
     threads: int | None = None,
     name: str | None = None,
@@ -40,8 +47,13 @@ def reconstruct(
     The damping is centred on the masked weights, so the error on the calibration data, `E(v) = (v - w)^T G (v - w)`,
     never increases: the minimiser's objective is at most that of `s * w`, whose damping term is 0, hence `E(v) <= E(v)
     + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do not decrease `E`, in
-    float64, keeps its masked weights. On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP
-    w_P`; rows with equal supports share a Cholesky factor.
+    float64, keeps its masked weights.
+
+    On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. All rows are solved at once by
+    conjugate gradients, an iteration being one matrix product, until an upper bound proves for each row that its
+    objective exceeds the minimum by no more than `tolerance`; the bound is checked with residuals in float64. Rows
+    that do not converge are factorised, and so are supports for which that costs less: small ones, and those that many
+    rows share.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -49,6 +61,8 @@ def reconstruct(
         gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, inputs in the weight's own order (kernels flattened),
             as gathered by `calibrate(..., gather=["gram"])`.
         damping: Share of the mean diagonal, at least 0. Larger values give the calibration data less influence.
+        tolerance: Largest share by which a row's objective may exceed its minimum, before rounding; 0 factorises every
+            support. Without damping every support is factorised, too.
         rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`; values are rounded to it before the
             error is computed. By default the weight's own dtype.
         threads: Number of torch threads; by default torch's setting.
@@ -62,80 +76,123 @@ def reconstruct(
         UpdateError: If shapes or dtypes do not fit, a value is not finite, the Gram matrix is not symmetric, or it is
             singular on a row's support and not damped.
     """
+    if not 0 <= tolerance < 1:
+        raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):
-        return refit(operands, read_mask(mask, operands), mask, on_progress)
+        return refit(operands, read_mask(mask, operands), mask, tolerance=tolerance, on_progress=on_progress)
 
 
-def refit(operands: Operands, mask: Tensor, returned_mask: Any, on_progress: OnProgress | None = None) -> Update:
-    """Reconstruct checked operands on a mask `[out, inputs]`; the result's `mask` is `returned_mask`."""
+def refit(
+    operands: Operands,
+    mask: Tensor,
+    returned_mask: Any,
+    *,
+    tolerance: float = TOLERANCE,
+    scaled: ScaledSystem | None = None,
+    start: Tensor | None = None,
+    on_progress: OnProgress | None = None,
+) -> Update:
+    """Reconstruct checked operands on a mask `[out, inputs]`.
+
+    Args:
+        operands: Weight, Gram matrix and damping.
+        mask: Bool, on the weight's device.
+        returned_mask: The result's `mask`.
+        tolerance: As for `reconstruct`.
+        scaled: `ScaledSystem.of(operands)`, if there is one already.
+        start: Weights `[out, inputs]` to start the iterations from; by default the masked ones.
+        on_progress: As for `reconstruct`.
+    """
     started = time.perf_counter()
-    result = torch.zeros_like(operands.weight)
-    errors = _Errors()
-    factored = done = 0
-    for batch in batches(mask.cpu().numpy()):
-        rows = torch.from_numpy(batch.rows.ravel()).to(mask.device)
-        result[rows] = _refit_rows(operands, mask, rows, batch, errors)
-        factored, done = factored + len(batch.rows), done + len(rows)
-        if on_progress is not None:
-            on_progress(done, len(mask))
+    reconstruction = _Reconstruction(operands, mask, on_progress)
+    factorised = np.ones(len(mask), bool)
+    if tolerance > 0 and operands.damping > 0:
+        factorised = is_factorised(mask.cpu().numpy())
+    if not factorised.all():
+        iterated = torch.from_numpy(np.flatnonzero(~factorised)).to(mask.device)
+        scaled = ScaledSystem.of(operands) if scaled is None else scaled
+        factorised[reconstruction.iterate(iterated, scaled, tolerance, start)] = True
+    reconstruction.factorise(np.flatnonzero(factorised))
     stats = {
         "method": "reconstruct",
         "damping": operands.damping,
-        "factorisations": factored,
-        "rows_as_they_were": errors.unmoved,
+        "tolerance": tolerance,
+        "factorisations": reconstruction.factorisations,
+        "iterations": reconstruction.iterations,
+        "rows_as_they_were": reconstruction.unmoved,
         "update_s": time.perf_counter() - started,
         "device": str(mask.device),
     }
-    updated = operands.like_weight(result)
-    return Update(updated, returned_mask, errors.after, errors.before, errors.energy, stats)
+    errors = (reconstruction.after, reconstruction.before, reconstruction.energy)
+    return Update(operands.like_weight(reconstruction.result), returned_mask, *errors, stats)
 
 
-@dataclass
-class _Errors:
-    """Sums over rows: squared errors before and after, output energy, and number of rows that were not changed."""
+class _Reconstruction:
+    """The rows that were reconstructed so far, and sums over them.
 
-    before: float = 0.0
-    after: float = 0.0
-    energy: float = 0.0
-    unmoved: int = 0
+    Attributes:
+        result: `[out, inputs]`, updated weights.
+        before, after: Squared errors.
+        energy: Squared output.
+        unmoved: Number of rows that were not changed.
+        factorisations: Number of supports that were factorised.
+        iterations: Number of iterations of the slowest row.
+    """
 
+    def __init__(self, operands: Operands, mask: Tensor, on_progress: OnProgress | None) -> None:
+        self._operands, self._mask, self._on_progress = operands, mask, on_progress
+        self.result = torch.zeros_like(operands.weight)
+        self.before = self.after = self.energy = 0.0
+        self.unmoved = self.factorisations = self.iterations = self._done = 0
 
-def _refit_rows(operands: Operands, mask: Tensor, rows: Tensor, batch: Batch, errors: _Errors) -> Tensor:
-    dense, kept = operands.weight[rows].double(), mask[rows]
-    dropped = dense.masked_fill(kept, 0)
-    correlation = dropped @ operands.gram  # [rows, inputs]: dropped weights' output times inputs
-    masked = dense - dropped
-    updated = (masked + _shift(operands, kept, correlation, batch)).to(operands.stored).to(operands.weight.dtype)
-    before, after = _squared(dropped, operands.gram), _squared(dense - updated.double(), operands.gram)
-    better = after < before  # False for NaN, too
-    errors.before += float(before.sum())
-    errors.after += float(torch.where(better, after, before).sum())
-    errors.energy += float(_squared(dense, operands.gram).sum())
-    errors.unmoved += int((~better).sum())
-    return torch.where(better[:, None], updated, masked.to(updated.dtype))
+    def iterate(self, rows: Tensor, scaled: ScaledSystem, tolerance: float, start: Tensor | None) -> list[int]:
+        """Reconstruct rows by conjugate gradients; return those that did not converge, which are left undone."""
+        undone: list[int] = []
+        size = rows_at_once(self._mask)
+        for chosen in torch.tensor_split(rows, list(range(size, len(rows), size))):
+            strip = Strip.of(self._operands, self._mask, chosen)
+            candidate, product, converged, iterations = converge(strip, self._operands, scaled, tolerance, start)
+            self.iterations = max(self.iterations, iterations)
+            undone += chosen[~converged].tolist()
+            self._finish(strip, candidate, product, converged)
+        return undone
 
+    def factorise(self, rows: npt.NDArray[np.int64]) -> None:
+        """Reconstruct rows by Cholesky factorisations."""
+        if len(rows) == 0:
+            return
+        for batch in batches(self._mask.cpu().numpy()[rows]):
+            own = replace(batch, rows=rows[batch.rows])
+            strip = Strip.of(self._operands, self._mask, torch.from_numpy(own.rows.ravel()).to(self._mask.device))
+            shift = factorised_shift(self._operands, strip.kept, strip.correlation, own)
+            self.factorisations += len(own.rows)
+            self._finish(strip, strip.masked + shift, None, torch.ones_like(strip.kept[:, 0]))
 
-def _shift(operands: Operands, kept: Tensor, correlation: Tensor, batch: Batch) -> Tensor:
-    """Solve `(G_SS + c I) d = (G w_P)_S` for all rows of a batch; shorter supports are padded with the identity."""
-    supports, each = batch.rows.shape
-    firsts = kept.view(supports, each, -1)[:, 0]
-    places = firsts.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]  # [supports, kept]
-    real = firsts.gather(1, places)
-    system = operands.gram[places[:, :, None], places[:, None, :]]
-    if not bool(real.all()):
-        system.mul_(real[:, :, None]).mul_(real[:, None, :])
-    system.diagonal(dim1=1, dim2=2).add_(torch.where(real, operands.damping, 1.0))
-    factor, fault = torch.linalg.cholesky_ex(system)
-    if bool(fault.any()):
-        row = int(batch.rows[int(fault.argmax()), 0])
-        advice = "calibrate with more samples, or damp more"
-        raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
-    spread = places[:, None, :].expand(-1, each, -1)  # [supports, each, kept]
-    right_side = correlation.view(supports, each, -1).gather(2, spread) * real[:, None, :]
-    solution = torch.cholesky_solve(right_side.mT, factor).mT * real[:, None, :]
-    return torch.zeros_like(correlation).view(supports, each, -1).scatter_(2, spread, solution).view_as(correlation)
+    def _finish(self, strip: Strip, candidate: Tensor, product: Tensor | None, chosen: Tensor) -> None:
+        """Round candidates, and store the chosen rows: updated where that decreases the error, else masked.
 
-
-def _squared(rows: Tensor, gram: Tensor) -> Tensor:
-    return ((rows @ gram) * rows).sum(1)
+        Args:
+            strip: The rows.
+            candidate: Updated weights.
+            product: `(dense - candidate) G`; None if it is not known.
+            chosen: Bool `[rows]`.
+        """
+        operands = self._operands
+        updated = candidate.to(operands.stored).to(operands.weight.dtype)
+        change = strip.dense - updated.double()
+        if product is None or not torch.equal(updated.double(), candidate):
+            product = change @ operands.gram
+        after = (change * product).sum(1)
+        before = (strip.dropped * strip.correlation).sum(1)
+        better = after < before  # False for NaN, too
+        energy = ((strip.dense @ operands.gram) * strip.dense).sum(1)
+        self.before += float(before[chosen].sum())
+        self.after += float(torch.where(better, after, before)[chosen].sum())
+        self.energy += float(energy[chosen].sum())
+        self.unmoved += int((chosen & ~better).sum())
+        final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))
+        self.result[strip.rows[chosen]] = final[chosen]
+        self._done += int(chosen.sum())
+        if self._on_progress is not None:
+            self._on_progress(self._done, len(self._mask))

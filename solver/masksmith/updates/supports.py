@@ -1,4 +1,4 @@
-"""Groups rows of a mask with equal supports, support_of share a Cholesky factor, into batches of bounded memory."""
+"""Groups rows of a mask with equal supports, which share a Cholesky factor, into batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ class Batch:
 
     rows: Rows
     kept: int
+
+
+FACTORISED_BELOW = 6.0
+"""A support of k of n inputs, shared by r rows, is factorised if k^3 is at most this factor of r n^2: measured."""
+
+
+def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return for each row of a mask whether factorising its support costs less than iterations with matrix products."""
+    chosen = np.empty(len(mask), bool)
+    for rows in _groups(mask, len(mask)):
+        kept = int(np.count_nonzero(mask[rows[0]]))
+        chosen[rows] = kept**3 <= FACTORISED_BELOW * len(rows) * mask.shape[1] ** 2
+    return chosen
 
 
 def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Iterator[Batch]:

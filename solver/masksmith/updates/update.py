@@ -22,7 +22,8 @@ class Update:
         error: Squared error of the output with the updated weights.
         masked_error: Squared error with the original weights masked; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the output itself.
-        stats: Method, damping, number of factorisations, rows that kept their masked weights, seconds.
+        stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
+            masked weights, seconds.
     """
 
     weight: Any
@@ -35,12 +36,12 @@ class Update:
     @property
     def relative_error(self) -> float:
         """`error / energy`, 0 when both are 0."""
-        return _ratio(self.error, self.energy, 0.0)
+        return ratio(self.error, self.energy, 0.0)
 
     @property
     def gain(self) -> float:
         """`masked_error / error`, at least 1: the factor by which the update reduces the error."""
-        return _ratio(self.masked_error, self.error, 1.0)
+        return ratio(self.masked_error, self.error, 1.0)
 
     def __repr__(self) -> str:
         return (
@@ -74,7 +75,8 @@ class AdmmUpdate(Update):
         solution: The mask with its proof, for the scores of its round.
         history: All rounds.
         solves: Number of masks solved for, the first one included.
-        start_error: Squared error of the output with the first mask's weights reconstructed; never less than `error`.
+        start_error: Squared error of the output with the first mask's weights reconstructed, to a tolerance of 5 %;
+            never less than `error`.
     """
 
     solution: Solution = field(kw_only=True)
@@ -87,7 +89,8 @@ class AdmmUpdate(Update):
         return int(self.stats["solves"])
 
 
-def _ratio(above: float, below: float, neither: float) -> float:
+def ratio(above: float, below: float, neither: float) -> float:
+    """Return `above / below`: infinite if only `below` is 0, `neither` if both are."""
     if below == 0:
         return neither if above == 0 else math.inf
     return above / below

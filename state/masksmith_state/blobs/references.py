@@ -26,7 +26,8 @@ import redis
 
 from masksmith_state.scripts import Scripts
 
-from .store import BlobStore, result_name, result_report_name, upload_name, weights_name
+from .names import result_name, result_report_name, upload_name, weights_name
+from .store import BlobStore
 
 TOMBSTONE_TIMEOUT_S = 60.0
 POLL_S = 0.05
@@ -89,14 +90,19 @@ class BlobReferences:
             owner: The key.
             digest: Digest of the upload.
             any_owner: Accept an upload that only other keys refer to.
+
+        Raises:
+            DamagedBlobError: If it does not have its size any more; it was set aside.
         """
         size = int(self._scripts.run("touch", owner, digest, int(any_owner)))
-        return None if size < 0 or self._store.size(upload_name(digest)) is None else size
+        stored_bytes = None if size < 0 else self._store.size(upload_name(digest))
+        if stored_bytes not in (None, size):
+            self._store.verify(upload_name(digest))
+        return stored_bytes
 
-    def delete_damaged_upload(self, digest: str) -> None:
-        """Delete a damaged upload in spite of references by jobs, so that it can be sent again."""
+    def forget_damaged_upload(self, digest: str) -> None:
+        """Remove all keys' references to an upload that was set aside, so that it can be sent again."""
         self._scripts.run("unlink_all", digest)
-        self._store.delete(upload_name(digest))
 
     def hold_result(self, job: str, key: str) -> bool:
         """Add a live job's reference to a result, which need not exist yet; False if the job has ended."""
@@ -122,6 +128,11 @@ class BlobReferences:
         """Delete a result unless it is referenced; returns whether it was deleted."""
         # The report is deleted first: while it exists, the mask must exist.
         return self._delete_unreferenced("result", key, [result_report_name(key), result_name(key), weights_name(key)])
+
+    def exist(self, kind: str, key: str) -> bool:
+        """Whether anything refers to an upload or a result (`kind`)."""
+        keys = (f"masksmith:upload:{key}:owners", f"masksmith:upload:{key}:jobs")
+        return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
 
     def finish_deletions(self) -> None:
         """Finish deletions that were interrupted by a crash."""

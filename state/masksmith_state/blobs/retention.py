@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import FINISHED
 
+from .names import DAMAGED, PIECES, RESULTS, STATISTICS, UPLOADS, WEIGHTS, is_blob_name, is_sealed_name, piece_list_name
 from .references import BlobReferences
 from .store import BlobStore
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
+ORPHANS = "masksmith:orphans"
+"""Orders the blobs without a record by the time at which a sweep saw them first."""
 MAX_DELETIONS = 1000
 """Limit of deletions of each kind in one sweep; the next sweep continues."""
 
@@ -93,17 +96,51 @@ class Retention:
         return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in pairs)
 
     def _delete_orphans(self, now: float) -> int:
+        """Delete blobs that have had no record in two sweeps, with `ORPHAN_AFTER_S` between them.
+
+        Only blobs that this program has written count: those with its names, and with a list of digests.
+        """
         # The store's clock may differ from the server's, and a reference to a blob that was just written may not exist
         # yet.
         before, count = min(now, time.time()) - ORPHAN_AFTER_S, 0
-        result, upload = self.references.delete_unreferenced_result, self.references.delete_unreferenced_upload
-        for folder, delete in (("tensors", upload), ("masks", result), ("weights", result)):
+        pairs = cast("list[tuple[str, float]]", self.records.redis.zrange(ORPHANS, 0, -1, withscores=True))
+        known = dict(pairs)
+        orphans = set(self._orphans(before))
+        for name in orphans:
+            if name not in known:
+                self.records.redis.zadd(ORPHANS, {name: now})
+                log.info("%s has no record; it is deleted unless it gets one", name)
+            elif known[name] <= now - ORPHAN_AFTER_S:
+                kind, _, key = name.partition(":")
+                delete = self.references.delete_unreferenced_upload
+                count += (delete if kind == "upload" else self.references.delete_unreferenced_result)(key)
+                log.info("deleted %s, which has no record", name)
+        gone = [name for name in known if name not in orphans or known[name] <= now - ORPHAN_AFTER_S]
+        if gone:
+            self.records.redis.zrem(ORPHANS, *gone)
+        return count + self._delete_old_copies(now - self.upload_age_s, before)
+
+    def _orphans(self, before: float) -> Iterator[str]:
+        """Yield kind and key of blobs that were written before a time, and that nothing refers to."""
+        for folder, kind in ((UPLOADS, "upload"), (RESULTS, "result"), (WEIGHTS, "result")):
             for name, written in self.store.list(folder):
-                if written < before:
-                    count += delete(name.rpartition("/")[2].removesuffix(".json"))
-        for name, written in self.store.list("statistics"):
-            if written < now - self.upload_age_s:
-                # Statistics are a cache: they are computed again when needed.
-                self.store.delete(name)
-                count += 1
+                key = name.rpartition("/")[2].removesuffix(".json")
+                if not is_blob_name(name) or written >= before or self.references.exist(kind, key):
+                    continue
+                if is_sealed_name(name) or self.store.size(piece_list_name(name)) is not None:
+                    yield f"{kind}:{key}"
+
+    def _delete_old_copies(self, before: float, lists_before: float) -> int:
+        """Delete old statistics (a cache), blobs that were set aside, and lists of digests without a blob."""
+        store, count = self.store, 0
+        names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
+        names += [f"{DAMAGED}/{name}" for name, written in store.damaged() if written < before]
+        for name, written in store.list(PIECES):
+            blob = name.removeprefix(f"{PIECES}/")
+            if is_blob_name(blob) and written < lists_before and store.size(blob) is None:
+                names.append(name)
+        for name in names:
+            store.objects.delete(name)
+            log.info("deleted %s", name)
+            count += 1
         return count

@@ -1,266 +1,358 @@
-"""The blob store: reads and writes blobs by name, in a local directory or an S3-compatible bucket."""
+"""The blob store: blobs by name, each checked whenever it is read, as a whole or in part.
+
+The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
+that are always read as a whole (reports and statistics) carry a digest of their own instead. A blob that is not what
+was written is set aside, and from then on it does not exist: it is computed or sent again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import shutil
+import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
-from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import obstore
-from obstore.exceptions import GenericError
-from obstore.store import LocalStore, from_url
+from blake3 import blake3
+from obstore.exceptions import BaseError as StoreError
+
+from masksmith_state.errors import DamagedBlobError
+
+from .names import DAMAGED, digest_of_upload, is_blob_name, piece_list_name
+from .objects import Objects
+from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList, seal, unseal
 
 T = TypeVar("T")
-CHUNK_BYTES = 8 * 2**20
-CONCURRENT_CHUNKS = 2
-INCOMING = "incoming"
-STATISTICS = "statistics"
-LEFTOVER_AFTER_S = 3600.0
-BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
+log = logging.getLogger(__name__)
+
+CACHED_LISTS = 64
+BATCH_PIECES = 16
+"""Pieces that are in memory at a time while rows of a large blob are read."""
+
+
+class _MismatchError(Exception):
+    """The bytes read do not have the digests of the list."""
 
 
 class BlobStore:
-    """Blobs by name; writes are atomic, so a blob that exists is complete.
+    """Blobs by name; writes are atomic, and reads are checked.
 
     Args:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
-        create: Create the directory if it does not exist. Only the service does so; for other processes a missing
-            directory is an error, so that a worker does not create an empty one while the disk is unmounted.
+        create: Create the directory if it does not exist; see `Objects`.
+        read_only: Leave damaged blobs where they are, and do not write lost lists of digests.
+
+    Attributes:
+        objects: The unchecked bytes.
     """
 
-    def __init__(self, url: str, *, create: bool = False) -> None:
-        self.url = url
-        self._opened: Any = None
-        self._directory_stat: os.stat_result | None = None
-        if self._is_bucket:
-            timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
-            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
-        elif create:
-            Path(url).mkdir(parents=True, exist_ok=True)
+    def __init__(self, url: str, *, create: bool = False, read_only: bool = False) -> None:
+        self.url, self.objects, self.read_only = url, Objects(url, create=create), read_only
+        self._lists: OrderedDict[str, PieceList] = OrderedDict()
 
-    @property
-    def _is_bucket(self) -> bool:
-        return "://" in self.url
+    def put(self, name: str, data: bytes) -> str:
+        """Write a blob; returns its BLAKE3 digest."""
+        pieces = PieceList.of(data)
+        self._put_list(name, pieces)
+        try:
+            self.objects.put(name, data)
+        except BaseException:
+            self._delete_lone_list(name)
+            raise
+        return pieces.whole
 
-    @property
-    def _store(self) -> Any:
-        if self._opened is None:
-            self._directory_stat = self._stat_directory()
-            self._opened = LocalStore(self.url)
-        return self._opened
+    def put_sealed(self, name: str, data: bytes) -> None:
+        """Write a small blob with its digest, in one step."""
+        self.objects.put(name, seal(name, data))
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a blob."""
-        self._check_directory()
-        obstore.put(self._store, name, data)
+    def get_sealed(self, name: str) -> bytes:
+        """Read a small blob that was written by `put_sealed`.
 
-    def get(self, name: str) -> bytes:
+        Raises:
+            FileNotFoundError: If it does not exist.
+            DamagedBlobError: If it is damaged.
+        """
+        data = unseal(name, self.objects.get(name))
+        if data is None:
+            raise self._set_aside(name)
+        return data
+
+    def get(self, name: str, digest: str | None = None) -> bytes:
         """Read a blob.
 
+        Args:
+            name: Its name.
+            digest: The BLAKE3 digest that it must have, if that is on record.
+
         Raises:
             FileNotFoundError: If it does not exist.
+            DamagedBlobError: If it is damaged.
         """
-        return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
+
+        def read(pieces: PieceList) -> bytes:
+            data = self.objects.get(name)
+            if len(data) != pieces.size or blake3(data).hexdigest() != pieces.whole:
+                raise _MismatchError
+            return data
+
+        return self._read(name, read, digest)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob.
+        """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob; checks the pieces they touch.
 
         Raises:
             FileNotFoundError: If it does not exist.
+            DamagedBlobError: If a piece of it is damaged.
         """
-        if start >= stop:
-            return b""
-        return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
+        return self.get_ranges(name, [start], stop - start)[0] if start < stop else b""
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
-        """Read several ranges of `length` bytes each; adjacent ones are read together.
+        """Read several ranges of `length` bytes each, in ascending order; checks the pieces they touch.
 
         Raises:
             FileNotFoundError: If the blob does not exist.
+            DamagedBlobError: If a piece of it is damaged.
         """
-        lengths = [length] * len(starts)
-        parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, lengths=lengths))
-        return [bytes(part) for part in parts]
+        return [*self._read(name, lambda pieces: self._ranges(name, pieces, starts, length))]
+
+    def verify(self, name: str, digest: str | None = None) -> None:
+        """Check a whole blob; raises as `get` does."""
+        self._read(name, lambda pieces: self._verify_pieces(name, pieces), digest)
+
+    def is_intact(self, name: str, digest: str | None = None) -> bool:
+        """Whether a blob exists and is not damaged; a damaged one is set aside."""
+        try:
+            self.verify(name, digest)
+        except (FileNotFoundError, DamagedBlobError):
+            return False
+        return True
 
     def size(self, name: str) -> int | None:
         """Size of a blob in bytes; None if it does not exist."""
-        with contextlib.suppress(FileNotFoundError):
-            return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
-        return None
-
-    def _read_checked(self, read: Callable[[], T]) -> T:
-        """Run a read, and distinguish a missing blob from a missing store.
-
-        Raises:
-            FileNotFoundError: If the blob does not exist.
-            GenericError: If the store does not exist, or is another one.
-        """
-        try:
-            return read()
-        except FileNotFoundError:
-            self._check_directory()
-            # The directory may have been unmounted during the read; it exists now, so the second result is final.
-            return read()
-
-    def _check_directory(self) -> None:
-        """Raise an error if the directory is missing, or is another one because its disk was unmounted."""
-        if self._is_bucket:
-            return
-        current, first = self._stat_directory(), self._directory_stat
-        if first is None:
-            return
-        # A remounted disk may get another device number, and a recreated directory another inode: only both together
-        # mean another directory.
-        if current.st_dev != first.st_dev and current.st_ino != first.st_ino:
-            raise GenericError(f"the file system at {self.url} is not the one at the start: is its disk mounted?")
-
-    def _stat_directory(self) -> os.stat_result:
-        try:
-            return os.stat(self.url)
-        except OSError as error:
-            raise GenericError(f"the store {self.url} is missing: {error.strerror}") from None
+        return self.objects.size(name)
 
     def delete(self, name: str) -> None:
-        """Delete a blob, if it exists."""
-        with contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, name)
+        """Delete a blob, if it exists, and its list of digests."""
+        self._lists.pop(name, None)
+        self.objects.delete(name)
+        self.objects.delete(piece_list_name(name))
 
     def free_bytes(self) -> int | None:
         """Free bytes on the disk of a local directory; None for a bucket."""
-        if self._is_bucket:
-            return None
-        return self._read_checked(lambda: shutil.disk_usage(self.url).free)
+        return self.objects.free_bytes()
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
         """List the blobs below a folder as (name, time of last change)."""
-        for page in obstore.list(self._store, folder + "/", chunk_size=1000):
-            for entry in page:
-                yield str(entry["path"]), entry["last_modified"].timestamp()
+        return self.objects.list(folder)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a blob, replacing any blob with the new name."""
-        obstore.rename(self._store, old, new)
+        pieces = self._read(old, lambda pieces: pieces)
+        self._put_list(new, pieces)
+        self.objects.rename(old, new)
+        self.delete(old)
 
-    async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept."""
-        self._check_directory()
-        source = _AbortableChunks(chunks)
-        write = asyncio.ensure_future(self._write(name, source))
-        try:
-            await asyncio.shield(write)
-        except asyncio.CancelledError:
-            source.abort()
-            with contextlib.suppress(Exception):
-                await write
-            raise
-
-    async def _write(self, name: str, source: _AbortableChunks) -> None:
-        await obstore.put_async(
-            self._store,
-            name,
-            source,
-            use_multipart=True,
-            chunk_size=CHUNK_BYTES,
-            max_concurrency=CONCURRENT_CHUNKS,
-        )
-
-    def clear_leftovers(self, age_s: float = LEFTOVER_AFTER_S) -> int:
-        """Delete partial files of killed writers from a local directory; buckets have lifecycle rules for that.
-
-        Also deletes old statistics, which are computed again when needed.
+    async def put_stream(self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher | None = None) -> None:
+        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept.
 
         Args:
-            age_s: Seconds since the last change after which a file has no writer any more.
-
-        Returns:
-            The number of files deleted.
+            name: Name of the blob.
+            chunks: Its bytes.
+            hasher: Hasher that `chunks` itself updates; by default they are hashed here.
         """
-        if self._is_bucket:
-            return 0
-        before, count = time.time() - age_s, 0
-        for path in Path(self.url).rglob("*"):
-            # The part files of obstore are called `name#1` and so on; incoming uploads are below `incoming`.
-            is_temporary = path.parent.name == INCOMING or path.relative_to(self.url).parts[0] == STATISTICS
-            if not is_temporary and not re.search(r"#\d+$", path.name):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and path.stat().st_mtime < before:
-                    path.unlink()
-                    count += 1
-        return count
+        listed = self._with_list(name, chunks, hasher or PieceHasher(), updates=hasher is None)
+        try:
+            await self.objects.put_stream(name, listed)
+        except BaseException:
+            await asyncio.to_thread(self._delete_lone_list, name)
+            raise
 
-    async def stream(self, name: str) -> AsyncIterator[bytes]:
-        """Read a blob in chunks.
+    async def stream(self, name: str, digest: str | None = None) -> AsyncIterator[bytes]:
+        """Read a blob in pieces, each of which is checked before it is yielded.
 
         Raises:
             FileNotFoundError: If it does not exist.
+            DamagedBlobError: If it is damaged; the pieces before the damage have been yielded.
         """
-        blob = await obstore.get_async(self._store, name)
-        async for chunk in blob.stream(min_chunk_size=2**20):
-            yield bytes(chunk)
+        pieces = await asyncio.to_thread(self._read, name, lambda pieces: pieces, digest)
+        number, piece = 0, bytearray()
+        async for chunk in self.objects.stream(name):
+            piece += chunk
+            while len(piece) >= PIECE_BYTES:
+                yield await self._checked_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
+                number += 1
+                del piece[:PIECE_BYTES]
+        if piece or number * PIECE_BYTES < pieces.size:
+            yield await self._checked_piece(name, pieces, number, bytes(piece))
 
+    def set_aside(self, name: str) -> None:
+        """Move a blob out of the way, under its name and the time, so that it does not exist any more."""
+        self._lists.pop(name, None)
+        with contextlib.suppress(FileNotFoundError):
+            self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
+        self.objects.delete(piece_list_name(name))
 
-class _AbortableChunks:
-    """Chunks for a writer, which cleans up if the iterator raises, but not if the write is canceled."""
+    def damaged(self) -> Iterator[tuple[str, float]]:
+        """List the blobs that were set aside as (name below `damaged`, time of last change)."""
+        for name, changed in self.objects.list(DAMAGED):
+            blob = name.removeprefix(f"{DAMAGED}/")
+            if is_blob_name(blob.rpartition(".")[0]):
+                yield blob, changed
 
-    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
-        self._chunks = aiter(chunks)
-        self._waiting_task: asyncio.Task[Any] | None = None
-        self._is_aborted = False
+    def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
+        """Read and check; a second time with a new list, as another process may have replaced blob and list."""
+        digest = digest or digest_of_upload(name)
+        for fresh in (False, True):
+            try:
+                pieces = self._list(name, fresh=fresh, digest=digest)
+                if digest not in (None, pieces.whole):
+                    raise _MismatchError
+                return self._detecting_cuts(name, pieces, read)
+            except _MismatchError:
+                continue
+        raise self._set_aside(name)
 
-    def abort(self) -> None:
-        """Raise an error in place of the next chunk."""
-        self._is_aborted = True
-        if self._waiting_task is not None:
-            self._waiting_task.cancel()
-
-    def __aiter__(self) -> _AbortableChunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._is_aborted:
-            raise ConnectionAbortedError
-        self._waiting_task = asyncio.current_task()
+    def _detecting_cuts(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
         try:
-            return await anext(self._chunks)
-        except asyncio.CancelledError:
-            raise ConnectionAbortedError from None
-        finally:
-            self._waiting_task = None
+            return read(pieces)
+        except StoreError:
+            # A range that begins after the end of the blob is an error of the store, too.
+            size = self.objects.size(name)
+            if size is None:
+                raise FileNotFoundError(name) from None
+            if size != pieces.size:
+                raise _MismatchError from None
+            raise
+
+    def _set_aside(self, name: str) -> DamagedBlobError:
+        if self.read_only:
+            return DamagedBlobError(name)
+        self.set_aside(name)
+        log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
+        return DamagedBlobError(name)
+
+    def _ranges(self, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> Sequence[bytes]:
+        ranges = [(min(start, pieces.size), min(start + length, pieces.size)) for start in starts]
+        checked: dict[int, bytes] = {}
+        parts = []
+        for batch in _batches(ranges):
+            wanted = [number for start, stop in batch for number in _piece_numbers(start, stop)]
+            # A piece that the previous batch has read, too, is kept.
+            checked = {number: checked[number] for number in wanted if number in checked}
+            self._load(name, pieces, sorted(set(wanted) - set(checked)), checked)
+            parts += [_cut(checked, start, stop) for start, stop in batch]
+        return parts
+
+    def _load(self, name: str, pieces: PieceList, numbers: Sequence[int], into: dict[int, bytes]) -> None:
+        """Read pieces, and check each of them."""
+        if not numbers:
+            return
+        starts = [number * PIECE_BYTES for number in numbers]
+        stops = [start + pieces.piece_bytes(number) for start, number in zip(starts, numbers, strict=True)]
+        for number, data in zip(numbers, self.objects.get_ranges(name, starts, stops), strict=True):
+            if not pieces.is_intact(number, data):
+                raise _MismatchError
+            into[number] = data
+
+    def _verify_pieces(self, name: str, pieces: PieceList) -> None:
+        size = self.objects.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        if size != pieces.size:
+            raise _MismatchError
+        numbers = range(-(-pieces.size // PIECE_BYTES))
+        for first in range(0, len(numbers), BATCH_PIECES):
+            self._load(name, pieces, numbers[first : first + BATCH_PIECES], {})
+
+    def _list(self, name: str, *, fresh: bool, digest: str | None = None) -> PieceList:
+        """List of a blob's digests, by default from the cache; made again if only the blob's own digest is known."""
+        known = None if fresh else self._lists.get(name)
+        if known is not None:
+            return known
+        try:
+            pieces = PieceList.decode(name, self.objects.get(piece_list_name(name)))
+        except (FileNotFoundError, DamagedListError):
+            pieces = self._remake_list(name, digest)
+        self._remember(name, pieces)
+        return pieces
+
+    def _remake_list(self, name: str, digest: str | None) -> PieceList:
+        size = self.objects.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        if digest is None:
+            raise _MismatchError
+        hasher = PieceHasher()
+        for start in range(0, size, BATCH_PIECES * PIECE_BYTES):
+            hasher.update(self.objects.get_range(name, start, min(size, start + BATCH_PIECES * PIECE_BYTES)))
+        pieces = hasher.finish()
+        if pieces.whole != digest:
+            raise _MismatchError
+        if self.read_only:
+            return pieces
+        log.warning("blob %s is intact, and its list of digests was missing or damaged: written again", name)
+        self._put_list(name, pieces)
+        return pieces
+
+    def _put_list(self, name: str, pieces: PieceList) -> None:
+        self.objects.put(piece_list_name(name), pieces.encode(name))
+        self._remember(name, pieces)
+
+    def _delete_lone_list(self, name: str) -> None:
+        """Delete the list of a blob that could not be written; an older blob of that name keeps it."""
+        with contextlib.suppress(StoreError, FileNotFoundError):
+            if self.objects.size(name) is None:
+                self.delete(name)
+
+    def _remember(self, name: str, pieces: PieceList) -> None:
+        self._lists[name] = pieces
+        while len(self._lists) > CACHED_LISTS:
+            with contextlib.suppress(KeyError):
+                self._lists.popitem(last=False)
+
+    async def _with_list(
+        self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, updates: bool
+    ) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            if updates:
+                hasher.update(chunk)
+            yield chunk
+        await asyncio.to_thread(self._put_list, name, hasher.finish())
+
+    async def _checked_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
+        if not pieces.is_intact(number, piece):
+            await asyncio.to_thread(self.verify, name)
+            # Another process has just replaced the blob: it is intact, and its beginning has been sent already.
+            raise DamagedBlobError(name)
+        return piece
 
 
-def incoming_name(identifier: str) -> str:
-    """Name of an upload while it is received, if its digest is not known in advance."""
-    return f"{INCOMING}/{identifier}"
+def _piece_numbers(start: int, stop: int) -> range:
+    return range(start // PIECE_BYTES, -(-stop // PIECE_BYTES)) if start < stop else range(0)
 
 
-def upload_name(digest: str) -> str:
-    """Name of an uploaded safetensors file."""
-    return f"tensors/{digest[:2]}/{digest}"
+def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Divide ranges so that each batch touches few pieces; a range that is larger is a batch of its own."""
+    batch: list[tuple[int, int]] = []
+    numbers: set[int] = set()
+    for start, stop in ranges:
+        touched = set(_piece_numbers(start, stop))
+        if batch and len(numbers | touched) > BATCH_PIECES:
+            yield batch
+            batch, numbers = [], set()
+        batch.append((start, stop))
+        numbers |= touched
+    if batch:
+        yield batch
 
 
-def result_name(key: str) -> str:
-    """Name of a shard's packed mask."""
-    return f"masks/{key[:2]}/{key}"
-
-
-def result_report_name(key: str) -> str:
-    """Name of the report of a shard's result; written last, so that the mask exists if the report does."""
-    return f"masks/{key[:2]}/{key}.json"
-
-
-def weights_name(key: str) -> str:
-    """Name of a shard's updated weights."""
-    return f"weights/{key[:2]}/{key}"
-
-
-def statistic_name(key: str) -> str:
-    """Name of a cached statistic that all shards of a tensor use."""
-    return f"{STATISTICS}/{key[:2]}/{key}"
+def _cut(pieces: dict[int, bytes], start: int, stop: int) -> bytes:
+    numbers = _piece_numbers(start, stop)
+    if len(numbers) == 1:
+        offset = numbers[0] * PIECE_BYTES
+        return pieces[numbers[0]][start - offset : stop - offset]
+    joined = b"".join(pieces[number] for number in numbers)
+    offset = start // PIECE_BYTES * PIECE_BYTES
+    return joined[start - offset : stop - offset]

@@ -14,6 +14,8 @@ class ShardReport(BaseModel):
 
     Attributes:
         result: Key of the result in the store.
+        mask_digest: BLAKE3 of the packed mask in the store.
+        weights_digest: BLAKE3 of the updated weights in the store; None without an update.
         pattern: The pattern that a budget assigned to the tensor.
         budget_gap: Upper bound on the share of the score that a better division of the budget could add.
         objective, upper_bound, total_score: Sums over the shard's entries, in float64.
@@ -29,6 +31,8 @@ class ShardReport(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     result: str | None = None
+    mask_digest: str | None = None
+    weights_digest: str | None = None
     pattern: str | None = None
     budget_gap: float | None = None
     status: str | None = None

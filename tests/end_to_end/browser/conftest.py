@@ -42,7 +42,7 @@ class Browser:
     def run(self, script, *given):
         return self.driver.execute_script(script, *given)
 
-    def until(self, condition, timeout_s=30):
+    def until(self, condition, timeout_s=2000):
         return WebDriverWait(self.driver, timeout_s, poll_frequency=0.05).until(lambda _: condition())
 
     def resize(self, size, *, dark=False, density=1):
@@ -56,7 +56,7 @@ class Browser:
         """What the browser has logged: script errors, refused content, failed requests."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def downloaded(self, folder, name, timeout_s=20):
+    def downloaded(self, folder, name, timeout_s=200):
         until = time.monotonic() + timeout_s
         while not (folder / name).exists():
             assert time.monotonic() < until, list(folder.iterdir())
@@ -98,3 +98,9 @@ def browser(driver, stack, tmp_path):
     yield browser
     assert browser.complaints() == []
     driver.get("about:blank")
+
+
+@pytest.fixture
+def solved(client, layers):
+    """A job that is done."""
+    return client.solve(layers, "transposable 8:16").job

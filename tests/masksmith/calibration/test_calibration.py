@@ -156,6 +156,33 @@ def test_a_layer_that_is_spelled_out_must_be_one_that_can_be_watched(batches):
         ms.calibrate(torch.nn.ReLU(), batches)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", ["parametrized", "by hook", "twice"])
+def test_gradients_of_weights_that_are_computed(batches, kind, frozen):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 8)
+    if kind == "by hook":
+        with pytest.warns(FutureWarning):
+            layer = torch.nn.utils.weight_norm(layer)
+    else:
+        layer = torch.nn.utils.parametrizations.weight_norm(layer)
+    model = torch.nn.Sequential(layer, torch.nn.ReLU(), *([layer] if kind == "twice" else []))
+    for parameter in model.parameters():
+        parameter.requires_grad_(not frozen)
+    plain = torch.nn.Linear(8, 8)
+    with torch.no_grad():
+        plain.weight.copy_(layer.weight)
+        plain.bias.copy_(layer.bias)
+    expected = torch.zeros(8, 8)
+    for batch in batches:
+        output = plain(batch).relu()
+        loss = (plain(output) if kind == "twice" else output).square().sum()
+        expected += torch.autograd.grad(loss, plain.weight)[0] / len(batches)
+    found = ms.calibrate(model, batches, gather=("gradients",), loss=lambda model, batch: model(batch).square().sum())
+    np.testing.assert_allclose(found["0.weight"].gradient, expected, rtol=1e-4, atol=1e-5)
+    assert all(parameter.requires_grad is not frozen for parameter in model.parameters())
+
+
 def test_parametrized_weights_are_told_apart(batches):
     model = torch.nn.Sequential(*(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8)) for _ in range(6)))
     found = ms.calibrate(model, batches)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import masksmith as ms
+from masksmith.updates.ridge import Ridge
 
 PATTERNS = [
     "2:4", "transposable 2:4", "transposable <=2:4", "double 2:4", "transposable 4:8 x 2:4",
@@ -132,3 +133,36 @@ def test_what_cannot_be_used_is_refused_by_name():
     assert ms.admm(weight, dead, "2:4").error > 0
     with pytest.raises(ms.PatternError):
         ms.admm(weight, gram, "transposable 5:4")
+
+
+def test_wide_and_tall_layers_take_the_same_rounds(monkeypatch):
+    """One regression multiplies by the eigenvectors, the other by the inverse."""
+    weight, gram = layer(rows=8, inputs=96, dtype=np.float64)
+    by_vectors = ms.admm(weight, gram, "2:4")
+    monkeypatch.setattr("masksmith.updates.ridge.INVERTED_BELOW", 1000)
+    by_inverse = ms.admm(weight, gram, "2:4")
+    np.testing.assert_array_equal(by_inverse.mask, by_vectors.mask)
+    np.testing.assert_allclose(by_inverse.weight, by_vectors.weight, rtol=1e-6, atol=1e-9)
+
+
+def test_a_better_start_is_returned_with_its_weights_reconstructed():
+    weight, gram = layer(rows=8, inputs=96)
+    good = ms.admm(weight, gram, "2:4").solution
+    update = ms.admm(weight, gram, "2:4", start=good, penalty=1e-6, max_rounds=1)
+    assert update.stats["returned"] == "start"
+    assert update.solution is good
+    assert update.error == update.start_error == pytest.approx(ms.reconstruct(weight, good.mask, gram).error, rel=1e-3)
+    assert update.stats["iterations"] > 0
+
+
+def test_the_ridge_regression_is_the_solution_of_its_normal_equations():
+    weight, gram = layer(rows=40, inputs=96, dtype=np.float64)
+    matrix, target = torch.from_numpy(gram / np.trace(gram)), torch.from_numpy(weight)
+    torch.manual_seed(0)
+    for rows in (8, 40):
+        ridge = Ridge(matrix, target[:rows])
+        for penalty in (0.03, 0.03, 0.1):
+            offset = torch.randn(rows, 96, dtype=torch.float64)
+            right = target[:rows] @ matrix + offset
+            expected = torch.linalg.solve(matrix + penalty * torch.eye(96), right.T).T
+            torch.testing.assert_close(ridge.solve(offset.clone(), penalty), expected, rtol=1e-5, atol=1e-6)

@@ -26,7 +26,11 @@ def check(model, layers, pattern, passages):
     known = ms.calibrate(model, minilm.passages(passages).split(16), gather=("gram",), layers=layers)
     for name in known:
         weight, gram = model.state_dict()[name], known[name].gram
-        update = ms.reconstruct(weight, ms.solve(ms.magnitude(weight), pattern).mask, gram, name=name)
+        mask = ms.solve(ms.magnitude(weight), pattern).mask
+        update = ms.reconstruct(weight, mask, gram, name=name)
+        exact = ms.reconstruct(weight, mask, gram, name=name, tolerance=0.0)
+        assert update.stats["factorisations"] == 0 < update.stats["iterations"]
+        assert update.error == pytest.approx(exact.error, rel=1e-3), name
         assert update.error <= update.masked_error, name
         assert update.gain >= 1.3, name
         pruned = ms.admm(weight, gram, pattern, name=name)

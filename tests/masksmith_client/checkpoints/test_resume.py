@@ -76,7 +76,7 @@ def lines(output: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-@pytest.mark.parametrize("after", [3, 9])
+@pytest.mark.parametrize("after", [3, pytest.param(9, marks=pytest.mark.slow)])
 def test_a_killed_process_goes_on_after_the_last_finished_tensor(
     saved: Saved, tmp_path: Path, whole: dict[str, bytes], solved: Solved, after: int
 ) -> None:

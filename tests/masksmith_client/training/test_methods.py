@@ -198,8 +198,9 @@ def test_methods_that_need_the_optimizer_say_so():
     _, sparsifier = masked(MaskedDecay())
     with pytest.raises(InputError, match=r"MaskedDecay needs the optimizer: pass optimizer=, or call watch\(\)"):
         sparsifier.step()
-    old = torch.optim.SGD(perceptron().parameters(), 0.1)
-    _, sparsifier = masked(TrainableThresholds())
+    model = perceptron()
+    old = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, TrainableThresholds())
     with pytest.raises(InputError, match=r"lacks the threshold of '2.weight'"):
         sparsifier.watch(old)
 

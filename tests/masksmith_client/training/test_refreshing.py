@@ -19,7 +19,7 @@ from masksmith_client.training import SRSTE, Fixed, Refresh, Sparsifier, Straigh
 PATTERN = "transposable 2:4"
 
 
-def step_until(sparsifier, condition, timeout_s=30.0):
+def step_until(sparsifier, condition, timeout_s=300.0):
     """Take steps without training until something holds."""
     until = time.monotonic() + timeout_s
     while not condition():

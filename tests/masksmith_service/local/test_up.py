@@ -55,7 +55,7 @@ class TestDataDirectory:
         with pytest.raises(UsageError, match="not a data directory of masksmith"):
             DataDirectory(tmp_path)
 
-    @pytest.mark.parametrize(("stamp", "advice"), [("3", "upgrade masksmith"), ("1", "that wrote it"), ("?", "wrote")])
+    @pytest.mark.parametrize(("stamp", "advice"), [("99", "upgrade masksmith"), ("1", "that wrote it"), ("?", "wrote")])
     def test_another_format_says_what_to_do(self, tmp_path: Path, stamp: str, advice: str) -> None:
         with held(tmp_path):
             pass

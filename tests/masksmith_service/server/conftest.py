@@ -31,14 +31,14 @@ class Speaker:
         return sent
 
     def hear(self):
-        """Give status, headers and body of the next answer; None where the connection is closed instead."""
+        """Return status, headers and body of the next answer; None where the connection is closed instead."""
         if (answer := self.hear_head()) is None:
             return None
         status, headers, _ = answer
         return status, headers, self._answers.read(int(headers.get("content-length", 0)))
 
     def hear_head(self):
-        """Give status and headers of the next answer, which has no body."""
+        """Return status and headers of the next answer, which has no body."""
         line = self._answers.readline()
         if not line:
             return None
@@ -72,7 +72,7 @@ class Speaker:
 
 @pytest.fixture(scope="session")
 def fleet_of(tmp_path_factory, request):
-    """Give a service of so many processes, running."""
+    """Return a service of so many processes, running."""
     with contextlib.ExitStack() as stack:
         fleets = {}
 

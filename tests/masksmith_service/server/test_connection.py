@@ -257,3 +257,12 @@ def test_what_is_no_request_of_ours_is_refused(speaker, request_line):
     one.say(request_line, b"\r\nHost: localhost\r\n\r\n")
     assert one.hear()[0] in (400, 405)
     assert one.flood(bytes(2**16), ROOM) < ROOM
+
+
+@pytest.mark.parametrize("fields", [b"", b"Host: localhost\r\nHost: evil.example\r\n", b"Host: a\r\nHost: a\r\n"])
+@pytest.mark.parametrize("path", [b"/healthz", b"/v1/jobs"])
+def test_a_request_has_one_host(speaker, path, fields):
+    one = speaker()
+    one.say(b"GET ", path, b" HTTP/1.1\r\n", fields, b"\r\n")
+    status, _, body = one.hear()
+    assert (status, json.loads(body)["code"]) == (400, "malformed_request")

@@ -167,6 +167,6 @@ def test_an_address_in_use_is_said(fleet_of, processes, tmp_path):
     fleet, log = fleet_of(1), tmp_path / "log"
     port = fleet.url.rpartition(":")[2]
     settings = {"MASKSMITH_PORT": port, "MASKSMITH_PROCESSES": str(processes), "MASKSMITH_REDIS_URL": fleet.broker.url}
-    other = run("masksmith_service", log, environment(MASKSMITH_STORE_URL=str(tmp_path / "store"), **settings))
+    other = run("masksmith_service", log, environment(MASKSMITH_STORE_URL=fleet.store, **settings))
     assert other.wait(60) == 3
     assert "address already in use" in log.read_text().lower()

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from masksmith_state.blobs.names import result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
 from masksmith_state.blobs.retention import Retention, SweepCounts
-from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.plans import MasksPlan
@@ -241,13 +243,27 @@ def test_a_job_that_is_over_holds_nothing_more(upload, job, records, references)
     assert records.redis.keys("*" + "e" * 64 + "*") == []
 
 
-def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypatch, upload):
+def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypatch, upload, caplog):
     upload("a")
     for name in (upload_name("b" * 64), result_name("c" * 64), result_report_name("c" * 64), statistic_name("d" * 64)):
         store.put(name, b"left")
+    strange = Path(store.url) / "tensors" / "thesis.txt"
+    strange.write_text("precious")
+    foreign = Path(store.url) / upload_name("e" * 64)
+    foreign.parent.mkdir()
+    foreign.write_text("not written by this program, as it has no list of digests")
     assert sweep(0, orphans=True) == SweepCounts()
     monkeypatch.setattr("masksmith_state.blobs.retention.ORPHAN_AFTER_S", -5.0)
-    assert sweep(0, orphans=True).orphans >= 2
+    # The first sweep that sees them only takes their names down.
+    assert sweep(0, orphans=True) == SweepCounts()
+    monkeypatch.setattr("masksmith_state.blobs.retention.ORPHAN_AFTER_S", 0.0)
+    with caplog.at_level("INFO"):
+        assert sweep(1, orphans=True).orphans >= 2
+    assert "deleted upload:" + "b" * 64 in caplog.text
+    assert strange.exists()
+    assert foreign.exists()
+    strange.unlink()
+    foreign.unlink()
     assert names(store) == {upload_name("a" * 64), statistic_name("d" * 64)}
     assert sweep(UPLOAD_AGE_S + 5, orphans=True).orphans == 1
 

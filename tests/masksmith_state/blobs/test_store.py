@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import BaseError as StoreError
 
-from masksmith_state.blobs.store import BlobStore, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.leftovers import clear_leftovers
+from masksmith_state.blobs.names import incoming_name, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.store import BlobStore
 
 MIB = 2**20
 
@@ -19,7 +21,12 @@ async def pieces(*chunks):
 
 
 def files(store):
-    return sorted(str(path.relative_to(store.url)) for path in Path(store.url).rglob("*") if path.is_file())
+    """Every file but the lists of digests, each of which belongs to one of these."""
+    root = Path(store.url)
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    lists = [name for name in names if name.startswith("pieces/")]
+    assert {name.removeprefix("pieces/") for name in lists} <= set(names), names
+    return [name for name in names if name not in lists]
 
 
 async def whole(store, name):
@@ -141,15 +148,30 @@ def test_who_starts_while_the_directory_is_away_waits_for_it(store, tmp_path):
 
 
 def test_leftovers_of_killed_writers_are_cleared_once_they_are_old(store):
-    store.put("tensors/ab/abc", b"whole")
-    for name in ("tensors/ab/abd#1", "tensors/ab/abd#12", "incoming/f00"):
+    whole, cut, incoming = upload_name("ab" * 32), upload_name("ab" + "d" * 62), incoming_name("f0" * 16)
+    store.put(whole, b"whole")
+    for name in (f"{cut}#1", f"{cut}#12", incoming):
         path = Path(store.url) / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
-    store.put(statistic_name("cd" * 32), b"sums")
-    assert store.clear_leftovers() == 0
-    assert store.clear_leftovers(-1.0) == 4
-    assert files(store) == ["tensors/ab/abc"]
+    store.put_sealed(statistic_name("cd" * 32), b"sums")
+    assert clear_leftovers(store) == 0
+    assert clear_leftovers(store, -1.0) == 4
+    assert files(store) == [whole]
+
+
+def test_files_of_other_programs_are_no_leftovers(store):
+    strange = (
+        "statistics/thesis/results.csv", "mail/incoming/letter.eml", "incoming/letter", "code/main.c#1",
+        "tensors/ab/notes.txt#1", "statistics/ab/" + "cd" * 32, "masks/ab/x.json", "tensors/ab/" + "ab" * 32 + "#",
+        "tensors/ab/" + "ab" * 32 + "#x", "backup/tensors/ab/" + "ab" * 32 + "#1",
+    )  # fmt: skip
+    for name in strange:
+        path = Path(store.url) / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"precious")
+    assert clear_leftovers(store, -1.0) == 0
+    assert files(store) == sorted(strange)
 
 
 def test_a_directory_that_is_gone_is_no_missing_blob(store, tmp_path):
@@ -191,6 +213,6 @@ def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tm
     folder, away = tmp_path / "store", tmp_path / "away"
     folder.rename(away)
     # Back just after the first look found nothing, and before anybody asks whether the directory is there.
-    check = store._check_directory
-    store._check_directory = lambda: (away.rename(folder), check())
+    check = store.objects._check_directory
+    store.objects._check_directory = lambda: (away.rename(folder), check())
     assert store.get("blob") == b"bytes"

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 import masksmith as ms
 from masksmith.allocation import Decision, Family, family_of, measure_from
 from masksmith.solvers import by_name
-from masksmith_state.blobs.store import statistic_name
+from masksmith_state.blobs.names import statistic_name
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.digests import digest_document
@@ -58,14 +59,14 @@ class BudgetAllocator:
         """
         name = statistic_name(self._key("shared", [[tensor.name, tensor.inputs] for tensor in self._tensors]))
         try:
-            return Allocation.model_validate_json(self._store.get(name))
-        except FileNotFoundError:
+            return Allocation.model_validate_json(self._store.get_sealed(name))
+        except (FileNotFoundError, DamagedBlobError):
             pass
         try:
             allocation = self._allocate(index)
         except (ms.MasksmithError, UploadMissingError) as error:
             raise BudgetError(str(error)) from None
-        self._store.put(name, allocation.model_dump_json().encode())
+        self._store.put_sealed(name, allocation.model_dump_json().encode())
         return allocation
 
     def _allocate(self, index: int) -> Allocation:
@@ -92,11 +93,11 @@ class BudgetAllocator:
         tensor = self._tensors[shard.tensor]
         name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
         try:
-            return np.frombuffer(self._store.get(name), "<f8")
-        except FileNotFoundError:
+            return np.frombuffer(self._store.get_sealed(name), "<f8")
+        except (FileNotFoundError, DamagedBlobError):
             scores = Scoring(self._store, tensor, self._specification.scores, self._check).rows(shard.first, shard.last)
             measurement = measure_from(family, scores, state, tensor.name, shard.first)
-            self._store.put(name, measurement.astype("<f8").tobytes())
+            self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement
 
     def _key(self, what: str, inputs: list[Any]) -> str:

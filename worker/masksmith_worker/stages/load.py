@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy.typing as npt
-from obstore.exceptions import BaseError as StoreError
 
-from masksmith_state.blobs.store import BlobStore, upload_name
+from masksmith_state.blobs.names import upload_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.dtypes import to_numpy
 
@@ -19,7 +20,7 @@ class UploadMissingError(Exception):
 
 
 class DamagedUploadError(Exception):
-    """An upload is shorter in the store than when it was received."""
+    """An upload is not in the store as it was received."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -31,21 +32,16 @@ def load_rows(store: BlobStore, tensor: PlannedTensor, first: int = 0, last: int
 
     Raises:
         UploadMissingError: If its upload no longer exists.
-        DamagedUploadError: If its upload is too short.
+        DamagedUploadError: If its upload is damaged.
     """
     last = tensor.shape[0] if last is None else last
     start, stop = (tensor.start + row * tensor.row_bytes for row in (first, last))
-    name = upload_name(tensor.digest)
     try:
-        data = store.get_range(name, start, stop)
+        data = store.get_range(upload_name(tensor.digest), start, stop)
     except FileNotFoundError:
         raise UploadMissingError(tensor.digest) from None
-    except StoreError:
-        # A range that begins after the end of the blob is a store error, too.
-        size = store.size(name)
-        if size is not None and size < stop:
-            raise DamagedUploadError(tensor.digest) from None
-        raise
+    except DamagedBlobError:
+        raise DamagedUploadError(tensor.digest) from None
     if len(data) < stop - start:
         raise DamagedUploadError(tensor.digest)
     return to_numpy(data, tensor.dtype, (last - first, *tensor.shape[1:]))

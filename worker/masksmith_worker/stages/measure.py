@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith import measures
-from masksmith_state.blobs.store import BlobStore, result_name
+from masksmith_state.blobs.names import result_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
 from masksmith_wire import masks
@@ -23,7 +25,7 @@ from .work import ShardWork
 
 
 class PreviousMissingError(Exception):
-    """The previous mask is no longer in the store."""
+    """The previous mask is no longer in the store, or was damaged there."""
 
 
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
@@ -64,10 +66,10 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     if tensor.previous is None or report.result is None:
         return report
     shape = (shard.last - shard.first, *tensor.shape[1:])
-    now = np.frombuffer(work.store.get(result_name(report.result)), np.uint8).reshape(shape[0], -1)
+    now = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8).reshape(shape[0], -1)
     try:
         before = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedBlobError):
         raise PreviousMissingError from None
     added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in (now & ~before, before & ~now))
     return report.model_copy(update={"added": added, "dropped": dropped})

@@ -10,7 +10,9 @@ import numpy as np
 from masksmith import ScoresError, scores
 from masksmith.layouts import Layout
 from masksmith.scores.by_layout import PER_ENTRY
-from masksmith_state.blobs.store import BlobStore, statistic_name
+from masksmith_state.blobs.names import statistic_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
@@ -84,7 +86,7 @@ class Scoring:
         return self._score(first, last)
 
     def matrices(self, layout: Layout, first: int, last: int) -> Array:
-        """Give the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
+        """Return the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
 
         Statistics that are not of the tensor's own shape are stacked as its matrices are.
         """
@@ -153,8 +155,8 @@ class Scoring:
             {"tensor": self._tensor.inputs, "scores": str(self._method), "part": compute.__name__, "version": 1}
         )
         try:
-            return np.frombuffer(self._store.get(statistic_name(key)), "<f8")
-        except FileNotFoundError:
+            return np.frombuffer(self._store.get_sealed(statistic_name(key)), "<f8")
+        except (FileNotFoundError, DamagedBlobError):
             values = compute().astype("<f8")
-            self._store.put(statistic_name(key), values.tobytes())
+            self._store.put_sealed(statistic_name(key), values.tobytes())
             return values.reshape(-1)

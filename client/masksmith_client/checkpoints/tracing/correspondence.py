@@ -1,4 +1,4 @@
-"""Which entries of which parameters a checkpoint's tensors hold, as the model's own way of saving arranges them."""
+"""Map a checkpoint's tensors to the parameters whose entries they hold, by the model's own saving and loading."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .sources import CopyFollower, Source, Sources, storage_of
 
 @dataclass(frozen=True, slots=True)
 class Correspondence:
-    """Tensors of a checkpoint, and what they hold.
+    """Which parameters the tensors of a checkpoint hold.
 
     Attributes:
-        sources: By tensor: the parameters whose entries it holds, one after the other.
-        tied: Tensors, stored or not, that are another one: its name.
-        contradicted: Tensors whose shape is not the one that the config says: that shape.
+        sources: For each tensor, the parameters whose entries it holds, in order.
+        tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
+        contradicted: For each tensor whose shape differs from the config's: the config's shape.
         buffers: Tensors that are buffers of the model, not parameters.
     """
 
@@ -30,7 +30,7 @@ class Correspondence:
 
 
 def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
-    """Find the sources of a checkpoint's tensors; those that have none here are not certain.
+    """Find the sources of a checkpoint's tensors. A tensor that is missing in the result has no certain source.
 
     Args:
         model: The model on the meta device.
@@ -54,7 +54,7 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
 
 
 def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, ...]]], dict[str, Any]]:
-    """Give the shapes and sources of the tensors that `save_pretrained` would write, and their places in memory."""
+    """Return the shapes and sources of the tensors that `save_pretrained` would write, and their places in memory."""
     follower = CopyFollower(Sources())
     for name, tensor in model.named_parameters(remove_duplicate=False):
         follower.sources.add_parameter(name, tensor)
@@ -75,7 +75,7 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _spelling(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Any:
-    """Give how saved names are spelled in the checkpoint: a base model's without the prefix, or the reverse."""
+    """Return a function from saved names to names in the checkpoint, which add or omit the base model's prefix."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     spellings = [lambda name: name]
     if prefix != ".":
@@ -84,7 +84,7 @@ def _spelling(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -
 
 
 def _loaded(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
-    """Find tensors that loading makes one parameter each, by another name or with its axes in another order."""
+    """Find tensors that `from_pretrained` renames or permutes, each of them to one parameter."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
@@ -110,7 +110,7 @@ def _loaded(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tupl
 def _dims_when_loaded(
     model: Any, converter: Any, names: tuple[str, str, str | None], shape: tuple[int, ...]
 ) -> tuple[frozenset[int], ...] | None:
-    """Give the parameter's dimensions for each of a stored tensor's; None if it does not become that parameter."""
+    """Return the parameter's dimensions for each dimension of a stored tensor; None if loading does something else."""
     name, target, pattern = names
     stored = torch.empty(shape, device="meta")
     follower = CopyFollower(Sources())
@@ -122,7 +122,7 @@ def _dims_when_loaded(
         try:
             with torch.no_grad(), follower:
                 loaded = converter.convert(target, model=model, config=model.config)[target]
-        except Exception:  # noqa: BLE001 - a conversion that needs other tensors as well fails in its own way
+        except Exception:  # noqa: BLE001 - a conversion that needs several tensors may raise anything
             return None
         loaded = loaded[0] if isinstance(loaded, list) else loaded
     some = follower.sources.of(loaded)
@@ -134,7 +134,7 @@ def _dims_when_loaded(
 
 
 def _tied(places: Mapping[str, Any], spelling: Any, shapes: Mapping[str, Any]) -> dict[str, str]:
-    """Pair tensors that are the same one in memory: the other name with the first, which is a stored one if any is."""
+    """Map names of shared memory to the first name of it, which is a stored one if there is one."""
     first: dict[Any, str] = {}
     tied = {}
     for name in sorted(places, key=lambda name: spelling(name) not in shapes):

@@ -11,11 +11,11 @@ import torch
 BATCH = 2
 TOKENS = 7
 SAMPLES = 16000
-"""Lengths that are unlikely to be a model's width, too, so that activations are not taken for weights."""
+"""Lengths that no model is likely to use as its width, so that an activation has another shape than a weight."""
 
 
 def attempts(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """Give arguments to call a model with: everything that it takes first, then its main input alone, then its own."""
+    """Yield arguments for a model: first all known inputs, then its main input alone, then its dummy inputs."""
     main = str(getattr(model, "main_input_name", "input_ids"))
     takes = inspect.signature(model.forward).parameters
     makers = {name: make for name, make in _MAKERS.items() if name in takes}
@@ -33,7 +33,7 @@ def _tokens(model: Any) -> torch.Tensor:
 
 
 def _setting(model: Any, *names: str, default: int) -> int:
-    """Give the first of some settings that the config or one nested in it has."""
+    """Return the first of several settings that the config, or a config nested in it, has."""
     config = model.config
     for each in (config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]):
         for name in names:

@@ -37,7 +37,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
-    """Give the config as an object of its own class, which is that of `transformers` unless remote code is trusted.
+    """Return the config as an object of its own class, which is that of `transformers` unless remote code is trusted.
 
     Raises:
         UntracedError: If its class is not known or refuses it.
@@ -108,7 +108,7 @@ def _plain(config: Any) -> Any:
 
 
 def _model_class(config: Any) -> Any:
-    """Give the first of the config's architectures that `transformers` has."""
+    """Return the first of the config's architectures that `transformers` has."""
     import transformers
 
     for name in config.architectures or ():

@@ -1,4 +1,4 @@
-"""What was seen of a model's parameters, and of those that were not, such as experts that no token chose."""
+"""Results of a traced forward pass, extended to parameters that it did not reach, such as experts without tokens."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from masksmith.layouts.layout import Word
+from masksmith.layouts.layout import AxisRole
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen of a model's parameters.
+    """Results of a traced forward pass.
 
     Attributes:
-        axes: The axes of those that are matrices.
-        reasons: Why others are none.
-        parts: Rows of the matrices fused in one.
+        axes: Axes of the parameters that are matrices.
+        reasons: Why other parameters are not matrices.
+        parts: Numbers of rows of matrices that are fused in one parameter.
         notes: What could not be seen.
     """
 
-    axes: dict[str, tuple[Word, ...]]
+    axes: dict[str, tuple[AxisRole, ...]]
     reasons: dict[str, str]
     parts: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
 
 
 def like_their_siblings(seen: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
-    """Give parameters that were not seen what all their siblings have: names that differ in numbers alone."""
+    """Copy what was seen of parameters to siblings that were not seen: names that differ only in numbers."""
     groups = defaultdict(list)
     for name in shapes:
         groups[re.sub(r"\d+", "#", name)].append(name)

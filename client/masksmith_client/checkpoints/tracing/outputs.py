@@ -60,5 +60,5 @@ class Outputs:
         rows.spans.add((first, min(first + reach + 1, rows.length)))
 
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """Give the parts of each parameter whose outputs are cut."""
+        """Return the parts of each parameter whose outputs are cut."""
         return {name: rows.parts for name, rows in self._rows.items() if rows.parts}

@@ -37,7 +37,7 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Give the shapes of a model's parameters by name."""
+    """Return the shapes of a model's parameters by name."""
     return {name: tuple(each.shape) for name, each in model.named_parameters()}
 
 
@@ -90,7 +90,7 @@ def _summary(model: Any, watcher: Watcher) -> Observed:
 
 
 def _heads(model: Any) -> list[str]:
-    """Give the names of the parameters of a model's output embeddings."""
+    """Return the names of the parameters of a model's output embeddings."""
     head = None
     with contextlib.suppress(Exception):  # a model without a head may raise
         head = model.get_output_embeddings()
@@ -99,7 +99,7 @@ def _heads(model: Any) -> list[str]:
 
 
 def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
-    """Give equal parts their full lengths; others cannot be known from a smaller model."""
+    """Scale equal parts to their full lengths; the lengths of unequal ones do not follow from a smaller model."""
     widened = {}
     for name, shape in shapes_of(model).items():
         lengths = parts.get(name, ())

@@ -17,7 +17,7 @@ _WIDTHS = re.compile(
 
 
 def smaller(config: Any) -> Any:
-    """Give a copy whose widths and numbers of heads are divided by one factor, and whose vocabulary is short.
+    """Return a copy whose widths and numbers of heads are divided by one factor, and whose vocabulary is short.
 
     Heads keep their size, so that positions and their parts stay as they are.
     """
@@ -35,7 +35,7 @@ def smaller(config: Any) -> Any:
 
 
 def _common_factor(parts: list[Any]) -> int:
-    """Give the largest power of two up to `FACTOR` that divides every width and leaves two heads at least.
+    """Return the largest power of two up to `FACTOR` that divides every width and leaves two heads at least.
 
     With one head alone, parts of a head would look like parts of the whole.
     """

@@ -46,7 +46,7 @@ class Sources:
         self._bases[storage_of(tensor)] = tensor, tuple(sources)
 
     def of(self, tensor: torch.Tensor) -> tuple[Source, ...]:
-        """Give the sources of a registered tensor or a view of one; none for any other."""
+        """Return the sources of a registered tensor or a view of one; none for any other."""
         base = self._bases.get(storage_of(tensor))
         if base is None:
             return ()
@@ -97,17 +97,17 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """Give the identity of a tensor's storage, which views share, on the meta device as well."""
+    """Return the identity of a tensor's storage, which views share, on the meta device as well."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def operation_name(func: Any) -> str:
-    """Give the name of an operation, without its overload."""
+    """Return the name of an operation, without its overload."""
     return str(func._schema.name).rsplit("::", 1)[-1]
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """Give the tensors among an operation's arguments."""
+    """Return the tensors among an operation's arguments."""
     for value in values.values() if isinstance(values, dict) else values:
         if isinstance(value, torch.Tensor):
             yield value

@@ -1,4 +1,4 @@
-"""Watch the operations of a forward pass: the products that each parameter enters, and what else is done with it."""
+"""Watch the operations of a forward pass: the products that each parameter enters, and its other uses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from masksmith.layouts.layout import Word
+from masksmith.layouts.layout import AxisRole
 
+from .axis_roles import axes_from
 from .outputs import Outputs
 from .sources import CopyFollower, Source, Sources, operation_name, storage_of, tensors_in
-from .words import axes_from
 
-LEFT: tuple[Word, ...] = ("out", "in")
-RIGHT: tuple[Word, ...] = ("in", "out")
-PRODUCTS: dict[str, dict[int, tuple[Word, ...]]] = {
+LEFT: tuple[AxisRole, ...] = ("out", "in")
+RIGHT: tuple[AxisRole, ...] = ("in", "out")
+PRODUCTS: dict[str, dict[int, tuple[AxisRole, ...]]] = {
     "mm": {0: LEFT, 1: RIGHT},
     "addmm": {1: LEFT, 2: RIGHT},
     "bmm": {0: ("stack", *LEFT), 1: ("stack", *RIGHT)},
@@ -28,13 +28,13 @@ PRODUCTS: dict[str, dict[int, tuple[Word, ...]]] = {
     "_grouped_mm": {1: ("stack", *RIGHT)},
     "grouped_mm_fallback": {1: ("stack", *RIGHT)},
 }
-"""Products by the name of the operation: the place of each operand, and what its dimensions do."""
+"""Products by the name of the operation: the position of each operand, and the role of each of its dimensions."""
 
 LOOKED_UP = "an embedding, which is looked up, not multiplied"
 LEARNED_INPUT = "a learned input, which other weights multiply"
 DEPTHWISE = "a depthwise convolution, whose sums run over its kernel alone"
 ENTRY_BY_ENTRY = "used entry by entry, not a matrix that multiplies"
-BOTH_WAYS = "multiplies along both of its axes"
+BOTH_WAYS = "multiplied along both of its axes"
 
 
 @dataclass(slots=True)
@@ -42,37 +42,35 @@ class Use:
     """What a forward pass does with a parameter.
 
     Attributes:
-        axes: The axes of each product that it enters; None where they are not certain.
-        reasons: Why it is no matrix, as far as it is used otherwise.
+        axes: Its axes in each product that it enters; None for a product where they are not certain.
+        reasons: Its uses other than as a matrix that multiplies.
     """
 
-    axes: set[tuple[Word, ...] | None] = field(default_factory=set)
+    axes: set[tuple[AxisRole, ...] | None] = field(default_factory=set)
     reasons: set[str] = field(default_factory=set)
 
     @property
-    def certain_axes(self) -> tuple[Word, ...] | None:
-        """Its axes, if all products agree."""
+    def certain_axes(self) -> tuple[AxisRole, ...] | None:
+        """Its axes, if they are the same in all products."""
         return next(iter(self.axes)) if len(self.axes) == 1 else None
 
     @property
     def dense_reason(self) -> str | None:
-        """Why it stays dense, if it does."""
+        """Why it stays dense; None if it is a matrix."""
         for reason in (LOOKED_UP, DEPTHWISE):
             if reason in self.reasons:
                 return reason
         if len(self.axes) > 1:
             return BOTH_WAYS
-        return (
-            None
-            if self.axes
-            else next((each for each in (LEARNED_INPUT, ENTRY_BY_ENTRY) if each in self.reasons), None)
-        )
+        if self.axes:
+            return None
+        return next((reason for reason in (LEARNED_INPUT, ENTRY_BY_ENTRY) if reason in self.reasons), None)
 
 
 class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
-    """Watches the parameters of two dimensions or more.
+    """Records the uses of all parameters of two dimensions or more.
 
-    On the meta device, where masks have no values, "all" is answered yes and "any" is answered no.
+    On the meta device a mask has no values, so a branch on `mask.all()` takes True and one on `mask.any()` takes False.
     """
 
     def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
@@ -88,7 +86,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and note what it does with parameters."""
+        """Run an operation and record its use of parameters."""
         name = operation_name(func)
         if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
             return storage_of(args[0]) not in self._any
@@ -117,20 +115,22 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         for source in self.sources.of(tensor):
             self.uses[source.parameter].reasons.add(reason)
 
-    def _note_product(self, operands: dict[int, tuple[Word, ...]], args: tuple[Any, ...], result: torch.Tensor) -> None:
+    def _note_product(
+        self, operands: dict[int, tuple[AxisRole, ...]], args: tuple[Any, ...], result: torch.Tensor
+    ) -> None:
         places = [place for place in operands if self.sources.of(args[place])]
         if len(places) == 2:
             self._note(args[places[0]], LEARNED_INPUT)
         for place in places[-1:]:
-            words = operands[place]
+            roles = operands[place]
             for source in self.sources.of(args[place]):
-                self._note_axes(source, words[-args[place].ndim :])
-                if words != LEFT or (place == 1 and 0 not in operands):
-                    self.outputs.add(source.parameter, result, args[place].shape[words.index("out")])
+                self._note_axes(source, roles[-args[place].ndim :])
+                if roles[-1] == "out" or operands is PRODUCTS["linear"]:
+                    self.outputs.add(source.parameter, result, args[place].shape[roles.index("out")])
 
     def _note_convolution(self, args: tuple[Any, ...]) -> None:
         weight, is_transposed, groups = args[1], args[6], args[8]
-        kernel: tuple[Word, ...] = ("kernel",) * (weight.ndim - 2)
+        kernel: tuple[AxisRole, ...] = ("kernel",) * (weight.ndim - 2)
         for source in self.sources.of(weight):
             if groups > 1 and weight.shape[1] == 1:
                 self._note(weight, DEPTHWISE)
@@ -139,10 +139,10 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
                 continue
             self._note_axes(source, ("in", "out", *kernel) if is_transposed else ("out", "in", *kernel))
 
-    def _note_axes(self, source: Source, words: tuple[Word, ...]) -> None:
+    def _note_axes(self, source: Source, roles: tuple[AxisRole, ...]) -> None:
         shape = self._shapes[source.parameter]
-        of_dims: list[set[Word]] = [set() for _ in shape]
-        for word, dims in zip(words, source.dims, strict=True):
+        of_dims: list[set[AxisRole]] = [set() for _ in shape]
+        for role, dims in zip(roles, source.dims, strict=True):
             for dim in dims:
-                of_dims[dim].add(word)
-        self.uses[source.parameter].axes.add(axes_from([frozenset(some) for some in of_dims], shape))
+                of_dims[dim].add(role)
+        self.uses[source.parameter].axes.add(axes_from([frozenset(roles_of_dim) for roles_of_dim in of_dims], shape))

@@ -1,5 +1,5 @@
 // The form that starts a job: reads the file's header, uploads the file, and shows the progress.
-import { readHeader, problemMessage } from "./wire.js";
+import { ROOT, problemMessage, readHeader } from "./wire.js";
 
 const at = (id) => document.getElementById(id);
 const FLOATS = ["F64", "F32", "F16", "BF16"];
@@ -77,7 +77,7 @@ async function preview() {
   pending?.abort();
   pending = new AbortController();
   try {
-    const response = await fetch(`/pattern?${query}`, { signal: pending.signal });
+    const response = await fetch(`${ROOT}pattern?${query}`, { signal: pending.signal });
     const parsed = new DOMParser().parseFromString(await response.text(), "text/html");
     if (response.ok) at("preview").replaceChildren(...parsed.body.childNodes);
   } catch { /* aborted by a later request, or the service is unavailable, which Start reports */ }
@@ -109,7 +109,7 @@ function address() {
     if (at(id).value) query.set(id, at(id).value);
   }
   for (const id of ["layers", "exclude"]) for (const glob of matcher(at(id).value).globs) query.append(id, glob);
-  return `/v1/masks?${query}`;
+  return `${ROOT}v1/masks?${query}`;
 }
 
 function send() {
@@ -125,7 +125,7 @@ function send() {
     at("sent-text").textContent = `${inUnits(event.loaded)} of ${inUnits(event.total)}`;
   });
   request.addEventListener("load", () => {
-    if (request.status === 202 || request.status === 200) location.assign(`/jobs/${JSON.parse(request.responseText).id}`);
+    if (request.status === 202 || request.status === 200) location.assign(`${ROOT}jobs/${JSON.parse(request.responseText).id}`);
     else end(problemMessage(request.responseText, request.status));
   });
   request.addEventListener("error", () => end("The connection was lost, or the service rejected the file during the upload. Try again."));

@@ -1,8 +1,9 @@
 // Sign-in and sign-out: exchanges the key for a session cookie, which scripts cannot read.
-import { problemMessage } from "./wire.js";
+import { ROOT, problemMessage } from "./wire.js";
 
 const at = (id) => document.getElementById(id);
-const ADDRESS = "/v1/session";
+const isLoginPage = !("problem" in at("login").dataset);
+const ADDRESS = `${ROOT}v1/session`;
 
 function fail(message) {
   at("login-error").textContent = message;
@@ -25,7 +26,7 @@ at("login").addEventListener("submit", async (event) => {
     const body = JSON.stringify({ token: at("token").value.trim() });
     const response = await fetch(ADDRESS, { method: "POST", headers: { "Content-Type": "application/json" }, body });
     if (!response.ok) fail(problemMessage(await response.text(), response.status));
-    else if (location.pathname === "/login") location.assign("/");
+    else if (isLoginPage) location.assign(ROOT);
     else location.reload();
   } catch {
     fail(problemMessage(""));
@@ -33,7 +34,7 @@ at("login").addEventListener("submit", async (event) => {
 });
 at("leave").addEventListener("click", async () => {
   await fetch(ADDRESS, { method: "DELETE" });
-  location.assign("/login");
+  location.assign(`${ROOT}login`);
 });
-if (location.pathname === "/login") show();
+if (isLoginPage) show();
 else at("token").focus();

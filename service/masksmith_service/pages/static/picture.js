@@ -1,5 +1,5 @@
 // Draws a mask: fetches the windows in view, at the resolution of the zoom level, and caches them.
-import { fetchTensors } from "./wire.js";
+import { ROOT, fetchTensors } from "./wire.js";
 
 const CELLS = 256;
 const HELD = 96;
@@ -24,7 +24,7 @@ export class Picture {
   constructor(section) {
     const data = section.dataset;
     this.section = section;
-    this.address = `/v1/jobs/${data.job}/`;
+    this.address = `${ROOT}v1/jobs/${data.job}/`;
     this.tensor = data.tensor;
     this.rows = Number(data.rows);
     this.cols = Number(data.cols);

@@ -1,5 +1,7 @@
-// Reads safetensors files and problem documents.
+// Addresses, safetensors files and problem documents of the service.
 
+/** The page's path to the installation's root, which may lie below a prefix of a proxy. */
+export const ROOT = document.documentElement.dataset.root;
 const TYPES = { F32: Float32Array, I32: Int32Array };
 const MAX_HEADER = 16 * 2 ** 20;
 

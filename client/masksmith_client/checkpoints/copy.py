@@ -1,0 +1,84 @@
+"""Writes a checkpoint's directory with other values in some of its tensors: the same files, index and config.
+
+A run that ended early goes on after the last file that it finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from masksmith_client._errors import InputError
+from masksmith_client._version import __version__
+from masksmith_wire.headers import TensorEntry
+
+from .checkpoint import Checkpoint
+from .files import INDEX_SUFFIX
+from .journal import open_journal
+from .other_files import other_files
+from .output_folder import RECORD_NAME, check_output_folder, check_space, finish_folder, made, state_of_files
+from .partial_file import PartialFile
+from .shard_output import OnBytes, ShardOutput
+
+Pieces = Iterable[bytes | bytearray | memoryview]
+Values = Callable[[str], Pieces | None]
+
+
+def is_folder_output(output: Path, model: Path) -> bool:
+    """Whether weights are written to a model's directory: to any that is there, or is made for one or for an index."""
+    is_of_files = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
+    names_no_file = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
+    return output.is_dir() or (is_of_files and names_no_file)
+
+
+def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str, on_bytes: OnBytes) -> None:
+    """Write a copy of a checkpoint that `from_pretrained` loads.
+
+    Args:
+        checkpoint: What is copied.
+        output: A new or empty directory, or one that the same call began.
+        values: Gives a tensor's new bytes by its name; None leaves the tensor as it is.
+        digest: Identifies the new values: a run goes on with its own only.
+        on_bytes: Called with the bytes of the input that are done.
+
+    Raises:
+        InputError: If the output holds something else.
+        OSError: If something cannot be written; the same call goes on from there.
+    """
+    check_output_folder(output, checkpoint)
+    if (output / RECORD_NAME).exists():
+        raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
+    identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
+    with made(output), open_journal(output, identity) as journal:
+        finished = {line["file"] for line in journal.lines}
+        left = [file for file in checkpoint.headers if file.name not in finished]
+        total = sum(header.file_bytes for header in checkpoint.headers.values())
+        bytes_left = sum(checkpoint.headers[file].file_bytes for file in left)
+        on_bytes(total - bytes_left)
+        check_space(output, bytes_left)
+        for file in left:
+            _write_file(checkpoint, file, output, values, on_bytes)
+            journal.write({"file": file.name}, durable=True)
+        finish_folder(checkpoint, output, other_files(checkpoint, output))
+
+
+def _write_file(checkpoint: Checkpoint, file: Path, output: Path, values: Values, on_bytes: OnBytes) -> None:
+    header = checkpoint.headers[file]
+    with PartialFile(output / file.name) as part, file.open("rb", buffering=0) as source:
+        part.restart()
+        shard = ShardOutput(source, file, part, on_bytes)
+        for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
+            pieces = _pieces(checkpoint, file, entry, values)
+            if pieces is not None:
+                shard.write_values(entry, pieces)
+        shard.copy_to(header.file_bytes)
+        part.finish()
+
+
+def _pieces(checkpoint: Checkpoint, file: Path, entry: TensorEntry, values: Values) -> Pieces | None:
+    """Return what is written for an entry, if it is not copied; a duplicate repeats the tensor that counts."""
+    tensor = checkpoint.tensors.get(entry.name)
+    if tensor is None:
+        return None
+    pieces = values(entry.name)
+    return tensor.pieces() if pieces is None and tensor.file != file else pieces

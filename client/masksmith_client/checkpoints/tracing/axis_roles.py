@@ -1,0 +1,46 @@
+"""Axes of a tensor from the roles that its dimensions had in products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from masksmith.layouts.layout import AxisRole
+
+_MERGED: dict[frozenset[AxisRole], AxisRole] = {
+    frozenset({"stack", "out"}): "out",
+    frozenset({"in", "kernel"}): "in",
+}
+"""The role of a dimension that two others were merged into, or that was split into two."""
+
+
+def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
+    """Return one word for each dimension; None if that is not certain.
+
+    Args:
+        roles: For each dimension, its roles in the products; none for one that only counts matrices or has length 1.
+        shape: Its lengths.
+    """
+    axes: list[AxisRole | None] = []
+    for roles_of_dim, length in zip(roles, shape, strict=True):
+        role = next(iter(roles_of_dim)) if len(roles_of_dim) == 1 else _MERGED.get(roles_of_dim)
+        if role is None and roles_of_dim:
+            return None
+        axes.append(role or ("stack" if length > 1 else None))
+    return _with_one_out_and_in(axes)
+
+
+def _with_one_out_and_in(axes: list[AxisRole | None]) -> tuple[AxisRole, ...] | None:
+    """Keep the last `out` and the first `in`: earlier `out` become `stack`, later `in` become `kernel`."""
+    for role in ("out", "in"):
+        if role not in axes and None in axes:
+            axes[axes.index(None)] = role
+    outs = [place for place, role in enumerate(axes) if role == "out"]
+    ins = [place for place, role in enumerate(axes) if role == "in"]
+    if not outs or not ins or (len(ins) > 1 and outs[-1] > ins[0]):
+        return None
+    for place in outs[:-1]:
+        axes[place] = "stack"
+    for place in ins[1:]:
+        axes[place] = "kernel"
+    rest: AxisRole = "kernel" if "kernel" in axes else "stack"
+    return tuple(role or rest for role in axes)

@@ -1,0 +1,74 @@
+"""Checks, before any work, of the paths to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.output_folder import check_output_folder
+from masksmith_client.results.updated_weights import UpdatedWeights
+
+from .standard_output import check_standard_output, is_standard_output, written_to
+
+
+def check_output(output: Path, *, as_json: bool | None = None) -> None:
+    """Check, before any work, that a file can be written; where `as_json` is given, `-` is standard output.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if as_json is not None and is_standard_output(output):
+        return check_standard_output(as_json=as_json)
+    output = Path(os.path.realpath(output))
+    folder = output.parent
+    if output.is_dir():
+        raise InputError(f"{output} is a directory; name the file to write")
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} is a device or a pipe, not a file; name the file to write")
+    if not folder.is_dir():
+        raise InputError(f"{output} cannot be written: the directory {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{output} cannot be written: no permission in {folder}")
+    return None
+
+
+def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
+    """Check, before any work, that weights can be written to a file or to a model's directory.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    if is_folder_output(output, model):
+        return check_output_folder(output, Checkpoint.open(model))
+    return check_output(output, as_json=as_json)
+
+
+@contextmanager
+def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
+    """Return the file of updated weights to write; for a directory, they become a copy of the model at the end."""
+    if not is_folder_output(output, model):
+        with written_to(output) as file:
+            yield file
+        return
+    checkpoint = Checkpoint.open(model)
+    if checkpoint.scales:
+        raise InputError(f"{model} has weights of 8-bit floats with scales: updated ones need a .safetensors file")
+    with TemporaryDirectory(prefix=".masksmith-", dir=output.absolute().parent) as folder:
+        file = Path(folder) / "weights.safetensors"
+        yield file
+        if file.exists():
+            with file.open("rb") as source:
+                weights = UpdatedWeights(source)
+                write_copy(
+                    checkpoint,
+                    output,
+                    lambda name: [weights.data(name)] if name in weights else None,
+                    weights.digest(),
+                    lambda count: None,
+                )

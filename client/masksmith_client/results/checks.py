@@ -1,0 +1,100 @@
+"""Checks of a downloaded file against the job: names, shapes, digests, and the pattern of each mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from masksmith.patterns import PatternError, parse
+from masksmith_client._errors import WireError
+from masksmith_wire.documents import Job as JobDocument, JobState
+from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.masks import MaskInfo, packed_width
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedTensor:
+    """What a result of a tensor must be; the pattern is None where the service chooses it."""
+
+    shape: tuple[int, ...]
+    pattern: str | None
+
+
+def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTensor]) -> dict[str, ExpectedTensor]:
+    """Return the tensors that the file of a job must hold: those that have succeeded, as they were requested.
+
+    Args:
+        document: The job, which has ended.
+        requested: What this client has requested; empty for a job of another process.
+
+    Raises:
+        WireError: If the job has other tensors, or of other shapes, than were requested.
+    """
+    expected = {}
+    for report in document.tensors:
+        own = requested.get(report.name)
+        if requested and (own is None or own.shape != tuple(report.shape)):
+            raise WireError(f"job {document.id} has a tensor {report.name!r} of shape {report.shape}: not as requested")
+        if report.state is JobState.SUCCEEDED:
+            expected[report.name] = own or ExpectedTensor(tuple(report.shape), report.pattern)
+    missing = sorted(set(requested) - {report.name for report in document.tensors})
+    skipped = {each.name for each in document.skipped}
+    if missing and not set(missing) <= skipped:
+        raise WireError(f"job {document.id} lacks the tensor {missing[0]!r} that was requested")
+    if not expected and requested and document.state is JobState.SUCCEEDED and not set(requested) <= skipped:
+        raise WireError(f"job {document.id} has succeeded without any tensor")
+    return expected
+
+
+def check_names(header: Header, expected: Iterable[str], what: str) -> None:
+    """Check that a file holds exactly the tensors that are expected.
+
+    Raises:
+        WireError: If it does not.
+    """
+    names = set(expected)
+    if set(header.tensors) != names:
+        wrong = sorted(names ^ set(header.tensors))[0]
+        raise WireError(f"the {what} are not those of the job: {wrong!r} is {'missing' if wrong in names else 'extra'}")
+
+
+def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:
+    """Check what the header of a masks file says of a mask.
+
+    Raises:
+        WireError: If dtype, shape or pattern are not those expected.
+    """
+    name, shape = entry.name, expected.shape
+    if info is None or tuple(info.shape) != shape:
+        found = None if info is None else info.shape
+        raise WireError(f"the mask of {name!r} has the shape {found}, and the weight {list(shape)}")
+    if entry.dtype != "U8" or not shape or entry.shape != (*shape[:-1], packed_width(shape)):
+        raise WireError(f"the mask of {name!r} is not packed as {list(shape)} is: {entry.dtype} {list(entry.shape)}")
+    if expected.pattern is not None and info.pattern != expected.pattern:
+        raise WireError(f"the mask of {name!r} is for {info.pattern!r}, and {expected.pattern!r} was requested")
+
+
+def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
+    """Say how a mask breaks its pattern; None if it obeys it."""
+    import masksmith
+
+    try:
+        pattern = parse(info.pattern, axis=info.axis, ragged=info.ragged)  # type: ignore[arg-type]
+        verdict = masksmith.verify(mask, pattern, layout=info.layout)
+    except (PatternError, ValueError) as error:
+        return str(error)
+    return None if verdict.ok else str(verdict.message)
+
+
+def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
+    """Check the shape of an updated weight.
+
+    Raises:
+        WireError: If it is not that of the weight.
+    """
+    if math.prod(entry.shape) != math.prod(expected.shape) or entry.shape[:1] != expected.shape[:1]:
+        raise WireError(
+            f"the updated weight of {entry.name!r} has the shape {list(entry.shape)}, expected {list(expected.shape)}"
+        )

@@ -1,0 +1,30 @@
+"""The command `masksmith fsck`, which checks every blob of a store in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import settings
+from .errors import UsageError
+from .options import DataOption, JsonOption, StoreOption
+
+
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Set damaged blobs aside, and write lost digests.")] = False,
+    data: DataOption = None,
+    store_url: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every blob of a store against its digests, also while it is in use; exit code 1 if any is damaged."""
+    if data is not None and store_url is not None:
+        raise UsageError("--data and --store-url exclude each other; give one")
+    url = store_url or (None if data is not None else settings.store_url())
+    store = url or str((data or settings.data_home()).expanduser().absolute() / "store")
+    command = [sys.executable, "-P", "-m", "masksmith_state.fsck"]
+    command += [option for option, is_set in (("--repair", repair), ("--json", as_json)) if is_set]
+    sys.stdout.flush()
+    os.execve(command[0], command, settings.child_environment({"MASKSMITH_STORE_URL": store}))

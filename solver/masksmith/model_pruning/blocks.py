@@ -1,0 +1,102 @@
+"""Finds the list of blocks that a model consists of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from masksmith._errors import PruningError
+
+Module = torch.nn.Module
+
+
+@dataclass(frozen=True)
+class BlockList:
+    """Blocks that a model runs one after the other.
+
+    Attributes:
+        path: Name of the list in the model.
+        modules: The blocks.
+        class_name: The class that most of them have.
+        share: Share of the model's parameters that they hold.
+    """
+
+    path: str
+    modules: Sequence[Module]
+    class_name: str
+    share: float
+
+    def name(self, number: int) -> str:
+        """Return the name of a block in the model."""
+        return f"{self.path}.{number}" if self.path else str(number)
+
+    def __str__(self) -> str:
+        return f"{len(self.modules)} blocks {self.path or '(the model itself)'} of {self.class_name}, {self.share:.0%}"
+
+
+def find_blocks(model: Module, path: str | None = None) -> BlockList:
+    """Find the list of blocks: the one whose members of one class hold the most parameters.
+
+    Args:
+        model: The model.
+        path: The name of the list, if another one is wanted, such as `model.encoder.layers`.
+
+    Raises:
+        PruningError: If there is none, or `path` is none.
+    """
+    lists = {name: module for name, module in model.named_modules() if _is_list(module)}
+    if path is not None:
+        if path not in lists:
+            raise PruningError(f"blocks={path!r} is no list of modules; there are {_listed(lists)}")
+        return _block_list(path, lists[path], _size(model))
+    sizes = {name: _size_of_class(module) for name, module in lists.items()}
+    # Of a list inside a block and the list of blocks itself, the outer one is larger.
+    best = max(sizes, key=lambda name: sizes[name], default=None)
+    if best is None or sizes[best] == 0:
+        raise PruningError(
+            "the model has no list of blocks (a ModuleList or Sequential of two or more modules of one class); "
+            "ms.calibrate and ms.reconstruct work on any model"
+        )
+    return _block_list(best, lists[best], _size(model))
+
+
+def _is_list(module: Module) -> bool:
+    return isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and len(module) > 0
+
+
+def _listed(names: dict[str, Module]) -> str:
+    return ", ".join(repr(name) for name in names) or "none at all"
+
+
+def _block_list(path: str, module: Module, total: int) -> BlockList:
+    modules = list(module.children())
+    if len(set(map(id, modules))) < len(list(module._modules)):
+        raise PruningError(f"{path!r} holds one module several times; its blocks share their weights")
+    share = _size(module) / total if total else 0.0
+    return BlockList(path, modules, _common_class(modules)[0].__name__, share)
+
+
+def _common_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
+    sizes: Counter[type[Module]] = Counter()
+    for module in modules:
+        sizes[type(module)] += _size(module)
+    return sizes.most_common(1)[0]
+
+
+def _size_of_class(module: Module) -> int:
+    """Count the parameters of the most common class, if two members or more have it."""
+    modules = list(module.children())
+    common, size = _common_class(modules)
+    return size if sum(type(each) is common for each in modules) >= 2 and _is_block(common) else 0
+
+
+def _is_block(kind: type[Module]) -> bool:
+    """Whether a class can be that of blocks: one linear layer is none."""
+    return not issubclass(kind, (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd))
+
+
+def _size(module: Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim >= 2)

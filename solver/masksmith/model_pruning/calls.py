@@ -1,0 +1,59 @@
+"""Recorded calls of blocks: their arguments, with places for what the block before returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Tensors = list[torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Stands for a tensor that the block before returns: its number among all tensors that are returned."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of a block."""
+
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+    def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor]) -> Tensors:
+        """Call a block with copies of what the block before returned; gives the tensors that it returns."""
+
+        def fill(leaf: Any) -> Any:
+            return returned[leaf.number].clone() if isinstance(leaf, Returned) else leaf
+
+        arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), fill)
+        return tensors_of(block(*arguments, **keywords))
+
+
+def tensors_of(tree: Any) -> Tensors:
+    """Return the tensors in nested tuples, lists and mappings, in order."""
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return nested tuples, lists and dicts with changed leaves; containers of other classes count as leaves."""
+    if type(tree) is dict:
+        return {key: map_leaves(value, change) for key, value in tree.items()}
+    if type(tree) in (tuple, list):
+        return type(tree)(map_leaves(value, change) for value in tree)
+    return change(tree)
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, (tuple, list)):
+        for value in tree:
+            yield from _leaves(value)
+    else:
+        yield tree

@@ -1,0 +1,208 @@
+"""Captures what a model calls its blocks with, in one pass of the dense model over the batches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from masksmith._errors import PruningError
+
+from .blocks import BlockList
+from .calls import Call, Returned, Tensors, map_leaves, tensors_of
+
+Tensor = torch.Tensor
+PADDING = "attention_mask"
+"""Keyword of a batch whose zeros are padding."""
+CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
+
+
+@dataclass
+class Captured:
+    """What blocks are called with.
+
+    Attributes:
+        order: Numbers of the blocks, in the order in which they run.
+        calls: By number of the block, then by batch.
+        inputs: For each batch, what the first block gets from the model.
+        kept: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
+    """
+
+    order: list[int] = field(default_factory=list)
+    calls: list[list[Call]] = field(default_factory=list)
+    inputs: list[Tensors] = field(default_factory=list)
+    kept: list[Tensor | None] = field(default_factory=list)
+
+
+class _LastBlockError(Exception):
+    """Ends a forward pass after its last block."""
+
+
+def capture(model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any]) -> Captured:
+    """Run all batches through the blocks and record their calls.
+
+    Args:
+        model: The model, in evaluation mode.
+        blocks: Its blocks.
+        batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
+
+    Raises:
+        PruningError: If there is no batch, one does not fit the model, or the model does not run its blocks one after
+            the other.
+    """
+    captured = Captured(calls=[[] for _ in blocks.modules])
+    for number, batch in enumerate(batches):
+        recorder = _Recorder(blocks, captured)
+        hooks = [hook for index, block in enumerate(blocks.modules) for hook in recorder.register(index, block)]
+        try:
+            _run(model, batch, number)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        recorder.finish(number)
+        captured.kept.append(_kept(batch, captured.inputs[number][0], number))
+    if not captured.kept:
+        raise PruningError("there is no batch to calibrate with")
+    return captured
+
+
+def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
+    if isinstance(batch, Mapping):
+        _refuse_unknown_keys(model, batch, number)
+    try:
+        if isinstance(batch, Mapping):
+            model(**batch)
+        elif isinstance(batch, (tuple, list)):
+            model(*batch)
+        else:
+            model(batch)
+    except (_LastBlockError, PruningError) as end:
+        if isinstance(end, PruningError):
+            raise
+    except Exception as error:
+        keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f" ({type(batch).__name__})"
+        message = (str(error).strip().splitlines() or [""])[0]
+        raise PruningError(f"batch {number}{keys} does not fit the model: {type(error).__name__}: {message}") from error
+
+
+def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
+    """Refuse keys that a model swallows as `**kwargs`: a misspelt `attention_mask` would let padding count."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    unknown = [str(key) for key in batch if key not in named]
+    if named and unknown:
+        raise PruningError(f"batch {number} has {', '.join(unknown)}, but the model takes {', '.join(named)}")
+
+
+class _Recorder:
+    """Records the calls of one pass."""
+
+    def __init__(self, blocks: BlockList, captured: Captured) -> None:
+        self._blocks, self._captured = blocks, captured
+        self._order: list[int] = []
+        self._calls: list[Call] = []
+        self._input: Tensors = []
+        self._returned: Tensors = []
+        self._versions: list[int] = []
+
+    def register(self, number: int, block: torch.nn.Module) -> list[Any]:
+        def before(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            self._before(number, arguments, keywords)
+
+        def after(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+            self._after(output)
+
+        return [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
+
+    def finish(self, batch: int) -> None:
+        """Check that all blocks ran, in the order of the first batch, and keep their calls."""
+        missing = sorted(set(range(len(self._blocks.modules))) - set(self._order))
+        if missing:
+            raise PruningError(f"batch {batch} does not run it", self._blocks.name(missing[0]))
+        if batch == 0:
+            self._captured.order = self._order
+        elif self._order != self._captured.order:
+            raise PruningError(f"batch {batch} runs the blocks in another order than batch 0")
+        self._captured.inputs.append(self._input)
+        for number, call in zip(self._order, self._calls, strict=True):
+            self._captured.calls[number].append(call)
+
+    def _before(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        name = self._blocks.name(number)
+        if number in self._order:
+            raise PruningError("it runs several times in one pass", name)
+        if any(keywords.get(cache) is not None for cache in CACHES):
+            raise PruningError("it is called with a cache of keys and values; switch the cache off", name)
+        if not self._order:
+            self._returned = _hidden(arguments, keywords, name)
+            self._input = [self._returned[0].clone()]
+        elif [each._version for each in self._returned] != self._versions or not self._passes_on(arguments, keywords):
+            before = self._blocks.name(self._order[-1])
+            raise PruningError(f"its input is not what {before} returns: the model changes it in between", name)
+        arguments, keywords = map_leaves((arguments, keywords), self._recorded)
+        self._calls.append(Call(arguments, keywords))
+        self._order.append(number)
+
+    def _after(self, output: Any) -> None:
+        self._returned = tensors_of(output)
+        self._versions = [each._version for each in self._returned]
+        if len(self._order) == len(self._blocks.modules):
+            raise _LastBlockError
+
+    def _passes_on(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+        return bool(self._returned) and any(leaf is self._returned[0] for leaf in tensors_of((arguments, keywords)))
+
+    def _recorded(self, leaf: Any) -> Any:
+        places = [place for place, returned in enumerate(self._returned) if leaf is returned]
+        return Returned(places[0]) if places else leaf
+
+
+def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensors:
+    """Return the argument that is passed on from block to block."""
+    candidates = [*arguments, keywords.get("hidden_states"), *keywords.values()]
+    tensors = [each for each in candidates if isinstance(each, Tensor) and each.is_floating_point()]
+    if not tensors:
+        raise PruningError("none of its arguments is a tensor of activations", name)
+    return tensors[:1]
+
+
+def _kept(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
+    mask = batch.get(PADDING) if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or bool((mask != 0).all()):
+        return None
+    if mask.ndim != 2 or mask.shape != inputs.shape[:2]:
+        shapes = f"{list(mask.shape)}, and its blocks get {list(inputs.shape)}"
+        raise PruningError(f"{PADDING} of batch {number} has shape {shapes}: which tokens are padding is not known")
+    if not bool((mask != 0).any()):
+        raise PruningError(f"batch {number} holds nothing but padding")
+    return (mask != 0).to(inputs.device)
+
+
+@contextmanager
+def prepared(model: torch.nn.Module) -> Iterator[None]:
+    """Switch to evaluation, without a cache of keys and values and without fused kernels of experts, for a while."""
+    training = [(module, module.training) for module in model.modules()]
+    wanted = {"use_cache": False, "_experts_implementation": "eager"}
+    configs = {id(each): each for each in _configs(model)}.values()
+    before = [(each, name, getattr(each, name)) for each in configs for name in wanted if hasattr(each, name)]
+    try:
+        model.eval()
+        for config, name, _ in before:
+            setattr(config, name, wanted[name])
+        with torch.no_grad():
+            yield
+    finally:
+        for config, name, value in before:
+            setattr(config, name, value)
+        for module, was_training in training:
+            module.training = was_training
+
+
+def _configs(model: torch.nn.Module) -> list[Any]:
+    configs = [module.config for module in model.modules() if hasattr(getattr(module, "config", None), "to_dict")]
+    nested = [value for each in configs for value in vars(each).values()]
+    return [each for each in [*configs, *nested] if hasattr(each, "to_dict")]

@@ -1,0 +1,49 @@
+"""Options of pruning block by block, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from masksmith._errors import PruningError
+
+SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
+"""The scores that statistics of the inputs are enough for, and the statistic that each needs."""
+
+UPDATES = ("reconstruct", "admm", None)
+FewTokens = Literal["refuse", "without data"]
+InputsFrom = Literal["pruned", "dense"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the weights of each block are pruned; see `prune`.
+
+    Raises:
+        PruningError: If one is unknown.
+    """
+
+    scores: str = "wanda"
+    update: str | None = "admm"
+    score_options: Mapping[str, Any] = field(default_factory=dict)
+    update_options: Mapping[str, Any] = field(default_factory=dict)
+    inputs_from: InputsFrom = "pruned"
+    min_tokens: int = 64
+    few_tokens: FewTokens = "refuse"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _check("scores", self.scores, tuple(SCORES))
+        _check("update", self.update, UPDATES)
+        _check("inputs_from", self.inputs_from, ("pruned", "dense"))
+        _check("few_tokens", self.few_tokens, ("refuse", "without data"))
+        if self.min_tokens < 1:
+            raise PruningError(f"min_tokens={self.min_tokens} must be at least 1")
+        if self.update is None and self.update_options:
+            raise PruningError(f"update_options {', '.join(self.update_options)} need an update")
+
+
+def _check(label: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise PruningError(f"{label}={value!r} is not one of: {', '.join(map(repr, allowed))}")

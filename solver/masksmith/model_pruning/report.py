@@ -1,0 +1,110 @@
+"""What pruning block by block did: by weight, by block, and of the whole model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .blocks import BlockList
+
+
+@dataclass(frozen=True, eq=False)
+class WeightReport:
+    """A weight that was pruned.
+
+    Attributes:
+        name: Its name in the model.
+        pattern: Its pattern.
+        mask: Bool, of the weight's shape, True = kept.
+        tokens: Number of inputs that each of its matrices got.
+        masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
+            first mask.
+        error: Squared error with the weights that were written.
+        energy: Square of the outputs themselves.
+        without_data: Matrices of too few tokens, by name, with reasons: masked without data and not updated.
+        silent_inputs: Number of inputs that were 0 in every token.
+    """
+
+    name: str
+    pattern: str
+    mask: Any
+    tokens: Sequence[int]
+    masked_error: float
+    error: float
+    energy: float
+    without_data: Mapping[str, str] = field(default_factory=dict)
+    silent_inputs: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the mask, as JSON."""
+        values = {key: value for key, value in vars(self).items() if key != "mask"}
+        return values | {"tokens": list(self.tokens), "without_data": dict(self.without_data)}
+
+
+@dataclass(frozen=True, eq=False)
+class BlockReport:
+    """A block whose weights were pruned.
+
+    Errors are squared differences of the block's output from that of the dense model, as shares of the square of that.
+
+    Attributes:
+        name: Its name in the model.
+        weights: Its weights.
+        error_before: Error while this block was dense and those before it pruned.
+        error_after: Error after this block was pruned.
+        seconds: Time that it took.
+    """
+
+    name: str
+    weights: Sequence[WeightReport]
+    error_before: float
+    error_after: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON."""
+        return vars(self) | {"weights": [weight.as_dict() for weight in self.weights]}
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedModel:
+    """The report of a model that was pruned in place.
+
+    Attributes:
+        block_list: The blocks that were pruned, and the share of the model's weights in them.
+        blocks: Their reports, in the order in which they run.
+        skipped: Matrices that stay dense, with reasons.
+    """
+
+    block_list: BlockList
+    blocks: Sequence[BlockReport]
+    skipped: Mapping[str, str]
+
+    @property
+    def masks(self) -> dict[str, Any]:
+        """Masks by the names of the weights."""
+        return {weight.name: weight.mask for block in self.blocks for weight in block.weights}
+
+    @property
+    def without_data(self) -> dict[str, str]:
+        """Matrices that were masked without data, with reasons."""
+        weights = [weight for block in self.blocks for weight in block.weights]
+        return {name: reason for weight in weights for name, reason in weight.without_data.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but masks, as JSON."""
+        blocks = [block.as_dict() for block in self.blocks]
+        return {"block_list": str(self.block_list), "blocks": blocks, "skipped": dict(self.skipped)}
+
+    def __str__(self) -> str:
+        lines = [str(self.block_list)]
+        for block in self.blocks:
+            masked = math.fsum(weight.masked_error for weight in block.weights)
+            updated = math.fsum(weight.error for weight in block.weights)
+            gain = f"{masked / updated:.2f}" if updated else "-"
+            shares = f"output error {block.error_before:.3%} -> {block.error_after:.3%}"
+            lines.append(f"{block.name}: {len(block.weights)} weight(s), {shares}, gain of updates {gain}")
+        lines += [f"without data: {name}: {reason}" for name, reason in self.without_data.items()]
+        return "\n".join([*lines, *(f"dense: {name}: {reason}" for name, reason in self.skipped.items())])

@@ -1,0 +1,79 @@
+"""Finds mask and values of one weight from its statistics, and writes them into the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from masksmith._errors import PruningError
+from masksmith._solve import solve
+from masksmith.scores import by_layout
+from masksmith.updates import admm_by_layout, reconstruct_by_layout
+
+from .options import SCORES, Options
+from .report import WeightReport
+from .statistics import WeightStatistics
+from .weights import BlockWeight
+
+Tensor = torch.Tensor
+
+
+def refuse_scarce(statistics: WeightStatistics, options: Options) -> None:
+    """Refuse a weight with too few tokens, if the options say so.
+
+    Raises:
+        PruningError: If so; the message names the matrix.
+    """
+    scarce = statistics.scarce(options.min_tokens)
+    if scarce and options.few_tokens == "refuse":
+        matrix, reason = next(iter(scarce.items()))
+        others = f" (and {len(scarce) - 1} more of this weight)" if len(scarce) > 1 else ""
+        advice = "calibrate with more tokens, exclude the weight, or pass few_tokens='without data'"
+        raise PruningError(f"{reason}{others}; {advice}", statistics.weight.matrix_name(matrix))
+
+
+def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport:
+    """Prune a weight of the model in place.
+
+    Raises:
+        MasksmithError: As scores, solver and update do.
+    """
+    weight, scarce = statistics.weight, statistics.scarce(options.min_tokens)
+    parameter = weight.parameter.detach()
+    gram = statistics.without_data(scarce)
+    solution = solve(
+        _scores(weight, parameter, gram, options), weight.pattern,
+        layout=weight.layout, threads=options.threads, name=weight.name, keep_duals=options.update == "admm",
+    )  # fmt: skip
+    mask, values = solution.mask, parameter * solution.mask
+    masked_error = _error(statistics, parameter, values)
+    update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
+    if options.update == "reconstruct":
+        update: Any = reconstruct_by_layout(weight.layout, parameter, mask, gram, **update_options)
+        values = update.weight
+    elif options.update == "admm":
+        update = admm_by_layout(weight.layout, parameter, gram, weight.pattern, start=solution, **update_options)
+        mask, values = update.mask, update.weight
+    report = WeightReport(
+        weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
+        _error(statistics, parameter, values), statistics.squares(weight.layout.matrices(parameter)),
+        {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
+    )  # fmt: skip
+    weight.parameter.data.copy_(values)
+    return report
+
+
+def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options) -> Tensor:
+    kind = SCORES[options.scores]
+    norms = gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    statistic = {"gram": gram, "norms": norms, None: None}[kind]
+    scores: Tensor = by_layout(
+        weight.layout, options.scores, values, statistic, kind, name=weight.name, **options.score_options
+    )
+    return scores
+
+
+def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:
+    difference = values.double() - dense.double()
+    return statistics.squares(statistics.weight.layout.matrices(difference))

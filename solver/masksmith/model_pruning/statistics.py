@@ -1,0 +1,81 @@
+"""Statistics of one block's weights: Gram matrices and numbers of tokens, one of each for each matrix."""
+
+from __future__ import annotations
+
+import torch
+
+from masksmith._errors import PruningError
+
+from .weights import BlockWeight
+
+Tensor = torch.Tensor
+
+
+class WeightStatistics:
+    """Sums over the inputs of a weight.
+
+    Args:
+        weight: The weight.
+
+    Attributes:
+        gram: `[matrices, in, in]`, `X^T X`, float64.
+        tokens: Number of inputs that each matrix got.
+    """
+
+    def __init__(self, weight: BlockWeight) -> None:
+        self.weight = weight
+        self.gram = torch.zeros(
+            (weight.count, weight.inputs, weight.inputs), dtype=torch.float64, device=weight.parameter.device
+        )
+        self.tokens = [0] * weight.count
+
+    def add(self, matrix: int, inputs: Tensor, batch: int) -> None:
+        """Add inputs `[tokens, in]` of one matrix.
+
+        Raises:
+            PruningError: If one is not finite.
+        """
+        inputs = inputs.detach()
+        if inputs.dtype != torch.float64:
+            inputs = inputs.float()
+        product = inputs.T @ inputs
+        if not bool(torch.isfinite(product).all()):
+            kind = (
+                "its inputs hold NaN or infinity" if not bool(torch.isfinite(inputs).all()) else "its inputs overflow"
+            )
+            raise PruningError(f"{kind} in batch {batch}", self.weight.matrix_name(matrix))
+        self.gram[matrix] += product
+        self.tokens[matrix] += len(inputs)
+
+    def silent_inputs(self) -> int:
+        """Count the inputs that were 0 in every token, of all matrices that got tokens."""
+        silent = self.gram.diagonal(dim1=1, dim2=2) == 0
+        return sum(int(row.sum()) for row, tokens in zip(silent, self.tokens, strict=True) if tokens)
+
+    def scarce(self, min_tokens: int) -> dict[int, str]:
+        """Return the matrices whose statistics do not count, with reasons."""
+        reasons = {}
+        for matrix, tokens in enumerate(self.tokens):
+            if tokens < min_tokens:
+                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}"
+            elif not bool(self.gram[matrix].diagonal().any()):
+                reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
+        return reasons
+
+    def without_data(self, matrices: dict[int, str]) -> Tensor:
+        """Return the Gram matrices `[*stack, in, in]`, those of some matrices replaced by the identity.
+
+        With the identity, every score is that of the weights alone, and an update leaves the kept weights as they are.
+        """
+        gram = self.gram.clone() if matrices else self.gram
+        for matrix in matrices:
+            gram[matrix] = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        return gram.reshape(*self.weight.stack, *gram.shape[1:])
+
+    def squares(self, values: list[Tensor]) -> float:
+        """Return `sum ||X V^T||^2` over matrices `V [out, in]`, in float64."""
+        total = 0.0
+        for gram, value in zip(self.gram, values, strict=True):
+            rows = value.detach().double()
+            total += float(((rows @ gram) * rows).sum().clamp(min=0))
+        return total

@@ -1,0 +1,201 @@
+"""The weights of a block that are pruned: their layouts and patterns, and why others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from masksmith._errors import PruningError
+from masksmith.layouts import BY_CHOICE, Candidate, Layout, SelectionError, is_conv1d, select, with_layouts
+from masksmith.patterns import Pattern, TensorPatterns
+from masksmith.patterns.matching import Globs
+
+from .blocks import BlockList
+
+Module = torch.nn.Module
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+PARAMETRIZED = "its layer is parametrized, so its values are computed anew; remove the parametrization first"
+
+
+@dataclass(frozen=True, eq=False)
+class BlockWeight:
+    """A parameter of a block that is pruned.
+
+    Attributes:
+        name: Its name in the model.
+        parameter: The parameter.
+        layout: How it is made of matrices.
+        pattern: What is allowed in each.
+    """
+
+    name: str
+    parameter: torch.nn.Parameter
+    layout: Layout
+    pattern: Pattern
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.parameter.shape)
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """Lengths of the dimensions that count matrices."""
+        return self.layout.stack_shape(self.shape)
+
+    @property
+    def count(self) -> int:
+        """Number of its matrices."""
+        return self.layout.count(self.shape)
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs of each matrix."""
+        return self.shape[self.layout.axes.index("in")]
+
+    @property
+    def is_expert(self) -> bool:
+        """Whether only some of the tokens may reach it."""
+        return bool(self.stack) or "expert" in self.name
+
+    def matrix_name(self, matrix: int) -> str:
+        """Name one of its matrices."""
+        return f"{self.name}[{matrix}]" if self.stack else self.name
+
+    def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
+        """Refuse a product `[in, out]` that does not sum over the axis that the layout says, or has a part of a matrix.
+
+        Raises:
+            PruningError: If so.
+        """
+        summed, other = self.layout.axes.index("in"), self.layout.axes.index("out")
+        if (shape[0], stride) != (tensor.shape[summed], tensor.stride(summed)):
+            raise PruningError(
+                f"its products do not sum over the axis 'in' of the layout {str(self.layout)!r}", self.name
+            )
+        if shape[1] != tensor.shape[other]:
+            raise PruningError("it is multiplied in parts, which may have different inputs; exclude it", self.name)
+
+    def matrix_at(self, offset: int, tensor: torch.Tensor) -> int:
+        """Return the number of the matrix that holds the entry at an offset."""
+        number = 0
+        for length, stride, word in zip(tensor.shape, tensor.stride(), self.layout.axes, strict=True):
+            if word == "stack":
+                number = number * length + offset // stride % length
+        return number
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """Weights of all blocks, by block; and why other matrices stay dense, by name."""
+
+    by_block: list[list[BlockWeight]]
+    skipped: Mapping[str, str]
+
+
+def weights_of(
+    model: Module,
+    blocks: BlockList,
+    patterns: TensorPatterns,
+    *,
+    layers: Globs = None,
+    exclude: Globs = None,
+    layouts: Mapping[str, str] | None = None,
+) -> BlockWeights:
+    """Choose the weights to prune.
+
+    Args:
+        model: The model.
+        blocks: Its blocks.
+        patterns: Patterns of its weights.
+        layers: As for `calibrate`.
+        exclude: Names or globs of weights that stay dense.
+        layouts: Axes by name, where names and modules do not show them.
+
+    Raises:
+        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left.
+    """
+    parameters = dict(model.named_parameters())
+    candidates = _candidates(model, blocks, parameters, layouts or {})
+    assigned = patterns.assign([candidate.name for candidate in candidates])
+    try:
+        selection = select(candidates, assigned, layers, exclude, noun="weight")
+    except SelectionError as error:
+        raise PruningError(str(error)) from None
+    by_name = {candidate.name: candidate for candidate in candidates}
+    reasons = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
+    parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED]
+    if parametrized:
+        raise PruningError(f"{PARAMETRIZED}, or exclude it", parametrized[0])
+    by_block: list[list[BlockWeight]] = [[] for _ in blocks.modules]
+    number_of = _numbers(blocks)
+    for name in selection.chosen:
+        layout = by_name[name].layout
+        assert layout is not None
+        parameter = parameters[name]
+        weight = BlockWeight(name, parameter, layout, assigned[name])
+        by_block[number_of[id(parameter)]].append(weight)
+    return BlockWeights(by_block, {name: reason for name, reason in reasons.items() if parameters[name].ndim >= 2})
+
+
+def _candidates(
+    model: Module, blocks: BlockList, parameters: Mapping[str, torch.nn.Parameter], layouts: Mapping[str, str]
+) -> list[Candidate]:
+    owners = {name: model.get_submodule(_owner(name)) for name in parameters}
+    number_of = _numbers(blocks)
+    candidates = [
+        Candidate(
+            name,
+            tuple(parameter.shape),
+            DTYPES.get(parameter.dtype, str(parameter.dtype)),
+            aliases=(name.removesuffix(".weight"),) if name.endswith(".weight") else (),
+            layout=Layout(("in", "out"), rule="model") if is_conv1d(owners[name]) and parameter.ndim == 2 else None,
+            unsupported_reason=_unsupported_reason(parameter, owners[name], blocks, number_of),
+        )
+        for name, parameter in parameters.items()
+    ]
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    settings = None if to_dict is None else to_dict()
+    candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, settings)
+    return [_without_blocks_role(each) for each in candidates]
+
+
+def _without_blocks_role(candidate: Candidate) -> Candidate:
+    """Whether a weight lies in a block is known from the model itself, not from its name."""
+    is_named_outside = candidate.dense_by_default == "outside the model's blocks"
+    return replace(candidate, dense_by_default=None) if is_named_outside else candidate
+
+
+def _unsupported_reason(
+    parameter: torch.nn.Parameter, owner: Module, blocks: BlockList, number_of: Mapping[int, int]
+) -> str | None:
+    if id(parameter) not in number_of:
+        return f"outside the blocks {blocks.path!r}"
+    if parameter.ndim < 2:
+        return "fewer than two dimensions"
+    if type(owner).__name__ in ("ParametrizationList",) or type(owner).__name__.startswith("Parametrized"):
+        return PARAMETRIZED
+    if isinstance(owner, torch.nn.modules.conv._ConvNd):
+        return "a convolution, which is not pruned block by block"
+    return None
+
+
+def _numbers(blocks: BlockList) -> dict[int, int]:
+    """Return the number of the block of each parameter, by its id.
+
+    Raises:
+        PruningError: If two blocks share one.
+    """
+    numbers: dict[int, int] = {}
+    for number, block in enumerate(blocks.modules):
+        for name, parameter in block.named_parameters():
+            first = numbers.setdefault(id(parameter), number)
+            if first != number:
+                raise PruningError(f"{blocks.name(first)} has the same {name!r}", blocks.name(number))
+    return numbers
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -1,0 +1,113 @@
+"""Strips of rows: as many as conjugate gradients solve at once, with the check of what they return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .conjugate_gradients import System, solve
+from .operands import Operands
+
+Tensor = torch.Tensor
+
+LIMIT = 300
+"""Maximum number of iterations; a row that has not converged then is factorised."""
+ITERATED = 0.75
+"""Share of the tolerance that the iterations may use up."""
+ENTRIES, ENTRIES_ON_DEVICE = 2**20, 2**26
+"""Entries of a strip: a product needs many rows to be fast, and eight such arrays are in use at a time."""
+
+
+@dataclass(frozen=True)
+class ScaledSystem:
+    """The damped Gram matrix with a unit diagonal, and the inputs' scale.
+
+    Attributes:
+        system: In the dtype of the iterations.
+        scale: `[inputs]`, float64.
+    """
+
+    system: System
+    scale: Tensor
+
+    @classmethod
+    def of(cls, operands: Operands) -> ScaledSystem:
+        """Scale the Gram matrix of operands whose damping is positive."""
+        dtype = torch.float64 if operands.weight.dtype is torch.float64 else torch.float32
+        return cls(*System.damped(operands.gram, operands.damping, dtype))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a layer, in float64.
+
+    Attributes:
+        rows: Their numbers.
+        kept: Bool `[rows, inputs]`.
+        dense: Weights.
+        dropped: Weights that the mask drops, 0 elsewhere.
+        correlation: `dropped @ gram`: the dropped weights' output times the inputs.
+    """
+
+    rows: Tensor
+    kept: Tensor
+    dense: Tensor
+    dropped: Tensor
+    correlation: Tensor
+
+    @classmethod
+    def of(cls, operands: Operands, mask: Tensor, rows: Tensor) -> Strip:
+        """Select rows of a layer."""
+        dense, kept = operands.weight[rows].double(), mask[rows]
+        dropped = dense.masked_fill(kept, 0)
+        return cls(rows, kept, dense, dropped, dropped @ operands.gram)
+
+    @property
+    def masked(self) -> Tensor:
+        """The weights that the mask keeps, 0 elsewhere."""
+        return self.dense - self.dropped
+
+
+def rows_at_once(mask: Tensor) -> int:
+    """Return the number of rows of a strip."""
+    entries = ENTRIES if mask.device.type == "cpu" else ENTRIES_ON_DEVICE
+    return max(1, entries // mask.shape[1])
+
+
+def converge(
+    strip: Strip, operands: Operands, scaled: ScaledSystem, tolerance: float, start: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Reconstruct rows by conjugate gradients.
+
+    Most of the tolerance is for the iterations, the rest for their rounding: the difference of the recurrence's
+    residual and the true one in float64, `e`, adds at most `||e|| / sqrt(smallest eigenvalue)` in the energy norm.
+
+    Args:
+        strip: The rows.
+        operands: Gram matrix and damping.
+        scaled: The system to solve.
+        tolerance: Largest share by which a row's objective may exceed its minimum.
+        start: Weights `[out, inputs]` to start from, or None for the masked ones.
+
+    Returns:
+        Updated weights; `(dense - updated) G`; which rows are proved to be within the tolerance; number of iterations.
+    """
+    system, scale = scaled.system, scaled.scale
+    supports, dtype = strip.kept.to(system.matrix.dtype), system.matrix.dtype
+    right_side = (strip.correlation / scale).to(dtype) * supports
+    masked, initial = strip.masked, None
+    if start is not None:
+        initial = ((start[strip.rows].double() - masked) * scale).to(dtype) * supports
+    before = (strip.dropped * strip.correlation).sum(1)
+    iterates = solve(system, supports, right_side, before, ITERATED * tolerance, LIMIT, initial)
+    updated = masked + iterates.solution.double() / scale
+    if operands.weight.dtype is not torch.float64:
+        updated = updated.float().double()
+    change, shift = strip.dense - updated, updated - masked
+    product = change @ operands.gram
+    objective = (change * product).sum(1) + operands.damping * shift.square().sum(1)
+    residual = (product - operands.damping * shift) / scale * strip.kept
+    rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.smallest**0.5
+    distance = (iterates.bound.sqrt() + rounding).square()
+    return updated, product, distance <= tolerance * (objective - distance), iterates.iterations

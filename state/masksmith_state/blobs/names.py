@@ -1,0 +1,67 @@
+"""Names of blobs in the store: a folder for each kind of blob."""
+
+from __future__ import annotations
+
+import re
+
+UPLOADS, RESULTS, WEIGHTS, STATISTICS, INCOMING = "tensors", "masks", "weights", "statistics", "incoming"
+BLOB_FOLDERS = (UPLOADS, RESULTS, WEIGHTS, STATISTICS)
+PIECES = "pieces"
+"""Folder of the lists of digests, each under the name of its blob."""
+DAMAGED = "damaged"
+"""Folder of the blobs that were set aside, each under its name with the time in milliseconds."""
+_BLOB_NAME = re.compile(r"(tensors|masks|weights|statistics)/([0-9a-f]{2})/\2[0-9a-f]{62}(\.json)?")
+
+
+def incoming_name(identifier: str) -> str:
+    """Name of an upload while it is received, if its digest is not known in advance."""
+    return f"{INCOMING}/{identifier}"
+
+
+def upload_name(digest: str) -> str:
+    """Name of an uploaded safetensors file."""
+    return _keyed(UPLOADS, digest)
+
+
+def result_name(key: str) -> str:
+    """Name of a shard's packed mask."""
+    return _keyed(RESULTS, key)
+
+
+def result_report_name(key: str) -> str:
+    """Name of the report of a shard's result; written last, so that the mask exists if the report does."""
+    return f"{result_name(key)}.json"
+
+
+def weights_name(key: str) -> str:
+    """Name of a shard's updated weights."""
+    return _keyed(WEIGHTS, key)
+
+
+def statistic_name(key: str) -> str:
+    """Name of a cached statistic that all shards of a tensor use."""
+    return _keyed(STATISTICS, key)
+
+
+def _keyed(folder: str, key: str) -> str:
+    return f"{folder}/{key[:2]}/{key}"
+
+
+def piece_list_name(name: str) -> str:
+    """Name of the list of digests of a blob."""
+    return f"{PIECES}/{name}"
+
+
+def is_blob_name(name: str) -> bool:
+    """Whether this program gives such a name to an upload, result or statistic."""
+    return _BLOB_NAME.fullmatch(name) is not None
+
+
+def is_sealed_name(name: str) -> bool:
+    """Whether a blob of this name carries its own digest, and has no list."""
+    return name.startswith(f"{STATISTICS}/") or name.endswith(".json")
+
+
+def digest_of_upload(name: str) -> str | None:
+    """Digest of an upload, by its name; None if this is no upload."""
+    return name.rpartition("/")[2] if name.startswith(f"{UPLOADS}/") and is_blob_name(name) else None

@@ -1,0 +1,232 @@
+"""Reads and writes objects by name, in a local directory or an S3-compatible bucket; checks no content."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import obstore
+from obstore.exceptions import GenericError
+from obstore.store import LocalStore, from_url
+
+from masksmith_state.panics import panics_as
+
+T = TypeVar("T")
+CHUNK_BYTES = 8 * 2**20
+CONCURRENT_CHUNKS = 2
+BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
+
+
+class Objects:
+    """Objects by name; writes are atomic, so an object that exists was written completely.
+
+    Args:
+        url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
+        create: Create the directory if it does not exist. Only the service does so; for other processes a missing
+            directory is an error, so that a worker does not create an empty one while the disk is unmounted.
+    """
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        self.url = url
+        self._opened: Any = None
+        self._directory_stat: os.stat_result | None = None
+        if self.is_bucket:
+            timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
+            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+        elif create:
+            Path(url).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether this is a bucket, and not a local directory."""
+        return "://" in self.url
+
+    @property
+    def _store(self) -> Any:
+        if self._opened is None:
+            self._directory_stat = self._stat_directory()
+            self._opened = LocalStore(self.url)
+        return self._opened
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a blob."""
+        self._check_directory()
+        with panics_as(GenericError):
+            obstore.put(self._store, name, data)
+
+    def get(self, name: str) -> bytes:
+        """Read a blob.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+        """
+        return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
+
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+        """
+        if start >= stop:
+            return b""
+        return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
+
+    def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
+        """Read several ranges from start to stop (exclusive); adjacent ones are read together.
+
+        Raises:
+            FileNotFoundError: If the blob does not exist.
+        """
+        parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=stops))
+        return [bytes(part) for part in parts]
+
+    def size(self, name: str) -> int | None:
+        """Size of a blob in bytes; None if it does not exist."""
+        with contextlib.suppress(FileNotFoundError):
+            return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
+        return None
+
+    def _read_checked(self, read: Callable[[], T]) -> T:
+        """Run a read, and distinguish a missing blob from a missing store.
+
+        Raises:
+            FileNotFoundError: If the blob does not exist.
+            GenericError: If the store does not exist, or is another one.
+        """
+        with panics_as(GenericError):
+            try:
+                return read()
+            except FileNotFoundError:
+                self._check_directory()
+                # The directory may have been unmounted during the read; it exists now, so the second result is final.
+                return read()
+
+    def _check_directory(self) -> None:
+        """Raise an error if the directory is missing, or is another one because its disk was unmounted."""
+        if self.is_bucket:
+            return
+        current, first = self._stat_directory(), self._directory_stat
+        if first is None:
+            return
+        # A remounted disk may get another device number, and a recreated directory another inode: only both together
+        # mean another directory.
+        if current.st_dev != first.st_dev and current.st_ino != first.st_ino:
+            raise GenericError(f"the file system at {self.url} is not the one at the start: is its disk mounted?")
+
+    def _stat_directory(self) -> os.stat_result:
+        try:
+            return os.stat(self.url)
+        except OSError as error:
+            raise GenericError(f"the store {self.url} is missing: {error.strerror}") from None
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object that does not exist yet.
+
+        Raises:
+            AlreadyExistsError: If it exists.
+        """
+        self._check_directory()
+        with panics_as(GenericError):
+            obstore.put(self._store, name, data, mode="create", use_multipart=False)
+
+    def top_level(self) -> Iterator[str]:
+        """List the names of files and folders at the top, those of other programs included."""
+        if not self.is_bucket:
+            self._check_directory()
+            yield from os.listdir(self.url)
+            return
+        listing = obstore.list_with_delimiter(self._store)
+        yield from (str(prefix) for prefix in listing["common_prefixes"])
+        yield from (str(entry["path"]) for entry in listing["objects"])
+
+    def delete(self, name: str) -> None:
+        """Delete a blob, if it exists."""
+        with contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, name)
+
+    def free_bytes(self) -> int | None:
+        """Free bytes on the disk of a local directory; None for a bucket."""
+        if self.is_bucket:
+            return None
+        return self._read_checked(lambda: shutil.disk_usage(self.url).free)
+
+    def list(self, folder: str) -> Iterator[tuple[str, float]]:
+        """List the blobs below a folder as (name, time of last change)."""
+        for page in obstore.list(self._store, folder + "/", chunk_size=1000):
+            for entry in page:
+                yield str(entry["path"]), entry["last_modified"].timestamp()
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a blob, replacing any blob with the new name."""
+        obstore.rename(self._store, old, new)
+
+    async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
+        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept."""
+        self._check_directory()
+        source = _AbortableChunks(chunks)
+        write = asyncio.ensure_future(self._write(name, source))
+        try:
+            await asyncio.shield(write)
+        except asyncio.CancelledError:
+            source.abort()
+            with contextlib.suppress(Exception):
+                await write
+            raise
+
+    async def _write(self, name: str, source: _AbortableChunks) -> None:
+        with panics_as(GenericError):
+            await obstore.put_async(
+                self._store,
+                name,
+                source,
+                use_multipart=True,
+                chunk_size=CHUNK_BYTES,
+                max_concurrency=CONCURRENT_CHUNKS,
+            )
+
+    async def stream(self, name: str) -> AsyncIterator[bytes]:
+        """Read a blob in chunks.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+        """
+        with panics_as(GenericError):
+            blob = await obstore.get_async(self._store, name)
+            async for chunk in blob.stream(min_chunk_size=2**20):
+                yield bytes(chunk)
+
+
+class _AbortableChunks:
+    """Chunks for a writer, which cleans up if the iterator raises, but not if the write is canceled."""
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self._waiting_task: asyncio.Task[Any] | None = None
+        self._is_aborted = False
+
+    def abort(self) -> None:
+        """Raise an error in place of the next chunk."""
+        self._is_aborted = True
+        if self._waiting_task is not None:
+            self._waiting_task.cancel()
+
+    def __aiter__(self) -> _AbortableChunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_aborted:
+            raise ConnectionAbortedError
+        self._waiting_task = asyncio.current_task()
+        try:
+            return await anext(self._chunks)
+        except asyncio.CancelledError:
+            raise ConnectionAbortedError from None
+        finally:
+            self._waiting_task = None

@@ -1,0 +1,120 @@
+"""Lists of the BLAKE3 digests of a blob's pieces, by which any part of the blob can be checked on its own.
+
+A stored list is bound to the name of its blob, and ends with its own digest. So a damaged list, a list of another blob
+and a blob that was exchanged together with its list are all noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+PIECE_BYTES = 2**20
+DIGEST_BYTES = 32
+MAGIC = b"masksmith pieces 1\n"
+SIZE_BYTES = 8
+
+
+class DamagedListError(ValueError):
+    """The stored form of a list is damaged, or belongs to another blob."""
+
+
+@dataclass(frozen=True)
+class PieceList:
+    """Size of a blob, digest of the whole blob, and digests of its pieces of `PIECE_BYTES` (the last may be shorter).
+
+    Attributes:
+        size: Size of the blob in bytes.
+        whole: BLAKE3 of the blob, in hex.
+        pieces: BLAKE3 of each piece, one after the other.
+    """
+
+    size: int
+    whole: str
+    pieces: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> PieceList:
+        """Compute the list of a blob in memory."""
+        hasher = PieceHasher()
+        hasher.update(data)
+        return hasher.finish()
+
+    def is_intact(self, number: int, piece: bytes | memoryview) -> bool:
+        """Whether these are the bytes of a piece, by its number."""
+        start = number * DIGEST_BYTES
+        return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == self.pieces[start : start + 32]
+
+    def piece_bytes(self, number: int) -> int:
+        """Size of a piece in bytes."""
+        return max(0, min(PIECE_BYTES, self.size - number * PIECE_BYTES))
+
+    def encode(self, name: str) -> bytes:
+        """Encode the list for the blob of this name."""
+        content = MAGIC + self.size.to_bytes(SIZE_BYTES, "little") + bytes.fromhex(self.whole) + self.pieces
+        return content + _seal(name, content)
+
+    @classmethod
+    def decode(cls, name: str, data: bytes) -> PieceList:
+        """Decode the list of the blob of this name.
+
+        Raises:
+            DamagedListError: If it is damaged, or belongs to another blob.
+        """
+        content, seal = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if not content.startswith(MAGIC) or seal != _seal(name, content):
+            raise DamagedListError(f"the list of digests of {name} is damaged")
+        start = len(MAGIC) + SIZE_BYTES
+        size = int.from_bytes(content[len(MAGIC) : start], "little")
+        return cls(size, content[start : start + DIGEST_BYTES].hex(), content[start + DIGEST_BYTES :])
+
+
+class PieceHasher:
+    """Computes a list while the blob arrives in chunks of any size."""
+
+    def __init__(self) -> None:
+        self._whole, self._piece = blake3(), blake3()
+        self._size, self._pieces = 0, bytearray()
+
+    def update(self, chunk: bytes | memoryview) -> None:
+        """Add the next chunk."""
+        self._whole.update(chunk)
+        view, start = memoryview(chunk), 0
+        while start < len(view):
+            part = view[start : start + PIECE_BYTES - self._size % PIECE_BYTES]
+            self._piece.update(part)
+            self._size += len(part)
+            start += len(part)
+            if self._size % PIECE_BYTES == 0:
+                self._end_piece()
+
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of all chunks so far, in hex."""
+        return self._whole.hexdigest()
+
+    def finish(self) -> PieceList:
+        """Return the list, after the last chunk."""
+        if self._size % PIECE_BYTES:
+            self._end_piece()
+        return PieceList(self._size, self.digest, bytes(self._pieces))
+
+    def _end_piece(self) -> None:
+        self._pieces += self._piece.digest()
+        self._piece = blake3()
+
+
+def seal(name: str, data: bytes) -> bytes:
+    """Add a digest of name and data to a small blob, which is always read as a whole."""
+    return data + _seal(name, data)
+
+
+def unseal(name: str, data: bytes) -> bytes | None:
+    """Return the data of a sealed blob; None if it is damaged, or was sealed under another name."""
+    content = data[:-DIGEST_BYTES]
+    return content if data[-DIGEST_BYTES:] == _seal(name, content) and len(data) >= DIGEST_BYTES else None
+
+
+def _seal(name: str, content: bytes) -> bytes:
+    return blake3(name.encode() + b"\0" + content).digest()

@@ -1,0 +1,94 @@
+"""Checks every blob of a store, also while the installation runs: `python -m masksmith_state.fsck [--repair]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+from obstore.exceptions import BaseError as StoreError
+
+from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
+from .blobs.store import BlobStore
+from .errors import DamagedBlobError
+from .installation import IDENTITY_NAME, protect_files
+from .settings import StateSettings
+
+
+@dataclass
+class FsckReport:
+    """Outcome of a check.
+
+    Attributes:
+        checked: Number of blobs.
+        damaged: Names of the damaged ones.
+        foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
+        repaired: Whether damaged blobs were set aside, so that they are computed or sent again.
+    """
+
+    checked: int = 0
+    damaged: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    repaired: bool = False
+
+
+def check_store(store: BlobStore) -> FsckReport:
+    """Check all blobs of a store; one that is not `read_only` sets damaged blobs aside, and writes lost lists again."""
+    report = FsckReport(repaired=not store.read_only)
+    for name in _names(store):
+        if not is_blob_name(name):
+            report.foreign.append(name)
+            continue
+        try:
+            store.get_sealed(name) if is_sealed_name(name) else store.verify(name)
+        except FileNotFoundError:
+            continue  # It was deleted meanwhile.
+        except DamagedBlobError:
+            report.damaged.append(name)
+        report.checked += 1
+    return report
+
+
+def _names(store: BlobStore) -> Iterator[str]:
+    for folder in BLOB_FOLDERS:
+        for name, _ in store.list(folder):
+            # The part files of running uploads are called `name#1` and so on.
+            if "#" not in name:
+                yield name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the store of the settings; returns the exit code: 0, 1 if a blob is damaged, or 2."""
+    parser = argparse.ArgumentParser(prog="masksmith fsck")
+    parser.add_argument("--repair", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    settings = StateSettings()
+    settings.configure_logging()
+    protect_files()
+    store = BlobStore(settings.store_path, read_only=not options.repair)
+    try:
+        if store.size(IDENTITY_NAME) is None:
+            sys.stderr.write(f"{settings.store_path} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
+            return 2
+        report = check_store(store)
+    except StoreError as error:
+        sys.stderr.write(f"the store cannot be read: {error}\n")
+        return 2
+    sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
+    return 1 if report.damaged else 0
+
+
+def _text(report: FsckReport) -> str:
+    lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
+    lines += [f"not written by masksmith: {ascii(name)[1:-1]}" for name in report.foreign]
+    lines.append(f"{report.checked} blob(s) checked, {len(report.damaged)} damaged")
+    if report.damaged and not report.repaired:
+        lines.append("'masksmith fsck --repair' sets them aside; results are then computed, and uploads sent, again")
+    return "".join(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Checks that a process uses the broker and the store of one installation, at its start and before every sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from threading import Lock
+
+import redis
+from obstore.exceptions import BaseError as StoreError
+
+from .errors import InstallationError
+from .installation import Installation
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """The check of an installation, and the sweep of blobs that needs it.
+
+    Args:
+        installation: Broker and store.
+        on_claimed: Called once, when they are known to belong together.
+        sweep: The sweep of blobs, which runs only while they belong together.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        on_claimed: Callable[[], object] | None = None,
+        sweep: Callable[[], object] | None = None,
+    ) -> None:
+        self._installation, self._on_claimed, self._sweep = installation, on_claimed, sweep
+        self._claiming = Lock()
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether broker and store are known to belong together."""
+        return self._installation.identity is not None
+
+    def check(self) -> None:
+        """Check at the start; while broker or store are unavailable, `run` checks again.
+
+        Raises:
+            InstallationError: If they do not belong together, or cannot be used.
+        """
+        try:
+            self.ensure_claimed()
+        except (redis.RedisError, StoreError) as error:
+            log.warning("broker and store cannot be checked yet: %s", error)
+
+    def run(self) -> None:
+        """Run a sweep, once broker and store are checked; if they do not belong together, stop this process."""
+        if not self.is_claimed:
+            try:
+                self.ensure_claimed()
+            except InstallationError as error:
+                log.critical("stopping: %s", error)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+        if self._sweep is not None and self._installation.still_belongs():
+            self._sweep()
+
+    def ensure_claimed(self) -> None:
+        """Check broker and store unless that is done; nothing may be written to the store before.
+
+        Raises:
+            InstallationError: If they do not belong together, or cannot be used.
+            redis.RedisError, StoreError: If one of them is unavailable.
+        """
+        with self._claiming:
+            if self.is_claimed:
+                return
+            self._installation.check_broker()
+            self._installation.claim()
+            if self._on_claimed is not None:
+                self._on_claimed()

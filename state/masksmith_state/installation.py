@@ -1,0 +1,149 @@
+"""The identity of an installation: a broker and a store that belong together.
+
+It is written to both on first use. A broker or a store of another installation, an emptied broker, and a directory that
+holds other things are refused, before anything is written or deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+
+import redis
+from obstore.exceptions import AlreadyExistsError
+
+from masksmith_state import DATA_FORMAT
+
+from .blobs.store import BlobStore
+from .errors import InstallationError
+
+log = logging.getLogger(__name__)
+
+IDENTITY_KEY = "masksmith:installation"
+IDENTITY_NAME = "installation.json"
+NEW = "new:"
+"""Prefix of the broker's identity until the store has it, too."""
+IGNORED = frozenset({"lost+found"})
+"""Names that a new file system holds."""
+
+
+def protect_files() -> None:
+    """Make the files and folders that this process creates inaccessible to other users: 0600 and 0700."""
+    os.umask(0o077)
+
+
+class Installation:
+    """The broker and the store of a process.
+
+    Args:
+        client: Redis client of the job records, with `decode_responses`.
+        store: The blob store.
+
+    Attributes:
+        identity: The installation's id; None until `claim` has succeeded.
+    """
+
+    def __init__(self, client: redis.Redis, store: BlobStore) -> None:
+        self._redis, self._store = client, store
+        self.identity: str | None = None
+
+    def claim(self) -> str:
+        """Check that broker and store belong together; if both are new, give them an identity. Returns it.
+
+        Raises:
+            InstallationError: If they do not, or the store holds other things.
+            RedisError: If the broker is unavailable.
+            BaseError: If the store is unavailable.
+        """
+        of_broker, of_store = self._read_broker(), self._read_store()
+        if of_store is None and (of_broker is None or of_broker.startswith(NEW)):
+            of_broker, of_store = self._first_use()
+        if of_broker == NEW + str(of_store):
+            self._redis.set(IDENTITY_KEY, str(of_store))
+            of_broker = of_store
+        if of_broker != of_store:
+            raise InstallationError(self._mismatch(of_broker, of_store))
+        self.identity = of_broker
+        return str(of_broker)
+
+    def still_belongs(self) -> bool:
+        """Whether broker and store still have the identity that was claimed; a broker may have lost its data."""
+        if self.identity is None:
+            return False
+        if self._read_broker() == self._read_store() == self.identity:
+            return True
+        log.error("nothing is deleted: broker and store are no longer those of installation %s", self.identity)
+        return False
+
+    def check_broker(self) -> None:
+        """Check that the broker evicts nothing, and warn if it keeps nothing on disk.
+
+        Raises:
+            InstallationError: If it evicts keys.
+        """
+        try:
+            settings = {name: self._setting(name) for name in ("maxmemory-policy", "appendonly", "save")}
+        except redis.ResponseError as error:
+            log.warning("the broker's settings cannot be checked: %s", error)
+            return
+        policy = settings["maxmemory-policy"]
+        if policy not in ("", "noeviction"):
+            raise InstallationError(
+                f"the broker evicts keys when its memory is full (maxmemory-policy {policy}), so that jobs "
+                "and keys are lost: set maxmemory-policy to noeviction"
+            )
+        if settings["appendonly"] != "yes" and not settings["save"]:
+            log.warning("the broker keeps nothing on disk (appendonly no, save ''): a restart loses all jobs")
+
+    def _setting(self, name: str) -> str:
+        return str(dict(self._redis.config_get(name)).get(name, ""))
+
+    def _read_broker(self) -> str | None:
+        identity = self._redis.get(IDENTITY_KEY)
+        return None if identity is None else str(identity)
+
+    def _read_store(self) -> str | None:
+        try:
+            document = json.loads(self._store.objects.get(IDENTITY_NAME))
+            identity, data_format = str(document["installation"]), document["data_format"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            raise InstallationError(f"{IDENTITY_NAME} in the store {self._store.url} is damaged") from None
+        if data_format != DATA_FORMAT:
+            raise InstallationError(
+                f"the store {self._store.url} has data format {data_format!r}, this masksmith uses {DATA_FORMAT}"
+            )
+        return identity
+
+    def _first_use(self) -> tuple[str | None, str | None]:
+        """Write the identity to the broker, then to the empty store; other processes may be doing the same."""
+        if set(self._store.objects.top_level()) - IGNORED - {IDENTITY_NAME} and self._read_store() is None:
+            raise InstallationError(
+                f"{self._store.url} is neither empty nor a store of masksmith: nothing in it is touched; choose "
+                "another directory or prefix (MASKSMITH_STORE_URL)"
+            )
+        self._redis.set(IDENTITY_KEY, NEW + secrets.token_hex(16), nx=True)
+        of_broker = self._read_broker()
+        document = {"installation": str(of_broker).removeprefix(NEW), "data_format": DATA_FORMAT}
+        try:
+            self._store.objects.create(IDENTITY_NAME, json.dumps(document).encode())
+        except AlreadyExistsError:
+            log.debug("another process has written %s", IDENTITY_NAME)
+        return of_broker, self._read_store()
+
+    def _mismatch(self, of_broker: str | None, of_store: str | None) -> str:
+        url = self._store.url
+        if of_broker is None:
+            return (
+                f"the store {url} belongs to installation {of_store}, and the broker to none: is it another "
+                f"database, or was it emptied? To use this store with it, set its key {IDENTITY_KEY} to {of_store}"
+            )
+        if of_store is None:
+            return (
+                f"the broker belongs to installation {of_broker}, and {url} is not its store: is its disk mounted? "
+                f"To begin with an empty store, delete the broker's key {IDENTITY_KEY}"
+            )
+        return f"the broker belongs to installation {of_broker}, and the store {url} to installation {of_store}"

@@ -1,0 +1,177 @@
+"""Dense language models: the result is that of a loop with plain torch hooks, one block after the other."""
+
+import copy
+
+import pytest
+import torch
+from support.causal_models import causal_model, token_batches
+
+import masksmith as ms
+from masksmith.model_pruning import find_blocks
+
+BLOCKS = {"llama": "model.layers", "gpt2": "transformer.h", "opt": "model.decoder.layers"}
+OUTSIDE = {
+    "llama": {"model.embed_tokens.weight", "lm_head.weight"},
+    "gpt2": {"transformer.wte.weight", "transformer.wpe.weight"},
+    "opt": {"model.decoder.embed_tokens.weight", "model.decoder.embed_positions.weight"},
+}
+
+
+def prune_with_hooks(model, blocks, batches, on_dense=False):
+    """Prune to 2:4 by Wanda and reconstruction, and return the statistics' tokens."""
+    dense, tokens = copy.deepcopy(model), {}
+    for number in range(len(model.get_submodule(blocks))):
+        source = dense if on_dense else model
+        grams = grams_of(source, source.get_submodule(f"{blocks}.{number}"), batches)
+        for path, module in model.get_submodule(f"{blocks}.{number}").named_modules():
+            if path in grams:
+                gram, tokens[f"{blocks}.{number}.{path}.weight"] = grams[path]
+                is_transposed = type(module).__name__ == "Conv1D"
+                weight = (module.weight.T if is_transposed else module.weight).detach().contiguous()
+                mask = ms.solve(ms.wanda(weight, gram.diagonal().sqrt()), "2:4").mask
+                updated = ms.reconstruct(weight, mask, gram).weight
+                module.weight.data.copy_(updated.T if is_transposed else updated)
+    return tokens
+
+
+def grams_of(model, block, batches):
+    inputs, kept, hooks = {}, None, []
+
+    def keep(path):
+        def hook(module, arguments):
+            inputs.setdefault(path, []).append(arguments[0].reshape(*kept.shape, -1)[kept].double())
+
+        return hook
+
+    for path, module in block.named_modules():
+        if type(module).__name__ in ("Linear", "Conv1D"):
+            hooks.append(module.register_forward_pre_hook(keep(path)))
+    with torch.no_grad():
+        for batch in batches:
+            kept = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+            model.eval()(**batch, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    rows = {path: torch.cat(each) for path, each in inputs.items()}
+    return {path: (each.T @ each, len(each)) for path, each in rows.items()}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", list(BLOCKS))
+def test_the_result_is_that_of_plain_hooks(kind, padded):
+    model, expected = causal_model(kind), causal_model(kind)
+    batches = token_batches(padded)
+    tokens = prune_with_hooks(expected, BLOCKS[kind], batches)
+    report = ms.prune(model, batches, "2:4", update="reconstruct")
+    assert {weight.name: sum(weight.tokens) for block in report.blocks for weight in block.weights} == tokens
+    assert set(tokens.values()) == {178 if padded else 192}
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=1e-3, atol=1e-4, msg=name)
+    assert report.skipped.keys() == OUTSIDE[kind]
+
+
+def test_statistics_may_be_those_of_dense_predecessors():
+    model, expected, batches = causal_model("llama"), causal_model("llama"), token_batches(padded=True)
+    prune_with_hooks(expected, "model.layers", batches, on_dense=True)
+    ms.prune(model, batches, "2:4", update="reconstruct", inputs_from="dense")
+    other = causal_model("llama")
+    ms.prune(other, batches, "2:4", update="reconstruct")
+    name = "model.layers.1.mlp.down_proj.weight"
+    torch.testing.assert_close(model.get_parameter(name), expected.get_parameter(name), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(other.get_parameter(name), expected.get_parameter(name), atol=1e-4)
+
+
+@pytest.mark.parametrize("update", [None, "reconstruct", "admm"])
+@pytest.mark.parametrize("kind", list(BLOCKS))
+def test_every_weight_obeys_the_pattern_and_masks_are_the_weights_support(kind, update):
+    model = causal_model(kind)
+    report = ms.prune(model, token_batches(), "transposable 2:4", update=update, threads=1)
+    assert len(report.masks) == {"llama": 14, "gpt2": 8, "opt": 12}[kind]
+    for name, mask in report.masks.items():
+        layout = "in out" if kind == "gpt2" else None
+        assert ms.verify(mask, "transposable 2:4", layout=layout), name
+        assert bool(((model.get_parameter(name) != 0) <= mask).all()), name
+
+
+@torch.no_grad()
+def output_of_last_block(model, batch):
+    outputs = []
+    hook = model.model.layers[-1].register_forward_hook(lambda module, arguments, output: outputs.append(output))
+    model(**batch, use_cache=False)
+    hook.remove()
+    return outputs[0] if torch.is_tensor(outputs[0]) else outputs[0][0]
+
+
+def test_errors_of_weights_fall_with_the_update_and_those_of_blocks_are_real():
+    model, dense, batches = causal_model("llama"), causal_model("llama").eval(), token_batches(padded=True)
+    report = ms.prune(model, batches, "2:4", update="admm", threads=1)
+    difference, energy = 0.0, 0.0
+    for batch in batches:
+        outputs = [output_of_last_block(each, batch) for each in (model.eval(), dense)]
+        kept = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        difference += float((outputs[0] - outputs[1])[kept].square().sum())
+        energy += float(outputs[1][kept].square().sum())
+    first, second = report.blocks
+    assert second.error_after == pytest.approx(difference / energy, rel=1e-3)
+    assert first.error_before == 0 < first.error_after < 1
+    assert 0 < second.error_before < second.error_after
+    for weight in [*first.weights, *second.weights]:
+        assert weight.error < weight.masked_error < weight.energy
+
+
+def test_only_selected_weights_change():
+    model, dense = causal_model("llama"), causal_model("llama")
+    report = ms.prune(model, token_batches(), "2:4", layers="*.mlp.*", exclude="model.layers.0.*", update=None)
+    names = {f"model.layers.1.mlp.{part}_proj.weight" for part in ("gate", "up", "down")}
+    assert report.masks.keys() == names
+    changed = {
+        name for name, parameter in dense.named_parameters() if not torch.equal(parameter, model.get_parameter(name))
+    }
+    assert changed == names
+
+
+def test_patterns_differ_by_weight():
+    report = ms.prune(causal_model("llama"), token_batches(), ["2:4", "mlp=1:4"], update=None)
+    for name, mask in report.masks.items():
+        assert float(mask.float().mean()) == (0.25 if ".mlp." in name else 0.5), name
+
+
+@pytest.mark.parametrize("scores", ["magnitude", "ria", "sparsegpt"])
+def test_masks_of_the_first_block_are_those_of_the_scores(scores):
+    model, batches, name = causal_model("llama"), token_batches(), "model.layers.0.mlp.down_proj.weight"
+    gram, _ = grams_of(model, model.model.layers[0], batches)["mlp.down_proj"]
+    weight = model.get_parameter(name).detach().clone()
+    values = {
+        "magnitude": lambda: ms.magnitude(weight),
+        "ria": lambda: ms.ria(weight, gram.diagonal().sqrt()),
+        "sparsegpt": lambda: ms.sparsegpt(weight, gram=gram),
+    }[scores]()
+    report = ms.prune(model, batches, "2:4", scores=scores, update=None)
+    assert torch.equal(report.masks[name], ms.solve(values, "2:4").mask)
+
+
+def test_training_mode_settings_and_gradients_are_as_before():
+    model = causal_model("llama").train()
+    model.model.layers[0].eval()
+    ms.prune(model, token_batches(), "2:4", update=None)
+    assert [module.training for module in (model, *model.model.layers)] == [True, False, True]
+    assert model.config.use_cache is True
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_report_shows_the_blocks_and_is_json():
+    import json
+
+    report = ms.prune(causal_model("gpt2"), token_batches(), "2:4", update="reconstruct")
+    assert str(report).startswith("2 blocks transformer.h of GPT2Block, ")
+    assert "transformer.h.1: 4 weight(s), output error " in str(report)
+    assert "dense: transformer.wte.weight: outside the blocks" in str(report)
+    assert json.loads(json.dumps(report.as_dict()))["blocks"][0]["weights"][0]["tokens"] == [192]
+
+
+def test_blocks_are_the_list_with_the_most_weights_in_one_class():
+    blocks = find_blocks(causal_model("mixtral"))
+    assert (blocks.path, blocks.class_name, len(blocks.modules)) == ("model.layers", "MixtralDecoderLayer", 2)
+    assert 0.5 < blocks.share < 1
+    assert find_blocks(causal_model("llama"), "model.layers").path == "model.layers"

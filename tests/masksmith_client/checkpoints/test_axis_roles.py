@@ -1,0 +1,71 @@
+"""Axes from the roles of dimensions, and parts of outputs, of traced products."""
+
+import pytest
+import torch
+
+from masksmith_client.checkpoints.tracing.axis_roles import axes_from
+from masksmith_client.checkpoints.tracing.outputs import Rows
+from masksmith_client.checkpoints.tracing.watcher import Watcher
+
+
+@pytest.mark.parametrize(
+    ("roles", "shape", "axes"),
+    [
+        (["out", "in"], (8, 4), "out in"),
+        (["", "in", "out"], (3, 8, 4), "stack in out"),
+        (["", "in"], (1, 4), "out in"),
+        (["out", ""], (8, 1), "out in"),
+        (["out", "in", "kernel", "kernel"], (8, 3, 1, 1), "out in kernel kernel"),
+        (["out", "in", "in", "in"], (8, 3, 2, 2), "out in kernel kernel"),
+        (["in", "out", "out"], (8, 4, 2), "in stack out"),
+        (["stack out", "in"], (8, 4), "out in"),
+        (["out", "in kernel"], (8, 12), "out in"),
+        (["in", "in", "out"], (4, 2, 8), None),
+        (["in out", "in"], (8, 4), None),
+        (["stack in", "out"], (8, 4), None),
+        (["", "in"], (3, 4), None),
+        (["out", "out"], (3, 4), None),
+    ],
+)
+def test_axes(roles, shape, axes):
+    known = axes_from([frozenset(some.split()) for some in roles], shape)
+    assert known == (None if axes is None else tuple(axes.split()))
+
+
+@pytest.mark.parametrize(
+    ("spans", "parts"),
+    [
+        ({(0, 4), (4, 6), (6, 8)}, (4, 2, 2)),
+        ({(0, 3), (2, 4), (4, 8), (5, 6)}, (4, 4)),
+        ({(0, 8)}, ()),
+        ({(0, 4), (4, 8), (0, 8)}, ()),
+        ({(0, 4), (5, 8)}, ()),
+        ({(0, 4), (4, 7)}, ()),
+        ({(1, 4), (4, 8)}, ()),
+        (set(), ()),
+    ],
+)
+def test_parts_are_rows_that_are_never_used_together(spans, parts):
+    assert Rows(8, spans).parts == parts
+
+
+def halves(result):
+    return [half * 2 for half in result.split(result.shape[-1] // 2, dim=-1)]
+
+
+def test_outputs_are_split_along_the_last_dimension_of_a_product_with_the_weight_on_its_right():
+    weight, batch = torch.ones(3, 6, 8), torch.ones(3, 5, 6)
+    with Watcher({"w": weight}) as watcher:
+        halves(torch.bmm(batch, weight))
+    assert watcher.uses["w"].certain_axes == ("stack", "in", "out")
+    assert watcher.outputs.parts() == {"w": (4, 4)}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_split_of_the_batch_is_none_of_outputs_where_the_weight_is_on_the_left(stacked):
+    """The batch has as many columns as the product has outputs."""
+    weight, batch = torch.ones(3, 8, 6), torch.ones(3, 6, 8)
+    with Watcher({"w": weight}) as watcher:
+        halves(torch.bmm(weight, batch) if stacked else torch.addmm(torch.ones(8, 8), weight[0], batch[0]))
+    assert watcher.uses["w"].certain_axes == ("stack", "out", "in")
+    assert watcher.outputs.parts() == {}

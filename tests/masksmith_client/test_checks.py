@@ -1,0 +1,96 @@
+"""A client hands out nothing that is not the result of its own request."""
+
+import json
+
+import numpy as np
+import pytest
+from blake3 import blake3
+from golden.fake_service import safetensors
+
+from masksmith_client import ClientError, WireError
+from masksmith_wire.masks import MaskInfo, pack
+
+WEIGHT = np.ones((8, 16), np.float32)
+GOOD = np.arange(128).reshape(8, 16) % 2 == 0
+
+
+def file_of(mask=GOOD, *, names=("w",), shape=None, pattern="2:4", rows=None, digest=None, dtype=np.uint8):
+    packed = pack(mask)
+    info = {"shape": list(mask.shape if shape is None else shape), "pattern": pattern, "ragged": "pad", "axis": "in"}
+    if rows is not None:
+        info["digests"] = [[rows, digest or blake3(packed.tobytes()).hexdigest()]]
+    return safetensors(
+        {name: packed.view(dtype) for name in names}, {"masksmith": json.dumps(dict.fromkeys(names, info))}
+    )
+
+
+@pytest.fixture
+def download(service, client, monkeypatch):
+    """Solve a weight, and be sent a masks file for it."""
+
+    def download(data):
+        monkeypatch.setattr(service, "masks_file", lambda job: data)
+        return client.solve({"w": WEIGHT}, "2:4", progress=False)
+
+    return download
+
+
+@pytest.fixture
+def solve(download):
+    def solve(data):
+        masks = download(data)
+        return {name: masks[name] for name in masks}
+
+    return solve
+
+
+def test_good_masks_are_handed_out(solve):
+    assert (solve(file_of())["w"] == GOOD).all()
+    assert (solve(file_of(rows=8))["w"] == GOOD).all()
+
+
+BAD = {
+    "another name": file_of(names=("v",)),
+    "one too many": file_of(names=("w", "v")),
+    "none": file_of(names=()),
+    "another shape": file_of(GOOD[:4]),
+    "a shape that the bytes lack": file_of(shape=(2**30, 2**20)),
+    "no shape": file_of(shape=()),
+    "a negative shape": file_of(shape=(-8, -16)),
+    "transposed": file_of(GOOD.T),
+    "another pattern": file_of(pattern="50%"),
+    "no pattern": file_of(pattern="x"),
+    "all kept": file_of(np.ones((8, 16), bool)),
+    "none kept": file_of(np.zeros((8, 16), bool)),
+    "one entry moved": file_of(np.roll(GOOD.ravel(), 1).reshape(8, 16) ^ (np.arange(128).reshape(8, 16) == 3)),
+    "another digest": file_of(rows=8, digest="0" * 64),
+    "digests of fewer rows": file_of(rows=4),
+    "digests of no rows": file_of(rows=0),
+    "another dtype": file_of(dtype=np.bool_),
+    "no metadata": safetensors({"w": pack(GOOD)}),
+    "broken metadata": safetensors({"w": pack(GOOD)}, {"masksmith": "["}),
+    "metadata of another kind": safetensors({"w": pack(GOOD)}, {"masksmith": '{"w": 1}'}),
+}
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+def test_what_is_not_the_result_is_refused(solve, data):
+    with pytest.raises(WireError):
+        solve(data)
+
+
+def test_masks_that_break_their_pattern_are_not_saved(download, tmp_path):
+    masks = download(BAD["all kept"])
+    with pytest.raises(ClientError, match="breaks its pattern"):
+        masks.save(tmp_path / "masks.safetensors")
+    with pytest.raises(ClientError, match="breaks its pattern"):
+        masks.rows("w", 0, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_digests_travel_with_a_mask():
+    info = MaskInfo(shape=[8, 16], pattern="2:4", digests=[(8, blake3(pack(GOOD).tobytes()).hexdigest())])
+    assert MaskInfo.model_validate(info.members()) == info
+    assert info.digest_violation("w", pack(GOOD)) is None
+    assert "rows 0 to 8 of 'w'" in str(info.digest_violation("w", pack(~GOOD)))
+    assert "digests" not in MaskInfo(shape=[8], pattern="2:4").members()

@@ -1,0 +1,54 @@
+"""Proxies of the environment that cannot be used are one line of error, without their passwords."""
+
+from __future__ import annotations
+
+import pytest
+
+from masksmith_client import AsyncClient, Client, InputError
+from masksmith_client.cli.app import run
+
+URL = "http://service.example:8000"
+PROXIES = ["socks://127.0.0.1:1080", "ftp://user:secret@127.0.0.1:21", "http://127.0.0.1:port", "http://[::1", "://x"]
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTPS_PROXY", "http_proxy"])
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1080", "ftp://user:secret@127.0.0.1:21"])
+def test_a_scheme_that_is_no_proxy_is_refused(
+    monkeypatch: pytest.MonkeyPatch, client: type[Client], variable: str, proxy: str
+) -> None:
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(InputError, match=variable) as refused:
+        client(URL)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_socks_proxy_says_which_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:secret@127.0.0.1:1080")
+    with pytest.raises(InputError, match="pip install socksio") as refused:
+        Client(URL)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_command_line_prints_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert run(["info", "--url", URL]) in (2, 3, 4)
+    printed = capsys.readouterr().err
+    assert printed.startswith("masksmith: ")
+    assert len(printed.splitlines()) == 1
+    assert "secret" not in printed
+
+
+def test_a_service_on_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080")
+    Client("http://127.0.0.1:8000").close()

@@ -1,0 +1,156 @@
+"""Every way in which the bytes of a blob can go wrong is noticed by every way to read it; the blob is set aside."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from masksmith_state.blobs.names import piece_list_name, result_name, statistic_name, upload_name
+from masksmith_state.blobs.pieces import PieceHasher, PieceList
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
+
+MIB = 2**20
+DATA = np.random.default_rng(0).bytes(2 * MIB + 1000)
+OTHER = DATA[::-1]
+NAME, OTHER_NAME = result_name("ab" * 32), result_name("cd" * 32)
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def swap(path, other):
+    first, second = path.read_bytes(), other.read_bytes()
+    path.write_bytes(second)
+    other.write_bytes(first)
+
+
+def exchange_with_lists(root):
+    swap(root / NAME, root / OTHER_NAME)
+    swap(root / piece_list_name(NAME), root / piece_list_name(OTHER_NAME))
+
+
+# Each holds for the last byte of the blob, which all reads below touch.
+DAMAGE = {
+    "a byte flipped": lambda root: flip(root / NAME, -1),
+    "cut by a byte": lambda root: (root / NAME).write_bytes(DATA[:-1]),
+    "cut to a piece": lambda root: (root / NAME).write_bytes(DATA[:MIB]),
+    "empty": lambda root: (root / NAME).write_bytes(b""),
+    "zeros": lambda root: (root / NAME).write_bytes(bytes(len(DATA))),
+    "another blob": lambda root: swap(root / NAME, root / OTHER_NAME),
+    "another blob with its list": exchange_with_lists,
+    "list flipped": lambda root: flip(root / piece_list_name(NAME), -40),
+    "list cut": lambda root: (root / piece_list_name(NAME)).write_bytes(b"x"),
+    "list empty": lambda root: (root / piece_list_name(NAME)).write_bytes(b""),
+    "list gone": lambda root: (root / piece_list_name(NAME)).unlink(),
+}
+
+
+async def whole(store, name):
+    return b"".join([piece async for piece in store.stream(name)])
+
+
+READS = {
+    "get": lambda store: store.get(NAME),
+    "range": lambda store: store.get_range(NAME, len(DATA) - 10, len(DATA)),
+    "ranges": lambda store: store.get_ranges(NAME, [0, len(DATA) - 10], 10),
+    "stream": lambda store: asyncio.run(whole(store, NAME)),
+    "verify": lambda store: store.verify(NAME),
+}
+
+
+@pytest.fixture
+def root(store):
+    store.put(NAME, DATA)
+    store.put(OTHER_NAME, OTHER)
+    return Path(store.url)
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, caplog):
+    damage(root)
+    # Another process, which remembers nothing.
+    fresh = BlobStore(store.url)
+    with pytest.raises(DamagedBlobError, match=NAME):
+        read(fresh)
+    assert NAME in caplog.text
+    assert fresh.size(NAME) is None
+    assert [name.rpartition(".")[0] for name, _ in fresh.damaged()] == [NAME]
+    with pytest.raises(FileNotFoundError):
+        fresh.get(NAME)
+    fresh.put(NAME, DATA)
+    assert fresh.get(NAME) == DATA
+
+
+@pytest.mark.parametrize("damage", list(DAMAGE)[:6])
+def test_a_process_that_remembers_the_list_notices_damage_of_the_blob(store, root, damage):
+    assert store.get_range(NAME, 0, 10) == DATA[:10]
+    DAMAGE[damage](root)
+    with pytest.raises(DamagedBlobError):
+        store.get_range(NAME, len(DATA) - 10, len(DATA))
+
+
+def test_a_range_checks_only_the_pieces_that_it_touches(store, root):
+    flip(root / NAME, MIB + 5)
+    assert store.get_range(NAME, 0, MIB) == DATA[:MIB]
+    assert store.get_ranges(NAME, [MIB - 10, 2 * MIB], 10) == [DATA[MIB - 10 : MIB], DATA[2 * MIB : 2 * MIB + 10]]
+    with pytest.raises(DamagedBlobError):
+        store.get_range(NAME, MIB, MIB + 1)
+
+
+def test_a_blob_must_have_the_digest_on_record(store, root):
+    digest = blake3(DATA).hexdigest()
+    assert store.get(NAME, digest) == DATA
+    assert not store.is_intact(NAME, blake3(OTHER).hexdigest())
+    assert store.size(NAME) is None
+
+
+def test_a_sealed_blob_that_is_damaged_is_set_aside(store):
+    name, other = statistic_name("ab" * 32), statistic_name("cd" * 32)
+    for damage in (lambda path: flip(path, 0), lambda path: flip(path, -1), lambda path: path.write_bytes(b""),
+                   lambda path: path.write_bytes(path.read_bytes()[:-1]),
+                   lambda path: path.write_bytes((Path(store.url) / other).read_bytes())):  # fmt: skip
+        store.put_sealed(name, b"sums")
+        store.put_sealed(other, b"others")
+        assert store.get_sealed(name) == b"sums"
+        damage(Path(store.url) / name)
+        with pytest.raises(DamagedBlobError):
+            store.get_sealed(name)
+        assert store.size(name) is None
+
+
+def test_an_intact_upload_whose_list_is_lost_gets_a_new_one(store):
+    name = upload_name(blake3(DATA).hexdigest())
+    store.put(name, DATA)
+    for damage in (lambda path: path.unlink(), lambda path: flip(path, 30)):
+        damage(Path(store.url) / piece_list_name(name))
+        assert BlobStore(store.url).get_range(name, MIB, MIB + 9) == DATA[MIB : MIB + 9]
+        assert (Path(store.url) / piece_list_name(name)).read_bytes() == PieceList.of(DATA).encode(name)
+
+
+def test_the_list_of_a_stream_is_that_of_its_bytes(store):
+    async def chunks():
+        for start in range(0, len(DATA), 700_001):
+            yield DATA[start : start + 700_001]
+
+    asyncio.run(store.put_stream("incoming/a", chunks()))
+    store.rename("incoming/a", NAME)
+    assert BlobStore(store.url).get(NAME) == DATA
+    assert (Path(store.url) / piece_list_name(NAME)).read_bytes() == PieceList.of(DATA).encode(NAME)
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB])
+def test_digests_are_those_of_the_pieces(size):
+    data, hasher = DATA[:size], PieceHasher()
+    for start in range(0, size, 300_000):
+        hasher.update(data[start : start + 300_000])
+    pieces = hasher.finish()
+    assert pieces == PieceList.of(data)
+    assert (pieces.size, pieces.whole) == (size, blake3(data).hexdigest())
+    assert pieces.pieces == b"".join(blake3(data[at : at + MIB]).digest() for at in range(0, size, MIB))

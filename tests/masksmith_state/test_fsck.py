@@ -1,0 +1,85 @@
+"""`masksmith fsck` names what is damaged, and changes nothing unless it is told to repair."""
+
+import json
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from masksmith_state.blobs.names import (
+    piece_list_name,
+    result_name,
+    result_report_name,
+    statistic_name,
+    upload_name,
+    weights_name,
+)
+from masksmith_state.fsck import main
+from masksmith_state.installation import Installation
+
+DATA = bytes(range(256)) * 5000
+KEY = "ab" * 32
+PLAIN = (upload_name(blake3(DATA).hexdigest()), result_name(KEY), weights_name(KEY))
+SEALED = (result_report_name(KEY), statistic_name(KEY))
+
+
+@pytest.fixture
+def full(records, store, monkeypatch):
+    Installation(records.redis, store).claim()
+    for name in PLAIN:
+        store.put(name, DATA)
+    for name in SEALED:
+        store.put_sealed(name, DATA)
+    monkeypatch.setenv("MASKSMITH_STORE_URL", store.url)
+    monkeypatch.setattr("masksmith_state.settings.StateSettings.configure_logging", lambda self: None)
+    monkeypatch.setattr("masksmith_state.fsck.protect_files", lambda: None)
+    return Path(store.url)
+
+
+def tree(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_an_intact_store(full, capsys):
+    assert main([]) == 0
+    assert "5 blob(s) checked, 0 damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *SEALED])
+def test_a_damaged_blob_of_any_kind_is_named_and_set_aside(full, capsys, name):
+    path = full / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = tree(full)
+    assert main(["--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["damaged"] == [name]
+    assert tree(full) == before
+    assert main(["--repair"]) == 1
+    assert f"damaged, set aside: {name}" in capsys.readouterr().out
+    assert not path.exists()
+    assert main([]) == 0
+
+
+def test_a_lost_list_of_an_upload_is_written_again(full, capsys):
+    (full / piece_list_name(PLAIN[0])).unlink()
+    before = tree(full)
+    assert main([]) == 0
+    assert tree(full) == before
+    assert main(["--repair"]) == 0
+    assert (full / piece_list_name(PLAIN[0])).exists()
+
+
+def test_files_of_others_are_named_and_left_alone(full, capsys):
+    other = full / "tensors" / "thesis.txt"
+    other.write_text("precious")
+    assert main(["--repair"]) == 0
+    assert "not written by masksmith: tensors/thesis.txt" in capsys.readouterr().out
+    assert other.read_text() == "precious"
+
+
+def test_what_is_no_store_is_refused(tmp_path, full, monkeypatch, capsys):
+    monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path))
+    assert main([]) == 2
+    assert "is not a store" in capsys.readouterr().err
+    monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path / "nowhere"))
+    assert main([]) == 2
+    assert "cannot be read" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""A broker and a store that belong together, and all the ways in which they do not."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from masksmith_state.blobs.names import upload_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.installation import IDENTITY_KEY, IDENTITY_NAME, Installation
+
+
+@pytest.fixture
+def installation(records, store):
+    return Installation(records.redis, store)
+
+
+def test_a_new_broker_and_a_new_store_get_an_identity_that_lasts(installation, records, store):
+    first = installation.claim()
+    assert Installation(records.redis, BlobStore(store.url)).claim() == first
+    store.put(upload_name("ab" * 32), b"x")
+    assert Installation(records.redis, BlobStore(store.url)).claim() == first
+    assert installation.still_belongs()
+
+
+def test_processes_that_start_at_once_get_the_same_identity(records, store):
+    identities, barrier = [], threading.Barrier(6)
+
+    def claim():
+        installation = Installation(records.redis, BlobStore(store.url))
+        barrier.wait()
+        identities.append(installation.claim())
+
+    threads = [threading.Thread(target=claim) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(identities) == 6
+    assert len(set(identities)) == 1
+
+
+def test_an_emptied_broker_is_refused(installation, records, store):
+    identity = installation.claim()
+    records.redis.flushall()
+    assert not installation.still_belongs()
+    with pytest.raises(InstallationError, match=identity):
+        Installation(records.redis, store).claim()
+    with pytest.raises(InstallationError, match="another database"):
+        installation.claim()
+    assert records.redis.get(IDENTITY_KEY) is None
+
+
+def test_the_broker_and_the_store_of_two_installations_are_refused(installation, records, store, tmp_path):
+    installation.claim()
+    records.redis.flushall()
+    other = BlobStore(str(tmp_path / "other"), create=True)
+    Installation(records.redis, other).claim()
+    with pytest.raises(InstallationError, match="to installation"):
+        Installation(records.redis, store).claim()
+
+
+def test_a_store_that_is_not_mounted_is_refused(installation, records, store, tmp_path):
+    installation.claim()
+    store.put(upload_name("ab" * 32), b"x")
+    empty = BlobStore(str(tmp_path / "empty"), create=True)
+    with pytest.raises(InstallationError, match="mounted"):
+        Installation(records.redis, empty).claim()
+    assert not list(Path(empty.url).iterdir())
+
+
+def test_a_directory_of_other_things_is_refused_and_not_touched(installation, records, store):
+    other = Path(store.url) / "thesis.txt"
+    other.write_text("precious")
+    with pytest.raises(InstallationError, match="neither empty nor a store"):
+        installation.claim()
+    assert os.listdir(store.url) == ["thesis.txt"]
+    assert records.redis.get(IDENTITY_KEY) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"installation": "x", "data_format": 99}'])
+def test_a_damaged_identity_is_refused(installation, store, text):
+    (Path(store.url) / IDENTITY_NAME).write_text(text)
+    with pytest.raises(InstallationError):
+        installation.claim()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "allkeys-random", "volatile-ttl"])
+def test_a_broker_that_evicts_is_refused(installation, records, policy):
+    installation.check_broker()
+    records.redis.config_set("maxmemory-policy", policy)
+    try:
+        with pytest.raises(InstallationError, match=f"{policy}.*noeviction"):
+            installation.check_broker()
+    finally:
+        records.redis.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_broker_that_keeps_nothing_on_disk_is_named(installation, caplog):
+    with caplog.at_level(logging.WARNING):
+        installation.check_broker()
+    assert "keeps nothing on disk" in caplog.text
