@@ -1,4 +1,4 @@
-"""The broker's time of day jumps by hours, both ways, and a worker dies right then."""
+"""The broker's clock jumps by two hours, forwards and backwards, while a worker is killed."""
 
 import itertools
 from importlib.util import find_spec
@@ -13,13 +13,13 @@ DEFAULTS = {"MASKSMITH_LEASE_S": "15", "MASKSMITH_SWEEP_S": "3"}
 
 
 class Clock:
-    """What a process takes for the time of day: ours plus an offset that tests change."""
+    """The clock that a process reads: the system clock plus an offset, set through libfaketime."""
 
     def __init__(self, path):
         self._path = path
         self.shift(0)
         library = next(Path(find_spec("libfaketime").origin).parent.rglob("libfaketime.so.1"))
-        self.given = {
+        self.variables = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(path),
             "FAKETIME_NO_CACHE": "1",
@@ -27,10 +27,10 @@ class Clock:
         }
 
     def shift(self, offset_s):
-        """Set it, in seconds from ours."""
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(f"{offset_s:+d}\n")
-        fresh.rename(self._path)
+        """Set the offset from the system clock."""
+        new_file = self._path.with_suffix(".new")
+        new_file.write_text(f"{offset_s:+d}\n")
+        new_file.rename(self._path)
 
 
 @pytest.fixture(scope="module")
@@ -39,27 +39,26 @@ def clock(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lone(tmp_path_factory, clock):
-    """Two workers with the leases and sweeps of an installation that nobody tuned; the broker, whose clock alone
-    counts, has one of its own."""
+def default_fleet(tmp_path_factory, clock):
+    """Two workers with default leases and sweeps. All timestamps come from the broker, which has its own clock."""
     folder = tmp_path_factory.mktemp("defaults")
-    with Fleet(folder, workers=2, broker_given=clock.given, **DEFAULTS) as fleet:
+    with Fleet(folder, workers=2, broker_given=clock.variables, **DEFAULTS) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
-def some(weights):
-    """As many layers as keep two workers busy while a clock jumps."""
+def layers(weights):
+    """Enough layers to keep two workers busy while a clock jumps."""
     return dict(itertools.islice(weights.items(), 40))
 
 
 @pytest.fixture(scope="module")
-def expected(some, undisturbed):
-    return {name: undisturbed[name] for name in some}
+def expected(layers, undisturbed):
+    return {name: undisturbed[name] for name in layers}
 
 
 def kill_a_worker(fleet, job):
-    """Gives the seconds until what the killed worker may have held is done."""
+    """Return the seconds until all shards that the killed worker may have held are done."""
     held = poll(lambda: (found := fleet.held(job)) and len(found) == len(fleet.workers) and found)
     fleet.workers[0].kill()
     seconds = seconds_until(lambda: not held & fleet.pending(job), 60)
@@ -68,14 +67,14 @@ def kill_a_worker(fleet, job):
 
 
 @pytest.mark.slow
-def test_the_shard_of_a_killed_worker_is_done_by_another(lone, some, expected, table):
-    with lone.client() as client:
-        job = submit(client, some)
-        lone.await_done(job.id, 2)
-        seconds = kill_a_worker(lone, job.id)
-        found = bits(job)
-    table["SIGKILL of worker, leases of 15 s"].add(seconds, lost=int(found != expected))
-    assert found == expected
+def test_the_shard_of_a_killed_worker_is_done_by_another(default_fleet, layers, expected, table):
+    with default_fleet.client() as client:
+        job = submit(client, layers)
+        default_fleet.await_done(job.id, 2)
+        seconds = kill_a_worker(default_fleet, job.id)
+        masks = bits(job)
+    table["SIGKILL of worker, leases of 15 s"].add(seconds, lost=int(masks != expected))
+    assert masks == expected
 
 
 @pytest.mark.slow
@@ -83,18 +82,18 @@ def test_the_shard_of_a_killed_worker_is_done_by_another(lone, some, expected, t
     "offset_s",
     [pytest.param(-2 * HOUR_S, id="backwards"), pytest.param(2 * HOUR_S, id="forwards")],
 )
-def test_a_clock_that_jumps_while_a_worker_dies(lone, clock, some, expected, table, offset_s):
-    lone.await_all()
-    lone.forget_results()
-    with lone.client() as client:
-        job = submit(client, some)
-        lone.await_done(job.id, 2)
+def test_a_clock_that_jumps_while_a_worker_dies(default_fleet, clock, layers, expected, table, offset_s):
+    default_fleet.await_all()
+    default_fleet.forget_results()
+    with default_fleet.client() as client:
+        job = submit(client, layers)
+        default_fleet.await_done(job.id, 2)
         clock.shift(offset_s)
-        seconds = kill_a_worker(lone, job.id)
-        queued = lone.redis.llen("masksmith.cpu")
-        found = bits(job)
+        seconds = kill_a_worker(default_fleet, job.id)
+        queued = default_fleet.redis.llen("masksmith.cpu")
+        masks = bits(job)
         clock.shift(0)
     word = "forwards" if offset_s > 0 else "backwards"
-    table[f"the clock jumps two hours {word}, SIGKILL of worker"].add(seconds, lost=int(found != expected))
-    assert found == expected
+    table[f"the clock jumps two hours {word}, SIGKILL of worker"].add(seconds, lost=int(masks != expected))
+    assert masks == expected
     assert queued <= job.document.progress.total

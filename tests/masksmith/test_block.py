@@ -172,9 +172,9 @@ def test_string_form_round_trips(balance: str, norm: str) -> None:
         ("block 4x9999 50%", "sides"),
         ("block 4x4 0%", "density"),
         ("block 4x4 101%", "density"),
-        ("block 4x4", "no pattern"),
-        ("block 4x4 50% balance diagonal", "no pattern"),
-        ("block 4x4 50% norm l3", "no pattern"),
+        ("block 4x4", "not a pattern"),
+        ("block 4x4 50% balance diagonal", "not a pattern"),
+        ("block 4x4 50% norm l3", "not a pattern"),
     ],
 )
 def test_malformed_blocks_are_named(text: str, word: str) -> None:

@@ -53,7 +53,7 @@ def test_a_checkpoint_gives_shapes(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (["--shapes", "384", "-p", "2:4"], "'384' is no shape"),
+        (["--shapes", "384", "-p", "2:4"], "'384' is not a shape"),
         (["--model", "nope", "-p", "2:4"], "name a model (MiniLM, "),
         (["-p", "2:4"], "nothing to measure"),
         (["--shapes", "8x8", "--model", "MiniLM", "-p", "2:4"], "contradict each other"),

@@ -129,7 +129,9 @@ def test_only_its_full_name_selects_a_tensor_of_integers(client, save):
     data = save({"w": EYE, "codes": EYE.astype(np.uint8)})
     answer = masks(client, data, layers=["w", "c*"]).json()
     assert [tensor["name"] for tensor in answer["tensors"]] == ["w"]
-    assert answer["skipped"] == [{"name": "codes", "reason": "dtype U8 is no float; only its full name selects it"}]
+    assert answer["skipped"] == [
+        {"name": "codes", "reason": "dtype U8 is not a float type; only its full name selects it"}
+    ]
     assert len(masks(client, data, layers=["w", "codes"]).json()["tensors"]) == 2
 
 
@@ -238,7 +240,7 @@ def test_bad_pages(client, check_problem, path, words):
 @pytest.mark.parametrize(
     ("pattern", "asked", "words"),
     [
-        ("50%", {"budget": "half"}, ["'half' is no share"]),
+        ("50%", {"budget": "half"}, ["'half' is not a share"]),
         ("50%", {"budget": "30%"}, ["50% contradicts the budget 30%"]),
         ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' meets no layer"]),
         ("50%", {"budget": "50%", "floors": ["w=80%"]}, ["ask for 52"]),

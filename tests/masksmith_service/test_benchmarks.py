@@ -83,12 +83,12 @@ def test_a_well_known_model_needs_no_layers(ask):
         (
             {"kernels": ["semi-structured-cutlass"], "device": "cuda", "dtypes": ["float16"],
              "layers": [LAYER | {"rows": 48}]},
-            "kernel_refused", "48 rows of W (float16) are no multiple of 32",
+            "kernel_refused", "48 rows of W (float16) are not a multiple of 32",
         ),
         ({"kernels": ["bsr"]}, "kernel_refused", "2:4 has no blocks"),
         ({"kernels": ["semi-structured-cusparselt"]}, "kernel_refused", "it runs on cuda, not on cpu"),
         ({"patterns": ["2:5"]}, "invalid_benchmark", "tiles of 1x5 do not cover a 64x128 matrix"),
-        ({"patterns": ["nonsense"]}, "invalid_benchmark", "'nonsense' is no pattern"),
+        ({"patterns": ["nonsense"]}, "invalid_benchmark", "'nonsense' is not a pattern"),
         ({"layers": None, "model": "GPT-9"}, "invalid_benchmark", "model 'GPT-9' is not known by name"),
         ({"batches": list(range(1, 101)), "layers": [LAYER] * 25, "patterns": [f"{n}%" for n in range(10, 20)]},
          "invalid_benchmark", "25000 cases are more than 20000"),
@@ -131,7 +131,7 @@ def test_kernels_of_workers_are_known_and_what_none_can_run_is_refused(ask, clie
     assert kernels["nm-gather"]["support"]["cpu"]["dtypes"]["float32"] == [1, 1]
     assert ask(kernels=["stranger"]).status_code == 202
     refused = ask(kernels=["stranger"], layers=[LAYER | {"rows": 48}]).json()
-    assert "48 rows of W (float32) are no multiple of 32" in refused["detail"]
+    assert "48 rows of W (float32) are not a multiple of 32" in refused["detail"]
     lame = ask(kernels=["lame"]).json()
     assert (lame["code"], "cannot run on cpu here: it needs luck" in lame["detail"]) == ("kernel_refused", True)
 

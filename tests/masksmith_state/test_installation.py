@@ -1,4 +1,4 @@
-"""A broker and a store that belong together, and all the ways in which they do not."""
+"""The identity of an installation: broker and store that belong together, and combinations that are refused."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ def installation(records, store):
     return Installation(records.redis, store)
 
 
-def test_a_new_broker_and_a_new_store_get_an_identity_that_lasts(installation, records, store):
+def test_a_new_broker_and_a_new_store_get_a_permanent_identity(installation, records, store):
     first = installation.claim()
     assert Installation(records.redis, BlobStore(store.url)).claim() == first
     store.put(upload_name("ab" * 32), b"x")
@@ -72,9 +72,9 @@ def test_a_store_that_is_not_mounted_is_refused(installation, records, store, tm
     assert not list(Path(empty.url).iterdir())
 
 
-def test_a_directory_of_other_things_is_refused_and_not_touched(installation, records, store):
+def test_a_directory_with_other_files_is_refused_and_not_changed(installation, records, store):
     other = Path(store.url) / "thesis.txt"
-    other.write_text("precious")
+    other.write_text("a text")
     with pytest.raises(InstallationError, match="neither empty nor a store"):
         installation.claim()
     assert os.listdir(store.url) == ["thesis.txt"]
@@ -99,7 +99,7 @@ def test_a_broker_that_evicts_is_refused(installation, records, policy):
         records.redis.config_set("maxmemory-policy", "noeviction")
 
 
-def test_a_broker_that_keeps_nothing_on_disk_is_named(installation, caplog):
+def test_a_broker_without_persistence_causes_a_warning(installation, caplog):
     with caplog.at_level(logging.WARNING):
         installation.check_broker()
     assert "keeps nothing on disk" in caplog.text

@@ -77,7 +77,7 @@ def scale_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def scaled_by(name: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the tensor whose scale this is by its name; None if it is no scale."""
+    """Return the name of the tensor whose scale this is by its name; None if it is not a scale."""
     bases = (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
     return next((base for base in bases if base in tensors), None)
 

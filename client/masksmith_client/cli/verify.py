@@ -35,13 +35,14 @@ def verify(
             "--pattern",
             "-p",
             metavar="[GLOB=]PATTERN",
-            help="Such as '2:4' or 'mlp=1:4'; repeatable. Weights have no more non-zeros than it keeps, anywhere. "
-            "Default: what the masks file states, and for a directory that prune wrote its own masks.",
+            help="A pattern such as '2:4', or '1:4' for some tensors: 'mlp=1:4'; repeatable. Weights may have at most "
+            "as many non-zeros in each group as it keeps. Default: the pattern in the masks file; for a directory that "
+            "prune wrote, its masks.",
         ),
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option("--masks", metavar="FILE", help="Every non-zero of the weights lies within these masks."),
+        typer.Option("--masks", metavar="FILE", help="Check that all non-zeros of the weights are inside these masks."),
     ] = None,
     axis: Annotated[Literal["in", "out"] | None, typer.Option(help="Axis of the pattern's groups.")] = None,
     ragged: Annotated[

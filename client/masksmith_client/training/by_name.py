@@ -38,7 +38,7 @@ def as_pattern(pattern: Pattern | str) -> Pattern:
     """Return the pattern of a text, or the pattern itself.
 
     Raises:
-        InputError: If the text is no pattern, or it is neither.
+        InputError: If the text is not a pattern, or it is neither.
     """
     if isinstance(pattern, str):
         return parse_pattern(pattern)
@@ -51,7 +51,7 @@ def as_method(method: Method | str | None) -> Method:
     """Return the method of a name, or the method itself; default `SRSTE()`.
 
     Raises:
-        InputError: If the name or an option is unknown, or it is no method.
+        InputError: If the name or an option is unknown, or it is not a method.
     """
     if method is None:
         return SRSTE()
@@ -66,7 +66,7 @@ def as_schedule(schedule: Schedule | str | None) -> Schedule:
     """Return the schedule of a name, or the schedule itself; default the pattern from the first step on.
 
     Raises:
-        InputError: If the name or an option is unknown, or it is no schedule.
+        InputError: If the name or an option is unknown, or it is not a schedule.
     """
     if schedule is None:
         return Schedule()
@@ -80,14 +80,14 @@ def as_schedule(schedule: Schedule | str | None) -> Schedule:
 def _create(kind: str, text: str, classes: Mapping[str, type[Kind]]) -> Kind:
     name, *words = text.split() or [""]
     if name not in classes:
-        raise InputError(f"{kind}={text!r} is none of: {', '.join(classes)}")
+        raise InputError(f"{kind}={text!r} is not one of: {', '.join(classes)}")
     names = [each for each in inspect.signature(classes[name]).parameters if each != "between"]
     options: dict[str, int | float] = {}
     for word in words:
         key, _, value = word.partition("=")
         if key not in names or key in options:
             known = ", ".join(names) or "none"
-            raise InputError(f"{kind}={text!r}: {key!r} is no option of {name}, or is set twice; it has: {known}")
+            raise InputError(f"{kind}={text!r}: {key!r} is not an option of {name}, or is set twice; it has: {known}")
         options[key] = _number(f"{kind}={text!r}: {key}", value)
     try:
         return classes[name](**options)
@@ -99,4 +99,4 @@ def _number(where: str, text: str) -> int | float:
     try:
         return int(text) if text.removeprefix("-").isdigit() else float(text)
     except ValueError:
-        raise InputError(f"{where}={text!r} is no number") from None
+        raise InputError(f"{where}={text!r} is not a number") from None

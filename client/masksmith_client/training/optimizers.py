@@ -29,7 +29,7 @@ class WatchedOptimizers:
         """Watch those optimizers that own masked weights, also inside wrappers and lists.
 
         Raises:
-            InputError: If one is no optimizer, or none owns a masked weight.
+            InputError: If one is not an optimizer, or none owns a masked weight.
         """
         inner = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         for optimizer in inner:
@@ -119,7 +119,7 @@ def _unwrapped(optimizer: object) -> torch.optim.Optimizer:
         if inner is not None and inner is not optimizer:
             return _unwrapped(inner)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(f"optimizer={optimizer!r} is no torch optimizer")
+        raise InputError(f"optimizer={optimizer!r} is not a torch optimizer")
     return optimizer
 
 

@@ -88,7 +88,7 @@ class Sparsifier:
         self.method, self.schedule = as_method(method), as_schedule(schedule)
         self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
-            raise InputError(f"model={type(model).__name__} is no torch.nn.Module")
+            raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
         self._check(in_place, hysteresis, scores)
         self._model, self._in_place = model, in_place
         self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
@@ -144,7 +144,8 @@ class Sparsifier:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
-            InputError: If one is no optimizer or lacks parameters that the method added, or none owns a masked weight.
+            InputError: If one is not an optimizer or lacks parameters that the method added, or none owns a masked
+                weight.
         """
         self._optimizers.add(*optimizers)
 

@@ -90,7 +90,7 @@ def read_shapes(texts: Sequence[str]) -> list[Layer]:
     """Parse shapes such as `4096x4096` (out x in), `4096x11008*32` for 32 layers of this shape.
 
     Raises:
-        ValueError: If a text is no shape.
+        ValueError: If a text is not a shape.
     """
     layers = []
     for text in texts:
@@ -98,6 +98,8 @@ def read_shapes(texts: Sequence[str]) -> list[Layer]:
         rows, _, cols = size.partition("x")
         numbers = (rows, cols, count or "1")
         if not all(part.isdecimal() and len(part) < 7 and int(part) > 0 for part in numbers):
-            raise ValueError(f"{text!r} is no shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers")
+            raise ValueError(
+                f"{text!r} is not a shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers"
+            )
         layers.append(Layer(size, int(rows), int(cols), int(count or 1)))
     return layers

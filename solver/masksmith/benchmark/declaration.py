@@ -79,7 +79,7 @@ class Declaration:
         for size, factor, side in zip(case.matrix, multiples, ("rows", "columns"), strict=True):
             if size % factor:
                 which = "W" if case.direction == "forward" else "W^T"
-                return Refusal("shape", f"{size} {side} of {which} ({case.dtype}) are no multiple of {factor}")
+                return Refusal("shape", f"{size} {side} of {which} ({case.dtype}) are not a multiple of {factor}")
         return None
 
     def _pattern_refusal(self, case: Case, support: Support) -> Refusal | None:
@@ -94,7 +94,7 @@ class Declaration:
             return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {product}")
         cols = case.matrix[1]
         if cols % budget[1]:
-            return Refusal("shape", f"{cols} columns of {product} are no multiple of the group length {budget[1]}")
+            return Refusal("shape", f"{cols} columns of {product} are not a multiple of the group length {budget[1]}")
         return None
 
     def document(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _block_refusal(case: Case, support: Support) -> Refusal | None:
             return Refusal("pattern", f"a block side of {side}: sides must be {kind}at least {support.least_block}")
     for total, side, name in zip(case.matrix, size, ("rows", "columns"), strict=True):
         if total % side:
-            return Refusal("shape", f"{total} {name} are no multiple of the block side {side}")
+            return Refusal("shape", f"{total} {name} are not a multiple of the block side {side}")
     return None
 
 

@@ -91,5 +91,5 @@ def _load(point: EntryPoint) -> Kernel:
     except Exception as error:  # noqa: BLE001 - other packages may raise anything
         return UnloadableKernel(point.name, f"{point.value} cannot be loaded: {type(error).__name__}: {error}")
     if not isinstance(kernel, Kernel) or not isinstance(kernel.declaration, Declaration):
-        return UnloadableKernel(point.name, f"{point.value} is no kernel: it needs declaration, obstacle and pack")
+        return UnloadableKernel(point.name, f"{point.value} is not a kernel: it needs declaration, obstacle and pack")
     return kernel

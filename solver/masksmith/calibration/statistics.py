@@ -118,7 +118,7 @@ class Calibration(Mapping[str, LayerStatistics]):
         """Read a file that `save` wrote.
 
         Raises:
-            ScoresError: If the file is no calibration.
+            ScoresError: If it is not a calibration file.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -132,4 +132,4 @@ class Calibration(Mapping[str, LayerStatistics]):
             layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
             return cls(layers, metadata["skipped"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ScoresError(f"{path} is no calibration: {error}") from None
+            raise ScoresError(f"{path} is not a calibration file: {error}") from None

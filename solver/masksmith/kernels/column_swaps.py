@@ -87,7 +87,7 @@ def swap(order: Ints, places: Ints, p: int, q: int) -> None:
 
 
 @jit
-def descend(
+def climb(
     x: Floats, order: Ints, places: Ints, keep: int, values: Floats,
     thresholds: Floats, without: Doubles, score: Doubles, gains: Doubles, least: float, limit: int,
 ) -> int:  # fmt: skip

@@ -15,4 +15,6 @@ def dtype_reason(dtype: str, *, named: bool) -> str | None:
     """Return why a tensor of this dtype is not masked, or None; integer tensors are masked only if named."""
     if dtype not in ITEM_BYTES:
         return f"dtype {dtype} is not supported; use F64, F32, F16, BF16, I8 or U8"
-    return None if named or dtype in FLOAT_DTYPES else f"dtype {dtype} is no float; only its full name selects it"
+    return (
+        None if named or dtype in FLOAT_DTYPES else f"dtype {dtype} is not a float type; only its full name selects it"
+    )

@@ -50,7 +50,7 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
     lists = {name: module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
         if path not in lists:
-            raise PruningError(f"blocks={path!r} is no list of modules; there are {_listed(lists)}")
+            raise PruningError(f"blocks={path!r} is not a list of modules; there are {_listed(lists)}")
         return _block_list(path, lists[path], _size(model))
     sizes = {name: _size_of_class(module) for name, module in lists.items()}
     # Of a list inside a block and the list of blocks itself, the outer one is larger.

@@ -48,12 +48,12 @@ class WeightStatistics:
         self.tokens[matrix] += len(inputs)
 
     def silent_inputs(self) -> int:
-        """Count the inputs that were 0 in every token, of all matrices that got tokens."""
+        """Count the inputs that were 0 in every token, over all matrices that got tokens."""
         silent = self.gram.diagonal(dim1=1, dim2=2) == 0
         return sum(int(row.sum()) for row, tokens in zip(silent, self.tokens, strict=True) if tokens)
 
     def scarce(self, min_tokens: int) -> dict[int, str]:
-        """Return the matrices whose statistics do not count, with reasons."""
+        """Return the matrices with too few tokens or zero inputs, whose statistics are not used, with reasons."""
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:

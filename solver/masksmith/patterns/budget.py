@@ -184,5 +184,5 @@ def _share_of(value: float | str) -> float:
         return check_density(value)
     match = PERCENT.fullmatch(value)
     if match is None:
-        raise PatternError(f"{value[:40]!r} is no share; write it as a percentage, such as '50%'")
+        raise PatternError(f"{value[:40]!r} is not a share; write it as a percentage, such as '50%'")
     return check_density(from_percent(match[1]))

@@ -21,7 +21,7 @@ class Channels:
             an input channel of a convolution is dropped with its whole kernel.
 
     Raises:
-        PatternError: If the density is no share.
+        PatternError: If the density is not in (0, 1].
     """
 
     density: float

@@ -17,7 +17,7 @@ def check_density(density: float) -> float:
         PatternError: If it is not in (0, 1], or below 1e-9.
     """
     if isinstance(density, bool) or not isinstance(density, int | float) or not SMALLEST <= density <= 1:
-        raise PatternError(f"density={density!r} is no share of the entries in (0, 1]; '10%' keeps a tenth")
+        raise PatternError(f"density={density!r} is not in (0, 1]; '10%' keeps a tenth of the entries")
     return float(density)
 
 

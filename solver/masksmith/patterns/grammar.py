@@ -32,14 +32,14 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
         ragged: Treatment of edges that no whole tile covers, as in `NM`.
 
     Raises:
-        PatternError: If the text is no pattern, or its numbers contradict each other.
+        PatternError: If the text is not a pattern, or its numbers contradict each other.
     """
     for form, read in _FORMS:
         match = form.fullmatch(text.strip())
         if match is not None:
             return read({key: value and value.lower() for key, value in match.groupdict().items()}, axis, ragged)
     raise PatternError(
-        f"{text[:80]!r} is no pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
+        f"{text[:80]!r} is not a pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
         f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept"
     )
 

@@ -18,7 +18,7 @@ class Unstructured:
         density: Share kept, in (0, 1]; it is rounded to a whole number of entries, halves up.
 
     Raises:
-        PatternError: If the density is no share.
+        PatternError: If the density is not in (0, 1].
     """
 
     density: float

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.kernels.column_swaps import descend, refresh, swap
+from masksmith.kernels.column_swaps import climb, refresh, swap
 
 from .time_limit import TimeLimit
 
@@ -45,11 +45,11 @@ class _Chunk:
         for group in groups:
             refresh(self.x, self.order, int(group), self.keep, *self._tables)
 
-    def descend(self, limit: TimeLimit) -> None:
+    def climb(self, limit: TimeLimit) -> None:
         """Swap columns up to a local optimum, or until the limit."""
         limits = (self.least, SWAPS_PER_CHECK)
         while not limit.passed():
-            if descend(self.x, self.order, self.places, self.keep, *self._tables, *limits) < SWAPS_PER_CHECK:
+            if climb(self.x, self.order, self.places, self.keep, *self._tables, *limits) < SWAPS_PER_CHECK:
                 return
 
     def perturb(self, generator: np.random.Generator) -> None:
@@ -97,7 +97,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
 
 
 def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, limit: TimeLimit) -> None:
-    """Descend in chunks of `width` random groups each."""
+    """Climb in chunks of `width` random groups each."""
     for first in range(0, len(groups), width):
         if limit.passed():
             return
@@ -107,18 +107,18 @@ def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, 
         local = np.full(len(places), -1, np.int64)
         local[columns >= 0] = np.arange(len(real))
         chunk = _Chunk(np.ascontiguousarray(x[:, real]), local, m, keep)
-        chunk.descend(limit)
+        chunk.climb(limit)
         order[places] = np.where(chunk.order >= 0, real[chunk.order], -1)
 
 
 def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:
-    chunk.descend(limit)
+    chunk.climb(limit)
     best, order = chunk.score, chunk.order.copy()
     for _ in range(escapes):
         if limit.passed():
             break
         chunk.perturb(generator)
-        chunk.descend(limit)
+        chunk.climb(limit)
         if chunk.score > best:
             best, order = chunk.score, chunk.order.copy()
         else:

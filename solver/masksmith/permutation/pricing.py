@@ -51,7 +51,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     width = max(2, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m))))
     if tiles <= width:
         places = order[: tiles * pattern.m].copy()
-        order[places] = places[_descend(x[:, places], pattern, steps, limit)]
+        order[places] = places[_climb(x[:, places], pattern, steps, limit)]
         return order
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
@@ -60,7 +60,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
             if limit.passed():
                 return order
             places = _places(np.sort(shuffled[first : first + width]), pattern.m, columns)
-            order[places] = order[places][_descend(x[:, order[places]], pattern, steps, limit)]
+            order[places] = order[places][_climb(x[:, order[places]], pattern, steps, limit)]
     return order
 
 
@@ -69,7 +69,7 @@ def _places(tiles: Ints, m: int, columns: int) -> Ints:
     return places[places < columns]
 
 
-def _descend(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
+def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
     if x.shape[1] == 0 or limit.passed():
         return np.arange(x.shape[1])
     state, failed_steps = _State(x, pattern), 0

@@ -50,7 +50,8 @@ def permute(
         scores: Importance per weight, `[out, in, *kernel]`, finite and non-negative; numpy array or torch tensor.
         pattern: N:M, plain or transposable.
         axis: Channels to permute: inputs, outputs, or both. Plain patterns gain only along their own axis.
-        time_limit_s: Seconds after which the best order so far is returned; the current step is finished.
+        time_limit_s: Seconds of search after which the best order so far is returned; the current step is finished, and
+            the compilation of kernels on a new machine does not count.
         effort: Perturbations for plain patterns; wide layers are divided into chunks at most `1 + effort // 10` times.
         seed: Seed of the random choices.
         name: Name of the tensor in error messages.
@@ -63,10 +64,11 @@ def permute(
             not divide into whole groups.
         ScoresError: As `solve` raises it.
     """
-    began, limit = time.monotonic(), TimeLimit(time_limit_s)
-    rule = _rule(pattern)
+    began, rule = time.monotonic(), _rule(pattern)
     axes = _axes(rule, axis)
     before = solve(scores, rule, name=name)
+    _compile_kernels(rule)
+    limit = TimeLimit(time_limit_s)
     array = _as_array(scores)
     _check_convolution(array.shape, rule)
     orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
@@ -93,6 +95,13 @@ def permute(
     )  # fmt: skip
 
 
+def _compile_kernels(rule: NM) -> None:
+    """Have the kernels of a plain pattern's search compiled, by a search in two groups; `solve` compiles all others."""
+    if not rule.transposable:
+        entries = np.arange(2 * rule.m, dtype=np.float32)[None]
+        column_swapping.search(entries, rule.m, rule.n, 1, 0, TimeLimit())
+
+
 def _rule(pattern: NM | str) -> NM:
     rule = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(rule, NM):
@@ -117,7 +126,7 @@ def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
     sides = {"in": (shape[1], rule.m), "out": (shape[0], rule.m_out or rule.m)}
     for each, (channels, m) in sides.items():
         if channels % m and (rule.transposable or each == rule.axis):
-            raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are no multiple of {m}")
+            raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are not a multiple of {m}")
 
 
 def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], limit: TimeLimit) -> Ints:

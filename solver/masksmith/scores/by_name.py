@@ -45,5 +45,5 @@ def by_name(
     if method == "sparsegpt":
         return sparsegpt(weight, **{kind or "gram": given}, name=name, **options)
     if method not in _WITH_ONE_STATISTIC:
-        raise ScoresError(f"{method!r} is no score's name", name=name)
+        raise ScoresError(f"{method!r} is not the name of a score", name=name)
     return _WITH_ONE_STATISTIC[method](weight, given, name=name, **options)

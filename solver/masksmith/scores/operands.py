@@ -43,7 +43,9 @@ def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
     """
     shape = shape_of(weight)
     if len(shape) < 2 or 0 in shape:
-        raise ScoresError(f"shape {list(shape)} is no weight's; expected [out, in] or [out, in, *kernel]", name=name)
+        raise ScoresError(
+            f"shape {list(shape)} is not that of a weight; expected [out, in] or [out, in, *kernel]", name=name
+        )
     return shape
 
 

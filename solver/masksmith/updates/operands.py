@@ -51,7 +51,9 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     """
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
-        raise UpdateError(f"shape {list(shape)} is no weight's; expected [out, in] or [out, in, *kernel]", name)
+        raise UpdateError(
+            f"shape {list(shape)} is not that of a weight; expected [out, in] or [out, in, *kernel]", name
+        )
     if dtype not in FLOATS:
         raise UpdateError(f"dtype {dtype} cannot hold updated weights; use {', '.join(FLOATS)}", name)
     if not (0 <= damping < math.inf):

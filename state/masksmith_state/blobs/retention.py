@@ -44,8 +44,8 @@ class Retention:
         records: Job records.
         references: Blob references.
         store: The blob store.
-        result_age_s: Seconds after the end of a job that its record and results are deleted.
-        upload_age_s: Seconds after the last use of an upload that a key's reference to it is removed.
+        result_age_s: Age, in seconds after the end of a job, at which its record and results are deleted.
+        upload_age_s: Age, in seconds after the last use of an upload, at which a key's reference to it is removed.
         clock: Returns the time; by default that of the Redis server, which the timestamps in records are based on.
     """
 

@@ -173,11 +173,11 @@ def test_budgets_that_cannot_be_met_are_refused_by_name(pattern, budget, words):
 @pytest.mark.parametrize(
     ("density", "floors", "words"),
     [
-        ("half", [], "'half' is no share"),
-        ("0%", [], "no share"),
-        ("120%", [], "no share"),
+        ("half", [], "'half' is not a share"),
+        ("0%", [], r"not in \(0, 1\]"),
+        ("120%", [], r"not in \(0, 1\]"),
         ("50%", ["*.query*"], "expected GLOB=SHARE%"),
-        ("50%", ["*=10"], "'10' is no share"),
+        ("50%", ["*=10"], "'10' is not a share"),
         ("50%", ["a=10%", "a=20%"], "two floors"),
     ],
 )

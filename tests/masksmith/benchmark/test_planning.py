@@ -41,7 +41,7 @@ def test_an_unknown_kernel_is_refused_with_the_names_there_are():
         (
             "semi-structured-cutlass",
             {"device": "cuda", "dtypes": ["float16"], "layers": [Layer("b", 48, 128)]},
-            "48 rows of W (float16) are no multiple of 32",
+            "48 rows of W (float16) are not a multiple of 32",
         ),
         (
             "semi-structured-cusparselt",
@@ -141,6 +141,6 @@ def test_declarations_survive_json():
 
 def test_shapes_are_read_and_grouped():
     assert read_shapes(["384x1536*6"]) == [Layer("384x1536", 384, 1536, 6)]
-    with pytest.raises(ValueError, match="is no shape"):
+    with pytest.raises(ValueError, match="is not a shape"):
         read_shapes(["384"])
     assert group([("a", 4, 8), ("b", 4, 8), ("c", 8, 4)]) == [Layer("a", 4, 8, 2), Layer("c", 8, 4, 1)]

@@ -236,7 +236,7 @@ def test_other_files_are_no_calibrations(tmp_path, content):
         path.write_bytes(b"rubbish, nothing else")
     else:
         save_file({"w": np.ones(3)}, path)
-    with pytest.raises(ms.ScoresError, match="is no calibration"):
+    with pytest.raises(ms.ScoresError, match="is not a calibration file"):
         Calibration.load(path)
 
 

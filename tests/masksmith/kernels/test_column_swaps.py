@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from masksmith.kernels.column_swaps import column_values, descend, refresh, swap
+from masksmith.kernels.column_swaps import climb, column_values, refresh, swap
 
 SHAPES = [(1, 4, 4, 2), (5, 12, 4, 2), (3, 10, 4, 1), (4, 9, 3, 3), (6, 16, 8, 4)]
 KINDS = ("gauss", "ties", "zeros", "wide")
@@ -77,7 +77,7 @@ def test_descent_ends_where_no_swap_gains(kind, shape):
     rows, columns, m, keep = shape
     state = Tables(layer(kind, rows, columns), m, keep)
     before = state.score.sum()
-    assert descend(state.x, state.order, state.places, keep, *state.tables, 1e-9, 1000) < 1000
+    assert climb(state.x, state.order, state.places, keep, *state.tables, 1e-9, 1000) < 1000
     assert state.score.sum() >= before
     assert sorted(state.order[state.order >= 0].tolist()) == list(range(columns))
     total = sum(kept(state.x, state.columns_of(group), keep) for group in range(state.groups))
@@ -98,7 +98,7 @@ def test_descent_stops_after_the_limit_and_leaves_columns_without_a_place():
     fixed = state.order[0]
     state.places[fixed] = -1
     state.order[0] = -1
-    assert descend(state.x, state.order, state.places, 2, *state.tables, 1e-9, 1) == 1
+    assert climb(state.x, state.order, state.places, 2, *state.tables, 1e-9, 1) == 1
     assert fixed not in state.order
     assert sorted([*state.order[1:], fixed]) == list(range(16))
 

@@ -59,7 +59,7 @@ def test_a_model_without_blocks():
 
 
 def test_a_list_of_blocks_that_does_not_exist():
-    assert_refused(Model(), inputs(), r"blocks='layers' is no list of modules; there are 'blocks'", blocks="layers")
+    assert_refused(Model(), inputs(), r"blocks='layers' is not a list of modules; there are 'blocks'", blocks="layers")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith.patterns import NM
-from masksmith.permutation import permute
+from masksmith.permutation import column_swapping, permute
+from masksmith.permutation.time_limit import TimeLimit
 
 RNG = np.random.default_rng(5)
 
@@ -184,3 +185,22 @@ def test_what_cannot_be_permuted_is_refused(what):
 def test_bad_scores_are_named():
     with pytest.raises(ms.ScoresError, match=r"'fc': NaN at \[0, 1\]"):
         permute(np.array([[1.0, np.nan, 1.0, 1.0]]), "2:4", name="fc")
+
+
+def test_kernels_are_compiled_before_the_time_limit_begins(monkeypatch):
+    events, column_search = [], column_swapping.search
+
+    class Recorder(TimeLimit):
+        def __init__(self, limit_s=None):
+            super().__init__(limit_s)
+            events.append(limit_s)
+
+    def recording_search(*arguments):
+        order = column_search(*arguments)
+        events.append("searched")
+        return order
+
+    monkeypatch.setattr("masksmith.permutation.search.TimeLimit", Recorder)
+    monkeypatch.setattr(column_swapping, "search", recording_search)
+    permute(np.ones((4, 8)), "2:4", time_limit_s=60.0)
+    assert events == [None, "searched", 60.0, "searched"]

@@ -158,7 +158,7 @@ BAD = {
     ),
     "a negative norm": (lambda: ms.wanda(WEIGHT, -NORMS), r"norms holds -.* at \[0\]"),
     "a norm that is no number": (lambda: ms.ria(WEIGHT, NORMS * np.nan), r"norms holds nan at \[0\]"),
-    "a vector": (lambda: ms.wanda(WEIGHT[0], NORMS), r"shape \[8\] is no weight's"),
+    "a vector": (lambda: ms.wanda(WEIGHT[0], NORMS), r"shape \[8\] is not that of a weight"),
     "a negative power": (lambda: ms.ria(WEIGHT, NORMS, -1), "power=-1"),
     "no gram": (lambda: ms.sparsegpt(WEIGHT), "either gram= or inverse_diagonal="),
     "a gram of another layer": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM[:3, :3]), r"gram has shape \[3, 3\].*\[8, 8\]"),

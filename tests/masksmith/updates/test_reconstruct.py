@@ -184,7 +184,7 @@ MASK = np.ones((2, 4), bool)
 @pytest.mark.parametrize(
     ("weight", "mask", "gram", "options", "message"),
     [
-        (np.ones(4), MASK, GRAM, {}, r"shape \[4\] is no weight's"),
+        (np.ones(4), MASK, GRAM, {}, r"shape \[4\] is not that of a weight"),
         (np.ones((2, 4), np.int8), MASK, GRAM, {}, "dtype int8 cannot hold updated weights"),
         (np.full((2, 4), np.nan), MASK, GRAM, {}, r"weight holds nan at \[0, 0\]"),
         (np.ones((2, 4)), MASK[:1], GRAM, {}, r"mask has shape \[1, 4\], the weight has \[2, 4\]"),

@@ -62,9 +62,9 @@ def test_a_sparsifier_by_names(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "nope"}, "method='nope' is none of: fixed, straight-through, sr-ste"),
-        ({"method": "sr-ste rate=1"}, "'rate' is no option of sr-ste, or is set twice; it has: decay"),
-        ({"method": "sr-ste decay=x"}, "decay='x' is no number"),
+        ({"method": "nope"}, "method='nope' is not one of: fixed, straight-through, sr-ste"),
+        ({"method": "sr-ste rate=1"}, "'rate' is not an option of sr-ste, or is set twice; it has: decay"),
+        ({"method": "sr-ste decay=x"}, "decay='x' is not a number"),
         ({"method": "sr-ste decay=-1"}, "decay=-1 must be a finite number"),
         ({"method": "prune-and-grow"}, "needs options"),
         ({"method": SRSTE}, "is neither a Method nor one of"),
@@ -74,8 +74,8 @@ def test_a_sparsifier_by_names(model):
         ({"pattern": 4}, "pattern=4 is neither a pattern nor a text"),
         ({"layers": "nope"}, "no linear or convolution layer is called 'nope'"),
         ({"exclude": "nope"}, "no linear or convolution layer is called 'nope'"),
-        ({"optimizer": "sgd", "method": "masked-decay"}, "'sgd' is no torch optimizer"),
-        ({"model": 5}, "model=int is no torch.nn.Module"),
+        ({"optimizer": "sgd", "method": "masked-decay"}, "'sgd' is not a torch optimizer"),
+        ({"model": 5}, "model=int is not a torch.nn.Module"),
     ],
 )
 def test_bad_arguments_are_refused_and_the_model_stays_as_it_was(model, arguments, message):

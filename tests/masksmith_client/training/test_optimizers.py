@@ -97,5 +97,5 @@ def test_the_optimizer_inside_accelerates_wrapper_is_watched():
 
 def test_something_that_is_no_optimizer_is_refused():
     _, sparsifier = masked()
-    with pytest.raises(InputError, match="'adam' is no torch optimizer"):
+    with pytest.raises(InputError, match="'adam' is not a torch optimizer"):
         sparsifier.watch("adam")

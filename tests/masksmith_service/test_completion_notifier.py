@@ -1,4 +1,4 @@
-"""Waiting for jobs that end."""
+"""The completion notifier: requests that wait for the end of a job."""
 
 import asyncio
 import threading
@@ -19,22 +19,22 @@ def new_job(records):
     )[0]
 
 
-def run(url, story, closing=None):
+def run(url, scenario, closing=None):
     async def main():
         client = redis.asyncio.Redis.from_url(url, decode_responses=True)
         try:
-            return await story(CompletionNotifier(client, closing or threading.Event()))
+            return await scenario(CompletionNotifier(client, closing or threading.Event()))
         finally:
             await client.aclose()
 
     return asyncio.run(main())
 
 
-def test_everybody_who_waits_hears_of_the_end_at_once(records, valkey, monkeypatch):
+def test_all_waiting_requests_are_notified_when_a_job_ends_or_is_deleted(records, valkey, monkeypatch):
     monkeypatch.setattr("masksmith_service.jobs.completion_notifier.POLL_S", 20.0)
     jobs = [new_job(records) for _ in range(3)]
 
-    async def story(completions):
+    async def scenario(completions):
         waiting = [asyncio.ensure_future(completions.wait(job, 15.0)) for job in (*jobs, jobs[0])]
         await asyncio.sleep(0.5)
         assert not any(task.done() for task in waiting)
@@ -46,60 +46,60 @@ def test_everybody_who_waits_hears_of_the_end_at_once(records, valkey, monkeypat
         await asyncio.to_thread(records.delete, jobs[2])
         assert await waiting[2]
 
-    run(valkey.url, story)
+    run(valkey.url, scenario)
 
 
-def test_a_job_that_is_over_or_unknown_is_not_waited_for(records, valkey):
+def test_a_job_that_has_ended_or_is_unknown_is_not_waited_for(records, valkey):
     job = new_job(records)
     records.cancel(job)
 
-    async def story(completions):
+    async def scenario(completions):
         return await completions.wait(job, 30.0), await completions.wait("none", 30.0)
 
     begun = time.monotonic()
-    assert run(valkey.url, story) == (True, True)
+    assert run(valkey.url, scenario) == (True, True)
     assert time.monotonic() - begun < 10
 
 
-def test_patience_ends_and_so_does_the_service(records, valkey):
+def test_waiting_ends_at_its_time_limit_and_when_the_service_closes(records, valkey):
     job, closing = new_job(records), threading.Event()
 
-    async def story(completions):
+    async def scenario(completions):
         short = await completions.wait(job, 0.1)
         closing.set()
         return short, await completions.wait(job, 30.0)
 
-    assert run(valkey.url, story, closing) == (False, False)
+    assert run(valkey.url, scenario, closing) == (False, False)
 
 
-def test_what_nobody_heard_is_found_by_looking(records, valkey, monkeypatch):
+def test_a_lost_notification_is_replaced_by_polling(records, valkey, monkeypatch):
     monkeypatch.setattr("masksmith_service.jobs.completion_notifier.POLL_S", 0.2)
     monkeypatch.setattr("masksmith_service.jobs.completion_notifier.ENDED", "another channel")
     job = new_job(records)
 
-    async def story(completions):
+    async def scenario(completions):
         waiting = asyncio.ensure_future(completions.wait(job, 15.0))
         await asyncio.sleep(0.3)
         await asyncio.to_thread(records.cancel, job)
         return await waiting
 
-    assert run(valkey.url, story)
+    assert run(valkey.url, scenario)
 
 
-def test_news_that_was_premature_is_no_reason_to_look_without_pause(records, valkey, monkeypatch):
+def test_a_notification_before_the_end_does_not_cause_polling_without_pause(records, valkey, monkeypatch):
     monkeypatch.setattr("masksmith_service.jobs.completion_notifier.POLL_S", 0.5)
     job = new_job(records)
 
-    async def story(completions):
+    async def scenario(completions):
         waiting = asyncio.ensure_future(completions.wait(job, 15.0))
         await asyncio.sleep(0.3)
         await asyncio.to_thread(records.redis.publish, "masksmith:ended", job)
         before = records.redis.info("commandstats")["cmdstat_hget"]["calls"]
         await asyncio.sleep(1.0)
-        looks = records.redis.info("commandstats")["cmdstat_hget"]["calls"] - before
+        reads = records.redis.info("commandstats")["cmdstat_hget"]["calls"] - before
         await asyncio.to_thread(records.cancel, job)
-        return looks, await waiting
+        return reads, await waiting
 
-    looks, ended = run(valkey.url, story)
+    reads, ended = run(valkey.url, scenario)
     assert ended
-    assert looks < 50
+    assert reads < 50
