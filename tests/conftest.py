@@ -19,6 +19,14 @@ os.environ.setdefault("MASKSMITH_ALLOWED_HOSTS", "testserver")
 os.environ.setdefault("MASKSMITH_AUTH", "none")
 
 
+def pytest_configure(config):
+    """Give this run a cache directory of its own, which its test processes share."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="ms-cache-")
+        os.environ["XDG_CACHE_HOME"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
 def pytest_ignore_collect(collection_path):
     return True if is_left_out(collection_path) else None
 

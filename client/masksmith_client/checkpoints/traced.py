@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masksmith.layouts import Candidate, Layout
 from masksmith.layouts.layout import AxisRole
+
+from .trace import Trace
+from .trace_cache import load_trace, save_trace, trace_key
 
 if TYPE_CHECKING:
     from .tracing.correspondence import Correspondence
@@ -17,30 +20,15 @@ if TYPE_CHECKING:
     from .tracing.sources import Source
 
 FALLBACK = "names and shapes decide"
+CONFIG_NAME = "config.json"
 BUFFER = "a buffer, not a parameter"
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Layouts of a checkpoint's tensors, as a forward pass of the model shows them.
-
-    Attributes:
-        layouts: By name, with rule `model`; a tensor whose layout is not certain has none.
-        dense: Why a tensor is not a matrix of a block, by name.
-        tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
-        notes: What could not be found out, and why, for people.
-    """
-
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    dense: dict[str, str] = field(default_factory=dict)
-    tied: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Trace:
     """Build the model that a checkpoint's config names, trace one forward pass, and return its tensors' layouts.
 
-    Nothing is downloaded, no weights are read, and on the meta device none are allocated.
+    Nothing is downloaded, no weights are read, and on the meta device none are allocated. The result is cached on disk,
+    unless remote code is trusted.
 
     Args:
         directory: The checkpoint's directory, with its `config.json`.
@@ -53,6 +41,22 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         return Trace(notes=[f"{' and '.join(missing)} not installed, so {FALLBACK}"])
+    if trust_remote_code:  # the code that the checkpoint brings may do anything
+        return _run(directory, shapes, trust_remote_code=True)
+    try:
+        key = trace_key((directory / CONFIG_NAME).read_bytes(), shapes)
+    except OSError:
+        return _run(directory, shapes, trust_remote_code=False)
+    cached = load_trace(key)
+    if cached is not None:
+        return cached
+    result = _run(directory, shapes, trust_remote_code=False)
+    if result.layouts:
+        save_trace(key, result)
+    return result
+
+
+def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool) -> Trace:
     from .tracing.correspondence import correspondence
     from .tracing.models import UntracedError, build, load_config, offline
     from .tracing.passes import observe, shapes_of

@@ -16,7 +16,8 @@ from support.matrix_products import product_of, watch
 from support.tiny_models import LLAMA, MODELS, TinyModel, shapes_in
 
 from masksmith.layouts import Candidate, Layout, with_layouts
-from masksmith_client.checkpoints.traced import BUFFER, Trace, trace, traced_candidates
+from masksmith_client.checkpoints.trace import Trace
+from masksmith_client.checkpoints.traced import BUFFER, trace, traced_candidates
 
 LLAMA_TINY = next(model for model in MODELS if model.name == "llama")
 QWEN3_VL_MOE = TinyModel(

@@ -1,0 +1,84 @@
+"""Traces on disk, so that the next command on the same model need not import `torch` and `transformers`.
+
+A trace depends on the config, on the names and shapes of all tensors, on the versions of the libraries that build and
+run the model, and on the code that watches it: the name of its file is a digest of all of these. Its content has a
+digest of its own, so a damaged file is not used.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import platformdirs
+from blake3 import blake3
+
+from masksmith.layouts import Layout
+from masksmith_client.results.atomic_write import atomic_write
+
+from .trace import Trace
+
+MAX_FILES = 64
+LIBRARIES = ("torch", "transformers")
+_SOURCES = Path(__file__).parent
+
+
+def cache_folder() -> Path:
+    """The folder of traces, in the user's cache directory."""
+    return Path(platformdirs.user_cache_dir("masksmith", appauthor=False)) / "layouts"
+
+
+def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return a digest of everything that a trace depends on.
+
+    Args:
+        config: The bytes of `config.json`.
+        shapes: All of the checkpoint's tensors.
+    """
+    versions = [importlib.metadata.version(name) for name in LIBRARIES]
+    hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
+    hasher.update(blake3(config).digest())
+    for path in (_SOURCES / "traced.py", *sorted((_SOURCES / "tracing").glob("*.py"))):
+        hasher.update(blake3(path.read_bytes()).digest())
+    return hasher.hexdigest()
+
+
+def load_trace(key: str) -> Trace | None:
+    """Read a trace; None if it is not there, or damaged."""
+    try:
+        digest, _, content = (cache_folder() / f"{key}.json").read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    if digest != _digest(content):
+        return None
+    fields = json.loads(content)
+    layouts = {name: Layout(tuple(axes), tuple(parts), rule) for name, (axes, parts, rule) in fields["layouts"].items()}
+    return Trace(**fields | {"layouts": layouts})
+
+
+def save_trace(key: str, trace: Trace) -> None:
+    """Write a trace; where the cache cannot be written, nothing is."""
+    layouts = {name: [each.axes, each.out_parts, each.rule] for name, each in trace.layouts.items()}
+    content = json.dumps(asdict(trace) | {"layouts": layouts}).encode()
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic_write(folder / f"{key}.json") as file:
+            file.write(_digest(content) + b"\n" + content)
+        _delete_oldest(folder)
+    except OSError:
+        return
+
+
+def _delete_oldest(folder: Path) -> None:
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files[MAX_FILES:]:
+        path.unlink(missing_ok=True)
+
+
+def _digest(content: bytes) -> bytes:
+    return blake3(content).hexdigest().encode()
