@@ -57,7 +57,7 @@ class Installation:
             RedisError: If the broker is unavailable.
             BaseError: If the store is unavailable.
         """
-        of_broker, of_store = self._read_broker(), self._read_store()
+        of_broker, of_store = self._read_both()
         if of_store is None and (of_broker is None or of_broker.startswith(NEW)):
             of_broker, of_store = self._first_use()
         if of_broker == NEW + str(of_store):
@@ -100,6 +100,18 @@ class Installation:
     def _setting(self, name: str) -> str:
         return str(dict(self._redis.config_get(name)).get(name, ""))
 
+    def _read_both(self) -> tuple[str | None, str | None]:
+        """Read both identities at one time: again, if the broker's has changed meanwhile.
+
+        Processes that start together write them in this order: the broker's, the store's, the broker's without prefix.
+        """
+        of_broker = self._read_broker()
+        while True:
+            of_store, before = self._read_store(), of_broker
+            of_broker = self._read_broker()
+            if of_broker == before:
+                return of_broker, of_store
+
     def _read_broker(self) -> str | None:
         identity = self._redis.get(IDENTITY_KEY)
         return None if identity is None else str(identity)
@@ -120,7 +132,9 @@ class Installation:
 
     def _first_use(self) -> tuple[str | None, str | None]:
         """Write the identity to the broker, then to the empty store; other processes may be doing the same."""
-        if set(self._store.objects.top_level()) - IGNORED - {IDENTITY_NAME} and self._read_store() is None:
+        names = {name for name in self._store.objects.top_level() if not name.startswith(IDENTITY_NAME)}
+        # Another process may have written the identity, and then blobs, since it was read.
+        if names - IGNORED and self._read_store() is None:
             raise InstallationError(
                 f"{self._store.url} is neither empty nor a store of masksmith: nothing in it is touched; choose "
                 "another directory or prefix (MASKSMITH_STORE_URL)"

@@ -26,6 +26,36 @@ def test_a_new_broker_and_a_new_store_get_a_permanent_identity(installation, rec
     assert installation.still_belongs()
 
 
+@pytest.mark.parametrize("moment", ["before the store's", "before the broker's second"])
+def test_an_identity_that_another_process_writes_meanwhile_is_read_again(installation, records, store, moment):
+    """Reads of the broker, of the store, and of the broker again, between which another process claims both."""
+    read_broker, read_store = installation._read_broker, installation._read_store
+    other = Installation(records.redis, BlobStore(store.url))
+    steps = iter([None, other.claim] if moment == "before the broker's second" else [other.claim])
+
+    def claim_by_other():
+        if step := next(steps, None):
+            step()
+
+    def read_then_claim():
+        identity = read_broker()
+        claim_by_other()
+        return identity
+
+    def read_store_then_claim():
+        identity = read_store()
+        claim_by_other()
+        return identity
+
+    installation._read_broker, installation._read_store = read_then_claim, read_store_then_claim
+    assert installation.claim() == other.identity
+
+
+def test_a_file_that_another_process_is_writing_does_not_make_the_store_foreign(installation, store):
+    (Path(store.url) / f"{IDENTITY_NAME}#1").write_text("{")
+    assert installation.claim()
+
+
 def test_processes_that_start_at_once_get_the_same_identity(records, store):
     identities, barrier = [], threading.Barrier(6)
 
