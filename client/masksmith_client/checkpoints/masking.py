@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,15 @@ from .tensors import Tensor, read_range
 CHUNK_ENTRIES = 2**20
 
 
-def masked_pieces(tensor: Tensor, packed: npt.NDArray[np.uint8]) -> Iterator[memoryview]:
+def masked_pieces(
+    tensor: Tensor, packed: npt.NDArray[np.uint8], on_stored: Callable[[bytes], None] = lambda data: None
+) -> Iterator[memoryview]:
     """Yield a tensor's bytes with zeros in the dropped entries.
 
     Args:
         tensor: A tensor of at least one dimension, whose entries are whole bytes.
         packed: Its mask, packed along its last axis.
+        on_stored: Called with the bytes as they are stored, piece by piece.
     """
     item_bytes, cols = DTYPE_BITS[tensor.dtype] // 8, tensor.shape[-1]
     rows = math.prod(tensor.shape[:-1])
@@ -33,5 +36,6 @@ def masked_pieces(tensor: Tensor, packed: npt.NDArray[np.uint8]) -> Iterator[mem
             last = min(first + step, rows)
             start, stop = (tensor.start + row * cols * item_bytes for row in (first, last))
             data = b"".join(read_range(file, start, stop, f"{tensor.file} ended inside {tensor.name!r}"))
+            on_stored(data)
             values: npt.NDArray[Any] = np.frombuffer(data, f"<u{item_bytes}").reshape(last - first, cols)
             yield (values * unpack(packed[first:last], values.shape)).astype(values.dtype, copy=False).data.cast("B")

@@ -50,14 +50,13 @@ class ShardOutput:
         """Copy the input as it is, up to an offset."""
         for piece in self._read(self._position, stop):
             self._output.write(piece)
-            self._hasher.update(piece)
-            self._on_bytes(len(piece))
-        self._position = max(stop, self._position)
+            self._count(piece)
 
     def write_masked(self, step: Step, packed: npt.NDArray[np.uint8]) -> None:
         """Write a tensor with zeros where its mask drops it."""
         self.copy_to(step.entry.start)
-        for masked in masked_pieces(step.source, packed):
+        is_here = (step.source.file, step.source.start) == (self._file, self._position)
+        for masked in masked_pieces(step.source, packed, self._count if is_here else lambda data: None):
             self._output.write(masked)
         self._advance(step.entry.stop)
 
@@ -75,9 +74,14 @@ class ShardOutput:
     def _advance(self, stop: int) -> None:
         """Go on to an offset of the input, whose bytes count for its digest alone."""
         for piece in self._read(self._position, stop):
-            self._hasher.update(piece)
-            self._on_bytes(len(piece))
+            self._count(piece)
         self._position = stop
+
+    def _count(self, piece: bytes) -> None:
+        """Add bytes of the input to its digest and to the position."""
+        self._hasher.update(piece)
+        self._on_bytes(len(piece))
+        self._position += len(piece)
 
     def _read(self, start: int, stop: int) -> Iterator[bytes]:
         if start < stop:

@@ -1,14 +1,17 @@
-"""`masksmith prune --local`: solve the masks of a checkpoint in this process, one tensor at a time."""
+"""`masksmith prune --local`: solve the masks of a checkpoint in this process, one tensor after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from importlib import import_module, util
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client.checkpoints.magnitudes import magnitudes
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve, update_record
 from masksmith_wire.dtypes import to_numpy
@@ -17,10 +20,6 @@ from masksmith_wire.updates import UpdateMethod
 
 from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
-
-TORCH_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8",
-}  # fmt: skip
 
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
@@ -34,14 +33,28 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)
 
-    def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
-        for tensor in tensors:
-            try:
-                yield _solve(masksmith, tensor, method, threads)
-            except masksmith.MasksmithError as error:
-                raise InputError(f"{tensor.chosen.name!r}: {error}") from None
+    def solve_one(tensor: TensorToSolve) -> SolvedTensor:
+        try:
+            return _solve(masksmith, tensor, method, threads)
+        except masksmith.MasksmithError as error:
+            raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    return solve
+    return partial(_one_ahead, solve_one)
+
+
+def _one_ahead(
+    solve_one: Callable[[TensorToSolve], SolvedTensor], tensors: Iterator[TensorToSolve]
+) -> Generator[SolvedTensor]:
+    """Solve a tensor while the mask of the one before is written."""
+    with ThreadPoolExecutor(1) as executor:
+        pending: Future[SolvedTensor] | None = None
+        for tensor in tensors:
+            following = executor.submit(solve_one, tensor)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 def _solve(masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None) -> SolvedTensor:
@@ -74,7 +87,7 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
     assert chosen.layout is not None
     assert chosen.pattern is not None
     assert tensor.gram is not None
-    weight, gram = _read(tensor, as_stored=False), array_of(tensor.gram)
+    weight, gram = _read(tensor), array_of(tensor.gram)
     to_update = WeightToUpdate(chosen.name, chosen.dtype, chosen.layout, chosen.pattern, weight, gram)
     solution, updated, report = update_weight(to_update, method, solution)
     return solution, updated, {"update": update_record(method, report)}
@@ -82,26 +95,18 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
     """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
-    from masksmith.scores import by_layout, magnitude
+    from masksmith.scores import by_layout
 
-    chosen, is_plain = tensor.chosen, method.name == "magnitude" and not method.options
-    weight = _read(tensor, as_stored=is_plain)
-    if is_plain:
-        return magnitude(weight)
+    chosen = tensor.chosen
+    if method.name == "magnitude" and not method.options and tensor.source.dtype in FLOAT_DTYPES:
+        return magnitudes(tensor.source)
     assert chosen.layout is not None
     statistic, kind = tensor.statistic, None if tensor.statistic is None else tensor.statistic.kind
     values = None if statistic is None else array_of(statistic.tensor)
-    return by_layout(chosen.layout, method.name, weight, values, kind, name=chosen.name, **method.options)
+    return by_layout(chosen.layout, method.name, _read(tensor), values, kind, name=chosen.name, **method.options)
 
 
-def _read(tensor: TensorToSolve, *, as_stored: bool) -> Any:
-    """Read a weight for numpy, where bfloat16 becomes float32, as it does in a service, which rounds scores alike.
-
-    With `as_stored` torch reads it, if it is installed: bfloat16 stays half as large, and absolute values are exact.
-    """
+def _read(tensor: TensorToSolve) -> Any:
+    """Read a weight for numpy, where bfloat16 becomes float32, as it does in a service, which rounds scores alike."""
     source = tensor.source
-    data = source.read()
-    if not as_stored or util.find_spec("torch") is None:
-        return to_numpy(memoryview(data), source.dtype, source.shape)
-    torch = import_module("torch")
-    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[source.dtype])).reshape(source.shape)
+    return to_numpy(memoryview(source.read()), source.dtype, source.shape)
