@@ -1,0 +1,162 @@
+"""Perplexity of a pruned language model: masksmith and its peers on the same tokens, one row a run.
+
+python benchmarks/language_model.py MODEL METHOD PATTERN [--write]   add a row
+python benchmarks/language_model.py MODEL --missing [--write]        add all rows of METHODS that are not there
+
+MODEL is the directory of SmolLM2-135M-Instruct that docs/language_model.md makes, in float32. Text: the topics of
+Python's documentation, those at even places to calibrate, the others held out, in windows of 256 tokens. Rows are kept
+in docs/benchmarks/language_model.json; a row of another commit stays until it is measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import torch
+import transformers
+from measuring import ROOT, stamp, table
+from peers.alps import alps
+from peers.block_by_block import PruneWeight, prune_block_by_block
+from peers.sparsegpt import sparsegpt
+
+import masksmith as ms
+
+ROWS = ROOT / "docs" / "benchmarks" / "language_model.json"
+WINDOW, CALIBRATION_WINDOWS, TEST_WINDOWS, BATCH = 256, 64, 48, 8
+HEAD = ("method", "pattern", "perplexity", "seconds", "peak, MiB", "zeros", "commit")
+Tensor = torch.Tensor
+Batches = list[dict[str, Tensor]]
+
+
+def tokens_of(tokenizer: Any, first: int, windows: int) -> Tensor:
+    """Return `[windows, WINDOW]` tokens of every second topic, from `first` on."""
+    text = " ".join(topics[key] for key in sorted(topics)[first::2])
+    ids = tokenizer(text, return_tensors="pt").input_ids[0]
+    cut = ids[: len(ids) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    return cut[torch.randperm(len(cut), generator=torch.Generator().manual_seed(0))[:windows]]
+
+
+def batches_of(windows: Tensor) -> Batches:
+    """Cut windows into batches for a model."""
+    return [{"input_ids": part} for part in windows.split(BATCH)]
+
+
+@torch.no_grad()
+def perplexity(model: Any, batches: Batches) -> float:
+    """Return exp of the mean loss of a token."""
+    losses = [float(model(**batch, labels=batch["input_ids"]).loss) for batch in batches]
+    return math.exp(sum(losses) / len(losses))
+
+
+def ours(**options: Any) -> Callable[[Any, Batches, str], None]:
+    """Prune by `masksmith.prune`."""
+
+    def run(model: Any, batches: Batches, pattern: str) -> None:
+        ms.prune(model, batches, pattern, progress=True, **options)
+
+    return run
+
+
+def peer(prune_weight: Callable[..., Tensor]) -> Callable[[Any, Batches, str], None]:
+    """Prune by a peer's function, for plain n:m patterns."""
+
+    def run(model: Any, batches: Batches, pattern: str) -> None:
+        n, m = (int(number) for number in pattern.split(":"))
+        with_pattern: PruneWeight = lambda weight, gram: prune_weight(weight, gram, n, m)  # noqa: E731
+        prune_block_by_block(model, model.model.layers, batches, with_pattern)
+
+    return run
+
+
+METHODS: Mapping[str, Callable[[Any, Batches, str], None]] = {
+    "dense": lambda model, batches, pattern: None,
+    "magnitude": ours(scores="magnitude", update=None),
+    "Wanda": ours(scores="wanda", update=None),
+    "masksmith, reconstruct": ours(scores="wanda", update="reconstruct"),
+    "masksmith, admm": ours(scores="wanda", update="admm"),
+    "SparseGPT": peer(sparsegpt),
+    "ALPS": peer(alps),
+}
+WANTED = [
+    ("dense", "-"),
+    *((method, "2:4") for method in METHODS if method != "dense"),
+    *((method, "transposable 8:16") for method in METHODS if method not in ("dense", "SparseGPT", "ALPS")),
+]
+
+
+def measure(directory: Path, method: str, pattern: str) -> dict[str, Any]:
+    """Prune and evaluate; returns a row."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    calibration, test = tokens_of(tokenizer, 0, CALIBRATION_WINDOWS), tokens_of(tokenizer, 1, TEST_WINDOWS)
+    began = time.perf_counter()
+    METHODS[method](model, batches_of(calibration), pattern)
+    seconds = time.perf_counter() - began
+    weights = [layer.weight for layer in model.model.layers.modules() if isinstance(layer, torch.nn.Linear)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+    return {
+        "method": method,
+        "pattern": pattern,
+        "perplexity": perplexity(model, batches_of(test)),
+        "seconds": seconds,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "zeros": zeros,
+        "tokens_sha256": sha256(torch.cat([calibration, test]).numpy().tobytes()).hexdigest(),
+        "stamp": stamp(),
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """Render the page: rows by pattern, the best perplexity first."""
+    ordered = sorted(rows, key=lambda row: (row["pattern"], row["perplexity"]))
+    cells = [_cells(row) for row in ordered]
+    text = (
+        "SmolLM2-135M-Instruct, from 4-bit weights that transformers dequantised, in float32. All 210 matrices of its\n"
+        "blocks are pruned, block by block, each on the outputs of the pruned blocks before it. Text: the topics of\n"
+        f"Python's documentation, {CALIBRATION_WINDOWS} windows of {WINDOW} tokens to calibrate and {TEST_WINDOWS}\n"
+        f"held out to test (SHA-256 of the tokens {rows[-1]['tokens_sha256'][:16]}). SparseGPT and ALPS are our own\n"
+        "implementations of the papers. Seconds are those of pruning, "
+        "on the machine above."
+    )
+    return f"# Perplexity of a pruned language model\n\n{rows[-1]['stamp']}\n\n{text}\n\n{table(HEAD, cells)}\n"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    commit = row["stamp"].partition("commit ")[2].partition(";")[0]
+    numbers = (f"{row['perplexity']:.2f}", f"{row['seconds']:.0f}", f"{row['peak_mib']:.0f}", f"{row['zeros']:.1%}")
+    return (row["method"], row["pattern"], *numbers, commit)
+
+
+def main() -> None:
+    """Measure what is asked for, and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("method", nargs="?", choices=list(METHODS))
+    parser.add_argument("pattern", nargs="?", default="2:4")
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks/language_model.md and the rows")
+    options = parser.parse_args()
+    rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
+    done = {(row["method"], row["pattern"]) for row in rows}
+    wanted = [pair for pair in WANTED if pair not in done] if options.missing else [(options.method, options.pattern)]
+    for method, pattern in wanted:
+        row = measure(options.model, method, pattern)
+        rows = [each for each in rows if (each["method"], each["pattern"]) != (method, pattern)] + [row]
+        print(json.dumps(row), flush=True)
+        if options.write:
+            ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+            ROWS.with_suffix(".md").write_text(page(rows))
+    print(page(rows))
+
+
+if __name__ == "__main__":
+    main()

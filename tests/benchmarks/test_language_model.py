@@ -1,0 +1,61 @@
+"""The peers' loop over blocks is that of `masksmith.prune`, and the table has the best row of a pattern first."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.causal_models import causal_model, token_batches
+
+import masksmith as ms
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def language_model(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import language_model
+
+    return language_model
+
+
+def test_a_method_in_the_loop_of_peers_gives_what_prune_gives(language_model):
+    from peers.block_by_block import prune_block_by_block
+
+    def wanda(weight, gram):
+        return weight * torch.as_tensor(ms.solve(ms.wanda(weight, gram.diagonal().sqrt()), "2:4").mask)
+
+    model, expected, batches = causal_model("llama"), causal_model("llama"), token_batches()
+    prune_block_by_block(model, model.model.layers, batches, wanda)
+    ms.prune(expected, batches, "2:4", scores="wanda", update=None)
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("method", ["SparseGPT", "ALPS"])
+def test_peers_obey_the_pattern(language_model, method):
+    model, batches = causal_model("llama"), token_batches()
+    language_model.METHODS[method](model, batches, "2:4")
+    weight = model.model.layers[1].mlp.down_proj.weight
+    assert ms.verify(weight != 0, "2:4", at_most=True)
+    assert (weight == 0).float().mean() == 0.5
+
+
+def test_rows_are_ordered_by_pattern_and_perplexity(language_model):
+    row = {
+        "seconds": 1.0,
+        "peak_mib": 1.0,
+        "zeros": 0.5,
+        "tokens_sha256": "0" * 64,
+        "stamp": "Machine: x; commit abc; y.",
+    }
+    rows = [
+        row | {"method": method, "pattern": pattern, "perplexity": perplexity}
+        for method, pattern, perplexity in [("a", "2:4", 30.0), ("b", "2:4", 20.0), ("dense", "-", 17.0)]
+    ]
+    lines = [line.split()[1] for line in language_model.page(rows).splitlines() if line.startswith("| ")]
+    assert lines == ["method", "dense", "b", "a"]
+
+
+def test_every_wanted_row_has_a_method(language_model):
+    assert {method for method, _ in language_model.WANTED} == set(language_model.METHODS)
