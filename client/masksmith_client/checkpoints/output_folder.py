@@ -36,7 +36,7 @@ def identity(
         "version": __version__,
         "weights": state_of_files(checkpoint),
         "config": _digest(checkpoint.config),
-        "calibration": statistics.digest(),
+        "calibration": statistics.digest() if method.text is None else method.text.document(),
         "options": _digest(
             [str(method.scores), str(method.update), [tensor.document() for tensor in choice.tensors.values()]]
         ),

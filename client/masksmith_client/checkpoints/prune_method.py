@@ -13,9 +13,13 @@ from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.scores import ScoreMethod
 from masksmith_wire.updates import UpdateMethod
 
+from .calibration_text import CalibrationText
 from .checkpoint import Checkpoint
 from .choice import Choice, ChosenTensor
 from .tensors import Tensor
+
+BLOCK_SCORES = ("wanda", "ria", "sparsegpt", "magnitude")
+"""Scores of `masksmith.prune`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +30,35 @@ class PruneMethod:
         scores: What the masks keep the most of.
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for both; see `SubmitOptions`.
+        text: Text that a language model is calibrated with instead, block by block.
     """
 
     scores: ScoreMethod
     update: UpdateMethod | None = None
     calibration: object = None
+    text: CalibrationText | None = None
 
     @classmethod
-    def parse(cls, scores: str, update: str | None = None, calibration: object = None) -> PruneMethod:
+    def parse(
+        cls, scores: str, update: str | None = None, calibration: object = None, text: CalibrationText | None = None
+    ) -> PruneMethod:
         """Read scores and update.
 
         Raises:
             InputError: If one is malformed.
         """
         try:
-            method = cls(ScoreMethod.parse(scores), None if update is None else UpdateMethod.parse(update), calibration)
+            method = cls(
+                ScoreMethod.parse(scores), None if update is None else UpdateMethod.parse(update), calibration, text
+            )
         except ValueError as error:
             raise InputError(str(error)) from None
         if method.scores.name == "given" and calibration is None:
             raise InputError("given scores need a calibration: a file with the scores, under the tensors' names")
+        if text is not None and method.scores.name not in BLOCK_SCORES:
+            raise InputError(f"scores {scores!r} do not go with a calibration text; use {', '.join(BLOCK_SCORES)}")
+        if text is not None and calibration is not None:
+            raise InputError("a calibration and a calibration text exclude each other: the text makes the statistics")
         return method
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
@@ -54,6 +68,8 @@ class PruneMethod:
             InputError: If a tensor has none, or one that does not fit, or cannot be updated, or tied tensors have
                 different ones; the message names it.
         """
+        if self.text is not None:
+            return AuxiliaryTensors()
         tied = {tensor.name: tensor.tied for tensor in choice.tensors.values()}
         names = {
             *checkpoint.tensors,

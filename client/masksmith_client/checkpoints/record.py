@@ -50,6 +50,7 @@ def make_record(
         "model_type": (checkpoint.config or {}).get("model_type"),
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
+        "calibration_text": None if method.text is None else method.text.document(),
         "versions": _versions(),
         "totals": _totals(tensors),
         "tensors": tensors,

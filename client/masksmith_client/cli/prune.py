@@ -11,8 +11,9 @@ import typer
 
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.choice import Choice
+from masksmith_client.checkpoints.choice import Choice, ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.pruning import prune_model
 from masksmith_client.checkpoints.remote import RemoteSolver
@@ -44,8 +45,20 @@ def prune(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    scores: ScoresOption = "magnitude",
+    scores: ScoresOption | None = None,
     calibration: CalibrationOption = None,
+    calibration_text: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration-text",
+            metavar="FILE",
+            help="With --local: calibrate a language model with this text (or .jsonl with 'text'), block by block.",
+        ),
+    ] = None,
+    calibration_windows: Annotated[
+        int, typer.Option(min=1, help="Sequences of the calibration text that are used.")
+    ] = 64,
+    calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 256,
     update: UpdateOption = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
@@ -57,15 +70,17 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
-    method = PruneMethod.parse(scores, update, calibration)
+    text = None
+    if calibration_text is not None:
+        text = CalibrationText(calibration_text, calibration_windows, calibration_tokens)
+    if text is not None and not local:
+        raise InputError("--calibration-text needs --local: the model runs in this process")
+    method = PruneMethod.parse(scores or ("magnitude" if text is None else "wanda"), update, calibration, text)
     options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     if local:
-        from .local_prune import local_solver
-
-        solve = local_solver(method, threads)
-        record = prune_model(model, output, options, method, lambda *_: solve)
+        record = prune_model(model, output, options, method, _local_solver(method, options, threads))
     else:
         with Client(url) as client, _stop_note():
             record = prune_model(model, output, options, method, _remote_solver(client, method))
@@ -73,6 +88,21 @@ def prune(
         print_json(record)
     else:
         _show(record, output)
+
+
+def _local_solver(
+    method: PruneMethod, options: ChoiceOptions, threads: int | None
+) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
+    from .block_prune import block_solver
+    from .local_prune import local_solver
+
+    if method.text is None:
+        solve = local_solver(method, threads)
+        return lambda *_: solve
+    trust = options.trust_remote_code
+    return lambda checkpoint, choice, _: block_solver(
+        checkpoint, choice, method, threads=threads, trust_remote_code=trust
+    )
 
 
 def _remote_solver(client: Client, method: PruneMethod) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:

@@ -23,8 +23,11 @@ class WeightReport:
             first mask.
         error: Squared error with the weights that were written.
         energy: Square of the outputs themselves.
+        proof: Of the mask, for the scores that it was last solved for: `status`, `objective`, `upper_bound`, `gap`,
+            `retained`, `solver` and `solve_s`.
         without_data: Matrices of too few tokens, by name, with reasons: masked without data and not updated.
         silent_inputs: Number of inputs that were 0 in every token.
+        update_s: Seconds of the update.
     """
 
     name: str
@@ -34,13 +37,16 @@ class WeightReport:
     masked_error: float
     error: float
     energy: float
+    proof: Mapping[str, Any]
     without_data: Mapping[str, str] = field(default_factory=dict)
     silent_inputs: int = 0
+    update_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the mask, as JSON."""
         values = {key: value for key, value in vars(self).items() if key != "mask"}
-        return values | {"tokens": list(self.tokens), "without_data": dict(self.without_data)}
+        proof, without_data = dict(self.proof), dict(self.without_data)
+        return values | {"tokens": list(self.tokens), "proof": proof, "without_data": without_data}
 
 
 @dataclass(frozen=True, eq=False)

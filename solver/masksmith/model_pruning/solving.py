@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
+from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith.scores import by_layout
 from masksmith.updates import admm_by_layout, reconstruct_by_layout
@@ -48,20 +49,34 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     )  # fmt: skip
     mask, values = solution.mask, parameter * solution.mask
     masked_error = _error(statistics, parameter, values)
+    update: Any = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
     if options.update == "reconstruct":
-        update: Any = reconstruct_by_layout(weight.layout, parameter, mask, gram, **update_options)
+        update = reconstruct_by_layout(weight.layout, parameter, mask, gram, **update_options)
         values = update.weight
     elif options.update == "admm":
         update = admm_by_layout(weight.layout, parameter, gram, weight.pattern, start=solution, **update_options)
-        mask, values = update.mask, update.weight
+        solution, mask, values = update.solution, update.mask, update.weight
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
-        _error(statistics, parameter, values), statistics.squares(weight.layout.matrices(parameter)),
+        _error(statistics, parameter, values), statistics.squares(weight.layout.matrices(parameter)), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
+        0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
     weight.parameter.data.copy_(values)
     return report
+
+
+def _proof(solution: Solution) -> dict[str, Any]:
+    return {
+        "status": str(solution.status),
+        "objective": float(solution.objective),
+        "upper_bound": float(solution.upper_bound),
+        "gap": float(solution.gap),
+        "retained": float(solution.retained),
+        "solver": solution.stats["solver"],
+        "solve_s": solution.stats["solve_s"],
+    }
 
 
 def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options) -> Tensor:

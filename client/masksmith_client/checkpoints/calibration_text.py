@@ -1,0 +1,69 @@
+"""Text that a language model is calibrated with: a plain file, or JSON lines with a member `text`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from masksmith_client._errors import InputError
+
+JSON_LINES = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """A text, and how many tokens of it are used.
+
+    Attributes:
+        path: A file in UTF-8.
+        windows: Number of sequences.
+        tokens: Tokens of each sequence.
+    """
+
+    path: Path
+    windows: int = 64
+    tokens: int = 256
+
+    def document(self) -> dict[str, Any]:
+        """Return what the record of a pruned checkpoint holds of it.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        return {"blake3": blake3(self._bytes()).hexdigest(), "windows": self.windows, "tokens": self.tokens}
+
+    def read(self) -> str:
+        """Read the text; the texts of JSON lines are joined by empty lines.
+
+        Raises:
+            InputError: If the file cannot be read, is not UTF-8, or a line has no text.
+        """
+        try:
+            content = self._bytes().decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path} is not UTF-8 at byte {error.start}; convert it first") from None
+        return "\n\n".join(self._texts(content)) if self.path.suffix in JSON_LINES else content
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror}") from None
+
+    def _texts(self, content: str) -> Iterator[str]:
+        for number, line in enumerate(content.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                document = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{self.path}:{number} is not JSON: {error}") from None
+            text = document.get("text") if isinstance(document, dict) else None
+            if not isinstance(text, str):
+                raise InputError(f"{self.path}:{number} has no member 'text' that is a string")
+            yield text

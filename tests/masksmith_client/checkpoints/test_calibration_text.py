@@ -1,0 +1,128 @@
+"""`prune --calibration-text`: a language model's directory is pruned block by block, as `masksmith.prune` does it."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import masksmith as ms
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.calibration_text import CalibrationText
+from masksmith_client.cli.app import run
+
+WORDS = [f"w{number}" for number in range(64)]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    generator = torch.Generator().manual_seed(1)
+    path.write_text(" ".join(WORDS[int(i)] for i in torch.randint(0, 64, (700,), generator=generator)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny Llama in bfloat16, with a tokenizer whose tokens are words."""
+    folder = tmp_path_factory.mktemp("model") / "llama"
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+    return folder
+
+
+def prune_command(model, output, text, *options):
+    windows = ["--calibration-windows", "10", "--calibration-tokens", "64"]
+    return [
+        "prune",
+        str(model),
+        "-p",
+        "2:4",
+        "--local",
+        "-o",
+        str(output),
+        "--calibration-text",
+        str(text),
+        *windows,
+        *options,
+    ]
+
+
+def pruned_in_memory(model, text, **options):
+    """The same by the library: ten windows of 64 words, in batches of eight."""
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ids = torch.tensor([WORDS.index(word) for word in text.read_text().split()[:640]]).reshape(10, 64)
+    ms.prune(loaded, [{"input_ids": part} for part in ids.split(8)], "2:4", **options)
+    return loaded
+
+
+@pytest.mark.parametrize("update", [None, "reconstruct", "admm max_rounds=3"])
+def test_the_directory_holds_what_the_library_gives(model, text, tmp_path, update):
+    options = [] if update is None else ["--update", update]
+    assert run(prune_command(model, tmp_path / "out", text, *options)) == 0
+    library = {"update": None} if update is None else {"update": update.split()[0]}
+    if update is not None and "max_rounds" in update:
+        library["update_options"] = {"max_rounds": 3}
+    expected = pruned_in_memory(model, text, scores="wanda", **library)
+    result = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(result.get_parameter(name), parameter.to(torch.bfloat16)), name
+    record = json.loads((tmp_path / "out" / "masksmith.json").read_text())
+    assert (record["scores"], record["totals"]["masked"]) == ("wanda", 14)
+    assert record["calibration_text"]["windows"] == 10
+    masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
+    assert all(tensor["gap"] <= 1e-9 and tensor["status"] == "optimal" for tensor in masked)
+    assert all("update" in tensor for tensor in masked) == (update is not None)
+    assert run(["verify", str(tmp_path / "out")]) == 0
+
+
+def test_json_lines_are_joined(tmp_path):
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"text": "a b"}\n\n{"text": "c", "id": 1}\n')
+    assert CalibrationText(path).read() == "a b\n\nc"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.txt", b"a \xff", "is not UTF-8 at byte 2"),
+        ("text.jsonl", b'{"text": "a"}\n{', "text.jsonl:2 is not JSON"),
+        ("text.jsonl", b'{"prompt": "a"}', "text.jsonl:1 has no member 'text'"),
+        ("text.txt", b"w1 w2 w3", "has 3 tokens, and 10 windows of 64 need 640"),
+    ],
+)
+def test_bad_texts_are_refused_before_anything_is_written(model, tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert run(prune_command(model, tmp_path / "out", tmp_path / name)) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scores", "taylor"], "do not go with a calibration text"),
+        (["--calibration", "statistics.safetensors"], "exclude each other"),
+    ],
+)
+def test_options_that_do_not_go_with_a_text(model, text, tmp_path, capsys, options, message):
+    assert run(prune_command(model, tmp_path / "out", text, *options)) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_text_needs_local(model, text, tmp_path, capsys):
+    command = [word for word in prune_command(model, tmp_path / "out", text) if word != "--local"]
+    assert run(command) == 2
+    assert "--calibration-text needs --local" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        CalibrationText(tmp_path / "missing.txt").read()
