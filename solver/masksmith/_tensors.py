@@ -157,7 +157,9 @@ def like(mask: Bools, tensor: Any) -> Any:
 def _check_dtype(tensor: Any, name: str | None) -> None:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in {"float64", "float32", "float16", "bfloat16", "int8", "uint8", "bool"}:
-        raise ScoresError(f"dtype {dtype} holds no scores; use a float (not fp8) or an 8-bit integer", name=name)
+        raise ScoresError(
+            f"dtype {dtype} is not supported; use float16, bfloat16, float32, float64, int8, uint8 or bool", name=name
+        )
     if 0 in tensor.shape:
         raise ScoresError(f"shape {list(tensor.shape)} is empty", name=name)
 

@@ -39,7 +39,7 @@ COMMON_PATTERNS = (
 )
 
 READY_PATTERNS = ("2:4", "transposable 8:16")
-"""Patterns whose kernels, most of which other patterns share, a worker has on disk before it takes jobs."""
+"""Patterns whose kernels a worker compiles before it takes jobs; other patterns use most of these kernels, too."""
 LATER_PATTERNS = (
     "transposable 2:4", "transposable 4:8", "transposable 16:32",
     "transposable <=8:16", "transposable <=2:4", "transposable <=4:8", "transposable <=16:32", "4:8", "1:4",
@@ -125,7 +125,7 @@ def _scores_with_ties() -> npt.NDArray[np.float32]:
 def is_warm(patterns: Sequence[str]) -> bool:
     """Whether `main` has compiled these patterns' kernels: for this source, this version of numba and this processor.
 
-    Where somebody has removed kernels since, the next process that needs one compiles it.
+    If a kernel's file was deleted later, the next process that needs the kernel compiles it.
     """
     return _stamp(patterns).exists()
 

@@ -38,7 +38,7 @@ def test_the_command_line_agrees_with_itself(stack, layers, model_path, tmp_path
     assert remote.read_bytes() == local.read_bytes()
     assert Masks.open(local).infos["encoder.layer.0.attention.self.query.weight"].pattern.endswith(":16")
     assert run([*words[:-1], "-o", str(local), "--local"]) == 0
-    assert "budget 50% shared out with gap 0" in capsys.readouterr().out
+    assert "budget 50% distributed with gap 0" in capsys.readouterr().out
     assert run([*words[:4], "--budget", "1%", "-o", str(local), "--local"]) == 2
     assert "raise the density or lower the floors" in capsys.readouterr().err
 

@@ -65,7 +65,7 @@ def test_weights_without_a_statistic_are_skipped_unless_they_are_named():
         ("wanda", {"0.weight": np.ones(16, np.int64)}, "dtype I64"),
         ("magnitude", {"0.weight": NORMS}, "leave the calibration out"),
         ("wanda", 5, "path or a mapping"),
-        ("wandaa", None, "scores: 'wandaa' is none of the scores"),
+        ("wandaa", None, "scores: 'wandaa' does not begin with one of the scores"),
         ("wanda", {}, "none of 2 weight"),
     ],
 )

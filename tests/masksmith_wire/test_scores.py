@@ -30,7 +30,7 @@ def test_the_same_scores_have_one_spelling():
     ("text", "words"),
     [
         ("", "none of the scores"),
-        ("wandaa", "'wandaa' is none of the scores"),
+        ("wandaa", "'wandaa' does not begin with one of the scores"),
         ("wanda power=2", "wanda has no option 'power'"),
         ("ria power=-1", "power='-1'"),
         ("magnitude power=0", "not a positive number"),

@@ -57,7 +57,7 @@ class MaskInfo(BaseModel):
         return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
-        """Say where packed bits do not have the digests; None if they have."""
+        """Describe the first part whose packed bits do not match its digest; None if all match."""
         rows = packed.reshape(self.shape[0], -1)
         return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 
@@ -66,7 +66,7 @@ class MaskInfo(BaseModel):
         """How the tensor is made of matrices; None: it is one `[out, in]` or a convolution.
 
         Raises:
-            LayoutError: If the axes describe no stack of matrices.
+            LayoutError: If the axes do not describe a stack of matrices.
         """
         return None if self.axes is None else Layout.parse(self.axes, out_parts=self.out_parts)
 

@@ -48,7 +48,7 @@ class Method:
         """
         name, *words = text.split()[:MAX_WORDS] or [""]
         if name not in cls.methods:
-            raise ValueError(f"{text[:80]!r} is none of the {cls.plural} {', '.join(cls.methods)}")
+            raise ValueError(f"{text[:80]!r} does not begin with one of the {cls.plural} {', '.join(cls.methods)}")
         options: dict[str, Option] = {}
         for word in words:
             key, _, value = word.partition("=")
@@ -106,4 +106,6 @@ def _parse_option(method: str, kinds: Options, key: str, value: str) -> Option:
 def _format_option(value: Option) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value).lower() if isinstance(value, bool) else str(value)

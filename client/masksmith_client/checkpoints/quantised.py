@@ -1,4 +1,4 @@
-"""Recognizes quantised checkpoints, whose stored numbers are not the weights."""
+"""Recognises quantised checkpoints, whose stored numbers are not the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PACKED = (
     (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$"), "bitsandbytes"),
     (re.compile(r"\w+_blocks$"), "mxfp4"),
 )
-"""Names of tensors beside which the weights are packed: a byte or word of theirs holds several."""
+"""Names of tensors that packed weights have: several weights are stored in one byte or word."""
 
 _SCALED = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
 
@@ -75,7 +75,7 @@ def packed_reason(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -
 
 
 def has_int_scale(name: str, dtypes: Mapping[str, str]) -> bool:
-    """Whether a tensor of int8 stands beside its scale, so that it is a quantised weight."""
+    """Whether a tensor is an int8 tensor with a scale, and so a quantised weight."""
     beside = (name + "_scale", name + "_scales", name.removesuffix("weight") + "SCB")
     return dtypes[name] == "I8" and any(other in dtypes for other in beside)
 
@@ -84,7 +84,7 @@ def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a weight with a zero point, whose zeros are not stored as zeros.
 
     Raises:
-        InputError: Naming the zero point; one that is zero everywhere is none.
+        InputError: If there is a zero point that is not zero everywhere; the message names it.
     """
     stem = name.removesuffix("weight")
     places = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
@@ -135,5 +135,5 @@ def _shown_by(marks: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str,
 def _shows(name: str, method: str) -> str:
     advice = _ADVICE.get(method, _ANY)
     if method == "fp8":
-        advice = f"put the config.json beside it that says how it is scaled, or {advice}"
+        advice = f"add the config.json that describes its scales to the checkpoint, or {advice}"
     return f"{name!r} shows that it is quantised ({method}); {advice}"

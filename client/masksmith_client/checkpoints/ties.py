@@ -48,7 +48,7 @@ def tied_by_config(
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Return names of tensors that repeat an earlier one byte by byte, with that one's name.
 
-    Only matrices count, and none whose entries are all the same: equal initial values are no tie.
+    Only matrices whose entries are not all the same count: equal initial values do not make a tie.
 
     Raises:
         InputError: If a file cannot be read.
@@ -62,7 +62,7 @@ def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     for shape, group in by_shape.items():
         for tensor in group if len(group) > 1 else ():
             firsts = alike.setdefault((shape, _sample(tensor)), [])
-            first = next((first for first in firsts if _are_equal(first, tensor)), None)
+            first = next((first for first in firsts if _are_tied(first, tensor)), None)
             if first is None:
                 firsts.append(tensor)
             else:
@@ -82,7 +82,7 @@ def _sample(tensor: Tensor) -> bytes:
         raise InputError(f"{tensor.file} cannot be read: {error.strerror}") from None
 
 
-def _are_equal(first: Tensor, second: Tensor) -> bool:
+def _are_tied(first: Tensor, second: Tensor) -> bool:
     item_bytes, is_constant, start = max(1, DTYPE_BITS[first.dtype] // 8), True, b""
     for one, other in zip(first.pieces(), second.pieces(), strict=True):
         if one != other:

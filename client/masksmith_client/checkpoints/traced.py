@@ -88,19 +88,19 @@ def _traced(candidate: Candidate, trace: Trace) -> Candidate:
 
 def _trace(
     seen: Observed,
-    held: Correspondence,
+    matched: Correspondence,
     parameters: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Trace:
-    layouts, dense = {}, dict.fromkeys(held.buffers, BUFFER)
-    for name, sources in held.sources.items():
+    layouts, dense = {}, dict.fromkeys(matched.buffers, BUFFER)
+    for name, sources in matched.sources.items():
         layout = _layout(sources, seen, parameters, shapes[name])
         reason = next((seen.reasons[each.parameter] for each in sources if each.parameter in seen.reasons), None)
         if layout is not None:
             layouts[name] = layout
         if reason is not None:
             dense[name] = reason
-    return Trace(layouts, dense, held.tied, [*seen.notes, *_notes(held, shapes, layouts.keys() | dense.keys())])
+    return Trace(layouts, dense, matched.tied, [*seen.notes, *_notes(matched, shapes, layouts.keys() | dense.keys())])
 
 
 def _layout(
@@ -109,7 +109,7 @@ def _layout(
     """Return the layout that all sources agree on."""
     from .tracing.axis_roles import axes_from
 
-    axes = {axes_from(_words(source, seen), shape) if source.parameter in seen.axes else None for source in sources}
+    axes = {axes_from(_roles(source, seen), shape) if source.parameter in seen.axes else None for source in sources}
     certain = next(iter(axes)) if len(axes) == 1 else None
     if certain is None:
         return None
@@ -119,18 +119,18 @@ def _layout(
     return Layout(certain, parts if sum(parts) == rows else (), rule="model")
 
 
-def _words(source: Source, seen: Observed) -> list[frozenset[AxisRole]]:
+def _roles(source: Source, seen: Observed) -> list[frozenset[AxisRole]]:
     axes = seen.axes[source.parameter]
-    return [frozenset(axes[dim] for dim in some) for some in source.dims]
+    return [frozenset(axes[dim] for dim in dims) for dims in source.dims]
 
 
-def _notes(held: Correspondence, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> list[str]:
+def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> list[str]:
     notes = [
         f"{name!r} has the shape {list(shapes[name])}, but config.json says {list(shape)}, so {FALLBACK}"
-        for name, shape in held.contradicted.items()
+        for name, shape in matched.contradicted.items()
     ]
     unknown = [
-        name for name, shape in shapes.items() if len(shape) >= 2 and name not in known | held.contradicted.keys()
+        name for name, shape in shapes.items() if len(shape) >= 2 and name not in known | matched.contradicted.keys()
     ]
     if unknown:
         notes.append(

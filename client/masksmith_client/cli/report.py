@@ -94,7 +94,7 @@ class SolveReport:
             f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {seconds(self.wall_s)}"
         )
         if self.budget is not None:
-            line += f" (budget {self.budget} shared out with gap {gap_text(self.budget_gap)})"
+            line += f" (budget {self.budget} distributed with gap {gap_text(self.budget_gap)})"
         return line + "".join(f" -> {path}" for path in (self.output, self.weights) if path)
 
 

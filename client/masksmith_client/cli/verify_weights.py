@@ -1,4 +1,4 @@
-"""`masksmith verify` of weights: against patterns, against a masks file, or against what `prune` wrote beside them."""
+"""`masksmith verify` of weights: against patterns, a masks file, or the masks that `prune` wrote with them."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class WeightOptions:
 
     @property
     def selects(self) -> bool:
-        """Whether some say which tensors are checked, and how they are made of matrices."""
+        """Whether an option selects the tensors to check, or sets their layouts."""
         return bool(self.layers or self.exclude or self.layout or self.trust_remote_code)
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is checked: the results as they come, the tensors to read, those left out with reasons, and notes."""
+    """Results, in the order of the checks; tensors to read; reasons for tensors that are not checked; and notes."""
 
     results: Iterator[CheckedTensor]
     tensors: Mapping[str, Tensor]
@@ -64,7 +64,7 @@ class _Work:
 
 
 def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation, *, as_json: bool) -> bool:
-    """Verify weights and print the results; returns whether all obey.
+    """Verify weights and print the results; returns whether all tensors pass.
 
     Raises:
         InputError: If an option or an input is bad, or there is nothing to verify.
@@ -123,14 +123,14 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
 def _open_masks(checkpoint: Checkpoint, path: Path | None) -> Masks:
     recorded = recorded_masks(checkpoint.folder) if path is None and checkpoint.path.is_dir() else None
     if path is None and recorded is None:
-        raise InputError(f"{checkpoint.path} says nothing of its masks; pass --pattern, or --masks with a masks file")
+        raise InputError(f"{checkpoint.path} has no record of its masks; pass --pattern, or --masks with a masks file")
     source = path or (recorded[0] if recorded else checkpoint.folder / MASKS_NAME)
     masks = Masks.open(source)
     if not masks:
         raise InputError(f"{source} contains no mask: there is nothing to verify")
     if recorded is not None and set(recorded[1]) != set(masks):
         name = min(set(recorded[1]) ^ set(masks))
-        raise InputError(f"{source} and the record beside it differ: {name!r} is masked in one of them only")
+        raise InputError(f"{source} and the record in the same folder differ: only one of them masks {name!r}")
     return masks
 
 

@@ -37,7 +37,7 @@ class AuxiliaryTensors:
 
     @property
     def tensors(self) -> list[StreamedTensor]:
-        """All of them, each once, by their keys in a calibration file."""
+        """Statistics and Gram matrices, without duplicates, named by their keys in a calibration file."""
         statistics = [statistic.tensor for statistic in self.statistics.values()]
         return list({tensor.name: tensor for tensor in [*statistics, *self.grams.values()]}.values())
 
@@ -54,7 +54,7 @@ class CalibrationReader:
 
     Args:
         source: The path of a calibration file; or a mapping of names to the layers' statistics as `ms.calibrate`
-            returns them, or to arrays; or what another reader found.
+            returns them, or to arrays; or the `AuxiliaryTensors` of another reader.
         method: The scores that are computed from the statistics.
         names: All weights of the model.
         update: The update that needs Gram matrices, if there is one.
@@ -113,7 +113,7 @@ class CalibrationReader:
         return auxiliary, skipped
 
     def find(self, weights: list[StreamedTensor]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight; gives them, and the weights without any, with the reason.
+        """Look up the statistics of each weight; returns them, and the weights without statistics, with reasons.
 
         Raises:
             InputError: If a statistic does not fit its weight.

@@ -80,12 +80,12 @@ class StreamedTensor:
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the matrix `[out, prod(other dimensions)]`; shapes of up to two dimensions stay."""
+    """Return the shape of the matrix `[out, prod(other dimensions)]`; shapes of up to two dimensions are unchanged."""
     return shape if len(shape) <= 2 else (shape[0], math.prod(shape[1:]))
 
 
 def flattened(weight: StreamedTensor) -> StreamedTensor:
-    """Return a convolution's weight viewed as that matrix; masks are restored to the original shape."""
+    """Return a convolution's weight viewed as a matrix of `flat_shape`; masks are restored to the original shape."""
     if len(weight.shape) <= 2:
         return weight
     return replace(

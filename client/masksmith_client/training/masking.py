@@ -1,8 +1,8 @@
 """Mask of a weight, as a module that converts the dense weight to the masked one; the method defines the backward pass.
 
-A deep copy of a model (an average, a snapshot) has copies of its maskings. Each knows the masking it was copied from:
-once the copy's weights change it is an average of later weights, so it takes the mask of that time; while they do not
-change it is a snapshot, and keeps its own.
+A deep copy of a model has copies of its maskings, each with a reference to the original masking. While the copy's
+weights do not change, the copy is a snapshot and keeps its mask. Once they change, it is an average of later weights,
+so it takes the current mask of the original.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MaskingMethod(Protocol):
 
 @dataclass
 class _Origin:
-    """What a masking was copied from, and a sample of its own weight when it last took a mask from there."""
+    """The masking that a copy was made from, and a sample of the copy's weight when it last took that mask."""
 
     masking: Masking
     sample: Tensor | None
@@ -53,7 +53,7 @@ class Masking(torch.nn.Module):
     Both products are sparse: the layer's output and the gradient of the layer's input use the masked weight. The
     method defines the gradient of the dense weight.
 
-    The mask moves with the module, but is no buffer: what averages a model's buffers would average masks.
+    The mask moves with the module, but is not a buffer: code that averages a model's buffers would average masks.
 
     Attributes:
         mask: True = kept. Not part of the model's state dict, since the sparsifier's state contains it.

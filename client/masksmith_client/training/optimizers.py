@@ -1,4 +1,4 @@
-"""Optimizers that a method modifies the steps of: wrapped ones, several, and scaled gradients."""
+"""Calls a method before the steps of optimizers; handles wrapped and several optimizers, and scaled gradients."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class WatchedOptimizers:
         owning = [each for each in inner if any(id(layer.weight) in _parameters(each) for layer in self._layers)]
         if not owning:
             names = ", ".join(type(each).__name__ for each in inner) or "no optimizer"
-            raise InputError(f"{names} holds none of the masked weights: pass the optimizer that trains them")
+            raise InputError(f"{names} contains no masked weight: pass the optimizer that trains the masked weights")
         for optimizer in owning:
             if not any(optimizer is each for each in self._optimizers):
                 self._optimizers.append(optimizer)
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
     def check(self) -> None:
-        """Check that every trainable masked weight is held by a watched optimizer.
+        """Check that every trainable masked weight belongs to a watched optimizer.
 
         Raises:
-            InputError: If one has none.
+            InputError: If such a weight belongs to no watched optimizer.
         """
         owned = set[int]().union(*(_parameters(optimizer) for optimizer in self._optimizers))
         for layer in self._layers:

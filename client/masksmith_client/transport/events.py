@@ -45,7 +45,7 @@ class Event:
 
 
 def events_of(document: Job) -> list[Event]:
-    """Return a job's present progress and state as events."""
+    """Return a job's current progress and state as events."""
     return [
         Event("progress", document.progress.model_dump()),
         Event("state", {"state": document.state.value}),

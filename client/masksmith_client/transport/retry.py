@@ -17,6 +17,8 @@ log = logging.getLogger("masksmith_client")
 FAILURES = (httpx2.RequestError, ClientError, HeaderError)
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
+MAX_DOUBLINGS = 30
+"""Bound of the exponent of pauses, since powers would overflow in a long outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class RetryPolicy:
         first_s: Pause before the second attempt, in seconds; doubles with each attempt.
         longest_s: Maximum pause; a `Retry-After` header may be longer.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; with a longer one the error is raised at once.
-        outage_s: How long to retry a service that has answered before but is unreachable, as while it restarts.
+        outage_s: How long to retry a service that has answered before but is unreachable, for example during a restart.
     """
 
     retries: int = 4
@@ -42,7 +44,7 @@ class RetryPolicy:
     def pause_s(self, attempt: int) -> float:
         """Return the pause after attempt number `attempt` (from 0): exponential backoff with jitter."""
         # The jitter needs no cryptographic randomness.
-        return min(self.first_s * 2.0**attempt, self.longest_s) * random.uniform(0.5, 1.0)
+        return min(self.first_s * 2.0 ** min(attempt, MAX_DOUBLINGS), self.longest_s) * random.uniform(0.5, 1.0)
 
 
 class Attempts:

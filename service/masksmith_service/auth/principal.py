@@ -54,7 +54,7 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of all requests if no key is required: with `auth` none until a key is made, or with `insecure`."""
+"""Principal of all requests if no key is required: with `auth=none` until a key is created, or with `insecure`."""
 
 
 async def authenticate(
@@ -93,7 +93,7 @@ async def authenticate(
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:
-    """Whether a key was ever made; remembered, so that a broker that loses its keys opens nothing."""
+    """Whether a key was ever created; cached, so that the service still requires one if the broker loses its keys."""
     if not keys_seen.is_set() and await client.exists(KEYS):
         keys_seen.set()
     return keys_seen.is_set()

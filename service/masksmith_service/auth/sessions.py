@@ -35,7 +35,7 @@ class Session(BaseModel):
     role: Role
 
 
-_FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"token": {"type": "string"}}}}
+_TOKEN_BODY = {"schema": {"type": "object", "required": ["token"], "properties": {"token": {"type": "string"}}}}
 
 
 @router.post(
@@ -44,7 +44,7 @@ _FORM = {"schema": {"type": "object", "required": ["token"], "properties": {"tok
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": _FORM, "application/x-www-form-urlencoded": _FORM},
+            "content": {"application/json": _TOKEN_BODY, "application/x-www-form-urlencoded": _TOKEN_BODY},
         }
     },
 )

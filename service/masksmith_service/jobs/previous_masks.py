@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 
 from masksmith_service.errors import RequestError
@@ -34,7 +33,7 @@ def add_previous(
     masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(read_finished(previous))
     if not any(tensor.name in masks for tensor in tensors):
         names = ", ".join(list(masks)[:4]) or "none"
-        detail = f"previous={previous}: no tensor of this job has a mask there; there are masks of {names}"
+        detail = f"previous={previous}: it contains no mask for any tensor of this job; its masks: {names}"
         raise RequestError(Code.INVALID_PREVIOUS, detail, previous=previous)
     for tensor in tensors:
         shape = masks[tensor.name][0] if tensor.name in masks else tuple(tensor.shape)
@@ -63,13 +62,14 @@ def _of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]
 def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPart]]]:
     try:
         infos = read_infos(header.metadata) if header.metadata else {}
-    except (ValueError, json.JSONDecodeError):
+    except ValueError:
         infos = {}
     located: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
         is_bool = entry.dtype == "BOOL"
         shape = entry.shape if is_bool or name not in infos else tuple(infos[name].shape)
-        packed = entry.dtype == "U8" and name in infos and entry.shape == (*shape[:-1], packed_width(shape))
+        packed = bool(shape) and entry.dtype == "U8" and name in infos
+        packed = packed and entry.shape == (*shape[:-1], packed_width(shape))
         if not shape or not (is_bool or packed):
             detail = f"upload {digest} is not a masks file: {name!r} is neither bool nor a packed mask"
             raise RequestError(Code.INVALID_PREVIOUS, detail, previous=digest)

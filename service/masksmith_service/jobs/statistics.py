@@ -25,7 +25,7 @@ def check_calibrated_names(calibration: Header, weights: Collection[str]) -> Non
         layer = name if kind in KINDS and name else key
         if layer not in weights:
             raise _calibration_error(
-                f"the calibration is for a layer {layer!r}, which the file does not hold", tensor=layer
+                f"the calibration is for a layer {layer!r}, which the file does not contain", tensor=layer
             )
 
 

@@ -18,6 +18,8 @@ from .processes import Child, Part, adopt_orphans, children_of, kill_all
 POLL_S = 0.2
 MIN_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 30.0
+MAX_DOUBLINGS = 10
+"""Bound of the exponent, since powers of a part that keeps failing would overflow."""
 HEALTHY_AFTER_S = 60.0
 SHORT_GRACE_S = 1.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -133,7 +135,7 @@ class Supervisor:
     def _schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
         if now - child.started > HEALTHY_AFTER_S:
             supervised.failures = 0
-        delay_s = min(MIN_RESTART_DELAY_S * 2.0**supervised.failures, MAX_RESTART_DELAY_S)
+        delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(supervised.failures, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
         self._report(
             f"{supervised.part.name} {reason}; starting it again in {delay_s:g} s (log: {supervised.part.log})"
         )

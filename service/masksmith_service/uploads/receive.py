@@ -129,7 +129,7 @@ class Inspector:
             )
 
     async def _read_header(self, *, complete: bool) -> None:
-        """Parse the header once it is complete; its length is checked as soon as eight bytes have arrived."""
+        """Parse the header once it is complete; its length is checked once more than eight bytes have arrived."""
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return

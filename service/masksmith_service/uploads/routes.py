@@ -51,5 +51,7 @@ def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) ->
 
 def _check_digest(digest: str) -> str:
     if not is_digest(digest):
-        raise RequestError(Code.INVALID_DIGEST, f"{digest[:80]!r} is no BLAKE3 digest: 64 lower-case hex digits")
+        raise RequestError(
+            Code.INVALID_DIGEST, f"{digest[:80]!r} is not a BLAKE3 digest, which has 64 lower-case hex digits"
+        )
     return digest

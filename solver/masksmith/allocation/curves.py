@@ -36,7 +36,7 @@ class Curves:
 
     @property
     def unit(self) -> int:
-        """Whole tiles."""
+        """Number of rows that slices are multiples of: those of a whole tile."""
         return self._pattern.shard_rows
 
     @cached_property

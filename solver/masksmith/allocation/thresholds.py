@@ -44,7 +44,8 @@ class EntryThreshold:
     """Keeps the largest scores of all layers; the threshold is selected 16 bits at a time.
 
     A layer keeps its floor, or all its scores above the threshold t if those are more. Any other distribution of the
-    same number of entries replaces scores of at least t by scores of at most t, or violates a floor: it is optimal.
+    same number of entries replaces scores of at least t by scores of at most t, or violates a floor, so this one is
+    optimal.
     """
 
     unit = 1

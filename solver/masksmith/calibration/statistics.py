@@ -89,7 +89,7 @@ class Calibration(Mapping[str, LayerStatistics]):
                 does.
         """
         if kind not in NEEDS:
-            raise ScoresError(f"{kind!r} is none of the scores {', '.join(NEEDS)}", name=name)
+            raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
         if name not in self:
             reason = self.skipped.get(name, f"the calibration has {', '.join(list(self)[:4]) or 'no layer at all'}")
             raise ScoresError(f"not calibrated: {reason}", name=name)

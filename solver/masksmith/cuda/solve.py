@@ -25,7 +25,7 @@ class DeviceSolve:
     """The matrices of a problem on one device, and their exact solution there.
 
     Args:
-        problem: Tiles with budgets on rows and columns. Scores that live elsewhere are copied to the device.
+        problem: Tiles with budgets on rows and columns. Scores on another device are copied to this one.
         device: Torch device to solve on.
     """
 
@@ -111,6 +111,19 @@ class DeviceSolve:
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
     ) -> Iterator[tuple[Band, BandCertificate]]:
         """Solve tile rows `first` to `last`; a band that does not fit into device memory is split in two."""
+        solved = self._try_band(scores, forced, first, last)
+        if solved is not None:
+            yield solved
+            return
+        # Here no traceback keeps the tensors of the failed band in device memory.
+        middle = (first + last) // 2
+        yield from self._bands(scores, forced, first, middle)
+        yield from self._bands(scores, forced, middle, last)
+
+    def _try_band(
+        self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
+    ) -> tuple[Band, BandCertificate] | None:
+        """Solve a band; None if it does not fit into device memory and can be split."""
         top, bottom = first * self.tile.rows, last * self.tile.rows
         codes = None if forced is None else forced[top:bottom]
         try:
@@ -119,15 +132,11 @@ class DeviceSolve:
                 scores[top:bottom, : self.problem.width], self.tile, last - first, self.problem.across, codes,
                 self._start_duals(first, last), weight,
             )  # fmt: skip
-            certificate = self._solve_band(band, first)
+            return band, self._solve_band(band, first)
         except torch.cuda.OutOfMemoryError:
             if last - first == 1:
                 raise
-            middle = (first + last) // 2
-            yield from self._bands(scores, forced, first, middle)
-            yield from self._bands(scores, forced, middle, last)
-            return
-        yield band, certificate
+            return None
 
     def _solve_band(self, band: Band, first: int) -> BandCertificate:
         """Solve the band that begins at tile row `first`; errors give indices of the whole tensor."""
@@ -181,7 +190,7 @@ class DeviceSolve:
         )
 
     def _edge_score(self) -> float:
-        """Sum the scores of the dense edge_score, outside the tiles."""
+        """Sum the scores of the dense edge, outside the tiles."""
         if self.problem.pattern.ragged != "dense":
             return 0.0
         height, width = self.problem.height, self.problem.width

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 _LAST = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
 
+OUTSIDE_BLOCKS = "outside the model's blocks"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(_LAST.format(r"qweight|qzeros|g_idx|weight_packed|weight_shape|\w+_blocks|weight_zero_point"))
 _SCALE = re.compile(
@@ -74,7 +75,7 @@ class Roles:
         if len(shape) >= 3 and shape[1] == 1:
             return Role("a depthwise convolution, whose sums run over its kernel alone")
         if self.has_blocks and not inside:
-            return Role("outside the model's blocks", selectable_by_glob=True)
+            return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
         return None
 
 

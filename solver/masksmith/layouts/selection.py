@@ -81,7 +81,7 @@ def select(
             if nothing is masked, so that shapes and dtypes do not matter.
         layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
         exclude: Names or globs to leave out, with priority over `layers`.
-        binding: Returns what requires that one worker has a whole tensor of this pattern, or None.
+        binding: Returns the reason why one worker must have the whole tensor with this pattern, or None.
         in_parts: Whether tensors are solved in parts of whole rows, so that one worker must have all of a matrix that
             is not stored row by row.
         noun: Word for a candidate in error messages.
@@ -169,7 +169,7 @@ def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:
 def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate], noun: str) -> None:
     if unmatched:
         names = [candidate.name for candidate in candidates]
-        reason = f"there are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
+        reason = f"the names are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
         raise SelectionError(
             "unmatched", f"no {noun} is called {unmatched[0]!r}; {reason}", unmatched[0], reason, names
         )

@@ -20,7 +20,7 @@ from .weights import BlockWeight
 Tensor = torch.Tensor
 
 
-def refuse_scarce(statistics: WeightStatistics, options: Options) -> None:
+def check_token_count(statistics: WeightStatistics, options: Options) -> None:
     """Refuse a weight with too few tokens, if the options say so.
 
     Raises:

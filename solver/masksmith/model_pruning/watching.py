@@ -22,9 +22,9 @@ ADVICE = "calibrate without padding"
 class BlockWatcher:
     """Watches the weights of a block.
 
-    Each product of a weight gets either one row per token, or, where a router chooses tokens for experts, some of
-    them. In a padded batch, the rows of padding in the former are known by their places. For the latter, the module
-    that has the experts runs again on the other tokens alone, and its products in that run count.
+    Each product of a weight gets one row per token, except in experts, which get only the tokens that a router sends
+    them. In a padded batch, padding rows of the first kind are known by position. For experts, the module that has
+    them runs again on the tokens that are not padding, and only its products in that run count.
 
     Args:
         block: The block.
@@ -59,8 +59,8 @@ class BlockWatcher:
         try:
             with ProductWatcher(self._weights, self._add):
                 yield
-            for name in sorted(self._awaiting_rerun):
-                raise PruningError(f"its rows of padding are not known; {ADVICE}", name)
+            if self._awaiting_rerun:
+                raise PruningError(f"its padding rows cannot be identified; {ADVICE}", min(self._awaiting_rerun))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -9,6 +9,7 @@ import torch
 
 from masksmith._errors import PruningError
 from masksmith.layouts import BY_CHOICE, Candidate, Layout, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts.roles import OUTSIDE_BLOCKS
 from masksmith.patterns import Pattern, TensorPatterns
 from masksmith.patterns.matching import Globs
 
@@ -27,7 +28,7 @@ class BlockWeight:
         name: Its name in the model.
         parameter: The parameter.
         layout: How it is made of matrices.
-        pattern: What is allowed in each.
+        pattern: Pattern of each matrix.
     """
 
     name: str
@@ -37,7 +38,7 @@ class BlockWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the parameter."""
         return tuple(self.parameter.shape)
 
     @property
@@ -68,7 +69,7 @@ class BlockWeight:
         """Refuse a product `[in, out]` that does not sum over the axis that the layout says, or has a part of a matrix.
 
         Raises:
-            PruningError: If so.
+            PruningError: If the product is one of these.
         """
         summed, other = self.layout.axes.index("in"), self.layout.axes.index("out")
         if (shape[0], stride) != (tensor.shape[summed], tensor.stride(summed)):
@@ -115,7 +116,7 @@ def weights_of(
         layouts: Axes by name, where names and modules do not show them.
 
     Raises:
-        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left.
+        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left to prune.
     """
     parameters = dict(model.named_parameters())
     candidates = _candidates(model, blocks, parameters, layouts or {})
@@ -164,7 +165,7 @@ def _candidates(
 
 def _without_blocks_role(candidate: Candidate) -> Candidate:
     """Whether a weight lies in a block is known from the model itself, not from its name."""
-    is_named_outside = candidate.dense_by_default == "outside the model's blocks"
+    is_named_outside = candidate.dense_by_default == OUTSIDE_BLOCKS
     return replace(candidate, dense_by_default=None) if is_named_outside else candidate
 
 
@@ -193,7 +194,7 @@ def _numbers(blocks: BlockList) -> dict[int, int]:
         for name, parameter in block.named_parameters():
             first = numbers.setdefault(id(parameter), number)
             if first != number:
-                raise PruningError(f"{blocks.name(first)} has the same {name!r}", blocks.name(number))
+                raise PruningError(f"it shares the parameter {name!r} with {blocks.name(first)}", blocks.name(number))
     return numbers
 
 

@@ -20,7 +20,7 @@ from .calls import Call, Tensors
 from .capture import Captured, capture, prepared
 from .options import FewTokens, InputsFrom, Options
 from .report import BlockReport, PrunedModel
-from .solving import prune_weight, refuse_scarce
+from .solving import check_token_count, prune_weight
 from .watching import BlockWatcher
 from .weights import BlockWeight, weights_of
 
@@ -50,11 +50,11 @@ def prune(
 
     The batches run once through the dense model, up to the last block. Then for each block: it runs, and the inputs of
     its weights are gathered; the weights are masked and updated; it runs again for the inputs of the next block. A
-    weight is recognised in whatever matrix product it takes part, so that single experts of stacked ones have
-    statistics of their own.
+    weight is recognised in every matrix product that uses it, so each expert of a stacked weight has its own
+    statistics.
 
     The activations of all batches between two blocks, the Gram matrices of one block in float64, and a copy of the
-    weights are in memory. If anything is refused or interrupted, the model is as it was.
+    weights are in memory. On an error or an interruption, the weights are restored.
 
     Args:
         model: A model with a list of blocks, such as the language models of transformers.
@@ -65,12 +65,12 @@ def prune(
         update: Update of the kept weights: `admm` (which starts from the mask of the scores), `reconstruct`, or None.
         score_options: Options of the scores.
         update_options: Options of the update, such as `damping`.
-        inputs_from: Whether the statistics are those behind `pruned` or behind `dense` blocks.
+        inputs_from: Whether statistics are gathered from the outputs of the `pruned` or the `dense` blocks before.
         min_tokens: Fewest tokens that a matrix, such as that of an expert, must get.
         few_tokens: What happens to a matrix that gets fewer, or whose inputs are all 0: `refuse`, or `without data`:
             masked by its weights alone, not updated, and named in the report.
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
-        layers: Names or globs of the weights to prune; by default all matrices in the blocks but routers.
+        layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
         exclude: Names or globs of weights that stay dense.
         layouts: Axes of weights by name, such as `stack in out`, where names and modules do not show them.
         threads: Threads of the solvers and of updates; by default their own settings.
@@ -120,7 +120,7 @@ class _Run:
         error_before = self._error(before, target, name)
         del before
         for statistics in watcher.statistics.values():
-            refuse_scarce(statistics, self._options)
+            check_token_count(statistics, self._options)
         reports = [prune_weight(statistics, self._options) for statistics in watcher.statistics.values()]
         self._dense, self._pruned = target, self._forward(block, calls, self._pruned, None)
         error_after = self._error(self._pruned, target, name)
@@ -145,7 +145,7 @@ class _Run:
             difference += float((ours - wanted).square().sum())
             energy += float(wanted.square().sum())
             if not difference + energy < float("inf"):
-                raise PruningError(f"what it returns holds NaN or infinity in batch {batch}", name)
+                raise PruningError(f"its output contains NaN or infinity in batch {batch}", name)
         return difference / energy if energy else 0.0
 
 

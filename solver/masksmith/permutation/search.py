@@ -111,7 +111,7 @@ def _rule(pattern: NM | str) -> NM:
 
 def _axes(rule: NM, axis: Axes) -> tuple[Axis, ...]:
     if axis not in ("in", "out", "both"):
-        raise PatternError(f"axis={axis!r} is none of 'in', 'out', 'both'")
+        raise PatternError(f"axis={axis!r} is not one of: 'in', 'out', 'both'")
     if not rule.transposable:
         if axis not in (rule.axis, "both"):
             raise PatternError(f"{rule} along {rule.axis!r}: no order of the {axis!r} channels changes what it keeps")
@@ -159,7 +159,7 @@ def _transposed(rule: NM) -> NM:
 def _kept_unstructured(array: Doubles, rule: NM) -> float:
     """Return the score kept if every row keeps its largest entries at the pattern's density, without groups."""
     view = _columns(array, rule.axis)
-    keep = math.ceil(view.shape[1] * rule.density)
+    keep = math.ceil(round(view.shape[1] * rule.density, 6))
     return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
 
 

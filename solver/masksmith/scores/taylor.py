@@ -54,7 +54,7 @@ def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
         rest = values.swapaxes(0, 1).reshape(shape[1], -1).sum(1).reshape(1, -1, *(1 for _ in shape[2:]))
         return _spread(rest, shape)
     if not (isinstance(group, tuple) and len(group) == 2 and all(type(size) is int and size > 0 for size in group)):
-        raise ScoresError(f"group={group!r} is none of 'out', 'in', (rows, cols)", name=name)
+        raise ScoresError(f"group={group!r} is not one of: 'out', 'in', (rows, cols)", name=name)
     return _from_matrix(_sum_blocks(_to_matrix(values), *group), shape)
 
 

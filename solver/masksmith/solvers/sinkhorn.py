@@ -27,14 +27,15 @@ class Sinkhorn(TorchSolver):
     """Entropic relaxation, greedy rounding, repair and local search.
 
     The transport plan of `_rounding.entropic` ranks the entries; they are kept in that order while they fit, filled up
-    by swaps and improved by exchanges. No temperature suits all tiles: low ones give blurred plans, high ones do not
-    converge. By default the solver tries several, each on the tiles that are not yet proved optimal.
+    by swaps and improved by exchanges. No value of `temperature` suits all tiles: small ones give blurred plans, large
+    ones do not converge. By default the solver tries several, each on the tiles that are not yet proved optimal.
 
     Meng, Makni and Mazumder (2025), TSENOR: highly-efficient algorithm for finding transposable N:M sparse masks,
     NeurIPS. Re-implemented from the paper.
 
     Attributes:
-        temperature: `tau`, in units of one over the tile's largest score; None tries several.
+        temperature: Inverse temperature `tau`, in units of 1 / largest score of the tile: a larger one gives a sharper
+            plan. None tries several.
         iterations: Cycles of projections.
         local_search: Maximum number of exchanges per tile.
         device: Torch device, the CPU by default.

@@ -25,7 +25,7 @@ MAX_SCORED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """Results of one row of panels: per panel objective and violation; edge score, entries kept, and time limit."""
+    """Results of a row of panels: objective and violation per panel, edge score, entries kept, whether time ran out."""
 
     objectives: Duals
     violations: Duals

@@ -1,7 +1,7 @@
 """Lists of the BLAKE3 digests of a blob's pieces, by which any part of the blob can be checked on its own.
 
-A stored list is bound to the name of its blob, and ends with its own digest. So a damaged list, a list of another blob
-and a blob that was exchanged together with its list are all noticed.
+A stored list is bound to the name of its blob, and ends with its own digest. This detects a damaged list, the
+list of another blob, and a blob that was replaced together with its list.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PieceList:
         return hasher.finish()
 
     def is_intact(self, number: int, piece: bytes | memoryview) -> bool:
-        """Whether these are the bytes of a piece, by its number."""
+        """Whether `piece` has the digest of piece `number` of the blob."""
         start = number * DIGEST_BYTES
         return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == self.pieces[start : start + 32]
 

@@ -21,7 +21,7 @@ PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
 ORPHANS = "masksmith:orphans"
-"""Orders the blobs without a record by the time at which a sweep saw them first."""
+"""Sorted set of the blobs without a record, scored by the time at which a sweep first saw them."""
 MAX_DELETIONS = 1000
 """Limit of deletions of each kind in one sweep; the next sweep continues."""
 
@@ -113,8 +113,9 @@ class Retention:
             elif known[name] <= now - ORPHAN_AFTER_S:
                 kind, _, key = name.partition(":")
                 delete = self.references.delete_unreferenced_upload
-                count += (delete if kind == "upload" else self.references.delete_unreferenced_result)(key)
-                log.info("deleted %s, which has no record", name)
+                if (delete if kind == "upload" else self.references.delete_unreferenced_result)(key):
+                    count += 1
+                    log.info("deleted %s, which has no record", name)
         gone = [name for name in known if name not in orphans or known[name] <= now - ORPHAN_AFTER_S]
         if gone:
             self.records.redis.zrem(ORPHANS, *gone)

@@ -38,7 +38,7 @@ class PlannedTensor(BaseModel):
         digest: Digest of the upload.
         start: Byte offset of the data from the beginning of the upload.
         axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution.
-        out_parts: Rows of its fused parts, where they are solved apart.
+        out_parts: Rows of each of its fused parts, if these are solved separately.
         rule: Which rule decided the layout.
         statistic: Calibration statistic that the scores are computed from.
         gram: Gram matrix that an update needs.

@@ -1,4 +1,4 @@
-"""Enqueues stranded shards again: those whose lease lapsed, or whose message was lost.
+"""Enqueues stranded shards again: those whose lease expired, or whose message was lost.
 
 Runs in every service and worker; a lock in Redis lets one of them sweep at a time.
 """

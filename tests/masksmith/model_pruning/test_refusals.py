@@ -143,7 +143,7 @@ def test_a_block_that_runs_twice_or_never():
 def test_blocks_that_share_a_weight():
     model = Model()
     model.blocks[2].first.weight = model.blocks[0].first.weight
-    assert assert_refused(model, inputs(), r"blocks.0 has the same 'first.weight'").name == "blocks.2"
+    assert assert_refused(model, inputs(), r"it shares the parameter 'first.weight' with blocks.0").name == "blocks.2"
 
 
 def test_parametrized_weights_are_refused_unless_excluded():

@@ -274,7 +274,7 @@ def masks_of(path: Path, masks: dict[str, tuple[int, ...]], pattern: str = "2:4"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{file}"], "says nothing of its masks; pass --pattern"),
+        (["{file}"], "has no record of its masks; pass --pattern"),
         (["{file}", "-p", "2:4", "--masks", "{masks}"], "pass one of them"),
         (["{file}", "--masks", "{masks}", "--layers", "w"], "go with --pattern"),
         (["{file}", "--masks", "{masks}", "--axis", "out"], "go with --pattern"),
@@ -350,6 +350,6 @@ def test_an_unfinished_or_changed_directory_is_refused(pruned: Saved, tmp_path: 
 
     refused(lambda folder: (folder / ".masksmith-journal.jsonl").write_text("{}"), "is the unfinished output")
     refused(lambda folder: (folder / "masks.safetensors").unlink(), "masks.safetensors is missing")
-    refused(lambda folder: (folder / "masksmith.json").unlink(), "says nothing of its masks")
+    refused(lambda folder: (folder / "masksmith.json").unlink(), "has no record of its masks")
     refused(lambda folder: (folder / "masksmith.json").write_text("{"), "is not the record")
     refused(lambda folder: masks_of(folder / "masks.safetensors", {"a": (4, 4)}), "differ")

@@ -68,7 +68,7 @@ def test_a_sparsifier_by_names(model):
         ({"method": "sr-ste decay=-1"}, "decay=-1 must be a finite number"),
         ({"method": "prune-and-grow"}, "needs options"),
         ({"method": SRSTE}, "is neither a Method nor one of"),
-        ({"schedule": "nope"}, "schedule='nope' is none of"),
+        ({"schedule": "nope"}, "schedule='nope' is not one of"),
         ({"schedule": 5}, "schedule=5 is neither a Schedule"),
         ({"pattern": "3 of 4"}, "3 of 4"),
         ({"pattern": 4}, "pattern=4 is neither a pattern nor a text"),

@@ -68,10 +68,10 @@ def test_the_optimizer_of_another_model_may_be_among_several_but_not_alone():
     own = torch.optim.SGD(model.parameters(), lr=0.1)
     foreign = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1)
     sparsifier.watch(foreign, own)
-    with pytest.raises(InputError, match="SGD holds none of the masked weights"):
+    with pytest.raises(InputError, match="SGD contains no masked weight"):
         sparsifier.watch(foreign)
     fresh = perceptron()
-    with pytest.raises(InputError, match="SGD holds none of the masked weights"):
+    with pytest.raises(InputError, match="SGD contains no masked weight"):
         Sparsifier(fresh, "2:4", ms.solve, None, MaskedDecay(), optimizer=foreign)
     assert type(fresh[2]) is torch.nn.Linear
 

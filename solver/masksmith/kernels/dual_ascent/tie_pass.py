@@ -116,7 +116,7 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
 
         Args:
             sweeps: Number of sweeps.
-            rounds: Rounds of lowering duals at most.
+            rounds: Maximum number of rounds in which duals are lowered.
             zoom: Bits by which the unit is finer than that of the integer pass.
             noise: From `tie_noise`.
             limited: Whether duals stay non-negative; otherwise rows and columns are filled exactly, and at-most budgets
