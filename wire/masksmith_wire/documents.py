@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, FailFast, Field
 from masksmith.layouts import Layout
 
 from .errors import TensorError
+from .names import JobDescription
 from .payload_limits import StrictModel
 from .scores import ScoreMethod
 from .updates import UpdateMethod
@@ -122,7 +123,7 @@ class MasksOptions(StrictModel):
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
 
-class MasksRequest(MasksOptions):
+class MasksRequest(JobDescription, MasksOptions):
     """Request for masks of uploaded tensors."""
 
     kind: Literal["masks"] = "masks"
@@ -230,6 +231,8 @@ class Job(BaseModel):
     """The document of a job."""
 
     id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str
@@ -255,6 +258,8 @@ class JobSummary(BaseModel):
     """An entry of a job list: a job without its tensors."""
 
     id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
     kind: str
     state: JobState
     pattern: str

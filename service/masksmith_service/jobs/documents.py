@@ -74,8 +74,8 @@ def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: di
 
 def _header(record: JobRecord) -> dict[str, Any]:
     """Members that jobs of all kinds have."""
-    members = record.model_dump(include={"id", "kind", "state", "created_at", "started_at", "finished_at"})
-    return members | {"progress": Progress(done=record.done, total=record.total)}
+    members = record.model_dump(include={"id", "labels", "kind", "state", "created_at", "started_at", "finished_at"})
+    return members | {"name": record.name or None, "progress": Progress(done=record.done, total=record.total)}
 
 
 def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -> CaseView:
@@ -160,7 +160,7 @@ def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
 def summary_view(row: dict[str, object]) -> JobSummary:
     """Build the entry of a job list."""
     progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
-    return JobSummary.model_validate(row | {"progress": progress})
+    return JobSummary.model_validate(row | {"name": row["name"] or None, "progress": progress})
 
 
 def _state(parts: Sequence[object], done: Sequence[object], failed: bool, job: JobState) -> JobState:
