@@ -17,6 +17,7 @@ from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
+from .submission.job_filters import JobFilters
 from .submission.prepare import SubmitOptions
 from .transport import calls as calls
 from .transport.async_driver import AsyncDriver
@@ -113,12 +114,17 @@ class AsyncJobs:
         return AsyncJob(self._session, await operations.submit_benchmark(self._session, request))
 
     async def get(self, job: str) -> AsyncJob:
-        """Return a job by its id; see `Jobs.get`."""
+        """Return a job by its id, or a unique prefix of it; see `Jobs.get`."""
         return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
-    def list(self, limit: int | None = None) -> AsyncIterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed."""
-        return operations.list_jobs(self._session, limit)
+    def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
+        """Iterate over all jobs, newest first; pages are fetched as needed.
+
+        Args:
+            limit: Maximum number of jobs.
+            filters: See `JobFilters`.
+        """
+        return operations.list_jobs(self._session, limit, filters)
 
     async def cancel(self, job: str) -> AsyncJob:
         """Cancel a job by its id; see `Job.cancel`."""

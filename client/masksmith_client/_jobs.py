@@ -17,6 +17,7 @@ from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
+from .submission.job_filters import JobFilters
 from .submission.prepare import SubmitOptions
 from .transport import calls as calls
 from .transport.driver import Driver
@@ -155,16 +156,21 @@ class Jobs:
         return Job(self._session, self._session.run(operations.submit_benchmark(self._session, request)))
 
     def get(self, job: str) -> Job:
-        """Return a job by its id.
+        """Return a job by its id, or a unique prefix of it.
 
         Raises:
             NotFound: If there is no such job.
         """
         return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
-    def list(self, limit: int | None = None) -> Iterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed."""
-        return self._session.iterate(operations.list_jobs(self._session, limit))
+    def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
+        """Iterate over all jobs, newest first; pages are fetched as needed.
+
+        Args:
+            limit: Maximum number of jobs.
+            filters: See `JobFilters`.
+        """
+        return self._session.iterate(operations.list_jobs(self._session, limit, filters))
 
     def cancel(self, job: str) -> Job:
         """Cancel a job by its id; see `Job.cancel`."""

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith_client import AsyncClient, Client, RetryPolicy
+from masksmith_client.cli import jobs, service as service_commands, solve
 from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
@@ -55,6 +56,7 @@ class FakeService:
         self.jobs: dict[str, Job] = {}
         self.by_key: dict[str, str] = {}
         self.requests: list[httpx2.Request] = []
+        self.results: dict[str, bytes] = {}
         self.faults: dict[tuple[str, str], list[Fault]] = {}
         self.bad_tensors: set[str] = set()
         self.streams: list[Pieces] = []
@@ -124,6 +126,8 @@ class FakeService:
         reports = [self._report(tensor.name, tensor.digest, tensor.key, tensor.pattern) for tensor in request.tensors]
         self.jobs[job] = Job(
             id=job,
+            name=request.name,
+            labels=request.labels or {},
             state=JobState.QUEUED,
             pattern=request.pattern,
             solver=request.solver,
@@ -168,6 +172,8 @@ class FakeService:
                 return httpx2.Response(200, stream=self.streams.pop(0) if self.streams else self._all_events(job))
             case "GET", "masks":
                 return httpx2.Response(200, stream=Pieces(self.masks_file(job)))
+            case "GET", _ if what in self.results:
+                return httpx2.Response(200, content=self.results[what])
             case "POST", "cancel":
                 self.jobs[job] = self.jobs[job].model_copy(update={"state": JobState.CANCELED})
                 return httpx2.Response(200, content=self.jobs[job].model_dump_json())
@@ -253,3 +259,14 @@ def async_client(service: FakeService) -> AsyncClient:
 def weights() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     return {"a": generator.normal(size=(8, 8)).astype(np.float32), "b": generator.normal(size=(4, 12))}
+
+
+@pytest.fixture
+def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect commands to the service in memory."""
+
+    def fake(url: str | None = None, **_: Any) -> Client:
+        return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
+
+    for module in (solve, jobs, service_commands):
+        monkeypatch.setattr(module, "Client", fake)

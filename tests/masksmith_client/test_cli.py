@@ -3,27 +3,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from masksmith_client import Client, Masks
-from masksmith_client.cli import jobs, service as service_commands, solve
+from masksmith_client import Masks
 from masksmith_client.cli.app import run
 
-from .conftest import QUICK, FakeService, refused
+from .conftest import FakeService, refused
+
+pytestmark = pytest.mark.usefixtures("connected")
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(url: str | None = None, **_: Any) -> Client:
-        return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
-
-    for module in (solve, jobs, service_commands):
-        monkeypatch.setattr(module, "Client", fake)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from masksmith_wire.documents import SolverName
 
 from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
+from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
 from .service import interrupt_hint
@@ -76,6 +77,8 @@ def solve(
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
     ] = None,
+    name: NameOption = None,
+    label: LabelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
@@ -102,6 +105,8 @@ def solve(
         layout=parse_layouts(layout),
         trust_remote_code=trust_remote_code,
         time_limit_s=time_limit_s,
+        name=name,
+        labels=read_labels(label),
     )
     began = time.monotonic()
     updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)

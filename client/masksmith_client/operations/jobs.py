@@ -16,6 +16,7 @@ from masksmith_client._progress import Bar
 from masksmith_client.results.checks import ExpectedTensor, expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_client.submission.job_filters import JobFilters, filter_parameters
 from masksmith_client.submission.prepare import PreparedJob, SubmitOptions, prepare
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_client.submission.uploads import upload
@@ -55,12 +56,15 @@ async def submit_benchmark(session: ServiceSession, request: BenchmarkRequest) -
     return await session.send(calls.post_job(request, uuid4().hex))
 
 
-async def list_jobs(session: ServiceSession, limit: int | None) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of all jobs, newest first."""
+async def list_jobs(
+    session: ServiceSession, limit: int | None, filters: JobFilters
+) -> AsyncGenerator[JobSummary, None]:
+    """Yield the summaries of all jobs that pass the filters, newest first."""
+    parameters = filter_parameters(filters)
     remaining = sys.maxsize if limit is None else limit
     after: str | None = None
     while remaining > 0:
-        page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining)))
+        page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining), parameters))
         for summary in page.jobs:
             yield summary
         after = page.next
