@@ -14,8 +14,8 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith_client import AsyncClient, Client, RetryPolicy
-from masksmith_client.cli import jobs, service as service_commands, solve
-from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
+from masksmith_client.cli import jobs, prune, service as service_commands, solve
+from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport, WaitingFor
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
@@ -57,6 +57,7 @@ class FakeService:
         self.by_key: dict[str, str] = {}
         self.requests: list[httpx2.Request] = []
         self.results: dict[str, bytes] = {}
+        self.waiting_for: WaitingFor | None = None
         self.faults: dict[tuple[str, str], list[Fault]] = {}
         self.bad_tensors: set[str] = set()
         self.streams: list[Pieces] = []
@@ -132,6 +133,7 @@ class FakeService:
             pattern=request.pattern,
             solver=request.solver,
             created_at=datetime.now(UTC),
+            waiting_for=self.waiting_for,
             progress=Progress(done=0, total=len(reports)),
             tensors=reports,
         )
@@ -164,7 +166,7 @@ class FakeService:
 
     def _job(self, request: httpx2.Request, job: str, what: str) -> httpx2.Response:
         if job not in self.jobs:
-            raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}")
+            raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
         match request.method, what:
             case "GET", "":
                 return httpx2.Response(200, content=self.jobs[job].model_dump_json())
@@ -268,5 +270,5 @@ def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(url: str | None = None, **_: Any) -> Client:
         return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
 
-    for module in (solve, jobs, service_commands):
+    for module in (solve, prune, jobs, service_commands):
         monkeypatch.setattr(module, "Client", fake)

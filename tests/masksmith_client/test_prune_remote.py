@@ -16,7 +16,8 @@ from masksmith_client import Client, InputError, NotFound, StatusError, Transpor
 from masksmith_client.checkpoints import partial_file, remote
 from masksmith_client.checkpoints.journal import JOURNAL_NAME
 from masksmith_client.checkpoints.remote import RemoteSolver
-from masksmith_wire.documents import JobState, MasksRequest
+from masksmith_client.cli.app import run
+from masksmith_wire.documents import JobState, MasksRequest, WaitingFor
 from masksmith_wire.masks import MaskInfo
 
 from .conftest import FakeService, allowed_mask, busy, problem, refused
@@ -116,6 +117,15 @@ def test_jobs_are_named(service: FakeService, client: Client, model: Path, tmp_p
     with pytest.raises(InputError, match="label"):
         client.prune(model, tmp_path / "other", "2:4", labels={"a b": ""})
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("connected")
+def test_the_command_says_what_its_jobs_wait_for(
+    service: FakeService, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.waiting_for = WaitingFor(queue="masksmith.gpu", role="search", device="cuda")
+    assert run(["prune", str(model), "-p", "2:4", "-o", str(tmp_path / "out")]) == 0
+    assert "job job0 waits: no worker is alive that finds masks on cuda; start one" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_by_one")

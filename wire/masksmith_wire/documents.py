@@ -227,6 +227,24 @@ class CaseView(BaseModel):
     error: TensorError | None = None
 
 
+class WaitingFor(BaseModel):
+    """What a live job waits for: no living worker takes its shards.
+
+    `queue` is the queue that they are in; workers of this `role` and `device` consume it.
+    """
+
+    queue: str
+    role: Literal["search", "bench"]
+    device: Literal["cpu", "cuda"]
+
+    def __str__(self) -> str:
+        option = "cpu" if self.device == "cpu" else "cuda:0"
+        return (
+            f"no worker is alive that {'finds masks' if self.role == 'search' else 'measures'} on {self.device}; start "
+            f"one with 'masksmith worker --role {self.role} --device {option}'"
+        )
+
+
 class Job(BaseModel):
     """The document of a job."""
 
@@ -249,6 +267,8 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    waiting_for: WaitingFor | None = None
+    """What it waits for, while no living worker takes its shards."""
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +52,7 @@ class RemoteSolver:
         group_bytes: Size of the weights and statistics of a job.
         name: Name of the jobs; None for that of the checkpoint and its patterns.
         labels: Labels of the jobs.
+        on_submit: Called with every submitted job.
     """
 
     jobs: Jobs
@@ -60,6 +61,7 @@ class RemoteSolver:
     group_bytes: int = GROUP_BYTES
     name: str | None = None
     labels: Mapping[str, str] | None = None
+    on_submit: Callable[[Job], None] = lambda _: None
 
     @classmethod
     def checked(
@@ -73,6 +75,7 @@ class RemoteSolver:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
         """Make a solver, after checking that a service can take all masked tensors.
 
@@ -85,7 +88,7 @@ class RemoteSolver:
         prepare(_weights(chosen), _patterns(chosen), **_options(chosen, method, statistics))
         subject = subject_of_weights(checkpoint.path) or ""
         own = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(chosen).values()))))
-        return cls(jobs, method, progress, name=description.name or own, labels=description.labels)
+        return cls(jobs, method, progress, name=description.name or own, labels=description.labels, on_submit=on_submit)
 
     def __call__(self, tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         """Yield the solved tensors, in the order of `tensors`.
@@ -115,11 +118,13 @@ class RemoteSolver:
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels}
         try:
-            return self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
+            job = self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
         except StatusError as error:
             if can_wait and error.code == Code.TOO_MANY_JOBS:
                 return None
             raise
+        self.on_submit(job)
+        return job
 
     def _finish(self, live: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
         """Wait for the oldest job and yield its tensors; one mask is in memory at a time."""

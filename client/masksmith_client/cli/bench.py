@@ -18,7 +18,7 @@ from masksmith_client.submission.benchmarks import prepare_benchmark
 from .console import JsonOption, UrlOption, print_json, print_note, show_table
 from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output
-from .service import interrupt_hint
+from .service import interrupt_hint, note_waiting
 
 SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
 
@@ -99,6 +99,7 @@ def bench(
     else:
         with Client(url) as client:
             job = client.jobs.submit_request(request)
+            note_waiting(job)
             with interrupt_hint(job):
                 report = job.wait_for_report(timeout_s, progress=None)
     show_benchmark(report, output or [], as_json=as_json)

@@ -17,7 +17,7 @@ from masksmith_wire.names import printable
 from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
 from .naming import read_label_filters, read_time
 from .report import show_measures
-from .service import interactive_client
+from .service import interactive_client, note_waiting
 from .solve import remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or a unique prefix of it.")]
@@ -87,6 +87,7 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
     """Follow a job until it ends; --json prints one line per event. Exit code 1 if it fails or is canceled."""
     with Client(url) as client:
         handle = client.jobs.get(job)
+        note_waiting(handle)
         if as_json:
             for event in handle.events():
                 print_json_line({"id": event.id, "event": event.kind, **event.data})

@@ -34,6 +34,7 @@ from .checkpoint_options import (
 from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_note, seconds, show_table
 from .naming import LabelOption, NameOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
+from .service import note_waiting
 
 
 def prune(
@@ -86,7 +87,9 @@ def _remote_solver(
         trouble = client.info().trouble
         if trouble is not None:
             print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
-        return RemoteSolver.checked(client.jobs, method, checkpoint, choice, statistics, name=name, labels=labels)
+        return RemoteSolver.checked(
+            client.jobs, method, checkpoint, choice, statistics, name=name, labels=labels, on_submit=note_waiting
+        )
 
     return solver
 

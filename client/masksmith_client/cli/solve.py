@@ -22,7 +22,7 @@ from .console import JsonOption, UrlOption, print_note
 from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
-from .service import interrupt_hint
+from .service import interrupt_hint, note_waiting
 from .standard_output import is_standard_output, reports_beside, written_to
 
 
@@ -118,6 +118,7 @@ def solve(
         else:
             with Client(url) as client:
                 job = client.jobs.submit(path, pattern, **options)
+                note_waiting(job)
                 report = _solve_remotely(job, masks_file, began, timeout_s)
                 if weights is not None and report.output is not None:
                     job.weights().save(weights)

@@ -37,6 +37,7 @@ class FileOptions(MasksOptions):
     layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     name: JobName | None = None
+    require_worker: bool = False
     label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
 
 

@@ -50,9 +50,10 @@ async def create_job(
     principal: PrincipalDep,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
+    require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
-    submitter = JobSubmitter(state, principal, key)
+    submitter = JobSubmitter(state, principal, key, require_worker)
     job = await anyio.to_thread.run_sync(submitter.submit_document, document, limiter=state.creating)
     return await _accepted_response(state, job, principal, prefer, response)
 
@@ -78,7 +79,8 @@ async def create_masks(
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    create = partial(JobSubmitter(state, principal, key).submit_file, options, specification, description)
+    submitter = JobSubmitter(state, principal, key, options.require_worker)
+    create = partial(submitter.submit_file, options, specification, description)
     job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
     return await _accepted_response(state, job, principal, prefer, response)
 

@@ -31,6 +31,7 @@ from masksmith_wire.specification import JobSpecification
 
 from . import planning
 from .access import read_job, visible_job
+from .documents import waiting_for
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
 from .statistics import add_statistics, check_calibrated_names
@@ -47,11 +48,13 @@ class JobSubmitter:
         state: Resources of the application.
         principal: The owner of the job.
         key: The `Idempotency-Key` of the request, or None.
+        require_worker: Whether a job is refused if no living worker takes its shards.
     """
 
     state: State
     principal: Principal
     key: str | None
+    require_worker: bool = False
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         """Submit the job of a document.
@@ -130,6 +133,8 @@ class JobSubmitter:
 
         `name` is that of a job whose request gives none.
         """
+        if self.require_worker and not self.state.records.is_served(queue):
+            raise no_worker(queue)
         job, is_new = self._record(plan, parts, queue, description, name)
         logs.add_fields(job=job)
         if is_new:
@@ -174,6 +179,12 @@ class JobSubmitter:
 
     def _read_finished(self, job: str) -> FinishedTensors:
         return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
+
+
+def no_worker(queue: str) -> RequestError:
+    """Error of a job that no living worker would take."""
+    lacking = waiting_for(queue)
+    return RequestError(Code.NO_WORKER, str(lacking), retry_after_s=10, waiting_for=lacking.model_dump())
 
 
 def _fingerprint_content(

@@ -17,7 +17,7 @@ from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
 from masksmith_state.start_progress import StartProgress
 from masksmith_state.telemetry import counters
-from masksmith_state.worker_registry import WorkerRegistry
+from masksmith_state.worker_registry import WorkerRegistry, served_key
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
@@ -275,6 +275,10 @@ class JobRecords:
         for job in moved:
             self.redis.hset(job_key(job), "queue", other)
         return moved
+
+    def is_served(self, queue: str) -> bool:
+        """Whether a living worker consumes a queue."""
+        return bool(self.redis.exists(served_key(queue)))
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Claim the sweep of shards, or of `what`; True for one process per period."""

@@ -23,6 +23,11 @@ def reports_key(job: str) -> str:
     return job_key(job) + ":reports"
 
 
+def queued_key(job: str) -> str:
+    """Hash of the shards or cases that no worker has taken: the time each was last enqueued, by index."""
+    return job_key(job) + ":queued"
+
+
 def events_key(job: str) -> str:
     """Stream of a job's events."""
     return job_key(job) + ":events"
