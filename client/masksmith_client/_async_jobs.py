@@ -11,6 +11,7 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary
 
 from ._job_view import JobView
+from ._progress import ShowProgress
 from .operations import jobs as operations
 from .operations.following import follow, refresh
 from .operations.jobs import Listener
@@ -53,7 +54,7 @@ class AsyncJob(JobView):
         self,
         timeout_s: float | None = None,
         *,
-        progress: bool | None = False,
+        progress: ShowProgress = False,
         on_event: Listener | None = None,
     ) -> Self:
         """Wait until the job has ended; see `Job.wait`."""
@@ -68,7 +69,7 @@ class AsyncJob(JobView):
         """Download the updated weights; see `Job.weights`."""
         return await operations.download_weights(self._session, self)
 
-    async def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
+    async def wait_for_report(self, timeout_s: float | None = None, *, progress: ShowProgress = False) -> Report:
         """Wait until a benchmark has ended and download its report; see `Job.wait_for_report`."""
         return await operations.wait_for_report(self._session, self, timeout_s, progress)
 
@@ -88,7 +89,7 @@ class AsyncJobs:
         weights: object,
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         **options: Unpack[SubmitOptions],
     ) -> AsyncJob:
         """Upload weights and submit a job for their masks; see `Jobs.submit`."""

@@ -17,6 +17,7 @@ from masksmith.layouts import WHOLE_BYTES
 from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import ClientError, InputError, StatusError, TransportError
 from masksmith_client._jobs import Job, Jobs
+from masksmith_client._progress import ShowProgress
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.description import describe, subject_of_weights
 from masksmith_client.submission.prepare import SubmitOptions, prepare
@@ -57,7 +58,7 @@ class RemoteSolver:
 
     jobs: Jobs
     method: PruneMethod
-    progress: bool | None = None
+    progress: ShowProgress = None
     group_bytes: int = GROUP_BYTES
     name: str | None = None
     labels: Mapping[str, str] | None = None
@@ -71,7 +72,7 @@ class RemoteSolver:
         checkpoint: Checkpoint,
         choice: Choice,
         statistics: AuxiliaryTensors,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -154,7 +155,7 @@ def prune_by_service(
     model: Path,
     output: Path,
     pattern: PatternsByTensor,
-    progress: bool | None,
+    progress: ShowProgress,
     options: PruneOptions,
 ) -> dict[str, Any]:
     """Write a pruned copy of a checkpoint; see `Client.prune`."""

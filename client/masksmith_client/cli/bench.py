@@ -101,7 +101,7 @@ def bench(
             job = client.jobs.submit_request(request)
             note_waiting(job)
             with interrupt_hint(job):
-                report = job.wait_for_report(timeout_s, progress=None)
+                report = job.wait_for_report(timeout_s, progress="lines")
     show_benchmark(report, output or [], as_json=as_json)
 
 

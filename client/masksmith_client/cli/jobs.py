@@ -94,7 +94,7 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
             handle.refresh()
         else:
             try:
-                handle.wait(progress=None)
+                handle.wait(progress="lines")
             except JobFailedError as error:
                 print_note(f"masksmith: {error}")
             _show(handle, as_json=False)

@@ -70,10 +70,11 @@ def prune(
         from .local_prune import local_solver
 
         solve = local_solver(method, threads)
-        record = prune_model(model, output, options, method, lambda *_: solve)
+        record = prune_model(model, output, options, method, lambda *_: solve, progress="lines")
     else:
         with Client(url) as client, _stop_note():
-            record = prune_model(model, output, options, method, _remote_solver(client, method, name, labels))
+            solver = _remote_solver(client, method, name, labels)
+            record = prune_model(model, output, options, method, solver, progress="lines")
     if as_json:
         print_json(record)
     else:

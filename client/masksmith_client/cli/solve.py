@@ -117,7 +117,7 @@ def solve(
             report = solve_locally(prepare(path, pattern, local=True, **options), masks_file, began, weights)
         else:
             with Client(url) as client:
-                job = client.jobs.submit(path, pattern, **options)
+                job = client.jobs.submit(path, pattern, progress="lines", **options)
                 note_waiting(job)
                 report = _solve_remotely(job, masks_file, began, timeout_s)
                 if weights is not None and report.output is not None:
@@ -137,7 +137,7 @@ def solve(
 def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> SolveReport:
     try:
         with interrupt_hint(job):
-            job.wait(timeout_s, progress=None)
+            job.wait(timeout_s, progress="lines")
     except JobFailedError:
         if not any(report.error for report in job.document.tensors):
             raise

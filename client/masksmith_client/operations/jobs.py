@@ -12,7 +12,7 @@ from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import JobFailedError, StatusError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
-from masksmith_client._progress import Bar
+from masksmith_client._progress import Bar, ShowProgress
 from masksmith_client.results.checks import ExpectedTensor, expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
@@ -35,7 +35,7 @@ Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tu
 
 
 async def submit(
-    session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: bool | None, options: SubmitOptions
+    session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: ShowProgress, options: SubmitOptions
 ) -> Submitted:
     """Upload weights and submit a masks job."""
     prepared = await session.run_blocking(lambda: prepare(weights, pattern, **options))
@@ -75,7 +75,7 @@ async def wait(
     session: ServiceSession,
     job: JobView,
     timeout_s: float | None,
-    progress: bool | None,
+    progress: ShowProgress,
     on_event: Listener | None = None,
 ) -> None:
     """Wait until a job has ended.
@@ -83,7 +83,8 @@ async def wait(
     Raises:
         JobFailedError: If the job failed or was canceled.
     """
-    with Bar(*job._work, show=progress) as bar:
+    unit = "shard" if job.document.kind == "masks" else "case"
+    with Bar(*job._work, show=progress, unit=unit) as bar:
         async with aclosing(watch(session, job, Deadline(timeout_s))) as events:
             async for event in events:
                 bar.on_event(event)
@@ -136,7 +137,7 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
 
 
 async def wait_for_report(
-    session: ServiceSession, job: JobView, timeout_s: float | None, progress: bool | None
+    session: ServiceSession, job: JobView, timeout_s: float | None, progress: ShowProgress
 ) -> Report:
     """Wait until a benchmark has ended and download its report, also if some of its cases failed."""
     try:
@@ -161,6 +162,6 @@ async def info(session: ServiceSession) -> Info:
     )
 
 
-async def _upload_and_post(session: ServiceSession, prepared: PreparedJob, progress: bool | None) -> Job:
+async def _upload_and_post(session: ServiceSession, prepared: PreparedJob, progress: ShowProgress) -> Job:
     digests = await upload(session, prepared, progress=progress)
     return await session.send(calls.post_job(prepared.request(digests), prepared.idempotency_key))
