@@ -12,6 +12,7 @@ from masksmith.patterns import PatternsByTensor
 
 from ._async_jobs import AsyncJobs
 from ._info import Info
+from ._progress import ShowProgress
 from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
@@ -53,7 +54,7 @@ class AsyncClient:
         weights: object,
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         timeout_s: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Masks:
@@ -67,7 +68,7 @@ class AsyncClient:
         patterns: str | Iterable[object] = (),
         *,
         masks_of: str | None = None,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         timeout_s: float | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> Report:

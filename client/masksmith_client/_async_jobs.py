@@ -11,12 +11,14 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary
 
 from ._job_view import JobView
+from ._progress import ShowProgress
 from .operations import jobs as operations
 from .operations.following import follow, refresh
 from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
+from .submission.job_filters import JobFilters
 from .submission.prepare import SubmitOptions
 from .transport import calls as calls
 from .transport.async_driver import AsyncDriver
@@ -52,7 +54,7 @@ class AsyncJob(JobView):
         self,
         timeout_s: float | None = None,
         *,
-        progress: bool | None = False,
+        progress: ShowProgress = False,
         on_event: Listener | None = None,
     ) -> Self:
         """Wait until the job has ended; see `Job.wait`."""
@@ -67,7 +69,7 @@ class AsyncJob(JobView):
         """Download the updated weights; see `Job.weights`."""
         return await operations.download_weights(self._session, self)
 
-    async def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
+    async def wait_for_report(self, timeout_s: float | None = None, *, progress: ShowProgress = False) -> Report:
         """Wait until a benchmark has ended and download its report; see `Job.wait_for_report`."""
         return await operations.wait_for_report(self._session, self, timeout_s, progress)
 
@@ -87,7 +89,7 @@ class AsyncJobs:
         weights: object,
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         **options: Unpack[SubmitOptions],
     ) -> AsyncJob:
         """Upload weights and submit a job for their masks; see `Jobs.submit`."""
@@ -113,12 +115,17 @@ class AsyncJobs:
         return AsyncJob(self._session, await operations.submit_benchmark(self._session, request))
 
     async def get(self, job: str) -> AsyncJob:
-        """Return a job by its id; see `Jobs.get`."""
+        """Return a job by its id, or a unique prefix of it; see `Jobs.get`."""
         return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
-    def list(self, limit: int | None = None) -> AsyncIterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed."""
-        return operations.list_jobs(self._session, limit)
+    def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
+        """Iterate over all jobs, newest first; pages are fetched as needed.
+
+        Args:
+            limit: Maximum number of jobs.
+            filters: See `JobFilters`.
+        """
+        return operations.list_jobs(self._session, limit, filters)
 
     async def cancel(self, job: str) -> AsyncJob:
         """Cancel a job by its id; see `Job.cancel`."""

@@ -15,6 +15,7 @@ from masksmith.patterns import PatternsByTensor
 
 from ._info import Info
 from ._jobs import Jobs
+from ._progress import ShowProgress
 from .checkpoints.prune_options import PruneOptions
 from .operations import jobs as operations
 from .results.masks import Masks
@@ -78,7 +79,7 @@ class Client:
         weights: object,
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         timeout_s: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Masks:
@@ -93,7 +94,8 @@ class Client:
             pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object. Several as
                 `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: by full name, else by
                 glob, else by a part of names between dots.
-            progress: Show progress bars; None shows them on terminals and in notebooks.
+            progress: Show progress bars; None shows them on terminals and in notebooks, and
+                `"lines"` also prints lines elsewhere.
             timeout_s: Timeout of the wait for the job, in seconds.
             options: See `SubmitOptions`.
 
@@ -112,7 +114,7 @@ class Client:
         output: str | os.PathLike[str],
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         **options: Unpack[PruneOptions],
     ) -> dict[str, Any]:
         """Write a pruned copy of a checkpoint, which `from_pretrained` loads; the service solves its masks.
@@ -125,7 +127,8 @@ class Client:
                 file.
             output: A new or empty directory.
             pattern: See `solve`. Tensors without a pattern stay dense.
-            progress: Show progress bars; None shows them on terminals and in notebooks.
+            progress: Show progress bars; None shows them on terminals and in notebooks, and
+                `"lines"` also prints lines elsewhere.
             options: See `PruneOptions`.
 
         Returns:
@@ -148,7 +151,7 @@ class Client:
         patterns: str | Iterable[object] = (),
         *,
         masks_of: str | None = None,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         timeout_s: float | None = None,
         **options: Unpack[BenchmarkOptions],
     ) -> Report:
@@ -159,7 +162,8 @@ class Client:
                 checkpoint's path, a mapping of names to tensors, or a torch module; only shapes are sent.
             patterns: One pattern or several.
             masks_of: The id of a masks job, instead of model and patterns.
-            progress: Show a progress bar; None shows it on terminals and in notebooks.
+            progress: Show a progress bar; None shows it on terminals and in notebooks, and
+                `"lines"` also prints lines elsewhere.
             timeout_s: Timeout of the wait, in seconds; the job continues after it.
             options: See `BenchmarkOptions`.
 

@@ -11,12 +11,14 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary
 
 from ._job_view import JobView
+from ._progress import ShowProgress
 from .operations import jobs as operations
 from .operations.following import follow, refresh
 from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
+from .submission.job_filters import JobFilters
 from .submission.prepare import SubmitOptions
 from .transport import calls as calls
 from .transport.driver import Driver
@@ -56,14 +58,15 @@ class Job(JobView):
         self,
         timeout_s: float | None = None,
         *,
-        progress: bool | None = False,
+        progress: ShowProgress = False,
         on_event: Listener | None = None,
     ) -> Self:
         """Wait until the job has ended.
 
         Args:
             timeout_s: Timeout in seconds; None waits forever. The job continues after it.
-            progress: Show a progress bar; None shows it on terminals and in notebooks.
+            progress: Show a progress bar; None shows it on terminals and in notebooks, and
+                `"lines"` also prints lines elsewhere.
             on_event: Called with every event.
 
         Raises:
@@ -91,7 +94,7 @@ class Job(JobView):
         """
         return self._session.run(operations.download_weights(self._session, self))
 
-    def wait_for_report(self, timeout_s: float | None = None, *, progress: bool | None = False) -> Report:
+    def wait_for_report(self, timeout_s: float | None = None, *, progress: ShowProgress = False) -> Report:
         """Wait until a benchmark has ended and download its report, also if some of its cases failed.
 
         Raises:
@@ -121,7 +124,7 @@ class Jobs:
         weights: object,
         pattern: PatternsByTensor,
         *,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
         **options: Unpack[SubmitOptions],
     ) -> Job:
         """Upload weights and submit a job for their masks; returns as soon as the job is accepted.
@@ -129,7 +132,8 @@ class Jobs:
         Args:
             weights: See `Client.solve`.
             pattern: See `Client.solve`.
-            progress: Show a progress bar while uploading; None shows it on terminals and in notebooks.
+            progress: Show a progress bar while uploading; None shows it on terminals and in notebooks, and
+                `"lines"` also prints lines elsewhere.
             options: See `SubmitOptions`.
 
         Raises:
@@ -155,16 +159,21 @@ class Jobs:
         return Job(self._session, self._session.run(operations.submit_benchmark(self._session, request)))
 
     def get(self, job: str) -> Job:
-        """Return a job by its id.
+        """Return a job by its id, or a unique prefix of it.
 
         Raises:
             NotFound: If there is no such job.
         """
         return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
-    def list(self, limit: int | None = None) -> Iterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed."""
-        return self._session.iterate(operations.list_jobs(self._session, limit))
+    def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
+        """Iterate over all jobs, newest first; pages are fetched as needed.
+
+        Args:
+            limit: Maximum number of jobs.
+            filters: See `JobFilters`.
+        """
+        return self._session.iterate(operations.list_jobs(self._session, limit, filters))
 
     def cancel(self, job: str) -> Job:
         """Cancel a job by its id; see `Job.cancel`."""

@@ -13,7 +13,7 @@ COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 def job_html(job: Job) -> str:
     """Return state, progress and reports as HTML without scripts, styles or URLs."""
     progress = job.progress
-    caption = f"job {job.id}: {job.state.value}, {progress.done} of {progress.total} shards"
+    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {progress.done} of {progress.total} shards"
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)

@@ -1,37 +1,47 @@
-"""Progress bars on stderr: bytes while uploading, shards while solving."""
+"""Progress on stderr, as bars or lines: bytes while uploading, shards while solving."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from typing import Self
+import time
+from typing import Literal, Self
 
 from tqdm import tqdm
 
 from .transport.events import Event
 
+ShowProgress = bool | Literal["lines"] | None
+"""Whether to show progress: None shows bars on terminals and in notebooks, "lines" also prints lines elsewhere."""
+LINE_PERIOD_S = 5.0
+
 
 class Bar:
-    """A thread-safe progress bar.
+    """A thread-safe progress bar, or a line every few seconds.
 
     Args:
         label: Text before the bar.
         total: The count at which it is full.
-        show: Whether to show it; None shows it on terminals and in notebooks.
+        show: Whether to show it; see `ShowProgress`.
         in_bytes: Whether it counts bytes.
         unit: Name of the unit, unless it counts bytes.
     """
 
     def __init__(
-        self, label: str, total: int, *, show: bool | None, in_bytes: bool = False, unit: str = "shard"
+        self, label: str, total: int, *, show: ShowProgress, in_bytes: bool = False, unit: str = "shard"
     ) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._label, self._unit, self._count, self._total = label, None if in_bytes else unit, 0, total
+        self._lines: threading.Thread | None = None
+        if show == "lines" and not _is_shown(show):
+            self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
         self._bar = tqdm(total=total, desc=label, disable=not _is_shown(show), leave=False, **units)
 
     def advance(self, count: int) -> None:
         """Add `count`, which may be negative."""
         with self._lock:
+            self._count += count
             self._bar.update(count)
 
     def on_event(self, event: Event) -> None:
@@ -41,15 +51,32 @@ class Bar:
 
     def move_to(self, done: int, total: int) -> None:
         """Set count and total."""
-        self._bar.total = total
-        self.advance(done - self._bar.n)
+        self._total = self._bar.total = total
+        self.advance(done - self._count)
 
     def __enter__(self) -> Self:
+        if self._lines is not None:
+            self._lines.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._closed.set()
+        if self._lines is not None:
+            self._lines.join()
         self._bar.close()
 
+    def _print_lines(self) -> None:
+        began = time.monotonic()
+        while not self._closed.wait(LINE_PERIOD_S):
+            sys.stderr.write(f"{self._label}: {self._amount()}, {time.monotonic() - began:.0f} s\n")
+            sys.stderr.flush()
 
-def _is_shown(show: bool | None) -> bool:
-    return show if show is not None else (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    def _amount(self) -> str:
+        if self._unit is not None:
+            return f"{self._count} of {self._total} {self._unit}{'s' if self._total != 1 else ''}"
+        done, total = (tqdm.format_sizeof(size, "B", 1024) for size in (self._count, self._total))
+        return f"{done} of {total}"
+
+
+def _is_shown(show: ShowProgress) -> bool:
+    return show if isinstance(show, bool) else (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 CPU_QUEUE = "masksmith.cpu"
 GPU_QUEUE = "masksmith.gpu"
@@ -16,6 +16,11 @@ CASE_TASK = "masksmith.measure_case"
 # The Redis transport redelivers messages that are not acknowledged within this time, which cannot be renewed, so it
 # must exceed every time limit. Shards whose worker died are enqueued again within seconds, because their lease lapses.
 VISIBILITY_TIMEOUT_S = 4 * 3600
+
+
+def role_and_device(queue: str) -> tuple[Literal["search", "bench"], Literal["cpu", "cuda"]]:
+    """Role and device of the workers that consume a queue."""
+    return "bench" if queue in BENCH_QUEUES else "search", "cpu" if queue in (CPU_QUEUE, BENCH_CPU_QUEUE) else "cuda"
 
 
 def task_of(queue: str) -> str:

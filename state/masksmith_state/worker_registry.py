@@ -14,6 +14,12 @@ from masksmith_wire.documents import WorkerInfo
 
 HEARTBEAT_TIMEOUT_S = 15
 
+
+def served_key(queue: str) -> str:
+    """Key that exists while a living worker consumes a queue, and for up to `HEARTBEAT_TIMEOUT_S` afterwards."""
+    return f"masksmith:served:{queue}"
+
+
 Entry = TypeVar("Entry", WorkerInfo, BenchWorker)
 
 
@@ -35,6 +41,8 @@ class WorkerRegistry(Generic[Entry]):
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.set(self._key_of(entry.name), entry.model_dump_json(), ex=HEARTBEAT_TIMEOUT_S)
             pipe.sadd(self._key, entry.name)
+            for queue in entry.queues if isinstance(entry, WorkerInfo) else ():
+                pipe.set(served_key(queue), entry.name, ex=HEARTBEAT_TIMEOUT_S)
             pipe.execute()
 
     def remove(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Both clients send the requests of version 0.1."""
+"""Both clients send the requests of version 0.1; jobs on a file also have its name."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,8 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith_client import AsyncClient, Client, RetryPolicy
-from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport
+from masksmith_client.cli import jobs, prune, service as service_commands, solve
+from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport, WaitingFor
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
@@ -55,6 +56,8 @@ class FakeService:
         self.jobs: dict[str, Job] = {}
         self.by_key: dict[str, str] = {}
         self.requests: list[httpx2.Request] = []
+        self.results: dict[str, bytes] = {}
+        self.waiting_for: WaitingFor | None = None
         self.faults: dict[tuple[str, str], list[Fault]] = {}
         self.bad_tensors: set[str] = set()
         self.streams: list[Pieces] = []
@@ -124,10 +127,13 @@ class FakeService:
         reports = [self._report(tensor.name, tensor.digest, tensor.key, tensor.pattern) for tensor in request.tensors]
         self.jobs[job] = Job(
             id=job,
+            name=request.name,
+            labels=request.labels or {},
             state=JobState.QUEUED,
             pattern=request.pattern,
             solver=request.solver,
             created_at=datetime.now(UTC),
+            waiting_for=self.waiting_for,
             progress=Progress(done=0, total=len(reports)),
             tensors=reports,
         )
@@ -160,7 +166,7 @@ class FakeService:
 
     def _job(self, request: httpx2.Request, job: str, what: str) -> httpx2.Response:
         if job not in self.jobs:
-            raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}")
+            raise RequestError(404, Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")
         match request.method, what:
             case "GET", "":
                 return httpx2.Response(200, content=self.jobs[job].model_dump_json())
@@ -168,6 +174,8 @@ class FakeService:
                 return httpx2.Response(200, stream=self.streams.pop(0) if self.streams else self._all_events(job))
             case "GET", "masks":
                 return httpx2.Response(200, stream=Pieces(self.masks_file(job)))
+            case "GET", _ if what in self.results:
+                return httpx2.Response(200, content=self.results[what])
             case "POST", "cancel":
                 self.jobs[job] = self.jobs[job].model_copy(update={"state": JobState.CANCELED})
                 return httpx2.Response(200, content=self.jobs[job].model_dump_json())
@@ -253,3 +261,14 @@ def async_client(service: FakeService) -> AsyncClient:
 def weights() -> dict[str, Any]:
     generator = np.random.default_rng(0)
     return {"a": generator.normal(size=(8, 8)).astype(np.float32), "b": generator.normal(size=(4, 12))}
+
+
+@pytest.fixture
+def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect commands to the service in memory."""
+
+    def fake(url: str | None = None, **_: Any) -> Client:
+        return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
+
+    for module in (solve, prune, jobs, service_commands):
+        monkeypatch.setattr(module, "Client", fake)

@@ -3,27 +3,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from masksmith_client import Client, Masks
-from masksmith_client.cli import jobs, service as service_commands, solve
+from masksmith_client import Masks
 from masksmith_client.cli.app import run
+from masksmith_wire.documents import WaitingFor
 
-from .conftest import QUICK, FakeService, refused
+from .conftest import FakeService, refused
+
+pytestmark = pytest.mark.usefixtures("connected")
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(url: str | None = None, **_: Any) -> Client:
-        return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
-
-    for module in (solve, jobs, service_commands):
-        monkeypatch.setattr(module, "Client", fake)
 
 
 @pytest.fixture
@@ -147,6 +139,15 @@ def test_jobs_are_listed_shown_watched_canceled_and_deleted(checkpoint: Path, ca
     assert "canceled" in output("jobs", "cancel", "job0")
     assert json.loads(output("jobs", "delete", "job0", "--json")) == {"id": "job0", "deleted": True}
     assert json.loads(output("jobs", "list", "--json")) == []
+
+
+def test_commands_say_what_a_job_waits_for(service: FakeService, checkpoint: Path, capsys: Any) -> None:
+    service.waiting_for = WaitingFor(queue="masksmith.cpu", role="search", device="cpu")
+    solved = ["solve", str(checkpoint), "-p", "2:4", "-o", str(checkpoint.with_name("m"))]
+    line = "masksmith: job job0 waits: no worker is alive that finds masks on cpu; start one with 'masksmith worker"
+    for arguments in (solved, ["jobs", "watch", "job0"], ["jobs", "watch", "job0", "--json"]):
+        assert run(arguments) == 0
+        assert line in capsys.readouterr().err
 
 
 def test_watching_a_failed_job_is_exit_code_one(service: FakeService, checkpoint: Path) -> None:

@@ -141,7 +141,7 @@ def test_pages_are_fetched_only_when_they_are_needed(monkeypatch: pytest.MonkeyP
     page = {"jobs": [], "next": "00ab"}
     script = Script(httpx2.Response(200, json=page, request=REQUEST), answer(404))
     with pytest.raises(NotFound):
-        list_jobs(script, None).__anext__().send(None)
+        list_jobs(script, None, {}).__anext__().send(None)
     assert script.done == ["/v1/jobs", "/v1/jobs"]
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from masksmith_client import Client, InputError, NotFound, StatusError, Transpor
 from masksmith_client.checkpoints import partial_file, remote
 from masksmith_client.checkpoints.journal import JOURNAL_NAME
 from masksmith_client.checkpoints.remote import RemoteSolver
-from masksmith_wire.documents import JobState, MasksRequest
+from masksmith_client.cli.app import run
+from masksmith_wire.documents import JobState, MasksRequest, WaitingFor
 from masksmith_wire.masks import MaskInfo
 
 from .conftest import FakeService, allowed_mask, busy, problem, refused
@@ -39,8 +41,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = RemoteSolver.checked.__func__  # type: ignore[attr-defined]
 
     def small(cls: type[RemoteSolver], *arguments: Any, **options: Any) -> RemoteSolver:
-        solver = checked(cls, *arguments, **options)
-        return RemoteSolver(solver.jobs, solver.method, solver.progress, SMALL)
+        return replace(checked(cls, *arguments, **options), group_bytes=SMALL)
 
     monkeypatch.setattr(RemoteSolver, "checked", classmethod(small))
 
@@ -102,6 +103,29 @@ def test_groups_are_sent_one_ahead_of_what_is_written(
     ]
     assert kinds == ["post", "post", "masks", "post", "masks", "post", "masks", "masks"]
     assert service.count("POST", "/v1/jobs/") == 0  # nothing was canceled
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_jobs_are_named(service: FakeService, client: Client, model: Path, tmp_path: Path) -> None:
+    client.prune(model, tmp_path / "out", ["2:4", f"{NAMES[0]}=1:4"])
+    assert {request.name for request in submitted(service)} == {"model.safetensors, 1:4, 2:4"}
+    service.requests.clear()
+    client.prune(model, tmp_path / "named", "2:4", name="mine", labels={"team": "vision"})
+    assert {(request.name, *(request.labels or {}).items()) for request in submitted(service)} == {
+        ("mine", ("team", "vision"))
+    }
+    with pytest.raises(InputError, match="label"):
+        client.prune(model, tmp_path / "other", "2:4", labels={"a b": ""})
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("connected")
+def test_the_command_says_what_its_jobs_wait_for(
+    service: FakeService, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.waiting_for = WaitingFor(queue="masksmith.gpu", role="search", device="cuda")
+    assert run(["prune", str(model), "-p", "2:4", "-o", str(tmp_path / "out")]) == 0
+    assert "job job0 waits: no worker is alive that finds masks on cuda; start one" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_by_one")

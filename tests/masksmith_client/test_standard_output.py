@@ -42,6 +42,7 @@ def test_masks_and_weights_go_to_standard_output(model: Path, tmp_path: Path) ->
     assert np.array_equal(load(applied.stdout)[NAME] != 0, Masks.open(masks)[NAME])
 
 
+@pytest.mark.torch
 def test_updated_weights_go_to_standard_output(model: Path, tmp_path: Path) -> None:
     inputs = np.random.default_rng(1).standard_normal((50, 16)) @ np.tri(16)
     save_file({f"{NAME}/gram": inputs.T @ inputs}, tmp_path / "statistics")

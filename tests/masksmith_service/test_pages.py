@@ -10,6 +10,7 @@ import masksmith as ms
 from masksmith_client._notebook import job_html
 from masksmith_client.cli.report import SolveReport
 from masksmith_service.app import create_app
+from masksmith_service.jobs import listing as job_listing
 from masksmith_service.pages import choices, listing, rendering, tiles
 from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.reports import ShardReport
@@ -122,16 +123,30 @@ def test_jobs_are_found_and_filtered(client, records, good):
     assert "No such job" in client.get("/jobs", params={"q": "zzz"}, headers=HTML).text
 
 
+def test_names_and_labels_are_shown_and_stay_text(client, good):
+    name = "<script>alert(1)</script>{{7*7}}"
+    query = {"pattern": "2:4", "name": name, "label": ["note=<b>&"]}
+    job = client.post("/v1/masks", params=query, content=good).json()["id"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;{{7*7}}"
+    for path in ("/jobs", f"/jobs/{job}", "/compare"):
+        text = client.get(path, headers=HTML).text
+        assert escaped in text
+        assert "<script>alert" not in text
+        assert ("note=&lt;b&gt;&amp;" in text) == (path != "/compare")
+    assert f"jobs/{job}" in client.get("/jobs", params={"q": "NOTE=<B>"}, headers=HTML).text
+    assert client.get(f"/jobs/{job[:20]}", headers=HTML).status_code == 200
+
+
 def test_a_search_goes_on_where_it_stopped(records, client, good, monkeypatch):
     for _ in range(5):
         client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
-    monkeypatch.setattr(listing, "BATCH", 2)
-    monkeypatch.setattr(listing, "SCAN_LIMIT", 4)
-    monkeypatch.setattr(listing, "JOBS_PER_PAGE", 3)
-    first = listing.find_jobs(records, None, "2:4", "", None)
-    rest = listing.find_jobs(records, None, "2:4", "", first.next)
+    monkeypatch.setattr(job_listing, "BATCH", 2)
+    monkeypatch.setattr(job_listing, "SCAN_LIMIT", 4)
+    first = job_listing.find_jobs(records, None, job_listing.JobFilter(text="2:4"), None, 3)
+    rest = job_listing.find_jobs(records, None, job_listing.JobFilter(text="2:4"), first.next, 3)
     assert [len(first.jobs), len(rest.jobs), rest.next] == [3, 2, None]
-    nothing = listing.find_jobs(records, None, "zzz", "", None)
+    nothing = job_listing.find_jobs(records, None, job_listing.JobFilter(text="zzz"), None, 3)
     assert (nothing.jobs, nothing.next) == ([], client.get("/v1/jobs").json()["jobs"][3]["id"])
 
 

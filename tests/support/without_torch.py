@@ -20,6 +20,8 @@ NEEDS_TORCH = (
     "safetensors.torch",
     "masksmith_client.training",
     "masksmith.benchmark.benchmark",
+    "masksmith.model_pruning",
+    "masksmith.updates",
 )
 INSTALLED = find_spec("torch") is not None
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, mod
 
 from .documents import TensorName
 from .errors import TensorError
+from .names import JobDescription
 from .payload_limits import StrictModel
 
 Side = Annotated[int, Field(ge=1, le=2**20)]
@@ -46,7 +47,7 @@ class BenchmarkOptions(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
-class BenchmarkRequest(BenchmarkOptions):
+class BenchmarkRequest(JobDescription, BenchmarkOptions):
     """Request for a benchmark of layers, of a model known by name, or of the masks of a job."""
 
     kind: Literal["benchmark"] = "benchmark"

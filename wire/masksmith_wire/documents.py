@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, FailFast, Field
 from masksmith.layouts import Layout
 
 from .errors import TensorError
+from .names import JobDescription
 from .payload_limits import StrictModel
 from .scores import ScoreMethod
 from .updates import UpdateMethod
@@ -122,7 +123,7 @@ class MasksOptions(StrictModel):
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
 
-class MasksRequest(MasksOptions):
+class MasksRequest(JobDescription, MasksOptions):
     """Request for masks of uploaded tensors."""
 
     kind: Literal["masks"] = "masks"
@@ -226,10 +227,30 @@ class CaseView(BaseModel):
     error: TensorError | None = None
 
 
+class WaitingFor(BaseModel):
+    """What a live job waits for: no living worker takes its shards.
+
+    `queue` is the queue that they are in; workers of this `role` and `device` consume it.
+    """
+
+    queue: str
+    role: Literal["search", "bench"]
+    device: Literal["cpu", "cuda"]
+
+    def __str__(self) -> str:
+        option = "cpu" if self.device == "cpu" else "cuda:0"
+        return (
+            f"no worker is alive that {'finds masks' if self.role == 'search' else 'measures'} on {self.device}; start "
+            f"one with 'masksmith worker --role {self.role} --device {option}'"
+        )
+
+
 class Job(BaseModel):
     """The document of a job."""
 
     id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str
@@ -246,6 +267,8 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    waiting_for: WaitingFor | None = None
+    """What it waits for, while no living worker takes its shards."""
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []
@@ -255,6 +278,8 @@ class JobSummary(BaseModel):
     """An entry of a job list: a job without its tensors."""
 
     id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
     kind: str
     state: JobState
     pattern: str

@@ -23,6 +23,8 @@ class PruneOptions(TypedDict, total=False):
         exclude: Names or globs of tensors to leave out.
         layout: Axes by name or glob, such as `"stack in out"`, where the model does not show them.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
+        name: Name of the jobs, shown in lists; default the file or directory, and the pattern.
+        labels: See `SubmitOptions`.
     """
 
     scores: str
@@ -32,6 +34,8 @@ class PruneOptions(TypedDict, total=False):
     exclude: str | Sequence[str] | None
     layout: Mapping[str, str] | None
     trust_remote_code: bool
+    name: str | None
+    labels: Mapping[str, str] | None
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from masksmith_client._progress import Bar
+from masksmith_client._progress import Bar, ShowProgress
 from masksmith_client.submission.statistics import AuxiliaryTensors
 
 from .checkpoint import Checkpoint
@@ -24,7 +24,7 @@ def prune_model(
     method: PruneMethod,
     solver: Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve],
     *,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
 ) -> dict[str, Any]:
     """Write a pruned copy of a model.
 

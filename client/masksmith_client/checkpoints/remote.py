@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +17,15 @@ from masksmith.layouts import WHOLE_BYTES
 from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import ClientError, InputError, StatusError, TransportError
 from masksmith_client._jobs import Job, Jobs
+from masksmith_client._progress import ShowProgress
 from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_client.submission.description import describe, subject_of_weights
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.errors import Code
+from masksmith_wire.names import default_name
 from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
@@ -48,12 +51,18 @@ class RemoteSolver:
         method: Scores and update.
         progress: Whether to show progress bars; None shows them on terminals and in notebooks.
         group_bytes: Size of the weights and statistics of a job.
+        name: Name of the jobs; None for that of the checkpoint and its patterns.
+        labels: Labels of the jobs.
+        on_submit: Called with every submitted job.
     """
 
     jobs: Jobs
     method: PruneMethod
-    progress: bool | None = None
+    progress: ShowProgress = None
     group_bytes: int = GROUP_BYTES
+    name: str | None = None
+    labels: Mapping[str, str] | None = None
+    on_submit: Callable[[Job], None] = lambda _: None
 
     @classmethod
     def checked(
@@ -63,17 +72,24 @@ class RemoteSolver:
         checkpoint: Checkpoint,
         choice: Choice,
         statistics: AuxiliaryTensors,
-        progress: bool | None = None,
+        progress: ShowProgress = None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
         """Make a solver, after checking that a service can take all masked tensors.
 
         Raises:
-            InputError: If one of them, or its statistics, is too large for a worker.
+            InputError: If one of them, or its statistics, is too large for a worker, or name or labels are invalid.
         """
+        description = describe(name, labels)
         chosen = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
         _check_sizes(statistics)
         prepare(_weights(chosen), _patterns(chosen), **_options(chosen, method, statistics))
-        return cls(jobs, method, progress)
+        subject = subject_of_weights(checkpoint.path) or ""
+        own = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(chosen).values()))))
+        return cls(jobs, method, progress, name=description.name or own, labels=description.labels, on_submit=on_submit)
 
     def __call__(self, tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         """Yield the solved tensors, in the order of `tensors`.
@@ -101,12 +117,15 @@ class RemoteSolver:
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
         """Upload a group and submit its job; None if one of our jobs has to end first."""
         options = _options(group, self.method, _statistics(group))
+        options |= {"name": self.name, "labels": self.labels}
         try:
-            return self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
+            job = self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
         except StatusError as error:
             if can_wait and error.code == Code.TOO_MANY_JOBS:
                 return None
             raise
+        self.on_submit(job)
+        return job
 
     def _finish(self, live: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
         """Wait for the oldest job and yield its tensors; one mask is in memory at a time."""
@@ -136,13 +155,14 @@ def prune_by_service(
     model: Path,
     output: Path,
     pattern: PatternsByTensor,
-    progress: bool | None,
+    progress: ShowProgress,
     options: PruneOptions,
 ) -> dict[str, Any]:
     """Write a pruned copy of a checkpoint; see `Client.prune`."""
     method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
     choice = choice_options_of(pattern, options)
-    solver = partial(RemoteSolver.checked, jobs, method, progress=progress)
+    name, labels = options.get("name"), options.get("labels")
+    solver = partial(RemoteSolver.checked, jobs, method, progress=progress, name=name, labels=labels)
     return prune_model(model, output, choice, method, solver, progress=progress)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from masksmith_client._version import __version__
 
+from .advice import advise_commands
 from .console import print_error
 from .lazy import add_commands
 
@@ -80,7 +81,7 @@ def explain(error: Exception) -> tuple[str | None, int]:
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
-        return str(error), code
+        return advise_commands(str(error)), code
     if isinstance(error, OSError):
         return f"{error.filename or 'input/output'}: {error.strerror or error}", 1
     return None, 1

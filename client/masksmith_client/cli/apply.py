@@ -28,7 +28,7 @@ def apply(
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
     check_weights_output(output, model, as_json=as_json)
     masks = Masks.open(path)
-    with written_to(output) as file, Bar("applying", model_bytes(model), show=None, in_bytes=True) as bar:
+    with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
         applied = apply_masks(masks, model, file, bar.advance)
     with reports_beside(output):
         _show(applied, output, as_json=as_json)

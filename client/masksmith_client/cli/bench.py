@@ -16,8 +16,9 @@ from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, print_json, print_note, show_table
+from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output
-from .service import interrupt_hint
+from .service import interrupt_hint, note_waiting
 
 SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
 
@@ -62,10 +63,12 @@ def bench(
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
     ] = None,
+    name: NameOption = None,
+    label: LabelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes."""
-    _check_outputs(output or [])
+    check_report_outputs(output or [])
     if shapes is not None and model is not None:
         raise InputError("--model and --shapes contradict each other; give one")
     options: dict[str, Any] = {
@@ -77,6 +80,8 @@ def bench(
         "rounds": rounds,
         "threads": threads,
         "seed": seed,
+        "name": name,
+        "labels": read_labels(label),
     }
     request = prepare_benchmark(
         _split(shapes) if shapes is not None else model,
@@ -94,9 +99,15 @@ def bench(
     else:
         with Client(url) as client:
             job = client.jobs.submit_request(request)
+            note_waiting(job)
             with interrupt_hint(job):
-                report = job.wait_for_report(timeout_s, progress=None)
-    for path in output or []:
+                report = job.wait_for_report(timeout_s, progress="lines")
+    show_benchmark(report, output or [], as_json=as_json)
+
+
+def show_benchmark(report: Report, outputs: Sequence[Path], *, as_json: bool) -> None:
+    """Write a report to files, and print it; exit code 1 if a measurement failed."""
+    for path in outputs:
         save(report, path)
     print_json(report.document()) if as_json else show(report)
     if report.failures:
@@ -132,7 +143,12 @@ def save(report: Report, path: Path) -> None:
             draw(report, file, path.suffix[1:])
 
 
-def _check_outputs(paths: Sequence[Path]) -> None:
+def check_report_outputs(paths: Sequence[Path]) -> None:
+    """Check, before any work, that reports can be written.
+
+    Raises:
+        InputError: If a file cannot be written, its suffix is of no format, or a plot needs a package.
+    """
     for path in paths:
         check_output(path)
         if path.suffix not in SUFFIXES:

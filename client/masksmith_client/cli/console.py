@@ -48,15 +48,20 @@ def print_json_line(document: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table on stdout; the first `left` columns are left-aligned, the others right-aligned."""
+    """Print a table on stdout; the first `left` columns are left-aligned, the others right-aligned.
+
+    Control characters, which would change the terminal, are replaced.
+    """
     from rich.console import Console
     from rich.table import Table
+
+    from masksmith_wire.names import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False).print(table)
 
 

@@ -1,50 +1,71 @@
-"""`masksmith jobs`: list, show, watch, cancel and delete jobs."""
+"""`masksmith jobs`: list, show, watch, cancel and delete jobs; `job_results` has the downloads."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from masksmith_client._client import Client
-from masksmith_client._errors import ClientError, JobFailedError
+from masksmith_client._errors import JobFailedError
 from masksmith_client._jobs import Job
+from masksmith_client.submission.job_filters import JobFilters
 from masksmith_wire.documents import Job as JobDocument, JobState
+from masksmith_wire.names import printable
 
 from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
-from .outputs import check_output
+from .naming import read_label_filters, read_time
 from .report import show_measures
-from .service import interactive_client
+from .service import interactive_client, note_waiting
 from .solve import remote_report
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or a unique prefix of it.")]
 FAILED = (JobState.FAILED, JobState.CANCELED)
 
 
 def list_jobs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of jobs.")] = 20,
+    name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="Only jobs with this in the name.")] = None,
+    kind: Annotated[Literal["masks", "benchmark"] | None, typer.Option(help="Only jobs of this kind.")] = None,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; repeatable.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label; repeatable."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE|TIME", help="Created then or later: 2h, 7d, '2026-01-31 12:00'.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="AGE|TIME", help="Created then or earlier.")] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
+    filters: JobFilters = {
+        "name": name,
+        "kind": kind,
+        "state": [each.value for each in state or ()],
+        "labels": read_label_filters(label),
+        "since": read_time(since, "--since"),
+        "until": read_time(until, "--until"),
+    }
     with interactive_client(url) as client:
-        summaries = list(client.jobs.list(limit))
+        summaries = list(client.jobs.list(limit, **filters))
     if as_json:
         return print_json([summary.model_dump(mode="json") for summary in summaries])
     rows = [
         (
             summary.id,
+            summary.name or "-",
+            summary.kind,
             summary.state.value,
             summary.pattern,
-            summary.solver,
             f"{summary.progress.done}/{summary.progress.total}",
             summary.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         )
         for summary in summaries
     ]
-    show_table(("job", "state", "pattern", "solver", "shards", "created"), rows, left=4)
+    show_table(("job", "name", "kind", "state", "pattern", "shards", "created"), rows, left=5)
     return None
 
 
@@ -66,13 +87,14 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
     """Follow a job until it ends; --json prints one line per event. Exit code 1 if it fails or is canceled."""
     with Client(url) as client:
         handle = client.jobs.get(job)
+        note_waiting(handle)
         if as_json:
             for event in handle.events():
                 print_json_line({"id": event.id, "event": event.kind, **event.data})
             handle.refresh()
         else:
             try:
-                handle.wait(progress=None)
+                handle.wait(progress="lines")
             except JobFailedError as error:
                 print_note(f"masksmith: {error}")
             _show(handle, as_json=False)
@@ -90,29 +112,19 @@ def cancel(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
 def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Delete a job and its results."""
     with interactive_client(url) as client:
-        client.jobs.delete(job)
-    print_result({"id": job, "deleted": True}, f"job {job} is deleted", as_json=as_json)
+        handle = client.jobs.get(job)
+        handle.delete()
+    print_result({"id": handle.id, "deleted": True}, f"job {handle.id} is deleted", as_json=as_json)
 
 
-def masks(
-    job: JobId,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Download the masks of a job that has ended."""
-    check_output(output)
-    with interactive_client(url) as client:
-        downloaded = client.jobs.get(job).masks()
-    if not downloaded:
-        raise ClientError(f"job {job} has no masks: none of its tensors was solved")
-    downloaded.save(output)
-    document = {"id": job, "output": str(output), "masks": list(downloaded)}
-    print_result(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
+def job_seconds(document: JobDocument) -> float:
+    """Duration of a job, until now if it has not ended."""
+    end = document.finished_at.timestamp() if document.finished_at else time.time()
+    return max(0.0, end - (document.started_at or document.created_at).timestamp())
 
 
 def _show_cases(document: JobDocument) -> None:
-    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} cases")
+    _show_head(document, "cases")
     rows = [
         (case.name, case.state.value, case.kernel or "-", "-" if case.speedup is None else f"{case.speedup:.2f}x")
         for case in document.cases
@@ -129,8 +141,13 @@ def _show(job: Job, *, as_json: bool) -> None:
         return print_json(document.model_dump(mode="json"))
     if document.kind == "benchmark":
         return _show_cases(document)
-    end = document.finished_at.timestamp() if document.finished_at else time.time()
-    began = (document.started_at or document.created_at).timestamp()
-    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} shards")
-    remote_report(job, None, max(0.0, end - began)).show(as_json=False)
+    _show_head(document, "shards")
+    remote_report(job, None, job_seconds(document)).show(as_json=False)
     return None
+
+
+def _show_head(document: JobDocument, units: str) -> None:
+    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} {units}")
+    if document.name is not None:
+        labels = " ".join(f"{key}={value}" if value else key for key, value in document.labels.items())
+        print(printable(f"name: {document.name}" + f" ({labels})" * bool(labels)))

@@ -50,7 +50,7 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
     options = prepared.specification.options
     search = _LocalSearch(prepared)
     search.allocate()
-    with Bar("solving", sum(weight.data_bytes for weight in prepared.weights), show=None, in_bytes=True) as bar:
+    with Bar("solving", sum(weight.data_bytes for weight in prepared.weights), show="lines", in_bytes=True) as bar:
         for batch in _batches(prepared.weights):
             search.solve(batch)
             bar.advance(sum(weight.data_bytes for weight in batch))

@@ -27,7 +27,7 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
 
     options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})
     options |= request.model_dump(include={"rounds", "threads", "seed"})
-    with Bar("measuring", 0, show=None, unit="case") as bar:
+    with Bar("measuring", 0, show="lines", unit="case") as bar:
 
         def on_case(result: CaseResult, done: int, total: int) -> None:
             bar.move_to(done, total)

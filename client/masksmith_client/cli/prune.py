@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,9 @@ from .checkpoint_options import (
     parse_patterns,
 )
 from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_note, seconds, show_table
+from .naming import LabelOption, NameOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
+from .service import note_waiting
 
 
 def prune(
@@ -67,6 +69,8 @@ def prune(
     threads: Annotated[
         int | None, typer.Option(min=1, help="With --local: tiles solved side by side; all cores unless given.")
     ] = None,
+    name: NameOption = None,
+    label: LabelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
@@ -79,11 +83,13 @@ def prune(
     options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
+    labels = read_labels(label)
     if local:
-        record = prune_model(model, output, options, method, _local_solver(method, options, threads))
+        record = prune_model(model, output, options, method, _local_solver(method, options, threads), progress="lines")
     else:
         with Client(url) as client, _stop_note():
-            record = prune_model(model, output, options, method, _remote_solver(client, method))
+            solver = _remote_solver(client, method, name, labels)
+            record = prune_model(model, output, options, method, solver, progress="lines")
     if as_json:
         print_json(record)
     else:
@@ -105,12 +111,16 @@ def _local_solver(
     )
 
 
-def _remote_solver(client: Client, method: PruneMethod) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
+def _remote_solver(
+    client: Client, method: PruneMethod, name: str | None, labels: Mapping[str, str]
+) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
     def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
         trouble = client.info().trouble
         if trouble is not None:
             print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
-        return RemoteSolver.checked(client.jobs, method, checkpoint, choice, statistics)
+        return RemoteSolver.checked(
+            client.jobs, method, checkpoint, choice, statistics, name=name, labels=labels, on_submit=note_waiting
+        )
 
     return solver
 

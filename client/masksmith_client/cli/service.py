@@ -17,6 +17,12 @@ def interactive_client(url: str | None) -> Client:
     return Client(url, retry=RetryPolicy(retries=1))
 
 
+def note_waiting(job: Job) -> None:
+    """Print what a job waits for, if no living worker takes it."""
+    if job.document.waiting_for is not None:
+        print_note(f"masksmith: job {job.id} waits: {job.document.waiting_for}")
+
+
 @contextmanager
 def interrupt_hint(job: Job) -> Iterator[None]:
     """After Ctrl-C, print that the job continues, and how to watch or cancel it."""

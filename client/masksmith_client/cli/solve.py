@@ -19,9 +19,10 @@ from masksmith_wire.documents import SolverName
 
 from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
 from .console import JsonOption, UrlOption, print_note
+from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
-from .service import interrupt_hint
+from .service import interrupt_hint, note_waiting
 from .standard_output import is_standard_output, reports_beside, written_to
 
 
@@ -76,6 +77,8 @@ def solve(
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
     ] = None,
+    name: NameOption = None,
+    label: LabelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
@@ -102,6 +105,8 @@ def solve(
         layout=parse_layouts(layout),
         trust_remote_code=trust_remote_code,
         time_limit_s=time_limit_s,
+        name=name,
+        labels=read_labels(label),
     )
     began = time.monotonic()
     updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
@@ -112,7 +117,8 @@ def solve(
             report = solve_locally(prepare(path, pattern, local=True, **options), masks_file, began, weights)
         else:
             with Client(url) as client:
-                job = client.jobs.submit(path, pattern, **options)
+                job = client.jobs.submit(path, pattern, progress="lines", **options)
+                note_waiting(job)
                 report = _solve_remotely(job, masks_file, began, timeout_s)
                 if weights is not None and report.output is not None:
                     job.weights().save(weights)
@@ -131,7 +137,7 @@ def solve(
 def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> SolveReport:
     try:
         with interrupt_hint(job):
-            job.wait(timeout_s, progress=None)
+            job.wait(timeout_s, progress="lines")
     except JobFailedError:
         if not any(report.error for report in job.document.tensors):
             raise

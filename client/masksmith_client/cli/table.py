@@ -23,11 +23,12 @@ class Entry(NamedTuple):
 
 
 GROUPS = {
-    "jobs": "List, show, watch, cancel and delete jobs.",
+    "jobs": "List, show, watch, cancel and delete jobs, and download their results.",
     "keys": "Create, list and revoke the keys of an installation on this machine, whether it runs or not.",
 }
 
-_JOBS, _KEYS = "masksmith_client.cli.jobs", "masksmith_service.local.keys"
+_JOBS, _RESULTS = "masksmith_client.cli.jobs", "masksmith_client.cli.job_results"
+_KEYS = "masksmith_service.local.keys"
 
 COMMANDS = {
     "up": Entry(
@@ -94,7 +95,13 @@ COMMANDS = {
     ),
     "jobs cancel": Entry(f"{_JOBS}:cancel", "cli", "Cancel a job; finished masks can still be downloaded."),
     "jobs delete": Entry(f"{_JOBS}:delete", "cli", "Delete a job and its results."),
-    "jobs masks": Entry(f"{_JOBS}:masks", "cli", "Download the masks of a job that has ended."),
+    "jobs masks": Entry(f"{_RESULTS}:masks", "cli", "Download the masks of a job that has ended."),
+    "jobs weights": Entry(f"{_RESULTS}:weights", "cli", "Download the updated weights of a job that has ended."),
+    "jobs report": Entry(
+        f"{_RESULTS}:report",
+        "cli",
+        "Print the report of a job that has ended, as `solve` or `bench` would have, or write it to files.",
+    ),
     "keys create": Entry(
         f"{_KEYS}:create", "service", "Create a key and print its token, which cannot be shown again."
     ),

@@ -76,7 +76,7 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
     checkpoint = Checkpoint.open(path)
     work = _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
     results = []
-    with Bar("verifying", sum(each.data_bytes for each in work.tensors.values()), show=None, in_bytes=True) as bar:
+    with Bar("verifying", sum(each.data_bytes for each in work.tensors.values()), show="lines", in_bytes=True) as bar:
         for result in work.results:
             results.append(result)
             bar.advance(work.tensors[result.name].data_bytes)

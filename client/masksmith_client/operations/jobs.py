@@ -12,10 +12,11 @@ from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import JobFailedError, StatusError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
-from masksmith_client._progress import Bar
+from masksmith_client._progress import Bar, ShowProgress
 from masksmith_client.results.checks import ExpectedTensor, expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_client.submission.job_filters import JobFilters, filter_parameters
 from masksmith_client.submission.prepare import PreparedJob, SubmitOptions, prepare
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_client.submission.uploads import upload
@@ -34,7 +35,7 @@ Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tu
 
 
 async def submit(
-    session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: bool | None, options: SubmitOptions
+    session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: ShowProgress, options: SubmitOptions
 ) -> Submitted:
     """Upload weights and submit a masks job."""
     prepared = await session.run_blocking(lambda: prepare(weights, pattern, **options))
@@ -55,12 +56,15 @@ async def submit_benchmark(session: ServiceSession, request: BenchmarkRequest) -
     return await session.send(calls.post_job(request, uuid4().hex))
 
 
-async def list_jobs(session: ServiceSession, limit: int | None) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of all jobs, newest first."""
+async def list_jobs(
+    session: ServiceSession, limit: int | None, filters: JobFilters
+) -> AsyncGenerator[JobSummary, None]:
+    """Yield the summaries of all jobs that pass the filters, newest first."""
+    parameters = filter_parameters(filters)
     remaining = sys.maxsize if limit is None else limit
     after: str | None = None
     while remaining > 0:
-        page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining)))
+        page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining), parameters))
         for summary in page.jobs:
             yield summary
         after = page.next
@@ -71,7 +75,7 @@ async def wait(
     session: ServiceSession,
     job: JobView,
     timeout_s: float | None,
-    progress: bool | None,
+    progress: ShowProgress,
     on_event: Listener | None = None,
 ) -> None:
     """Wait until a job has ended.
@@ -79,7 +83,8 @@ async def wait(
     Raises:
         JobFailedError: If the job failed or was canceled.
     """
-    with Bar(*job._work, show=progress) as bar:
+    unit = "shard" if job.document.kind == "masks" else "case"
+    with Bar(*job._work, show=progress, unit=unit) as bar:
         async with aclosing(watch(session, job, Deadline(timeout_s))) as events:
             async for event in events:
                 bar.on_event(event)
@@ -132,7 +137,7 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
 
 
 async def wait_for_report(
-    session: ServiceSession, job: JobView, timeout_s: float | None, progress: bool | None
+    session: ServiceSession, job: JobView, timeout_s: float | None, progress: ShowProgress
 ) -> Report:
     """Wait until a benchmark has ended and download its report, also if some of its cases failed."""
     try:
@@ -157,6 +162,6 @@ async def info(session: ServiceSession) -> Info:
     )
 
 
-async def _upload_and_post(session: ServiceSession, prepared: PreparedJob, progress: bool | None) -> Job:
+async def _upload_and_post(session: ServiceSession, prepared: PreparedJob, progress: ShowProgress) -> Job:
     digests = await upload(session, prepared, progress=progress)
     return await session.send(calls.post_job(prepared.request(digests), prepared.idempotency_key))

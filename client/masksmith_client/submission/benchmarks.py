@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -12,7 +12,9 @@ from masksmith.benchmark import MODELS, Layer, group, read_shapes
 from masksmith.layouts import FLOAT_DTYPES, Candidate, SelectionError, select
 from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
+from masksmith_wire.names import default_name
 
+from .description import describe, subject_of_weights
 from .prepare import read_weights
 from .streamed_tensor import StreamedTensor
 
@@ -30,6 +32,8 @@ class BenchmarkOptions(TypedDict, total=False):
         rounds: Repetitions of each kernel's measurement.
         threads: Threads of a kernel on a CPU; default 1.
         seed: Random seed of weights and activations.
+        name: Name of the job, shown in lists; default the model or checkpoint, and the patterns.
+        labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
     """
 
     batches: Sequence[int]
@@ -41,6 +45,8 @@ class BenchmarkOptions(TypedDict, total=False):
     rounds: int
     threads: int
     seed: int
+    name: str | None
+    labels: Mapping[str, str] | None
 
 
 def prepare_benchmark(
@@ -50,6 +56,8 @@ def prepare_benchmark(
     masks_of: str | None = None,
     layers: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
     **options: Any,
 ) -> BenchmarkRequest:
     """Build a benchmark request: read shapes and validate options.
@@ -61,19 +69,31 @@ def prepare_benchmark(
         masks_of: The id of a masks job, instead of model and patterns.
         layers: Names or globs: only these weights.
         exclude: Names or globs: these weights are left out.
+        name: See `BenchmarkOptions`.
+        labels: See `BenchmarkOptions`.
         options: See `BenchmarkOptions`.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
     """
     texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    described = describe(_default_name(model, texts) if name is None else name, labels)
     measured = {} if masks_of is not None and model is None else _model_or_layers(model, layers, exclude)
     try:
-        return BenchmarkRequest.model_validate({"patterns": texts, "masks_of": masks_of, **measured, **options})
+        members = {"patterns": texts, "masks_of": masks_of, **measured, **options}
+        return BenchmarkRequest.model_validate(members | described.model_dump(exclude_defaults=True))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{field}: {first['msg']}" if field else first["msg"].removeprefix("Value error, ")) from None
+
+
+def _default_name(model: object, patterns: Sequence[str]) -> str | None:
+    """Name of a benchmark of a checkpoint or module; None where the service names it, by model, shapes or masks."""
+    if isinstance(model, str) and not Path(model).exists():
+        return None
+    subject = subject_of_weights(model)
+    return None if subject is None else default_name(subject, ", ".join(patterns))
 
 
 def request_layers(request: BenchmarkRequest) -> list[Layer]:

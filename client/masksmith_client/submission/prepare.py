@@ -23,8 +23,10 @@ from masksmith_wire.documents import (
     StatisticInput,
     TensorInput,
 )
+from masksmith_wire.names import JobDescription, default_name
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
+from .description import describe, subject_of_weights
 from .files import read_model
 from .modules import with_module_layouts
 from .previous_masks import masks_upload, parse_previous
@@ -62,6 +64,8 @@ class SubmitOptions(TypedDict, total=False):
         exclude: Names or globs of weights to leave out.
         trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
         time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
+        name: Name of the job, shown in lists; default the file or directory, and the pattern.
+        labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
     """
 
     solver: SolverName
@@ -80,6 +84,8 @@ class SubmitOptions(TypedDict, total=False):
     exclude: str | Sequence[str] | None
     trust_remote_code: bool
     time_limit_s: float | None
+    name: str | None
+    labels: Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class PreparedJob:
         patterns: The pattern of each weight.
         auxiliary: Statistics and Gram matrices of the weights.
         previous: Path of a masks file to compare with.
+        description: Name and labels; without a name, the service chooses one.
         idempotency_key: Sent with every attempt, so that the service creates one job.
     """
 
@@ -102,6 +109,7 @@ class PreparedJob:
     patterns: Mapping[str, Pattern]
     auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
     previous: Path | None = None
+    description: JobDescription = field(default_factory=JobDescription)
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -152,7 +160,7 @@ class PreparedJob:
         options = self.specification.options.model_dump()
         if self.previous is not None:
             options["previous"] = digests[-1]
-        return MasksRequest(tensors=inputs, **options)
+        return MasksRequest(tensors=inputs, **options, **self.description.model_dump(exclude_defaults=True))
 
     @property
     def pattern_text(self) -> str:
@@ -193,6 +201,8 @@ def prepare(
     previous: object = None,
     view: Literal["channels-last", "flat"] = "channels-last",
     trust_remote_code: bool = False,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
     local: bool = False,
     **options: Any,
 ) -> PreparedJob:
@@ -209,12 +219,15 @@ def prepare(
         previous: See `SubmitOptions`.
         view: See `SubmitOptions`.
         trust_remote_code: See `SubmitOptions`.
+        name: See `SubmitOptions`.
+        labels: See `SubmitOptions`.
         local: Whether the job is solved in this process, where the service's size limits do not apply.
         options: See `SubmitOptions`.
 
     Raises:
         InputError: If an argument is invalid.
     """
+    description = describe(name, labels)
     previous_job, previous_file = parse_previous(previous)
     by_tensor = _read_patterns(pattern, options)
     options = _own_options(pattern) | options
@@ -246,7 +259,15 @@ def prepare(
             specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
     if update is not None and scores.name == "given" and not auxiliary.statistics:
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
-    return PreparedJob(solvable, skipped, specification, patterns, auxiliary, previous_file)
+    prepared = PreparedJob(solvable, skipped, specification, patterns, auxiliary, previous_file, description)
+    return prepared if name is not None else replace(prepared, description=_named(prepared, weights))
+
+
+def _named(prepared: PreparedJob, weights: object) -> JobDescription:
+    """Description of a job with the default name, if it is known where the weights are from."""
+    subject = subject_of_weights(weights)
+    name = None if subject is None else default_name(subject, prepared.pattern_text)
+    return prepared.description.model_copy(update={"name": name})
 
 
 def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> TensorPatterns:

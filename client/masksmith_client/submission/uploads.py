@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 
-from masksmith_client._progress import Bar
+from masksmith_client._progress import Bar, ShowProgress
 from masksmith_client.transport import calls as calls
 from masksmith_client.transport.session import ServiceSession
 
@@ -45,7 +45,7 @@ class UploadTracker:
             yield bytes(piece)
 
 
-async def upload(session: ServiceSession, prepared: PreparedJob, *, progress: bool | None) -> list[str]:
+async def upload(session: ServiceSession, prepared: PreparedJob, *, progress: ShowProgress) -> list[str]:
     """Upload the tensors of a job that the service does not have; returns the digest of each."""
     with Bar("uploading", prepared.total_bytes, show=progress, in_bytes=True) as bar:
         return await session.gather(partial(_upload, UploadTracker(bar)), prepared.uploads, PARALLEL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -51,7 +51,7 @@ class Call(Generic[T]):
     method: str
     path: str
     parse: Callable[[httpx2.Response], T]
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
     expected: frozenset[int] = frozenset()
@@ -141,9 +141,9 @@ def get_job(job: str) -> Call[Job]:
     return Call("GET", f"/v1/jobs/{_segment(job)}", _document(Job))
 
 
-def list_jobs(after: str | None, limit: int) -> Call[JobPage]:
-    """Get a page of jobs, newest first."""
-    params = {"limit": str(limit)} | ({} if after is None else {"after": after})
+def list_jobs(after: str | None, limit: int, filters: Mapping[str, str | Sequence[str]]) -> Call[JobPage]:
+    """Get a page of jobs, newest first; `filters` are parameters of the request."""
+    params = {"limit": str(limit), **filters} | ({} if after is None else {"after": after})
     return Call("GET", "/v1/jobs", _document(JobPage), params=params)
 
 

@@ -48,6 +48,11 @@ class Principal:
         """Whether all data is visible."""
         return self.role is Role.ADMIN
 
+    @property
+    def visible_owner(self) -> str | None:
+        """The owner whose data is visible; None if all data is."""
+        return None if self.is_admin else self.key
+
     def can_see(self, owner: str) -> bool:
         """Whether data of this owner is visible."""
         return self.is_admin or owner == self.key

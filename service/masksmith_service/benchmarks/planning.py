@@ -68,6 +68,13 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBen
     )
 
 
+def benchmark_subject(request: BenchmarkRequest) -> str:
+    """What a benchmark is about, for the name of its job."""
+    if request.masks_of is not None:
+        return f"masks of job {request.masks_of}"
+    return request.model or f"{len(request.layers)} layer{'s' if len(request.layers) != 1 else ''}"
+
+
 def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
     """Declarations of all kernels of masksmith and of live workers, by name."""
     by_name = {name: kernel.declaration for name, kernel in own_kernels().items()}

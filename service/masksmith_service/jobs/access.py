@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import anyio.to_thread
@@ -11,6 +12,7 @@ from masksmith_service.auth.principal import Principal, PrincipalDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.records import ID_LENGTH
 from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
@@ -19,17 +21,24 @@ from masksmith_wire.errors import Code
 from .documents import snapshot_view
 
 MAX_ID_LENGTH = 64
+MIN_PREFIX_LENGTH = 4
+"""Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
+MAX_CANDIDATES = 5
+_PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
 MAX_PARTS_ON_LOOP = 16
 """Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
 
 
 def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
-    """Return a job's id if the principal is authorized to see it.
+    """Return the id of a job that the principal is authorized to see; `job` may be a unique prefix of it.
 
     Raises:
-        RequestError: If there is no such job, or it belongs to another key.
+        RequestError: If there is no such job, it belongs to another key, or there are several.
     """
     owner = state.records.owner(job) if len(job) <= MAX_ID_LENGTH else None
+    if owner is None:
+        job = _complete_id(job, state, principal)
+        owner = state.records.owner(job)
     _check_access(job, owner, principal)
     return job
 
@@ -38,12 +47,15 @@ JobId = Annotated[str, Depends(visible_job)]
 
 
 async def view_job(state: State, job: str, principal: Principal) -> Job:
-    """Read a job's document, on the event loop.
+    """Read a job's document, on the event loop; `job` may be a unique prefix of its id.
 
     Raises:
-        RequestError: If there is no such job, or it belongs to another key.
+        RequestError: If there is no such job, it belongs to another key, or there are several.
     """
     snapshot = await read_snapshot_async(state.events, job) if len(job) <= MAX_ID_LENGTH else None
+    if snapshot is None:
+        job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
+        snapshot = await read_snapshot_async(state.events, job)
     if snapshot is None:
         raise job_not_found(job)
     _check_access(job, snapshot.owner, principal)
@@ -96,6 +108,24 @@ def check_ended(record: JobRecord) -> None:
     if not record.state.is_terminal:
         detail = f"job {record.id} is {record.state}; wait for it, or follow /v1/jobs/{record.id}/events"
         raise RequestError(Code.JOB_NOT_FINISHED, detail, retry_after_s=1, state=record.state)
+
+
+def _complete_id(prefix: str, state: State, principal: Principal) -> str:
+    """Return the only id with this prefix among the jobs that the principal is authorized to see.
+
+    Raises:
+        RequestError: If there is none, or there are several.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise job_not_found(prefix)
+    ids = state.records.find_ids(prefix, principal.visible_owner, MAX_CANDIDATES + 1)
+    if not ids:
+        raise job_not_found(prefix)
+    if len(ids) > 1:
+        listed = ", ".join(ids[:MAX_CANDIDATES]) + ", ..." * (len(ids) > MAX_CANDIDATES)
+        detail = f"the ids of several jobs begin with {prefix!r}: {listed}; give more digits"
+        raise RequestError(Code.AMBIGUOUS_JOB, detail, jobs=ids[:MAX_CANDIDATES])
+    return ids[0]
 
 
 def _check_access(job: str, owner: str | None, principal: Principal) -> None:

@@ -15,6 +15,7 @@ from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
+from masksmith_state.queue import role_and_device
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
 from masksmith_wire.documents import (
     CaseView,
@@ -26,6 +27,7 @@ from masksmith_wire.documents import (
     SolveStatus,
     TensorReport,
     UpdateReport,
+    WaitingFor,
 )
 from masksmith_wire.totals import relative_gap
 
@@ -39,17 +41,33 @@ def snapshot_view(snapshot: Snapshot) -> Job:
     """Build the document of a job of either kind."""
     record = parse_record(snapshot.job, snapshot.fields)
     if record.kind == "benchmark":
-        return benchmark_view(
-            record, parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
-        )
-    return job_view(record, parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport))
+        cases, case_reports = parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
+        document = benchmark_view(record, cases, case_reports, snapshot.taken)
+    else:
+        shards, reports = parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport)
+        document = job_view(record, shards, reports, snapshot.taken)
+    queue = snapshot.waits_for_queue
+    return document if queue is None else document.model_copy(update={"waiting_for": waiting_for(queue)})
 
 
-def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
-    """Build the document of a masks job."""
+def waiting_for(queue: str) -> WaitingFor:
+    """Describe the workers that a queue waits for."""
+    role, device = role_and_device(queue)
+    return WaitingFor(queue=queue, role=role, device=device)
+
+
+def job_view(
+    record: JobRecord,
+    shards: dict[int, Shard],
+    reports: dict[int, ShardReport],
+    taken: frozenset[int] = frozenset(),
+) -> Job:
+    """Build the document of a masks job; `taken` are the shards that workers have taken and not finished."""
     options, tensors = record.plan.options, record.plan.tensors
     shown = options.model_dump(include=OPTIONS_SHOWN) | {"pattern": record.plan.pattern_text}
-    by_tensor = [[reports.get(index) for index in indices] for indices in shards_by_tensor(tensors, shards)]
+    indices = shards_by_tensor(tensors, shards)
+    by_tensor = [[reports.get(index) for index in own] for own in indices]
+    are_taken = [not taken.isdisjoint(own) for own in indices]
     # Cached, because most tensors have the same pattern.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
     return Job(
@@ -57,31 +75,40 @@ def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, Sha
         **shown,
         budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
         tensors=[
-            tensor_view(tensor, parts, record.state, options.pattern, pattern_of)
-            for tensor, parts in zip(tensors, by_tensor, strict=True)
+            tensor_view(tensor, parts, record.state, options.pattern, pattern_of, is_taken=is_taken)
+            for tensor, parts, is_taken in zip(tensors, by_tensor, are_taken, strict=True)
         ],
         skipped=record.plan.skipped,
     )
 
 
-def benchmark_view(record: JobRecord, cases: dict[int, PlannedCase], reports: dict[int, CaseReport]) -> Job:
-    """Build the document of a benchmark."""
+def benchmark_view(
+    record: JobRecord,
+    cases: dict[int, PlannedCase],
+    reports: dict[int, CaseReport],
+    taken: frozenset[int] = frozenset(),
+) -> Job:
+    """Build the document of a benchmark; `taken` are the cases that workers have taken and not finished."""
     assert record.benchmark is not None
-    views = [_case_view(planned, reports.get(index), record.state) for index, planned in cases.items()]
+    views = [
+        _case_view(planned, reports.get(index), record.state, is_taken=index in taken)
+        for index, planned in cases.items()
+    ]
     members = _header(record) | record.benchmark.summary_fields
     return Job(**members, cases=views)
 
 
 def _header(record: JobRecord) -> dict[str, Any]:
     """Members that jobs of all kinds have."""
-    members = record.model_dump(include={"id", "kind", "state", "created_at", "started_at", "finished_at"})
-    return members | {"progress": Progress(done=record.done, total=record.total)}
+    members = record.model_dump(include={"id", "labels", "kind", "state", "created_at", "started_at", "finished_at"})
+    return members | {"name": record.name or None, "progress": Progress(done=record.done, total=record.total)}
 
 
-def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState) -> CaseView:
+def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *, is_taken: bool) -> CaseView:
     name = str(CaseResult.read_case(planned.case))
     if report is None:
-        return CaseView(name=name, state=job if job is JobState.CANCELED else JobState.QUEUED)
+        waiting = JobState.RUNNING if is_taken else JobState.QUEUED
+        return CaseView(name=name, state=job if job is JobState.CANCELED else waiting)
     best = next(iter(winners([case_result(planned, report)])), None)
     return CaseView(
         name=name,
@@ -98,6 +125,8 @@ def tensor_view(
     job: JobState,
     pattern: str,
     pattern_of: Callable[[str], Pattern],
+    *,
+    is_taken: bool = False,
 ) -> TensorReport:
     """Sum the reports of a tensor's shards; the numbers are None until all shards are done.
 
@@ -107,10 +136,11 @@ def tensor_view(
         job: State of the job.
         pattern: The job's pattern; a report may have the tensor's own pattern.
         pattern_of: Parses a pattern of this job.
+        is_taken: Whether a worker has taken one of the shards and not finished it.
     """
     done = [part for part in parts if part is not None]
     errors = [part.error for part in done if part.error is not None]
-    state = _state(parts, done, bool(errors), job)
+    state = _state(parts, done, job, failed=bool(errors), is_taken=is_taken)
     report = TensorReport(
         name=tensor.name, shape=tensor.shape, layout=_layout(tensor), pattern=tensor.pattern, state=state
     )
@@ -160,14 +190,14 @@ def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
 def summary_view(row: dict[str, object]) -> JobSummary:
     """Build the entry of a job list."""
     progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
-    return JobSummary.model_validate(row | {"progress": progress})
+    return JobSummary.model_validate(row | {"name": row["name"] or None, "progress": progress})
 
 
-def _state(parts: Sequence[object], done: Sequence[object], failed: bool, job: JobState) -> JobState:
+def _state(parts: Sequence[object], done: Sequence[object], job: JobState, *, failed: bool, is_taken: bool) -> JobState:
     if failed:
         return JobState.FAILED
     if len(done) == len(parts):
         return JobState.SUCCEEDED
     if job is JobState.CANCELED:
         return JobState.CANCELED
-    return JobState.RUNNING if done else JobState.QUEUED
+    return JobState.RUNNING if done or is_taken else JobState.QUEUED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
 from masksmith.patterns import PatternError, TensorPatterns, UnmatchedSelectorError
@@ -16,6 +16,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
 
@@ -23,7 +24,8 @@ class FileOptions(MasksOptions):
     """Options of a job on an uploaded file.
 
     `pattern` is a pattern for all tensors, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`; `layers` and
-    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`; all can be repeated.
+    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, and `label` is `KEY=VALUE`;
+    all can be repeated.
     """
 
     pattern: Annotated[  # type: ignore[assignment]  # several here, one in each job's specification
@@ -34,6 +36,9 @@ class FileOptions(MasksOptions):
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    name: JobName | None = None
+    require_worker: bool = False
+    label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
 
 
 def parse_specification(options: MasksOptions) -> JobSpecification:
@@ -75,6 +80,22 @@ def parse_file_options(options: FileOptions) -> JobSpecification:
     except SpecificationError as error:
         raise RequestError(error.code, str(error), **error.place) from None
     return specification
+
+
+def describe_file_job(options: FileOptions) -> JobDescription:
+    """Read name and labels of a job on a file.
+
+    Raises:
+        RequestError: If a label is invalid.
+    """
+    try:
+        return JobDescription(name=options.name, labels=parse_labels(options.label))
+    except ValidationError as error:
+        reason = error.errors()[0]
+        place = ".".join(str(part) for part in reason["loc"])
+        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason['msg']}") from None
+    except ValueError as error:
+        raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
 
 
 def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:

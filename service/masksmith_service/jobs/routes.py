@@ -21,7 +21,7 @@ from masksmith_wire.documents import Job, JobPage, MasksRequest
 
 from . import events, planning
 from .access import JobId, check_ended, job_not_found, read_masks_job, view_job
-from .documents import summary_view
+from .listing import JobQuery, find_jobs
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
 
@@ -50,9 +50,10 @@ async def create_job(
     principal: PrincipalDep,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
+    require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
-    submitter = JobSubmitter(state, principal, key)
+    submitter = JobSubmitter(state, principal, key, require_worker)
     job = await anyio.to_thread.run_sync(submitter.submit_document, document, limiter=state.creating)
     return await _accepted_response(state, job, principal, prefer, response)
 
@@ -74,10 +75,12 @@ async def create_masks(
     """
     # Invalid options are rejected before the body is read.
     specification = planning.parse_file_options(options)
+    description = planning.describe_file_job(options)
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    create = partial(JobSubmitter(state, principal, key).submit_file, options, specification)
+    submitter = JobSubmitter(state, principal, key, options.require_worker)
+    create = partial(submitter.submit_file, options, specification, description)
     job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
     return await _accepted_response(state, job, principal, prefer, response)
 
@@ -86,12 +89,13 @@ async def create_masks(
 def list_jobs(
     state: StateDep,
     principal: PrincipalDep,
-    after: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    query: Annotated[JobQuery, Query()],
 ) -> JobPage:
-    """List jobs, newest first: the key's own, or all for an admin."""
-    rows = state.records.summaries(after, limit, None if principal.is_admin else principal.key)
-    return JobPage(jobs=[summary_view(row) for row in rows], next=str(rows[-1]["id"]) if len(rows) == limit else None)
+    """List jobs, newest first: the key's own, or all for an admin.
+
+    A page may have fewer jobs than `limit`, or none, and still a `next`, if a filter leaves out most of them.
+    """
+    return find_jobs(state.records, principal.visible_owner, query.filter, query.after, query.limit)
 
 
 @router.get("/jobs/{job}")

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from masksmith_service.auth.principal import Principal
-from masksmith_service.benchmarks.planning import plan_benchmark
+from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchmark
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
@@ -26,10 +26,12 @@ from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import MasksRequest, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
+from masksmith_wire.names import JobDescription, default_name, subject_of
 from masksmith_wire.specification import JobSpecification
 
 from . import planning
 from .access import read_job, visible_job
+from .documents import waiting_for
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
 from .statistics import add_statistics, check_calibrated_names
@@ -46,11 +48,13 @@ class JobSubmitter:
         state: Resources of the application.
         principal: The owner of the job.
         key: The `Idempotency-Key` of the request, or None.
+        require_worker: Whether a job is refused if no living worker takes its shards.
     """
 
     state: State
     principal: Principal
     key: str | None
+    require_worker: bool = False
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         """Submit the job of a document.
@@ -65,10 +69,15 @@ class JobSubmitter:
         located = planning.locate_named(document.tensors, specification, headers)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, named=named, required=named)
-        return self._submit_masks(specification, tensors, [], headers)
+        return self._submit_masks(specification, tensors, [], headers, document)
 
     def submit_file(
-        self, options: planning.FileOptions, specification: JobSpecification, digest: str, header: Header
+        self,
+        options: planning.FileOptions,
+        specification: JobSpecification,
+        description: JobDescription,
+        digest: str,
+        header: Header,
     ) -> str:
         """Submit a masks job on an uploaded file.
 
@@ -82,7 +91,7 @@ class JobSubmitter:
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in header.tensors if name in reasons]
-        return self._submit_masks(specification, tensors, skipped, headers)
+        return self._submit_masks(specification, tensors, skipped, headers, description)
 
     def _submit_masks(
         self,
@@ -90,6 +99,7 @@ class JobSubmitter:
         tensors: list[PlannedTensor],
         skipped: list[Skipped],
         headers: Mapping[str, Header],
+        description: JobDescription,
     ) -> str:
         """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
@@ -98,20 +108,34 @@ class JobSubmitter:
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
         own = {tensor.pattern for tensor in plan.tensors}
         patterns = [specification.with_own_pattern(text).pattern for text in own]
-        return self._start(plan, shards, search_queue(specification, self.state.records.workers.live(), patterns))
+        queue = search_queue(specification, self.state.records.workers.live(), patterns)
+        subject = subject_of(tensor.name for tensor in plan.tensors)
+        return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
         """Plan the cases of a benchmark, and start it; the principal must be authorized to see the masks."""
         if document.masks_of is not None:
-            visible_job(document.masks_of, self.state, self.principal)
+            masks_of = visible_job(document.masks_of, self.state, self.principal)
+            document = document.model_copy(update={"masks_of": masks_of})
         planned = plan_benchmark(document, self.state.records)
-        return self._start(planned.plan, planned.cases, bench_queue(document.device))
+        name = default_name(benchmark_subject(document), ", ".join(planned.plan.options.patterns))
+        return self._start(planned.plan, planned.cases, bench_queue(document.device), document, name)
 
     def _start(
-        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+        self,
+        plan: MasksPlan | BenchmarkPlan,
+        parts: Sequence[Shard] | Sequence[PlannedCase],
+        queue: str,
+        description: JobDescription,
+        name: str,
     ) -> str:
-        """Create the record, then enqueue its parts; after a crash in between, the sweeper enqueues them."""
-        job, is_new = self._record(plan, parts, queue)
+        """Create the record, then enqueue its parts; after a crash in between, the sweeper enqueues them.
+
+        `name` is that of a job whose request gives none.
+        """
+        if self.require_worker and not self.state.records.is_served(queue):
+            raise no_worker(queue)
+        job, is_new = self._record(plan, parts, queue, description, name)
         logs.add_fields(job=job)
         if is_new:
             try:
@@ -121,11 +145,19 @@ class JobSubmitter:
         return job
 
     def _record(
-        self, plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], queue: str
+        self,
+        plan: MasksPlan | BenchmarkPlan,
+        parts: Sequence[Shard] | Sequence[PlannedCase],
+        queue: str,
+        description: JobDescription,
+        name: str,
     ) -> tuple[str, bool]:
-        fingerprint = digest_document(_fingerprint_content(plan, parts)) if self.key else ""
+        fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.key else ""
+        named = JobDescription(name=description.name or name, labels=description.labels)
         try:
-            created = self.state.records.create(plan, parts, self.key or "", fingerprint, self._admission(), queue)
+            created = self.state.records.create(
+                plan, parts, self.key or "", fingerprint, self._admission(), queue, named
+            )
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
@@ -149,12 +181,21 @@ class JobSubmitter:
         return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
 
 
+def no_worker(queue: str) -> RequestError:
+    """Error of a job that no living worker would take."""
+    lacking = waiting_for(queue)
+    return RequestError(Code.NO_WORKER, str(lacking), retry_after_s=10, waiting_for=lacking.model_dump())
+
+
 def _fingerprint_content(
-    plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase]
+    plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], description: JobDescription
 ) -> dict[str, Any]:
-    """Content that is equal for equal requests: the plan of a masks job; the plan and cases of a benchmark."""
+    """Content that is equal for equal requests: name and labels, and the plan, with the cases of a benchmark."""
     content = plan.model_dump(mode="json")
-    return content if isinstance(plan, MasksPlan) else {"plan": content, "cases": [part.model_dump() for part in parts]}
+    named = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
+    if isinstance(plan, MasksPlan):
+        return content | named
+    return {"plan": content, "cases": [part.model_dump() for part in parts]} | named
 
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:

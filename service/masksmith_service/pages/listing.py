@@ -1,4 +1,4 @@
-"""Lists of jobs and layers for the pages: search, filter, sorting and pagination."""
+"""Lists of layers for the pages: search, sorting and pagination."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from masksmith_service.jobs.documents import summary_view
-from masksmith_state.jobs.records import JobRecords
-from masksmith_wire.documents import Job, JobPage, JobSummary, TensorReport
+from masksmith_wire.documents import Job, TensorReport
 
-JOBS_PER_PAGE = 50
 LAYERS_PER_PAGE = 200
-SCAN_LIMIT = 2000
-BATCH = 200
 
 _WORST_FIRST = ("time_limit", "feasible", "optimal", None)
 _KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
@@ -24,33 +19,6 @@ _KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
     "status": lambda layer: -1 if layer.error else _WORST_FIRST.index(layer.status),
     "time": lambda layer: layer.solve_s,
 }
-
-
-def find_jobs(records: JobRecords, owner: str | None, text: str, state: str, after: str | None) -> JobPage:
-    """Find jobs whose id, kind, pattern, solver or state contains a text, newest first; optionally of one owner.
-
-    At most `SCAN_LIMIT` jobs are read. `next` continues from there, even if no job was found.
-    """
-    jobs: list[JobSummary] = []
-    scanned = 0
-    while scanned < SCAN_LIMIT:
-        rows = records.summaries(after, BATCH, owner)
-        for row in rows:
-            scanned, after = scanned + 1, str(row["id"])
-            job = summary_view(row)
-            if _matches(job, text, state):
-                jobs.append(job)
-            if len(jobs) == JOBS_PER_PAGE:
-                return JobPage(jobs=jobs, next=after)
-        if len(rows) < BATCH:
-            return JobPage(jobs=jobs)
-    return JobPage(jobs=jobs, next=after)
-
-
-def _matches(job: JobSummary, text: str, state: str) -> bool:
-    has_state = not job.state.is_terminal if state == "live" else state in ("", job.state)
-    searched = f"{job.id} {job.kind} {job.pattern} {job.solver} {job.state}".lower()
-    return has_state and text.strip().lower() in searched
 
 
 @dataclass(frozen=True)

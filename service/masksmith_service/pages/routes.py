@@ -15,6 +15,7 @@ from masksmith.patterns import PatternError
 from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.benchmarks.planning import read_report
 from masksmith_service.jobs.access import JobId, read_document, read_job, read_masks_job, visible_job
+from masksmith_service.jobs.listing import JobFilter, find_jobs
 from masksmith_service.layers.reader import find_layer
 from masksmith_service.resources import State, StateDep
 from masksmith_service.system.discovery import SOLVERS
@@ -25,11 +26,12 @@ from masksmith_wire.totals import total
 from . import charts
 from .choices import describe_pattern, offered_patterns
 from .comparison import compare_masks, pair_layers
-from .listing import find_jobs, list_layers
+from .listing import list_layers
 from .rendering import render
 
 router = APIRouter(include_in_schema=False)
 Text = Annotated[str, Query(max_length=512)]
+JOBS_PER_PAGE = 50
 
 
 def static_files() -> StaticFiles:
@@ -53,8 +55,8 @@ def show_comparison(
     tensor: Text = "",
 ) -> HTMLResponse:
     """Show two jobs side by side, and two masks of one layer."""
-    recent = find_jobs(state.records, None if principal.is_admin else principal.key, "masks", "", None).jobs
-    jobs = [each for each in recent if each.state.is_terminal]
+    finished = JobFilter(kind="masks", states=[each for each in JobState if each.is_terminal])
+    jobs = find_jobs(state.records, principal.visible_owner, finished, None, JOBS_PER_PAGE).jobs
     chosen = [read_document(state, visible_job(each, state, principal)) if each else None for each in (a, b)]
     context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
     if chosen[0] is not None and chosen[1] is not None:
@@ -113,7 +115,8 @@ def show_jobs(
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
     """List jobs, workers and queues."""
-    page = find_jobs(state.records, None if principal.is_admin else principal.key, q, only, after)
+    states = [each for each in JobState if each == only or (only == "live" and not each.is_terminal)]
+    page = find_jobs(state.records, principal.visible_owner, JobFilter(text=q, states=states), after, JOBS_PER_PAGE)
     older_query = urlencode({"q": q, "only": only, "after": page.next}) if page.next else None
     # Only admins may see the load of the installation.
     queues = {name: state.records.queue_length(name) for name in QUEUES} if principal.is_admin else {}

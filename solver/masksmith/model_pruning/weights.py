@@ -116,7 +116,7 @@ def weights_of(
         layouts: Axes by name, where names and modules do not show them.
 
     Raises:
-        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left to prune.
+        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left.
     """
     parameters = dict(model.named_parameters())
     candidates = _candidates(model, blocks, parameters, layouts or {})

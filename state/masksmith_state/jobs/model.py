@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -58,6 +59,8 @@ class JobRecord(BaseModel):
 
     id: str
     owner: str = ""
+    name: str = ""
+    labels: dict[str, str] = {}
     kind: str
     state: JobState
     masks: MasksPlan | None = None
@@ -86,7 +89,13 @@ Part = TypeVar("Part", Shard, ShardReport, PlannedCase, CaseReport)
 def parse_record(job: str, fields: Mapping[str, Any]) -> JobRecord:
     """Parse a job's record from the fields of its Redis hash."""
     model = MasksPlan if fields["kind"] == "masks" else BenchmarkPlan
-    return JobRecord(id=job, **{**fields, fields["kind"]: model.model_validate_json(fields["plan"])})
+    members = {"labels": read_labels(fields.get("labels")), fields["kind"]: model.model_validate_json(fields["plan"])}
+    return JobRecord(id=job, **{**fields, **members})
+
+
+def read_labels(text: str | None) -> dict[str, str]:
+    """Parse a job's labels from the field of its Redis hash."""
+    return cast("dict[str, str]", json.loads(text)) if text else {}
 
 
 def parse_by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:

@@ -17,19 +17,22 @@ from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
 from masksmith_state.start_progress import StartProgress
 from masksmith_state.telemetry import counters
-from masksmith_state.worker_registry import WorkerRegistry
+from masksmith_state.worker_registry import WorkerRegistry, served_key
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
+from masksmith_wire.names import JobDescription
 
-from .model import Admission, JobRecord, Lease, parse_by_index, parse_record
+from .model import Admission, JobRecord, Lease, parse_by_index, parse_record, read_labels
 from .plans import MasksPlan
-from .redis_keys import JOBS, LIVE, job_key, parts_key, reports_key
+from .redis_keys import IDS, JOBS, LIVE, job_key, parts_key, reports_key
 from .reports import ShardReport
 from .shards import Shard
 
 STRANDED_BATCH = 1000
 TIMESTAMP_DIGITS = 11
+ID_LENGTH = TIMESTAMP_DIGITS + 16
+"""Hex digits of a job's id: the time of its creation in milliseconds, then random ones."""
 
 
 class JobRecords:
@@ -56,6 +59,7 @@ class JobRecords:
         fingerprint: str = "",
         admission: Admission | None = None,
         queue: str = CPU_QUEUE,
+        description: JobDescription | None = None,
     ) -> tuple[str, bool] | None:
         """Create a job with all its shards pending.
 
@@ -66,6 +70,7 @@ class JobRecords:
             fingerprint: Digest of the request, which must be equal for the same idempotency key.
             admission: Owner and limits; by default no owner and no limits.
             queue: Queue that the shards belong to.
+            description: Name and labels.
 
         Returns:
             The job's id and whether it is new, or None if the idempotency key was used with another request.
@@ -74,12 +79,14 @@ class JobRecords:
             FullError: If a limit of live jobs or stored bytes is reached.
             MissingUploadError: If an upload does not exist.
         """
-        admission = admission or Admission()
+        admission, description = admission or Admission(), description or JobDescription()
         job = f"{int(datetime.now(UTC).timestamp() * 1000):0{TIMESTAMP_DIGITS}x}{secrets.token_hex(8)}"
         fields = {
             "kind": "masks" if isinstance(plan, MasksPlan) else "benchmark",
             "plan": plan.model_dump_json(),
             "queue": queue,
+            "name": description.name or "",
+            "labels": json.dumps(description.labels or {}),
             **plan.summary_fields,
         }
         texts = [shard.model_dump_json() for shard in shards]
@@ -122,17 +129,33 @@ class JobRecords:
         state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
         return None if state is None else owner or ""
 
-    def summaries(self, after: str | None, limit: int, owner: str | None = None) -> list[dict[str, Any]]:
-        """Read the list entries of up to `limit` jobs older than job `after`, newest first; optionally of one owner."""
+    def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
+        """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
+        index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
+        return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
+
+    def summaries(
+        self, after: str | None, limit: int, owner: str | None = None, until: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """Read the list entries of up to `limit` jobs older than job `after`, newest first.
+
+        Args:
+            after: Id of a job; None begins with the newest job.
+            limit: Maximum number of entries.
+            owner: Only jobs of this owner.
+            until: Only jobs that were created until then.
+        """
         index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
         start = 0 if after is None else self._rank_after(index, after)
+        if until is not None:
+            start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
         ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
-        names = ["kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
+        names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
         pipe = self.redis.pipeline(transaction=False)
         for job in ids:
             pipe.hmget(job_key(job), names)
-        rows = zip(ids, pipe.execute(), strict=True)
-        return [dict(zip(names, row, strict=True), id=job) for job, row in rows if row[0] is not None]
+        rows = [dict(zip(names, row, strict=True), id=job) for job, row in zip(ids, pipe.execute(), strict=True)]
+        return [row | {"labels": read_labels(row["labels"])} for row in rows if row["kind"] is not None]
 
     def _rank_after(self, index: str, after: str) -> int:
         """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
@@ -252,6 +275,10 @@ class JobRecords:
         for job in moved:
             self.redis.hset(job_key(job), "queue", other)
         return moved
+
+    def is_served(self, queue: str) -> bool:
+        """Whether a living worker consumes a queue."""
+        return bool(self.redis.exists(served_key(queue)))
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Claim the sweep of shards, or of `what`; True for one process per period."""

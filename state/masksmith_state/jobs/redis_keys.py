@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-JOBS, LIVE, FINISHED = "masksmith:jobs", "masksmith:live", "masksmith:finished"
-"""Sorted set of all jobs, set of live jobs, and sorted set of jobs that have ended."""
+JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
+"""Sorted sets of all jobs by creation and by id, set of live jobs, and sorted set of jobs that have ended."""
 ENDED = "masksmith:ended"
 """Channel to which the id of every job that ends is published."""
 
@@ -21,6 +21,11 @@ def parts_key(job: str) -> str:
 def reports_key(job: str) -> str:
     """Hash of the reports of finished shards or cases, by index."""
     return job_key(job) + ":reports"
+
+
+def queued_key(job: str) -> str:
+    """Hash of the shards or cases that no worker has taken: the time each was last enqueued, by index."""
+    return job_key(job) + ":queued"
 
 
 def events_key(job: str) -> str:

@@ -7,16 +7,39 @@ from typing import Any, NamedTuple
 import redis
 from redis.asyncio import Redis
 
-from .redis_keys import job_key, parts_key, reports_key
+from masksmith_state.queue import CPU_QUEUE, QUEUES
+from masksmith_state.worker_registry import served_key
+from masksmith_wire.documents import JobState
+
+from .redis_keys import job_key, parts_key, queued_key, reports_key
 
 
 class Snapshot(NamedTuple):
-    """The unparsed record of a job: its fields, its shards or cases, and their reports."""
+    """The unparsed record of a job: its fields, its shards or cases, and their reports.
+
+    `queued` are the indices of those that no worker has taken, and `served` the queues that a living worker consumes.
+    """
 
     job: str
     fields: dict[str, str]
     parts: dict[str, str]
     reports: dict[str, str]
+    queued: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset(QUEUES)
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """Indices of the shards or cases that workers have taken and not finished."""
+        if self.fields["state"] != JobState.RUNNING:
+            return frozenset()
+        return frozenset(int(index) for index in self.parts.keys() - self.queued - self.reports.keys())
+
+    @property
+    def waits_for_queue(self) -> str | None:
+        """The job's queue, if the job is live and no living worker consumes it."""
+        queue = self.fields.get("queue", CPU_QUEUE)
+        is_waiting = not JobState(self.fields["state"]).is_terminal and queue not in self.served
+        return queue if is_waiting else None
 
     @property
     def owner(self) -> str:
@@ -39,8 +62,14 @@ async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
 def _read_all(pipe: Any, job: str) -> Any:
     for key in (job_key(job), parts_key(job), reports_key(job)):
         pipe.hgetall(key)
+    pipe.hkeys(queued_key(job))
+    pipe.mget([served_key(queue) for queue in QUEUES])
     return pipe
 
 
-def _snapshot(job: str, hashes: list[dict[str, str]]) -> Snapshot | None:
-    return Snapshot(job, *hashes) if hashes[0] else None
+def _snapshot(job: str, replies: list[Any]) -> Snapshot | None:
+    fields, parts, reports, queued, served = replies
+    if not fields:
+        return None
+    served_queues = frozenset(queue for queue, worker in zip(QUEUES, served, strict=True) if worker is not None)
+    return Snapshot(job, fields, parts, reports, frozenset(queued), served_queues)

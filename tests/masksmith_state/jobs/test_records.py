@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from masksmith_state.jobs.model import Lease
+from masksmith_state.jobs.model import Admission, Lease
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import events_key
@@ -12,6 +12,7 @@ from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.scripts import Scripts
 from masksmith_wire.documents import JobState, MasksOptions
 from masksmith_wire.errors import TensorError
+from masksmith_wire.names import JobDescription
 
 GOOD = ShardReport(
     result="f" * 64, status="optimal", objective=1.5, upper_bound=1.5, total_score=2.0, kept=2, entries=4
@@ -284,6 +285,7 @@ def test_delete_leaves_nothing(records, live):
     assert records.summaries(None, 10) == []
     records.release(lease)
     assert records.redis.keys(f"*{job}*") == []
+    assert records.find_ids(job[:4], None, 1) == records.find_ids(job[:4], "", 1) == []
 
 
 def test_stranded_names_what_nobody_will_bring_back(records):
@@ -326,9 +328,34 @@ def test_summaries_are_newest_first_and_paged(records):
         after = found[-1]
     assert found == jobs[::-1]
     assert records.summaries(None, 1)[0] | {"created_at": ""} == {
-        "id": jobs[-1], "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "top-k", "created_at": "",
+        "id": jobs[-1], "name": "", "labels": {},
+        "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "top-k", "created_at": "",
         "finished_at": None, "done": "0", "total": "1",
     }  # fmt: skip
+
+
+def test_jobs_have_names_and_labels(records):
+    description = JobDescription(name="llama, 2:4", labels={"team": "vision"})
+    job, _ = records.create(plan(2), [Shard(tensor=0, first=0, last=2)], description=description)
+    record, row = records.read(job), records.summaries(None, 1)[0]
+    assert (record.name, record.labels) == (row["name"], row["labels"]) == ("llama, 2:4", {"team": "vision"})
+
+
+def test_summaries_end_at_a_time(records):
+    jobs = [new_job(records, 1) for _ in range(3)]
+    until = records.read(jobs[1]).created_at
+    assert [row["id"] for row in records.summaries(None, 5, until=until)] == [jobs[1], jobs[0]]
+    assert [row["id"] for row in records.summaries(jobs[1], 5, until=until)] == [jobs[0]]
+
+
+def test_ids_are_found_by_their_beginning(records):
+    shard = [Shard(tensor=0, first=0, last=2)]
+    of_ann, of_bob = (records.create(plan(2), shard, admission=Admission(owner=owner))[0] for owner in ("ann", "bob"))
+    assert records.find_ids(of_ann[:4], None, 5) == sorted([of_ann, of_bob])
+    assert len(records.find_ids(of_ann[:4], None, 1)) == 1
+    assert records.find_ids(of_ann[:4], "ann", 5) == [of_ann]
+    assert records.find_ids(of_ann[:20], None, 5) == [of_ann]
+    assert records.find_ids("f" * 11, None, 5) == []
 
 
 def test_paging_goes_on_where_a_deleted_job_was(records):

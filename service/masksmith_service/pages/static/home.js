@@ -103,12 +103,19 @@ function markChoice() {
   for (const radio of document.querySelectorAll("[name=choice]")) radio.checked = radio.value === at("pattern").value.trim();
 }
 
+/** File and pattern, without the characters that the service refuses in a name. */
+function defaultName() {
+  return `${file.name.slice(0, 98)}, ${at("pattern").value.trim()}`.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, "\ufffd");
+}
+
 function address() {
   const query = new URLSearchParams();
   for (const id of ["pattern", "axis", "ragged", "scores", "budget", "solver", "time_limit_s"]) {
     if (at(id).value) query.set(id, at(id).value);
   }
   for (const id of ["layers", "exclude"]) for (const glob of matcher(at(id).value).globs) query.append(id, glob);
+  query.set("name", at("name").value.trim() || defaultName());
+  for (const label of at("labels").value.split(/\s+/).filter(Boolean)) query.append("label", label);
   return `${ROOT}v1/masks?${query}`;
 }
 

@@ -2,9 +2,9 @@
 --
 -- Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
 -- `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index ->
--- report), `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation,
--- `masksmith:live` holds the live ones; `masksmith:owner:K:jobs` and `masksmith:owner:K:live` are the same for key K,
--- which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end. `masksmith:horizon` is
+-- report), `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation and
+-- `masksmith:ids` by id, `masksmith:live` holds the live ones; `masksmith:owner:K:jobs`, `:ids` and `:live` are the same
+-- for key K, which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end. `masksmith:horizon` is
 -- the latest enqueue time of any shard taken so far (`masksmith:horizon:Q` for queues Q other than the CPU workers'),
 -- `masksmith:lease-ms` the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
 -- and state, and the increments of completed shards. `blobs/references.py` lists the keys of uploads and results. The

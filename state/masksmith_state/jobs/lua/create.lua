@@ -48,6 +48,8 @@ for i, shard in ipairs(shard_list) do
 end
 redis.call('ZADD', 'masksmith:jobs', at, id)
 redis.call('ZADD', owner_keys .. ':jobs', at, id)
+redis.call('ZADD', 'masksmith:ids', 0, id)
+redis.call('ZADD', owner_keys .. ':ids', 0, id)
 redis.call('SADD', 'masksmith:live', id)
 redis.call('SADD', owner_keys .. ':live', id)
 count_job(job, 1)

@@ -10,6 +10,8 @@ redis.call('SREM', 'masksmith:live', id)
 redis.call('SREM', owner_key(job, 'live'), id)
 redis.call('ZREM', 'masksmith:jobs', id)
 redis.call('ZREM', owner_key(job, 'jobs'), id)
+redis.call('ZREM', 'masksmith:ids', id)
+redis.call('ZREM', owner_key(job, 'ids'), id)
 redis.call('ZREM', 'masksmith:finished', id)
 release_uploads(job, id)
 for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do

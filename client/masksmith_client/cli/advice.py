@@ -1,0 +1,21 @@
+"""Advice of error messages, in commands of the command line instead of HTTP requests and Python."""
+
+from __future__ import annotations
+
+import re
+
+_COMMANDS = (
+    (r"GET /v1/jobs lists them", "'masksmith jobs list' lists them"),
+    (r"wait for it, or follow /v1/jobs/(\w+)/events", r"'masksmith jobs watch \1' waits for it"),
+    (r"client\.jobs\.get\('(\w+)'\)\.wait\(\) waits for it", r"'masksmith jobs watch \1' waits for it"),
+    (r"its results: /v1/jobs/(\w+)/benchmark", r"'masksmith jobs report \1' shows its results"),
+    (r"its masks: \.\.\./masks", "'masksmith jobs masks' downloads its masks"),
+    (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
+)
+
+
+def advise_commands(message: str) -> str:
+    """Replace the requests and calls that a message advises by the commands that do the same."""
+    for request, command in _COMMANDS:
+        message = re.sub(request, command, message)
+    return message

@@ -1,0 +1,87 @@
+"""`masksmith jobs masks|weights|report`: download the results of a job that has ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from masksmith_client._errors import ClientError, InputError
+from masksmith_client._jobs import Job
+from masksmith_client.results.atomic_write import atomic_write
+
+from .bench import check_report_outputs, show_benchmark
+from .console import JsonOption, UrlOption, print_result
+from .jobs import JobId, job_seconds
+from .outputs import check_output
+from .service import interactive_client
+from .solve import remote_report
+
+
+def masks(
+    job: JobId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write.")],
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download the masks of a job that has ended."""
+    check_output(output)
+    with interactive_client(url) as client:
+        handle = client.jobs.get(job)
+        downloaded = handle.masks()
+    if not downloaded:
+        raise ClientError(f"job {handle.id} has no masks: none of its tensors was solved")
+    downloaded.save(output)
+    document = {"id": handle.id, "output": str(output), "masks": list(downloaded)}
+    print_result(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
+
+
+def weights(
+    job: JobId,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of updated weights to write.")],
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download the updated weights of a job that has ended."""
+    check_output(output)
+    with interactive_client(url) as client:
+        handle = client.jobs.get(job)
+        downloaded = handle.weights()
+    downloaded.save(output)
+    document = {"id": handle.id, "output": str(output), "weights": list(downloaded)}
+    print_result(document, f"{len(downloaded)} weight(s) -> {output}", as_json=as_json)
+
+
+def report(
+    job: JobId,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Repeatable; .json, and of a benchmark as for bench."),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the report of a job that has ended, as `solve` or `bench` would have, or write it to files."""
+    check_report_outputs(output or [])
+    with interactive_client(url) as client:
+        handle = client.jobs.get(job)
+        if handle.document.kind == "benchmark":
+            show_benchmark(handle.benchmark(), output or [], as_json=as_json)
+        else:
+            _report_masks(handle, output or [], as_json=as_json)
+
+
+def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
+    if not job.state.is_terminal:
+        raise ClientError(f"job {job.id} is {job.state.value}; 'masksmith jobs watch {job.id}' waits for it")
+    wrong = next((path for path in outputs if path.suffix != ".json"), None)
+    if wrong is not None:
+        raise InputError(f"{wrong}: job {job.id} is not a benchmark, and its report is written as .json only")
+    masks_report = remote_report(job, None, job_seconds(job.document))
+    for path in outputs:
+        with atomic_write(path) as file:
+            file.write(json.dumps(masks_report.document(), indent=2).encode())
+    masks_report.show(as_json=as_json)

@@ -1,0 +1,38 @@
+"""Names and labels of jobs: validation of the caller's, and the subject of a job without a name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from masksmith_client._errors import InputError
+from masksmith_wire.names import JobDescription
+
+
+def describe(name: str | None, labels: Mapping[str, str] | None) -> JobDescription:
+    """Validate a name and labels by the service's own rules.
+
+    Raises:
+        InputError: If one is too long, or has characters that cannot be printed.
+    """
+    try:
+        return JobDescription(name=name, labels=dict(labels) if labels else None)
+    except ValidationError as error:
+        first = error.errors()[0]
+        member, *key = first["loc"]
+        place = f"label {str(key[0])[:80]!r}" if key else str(member)
+        reason = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"].lower()
+        raise InputError(f"{place}: {reason}") from None
+
+
+def subject_of_weights(weights: object) -> str | None:
+    """Name of the file, directory or module's class that weights are from; None if there is none."""
+    if isinstance(weights, (str, os.PathLike)):
+        # Symbolic links are kept, since those of a download cache lead to files that are named by a digest.
+        path = Path(os.path.abspath(weights))
+        return path.parent.name if path.name.endswith(".index.json") else path.name
+    is_module = callable(getattr(weights, "state_dict", None)) and not isinstance(weights, Mapping)
+    return type(weights).__name__ if is_module else None

@@ -1,0 +1,44 @@
+"""Filters of a list of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, TypedDict
+
+
+class JobFilters(TypedDict, total=False):
+    """Filters of a list of jobs; a job passes all of them.
+
+    Attributes:
+        name: Part of the name, in any case.
+        kind: `masks` or `benchmark`.
+        state: One state or several, of which a job has one.
+        labels: Labels that a job has; None stands for any value.
+        since: Earliest time of creation; local time if it has no time zone.
+        until: Latest time of creation; local time if it has no time zone.
+    """
+
+    name: str | None
+    kind: Literal["masks", "benchmark"] | None
+    state: str | Sequence[str]
+    labels: Mapping[str, str | None]
+    since: datetime | None
+    until: datetime | None
+
+
+def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
+    """Return the parameters of the request for a list."""
+    parameters: dict[str, str | Sequence[str]] = {}
+    for key in ("name", "kind"):
+        if filters.get(key):
+            parameters[key] = str(filters[key])
+    if state := filters.get("state"):
+        parameters["state"] = [state] if isinstance(state, str) else list(state)
+    if labels := filters.get("labels"):
+        parameters["label"] = [key if value is None else f"{key}={value}" for key, value in labels.items()]
+    for key in ("since", "until"):
+        moment = filters.get(key)
+        if isinstance(moment, datetime):
+            parameters[key] = moment.astimezone().isoformat()
+    return parameters

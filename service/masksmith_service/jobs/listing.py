@@ -1,0 +1,109 @@
+"""Lists of jobs: what a request for one says, and the search for the jobs that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from masksmith_state.jobs.records import JobRecords
+from masksmith_wire.documents import JobPage, JobState, JobSummary
+from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH
+from masksmith_wire.payload_limits import StrictModel
+
+from .documents import summary_view
+
+SCAN_LIMIT = 2000
+BATCH = 200
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """What the jobs of a list have in common; members that are empty exclude nothing.
+
+    Attributes:
+        name: Part of the name, in any case.
+        text: Part of id, name, labels, kind, pattern, solver or state, in any case.
+        kind: `masks` or `benchmark`.
+        states: States, of which a job has one.
+        labels: Labels that a job has all of; None stands for any value.
+        since, until: First and last time of creation.
+    """
+
+    name: str = ""
+    text: str = ""
+    kind: str | None = None
+    states: Collection[JobState] = ()
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether jobs in the range of time may be left out."""
+        return bool(self.name or self.text or self.kind or self.states or self.labels)
+
+    def matches(self, job: JobSummary) -> bool:
+        """Whether a job that was created in the range of time belongs to the list."""
+        has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
+        is_of_kind = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
+        has_name = self.name.strip().lower() in (job.name or "").lower()
+        return has_labels and is_of_kind and has_name and self.text.strip().lower() in _searched_text(job)
+
+
+class JobQuery(StrictModel):
+    """The query of a list of jobs: a page, and what all of its jobs have in common."""
+
+    after: Annotated[str | None, Field(max_length=64)] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    name: Annotated[str, Field(max_length=MAX_NAME_LENGTH, description="Part of the name, in any case.")] = ""
+    kind: Literal["masks", "benchmark"] | None = None
+    state: Annotated[list[JobState], Field(default_factory=list, max_length=len(JobState))]
+    label: Annotated[
+        list[Annotated[str, Field(max_length=200, examples=["team=vision", "team"])]],
+        Field(
+            default_factory=list,
+            max_length=MAX_LABELS,
+            description="`KEY=VALUE`, or `KEY` with any value; jobs that have all of them.",
+        ),
+    ]
+    since: Annotated[AwareDatetime | None, Field(description="Created then or later.")] = None
+    until: Annotated[AwareDatetime | None, Field(description="Created then or earlier.")] = None
+
+    @property
+    def filter(self) -> JobFilter:
+        """What the jobs have in common."""
+        labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
+        return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
+
+
+def find_jobs(records: JobRecords, owner: str | None, wanted: JobFilter, after: str | None, limit: int) -> JobPage:
+    """Find up to `limit` jobs older than job `after`, newest first; optionally of one owner.
+
+    At most `SCAN_LIMIT` jobs are read, or `limit` if that is more. `next` continues from there, even if no job was
+    found.
+    """
+    jobs: list[JobSummary] = []
+    batch, scanned = BATCH if wanted.is_selective else limit, 0
+    while scanned < max(SCAN_LIMIT, limit):
+        rows = records.summaries(after, batch, owner, wanted.until)
+        for row in rows:
+            scanned, after = scanned + 1, str(row["id"])
+            job = summary_view(row)
+            if wanted.since is not None and job.created_at < wanted.since:
+                return JobPage(jobs=jobs)
+            if wanted.matches(job):
+                jobs.append(job)
+            if len(jobs) == limit:
+                return JobPage(jobs=jobs, next=after)
+        if len(rows) < batch:
+            return JobPage(jobs=jobs)
+    return JobPage(jobs=jobs, next=after)
+
+
+def _searched_text(job: JobSummary) -> str:
+    labels = " ".join(f"{key}={value}" for key, value in job.labels.items())
+    return f"{job.id} {job.name or ''} {labels} {job.kind} {job.pattern} {job.solver} {job.state}".lower()

@@ -1,0 +1,61 @@
+"""Messages of the service and of the client, as the command line prints them."""
+
+import numpy as np
+import pytest
+
+from masksmith_client import Client, TimeoutError
+from masksmith_client.cli.advice import advise_commands
+from masksmith_client.cli.app import explain, run
+from masksmith_client.transport.events import Deadline
+from masksmith_service.benchmarks.planning import read_report
+from masksmith_service.errors import RequestError, translate, upload_damaged
+from masksmith_service.jobs.access import check_ended, job_not_found
+from masksmith_service.jobs.upload_headers import upload_missing
+from masksmith_state.errors import NoMasksError
+from masksmith_state.jobs.model import JobRecord
+from masksmith_wire.documents import JobState
+
+ID = "1a2274c54da273d24904c7f6174"
+RECORD = JobRecord(id=ID, kind="masks", state=JobState.RUNNING, created_at="2026-01-01T00:00:00Z", done=0, total=1)
+
+
+def refusal(call):
+    with pytest.raises(RequestError) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (job_not_found("nope"), "there is no job 'nope'; 'masksmith jobs list' lists them"),
+        (refusal(lambda: check_ended(RECORD)), f"job {ID} is running; 'masksmith jobs watch {ID}' waits for it"),
+        (refusal(lambda: read_report(RECORD, None)), "is not a benchmark; 'masksmith jobs masks' downloads its masks"),
+        (translate(NoMasksError(ID, "benchmark")), f"'masksmith jobs report {ID}' shows its results"),
+        (upload_missing("0" * 64), "does not exist; the same command sends it again"),
+        (upload_damaged("0" * 64), "was set aside; the same command sends it again"),
+    ],
+)
+def test_requests_become_commands(error, words):
+    message = advise_commands(error.detail)
+    assert words in message
+    assert not any(word in message for word in ("/v1/", "GET ", "PUT "))
+
+
+def test_python_becomes_a_command(client: Client):
+    job = client.jobs.submit({"a": np.ones((8, 8))}, "2:4")
+    with pytest.raises(TimeoutError) as caught:
+        Deadline(0.0).check(job.document)
+    message, _ = explain(caught.value)
+    assert message is not None
+    assert f"'masksmith jobs watch {job.id}' waits for it" in message
+    assert "client." not in message
+
+
+@pytest.mark.usefixtures("connected")
+def test_commands_print_it(capsys):
+    assert run(["jobs", "show", "nope"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "masksmith: there is no job 'nope'; 'masksmith jobs list' lists them (job_not_found)\n"
+    )

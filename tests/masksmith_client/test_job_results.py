@@ -1,0 +1,72 @@
+"""`masksmith jobs masks|weights|report`: results that are fetched later."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from masksmith.benchmark import Report
+from masksmith_client import Client
+from masksmith_client.cli.app import run
+from masksmith_wire.digests import digest_bytes, write_digests
+from masksmith_wire.documents import JobState
+
+from .conftest import FakeService
+
+pytestmark = pytest.mark.usefixtures("connected")
+WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
+
+
+@pytest.fixture
+def job(client: Client, service: FakeService) -> str:
+    """A job that has ended."""
+    job = client.jobs.submit({"a": WEIGHT, "b": WEIGHT + 1}, "2:4", name="mine", layers="a").id
+    service.finish(job)
+    return job
+
+
+def test_weights(service: FakeService, job: str, tmp_path: Path, capsys: Any) -> None:
+    metadata = write_digests({"a": [(8, digest_bytes(WEIGHT.tobytes()))]})
+    service.results["weights"] = safetensors.numpy.save({"a": WEIGHT}, metadata)
+    path = tmp_path / "weights.safetensors"
+    assert run(["jobs", "weights", job, "-o", str(path)]) == 0
+    assert f"1 weight(s) -> {path}" in capsys.readouterr().out
+    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a"], WEIGHT)
+    assert run(["jobs", "weights", job, "-o", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": job, "output": str(path), "weights": ["a"]}
+    assert run(["jobs", "weights", job, "-o", str(tmp_path)]) == 2
+
+
+def test_the_report_of_masks_is_that_of_solve(job: str, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "report.json"
+    assert run(["jobs", "report", job, "-o", str(path)]) == 0
+    assert "1 tensor(s), 2:4: 50.00% of entries keep 75.00% of the score" in capsys.readouterr().out
+    assert run(["jobs", "report", job, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["job"] == job
+    assert json.loads(path.read_text())["tensors"] == printed["tensors"]
+    assert run(["jobs", "report", job, "-o", str(tmp_path / "report.csv")]) == 2
+    assert "is not a benchmark" in capsys.readouterr().err
+
+
+def test_the_report_of_a_live_job_is_refused(service: FakeService, client: Client, capsys: Any) -> None:
+    job = client.jobs.submit({"a": WEIGHT}, "2:4").id
+    assert service.jobs[job].state is JobState.QUEUED
+    assert run(["jobs", "report", job]) == 1
+    assert f"'masksmith jobs watch {job}' waits for it" in capsys.readouterr().err
+
+
+def test_the_report_of_a_benchmark_is_that_of_bench(
+    service: FakeService, job: str, tmp_path: Path, capsys: Any
+) -> None:
+    service.jobs[job] = service.jobs[job].model_copy(update={"kind": "benchmark"})
+    document = Report([], {"device": "cpu"}).document()
+    service.results["benchmark"] = json.dumps(document).encode()
+    paths = [tmp_path / "report.json", tmp_path / "report.csv"]
+    assert run(["jobs", "report", job, "--json", *(f"--output={path}" for path in paths)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(paths[0].read_text()) == document
+    assert paths[1].exists()
+    assert run(["jobs", "report", job, "-o", str(tmp_path / "report.txt")]) == 2

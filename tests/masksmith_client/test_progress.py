@@ -1,0 +1,57 @@
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from masksmith_client import Client, _progress
+from masksmith_client._progress import Bar
+
+from .conftest import FakeService
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_progress, "LINE_PERIOD_S", 0.001)
+
+
+def printed(capsys: Any, text: str) -> str:
+    """What is printed until it has this text."""
+    output, deadline = "", time.monotonic() + 60
+    while text not in output:
+        assert time.monotonic() < deadline, output
+        time.sleep(0.001)
+        output += capsys.readouterr().err
+    return output
+
+
+def test_lines_where_there_is_no_terminal(capsys: Any) -> None:
+    with Bar("solving", 3, show="lines") as bar:
+        assert re.match(r"solving: 0 of 3 shards, \d+ s\n", printed(capsys, "s\n"))
+        bar.advance(1)
+        printed(capsys, "solving: 1 of 3 shards, ")
+        bar.move_to(1, 1)
+        printed(capsys, "solving: 1 of 1 shard, ")
+    capsys.readouterr()
+    time.sleep(0.02)
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_bytes(capsys: Any) -> None:
+    with Bar("uploading", 3 * 2**20, show="lines", in_bytes=True) as bar:
+        bar.advance(2**20)
+        printed(capsys, "uploading: 1.00MB of 3.00MB, ")
+
+
+@pytest.mark.parametrize("show", [None, False])
+def test_no_lines_without_being_told(capsys: Any, show: Any) -> None:
+    with Bar("solving", 3, show=show) as bar:
+        bar.advance(1)
+        time.sleep(0.02)
+    assert capsys.readouterr().err == ""
+
+
+def test_waiting_for_a_job_prints_lines(client: Client, service: FakeService, capsys: Any) -> None:
+    job = client.jobs.submit({"a": np.ones((8, 8))}, "2:4", progress=False)
+    job.wait(progress="lines", on_event=lambda event: printed(capsys, "solving: ") if event.progress else None)

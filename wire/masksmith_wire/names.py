@@ -1,0 +1,85 @@
+"""Names and labels of jobs: texts of clients, which are short and printable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from .payload_limits import StrictModel
+
+MAX_NAME_LENGTH = 200
+MAX_LABELS = 16
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+LABEL_KEY = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$"
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters and other characters that cannot be printed are not allowed")
+    return text
+
+
+def _check_label_count(labels: Any) -> Any:
+    # Before the members are checked, so that a document with many of them is cheap to reject.
+    if isinstance(labels, dict) and len(labels) > MAX_LABELS:
+        raise ValueError(f"{len(labels)} labels, a job has at most {MAX_LABELS}")
+    return labels
+
+
+JobName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME_LENGTH),
+    AfterValidator(_check_printable),
+]
+LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY)]
+LabelValue = Annotated[str, StringConstraints(max_length=100), AfterValidator(_check_printable)]
+Labels = Annotated[
+    dict[LabelKey, LabelValue], BeforeValidator(_check_label_count), Field(examples=[{"team": "vision"}])
+]
+
+
+class JobDescription(StrictModel):
+    """What a client calls a job: a name, and labels to find it by; neither has an effect on the results."""
+
+    name: JobName | None = None
+    labels: Labels | None = None
+
+
+def printable(text: str) -> str:
+    """Replace every character that cannot be printed, such as a control character."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else REPLACEMENT for each in text)
+
+
+def default_name(subject: str, pattern: str) -> str:
+    """Name of a job on a subject, such as a file; both are shortened to the length of a name."""
+    parts = [_shorten(text, MAX_NAME_LENGTH // 2 - 2) for text in (printable(subject), printable(pattern))]
+    return ", ".join(part for part in parts if part) or "unnamed"
+
+
+def subject_of(names: Iterable[str]) -> str:
+    """What a job on these tensors is about, where no file is known."""
+    listed = list(names)
+    return listed[0] if len(listed) == 1 else f"{len(listed)} tensors"
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Parse labels such as `team=vision`; their bounds are checked by `JobDescription`.
+
+    Raises:
+        ValueError: If one is not `KEY=VALUE`, or a key has two values.
+    """
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or key in labels:
+            reason = "is given twice" if key in labels else "is not KEY=VALUE, such as team=vision"
+            raise ValueError(f"label {text[:80]!r} {reason}")
+        labels[key] = value
+    return labels
+
+
+def _shorten(text: str, length: int) -> str:
+    text = text.strip()
+    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
