@@ -36,6 +36,7 @@ class Code(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     JOB_NOT_FOUND = "job_not_found"
     JOB_NOT_FINISHED = "job_not_finished"
+    RECORD_UNREADABLE = "record_unreadable"
     RESULT_NOT_FOUND = "result_not_found"
     RESULT_DAMAGED = "result_damaged"
     UPLOAD_NOT_FOUND = "upload_not_found"

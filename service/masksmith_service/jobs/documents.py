@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from masksmith.benchmark import CaseResult, winners
 from masksmith.layouts import default_axes
@@ -15,6 +18,7 @@ from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
 from masksmith_wire.documents import (
     CaseView,
@@ -31,18 +35,21 @@ from masksmith_wire.totals import relative_gap
 
 from .measures import sum_measures
 
+log = logging.getLogger(__name__)
+
 OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
 def snapshot_view(snapshot: Snapshot) -> Job:
     """Build the document of a job of either kind."""
-    record = parse_record(snapshot.job, snapshot.fields)
-    if record.kind == "benchmark":
-        return benchmark_view(
-            record, parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
-        )
-    return job_view(record, parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport))
+    with reading(snapshot.job):
+        record = parse_record(snapshot.job, snapshot.fields)
+        if record.kind == "benchmark":
+            return benchmark_view(
+                record, parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
+            )
+        return job_view(record, parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport))
 
 
 def job_view(record: JobRecord, shards: dict[int, Shard], reports: dict[int, ShardReport]) -> Job:
@@ -157,10 +164,14 @@ def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
     return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
 
 
-def summary_view(row: dict[str, object]) -> JobSummary:
-    """Build the entry of a job list."""
-    progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
-    return JobSummary.model_validate(row | {"progress": progress})
+def summary_view(row: dict[str, object]) -> JobSummary | None:
+    """Build the entry of a job list; None if the record cannot be read."""
+    try:
+        progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
+        return JobSummary.model_validate(row | {"progress": progress})
+    except ValidationError as error:
+        log.error("job %s is not listed: its record has %d invalid member(s)", row["id"], error.error_count())
+        return None
 
 
 def _state(parts: Sequence[object], done: Sequence[object], failed: bool, job: JobState) -> JobState:

@@ -91,7 +91,8 @@ def list_jobs(
 ) -> JobPage:
     """List jobs, newest first: the key's own, or all for an admin."""
     rows = state.records.summaries(after, limit, None if principal.is_admin else principal.key)
-    return JobPage(jobs=[summary_view(row) for row in rows], next=str(rows[-1]["id"]) if len(rows) == limit else None)
+    jobs = [job for job in map(summary_view, rows) if job is not None]
+    return JobPage(jobs=jobs, next=str(rows[-1]["id"]) if len(rows) == limit else None)
 
 
 @router.get("/jobs/{job}")

@@ -38,7 +38,7 @@ def find_jobs(records: JobRecords, owner: str | None, text: str, state: str, aft
         for row in rows:
             scanned, after = scanned + 1, str(row["id"])
             job = summary_view(row)
-            if _matches(job, text, state):
+            if job is not None and _matches(job, text, state):
                 jobs.append(job)
             if len(jobs) == JOBS_PER_PAGE:
                 return JobPage(jobs=jobs, next=after)

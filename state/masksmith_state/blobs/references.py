@@ -138,7 +138,7 @@ class BlobReferences:
         """Finish deletions that were interrupted by a crash."""
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
             kind, _, name = str(blob).partition(":")
-            if float(str(token).partition(":")[0]) < time.time() - TOMBSTONE_TIMEOUT_S:
+            if _written_at(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:
                 (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
@@ -154,3 +154,11 @@ class BlobReferences:
 
     def _clear_tombstone(self, kind: str, name: str) -> None:
         self._redis.hdel("masksmith:tombstones", f"{kind}:{name}")
+
+
+def _written_at(token: str) -> float:
+    """Time at which a tombstone was set; 0, so that the deletion is finished, if that cannot be read."""
+    try:
+        return float(token.partition(":")[0])
+    except ValueError:
+        return 0.0
