@@ -8,6 +8,7 @@ compared in constant time. Only the public part of a token, the key's id, is eve
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -17,10 +18,13 @@ from typing import Any, cast
 
 import redis
 from blake3 import blake3
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+
+log = logging.getLogger(__name__)
 
 KEYS = "masksmith:keys"
 TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
+_KEY_ID = re.compile(r"[0-9a-f]{10}")
 HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
@@ -83,7 +87,9 @@ class Keys:
         return [key for key in map(self.get, ids) if key is not None]
 
     def get(self, key: str) -> KeyInfo | None:
-        """Read a key by its id; None if there is no such key."""
+        """Read a key by its id; None if there is no such key, or its record cannot be read."""
+        if not is_key_id(key):
+            return None
         return parse_key(key, cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key))))
 
     def revoke(self, key: str) -> bool:
@@ -92,7 +98,7 @@ class Keys:
         Returns:
             Whether the key exists.
         """
-        if not self._redis.exists(redis_key_of(key)):
+        if not is_key_id(key) or not self._redis.exists(redis_key_of(key)):
             return False
         self._redis.hsetnx(redis_key_of(key), "revoked_at", datetime.now(UTC).isoformat())
         return True
@@ -100,6 +106,11 @@ class Keys:
     def any_exist(self) -> bool:
         """Whether any key exists, revoked ones included: revoking the last key must not disable authentication."""
         return bool(self._redis.exists(KEYS))
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text can be the id of a key; others must not become part of a key of Redis."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def redis_key_of(key: str) -> str:
@@ -113,8 +124,14 @@ def session_key(cookie: str) -> str:
 
 
 def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
-    """Parse the Redis hash of a key; None if it is empty."""
-    return KeyInfo.model_validate({**fields, "id": key}) if fields else None
+    """Parse the Redis hash of a key; None if it is empty, or cannot be read: then the key is not valid."""
+    if not fields:
+        return None
+    try:
+        return KeyInfo.model_validate({**fields, "id": key})
+    except ValidationError as error:
+        log.error("the record of key %s cannot be read: %d invalid field(s)", key, error.error_count())
+        return None
 
 
 def key_id_of(token: str) -> str | None:

@@ -64,10 +64,11 @@ POISON = {
     "a body that is no JSON": ("body", "AAAA"),
     "a body of another shape": ("body", body({})),
     "arguments of other types": ("body", body([["a", "b"], {}, {}])),
-    "a negative part": ("body", body([["a", -1], {}, {}])),
-    "a bool as part": ("body", body([["a", True], {}, {}])),
-    "named arguments": ("body", body([["a", 0], {"x": 1}, {}])),
-    "callbacks": ("body", body([["a", 0], {}, {"callbacks": ["x"]}])),
+    "an id that is none": ("body", body([["../x", 0], {}, {}])),
+    "a negative part": ("body", body([[JOB, -1], {}, {}])),
+    "a bool as part": ("body", body([[JOB, True], {}, {}])),
+    "named arguments": ("body", body([[JOB, 0], {"x": 1}, {}])),
+    "callbacks": ("body", body([[JOB, 0], {}, {"callbacks": ["x"]}])),
     "a deep body": ("body", base64.b64encode(b"[" * 1000).decode()),
 }
 RAW = [b"", b"junk", b"[]", b"null", b"7", b'"text"', b"\xff\xfe", b"{", b"[" * 100_000]

@@ -11,6 +11,7 @@ from masksmith_service.auth.principal import Principal, PrincipalDep
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.redis_keys import is_job_id
 from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
@@ -18,7 +19,6 @@ from masksmith_wire.errors import Code
 
 from .documents import snapshot_view
 
-MAX_ID_LENGTH = 64
 MAX_PARTS_ON_LOOP = 16
 """Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
 
@@ -29,7 +29,7 @@ def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
     Raises:
         RequestError: If there is no such job, or it belongs to another key.
     """
-    owner = state.records.owner(job) if len(job) <= MAX_ID_LENGTH else None
+    owner = state.records.owner(job) if is_job_id(job) else None
     _check_access(job, owner, principal)
     return job
 
@@ -43,7 +43,7 @@ async def view_job(state: State, job: str, principal: Principal) -> Job:
     Raises:
         RequestError: If there is no such job, or it belongs to another key.
     """
-    snapshot = await read_snapshot_async(state.events, job) if len(job) <= MAX_ID_LENGTH else None
+    snapshot = await read_snapshot_async(state.events, job) if is_job_id(job) else None
     if snapshot is None:
         raise job_not_found(job)
     _check_access(job, snapshot.owner, principal)
