@@ -27,7 +27,7 @@ _CODES = {
     404: "not_found job_not_found result_not_found key_not_found",
     405: "method_not_allowed",
     408: "request_head_stalled body_stalled",
-    409: "upload_not_found upload_damaged result_damaged idempotency_conflict job_not_finished",
+    409: "upload_not_found upload_damaged upload_in_use result_damaged idempotency_conflict job_not_finished",
     410: "record_unreadable",
     413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
     421: "host_not_allowed",

@@ -41,6 +41,7 @@ class Code(StrEnum):
     RESULT_DAMAGED = "result_damaged"
     UPLOAD_NOT_FOUND = "upload_not_found"
     UPLOAD_DAMAGED = "upload_damaged"
+    UPLOAD_IN_USE = "upload_in_use"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     FOREIGN_ORIGIN = "foreign_origin"
