@@ -13,7 +13,16 @@ from masksmith_client._errors import ClientError, JobFailedError
 from masksmith_client._jobs import Job
 from masksmith_wire.documents import Job as JobDocument, JobState
 
-from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
+from .console import (
+    JsonOption,
+    UrlOption,
+    print_json,
+    print_json_line,
+    print_line,
+    print_note,
+    print_result,
+    show_table,
+)
 from .outputs import check_output
 from .report import show_measures
 from .service import interactive_client
@@ -112,7 +121,7 @@ def masks(
 
 
 def _show_cases(document: JobDocument) -> None:
-    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} cases")
+    print_line(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} cases")
     rows = [
         (case.name, case.state.value, case.kernel or "-", "-" if case.speedup is None else f"{case.speedup:.2f}x")
         for case in document.cases
@@ -131,6 +140,6 @@ def _show(job: Job, *, as_json: bool) -> None:
         return _show_cases(document)
     end = document.finished_at.timestamp() if document.finished_at else time.time()
     began = (document.started_at or document.created_at).timestamp()
-    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} shards")
+    print_line(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} shards")
     remote_report(job, None, max(0.0, end - began)).show(as_json=False)
     return None

@@ -14,6 +14,7 @@ import typer
 
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+from masksmith_wire.text import printable, without_credentials
 
 from . import settings
 from .data_directory import require_keys as require_keys_in
@@ -64,7 +65,7 @@ def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: J
     rows = [("key", "name", "role", "state", "created", "last used"), *map(_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+        typer.echo(printable("  ".join(map(str.ljust, row, widths)).rstrip()))
     return None
 
 
@@ -114,12 +115,12 @@ def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
         try:
             client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
         except ValueError as error:
-            raise UsageError(f"--redis-url: {error}") from None
+            raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
         try:
             with client:
                 yield Keys(client)
         except redis.RedisError as error:
-            raise FailedError(f"the Redis server does not respond: {error}") from None
+            raise FailedError(f"the Redis server does not respond: {without_credentials(str(error))}") from None
 
 
 def _print_json(document: Any) -> None:
