@@ -31,7 +31,7 @@ from .transport.settings import read_settings
 class ClientConfiguration:
     """The arguments of a client, with which another process can create the same client."""
 
-    url: str
+    url: str = field(repr=False)
     token: str | None = field(repr=False)
     timeout_s: float | None
     retry: RetryPolicy
@@ -68,7 +68,7 @@ class Client:
         # None with a custom transport, which cannot be sent to another process.
         self.configuration: ClientConfiguration | None = None
         if transport is None:
-            self.configuration = ClientConfiguration(service.url, service.token, timeout_s, policy)
+            self.configuration = ClientConfiguration(service.url_with_credentials, service.token, timeout_s, policy)
         with refusing_bad_proxies():
             http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
         self._session = Driver(service, policy, http)

@@ -26,6 +26,7 @@ from .layers import routes as layers
 from .middleware.access_log import AccessLogMiddleware
 from .middleware.json_bodies import JsonBodyMiddleware
 from .middleware.path_prefix import PathPrefixMiddleware
+from .middleware.security_headers import SecurityHeadersMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
 from .resources import State, connect
@@ -73,10 +74,11 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # Outermost, so that responses of the other middleware have a request id, too.
+    # Further out, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path)
+    app.add_middleware(SecurityHeadersMiddleware)
     problems.install(app)
     for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)

@@ -6,11 +6,13 @@ import asyncio
 from asyncio.events import TimerHandle
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
 
 from .errors import RequestError
+from .middleware.security_headers import add_headers
 
 MAX_FIELDS = 128
 """Limit of fields in a request's head, and of fields in its trailers."""
@@ -181,6 +183,9 @@ class Connection(HttpToolsProtocol):
 
 def _encode_response(error: RequestError) -> bytes:
     body = error.problem().model_dump_json(exclude_none=True).encode()
-    media = PROBLEM_MEDIA_TYPE.encode()
-    head = [b"content-type: %b" % media, b"content-length: %d" % len(body), b"connection: close", b"", body]
-    return STATUS_LINE[error.status] + b"\r\n".join(head)
+    headers = MutableHeaders(
+        {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    )
+    add_headers(headers)
+    fields = [b"%b: %b" % field for field in headers.raw]
+    return STATUS_LINE[error.status] + b"\r\n".join([*fields, b"", body])

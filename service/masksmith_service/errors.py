@@ -9,7 +9,13 @@ import redis
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.names import digest_of_upload
-from masksmith_state.errors import DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError
+from masksmith_state.errors import (
+    DamagedBlobError,
+    InstallationError,
+    NoMasksError,
+    TooManyShardsError,
+    UnreadableRecordError,
+)
 from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
@@ -21,7 +27,9 @@ _CODES = {
     404: "not_found job_not_found result_not_found key_not_found",
     405: "method_not_allowed",
     408: "request_head_stalled body_stalled",
-    409: "upload_not_found upload_damaged result_damaged idempotency_conflict job_not_finished ambiguous_job",
+    409: "upload_not_found upload_damaged upload_in_use result_damaged idempotency_conflict job_not_finished "
+    "ambiguous_job",
+    410: "record_unreadable",
     413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
     421: "host_not_allowed",
     422: "invalid_document invalid_pattern invalid_layout invalid_budget invalid_previous invalid_calibration "
@@ -36,7 +44,16 @@ _CODES = {
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
 """HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
-DOMAIN_ERRORS = (DamagedBlobError, InstallationError, NoMasksError, TooManyShardsError, redis.RedisError, StoreError)
+DOMAIN_ERRORS = (
+    DamagedBlobError,
+    FileNotFoundError,
+    InstallationError,
+    NoMasksError,
+    TooManyShardsError,
+    UnreadableRecordError,
+    redis.RedisError,
+    StoreError,
+)
 """Errors that routes need not handle, because `translate` converts them."""
 
 
@@ -79,6 +96,14 @@ def translate(error: Exception) -> RequestError:
             return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
         case DamagedBlobError():
             return _damaged(error.blob)
+        case FileNotFoundError():
+            # The store raises it for a blob that was deleted after its record was read.
+            log.warning("deleted while it was read: %s", str(error).partition("\n")[0])
+            return RequestError(Code.RESULT_NOT_FOUND, "what the request reads was deleted meanwhile")
+        case UnreadableRecordError():
+            log.error("%s", ascii(str(error)))
+            detail = f"the record of job {error.job} cannot be read; delete the job and submit it again"
+            return RequestError(Code.RECORD_UNREADABLE, detail)
         case redis.RedisError():
             log.warning("broker unavailable: %s", error)
             detail = "the broker (Redis) does not answer; try again shortly"

@@ -25,6 +25,7 @@ from .jobs.completion_notifier import CompletionNotifier
 from .jobs.events import BLOCK_MS, MAX_FOLLOWERS
 from .jobs.queue import Queue
 from .settings import Settings
+from .system.readiness import ReadinessProbe
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class State:
     closing: Event
     creating: CapacityLimiter
     keys_seen: Event
+    readiness: ReadinessProbe
 
     async def count_upload(self, size: int) -> None:
         """Add an upload's bytes to the counters; the upload does not fail if the broker is unavailable."""
@@ -86,6 +88,7 @@ def connect(settings: Settings, closing: Event) -> State:
         closing,
         CapacityLimiter(MAX_CREATIONS),
         Event(),
+        ReadinessProbe(events, store, housekeeping),
     )
 
 

@@ -49,6 +49,14 @@ class NoMasksError(Exception):
         self.job, self.kind = job, kind
 
 
+class UnreadableRecordError(Exception):
+    """The record of a job is not one that was written by this version."""
+
+    def __init__(self, job: str, reason: str) -> None:
+        super().__init__(f"the record of job {job} cannot be read: {reason}")
+        self.job, self.reason = job, reason
+
+
 class TooManyShardsError(Exception):
     """A job would have more shards than the limit."""
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 from obstore.exceptions import BaseError as StoreError
 
+from masksmith_wire.text import printable, without_credentials
+
 from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
 from .blobs.store import BlobStore
 from .errors import DamagedBlobError
@@ -71,11 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     store = BlobStore(settings.store_path, read_only=not options.repair)
     try:
         if store.size(IDENTITY_NAME) is None:
-            sys.stderr.write(f"{settings.store_path} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
+            store_url = printable(without_credentials(settings.store_path))
+            sys.stderr.write(f"{store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
             return 2
         report = check_store(store)
     except StoreError as error:
-        sys.stderr.write(f"the store cannot be read: {error}\n")
+        sys.stderr.write(f"the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
     return 1 if report.damaged else 0
@@ -83,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
-    lines += [f"not written by masksmith: {ascii(name)[1:-1]}" for name in report.foreign]
+    lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{report.checked} blob(s) checked, {len(report.damaged)} damaged")
     if report.damaged and not report.repaired:
         lines.append("'masksmith fsck --repair' sets them aside; results are then computed, and uploads sent, again")

@@ -15,6 +15,7 @@ import redis
 from obstore.exceptions import AlreadyExistsError
 
 from masksmith_state import DATA_FORMAT
+from masksmith_wire.text import without_credentials
 
 from .blobs.store import BlobStore
 from .errors import InstallationError
@@ -123,10 +124,10 @@ class Installation:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            raise InstallationError(f"{IDENTITY_NAME} in the store {self._store.url} is damaged") from None
+            raise InstallationError(f"{IDENTITY_NAME} in the store {self._shown_url} is damaged") from None
         if data_format != DATA_FORMAT:
             raise InstallationError(
-                f"the store {self._store.url} has data format {data_format!r}, this masksmith uses {DATA_FORMAT}"
+                f"the store {self._shown_url} has data format {data_format!r}, this masksmith uses {DATA_FORMAT}"
             )
         return identity
 
@@ -136,8 +137,8 @@ class Installation:
         # Another process may have written the identity, and then blobs, since it was read.
         if names - IGNORED and self._read_store() is None:
             raise InstallationError(
-                f"{self._store.url} is neither empty nor a store of masksmith: nothing in it is touched; choose "
-                "another directory or prefix (MASKSMITH_STORE_URL)"
+                f"{self._shown_url} is neither empty nor a store of masksmith: nothing in it is touched; "
+                "choose another directory or prefix (MASKSMITH_STORE_URL)"
             )
         self._redis.set(IDENTITY_KEY, NEW + secrets.token_hex(16), nx=True)
         of_broker = self._read_broker()
@@ -148,8 +149,12 @@ class Installation:
             log.debug("another process has written %s", IDENTITY_NAME)
         return of_broker, self._read_store()
 
+    @property
+    def _shown_url(self) -> str:
+        return without_credentials(self._store.url)
+
     def _mismatch(self, of_broker: str | None, of_store: str | None) -> str:
-        url = self._store.url
+        url = self._shown_url
         if of_broker is None:
             return (
                 f"the store {url} belongs to installation {of_store}, and the broker to none: is it another "

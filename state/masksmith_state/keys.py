@@ -8,19 +8,25 @@ compared in constant time. Only the public part of a token, the key's id, is eve
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
 import redis
 from blake3 import blake3
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+
+log = logging.getLogger(__name__)
 
 KEYS = "masksmith:keys"
 TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
+DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
+"""Seconds for which a token stays valid after its key got a new one."""
+_KEY_ID = re.compile(r"[0-9a-f]{10}")
 HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
@@ -29,6 +35,36 @@ class Role(StrEnum):
 
     USER = "user"
     ADMIN = "admin"
+
+
+class Scope(StrEnum):
+    """What a key may do: each of these is granted by itself.
+
+    `submit` sends and deletes uploads, and starts, cancels and deletes jobs; `read` reads jobs and their results;
+    `benchmark` starts benchmarks, which stop the searches on their device; `administer` lists workers, keys and
+    metrics, and makes `submit` and `read` apply to the jobs of all keys.
+    """
+
+    SUBMIT = "submit"
+    READ = "read"
+    BENCHMARK = "benchmark"
+    ADMINISTER = "administer"
+
+
+SCOPES_OF_ROLE = {Role.USER: (Scope.SUBMIT, Scope.READ, Scope.BENCHMARK), Role.ADMIN: tuple(Scope)}
+"""Scopes of a key for which none are named."""
+
+
+def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
+    """Check that scopes go with a role.
+
+    Raises:
+        ValueError: If there are none, or `administer` and the role `admin` do not come together.
+    """
+    if not scopes:
+        raise ValueError("a key needs at least one scope")
+    if (role is Role.ADMIN) != (Scope.ADMINISTER in scopes):
+        raise ValueError("the scope administer and the role admin go together")
 
 
 class Quotas(BaseModel):
@@ -48,10 +84,17 @@ class KeyInfo(Quotas):
     created_at: datetime
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    scopes: list[Scope]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the key is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or datetime.now(UTC) < self.expires_at)
 
 
 class Keys:
-    """Creates, lists and revokes keys.
+    """Creates, lists, rotates and revokes keys.
 
     Args:
         client: Client of the service's Redis server, with `decode_responses`.
@@ -60,17 +103,38 @@ class Keys:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def create(self, name: str, role: Role = Role.USER, quotas: Quotas | None = None) -> tuple[KeyInfo, str]:
-        """Create a key.
+    def create(
+        self,
+        name: str,
+        role: Role = Role.USER,
+        quotas: Quotas | None = None,
+        scopes: Sequence[Scope] | None = None,
+        expires_at: datetime | None = None,
+    ) -> tuple[KeyInfo, str]:
+        """Create a key; by default with all scopes of its role, and without an end.
 
         Returns:
             The key and its token, which cannot be retrieved later.
+
+        Raises:
+            ValueError: If the scopes do not go with the role.
         """
         key = secrets.token_hex(5)
-        token = f"msk_{key}_{secrets.token_urlsafe(32)}"
+        token = _new_token(key)
         limits = (quotas or Quotas()).model_dump(exclude_none=True)
-        info = KeyInfo(id=key, name=name, role=role, created_at=datetime.now(UTC), **limits)
-        fields = info.model_dump(mode="json", exclude={"id"}, exclude_none=True) | {"hash": hash_token(token)}
+        granted = sorted(set(SCOPES_OF_ROLE[role] if scopes is None else scopes))
+        check_scopes(role, granted)
+        info = KeyInfo(
+            id=key,
+            name=name,
+            role=role,
+            created_at=datetime.now(UTC),
+            expires_at=expires_at,
+            scopes=granted,
+            **limits,
+        )
+        fields = info.model_dump(mode="json", exclude={"id", "scopes"}, exclude_none=True)
+        fields |= {"hash": hash_token(token), "scopes": " ".join(granted)}
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
         pipe.zadd(KEYS, {key: info.created_at.timestamp()})
@@ -83,8 +147,33 @@ class Keys:
         return [key for key in map(self.get, ids) if key is not None]
 
     def get(self, key: str) -> KeyInfo | None:
-        """Read a key by its id; None if there is no such key."""
+        """Read a key by its id; None if there is no such key, or its record cannot be read."""
+        if not is_key_id(key):
+            return None
         return parse_key(key, cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key))))
+
+    def rotate(self, key: str, overlap_s: float, expires_at: datetime | None = None) -> tuple[KeyInfo, str] | None:
+        """Give a key a new token; the present one stays valid for a time, any earlier one does not.
+
+        Args:
+            key: Id of the key, which stays, with its jobs, uploads and quotas.
+            overlap_s: Seconds for which the present token stays valid.
+            expires_at: New end of the key; by default it stays.
+
+        Returns:
+            The key and its new token; None if there is no such key, or it is revoked.
+        """
+        info = self.get(key)
+        if info is None or info.revoked_at is not None:
+            return None
+        token = _new_token(key)
+        present = str(self._redis.hget(redis_key_of(key), "hash") or "")
+        until = datetime.now(UTC) + timedelta(seconds=overlap_s)
+        fields = {"hash": hash_token(token), "old_hash": present, "old_until": until.isoformat()}
+        if expires_at is not None:
+            fields["expires_at"] = expires_at.isoformat()
+        self._redis.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
+        return self.get(key) or info, token
 
     def revoke(self, key: str) -> bool:
         """Revoke a key permanently. Its jobs and results are kept, visible to admins only.
@@ -92,7 +181,7 @@ class Keys:
         Returns:
             Whether the key exists.
         """
-        if not self._redis.exists(redis_key_of(key)):
+        if not is_key_id(key) or not self._redis.exists(redis_key_of(key)):
             return False
         self._redis.hsetnx(redis_key_of(key), "revoked_at", datetime.now(UTC).isoformat())
         return True
@@ -100,6 +189,11 @@ class Keys:
     def any_exist(self) -> bool:
         """Whether any key exists, revoked ones included: revoking the last key must not disable authentication."""
         return bool(self._redis.exists(KEYS))
+
+
+def is_key_id(text: str) -> bool:
+    """Whether a text can be the id of a key; others must not become part of a key of Redis."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def redis_key_of(key: str) -> str:
@@ -113,8 +207,18 @@ def session_key(cookie: str) -> str:
 
 
 def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
-    """Parse the Redis hash of a key; None if it is empty."""
-    return KeyInfo.model_validate({**fields, "id": key}) if fields else None
+    """Parse the Redis hash of a key; None if it is empty, or cannot be read: then the key is not valid."""
+    if not fields:
+        return None
+    try:
+        role = Role(fields.get("role", ""))
+        scopes = fields["scopes"].split() if "scopes" in fields else SCOPES_OF_ROLE[role]
+        return KeyInfo.model_validate({**fields, "id": key, "scopes": scopes})
+    except ValueError as error:
+        # A ValidationError names values, one of which may be a hash.
+        reason = f"{error.error_count()} invalid field(s)" if isinstance(error, ValidationError) else "no such role"
+        log.error("the record of key %s cannot be read: %s", key, reason)
+        return None
 
 
 def key_id_of(token: str) -> str | None:
@@ -129,5 +233,23 @@ def hash_token(token: str) -> str:
 
 
 def token_matches(token: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a token matches the hash stored for a key; compares in constant time."""
-    return hmac.compare_digest(hash_token(token), str(fields.get("hash", "")))
+    """Whether a token is valid for a key's record; compares in constant time."""
+    return hash_matches(hash_token(token), fields)
+
+
+def hash_matches(token_hash: str, fields: Mapping[Any, Any]) -> bool:
+    """Whether the hash of a token is that of a key's token, or of the one before while that is valid."""
+    is_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
+    is_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))
+    return is_present or (is_old and _is_in_future(str(fields.get("old_until", ""))))
+
+
+def _is_in_future(text: str) -> bool:
+    try:
+        return datetime.now(UTC) < datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return False
+
+
+def _new_token(key: str) -> str:
+    return f"msk_{key}_{secrets.token_urlsafe(32)}"

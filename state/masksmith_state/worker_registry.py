@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Generic, TypeVar, cast
 
 import redis
+from pydantic import ValidationError
 
 from masksmith_wire.benchmarks import BenchWorker
 from masksmith_wire.documents import WorkerInfo
+
+from .unreadable import set_aside
 
 HEARTBEAT_TIMEOUT_S = 15
 
@@ -60,7 +63,18 @@ class WorkerRegistry(Generic[Entry]):
         if expired:
             # If one of them is alive after all, its next heartbeat adds it again.
             self._redis.srem(self._key, *expired)
-        return [self._kind.model_validate_json(text) for text in texts if text]
+        return [entry for entry in map(self._parse, names, texts) if entry is not None]
+
+    def _parse(self, name: str, text: str | None) -> Entry | None:
+        """Parse a worker's document; one that cannot be read is set aside."""
+        if not text:
+            return None
+        try:
+            return self._kind.model_validate_json(text)
+        except ValidationError as error:
+            self.remove(name)
+            set_aside(self._redis, "worker", name, f"{error.error_count()} invalid member(s)", text)
+            return None
 
     def _key_of(self, name: str) -> str:
         return f"{self._key}:{name}"

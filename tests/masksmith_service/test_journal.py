@@ -136,3 +136,32 @@ def test_a_forwarded_address_counts_only_from_a_named_proxy(client, settings, au
             other.post("/v1/jobs", json={}, headers={"X-Forwarded-For": value})
         logged = audited()[-1][1]
         assert {name: logged[name] for name in ("client", "forwarded_for") if name in logged} == fields
+
+
+def test_downloads_and_deletions_leave_a_line(client, audited, good, put, submit):
+    job, digest = submit()["id"], put(good)
+    client.post(f"/v1/jobs/{job}/cancel")
+    paths = [f"/v1/jobs/{job}/{what}" for what in ("masks", "weights", "benchmark")]
+    answers = [(path, client.get(path)) for path in [*paths, "/v1/jobs/nobody/masks"]]
+    client.get(f"/v1/jobs/{job}")
+    client.delete(f"/v1/jobs/{job}")
+    client.delete(f"/v1/tensors/{digest}")
+    lines = audited()[-6:]
+    assert [(text, fields["status"], fields["bytes"]) for text, fields in lines[:4]] == [
+        (f"GET {path}", answer.status_code, len(answer.content)) for path, answer in answers
+    ]
+    assert [text for text, _ in lines[4:]] == [f"DELETE /v1/jobs/{job}", f"DELETE /v1/tensors/{digest}"]
+
+
+def test_a_download_says_how_many_bytes_were_sent(client, audited, monkeypatch, submit):
+    async def stream(*_):
+        yield b"12345"
+        raise ConnectionError("cut")
+
+    monkeypatch.setattr("masksmith_service.jobs.results.ResultsFile.check", lambda *_: None)
+    monkeypatch.setattr("masksmith_service.jobs.results.ResultsFile.stream", stream)
+    job = submit()["id"]
+    client.post(f"/v1/jobs/{job}/cancel")
+    client.get(f"/v1/jobs/{job}/masks")
+    text, fields = audited()[-1]
+    assert (text, fields["bytes"]) == (f"GET /v1/jobs/{job}/masks", 5)

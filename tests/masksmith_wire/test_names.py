@@ -7,7 +7,7 @@ from masksmith_wire.names import (
     JobDescription,
     default_name,
     parse_labels,
-    printable,
+    replace_unprintable,
     subject_of,
 )
 
@@ -71,6 +71,6 @@ def test_subjects():
     assert subject_of(["a", "b"]) == "2 tensors"
 
 
-def test_printable_text_stays():
-    assert printable("ä 2:4") == "ä 2:4"
-    assert printable("a\tb\x9b") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+def test_unprintable_characters_are_replaced():
+    assert replace_unprintable("ä 2:4") == "ä 2:4"
+    assert replace_unprintable("a\tb\x9b") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"

@@ -47,14 +47,17 @@ class JobDescription(StrictModel):
     labels: Labels | None = None
 
 
-def printable(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """Replace every character that cannot be printed, such as a control character."""
     return text if text.isprintable() else "".join(each if each.isprintable() else REPLACEMENT for each in text)
 
 
 def default_name(subject: str, pattern: str) -> str:
     """Name of a job on a subject, such as a file; both are shortened to the length of a name."""
-    parts = [_shorten(text, MAX_NAME_LENGTH // 2 - 2) for text in (printable(subject), printable(pattern))]
+    parts = [
+        _shorten(text, MAX_NAME_LENGTH // 2 - 2)
+        for text in (replace_unprintable(subject), replace_unprintable(pattern))
+    ]
     return ", ".join(part for part in parts if part) or "unnamed"
 
 

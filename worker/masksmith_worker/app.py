@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE, bench_queue, celery_settings, task_of
 
+from . import transport
 from .settings import Settings
 
 STOP_SIGNAL = signal.SIGUSR2
@@ -23,6 +24,7 @@ STOP_SIGNAL = signal.SIGUSR2
 
 def create_app(settings: Settings) -> Celery:
     """Make the application: late acknowledgement, no prefetching, spawned pool processes, messages with ids only."""
+    transport.install()
     app = Celery("masksmith")
     app.conf.update(
         celery_settings(settings.redis_url),

@@ -10,6 +10,7 @@ from typing import Self
 
 import redis
 
+from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
 
@@ -81,6 +82,8 @@ class LeaseRenewer:
     def _renew(self) -> bool:
         try:
             return self._records.renew(self._lease, self._lease_s)
+        except UnreadableRecordError:
+            return False
         except redis.RedisError:
             log.warning(
                 "cannot renew the lease of shard %s/%d: the broker is unavailable", self._lease.job, self._lease.shard

@@ -14,6 +14,7 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
+from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
@@ -68,13 +69,17 @@ class PartRunner(ABC):
         """Process part `index` of a job, unless another process holds its lease or has completed it.
 
         Returns:
-            The outcome, for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held` or `exhausted`.
+            The outcome, for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held`, `exhausted` or
+            `unreadable`.
         """
         try:
             with self.hold_device(job):
                 return self._run(job, index)
         except StoppedError:
             return "stopped"
+        except UnreadableRecordError as error:
+            self.records.set_aside(error)
+            return "unreadable"
 
     def hold_device(self, job: str) -> AbstractContextManager[object]:
         """Acquire the device, before the lease is taken."""
@@ -107,7 +112,7 @@ class PartRunner(ABC):
             return "completed" if self.records.complete(lease, report, time.monotonic() - taken_at) else "lost"
         except StoppedError:
             return "stopped"
-        except redis.RedisError:
+        except (redis.RedisError, UnreadableRecordError):
             raise
         except BaseException as error:
             if not (isinstance(error, Exception) or is_panic(error)):

@@ -15,7 +15,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
-from .console import JsonOption, UrlOption, print_json, print_note, show_table
+from .console import JsonOption, UrlOption, print_json, print_line, print_note, show_table
 from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output
 from .service import interrupt_hint, note_waiting
@@ -118,11 +118,12 @@ def show_benchmark(report: Report, outputs: Sequence[Path], *, as_json: bool) ->
 def show(report: Report) -> None:
     """Print a report's tables and its conclusions."""
     for table in report.tables():
-        print(f"\n{table.title}\n{table.note}\n")
+        for line in ("", table.title, *table.note.splitlines(), ""):
+            print_line(line)
         show_table(table.head, table.rows, left=table.left)
-    print()
+    print_line()
     for line in report.conclusions():
-        print(line)
+        print_line(line)
     for name, reason in sorted(report.skipped.items()):
         print_note(f"{name} cannot run here: {reason}")
     for line in report.failures:

@@ -20,13 +20,29 @@ PIPE_WIDTH = 200
 
 def print_error(message: str, code: int) -> int:
     """Print an error message on stderr; returns `code`."""
-    print(f"masksmith: {message}", file=sys.stderr)
+    first, *others = message.splitlines() or [""]
+    print(f"masksmith: {_shown(first)}", file=sys.stderr)
+    for line in others:
+        # Indented, so that no text can pass for another message.
+        print(f"  {_shown(line)}", file=sys.stderr)
     return code
 
 
 def print_note(message: str) -> None:
     """Print a line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(_shown(message), file=sys.stderr, flush=True)
+
+
+def print_line(text: str = "") -> None:
+    """Print a line on stdout."""
+    print(_shown(text))
+
+
+def _shown(text: str) -> str:
+    """Text for a terminal: names of tensors and messages of servers come from strangers."""
+    from masksmith_wire.text import printable, without_credentials
+
+    return printable(without_credentials(text))
 
 
 def print_json(document: Any) -> None:
@@ -39,7 +55,7 @@ def print_result(document: Any, sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        print(sentence)
+        print_line(sentence)
 
 
 def print_json_line(document: Any) -> None:
@@ -55,13 +71,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
     from rich.console import Console
     from rich.table import Table
 
-    from masksmith_wire.names import printable
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(printable, row))
+        table.add_row(*map(_shown, row))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False).print(table)
 
 

@@ -10,7 +10,7 @@ import typer
 from masksmith_client.results.changes import MaskChange, compare
 from masksmith_client.results.masks import Masks
 
-from .console import JsonOption, percent, print_json, print_note, show_table
+from .console import JsonOption, percent, print_json, print_line, print_note, show_table
 
 
 def diff(
@@ -33,7 +33,7 @@ def diff(
     for names, path in ((only_before, before), (only_after, after)):
         if names:
             print_note(f"only in {path}: {', '.join(names)}")
-    print(f"{len(changes)} mask(s): {sad} of {entries} entries differ, flip rate {rate:.2%}")
+    print_line(f"{len(changes)} mask(s): {sad} of {entries} entries differ, flip rate {rate:.2%}")
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from .console import JsonOption, UrlOption, print_json, show_table
+from .console import JsonOption, UrlOption, print_json, print_line, show_table
 from .service import interactive_client
 
 
@@ -18,11 +18,11 @@ def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(asdict(service) | {"workers": [worker.model_dump(mode="json") for worker in service.workers]})
     else:
-        print(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
+        print_line(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
         rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in service.workers]
         show_table(("worker", "device", "slots", "hardware", "queues"), rows, left=5)
-        print(f"patterns: {_names(service.patterns)}")
-        print(f"solvers: {_names(service.solvers)}")
+        print_line(f"patterns: {_names(service.patterns)}")
+        print_line(f"solvers: {_names(service.solvers)}")
     if not service.ready:
         raise typer.Exit(1)
 

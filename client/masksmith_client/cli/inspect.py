@@ -13,7 +13,7 @@ from masksmith_client.checkpoints.choice import Choice, ChosenTensor, choose
 from masksmith_wire.headers import data_bytes
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options, parse_patterns
-from .console import JsonOption, print_json, print_note, show_table
+from .console import JsonOption, print_json, print_line, print_note, show_table
 
 
 def inspect(
@@ -43,7 +43,7 @@ def inspect(
     for text in notes:
         print_note(f"masksmith: {text}")
     totals = _totals(choice)
-    print(
+    print_line(
         f"{totals['tensors']} tensor(s) of {totals['parameters']} parameters ({totals['bytes']} bytes): "
         f"{totals['masked']['tensors']} masked, {totals['masked']['matrices']} matrices of "
         f"{totals['masked']['parameters']} parameters"

@@ -12,9 +12,17 @@ from masksmith_client._errors import JobFailedError
 from masksmith_client._jobs import Job
 from masksmith_client.submission.job_filters import JobFilters
 from masksmith_wire.documents import Job as JobDocument, JobState
-from masksmith_wire.names import printable
 
-from .console import JsonOption, UrlOption, print_json, print_json_line, print_note, print_result, show_table
+from .console import (
+    JsonOption,
+    UrlOption,
+    print_json,
+    print_json_line,
+    print_line,
+    print_note,
+    print_result,
+    show_table,
+)
 from .naming import read_label_filters, read_time
 from .report import show_measures
 from .service import interactive_client, note_waiting
@@ -147,7 +155,7 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 
 def _show_head(document: JobDocument, units: str) -> None:
-    print(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} {units}")
+    print_line(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} {units}")
     if document.name is not None:
         labels = " ".join(f"{key}={value}" if value else key for key, value in document.labels.items())
-        print(printable(f"name: {document.name}" + f" ({labels})" * bool(labels)))
+        print_line(f"name: {document.name}" + f" ({labels})" * bool(labels))

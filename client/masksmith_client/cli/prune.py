@@ -32,7 +32,7 @@ from .checkpoint_options import (
     choice_options,
     parse_patterns,
 )
-from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_note, seconds, show_table
+from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_line, print_note, seconds, show_table
 from .naming import LabelOption, NameOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
 from .service import note_waiting
@@ -160,9 +160,9 @@ def _show(record: dict[str, Any], output: Path) -> None:
     for text in record["notes"]:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
-        print(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
+        print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
     totals = record["totals"]
-    print(
+    print_line(
         f"{totals['masked']} of {totals['tensors']} tensor(s) masked: {percent(totals['density'])} of entries kept, "
         f"gap {gap_text(totals['gap'])}; {percent(totals['zeros'])} of all parameters are zero -> {output}"
     )

@@ -10,7 +10,7 @@ from masksmith.layouts import BY_CHOICE
 from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport, UpdateReport
 from masksmith_wire.totals import total
 
-from .console import gap_text, percent, print_json, print_note, seconds, show_table
+from .console import gap_text, percent, print_json, print_line, print_note, seconds, show_table
 
 FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
@@ -83,8 +83,8 @@ class SolveReport:
             print_note(f"{report.name}: {report.error.message} ({report.error.code})")
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
-            print(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
-        print(self._summary())
+            print_line(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
+        print_line(self._summary())
         return None
 
     def _summary(self) -> str:
@@ -128,7 +128,7 @@ def show_measures(tensors: Sequence[TensorReport]) -> None:
     changed, spectra = any(tensor.change for tensor in done), any(tensor.spectrum for tensor in done)
     columns = ["tensor", "fill", *FORMATS.values(), "mask bits"]
     columns += ["SAD", "flips"] * changed + ["singular values"] * spectra
-    print()
+    print_line()
     show_table(columns, [_measures(tensor, changed, spectra) for tensor in done])
 
 

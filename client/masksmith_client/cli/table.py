@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 GROUPS = {
     "jobs": "List, show, watch, cancel and delete jobs, and download their results.",
-    "keys": "Create, list and revoke the keys of an installation on this machine, whether it runs or not.",
+    "keys": "Create, list, rotate and revoke the keys of an installation on this machine, whether it runs or not.",
 }
 
 _JOBS, _RESULTS = "masksmith_client.cli.jobs", "masksmith_client.cli.job_results"
@@ -106,6 +106,11 @@ COMMANDS = {
         f"{_KEYS}:create", "service", "Create a key and print its token, which cannot be shown again."
     ),
     "keys list": Entry(f"{_KEYS}:list_keys", "service", "List the keys, oldest first, without their tokens."),
+    "keys rotate": Entry(
+        f"{_KEYS}:rotate",
+        "service",
+        "Give a key a new token and print it; the present one stays valid for a time. Its jobs and quotas stay.",
+    ),
     "keys revoke": Entry(
         f"{_KEYS}:revoke",
         "service",

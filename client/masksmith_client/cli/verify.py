@@ -15,7 +15,7 @@ from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
-from .console import JsonOption, percent, print_json, show_table
+from .console import JsonOption, percent, print_json, print_line, show_table
 from .local import library
 from .verify_weights import WeightOptions, verify_weights
 
@@ -133,5 +133,5 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         left=2,
     )
     broken = sum(not result["ok"] for result in results)
-    print(f"{len(results)} mask(s): all obey" if ok else f"{broken} of {len(results)} mask(s) break the pattern")
+    print_line(f"{len(results)} mask(s): all obey" if ok else f"{broken} of {len(results)} mask(s) break the pattern")
     return None

@@ -28,7 +28,7 @@ from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
 
 from .checkpoint_options import choice_options, parse_patterns
-from .console import percent, print_json, print_note, show_table
+from .console import percent, print_json, print_line, print_note, show_table
 from .local import library
 
 MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
@@ -156,7 +156,7 @@ def _show(results: list[CheckedTensor], work: _Work, *, as_json: bool) -> None:
     for text in work.notes:
         print_note(f"masksmith: {text}")
     verdict = f"{totals['broken']} break it" if totals["broken"] else "all obey"
-    print(
+    print_line(
         f"{totals['checked']} of {totals['tensors']} tensor(s) checked, {percent(totals['density'])} of their entries "
         f"are not zero: {verdict}"
     )

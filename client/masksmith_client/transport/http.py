@@ -30,6 +30,7 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         headers["authorization"] = f"Bearer {settings.token}"
     return {
         "base_url": settings.url,
+        "auth": settings.credentials,
         "headers": headers,
         "timeout": _timeouts(timeout_s),
         # The environment's proxy is not used for a service on this machine.

@@ -11,6 +11,7 @@ import httpx2
 
 from masksmith_client._errors import ClientError, ConnectError, StatusError, TimeoutError, TransportError, WireError
 from masksmith_wire.headers import HeaderError
+from masksmith_wire.text import printable, without_credentials
 
 log = logging.getLogger("masksmith_client")
 
@@ -79,7 +80,7 @@ class Attempts:
         self._failed += 1
         self._connect_failures += isinstance(failure, ConnectError)
         if self._failed == 2 and self._reached:
-            log.warning("%s; retrying", failure)
+            log.warning("%s; retrying", printable(str(failure)))
         return pause_s
 
     def _is_over(self, error: ClientError) -> bool:
@@ -104,7 +105,9 @@ def as_client_error(error: Exception, url: str) -> ClientError:
     if isinstance(error, HeaderError):
         return TransportError(f"the download is incomplete: {error}")
     if isinstance(error, httpx2.ConnectError):
-        return ConnectError(f"no masksmith service answers at {url} ({error}); start one with 'masksmith up'")
+        reason = without_credentials(str(error))
+        return ConnectError(f"no masksmith service answers at {url} ({reason}); start one with 'masksmith up'")
     if isinstance(error, httpx2.TimeoutException):
         return TimeoutError(f"{url} took too long to answer ({type(error).__name__})")
-    return TransportError(f"the connection to {url} was lost: {error or type(error).__name__}")
+    reason = without_credentials(str(error)) or type(error).__name__
+    return TransportError(f"the connection to {url} was lost: {reason}")

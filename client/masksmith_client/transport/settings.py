@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from masksmith_client._errors import InputError
+from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
@@ -16,10 +17,25 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """The service's URL and token."""
+    """The service's URL and token.
+
+    Attributes:
+        url: The URL without user name and password, which messages may show.
+        token: Token of an API key.
+        credentials: User name and password of the URL, for a proxy in front of the service.
+    """
 
     url: str
     token: str | None = field(default=None, repr=False)
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def url_with_credentials(self) -> str:
+        """The URL that makes the same settings again."""
+        if self.credentials is None:
+            return self.url
+        username, password = self.credentials
+        return str(httpx2.URL(self.url).copy_with(username=username, password=password))
 
     @property
     def is_loopback(self) -> bool:
@@ -31,17 +47,24 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
 
     Raises:
-        InputError: If the URL is malformed or not http(s).
+        InputError: If the URL is malformed or not http(s), or has a password beside a token: both would be sent in the
+            header `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = token or os.environ.get("MASKSMITH_TOKEN") or None
+    shown = without_credentials(url)
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise InputError(f"the service's URL {url!r} is malformed: {error}") from None
+        raise InputError(f"the service's URL {shown!r} is malformed: {without_credentials(str(error))}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InputError(f"the service's URL {url!r} must look like {DEFAULT_URL} or https://host/prefix")
-    return ConnectionSettings(url.rstrip("/"), token)
+        raise InputError(f"the service's URL {shown!r} must look like {DEFAULT_URL} or https://host/prefix")
+    if not parsed.userinfo:
+        return ConnectionSettings(url.rstrip("/"), token)
+    if token:
+        raise InputError(f"the service's URL {shown!r} has a password, and there is a token: only one can be sent")
+    plain = str(parsed.copy_with(username=None, password=None))
+    return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
 
 
 def proxy_variables() -> list[str]:

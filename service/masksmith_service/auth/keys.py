@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
-from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+from masksmith_state.keys import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, KeyInfo, Keys, Quotas, Role, Scope
 from masksmith_wire.errors import Code
 from masksmith_wire.payload_limits import StrictModel
 
@@ -19,10 +19,18 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 class KeyRequest(StrictModel, Quotas):
-    """Name, role and quotas of a new key."""
+    """Name, role, scopes, end and quotas of a new key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
+    scopes: list[Scope] | None = None
+    expires_at: AwareDatetime | None = None
+
+
+class RotateRequest(StrictModel):
+    """How long the present token of a key stays valid beside its new one."""
+
+    overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = DEFAULT_OVERLAP_S
 
 
 class NewKey(KeyInfo):
@@ -51,12 +59,25 @@ def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewK
         detail = "keys are created over HTTP only with a key; create the first one with 'masksmith keys create'"
         raise RequestError(Code.FORBIDDEN, detail)
     quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
-    info, token = keys.create(document.name, document.role, quotas)
+    try:
+        info, token = keys.create(document.name, document.role, quotas, document.scopes, document.expires_at)
+    except ValueError as error:
+        raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
+    return NewKey(**info.model_dump(), token=token)
+
+
+@router.post("/{key}/rotate", status_code=201)
+def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
+    """Give a key a new token; the present one stays valid for `overlap_s`. Its jobs, uploads and quotas stay."""
+    rotated = keys.rotate(key, document.overlap_s)
+    if rotated is None:
+        raise RequestError(Code.KEY_NOT_FOUND, f"there is no valid key {key[:80]!r}; GET /v1/keys lists them")
+    info, token = rotated
     return NewKey(**info.model_dump(), token=token)
 
 
 @router.delete("/{key}", status_code=204)
 def revoke_key(key: str, keys: KeysDep) -> None:
     """Revoke a key: requests with its token are rejected from now on."""
-    if not keys.revoke(key[:20]):
+    if not keys.revoke(key):
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")

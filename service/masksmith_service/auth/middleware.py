@@ -15,6 +15,7 @@ from masksmith_state.telemetry import logs
 
 from .principal import COOKIE, authenticate
 from .rates import check_rate
+from .scopes import needed_scopes
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key, because their responses contain no user data."""
@@ -52,6 +53,7 @@ class AuthenticationMiddleware:
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)
+        principal.require(*needed_scopes(request.method, request.url.path))
         request.state.principal = principal
 
 

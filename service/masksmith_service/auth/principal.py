@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Annotated, Any
 
@@ -18,11 +18,13 @@ from masksmith_state.keys import (
     KeyInfo,
     Quotas,
     Role,
+    Scope,
+    hash_matches,
+    hash_token,
     key_id_of,
     parse_key,
     redis_key_of,
     session_key,
-    token_matches,
 )
 from masksmith_wire.errors import Code
 
@@ -36,12 +38,16 @@ class Principal:
     Attributes:
         key: Id of the key; empty if no key is required.
         quotas: The key's quotas, with the service's defaults for those that are not set.
+        scopes: What the key may do.
+        token_hash: Hash of the token, which may become invalid while a response is sent.
     """
 
     key: str
     name: str
     role: Role
     quotas: Quotas
+    scopes: frozenset[Scope] = frozenset(Scope)
+    token_hash: str = field(default="", repr=False)
 
     @property
     def is_admin(self) -> bool:
@@ -52,6 +58,17 @@ class Principal:
     def visible_owner(self) -> str | None:
         """The owner whose data is visible; None if all data is."""
         return None if self.is_admin else self.key
+
+    def require(self, *scopes: Scope) -> None:
+        """Check that the key has one of these scopes.
+
+        Raises:
+            RequestError: 403, if it has none of them.
+        """
+        if not self.scopes.intersection(scopes):
+            needed, granted = " or ".join(scopes), ", ".join(sorted(self.scopes))
+            detail = f"key {self.name!r} has the scopes {granted}; this takes {needed}"
+            raise RequestError(Code.FORBIDDEN, detail)
 
     def can_see(self, owner: str) -> bool:
         """Whether data of this owner is visible."""
@@ -79,17 +96,18 @@ async def authenticate(
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None:
-        info = await find_key(client, token)
+        info, token_hash = await find_key(client, token), hash_token(token)
     else:
-        key: Any = await client.get(session_key(cookie)) if cookie else None
-        info = await _read_valid_key(client, key) if key else None
+        session: Any = await client.get(session_key(cookie)) if cookie else None
+        key, _, token_hash = (session or "").partition(" ")
+        info = await _read_valid_key(client, key, token_hash) if key else None
     if info is not None:
-        return principal_of(info, settings)
+        return principal_of(info, settings, token_hash)
     if settings.insecure and token is None:
         return LOCAL_PRINCIPAL
     if settings.is_open and host_checks.is_from_here(headers, settings) and not await _has_keys(client, keys_seen):
         return LOCAL_PRINCIPAL
-    what = "this service requires a key" if token is None else "the key is unknown or was revoked"
+    what = "this service requires a key" if token is None else "the key is unknown, was revoked or has expired"
     detail = (
         f"{what}: send it as 'Authorization: Bearer ...'; the client takes it from MASKSMITH_TOKEN, and "
         "'masksmith keys create' creates one"
@@ -105,23 +123,23 @@ async def _has_keys(client: Redis, keys_seen: Event) -> bool:
 
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
-    """Key of a token; None if it is unknown or revoked."""
+    """Key of a token; None if it is unknown, revoked or expired."""
     key = key_id_of(token)
     if key is None:
         return None
-    return await _read_valid_key(client, key, token)
+    return await _read_valid_key(client, key, hash_token(token))
 
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
-    """Whether a principal's key is still valid: it can be revoked during a long response."""
-    return not principal.key or await _read_valid_key(client, principal.key) is not None
+    """Whether a principal's token is still valid: its key can be revoked, rotated or expire during a long response."""
+    return not principal.key or await _read_valid_key(client, principal.key, principal.token_hash) is not None
 
 
-async def _read_valid_key(client: Redis, key: str, token: str | None = None) -> KeyInfo | None:
-    """Read a key unless it is revoked, or a token is given and does not match."""
+async def _read_valid_key(client: Redis, key: str, token_hash: str) -> KeyInfo | None:
+    """Read a key unless it is revoked or expired, or the token is not its own."""
     fields = await client.hgetall(redis_key_of(key))
-    info = parse_key(key, fields) if token is None or token_matches(token, fields) else None
-    return None if info is None or info.revoked_at is not None else info
+    info = parse_key(key, fields) if hash_matches(token_hash, fields) else None
+    return info if info is not None and info.is_valid else None
 
 
 def _bearer_token(header: str | None) -> str | None:
@@ -129,13 +147,13 @@ def _bearer_token(header: str | None) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def principal_of(key: KeyInfo, settings: Settings) -> Principal:
+def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:
     """Principal of a key, with the service's quotas where the key has none of its own."""
     own = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
     quotas = Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )
-    return Principal(key.id, key.name, key.role, quotas.model_copy(update=own))
+    return Principal(key.id, key.name, key.role, quotas.model_copy(update=own), frozenset(key.scopes), token_hash)
 
 
 async def _request_principal(request: Request) -> Principal:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
-from masksmith_state.keys import Role, session_key
+from masksmith_state.keys import Role, hash_token, session_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
@@ -51,14 +51,16 @@ _TOKEN_BODY = {"schema": {"type": "object", "required": ["token"], "properties":
 async def log_in(request: Request, response: Response, state: StateDep) -> Session:
     """Exchange a token for a session cookie; a form is redirected to the home page."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-    key = await find_key(state.events, _token(await request.body(), is_form=is_form))
+    token = _token(await request.body(), is_form=is_form)
+    key = await find_key(state.events, token)
     if key is None:
-        raise RequestError(Code.UNAUTHORIZED, "the key is unknown or was revoked")
+        raise RequestError(Code.UNAUTHORIZED, "the key is unknown, was revoked or has expired")
     logs.add_fields(key=key.id)
     await check_rate(state.events, principal_of(key, state.settings))
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
-    await state.events.set(session_key(cookie), key.id, ex=seconds)
+    # The session ends with the token: when it is rotated out, or its key is revoked or expires.
+    await state.events.set(session_key(cookie), f"{key.id} {hash_token(token)}", ex=seconds)
     if is_form:
         response.status_code = 303
         response.headers["Location"] = "../"

@@ -21,6 +21,7 @@ from masksmith_service.errors import RequestError
 from masksmith_service.jobs.results import finished_tensors
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire.benchmarks import (
     BenchmarkOptions,
     BenchmarkPlan,
@@ -103,12 +104,16 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
     """Build the report of a benchmark from the finished cases.
 
     Raises:
-        RequestError: If the job is not a benchmark.
+        RequestError: If the job is not a benchmark, or was deleted after its record was read.
     """
     if record.benchmark is None:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {record.id} is not a benchmark; its masks: .../masks")
     cases = records.cases(record.id)
-    results = [case_result(cases[index], report) for index, report in sorted(records.case_reports(record.id).items())]
+    if not cases:
+        raise RequestError(Code.JOB_NOT_FOUND, f"job {record.id} was deleted meanwhile")
+    with reading(record.id):
+        reports = sorted(records.case_reports(record.id).items())
+        results = [case_result(cases[index], report) for index, report in reports]
     settings = record.benchmark.options.model_dump(include={"device", "rounds", "threads", "seed"})
     return Report(results, settings | {"job": record.id})
 

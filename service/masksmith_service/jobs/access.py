@@ -13,6 +13,7 @@ from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import ID_LENGTH
+from masksmith_state.jobs.redis_keys import is_job_id
 from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
@@ -20,7 +21,6 @@ from masksmith_wire.errors import Code
 
 from .documents import snapshot_view
 
-MAX_ID_LENGTH = 64
 MIN_PREFIX_LENGTH = 4
 """Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
@@ -35,7 +35,7 @@ def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
     Raises:
         RequestError: If there is no such job, it belongs to another key, or there are several.
     """
-    owner = state.records.owner(job) if len(job) <= MAX_ID_LENGTH else None
+    owner = state.records.owner(job) if is_job_id(job) else None
     if owner is None:
         job = _complete_id(job, state, principal)
         owner = state.records.owner(job)
@@ -52,7 +52,7 @@ async def view_job(state: State, job: str, principal: Principal) -> Job:
     Raises:
         RequestError: If there is no such job, it belongs to another key, or there are several.
     """
-    snapshot = await read_snapshot_async(state.events, job) if len(job) <= MAX_ID_LENGTH else None
+    snapshot = await read_snapshot_async(state.events, job) if is_job_id(job) else None
     if snapshot is None:
         job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
         snapshot = await read_snapshot_async(state.events, job)

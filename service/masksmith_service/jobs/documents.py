@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from masksmith.benchmark import CaseResult, winners
 from masksmith.layouts import default_axes
@@ -15,6 +18,7 @@ from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_state.queue import role_and_device
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
 from masksmith_wire.documents import (
@@ -33,20 +37,27 @@ from masksmith_wire.totals import relative_gap
 
 from .measures import sum_measures
 
+log = logging.getLogger(__name__)
+
 OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
 _WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
 def snapshot_view(snapshot: Snapshot) -> Job:
     """Build the document of a job of either kind."""
-    record = parse_record(snapshot.job, snapshot.fields)
-    if record.kind == "benchmark":
-        cases, case_reports = parse_by_index(snapshot.parts, PlannedCase), parse_by_index(snapshot.reports, CaseReport)
-        document = benchmark_view(record, cases, case_reports, snapshot.taken)
-    else:
-        shards, reports = parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport)
-        document = job_view(record, shards, reports, snapshot.taken)
-    queue = snapshot.waits_for_queue
+    with reading(snapshot.job):
+        record = parse_record(snapshot.job, snapshot.fields)
+        if record.kind == "benchmark":
+            document = benchmark_view(
+                record,
+                parse_by_index(snapshot.parts, PlannedCase),
+                parse_by_index(snapshot.reports, CaseReport),
+                snapshot.taken,
+            )
+        else:
+            shards, reports = parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport)
+            document = job_view(record, shards, reports, snapshot.taken)
+        queue = snapshot.waits_for_queue
     return document if queue is None else document.model_copy(update={"waiting_for": waiting_for(queue)})
 
 
@@ -187,10 +198,14 @@ def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
     return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
 
 
-def summary_view(row: dict[str, object]) -> JobSummary:
-    """Build the entry of a job list."""
-    progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
-    return JobSummary.model_validate(row | {"name": row["name"] or None, "progress": progress})
+def summary_view(row: dict[str, object]) -> JobSummary | None:
+    """Build the entry of a job list; None if the record cannot be read."""
+    try:
+        progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
+        return JobSummary.model_validate(row | {"name": row["name"] or None, "progress": progress})
+    except ValidationError as error:
+        log.error("job %s is not listed: its record has %d invalid member(s)", row["id"], error.error_count())
+        return None
 
 
 def _state(parts: Sequence[object], done: Sequence[object], job: JobState, *, failed: bool, is_taken: bool) -> JobState:

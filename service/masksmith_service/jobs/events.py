@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from threading import Event as Flag
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from redis.asyncio import Redis
 
 from masksmith_state.jobs.redis_keys import events_key, job_key
 from masksmith_wire.documents import JobState
+
+log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
 MAX_FOLLOWERS = 10_000
@@ -57,7 +60,19 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
     entries = reply[key] if isinstance(reply, dict) else reply[0][1]
     if isinstance(reply, dict) and len(entries) == 1 and isinstance(entries[0], list):
         entries = entries[0]
-    return [JobEvent(identifier, fields["event"], json.loads(fields["data"])) for identifier, fields in entries]
+    events = (_parse(identifier, fields) for identifier, fields in entries)
+    return [event for event in events if event is not None]
+
+
+def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
+    """Parse an event; None, as if it did not exist, if it cannot be read."""
+    try:
+        event = JobEvent(identifier, fields["event"], json.loads(fields["data"]))
+        _ = event.is_last
+    except (KeyError, TypeError, ValueError):
+        log.warning("event %s cannot be read", identifier)
+        return None
+    return event
 
 
 async def has_ended(client: Redis, job: str) -> bool:

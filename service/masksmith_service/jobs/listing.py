@@ -93,6 +93,8 @@ def find_jobs(records: JobRecords, owner: str | None, wanted: JobFilter, after: 
         for row in rows:
             scanned, after = scanned + 1, str(row["id"])
             job = summary_view(row)
+            if job is None:
+                continue
             if wanted.since is not None and job.created_at < wanted.since:
                 return JobPage(jobs=jobs)
             if wanted.matches(job):

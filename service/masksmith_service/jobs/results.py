@@ -15,6 +15,7 @@ from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire import masks
 from masksmith_wire.digests import PartDigest, write_digests
 from masksmith_wire.errors import Code
@@ -34,14 +35,18 @@ def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
 
     Raises:
         NoMasksError: If it is a job of another kind.
+        RequestError: If the job was deleted after its record was read.
     """
     tensors = record.plan.tensors
     shards, reports = records.shards(record.id), records.reports(record.id)
-    return [
-        (tensor, [(shards[index], reports[index]) for index in indices])
-        for tensor, indices in zip(tensors, shards_by_tensor(tensors, shards), strict=True)
-        if all(index in reports and reports[index].result is not None for index in indices)
-    ]
+    if not shards:
+        raise RequestError(Code.JOB_NOT_FOUND, f"job {record.id} was deleted meanwhile")
+    with reading(record.id):
+        return [
+            (tensor, [(shards[index], reports[index]) for index in indices])
+            for tensor, indices in zip(tensors, shards_by_tensor(tensors, shards), strict=True)
+            if all(index in reports and reports[index].result is not None for index in indices)
+        ]
 
 
 @dataclass(frozen=True)

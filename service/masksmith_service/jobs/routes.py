@@ -16,6 +16,7 @@ from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
+from masksmith_state.keys import Scope
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
 
@@ -53,6 +54,7 @@ async def create_job(
     require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
+    principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
     submitter = JobSubmitter(state, principal, key, require_worker)
     job = await anyio.to_thread.run_sync(submitter.submit_document, document, limiter=state.creating)
     return await _accepted_response(state, job, principal, prefer, response)

@@ -1,4 +1,4 @@
-"""The commands `masksmith keys`, which create, list and revoke keys."""
+"""The commands `masksmith keys`, which create, list, rotate and revoke keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,8 @@ import redis
 import typer
 
 from masksmith_service.middleware.addresses import is_loopback
-from masksmith_state.keys import KeyInfo, Keys, Quotas, Role
+from masksmith_state.keys import MAX_OVERLAP_S, SCOPES_OF_ROLE, KeyInfo, Keys, Quotas, Role, Scope, check_scopes
+from masksmith_wire.text import printable, without_credentials
 
 from . import settings
 from .data_directory import require_keys as require_keys_in
@@ -22,6 +24,11 @@ from .options import DataOption, JsonOption, RedisOption, note
 from .redis_server import installation_redis
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="When the key ends: 90d, 12h, or a date such as 2027-01-31."),
+]
 
 
 def create(
@@ -32,6 +39,13 @@ def create(
     ] = None,
     live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
     requests_s: Annotated[float | None, typer.Option(min=0.01, metavar="N", help="Most requests a second.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCOPE", help="submit, read, benchmark or administer; repeatable. Default: all of its role."
+        ),
+    ] = None,
+    expires: ExpiresOption = None,
     data: DataOption = None,
     redis_url: RedisOption = None,
     as_json: JsonOption = False,
@@ -43,16 +57,35 @@ def create(
         raise UsageError(f"{name!r} is not a valid name of a key: letters, digits, blanks and .@+-_ up to 100")
     stored_bytes = None if stored is None else _parse_bytes(stored)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
+    scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
     with _open_keys(data, redis_url) as keys:
-        info, token = keys.create(name, Role(role), quotas)
+        info, token = keys.create(name, Role(role), quotas, scopes, expires_at)
     if redis_url is None and (data is not None or settings.redis_url() is None):
         require_keys_in(data or settings.data_home())
-    if as_json:
-        _print_json(info.model_dump(mode="json") | {"token": token})
-    else:
-        note(f"key {info.id} ({role}) for {name}; its token is shown this once:")
-        typer.echo(token)
-        note("clients take it from MASKSMITH_TOKEN; from now on every request needs a key")
+    _print_token(
+        info, token, "clients take it from MASKSMITH_TOKEN; from now on every request needs a key", as_json=as_json
+    )
+
+
+def rotate(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as 'list' shows it.")],
+    overlap: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the present token stays valid, such as 12h; 0s: not at all.")
+    ] = "24h",
+    expires: ExpiresOption = None,
+    data: DataOption = None,
+    redis_url: RedisOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a key a new token and print it; the present one stays valid for a time. Its jobs and quotas stay."""
+    overlap_s, expires_at = _parse_duration("--overlap", overlap), _parse_expiry(expires)
+    if overlap_s > MAX_OVERLAP_S:
+        raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
+    with _open_keys(data, redis_url) as keys:
+        rotated = keys.rotate(key, overlap_s, expires_at)
+    if rotated is None:
+        raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
+    _print_token(*rotated, f"the token before is valid for another {overlap}", as_json=as_json)
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
@@ -61,10 +94,10 @@ def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: J
         listed = keys.all()
     if as_json:
         return _print_json([key.model_dump(mode="json") for key in listed])
-    rows = [("key", "name", "role", "state", "created", "last used"), *map(_row, listed)]
+    rows = [("key", "name", "role", "scopes", "state", "created", "expires", "last used"), *map(_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+        typer.echo(printable("  ".join(map(str.ljust, row, widths)).rstrip()))
     return None
 
 
@@ -114,12 +147,12 @@ def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
         try:
             client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
         except ValueError as error:
-            raise UsageError(f"--redis-url: {error}") from None
+            raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
         try:
             with client:
                 yield Keys(client)
         except redis.RedisError as error:
-            raise FailedError(f"the Redis server does not respond: {error}") from None
+            raise FailedError(f"the Redis server does not respond: {without_credentials(str(error))}") from None
 
 
 def _print_json(document: Any) -> None:
@@ -127,9 +160,54 @@ def _print_json(document: Any) -> None:
 
 
 def _row(key: KeyInfo) -> Sequence[str]:
-    times = [time and time.astimezone().strftime("%Y-%m-%d %H:%M") for time in (key.created_at, key.last_used_at)]
-    state = "valid" if key.revoked_at is None else "revoked"
-    return (key.id, key.name, key.role.value, state, times[0] or "", times[1] or "never")
+    moments = (key.created_at, key.expires_at, key.last_used_at)
+    created, expires, used = (moment and moment.astimezone().strftime("%Y-%m-%d %H:%M") for moment in moments)
+    state = "revoked" if key.revoked_at is not None else "valid" if key.is_valid else "expired"
+    scopes = "all" if set(key.scopes) == set(SCOPES_OF_ROLE[key.role]) else ",".join(key.scopes)
+    return (key.id, key.name, key.role.value, scopes, state, created or "", expires or "never", used or "never")
+
+
+def _print_token(info: KeyInfo, token: str, remark: str, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(info.model_dump(mode="json") | {"token": token})
+        return
+    note(f"key {info.id} ({info.role}) for {info.name}; its token is shown this once:")
+    typer.echo(token)
+    note(remark)
+
+
+def _parse_scopes(role: str, texts: list[str] | None) -> list[Scope] | None:
+    if not texts:
+        return None
+    names = [name.strip() for text in texts for name in text.split(",")]
+    try:
+        scopes = [Scope(name) for name in names]
+        check_scopes(Role(role), scopes)
+    except ValueError as error:
+        raise UsageError(f"--scope {','.join(names)!r} with --role {role}: {error}") from None
+    return scopes
+
+
+def _parse_expiry(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", text):
+        try:
+            moment = datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise UsageError(f"--expires {text!r}: a time such as 90d or 12h, or a date such as 2027-01-31") from None
+    else:
+        moment = datetime.now(UTC) + timedelta(seconds=_parse_duration("--expires", text))
+    if moment <= datetime.now(UTC):
+        raise UsageError(f"--expires {text!r} is in the past")
+    return moment
+
+
+def _parse_duration(option: str, text: str) -> float:
+    match = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip().lower())
+    if match is None:
+        raise UsageError(f"{option} {text!r}: a time such as 90d, 12h or 30m")
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def _parse_bytes(text: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from masksmith_wire.text import printable, without_credentials
 
 from .errors import UsageError
 
@@ -25,10 +26,12 @@ InsecureOption = Annotated[
 LogFormatOption = Annotated[
     str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
 ]
-note = partial(typer.echo, err=True)
-"""Print a message on stderr."""
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def note(message: str) -> None:
+    """Print a line on stderr."""
+    typer.echo(printable(without_credentials(message)), err=True)
 
 
 def shared_settings(insecure: bool, log_format: str | None) -> dict[str, str | None]:

@@ -81,7 +81,8 @@ def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
             while not supervisor.stopping:
                 supervisor.restart_ended()
                 supervisor.wait()
-            note("\nstopping; queued jobs go on with the next 'masksmith up' ...")
+            note("")
+            note("stopping; queued jobs go on with the next 'masksmith up' ...")
         finally:
             supervisor.stop()
             note("stopped")

@@ -1,4 +1,4 @@
-"""Access log: gives every request an id, and logs a line for every write."""
+"""Access log: gives every request an id, and logs a line for every write and every download of results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -21,11 +22,13 @@ from .host_checks import READS
 audit = logging.getLogger("masksmith_service.audit")
 
 HEADER = "X-Request-Id"
+DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|benchmark)")
+"""Paths whose reads are logged, too: what leaves the installation."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLogMiddleware:
-    """ASGI middleware that sets request ids and logs requests other than reads."""
+    """ASGI middleware that sets request ids, and logs downloads and requests other than reads."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,16 +40,17 @@ class AccessLogMiddleware:
             return
         sent_id = Headers(scope=scope).get(HEADER, "")
         request_id = sent_id if _ID.fullmatch(sent_id) else uuid.uuid4().hex
-        started, status = time.monotonic(), 0
+        started, status, sent_bytes = time.monotonic(), 0, 0
         # A trusted proxy's header replaces the client further in.
         peer = (scope.get("client") or (None,))[0]
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
+            sent_bytes += len(message.get("body", b""))
 
         with logs.context(request=request_id):
             try:
@@ -56,15 +60,17 @@ class AccessLogMiddleware:
                     raise
                 await problems.respond_to_bug(Request(scope), error)(scope, receive, send_with_id)
             finally:
-                if scope["method"] not in READS:
-                    _write(scope, status, time.monotonic() - started, peer)
+                is_download = scope["method"] == "GET" and DOWNLOADS.fullmatch(scope["path"]) is not None
+                if is_download or scope["method"] not in READS:
+                    fields = {"bytes": sent_bytes} if is_download else {}
+                    _write(scope, status, time.monotonic() - started, peer, fields)
 
 
-def _write(scope: Scope, status: int, took_s: float, peer: str | None) -> None:
+def _write(scope: Scope, status: int, took_s: float, peer: str | None, more: dict[str, Any]) -> None:
     # Only the path is logged: queries may be confidential, and headers contain secrets.
     path = str(scope["path"])[:200]
     client = (scope.get("client") or (None,))[0]
-    fields = {"status": status, "took_s": round(took_s, 3), "client": peer}
+    fields = {"status": status, "took_s": round(took_s, 3), "client": peer, **more}
     if client != peer:
         fields["forwarded_for"] = client if client is not None and is_address(client) else "invalid"
     audit.info("%s %s", scope["method"], path.encode("unicode_escape").decode(), extra={"fields": fields})

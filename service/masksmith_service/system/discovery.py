@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import anyio.to_thread
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from masksmith_service.auth.principal import AdminDep
 from masksmith_service.errors import RequestError
-from masksmith_service.resources import StateDep
+from masksmith_service.resources import State, StateDep
 from masksmith_state import DATA_FORMAT
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.queue import BENCH_QUEUES
@@ -105,8 +106,16 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz")
-def readyz(state: StateDep) -> Readiness:
-    """Readiness check: 200 if broker, store and at least one worker are available, else 503 with the reason."""
+async def readyz(state: StateDep) -> Readiness:
+    """Readiness check: 200 if broker and store take writes and at least one worker is alive, else 503 with the reason.
+
+    Writes are tried at most once a second.
+    """
+    await state.readiness.check()
+    return await anyio.to_thread.run_sync(_count_workers, state)
+
+
+def _count_workers(state: State) -> Readiness:
     state.store.size(upload_name("0" * 64))
     search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(search_workers)

@@ -31,6 +31,10 @@ class Gauges:
         yield from _shards(counts)
         uploads: dict[tuple[str, ...], float] = {(): float(counts.get(UPLOAD_BYTES, 0))}
         yield _filled(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), uploads)
+        unreadable = CounterMetricFamily(
+            "masksmith_unreadable", "Messages and records that could not be read.", labels=["kind"]
+        )
+        yield _filled(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._installation()
         damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
         yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)

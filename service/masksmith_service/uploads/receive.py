@@ -238,7 +238,7 @@ def uploaded_bytes(state: State, principal: Principal, digest: str, *, any_owner
     """Record the use of an upload, and return its size; None if it must be sent (again)."""
     try:
         return state.references.touch(principal.key, digest, any_owner=any_owner)
-    except DamagedBlobError:
+    except (DamagedBlobError, FileNotFoundError):
         return None
 
 

@@ -49,6 +49,21 @@ def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) ->
     return Response(headers={"X-Upload-Bytes": str(size)})
 
 
+@router.delete("/{digest}", status_code=204)
+def delete_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> None:
+    """Delete an upload that the key has sent: 409 while a live job of the key reads it.
+
+    The bytes are deleted at once, unless another key has sent them, too.
+    """
+    removed = state.references.forget_upload(principal.key, _check_digest(digest))
+    if removed is None:
+        detail = f"upload {digest} does not exist, or this key has not sent it"
+        raise RequestError(Code.UPLOAD_NOT_FOUND, detail, status=404, digest=digest)
+    if not removed:
+        detail = f"a job that is queued or running reads upload {digest}; cancel it, or wait for its end"
+        raise RequestError(Code.UPLOAD_IN_USE, detail, digest=digest)
+
+
 def _check_digest(digest: str) -> str:
     if not is_digest(digest):
         raise RequestError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from .answers import Answers
 from .results import CaseResult, Timing
-from .tables import Table, page, tables
+from .tables import Table, one_line, page, tables
 
 FORMAT = 1
 COLUMNS = (
@@ -55,7 +55,7 @@ class Report(Answers):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for result in self.results:
-            writer.writerows(_rows(result))
+            writer.writerows([_cell(value) for value in row] for row in _rows(result))
         return text.getvalue()
 
     def tables(self) -> list[Table]:
@@ -97,6 +97,14 @@ def _rows(result: CaseResult) -> list[list[Any]]:
         for one in result.measurements
     ]  # fmt: skip
     return rows or [[*head, "", "failed", result.error, *[None] * (len(COLUMNS) - len(head) - 3)]]
+
+
+def _cell(value: Any) -> Any:
+    """Make a text safe for spreadsheets and terminals: no formula, no control character."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _times(timing: Timing | None) -> list[float | None]:

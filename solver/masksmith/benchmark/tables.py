@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import Answers
 from .conclusions import NOISE, BreakEven, Estimate
+
+_SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,27 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown, with aligned columns."""
-        widths = [max(len(row[k]) for row in [self.head, *self.rows]) for k in range(len(self.head))]
+        widths = [max(len(_markdown(row[k])) for row in [self.head, *self.rows]) for k in range(len(self.head))]
         rule = "|" + "|".join("-" * (w + 1) + ("-" if k < self.left else ":") for k, w in enumerate(widths)) + "|"
         lines = [self._line(self.head, widths), rule, *(self._line(row, widths) for row in self.rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = [
-            cell.ljust(w) if k < self.left else cell.rjust(w)
+            _markdown(cell).ljust(w) if k < self.left else _markdown(cell).rjust(w)
             for k, (cell, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
+
+
+def one_line(text: str) -> str:
+    """Escape line ends and control characters: names of layers and messages come from strangers."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _markdown(text: str) -> str:
+    """Escape what would end a cell or begin a tag of HTML."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
 def tables(report: Answers) -> list[Table]:
@@ -51,13 +64,15 @@ def tables(report: Answers) -> list[Table]:
 def page(report: Answers, title: str, words: Sequence[str] = ()) -> str:
     """Return the report as a Markdown page; `words` are paragraphs after the title."""
     parts = [f"# {title}\n", *words, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
-    parts.append("## In words\n\n" + "\n".join(f"- {line}" for line in report.conclusions()) + "\n")
+    parts.append("## In words\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
     if report.skipped:
-        lines = "\n".join(f"- `{name}`: {reason}" for name, reason in sorted(report.skipped.items()))
+        lines = "\n".join(
+            f"- `{one_line(name)}`: {_markdown(reason)}" for name, reason in sorted(report.skipped.items())
+        )
         parts.append(f"## What cannot run here\n\n{lines}\n")
     if report.failures:
-        parts.append("## What failed\n\n" + "\n".join(f"- {line}" for line in report.failures) + "\n")
+        parts.append("## What failed\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.failures) + "\n")
     return "\n".join(parts)
 
 

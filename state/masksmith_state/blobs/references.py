@@ -17,6 +17,7 @@ send it again.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ from masksmith_state.scripts import Scripts
 
 from .names import result_name, result_report_name, upload_name, weights_name
 from .store import BlobStore
+
+log = logging.getLogger(__name__)
 
 TOMBSTONE_TIMEOUT_S = 60.0
 POLL_S = 0.05
@@ -104,6 +107,17 @@ class BlobReferences:
         """Remove all keys' references to an upload that was set aside, so that it can be sent again."""
         self._scripts.run("unlink_all", digest)
 
+    def forget_upload(self, owner: str, digest: str) -> bool | None:
+        """Remove a key's reference to an upload, and delete the upload at once if nothing else refers to it.
+
+        Returns:
+            Whether the reference was removed: not while a live job of the key reads the upload. None if there is none.
+        """
+        outcome = int(self._scripts.run("forget", owner, digest))
+        if outcome == 1 and self.delete_unreferenced_upload(digest):
+            self._store.delete_copies(upload_name(digest))
+        return None if outcome < 0 else outcome == 1
+
     def hold_result(self, job: str, key: str) -> bool:
         """Add a live job's reference to a result, which need not exist yet; False if the job has ended."""
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
@@ -116,8 +130,8 @@ class BlobReferences:
     def expire_upload(self, owner: str, digest: str, before: float) -> bool:
         """Remove a key's reference to an upload that was not used since `before`, unless a live job reads it."""
         expired = bool(self._scripts.run("expire", owner, digest, f"{before:.6f}"))
-        if expired:
-            self.delete_unreferenced_upload(digest)
+        if expired and self.delete_unreferenced_upload(digest):
+            log.info("deleted upload %s, which has expired", digest)
         return expired
 
     def delete_unreferenced_upload(self, digest: str) -> bool:
@@ -138,7 +152,7 @@ class BlobReferences:
         """Finish deletions that were interrupted by a crash."""
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
             kind, _, name = str(blob).partition(":")
-            if float(str(token).partition(":")[0]) < time.time() - TOMBSTONE_TIMEOUT_S:
+            if _written_at(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:
                 (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
@@ -154,3 +168,11 @@ class BlobReferences:
 
     def _clear_tombstone(self, kind: str, name: str) -> None:
         self._redis.hdel("masksmith:tombstones", f"{kind}:{name}")
+
+
+def _written_at(token: str) -> float:
+    """Time at which a tombstone was set; 0, so that the deletion is finished, if that cannot be read."""
+    try:
+        return float(token.partition(":")[0])
+    except ValueError:
+        return 0.0

@@ -86,7 +86,10 @@ class Retention:
 
     def _delete_expired_jobs(self, before: float) -> int:
         jobs = cast("list[str]", self.records.redis.zrangebyscore(FINISHED, "-inf", before, 0, MAX_DELETIONS))
-        return sum(self.records.delete(job) for job in jobs)
+        deleted = [job for job in jobs if self.records.delete(job)]
+        for job in deleted:
+            log.info("deleted job %s, which has expired", job)
+        return len(deleted)
 
     def _expire_uploads(self, before: float) -> int:
         members = cast(

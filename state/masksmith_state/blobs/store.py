@@ -194,6 +194,12 @@ class BlobStore:
             self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
         self.objects.delete(piece_list_name(name))
 
+    def delete_copies(self, name: str) -> None:
+        """Delete the copies of a blob that were set aside."""
+        for copy, _ in self.damaged():
+            if copy.rpartition(".")[0] == name:
+                self.objects.delete(f"{DAMAGED}/{copy}")
+
     def damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside as (name below `damaged`, time of last change)."""
         for name, changed in self.objects.list(DAMAGED):

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import redis
 
-from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.errors import FullError, MissingUploadError, UnreadableRecordError
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
 from masksmith_state.start_progress import StartProgress
@@ -28,6 +28,7 @@ from .plans import MasksPlan
 from .redis_keys import IDS, JOBS, LIVE, job_key, parts_key, reports_key
 from .reports import ShardReport
 from .shards import Shard
+from .unreadable_records import reading, set_aside_job
 
 STRANDED_BATCH = 1000
 TIMESTAMP_DIGITS = 11
@@ -116,17 +117,20 @@ class JobRecords:
 
     def read(self, job: str) -> JobRecord | None:
         """Read a job's record; None if there is no such job."""
-        fields = cast("dict[str, str]", self.redis.hgetall(job_key(job)))
-        return parse_record(job, fields) if fields else None
+        with reading(job):
+            fields = cast("dict[str, str]", self.redis.hgetall(job_key(job)))
+            return parse_record(job, fields) if fields else None
 
     def state(self, job: str) -> JobState | None:
         """Read a job's state; None if there is no such job."""
-        state = cast("str | None", self.redis.hget(job_key(job), "state"))
-        return JobState(state) if state else None
+        with reading(job):
+            state = cast("str | None", self.redis.hget(job_key(job), "state"))
+            return JobState(state) if state else None
 
     def owner(self, job: str) -> str | None:
         """Read the owner of a job; None if there is no such job."""
-        state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
+        with reading(job):
+            state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
         return None if state is None else owner or ""
 
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
@@ -151,11 +155,27 @@ class JobRecords:
             start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
         ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
         names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
+        try:
+            rows = self._rows(ids, names)
+        except UnicodeDecodeError:
+            # One record cannot be read; the reply of a pipeline is read as a whole.
+            rows = [row for job in ids for row in self._readable_row(job, names)]
+        entries = [dict(zip(names, row, strict=True), id=job) for job, row in rows]
+        return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
+
+    def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
         pipe = self.redis.pipeline(transaction=False)
         for job in ids:
             pipe.hmget(job_key(job), names)
-        rows = [dict(zip(names, row, strict=True), id=job) for job, row in zip(ids, pipe.execute(), strict=True)]
-        return [row | {"labels": read_labels(row["labels"])} for row in rows if row["kind"] is not None]
+        # The reply for a key of another type is an error.
+        replies = pipe.execute(raise_on_error=False)
+        return [(job, row) for job, row in zip(ids, replies, strict=True) if isinstance(row, list)]
+
+    def _readable_row(self, job: str, names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
+        try:
+            return self._rows([job], names)
+        except UnicodeDecodeError:
+            return []
 
     def _rank_after(self, index: str, after: str) -> int:
         """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
@@ -172,29 +192,35 @@ class JobRecords:
 
     def shards(self, job: str) -> dict[int, Shard]:
         """Read all shards of a job by index."""
-        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
+        with reading(job):
+            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
 
     def shard(self, job: str, index: int) -> Shard | None:
         """Read one shard; None if there is no such shard."""
-        text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
-        return Shard.model_validate_json(text) if text else None
+        with reading(job):
+            text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
+            return Shard.model_validate_json(text) if text else None
 
     def reports(self, job: str) -> dict[int, ShardReport]:
         """Read the reports of a job's finished shards by index."""
-        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
+        with reading(job):
+            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
 
     def cases(self, job: str) -> dict[int, PlannedCase]:
         """Read all cases of a benchmark by index."""
-        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
+        with reading(job):
+            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
 
     def case(self, job: str, index: int) -> PlannedCase | None:
         """Read one case; None if there is no such case."""
-        text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
-        return PlannedCase.model_validate_json(text) if text else None
+        with reading(job):
+            text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
+            return PlannedCase.model_validate_json(text) if text else None
 
     def case_reports(self, job: str) -> dict[int, CaseReport]:
         """Read the reports of a benchmark's finished cases by index."""
-        return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
+        with reading(job):
+            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
 
     def take(self, job: str, shard: int, *, lease_s: float, attempts: int) -> Lease | str:
         """Take the lease of a shard, and count an attempt.
@@ -205,14 +231,14 @@ class JobRecords:
         """
         message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
         report = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
-        token, *words = self._scripts.run("take", job, shard, int(lease_s * 1000), attempts, report.model_dump_json())
+        token, *words = self._run("take", job, shard, int(lease_s * 1000), attempts, report.model_dump_json())
         if not token:
             return str(words[0])
         return Lease(job=job, shard=shard, token=token, attempt=int(words[0]), elapsed_s=float(words[1]))
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Renew a lease; False if the lease was lost or the job has ended."""
-        return bool(self._scripts.run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
+        return bool(self._run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
 
     def release(self, lease: Lease, *, forget_attempt: bool = False) -> None:
         """Release a lease; if its shard is still pending, the sweeper enqueues it again.
@@ -221,11 +247,11 @@ class JobRecords:
             lease: The lease.
             forget_attempt: Do not count the attempt, because the shard did not fail.
         """
-        self._scripts.run("release", lease.job, lease.shard, lease.token, int(forget_attempt))
+        self._run("release", lease.job, lease.shard, lease.token, int(forget_attempt))
 
     def add_event(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
         """Add an event to the job of a leased shard; False if the lease was lost."""
-        return bool(self._scripts.run("add_event", lease.job, lease.shard, lease.token, kind, json.dumps(data)))
+        return bool(self._run("add_event", lease.job, lease.shard, lease.token, kind, json.dumps(data)))
 
     def complete(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
         """Complete a shard, and end the job with its last shard; False if the lease was lost.
@@ -235,9 +261,9 @@ class JobRecords:
             report: The shard's report.
             took_s: Seconds spent on the shard, for the metrics.
         """
-        fence, failed = (lease.job, lease.shard, lease.token), int(report.error is not None)
+        fence, failed = (lease.shard, lease.token), int(report.error is not None)
         counts = json.dumps(_increments(report, took_s))
-        return bool(self._scripts.run("complete", *fence, report.model_dump_json(), failed, counts))
+        return bool(self._run("complete", lease.job, *fence, report.model_dump_json(), failed, counts))
 
     def cancel(self, job: str) -> bool:
         """Cancel a job; canceling a finished job changes nothing.
@@ -245,12 +271,32 @@ class JobRecords:
         Returns:
             Whether the job exists.
         """
-        return int(cast("int", self._scripts.run("cancel", job))) >= 0
+        return int(cast("int", self._run("cancel", job))) >= 0
 
     def delete(self, job: str) -> bool:
-        """Delete a job's record, after canceling the job if it is live. Returns whether it existed."""
-        self.cancel(job)
-        return bool(self._scripts.run("delete", job))
+        """Delete a job's record, after canceling the job if it is live. Returns whether it existed.
+
+        A record that cannot be read is set aside.
+        """
+        try:
+            self.cancel(job)
+            return bool(self._run("delete", job))
+        except UnreadableRecordError as error:
+            self.set_aside(error)
+            return True
+
+    def set_aside(self, error: UnreadableRecordError) -> None:
+        """Set a record aside that cannot be read; the job does not exist any more."""
+        set_aside_job(self.redis, error.job, error.reason)
+
+    def _run(self, script: str, job: str, *args: str | float) -> Any:
+        """Run a script on a job's record.
+
+        Raises:
+            UnreadableRecordError: If the script meets values of another type or form.
+        """
+        with reading(job):
+            return self._scripts.run(script, job, *args)
 
     def stranded(
         self, patience_s: float, *, from_horizon: bool = False, queue: str = CPU_QUEUE
@@ -264,14 +310,22 @@ class JobRecords:
             queue: Queue of the jobs to list.
         """
         for job in sorted(cast("set[str]", self.redis.smembers(LIVE))):
-            args: list[str | float] = [job, patience_s, int(from_horizon), STRANDED_BATCH, queue]
-            for shard in cast("list[str]", self._scripts.run("stranded", *args)):
-                yield job, int(shard)
+            args: list[str | float] = [patience_s, int(from_horizon), STRANDED_BATCH, queue]
+            for shard in self._stranded_of(job, *args):
+                yield job, shard
+
+    def _stranded_of(self, job: str, *args: str | float) -> list[int]:
+        try:
+            with reading(job):
+                return [int(shard) for shard in self._scripts.run("stranded", job, *args)]
+        except UnreadableRecordError as error:
+            self.set_aside(error)
+            return []
 
     def move_jobs(self, queue: str, other: str) -> list[str]:
         """Assign the live jobs of a queue to another queue, for shards enqueued from now on; returns the job ids."""
         live = sorted(cast("set[str]", self.redis.smembers(LIVE)))
-        moved = [job for job in live if self.redis.hget(job_key(job), "queue") == queue]
+        moved = [job for job in live if self._queue_of(job) == queue]
         for job in moved:
             self.redis.hset(job_key(job), "queue", other)
         return moved
@@ -279,6 +333,14 @@ class JobRecords:
     def is_served(self, queue: str) -> bool:
         """Whether a living worker consumes a queue."""
         return bool(self.redis.exists(served_key(queue)))
+
+    def _queue_of(self, job: str) -> str | None:
+        try:
+            with reading(job):
+                return cast("str | None", self.redis.hget(job_key(job), "queue"))
+        except UnreadableRecordError as error:
+            self.set_aside(error)
+            return None
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Claim the sweep of shards, or of `what`; True for one process per period."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
 """Sorted sets of all jobs by creation and by id, set of live jobs, and sorted set of jobs that have ended."""
 ENDED = "masksmith:ended"
 """Channel to which the id of every job that ends is published."""
+
+_JOB_ID = re.compile(r"[0-9a-f]{27}")
+"""Time of creation in milliseconds, 11 digits, and 64 random bits."""
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text can be the id of a job; others must not become part of a key."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 def job_key(job: str) -> str:

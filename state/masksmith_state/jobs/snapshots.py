@@ -12,6 +12,7 @@ from masksmith_state.worker_registry import served_key
 from masksmith_wire.documents import JobState
 
 from .redis_keys import job_key, parts_key, queued_key, reports_key
+from .unreadable_records import reading
 
 
 class Snapshot(NamedTuple):
@@ -49,14 +50,15 @@ class Snapshot(NamedTuple):
 
 def read_snapshot(client: redis.Redis, job: str) -> Snapshot | None:
     """Read a job; None if there is no such job."""
-    with client.pipeline() as pipe:
+    with reading(job), client.pipeline() as pipe:
         return _snapshot(job, _read_all(pipe, job).execute())
 
 
 async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
     """Read a job on the event loop; None if there is no such job."""
-    async with client.pipeline() as pipe:
-        return _snapshot(job, await _read_all(pipe, job).execute())
+    with reading(job):
+        async with client.pipeline() as pipe:
+            return _snapshot(job, await _read_all(pipe, job).execute())
 
 
 def _read_all(pipe: Any, job: str) -> Any:

@@ -80,6 +80,9 @@ class Sweeper(threading.Thread):
                     self._sweep_blobs()
             except (redis.RedisError, OSError, StoreError) as error:
                 log.warning("cannot sweep: %s", error)
+            except Exception:
+                # One record that nothing expects must not end the thread: the next sweep tries again.
+                log.exception("the sweep failed")
 
     def stop(self) -> None:
         """End the thread."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from masksmith_wire.text import printable, without_credentials
+
 LogFormat = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -57,12 +59,29 @@ class _TextFormatter(logging.Formatter):
         fields = getattr(record, "context", {}) | getattr(record, "fields", {})
         # A traceback follows the message, so the fields are appended to the message itself.
         pairs = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
-        return super().format(record) if not pairs else super().format(_with_message(record, pairs))
+        return super().format(_with_message(record, safe_line(record.getMessage() + pairs)))
+
+    def formatException(self, ei: Any) -> str:
+        return _safe_lines(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _safe_lines(super().formatStack(stack_info))
 
 
-def _with_message(record: logging.LogRecord, suffix: str) -> logging.LogRecord:
+def safe_line(text: str) -> str:
+    """A text as one line without credentials and without characters that a terminal would obey."""
+    return printable(without_credentials(text))
+
+
+def _safe_lines(text: str) -> str:
+    # Indented, so that no line of a traceback can pass for a line of the log.
+    return "\n".join(f"  {safe_line(line)}" for line in text.splitlines())
+
+
+def _with_message(record: logging.LogRecord, message: str) -> logging.LogRecord:
     changed = logging.makeLogRecord(record.__dict__)
-    changed.msg, changed.args = record.getMessage() + suffix, ()
+    # The base class keeps the text of a traceback in the record, for other handlers.
+    changed.msg, changed.args, changed.exc_text = message, (), None
     return changed
 
 
@@ -77,6 +96,9 @@ def _json_formatter() -> logging.Formatter:
             super().add_fields(log_data, record, message_dict)
             fields = log_data.pop("context", {}) | log_data.pop("fields", {})
             log_data.update({name: value for name, value in fields.items() if value is not None})
+            for name, value in log_data.items():
+                if isinstance(value, str):
+                    log_data[name] = without_credentials(value)
 
     names = {"levelname": "level", "name": "logger"}
     # uvicorn adds a copy of its messages with terminal colours.

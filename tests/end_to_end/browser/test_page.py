@@ -317,7 +317,7 @@ def token(stack):
 def test_signing_in_and_out(browser, token, file):
     browser.open("/")
     browser.find("#token").send_keys("msk_wrong", Keys.ENTER)
-    browser.until(lambda: "unknown or was revoked" in browser.text("#login-error"))
+    browser.until(lambda: "unknown, was revoked" in browser.text("#login-error"))
     browser.find("#token").clear()
     browser.find("#token").send_keys(token, Keys.ENTER)
     browser.find("#file").send_keys(str(file))

@@ -128,3 +128,32 @@ def test_keys_of_an_up_whether_it_runs_or_not(tmp_path, capsys, monkeypatch):
     for made in (ops, ann):
         assert made["id"].encode() in kept
         assert made["token"][15:].encode() not in kept
+
+
+def test_a_key_with_scopes_and_an_end_is_made_and_rotated(named, capsys):
+    made = run_json(capsys, "create", "ann", "--scope", "read", "--scope", "submit", "--expires", "90d")
+    assert made["scopes"] == ["read", "submit"]
+    assert 89 < (named.get(made["id"]).expires_at - named.get(made["id"]).created_at).days + 1 <= 91
+    rotated = run_json(capsys, "rotate", made["id"], "--overlap", "12h", "--expires", "2099-01-31")
+    assert rotated["id"] == made["id"]
+    assert rotated["token"] != made["token"]
+    assert rotated["expires_at"].startswith("2099-01-3")
+    assert run(["keys", "list"]) == 0
+    assert "read,submit" in capsys.readouterr().out
+    assert run(["keys", "rotate", made["id"]]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("msk_")
+    assert "24h" in err
+    named.revoke(made["id"])
+    assert run(["keys", "rotate", made["id"]]) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--scope", "fly"], ["--scope", "administer"], ["--role", "admin", "--scope", "read"], ["--expires", "soon"],
+     ["--expires", "2020-01-01"], ["--expires", "0d"], ["--expires", "2099-99-01"], ["--expires", "-3d"]],
+)  # fmt: skip
+def test_scopes_and_ends_that_make_no_sense_are_refused(named, capsys, options):
+    assert run(["keys", "create", "ann", *options]) == 2
+    assert capsys.readouterr().out == ""
+    assert named.all() == []

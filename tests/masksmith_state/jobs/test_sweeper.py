@@ -1,6 +1,8 @@
 import threading
 from datetime import UTC, datetime
 
+from support.processes import poll
+
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor, Shard
@@ -126,3 +128,17 @@ def test_jobs_of_gpus_that_are_gone_go_to_processors(records):
     assert swept() == []
     records.workers.remove("gpu")
     assert swept() == [(job, 0, CPU_QUEUE)]
+
+
+def test_an_unexpected_error_does_not_end_the_thread(records, caplog):
+    calls = []
+
+    def sweep_blobs():
+        calls.append(1)
+        raise KeyError("nothing expects this")
+
+    sweeper = Sweeper(records, lambda *_: None, 0.01, sweep_blobs)
+    sweeper.start()
+    poll(lambda: len(calls) >= 3, 30)
+    sweeper.stop()
+    assert "the sweep failed" in caplog.text

@@ -1,0 +1,29 @@
+"""The scopes that requests need, by method and path."""
+
+from __future__ import annotations
+
+import re
+
+from masksmith_service.middleware.host_checks import READS
+from masksmith_state.keys import Scope
+
+_ANY = tuple(Scope)
+_RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
+    (r"\w+ /(v1/(patterns|solvers|kernels|session)|login|pattern|favicon\.ico|openapi\.json)?", _ANY),
+    (r"\w+ /static/.*", _ANY),
+    (r"\w+ /(v1/(keys|workers)(/.*)?|metrics)", (Scope.ADMINISTER,)),
+    (r"\w+ /v1/tensors/.*", (Scope.SUBMIT,)),
+    # The document says which of them it needs; see `jobs.routes`.
+    (r"POST /v1/jobs", (Scope.SUBMIT, Scope.BENCHMARK)),
+    (r"POST /(v1/)?jobs/[^/]*/cancel", (Scope.SUBMIT, Scope.BENCHMARK)),
+    (r"DELETE /v1/jobs/[^/]*", (Scope.SUBMIT, Scope.BENCHMARK)),
+)
+_COMPILED = tuple((re.compile(pattern), scopes) for pattern, scopes in _RULES)
+
+
+def needed_scopes(method: str, path: str) -> tuple[Scope, ...]:
+    """Scopes of which a key needs one; for all other paths `read` for reads, and `submit` for writes."""
+    for pattern, scopes in _COMPILED:
+        if pattern.fullmatch(f"{method} {path}"):
+            return scopes
+    return (Scope.READ,) if method in READS else (Scope.SUBMIT,)

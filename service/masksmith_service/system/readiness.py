@@ -1,0 +1,71 @@
+"""Readiness: tries what a request with a key needs, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+import redis
+from obstore.exceptions import BaseError as StoreError
+from redis.asyncio import Redis
+
+from masksmith_state.blobs.names import incoming_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.housekeeping import Housekeeping
+
+PROBE_KEY = "masksmith:probe"
+PROBE_S = 1.0
+"""Seconds for which the outcome of a probe is reused: how often a process writes at most."""
+EXPIRY_S = 60
+
+Error = redis.RedisError | StoreError | InstallationError
+
+
+class ReadinessProbe:
+    """Writes a few bytes to the broker and to the store.
+
+    Args:
+        events: The client through which requests are authenticated and rated.
+        store: The blob store.
+        housekeeping: Whether broker and store belong together; nothing is written to the store before.
+    """
+
+    def __init__(self, events: Redis, store: BlobStore, housekeeping: Housekeeping) -> None:
+        self._events, self._store, self._housekeeping = events, store, housekeeping
+        self._lock = asyncio.Lock()
+        self._probed_at = -PROBE_S
+        self._error: Error | None = None
+
+    async def check(self) -> None:
+        """Raise the error of the last probe, which is repeated if it is older than `PROBE_S`.
+
+        Raises:
+            redis.RedisError, StoreError, InstallationError: If requests that need broker or store would fail.
+        """
+        async with self._lock:
+            if time.monotonic() - self._probed_at >= PROBE_S:
+                self._error = await self._probe()
+                self._probed_at = time.monotonic()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    async def _probe(self) -> Error | None:
+        try:
+            set_probe: Any = self._events.set(PROBE_KEY, "1", ex=EXPIRY_S)
+            await set_probe
+            await anyio.to_thread.run_sync(partial(_write, self._store, self._housekeeping))
+        except (redis.RedisError, StoreError, InstallationError) as error:
+            return error
+        return None
+
+
+def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
+    housekeeping.ensure_claimed()
+    # All processes write the same object, and delete it: a reader never needs it.
+    name = incoming_name("probe")
+    store.objects.put(name, b"1")
+    store.objects.delete(name)

@@ -1,0 +1,76 @@
+"""Job records that cannot be read: recognizes them, and sets them aside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import redis
+
+from masksmith_state import unreadable
+from masksmith_state.errors import UnreadableRecordError
+
+from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
+
+_WRONG_CONTENT = re.compile(r"WRONGTYPE |user_script:|(hash )?value is not ")
+"""Replies of Redis to a command, or a script, that meets a value of another type or form."""
+_OTHER_PARTS = (":pending", ":queued", ":attempts", ":results")
+
+
+def is_wrong_content(error: redis.ResponseError) -> bool:
+    """Whether Redis refused a command because of what a key holds, and not because of its own condition."""
+    return _WRONG_CONTENT.match(str(error)) is not None
+
+
+@contextmanager
+def reading(job: str) -> Iterator[None]:
+    """Convert errors of parsing, and of scripts that meet wrong values, to one error.
+
+    Raises:
+        UnreadableRecordError: If the record of this job cannot be read.
+    """
+    try:
+        yield
+    except redis.ResponseError as error:
+        if not is_wrong_content(error):
+            raise
+        raise UnreadableRecordError(job, str(error)) from None
+    except (ValueError, LookupError, ArithmeticError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UnreadableRecordError(job, f"{type(error).__name__}: {reason}") from None
+
+
+def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
+    """Keep a copy of a job's hashes below `masksmith:aside`, and remove the job from everything that lists it."""
+    with client.pipeline(transaction=True) as pipe:
+        for key in (job_key(job), parts_key(job), reports_key(job)):
+            copy = f"masksmith:aside:{key}"
+            pipe.delete(copy)
+            pipe.copy(key, copy)
+            pipe.expire(copy, unreadable.KEPT_S)
+        pipe.execute()
+    owners = client.scan_iter(match="masksmith:owner:*:live", count=1000)
+    for live in owners:
+        _remove(client, live, job)
+        _remove(client, f"{live.removesuffix(':live')}:jobs", job)
+        _remove(client, f"{live.removesuffix(':live')}:ids", job)
+    for index in (JOBS, IDS, LIVE, FINISHED):
+        _remove(client, index, job)
+    for uses in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
+        _remove(client, uses, job)
+    for result in client.scan_iter(match="masksmith:result:*", count=1000):
+        if _remove(client, result, job) and not client.exists(result):
+            client.zadd("masksmith:unheld", {result.removeprefix("masksmith:result:"): client.time()[0]})
+    parts = [job_key(job) + part for part in _OTHER_PARTS]
+    client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
+    client.publish(ENDED, job)
+    unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
+
+
+def _remove(client: redis.Redis, key: str, member: str) -> bool:
+    """Remove a member from a set, sorted or not, if the key holds one."""
+    for remove in (client.srem, client.zrem):
+        with suppress(redis.ResponseError):
+            return bool(remove(key, member))
+    return False

@@ -1,0 +1,219 @@
+"""Keys that end, keys whose token is exchanged, and keys that may do only one thing."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.testclient import TestClient
+
+from masksmith_service.app import create_app
+from masksmith_service.auth.scopes import needed_scopes
+from masksmith_state.keys import Keys, Role, Scope, redis_key_of
+
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def keys(records):
+    return Keys(records.redis)
+
+
+@pytest.fixture
+def client(settings):
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def status(client, token, path="/v1/jobs", method="GET", **options):
+    client.cookies.clear()
+    return client.request(method, path, headers=bearer(token), **options).status_code
+
+
+def test_a_key_ends(client, keys, records):
+    info, token = keys.create("ann", expires_at=datetime.now(UTC) + timedelta(days=1))
+    assert status(client, token) == 200
+    client.post("/v1/session", json={"token": token})
+    assert client.get("/v1/jobs").status_code == 200
+    records.redis.hset(redis_key_of(info.id), "expires_at", PAST.isoformat())
+    assert client.get("/v1/jobs").status_code == 401
+    assert client.post("/v1/session", json={"token": token}).status_code == 401
+    assert status(client, token) == 401
+    assert "expired" in client.get("/v1/jobs", headers=bearer(token)).json()["detail"]
+    assert not keys.get(info.id).is_valid
+
+
+def test_the_end_of_the_last_key_opens_nothing(client, keys):
+    _, token = keys.create("ann", expires_at=PAST)
+    assert status(client, token) == 401
+    assert client.get("/v1/jobs").status_code == 401
+
+
+def test_a_rotated_key_takes_both_tokens_until_the_overlap_ends(client, keys, records):
+    info, old = keys.create("ann")
+    rotated, new = keys.rotate(info.id, 60)
+    assert (rotated.id, rotated.name) == (info.id, "ann")
+    assert (status(client, old), status(client, new)) == (200, 200)
+    records.redis.hset(redis_key_of(info.id), "old_until", PAST.isoformat())
+    assert (status(client, old), status(client, new)) == (401, 200)
+
+
+def test_a_rotation_without_overlap_ends_the_token_at_once(client, keys):
+    info, old = keys.create("ann")
+    _, new = keys.rotate(info.id, 0)
+    assert (status(client, old), status(client, new)) == (401, 200)
+
+
+def test_only_the_latest_two_tokens_can_be_valid(client, keys):
+    info, first = keys.create("ann")
+    _, second = keys.rotate(info.id, 600)
+    _, third = keys.rotate(info.id, 600)
+    assert [status(client, token) for token in (first, second, third)] == [401, 200, 200]
+
+
+def test_a_session_ends_with_the_token_it_was_begun_with(client, keys, records):
+    info, old = keys.create("ann")
+    client.post("/v1/session", json={"token": old})
+    keys.rotate(info.id, 60)
+    assert client.get("/v1/jobs").status_code == 200
+    records.redis.hset(redis_key_of(info.id), "old_until", PAST.isoformat())
+    assert client.get("/v1/jobs").status_code == 401
+
+
+@pytest.mark.parametrize("how", ["expires", "rotates"])
+def test_a_stream_ends_with_its_token(client, keys, records, good, how):
+    info, token = keys.create("ann")
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=bearer(token)).json()["id"]
+    if how == "rotates":
+        keys.rotate(info.id, 1.5)
+    else:
+        keys.rotate(info.id, 600, datetime.now(UTC) + timedelta(seconds=1.5))
+    began = time.monotonic()
+    with client.stream("GET", f"/v1/jobs/{job}/events", headers=bearer(token)) as stream:
+        assert stream.status_code == 200
+        assert "queued" in "".join(stream.iter_text())
+    assert time.monotonic() - began < 30
+
+
+def test_a_rotated_key_keeps_its_jobs(client, keys, good):
+    info, old = keys.create("ann")
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=bearer(old)).json()["id"]
+    _, new = keys.rotate(info.id, 0)
+    assert status(client, new, f"/v1/jobs/{job}") == 200
+
+
+def test_admins_rotate_keys_over_http(client, keys):
+    _, ops = keys.create("ops", Role.ADMIN)
+    info, old = keys.create("ann")
+    answer = client.post(f"/v1/keys/{info.id}/rotate", json={"overlap_s": 0}, headers=bearer(ops))
+    assert answer.status_code == 201
+    assert (status(client, old), status(client, answer.json()["token"])) == (401, 200)
+    assert status(client, ops, "/v1/keys/0000000000/rotate", "POST", json={}) == 404
+    assert status(client, answer.json()["token"], f"/v1/keys/{info.id}/rotate", "POST", json={}) == 403
+    keys.revoke(info.id)
+    assert status(client, ops, f"/v1/keys/{info.id}/rotate", "POST", json={}) == 404
+
+
+def test_keys_with_scopes_and_an_end_are_made_over_http(client, keys):
+    _, ops = keys.create("ops", Role.ADMIN)
+
+    def create(**members):
+        return client.post("/v1/keys", json={"name": "bob", **members}, headers=bearer(ops))
+
+    made = create(scopes=["read"], expires_at="2099-01-01T00:00:00Z").json()
+    assert (made["scopes"], made["expires_at"]) == (["read"], "2099-01-01T00:00:00Z")
+    for wrong in (
+        {"scopes": []},
+        {"scopes": ["administer"]},
+        {"scopes": ["fly"]},
+        {"role": "admin", "scopes": ["read"]},
+        {"expires_at": "soon"},
+        {"expires_at": "2099-01-01T00:00:00"},
+    ):
+        assert create(**wrong).status_code == 422, wrong
+
+
+# What each scope allows; every other request of the table is refused with 403.
+REQUESTS = {
+    ("GET", "/v1/jobs"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/events"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/masks"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/weights"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/benchmark"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/window"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/profile"): {Scope.READ},
+    ("GET", "/jobs"): {Scope.READ},
+    ("GET", "/jobs/{job}"): {Scope.READ},
+    ("GET", "/jobs/{job}/layer"): {Scope.READ},
+    ("GET", "/compare"): {Scope.READ},
+    ("POST", "/v1/masks"): {Scope.SUBMIT},
+    ("POST", "/v1/jobs"): {Scope.SUBMIT, Scope.BENCHMARK},
+    ("POST", "/v1/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},
+    ("POST", "/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},
+    ("DELETE", "/v1/jobs/{job}"): {Scope.SUBMIT, Scope.BENCHMARK},
+    ("PUT", "/v1/tensors/{digest}"): {Scope.SUBMIT},
+    ("HEAD", "/v1/tensors/{digest}"): {Scope.SUBMIT},
+    ("DELETE", "/v1/tensors/{digest}"): {Scope.SUBMIT},
+    ("GET", "/v1/workers"): {Scope.ADMINISTER},
+    ("GET", "/metrics"): {Scope.ADMINISTER},
+    ("GET", "/v1/keys"): {Scope.ADMINISTER},
+    ("POST", "/v1/keys"): {Scope.ADMINISTER},
+    ("POST", "/v1/keys/{key}/rotate"): {Scope.ADMINISTER},
+    ("DELETE", "/v1/keys/{key}"): {Scope.ADMINISTER},
+}
+ANY = {"/v1/patterns", "/v1/solvers", "/v1/kernels", "/v1/session", "/healthz", "/readyz"}
+"""Addresses that every key may call, or that need none."""
+
+
+def test_every_address_has_its_scope(app):
+    for path, methods in app.openapi()["paths"].items():
+        for method in methods:
+            assert path in ANY or (method.upper(), path) in REQUESTS, (method, path)
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_key_does_what_its_scope_says_and_nothing_else(client, keys, scope):
+    _, token = keys.create("one", Role.ADMIN if scope is Scope.ADMINISTER else Role.USER, scopes=[scope])
+    for (method, path), allowed in REQUESTS.items():
+        place = path.replace("{job}", "0" * 27).replace("{digest}", "0" * 64).replace("{key}", "0" * 10)
+        assert (status(client, token, place, method) == 403) is (scope not in allowed), (method, path)
+    for path in ANY:
+        assert status(client, token, path) != 403
+
+
+def test_one_right_does_not_give_the_other(client, keys, good):
+    _, submit = keys.create("a", scopes=[Scope.SUBMIT])
+    _, benchmark = keys.create("b", scopes=[Scope.BENCHMARK])
+    masks = {"pattern": "2:4", "tensors": [{"name": "w", "digest": "0" * 64, "key": "w"}]}
+    measure = {"kind": "benchmark", "layers": [{"name": "l", "rows": 8, "cols": 8}], "patterns": ["2:4"]}
+    assert status(client, submit, "/v1/jobs", "POST", json=measure) == 403
+    assert status(client, benchmark, "/v1/jobs", "POST", json=masks) == 403
+    assert status(client, benchmark, "/v1/masks?pattern=2:4", "POST", content=good) == 403
+    assert status(client, submit, "/v1/masks?pattern=2:4", "POST", content=good) == 202
+    assert status(client, benchmark, "/v1/jobs", "POST", json=measure) == 202
+
+
+def test_a_path_that_is_new_is_not_open():
+    assert needed_scopes("GET", "/v1/new") == (Scope.READ,)
+    assert needed_scopes("POST", "/v1/new") == (Scope.SUBMIT,)
+
+
+def test_a_key_of_an_earlier_version_has_the_scopes_of_its_role(client, keys, records):
+    info, token = keys.create("ann")
+    records.redis.hdel(redis_key_of(info.id), "scopes")
+    assert set(keys.get(info.id).scopes) == {Scope.SUBMIT, Scope.READ, Scope.BENCHMARK}
+    assert status(client, token) == 200
+
+
+def test_a_key_whose_record_is_wrong_is_not_valid(client, keys, records, caplog):
+    _, ops = keys.create("ops", Role.ADMIN)
+    for field in ("role", "created_at", "scopes", "expires_at", "stored_bytes"):
+        info, token = keys.create("ann")
+        records.redis.hset(redis_key_of(info.id), field, "junk")
+        assert status(client, token) == 401, field
+    assert status(client, ops, "/v1/keys") == 200
+    assert "cannot be read" in caplog.text

@@ -1,0 +1,67 @@
+"""Texts of unknown origin: no terminal obeys them, and no credentials are in them."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from masksmith_wire.text import printable, without_credentials
+
+OBEYED = {
+    "a title": "\x1b]0;owned\x07", "the clipboard": "\x1b]52;c;aGk=\x07", "a colour": "\x1b[31m",
+    "a C1 control": "\x9b31m",
+    "a line": "a\nb", "a return": "a\rb", "a tab": "a\tb", "a bell": "\x07", "a backspace": "a\x08b", "delete": "\x7f",
+    "NUL": "\0", "a direction": "\u202egnp.exe", "an isolate": "\u2066x",
+    "a line separator": "a\u2028b", "nothing": "a\u200bb",
+    "a surrogate": "\udc80", "a soft hyphen": "a\u00adb", "a tag": "\U000e0041", "next line": "a\x85b",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OBEYED.values(), ids=OBEYED)
+def test_nothing_that_a_terminal_obeys_is_left(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown != text
+    shown.encode()
+
+
+@given(st.text())
+def test_every_text_is_printable_and_can_be_read_back(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert "\x1b" not in shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("text", ["layer.0.weight", "größe", "层", "a b", r"C:\model", "🙂"])
+def test_other_texts_stay(text):
+    assert printable(text) == text
+
+
+CREDENTIALS = [
+    "http://ann:SECRET@host/path", "https://SECRET@host", "redis://:SECRET@host:6379/0", "rediss://u:SECRET@[::1]:1/0",
+    "redis://u:a/b@SECRET@host", "unix:///run/v.sock?password=SECRET&db=0", "redis://h?db=1&password=SECRET",
+    "s3://AKIA:SECRET@bucket/prefix", "https://h/b?X-Amz-Signature=SECRET", "https://h/?aws_secret_access_key=SECRET",
+    "cannot connect to 'http://u:SECRET@h:1/': refused", "a http://h/ and http://u:SECRET@i/", "?token=SECRET",
+    "x?api_key=SECRET",
+    "redis+socket://:SECRET@/run/v.sock", "http://u:p%40SECRET@host",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CREDENTIALS)
+def test_no_credentials_are_left(text):
+    shown = without_credentials(text)
+    assert "SECRET" not in shown
+    assert "***" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["http://host:80/path?after=1", "mail ann@example.org", "unix:///run/v.sock?db=1", "2:4 @ w", "s3://b/p"]
+)
+def test_a_text_without_credentials_stays(text):
+    assert without_credentials(text) == text
+
+
+def test_what_is_around_the_credentials_stays():
+    assert (
+        without_credentials("no answer at http://u:p@host:1/x (refused)")
+        == "no answer at http://***@host:1/x (refused)"
+    )

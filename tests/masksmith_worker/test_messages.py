@@ -1,0 +1,157 @@
+"""Messages that cannot be read are set aside with their reason, and end no worker."""
+
+import base64
+import json
+
+import kombu.transport
+import pytest
+from celery import Celery
+from kombu import Queue as KombuQueue
+
+from masksmith_service.jobs.queue import Queue
+from masksmith_state.queue import CPU_QUEUE, celery_settings
+from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
+from masksmith_worker import transport
+from masksmith_worker.messages import UnreadableMessageError, readable
+
+JOB = "0" * 27
+
+
+@pytest.fixture
+def good(records, valkey):
+    """A message as the service writes it."""
+    Queue(valkey.url).enqueue(JOB, 3)
+    return records.redis.rpop(CPU_QUEUE).encode()
+
+
+def body(content):
+    return base64.b64encode(json.dumps(content).encode()).decode()
+
+
+def changed(message, path, value):
+    """A message with another value at a path; None of a value removes the member."""
+    document = json.loads(message)
+    *outer, last = path.split(".")
+    at = document
+    for name in outer:
+        at = at[name]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return json.dumps(document).encode()
+
+
+POISON = {
+    "time limits that are texts": ("headers.timelimit", ["a", "b"]),
+    "one time limit": ("headers.timelimit", [1]),
+    "no time limits": ("headers.timelimit", None),
+    "another task": ("headers.task", "masksmith.measure_case"),
+    "an unknown task": ("headers.task", "os.system"),
+    "a date": ("headers.eta", "tomorrow"),
+    "an expiry": ("headers.expires", "1970"),
+    "retries": ("headers.retries", "x"),
+    "a group": ("headers.group", ["x"]),
+    "no headers": ("headers", None),
+    "headers of another type": ("headers", []),
+    "no properties": ("properties", None),
+    "no delivery tag": ("properties.delivery_tag", None),
+    "a tag of another type": ("properties.delivery_tag", {}),
+    "another exchange": ("properties.delivery_info.exchange", "x"),
+    "pickle": ("content-type", "application/x-python-serialize"),
+    "another encoding": ("properties.body_encoding", "rot13"),
+    "a body that is no base64": ("body", "!"),
+    "a body that is no JSON": ("body", "AAAA"),
+    "a body of another shape": ("body", body({})),
+    "arguments of other types": ("body", body([["a", "b"], {}, {}])),
+    "an id that is none": ("body", body([["../x", 0], {}, {}])),
+    "a negative part": ("body", body([[JOB, -1], {}, {}])),
+    "a bool as part": ("body", body([[JOB, True], {}, {}])),
+    "named arguments": ("body", body([[JOB, 0], {"x": 1}, {}])),
+    "callbacks": ("body", body([[JOB, 0], {}, {"callbacks": ["x"]}])),
+    "a deep body": ("body", base64.b64encode(b"[" * 1000).decode()),
+}
+RAW = [b"", b"junk", b"[]", b"null", b"7", b'"text"', b"\xff\xfe", b"{", b"[" * 100_000]
+
+
+@pytest.mark.parametrize(("path", "value"), POISON.values(), ids=POISON)
+def test_a_message_with_a_wrong_member_is_refused(good, path, value):
+    with pytest.raises(UnreadableMessageError) as caught:
+        readable(changed(good, path, value), CPU_QUEUE)
+    assert path.partition(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("item", RAW)
+def test_junk_is_refused(item):
+    with pytest.raises(UnreadableMessageError):
+        readable(item, CPU_QUEUE)
+
+
+def test_a_good_message_is_read_and_unknown_members_are_dropped(good):
+    assert json.loads(readable(changed(good, "headers.stamps", {"x": object.__name__}), CPU_QUEUE))["body"] == body(
+        [[JOB, 3], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    )
+    assert b"stamps" not in readable(changed(good, "headers.stamps", {"x": 1}), CPU_QUEUE)
+
+
+@pytest.fixture
+def worker_connection(valkey, good, monkeypatch):
+    """A connection as a worker has it, whose process has no other."""
+    monkeypatch.setattr(kombu.transport, "_transport_cache", {})
+    monkeypatch.setattr(kombu.transport, "TRANSPORT_ALIASES", dict(kombu.transport.TRANSPORT_ALIASES))
+    transport.install()
+    app = Celery("reader", set_as_current=False)
+    app.conf.update(celery_settings(valkey.url))
+    with app.connection_for_read() as connection:
+        yield connection
+
+
+@pytest.fixture
+def consume(worker_connection):
+    """Read messages as a worker does; gives their bodies."""
+
+    def consume(until):
+        received = []
+
+        def on_message(message):
+            received.append(json.loads(message.body))
+            message.ack()
+
+        with worker_connection.Consumer(KombuQueue(CPU_QUEUE), on_message=on_message, accept=["json"]):
+            while len(received) < until:
+                worker_connection.drain_events(timeout=5)
+        return received
+
+    return consume
+
+
+def test_poison_is_set_aside_and_the_messages_behind_it_are_read(records, good, consume):
+    poison = [*RAW, *(changed(good, *case) for case in POISON.values())]
+    for item in poison:
+        records.redis.lpush(CPU_QUEUE, item)
+    records.redis.lpush(CPU_QUEUE, good)
+    assert [content[0] for content in consume(1)] == [[JOB, 3]]
+    found = entries(records.redis)
+    assert len(found) == len(poison)
+    assert all(entry["kind"] == "message" and entry["name"] == CPU_QUEUE and entry["reason"] for entry in found)
+    assert records.counts()["unreadable|message"] == str(len(poison))
+
+
+@pytest.mark.parametrize("kept", ["junk", "[]", '{"a": 1}', "null"])
+def test_a_delivery_that_cannot_be_restored_is_set_aside(records, good, worker_connection, kept):
+    """What a dead worker had not acknowledged lies in `unacked` until its visibility timeout."""
+    records.redis.hset("unacked", mapping={"tag": kept, "other": json.dumps([json.loads(good), "", CPU_QUEUE])})
+    records.redis.zadd("unacked_index", {"tag": 1.0, "other": 1.0})
+    worker_connection.default_channel.qos.restore_visible(interval=1)
+    assert not records.redis.exists("unacked", "unacked_index")
+    assert records.queue_length(CPU_QUEUE) == 1
+    (entry,) = entries(records.redis)
+    assert (entry["kind"], entry["name"], entry["text"]) == ("delivery", "tag", kept)
+
+
+def test_the_list_of_what_was_set_aside_is_bounded(records):
+    for number in range(MAX_ENTRIES + 10):
+        set_aside(records.redis, "message", "queue", "reason", "x" * 100_000 if number == 0 else str(number))
+    assert records.redis.llen(UNREADABLE) == MAX_ENTRIES
+    assert entries(records.redis)[0]["text"] == str(MAX_ENTRIES + 9)
+    assert records.counts()["unreadable|message"] == str(MAX_ENTRIES + 10)

@@ -1,0 +1,26 @@
+"""Texts of unknown origin, made safe to show: names of tensors, messages of servers, URLs."""
+
+from __future__ import annotations
+
+import re
+
+_USER_INFO = re.compile(r"(?<=://)[^\s'\"<>]*@")
+_SECRET_PARAMETERS = re.compile(
+    r"([?&](?:[a-z_-]*(?:password|token|secret|signature|credential|key)[a-z_-]*)=)[^&\s'\"<>]+", re.IGNORECASE
+)
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal does not print as a character of its own, as in `\x1b` or `\n`.
+
+    That includes control characters, which set titles, colours and the clipboard; line ends, which forge lines; marks
+    of direction, which reorder a line; and unpaired surrogates, which cannot be written.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def without_credentials(text: str) -> str:
+    """Replace user names, passwords, tokens and keys in all URLs of a text by `***`."""
+    return _SECRET_PARAMETERS.sub(r"\1***", _USER_INFO.sub("***@", text))

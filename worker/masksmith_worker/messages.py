@@ -1,0 +1,100 @@
+"""Reads messages of a queue, which anything with access to the broker may have written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from masksmith_state.jobs.redis_keys import is_job_id
+from masksmith_state.queue import task_of
+
+Text = Annotated[str, StringConstraints(max_length=200)]
+
+
+class UnreadableMessageError(Exception):
+    """A message is not one that the service or a sweeper writes."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, populate_by_name=True)
+
+
+class _DeliveryInfo(_Part):
+    exchange: Literal[""]
+    routing_key: Text
+    redelivered: bool = False
+
+
+class _Properties(_Part):
+    """Members that Kombu reads."""
+
+    correlation_id: Text
+    reply_to: Text = ""
+    delivery_mode: Literal[2]
+    delivery_info: _DeliveryInfo
+    priority: Literal[0]
+    body_encoding: Literal["base64"]
+    delivery_tag: Text
+
+
+class _Headers(_Part):
+    """Members that Celery reads: no dates, no groups, no time limits, no stamps."""
+
+    lang: Literal["py"]
+    task: Text
+    id: Text
+    root_id: Text
+    parent_id: None
+    group: None
+    retries: Literal[0]
+    timelimit: Annotated[list[None], Field(min_length=2, max_length=2)]
+    eta: None
+    expires: None
+    argsrepr: Text = ""
+    kwargsrepr: Text = ""
+    origin: Text = ""
+    ignore_result: bool | None = None
+    redelivered: bool = False
+
+
+class _Message(_Part):
+    body: Annotated[str, StringConstraints(max_length=2000)]
+    content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    headers: _Headers
+    properties: _Properties
+
+
+def readable(item: bytes, queue: str) -> bytes:
+    """Return a message without the members that nothing of ours reads.
+
+    Raises:
+        UnreadableMessageError: If it is not a message of this queue.
+    """
+    try:
+        message = _Message.model_validate_json(item)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "message"
+        raise UnreadableMessageError(f"{where}: {first['msg']}") from None
+    if message.headers.task != task_of(queue):
+        raise UnreadableMessageError(f"headers.task: {message.headers.task} is not the task of this queue")
+    _check_body(message.body)
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _check_body(body: str) -> None:
+    """Check the arguments: the id of a job and the number of a part, and nothing to be called afterwards."""
+    try:
+        content: Any = json.loads(base64.b64decode(body, validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        raise UnreadableMessageError("body: not JSON in base64") from None
+    match content:
+        case [[str(job), int(part)], dict(named), dict(embedded)] if type(part) is int and 0 <= part < 2**31:
+            if is_job_id(job) and not named and not any(embedded.values()):
+                return
+    raise UnreadableMessageError("body: expected the id of a job and the number of a part")

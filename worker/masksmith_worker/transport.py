@@ -1,0 +1,75 @@
+"""Kombu's Redis transport, except that a message that cannot be read is set aside instead of ending the worker."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import kombu.transport
+import redis
+from kombu.transport import redis as kombu_redis
+
+from masksmith_state.unreadable import set_aside
+
+from .messages import UnreadableMessageError, readable
+
+
+class QoS(kombu_redis.QoS):
+    """Messages that are delivered and not yet acknowledged."""
+
+    def restore_by_tag(self, tag: Any, client: redis.Redis | None = None, leftmost: bool = False) -> None:
+        """Put a message back into its queue; one that cannot be read is set aside."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            with self.channel.conn_or_acquire(client) as connection:
+                text = connection.hget(self.unacked_key, tag)
+                self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
+                set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(text))
+
+
+class Channel(kombu_redis.Channel):
+    """Reads messages from queues."""
+
+    QoS = QoS
+
+    def _get_client(self) -> type[redis.Redis]:
+        channel = self
+
+        class Client(super()._get_client()):  # type: ignore[misc]
+            """Checks what `BRPOP` returns."""
+
+            def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+                reply = super().parse_response(connection, command_name, **options)
+                return channel.checked(reply) if command_name == "BRPOP" and reply else reply
+
+        return Client
+
+    def checked(self, reply: Any) -> Any:
+        """Check a message; None, as if there was none, if it cannot be read."""
+        key, item = reply
+        queue = _text(key).rsplit(self.sep, 1)[0]
+        try:
+            return key, readable(item, queue)
+        except UnreadableMessageError as error:
+            with self.conn_or_acquire() as client:
+                set_aside(client, "message", queue, str(error), _text(item))
+            return None
+
+
+class Transport(kombu_redis.Transport):
+    """The transport of workers."""
+
+    Channel = Channel
+
+
+def install() -> None:
+    """Use this transport for all Redis URLs of this process."""
+    for scheme in ("redis", "rediss"):
+        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+
+
+def _text(value: Any) -> str:
+    with suppress(AttributeError):
+        value = value.decode(errors="backslashreplace")
+    return str(value)
