@@ -33,7 +33,7 @@ class Housekeeping:
         sweep: Callable[[], object] | None = None,
     ) -> None:
         self._installation, self._on_claimed, self._sweep = installation, on_claimed, sweep
-        self._claiming = Lock()
+        self._claiming, self._is_broker_checked = Lock(), False
 
     @property
     def is_claimed(self) -> bool:
@@ -73,7 +73,9 @@ class Housekeeping:
         with self._claiming:
             if self.is_claimed:
                 return
-            self._installation.check_broker()
+            if not self._is_broker_checked:
+                self._installation.check_broker()
+                self._is_broker_checked = True
             self._installation.claim()
             if self._on_claimed is not None:
                 self._on_claimed()

@@ -42,7 +42,7 @@ def test_what_is_no_previous_mask(client, layers, tmp_path, model_path):
     with pytest.raises(InputError, match="is not a mask"):
         client.solve(layers, "2:4", previous=model_path)
     other = client.solve({"other": layers[NAME]}, "2:4")
-    with pytest.raises(BadRequest, match="no tensor of this job"):
+    with pytest.raises(BadRequest, match="contains no mask for any tensor of this job"):
         client.solve(layers, "2:4", previous=other)
     with pytest.raises(InputError, match="top-k solves plain"):
         client.solve(layers, "2:4", solver="exact")

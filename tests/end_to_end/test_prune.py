@@ -25,7 +25,8 @@ import os, sys, time
 from masksmith_client.checkpoints import remote
 from masksmith_client.cli.app import run
 remote.RemoteSolver.group_bytes = 20_000
-remote.RemoteSolver.__init__.__defaults__ = (None, 20_000)
+_, _, *rest = remote.RemoteSolver.__init__.__defaults__
+remote.RemoteSolver.__init__.__defaults__ = (None, 20_000, *rest)
 certificate = remote._certificate
 def slow(*arguments):
     time.sleep(0.1)
