@@ -17,7 +17,7 @@ def test_a_shard_that_kills_its_worker_fails_alone(fleet, weights, undisturbed, 
         others = submit(client, weights)
         job = submit(client, good | {"poisoned": poisoned})
         with pytest.raises(JobFailedError, match="poisoned"):
-            job.wait(120)
+            job.wait(600)
         reports = {report.name: report for report in job.refresh().document.tensors}
         assert reports["poisoned"].error.code == "attempts_exhausted"
         assert "3 times" in reports["poisoned"].error.message

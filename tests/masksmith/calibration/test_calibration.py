@@ -207,11 +207,11 @@ def broken(model):
 BAD = {
     "nothing": (lambda m, b: ms.calibrate(m, b, gather=()), r"gather=\[\]"),
     "something unknown": (lambda m, b: ms.calibrate(m, b, gather=("hessian",)), "expected some of norms, gram"),
-    "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*there are 0.weight"),
+    "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*the names are 0.weight"),
     "no batch": (lambda m, b: ms.calibrate(m, []), "there is no batch"),
     "no loss": (lambda m, b: ms.calibrate(m, b, gather=("gradients",)), "gradients need loss="),
     "a broken model": (lambda m, b: ms.calibrate(broken(m), b), "'3.weight': its norms hold NaN"),
-    "another score": (lambda m, b: ms.calibrate(m, b).score("size", "0.weight", m[0].weight), "'size' is none"),
+    "another score": (lambda m, b: ms.calibrate(m, b).score("size", "0.weight", m[0].weight), "unknown score 'size'"),
     "another layer": (lambda m, b: ms.calibrate(m, b).score("ria", "7.weight", 0), "'7.weight': not calibrated: the"),
     "not gathered": (
         lambda m, b: ms.calibrate(m, b).score("sparsegpt", "0.weight", m[0].weight), "'0.weight': sparsegpt needs gram",
