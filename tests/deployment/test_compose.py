@@ -96,7 +96,7 @@ class Machine:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(240)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

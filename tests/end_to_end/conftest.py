@@ -78,7 +78,7 @@ class Stack:
                 process.terminate()
         for process in (self.worker, self.service):
             if process is not None:
-                process.wait(20)
+                process.wait(240)
 
     def job(self, job):
         response = self.http.get(f"/v1/jobs/{job}")

@@ -22,7 +22,7 @@ def measuring(session_stack):
     process = run("masksmith_worker", log, session_stack.environment | more)
     yield
     process.terminate()
-    process.wait(20)
+    process.wait(240)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from masksmith_client import Client
 
 
 def check_result(job, big):
-    job.wait(60)
+    job.wait(600)
     assert (job.masks()["big"] == big.mask).all()
     assert job.document.tensors[0].status == "optimal"
 
@@ -40,7 +40,7 @@ def test_a_killed_worker_costs_nothing(stack, running, big):
 def test_a_worker_that_is_told_to_stop_does_so_within_seconds(stack, running, big):
     begun = time.monotonic()
     stack.worker.terminate()
-    assert stack.worker.wait(13) == 0
+    assert stack.worker.wait(120) == 0
     assert time.monotonic() - begun < 13
     # Its shards were given back as they were: no attempt is gone.
     pending = stack.valkey_client.smembers(f"masksmith:job:{running.id}:pending")
@@ -60,7 +60,7 @@ def test_a_service_that_is_told_to_stop_lets_followers_go(stack, running, big):
         stack.service.terminate()
         for _ in lines:
             pass
-    stack.service.wait(8)
+    stack.service.wait(120)
     assert time.monotonic() - begun < 8
     stack.start_service()
     check_result(running, big)
@@ -79,7 +79,7 @@ def follow(stack, job):
 def idle_job(stack):
     """A job that waits for a worker in vain."""
     stack.worker.terminate()
-    stack.worker.wait(13)
+    stack.worker.wait(120)
     data = safetensors.numpy.save({"a": np.random.default_rng().standard_normal((8, 8))})
     return stack.http.post("/v1/masks?pattern=2:4", content=data).json()["id"]
 

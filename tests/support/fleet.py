@@ -45,7 +45,7 @@ class Seat:
         """Ask it to end, as a supervisor would; gives whether it did so in order."""
         self.process.terminate()
         # The web server ends its own work first, and then by the signal it was sent.
-        return self.process.wait(30) in (0, -signal.SIGTERM)
+        return self.process.wait(240) in (0, -signal.SIGTERM)
 
 
 class Fleet:
@@ -104,7 +104,7 @@ class Fleet:
                 seat.process.terminate()
         for seat in [*self.services, *self.workers]:
             if seat.process is not None:
-                seat.process.wait(30)
+                seat.process.wait(240)
         self.redis.close()
         self.broker.stop()
         shutil.rmtree(self._broker_folder)
@@ -179,7 +179,7 @@ def forty(seed, rows=256, columns=512):
 
 def bits(job):
     """Every bit of a job's masks, once it is over; waits for it."""
-    job.wait(120)
+    job.wait(600)
     return {name: mask.tobytes() for name, mask in job.masks().items()}
 
 

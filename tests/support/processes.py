@@ -111,7 +111,7 @@ class Up:
         else:
             os.killpg(self.group, number)
         try:
-            return self._process.wait(30)
+            return self._process.wait(240)
         finally:
             self._process.stdout.close()
             self._log.close()

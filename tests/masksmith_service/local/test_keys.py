@@ -98,7 +98,7 @@ class Up:
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(30)
+        self._process.wait(240)
         self._process.stdout.close()
 
 
