@@ -29,7 +29,7 @@ def test_the_same_scores_have_one_spelling():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "none of the scores"),
+        ("", "does not begin with one of the scores"),
         ("wandaa", "'wandaa' does not begin with one of the scores"),
         ("wanda power=2", "wanda has no option 'power'"),
         ("ria power=-1", "power='-1'"),

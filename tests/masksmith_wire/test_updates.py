@@ -28,8 +28,8 @@ def test_an_update_has_one_spelling(text, canonical):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "none of the updates reconstruct, admm"),
-        ("adam", "none of the updates reconstruct, admm"),
+        ("", "does not begin with one of the updates reconstruct, admm"),
+        ("adam", "does not begin with one of the updates reconstruct, admm"),
         ("reconstruct penalty=1", r"has no option 'penalty' \(it has: damping\)"),
         ("reconstruct damping=1 damping=2", "damping is set twice"),
         ("reconstruct damping=-1", "damping='-1' is not a number of at least 0"),

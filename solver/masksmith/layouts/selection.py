@@ -169,7 +169,7 @@ def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:
 def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate], noun: str) -> None:
     if unmatched:
         names = [candidate.name for candidate in candidates]
-        reason = f"the names are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
+        reason = f"there are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
         raise SelectionError(
             "unmatched", f"no {noun} is called {unmatched[0]!r}; {reason}", unmatched[0], reason, names
         )

@@ -207,7 +207,7 @@ def broken(model):
 BAD = {
     "nothing": (lambda m, b: ms.calibrate(m, b, gather=()), r"gather=\[\]"),
     "something unknown": (lambda m, b: ms.calibrate(m, b, gather=("hessian",)), "expected some of norms, gram"),
-    "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*the names are 0.weight"),
+    "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*there are 0.weight"),
     "no batch": (lambda m, b: ms.calibrate(m, []), "there is no batch"),
     "no loss": (lambda m, b: ms.calibrate(m, b, gather=("gradients",)), "gradients need loss="),
     "a broken model": (lambda m, b: ms.calibrate(broken(m), b), "'3.weight': its norms hold NaN"),

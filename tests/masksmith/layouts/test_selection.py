@@ -156,5 +156,5 @@ def test_what_is_wrong_with_the_whole_is_said():
         select(candidates(["a", "b", "x"], (8,)), PATTERN, ["a*", "b*"], noun="layer")
     assert caught.value.kind == "nothing_left"
     assert caught.value.skipped["x"] == "not selected"
-    with pytest.raises(SelectionError, match=r"the names are t0, t1, t2, t3, t4, \.\.\. \(9 in all\)"):
+    with pytest.raises(SelectionError, match=r"there are t0, t1, t2, t3, t4, \.\.\. \(9 in all\)"):
         select(candidates([f"t{number}" for number in range(9)]), PATTERN, "w")
