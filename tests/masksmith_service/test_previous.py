@@ -56,7 +56,8 @@ def test_an_uploaded_masks_file_will_do(app, client, save, put, as_bool):
 
 def test_previous_masks_that_do_not_fit(client, save, put, finished, check_problem):
     other = save({"other": np.zeros((8, 8), np.float32)})
-    check_problem(ask(client, other, finished), 422, "invalid_previous", "no mask for any tensor of this job", "its masks: w")
+    answer = ask(client, other, finished)
+    check_problem(answer, 422, "invalid_previous", "no mask for any tensor of this job", "its masks: w")
     narrow = save({"w": np.zeros((8, 4), np.float32)})
     check_problem(ask(client, narrow, finished), 422, "invalid_previous", "'w'", "[8, 4]", "[8, 8]")
     weights = put(save({"w": np.zeros((8, 8), np.float32)}))
