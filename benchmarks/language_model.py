@@ -16,6 +16,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -25,7 +26,7 @@ import torch
 import transformers
 from measuring import ROOT, stamp, table
 from peers.alps import alps
-from peers.block_by_block import PruneWeight, prune_block_by_block
+from peers.block_by_block import prune_block_by_block
 from peers.sparsegpt import sparsegpt
 
 import masksmith as ms
@@ -71,8 +72,7 @@ def peer(prune_weight: Callable[..., Tensor]) -> Callable[[Any, Batches, str], N
 
     def run(model: Any, batches: Batches, pattern: str) -> None:
         n, m = (int(number) for number in pattern.split(":"))
-        with_pattern: PruneWeight = lambda weight, gram: prune_weight(weight, gram, n, m)  # noqa: E731
-        prune_block_by_block(model, model.model.layers, batches, with_pattern)
+        prune_block_by_block(model, model.model.layers, batches, partial(prune_weight, n=n, m=m))
 
     return run
 

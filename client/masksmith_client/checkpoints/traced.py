@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from masksmith.layouts import Candidate, Layout
 from masksmith.layouts.layout import AxisRole
 
+from .config import CONFIG_NAME
 from .trace import Trace
 from .trace_cache import load_trace, save_trace, trace_key
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .tracing.sources import Source
 
 FALLBACK = "names and shapes decide"
-CONFIG_NAME = "config.json"
 BUFFER = "a buffer, not a parameter"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,21 @@ def _load_model(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with _loading("language model", checkpoint):
         model = transformers.AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise InputError(f"{checkpoint.folder} cannot be loaded as a language model: {reason}") from None
     return model.eval()
+
+
+@contextmanager
+def _loading(what: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what transformers raises while it loads a part of a checkpoint into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"the {what} of {checkpoint.folder} cannot be loaded: {reason}") from None
 
 
 def _check_parameters(model: Any, choice: Choice) -> None:
@@ -105,13 +113,10 @@ def _batches(checkpoint: Checkpoint, text: CalibrationText, *, trust_remote_code
     """Cut the beginning of the text into batches of whole windows."""
     import transformers
 
-    try:
+    with _loading("tokenizer", checkpoint):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise InputError(f"the tokenizer of {checkpoint.folder} cannot be loaded: {reason}") from None
     ids = tokenizer(text.read(), return_tensors="pt", verbose=False).input_ids[0]
     needed = text.windows * text.tokens
     if len(ids) < needed:

@@ -53,13 +53,7 @@ def as_method(method: Method | str | None) -> Method:
     Raises:
         InputError: If the name or an option is unknown, or it is not a method.
     """
-    if method is None:
-        return SRSTE()
-    if isinstance(method, str):
-        return _create("method", method, METHODS)
-    if not isinstance(method, Method):
-        raise InputError(f"method={method!r} is neither a Method nor one of: {', '.join(METHODS)}")
-    return method
+    return SRSTE() if method is None else _as_object("method", method, Method, METHODS)
 
 
 def as_schedule(schedule: Schedule | str | None) -> Schedule:
@@ -68,13 +62,15 @@ def as_schedule(schedule: Schedule | str | None) -> Schedule:
     Raises:
         InputError: If the name or an option is unknown, or it is not a schedule.
     """
-    if schedule is None:
-        return Schedule()
-    if isinstance(schedule, str):
-        return _create("schedule", schedule, SCHEDULES)
-    if not isinstance(schedule, Schedule):
-        raise InputError(f"schedule={schedule!r} is neither a Schedule nor one of: {', '.join(SCHEDULES)}")
-    return schedule
+    return Schedule() if schedule is None else _as_object("schedule", schedule, Schedule, SCHEDULES)
+
+
+def _as_object(kind: str, value: Kind | str, base: type[Kind], classes: Mapping[str, type[Kind]]) -> Kind:
+    if isinstance(value, str):
+        return _create(kind, value, classes)
+    if not isinstance(value, base):
+        raise InputError(f"{kind}={value!r} is neither a {base.__name__} nor one of: {', '.join(classes)}")
+    return value
 
 
 def _create(kind: str, text: str, classes: Mapping[str, type[Kind]]) -> Kind:

@@ -1,6 +1,7 @@
 """`prune --calibration-text`: a language model's directory is pruned block by block, as `masksmith.prune` does it."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -81,6 +82,13 @@ def test_the_directory_holds_what_the_library_gives(model, text, tmp_path, updat
     assert all(tensor["gap"] <= 1e-9 and tensor["status"] == "optimal" for tensor in masked)
     assert all("update" in tensor for tensor in masked) == (update is not None)
     assert run(["verify", str(tmp_path / "out")]) == 0
+
+
+def test_a_checkpoint_without_tokenizer_is_named(model, text, tmp_path, capsys):
+    copied = shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    assert run(prune_command(copied, tmp_path / "out", text)) == 2
+    assert f"the tokenizer of {copied} cannot be loaded" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_json_lines_are_joined(tmp_path):
