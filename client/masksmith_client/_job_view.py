@@ -15,6 +15,7 @@ class JobView:
 
     Attributes:
         document: The service's job document.
+        notes: What was odd about the checkpoint that the weights came from; empty for jobs of other processes.
     """
 
     def __init__(
@@ -23,8 +24,9 @@ class JobView:
         skipped: Sequence[Skipped] = (),
         restore: Mapping[str, Restore] | None = None,
         requested: Mapping[str, tuple[tuple[int, ...], str | None]] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.document = document
+        self.document, self.notes = document, tuple(notes)
         self._skipped = list(skipped)
         self._restore = restore or {}
         self._requested = requested or {}

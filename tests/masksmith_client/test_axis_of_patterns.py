@@ -45,5 +45,12 @@ def test_one_axis_is_kept(pattern: PatternsByTensor, options: dict[str, Any]) ->
     assert job.specification.options.axis == "out"
 
 
+def test_the_axis_of_channels_is_their_own() -> None:
+    job = prepare(WEIGHTS, {"attn": ms.Channels(0.5, "out"), "mlp": ms.NM(2, 4)})
+    assert [str(pattern) for pattern in job.patterns.values()] == ["channels out 50%", "2:4"]
+    assert {each.axis for each in job.patterns.values()} == {"out", "in"}
+    assert job.specification.options.axis == "in"
+
+
 def test_a_budget_has_a_pattern() -> None:
     assert str(prepare(WEIGHTS, "2:4", budget="50%").specification.pattern) == "2:4"

@@ -49,4 +49,4 @@ def test_what_the_job_referred_to_can_be_deleted(runner, records, submit):
     (result,) = records.redis.smembers(f"masksmith:job:{bad}:results")
     garble_bytes(records.redis, bad)
     assert records.delete(bad)
-    assert records.redis.zrange("masksmith:unheld", 0, -1) == [result]
+    assert records.redis.zrange("masksmith:unreferenced_results", 0, -1) == [result]

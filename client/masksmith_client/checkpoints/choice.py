@@ -87,6 +87,8 @@ class ChosenTensor:
             "scale": self.scale,
             "masked": self.reason is None,
             "pattern": None if self.pattern is None else str(self.pattern),
+            "axis": None if self.pattern is None else self.pattern.axis,
+            "ragged": None if self.pattern is None else self.pattern.ragged,
             "reason": self.reason,
         }
 

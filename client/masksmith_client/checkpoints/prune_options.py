@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from masksmith.patterns import PatternError, PatternsByTensor, TensorPatterns
+from masksmith.patterns import Axis, PatternError, PatternsByTensor, Ragged, TensorPatterns
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
 
@@ -21,6 +21,8 @@ class PruneOptions(TypedDict, total=False):
         update: See `SubmitOptions`; the files of weights then have the updated weights.
         layers: Names or globs of the tensors to mask; default every matrix of the model's blocks.
         exclude: Names or globs of tensors to leave out.
+        axis: See `SubmitOptions`; for patterns as text, pattern objects have their own.
+        ragged: See `SubmitOptions`; as for `axis`.
         layout: Axes by name or glob, such as `"stack in out"`, where the model does not show them.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
         name: Name of the jobs, shown in lists; default the file or directory, and the pattern.
@@ -32,6 +34,8 @@ class PruneOptions(TypedDict, total=False):
     update: str | None
     layers: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
+    axis: Axis
+    ragged: Ragged
     layout: Mapping[str, str] | None
     trust_remote_code: bool
     name: str | None
@@ -45,7 +49,7 @@ def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> Choic
         InputError: If a pattern is malformed.
     """
     with as_input_errors(PatternError):
-        patterns = TensorPatterns.of(pattern)
+        patterns = TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
     return ChoiceOptions(
         patterns,
         _listed(options.get("layers")),

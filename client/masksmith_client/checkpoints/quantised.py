@@ -89,8 +89,10 @@ def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
     stem = name.removesuffix("weight")
     places = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
     for place in places:
-        point = tensors.get(place)
-        if point is not None and (point.dtype not in ENTRY_DTYPES or nonzero(point.read(), point.dtype).any()):
+        zero_point = tensors.get(place)
+        if zero_point is None:
+            continue
+        if zero_point.dtype not in ENTRY_DTYPES or nonzero(zero_point.read(), zero_point.dtype).any():
             raise InputError(f"{name!r} has a zero point, {place!r}, so its zeros are not stored as zeros; {_ANY}")
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from masksmith.layouts import in_block
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import DTYPE_BITS
 
@@ -48,7 +49,8 @@ def tied_by_config(
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Return names of tensors that repeat an earlier one byte by byte, with that one's name.
 
-    Only matrices whose entries are not all the same count: equal initial values do not make a tie.
+    Only matrices whose entries are not all the same count: equal initial values do not make a tie. Nor do equal
+    matrices of two blocks: those of models that were deepened or given experts by copying are trained apart later.
 
     Raises:
         InputError: If a file cannot be read.
@@ -62,7 +64,7 @@ def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     for shape, group in by_shape.items():
         for tensor in group if len(group) > 1 else ():
             firsts = alike.setdefault((shape, _sample(tensor)), [])
-            first = next((first for first in firsts if _are_tied(first, tensor)), None)
+            first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_equal(first, tensor)), None)
             if first is None:
                 firsts.append(tensor)
             else:
@@ -82,7 +84,11 @@ def _sample(tensor: Tensor) -> bytes:
         raise InputError(f"{tensor.file} cannot be read: {error.strerror}") from None
 
 
-def _are_tied(first: Tensor, second: Tensor) -> bool:
+def _may_be_tied(first: Tensor, second: Tensor) -> bool:
+    return not (in_block(first.name) and in_block(second.name))
+
+
+def _are_equal(first: Tensor, second: Tensor) -> bool:
     item_bytes, is_constant, start = max(1, DTYPE_BITS[first.dtype] // 8), True, b""
     for one, other in zip(first.pieces(), second.pieces(), strict=True):
         if one != other:

@@ -31,6 +31,8 @@ LayoutOption = Annotated[
     list[str] | None,
     typer.Option("--layout", metavar="NAME=AXES", help="A tensor's axes, such as 'w1=stack in out'; repeatable."),
 ]
+AxisOption = Annotated[Axis, typer.Option(help="Dimension along which plain n:m groups run.")]
+RaggedOption = Annotated[Ragged, typer.Option(help="Treatment of edges that no whole tile covers.")]
 TrustOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code, to watch its forward pass.")
 ]

@@ -74,6 +74,7 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
         budget=options.budget,
         budget_gap=search.budget_gap,
         weights=weights_path,
+        notes=prepared.notes,
     )
 
 

@@ -22,10 +22,12 @@ from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.documents import UpdateReport
 
 from .checkpoint_options import (
+    AxisOption,
     CalibrationOption,
     ExcludeOption,
     LayersOption,
     LayoutOption,
+    RaggedOption,
     ScoresOption,
     TrustOption,
     UpdateOption,
@@ -65,6 +67,8 @@ def prune(
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
     layout: LayoutOption = None,
+    axis: AxisOption = "in",
+    ragged: RaggedOption = "pad",
     trust_remote_code: TrustOption = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="With --local: tiles solved side by side; all cores unless given.")
@@ -80,7 +84,7 @@ def prune(
     if text is not None and not local:
         raise InputError("--calibration-text needs --local: the model runs in this process")
     method = PruneMethod.parse(scores or ("magnitude" if text is None else "wanda"), update, calibration, text)
-    options = choice_options(parse_patterns(pattern), layers, exclude, layout, trust_remote_code)
+    options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     labels = read_labels(label)

@@ -28,6 +28,7 @@ class SolveReport:
         wall_s: Duration in seconds.
         job: The job's id; None for a local solve.
         budget_gap: Gap of the budget's allocation.
+        notes: What was odd about the checkpoint.
     """
 
     pattern: str
@@ -40,6 +41,7 @@ class SolveReport:
     budget: str | None = None
     budget_gap: float | None = None
     weights: str | None = None
+    notes: Sequence[str] = ()
 
     @property
     def failures(self) -> list[TensorReport]:
@@ -53,6 +55,7 @@ class SolveReport:
             **{name: getattr(self, name) for name in MEMBERS},
             "tensors": [report.model_dump(mode="json") for report in self.tensors],
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
+            "notes": list(self.notes),
             "total": {
                 "tensors": totals.solved,
                 "failed": totals.failed,
@@ -81,6 +84,8 @@ class SolveReport:
         for report in self.failures:
             assert report.error is not None
             print_note(f"{report.name}: {report.error.message} ({report.error.code})")
+        for text in self.notes:
+            print_note(f"masksmith: {text}")
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
             print_line(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")

@@ -17,7 +17,16 @@ from masksmith_client._jobs import Job
 from masksmith_client.submission.prepare import SubmitOptions, prepare
 from masksmith_wire.documents import SolverName
 
-from .checkpoint_options import CalibrationOption, LayoutOption, ScoresOption, TrustOption, UpdateOption, parse_layouts
+from .checkpoint_options import (
+    AxisOption,
+    CalibrationOption,
+    LayoutOption,
+    RaggedOption,
+    ScoresOption,
+    TrustOption,
+    UpdateOption,
+    parse_layouts,
+)
 from .console import JsonOption, UrlOption, print_note
 from .naming import LabelOption, NameOption, read_labels
 from .outputs import check_output, check_weights_output, weights_written_to
@@ -64,10 +73,8 @@ def solve(
     ] = None,
     layout: LayoutOption = None,
     trust_remote_code: TrustOption = False,
-    axis: Annotated[Literal["in", "out"], typer.Option(help="Dimension along which plain n:m groups run.")] = "in",
-    ragged: Annotated[
-        Literal["pad", "dense", "error"], typer.Option(help="Treatment of edges that no whole tile covers.")
-    ] = "pad",
+    axis: AxisOption = "in",
+    ragged: RaggedOption = "pad",
     view: Annotated[
         Literal["channels-last", "flat"], typer.Option(help="How convolutions are viewed as matrices.")
     ] = "channels-last",
@@ -150,7 +157,15 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
     document = job.document
     shared = (document.budget, document.budget_gap)
     return SolveReport(
-        document.pattern, document.solver, document.tensors, job.skipped, output, wall_s, job.id, *shared
+        document.pattern,
+        document.solver,
+        document.tensors,
+        job.skipped,
+        output,
+        wall_s,
+        job.id,
+        *shared,
+        notes=job.notes,
     )
 
 

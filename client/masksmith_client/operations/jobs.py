@@ -30,8 +30,10 @@ from .following import refresh, watch
 
 PAGE_SIZE = 100
 Listener = Callable[[Event], None]
-Submitted = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tuple[tuple[int, ...], str | None]]]
-"""A job's document, the tensors that were not sent, and each weight's restore function and requested result."""
+Submitted = tuple[
+    Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tuple[tuple[int, ...], str | None]], Sequence[str]
+]
+"""A job's document, the tensors that were not sent, each weight's restore function and requested result, and notes."""
 
 
 async def submit(
@@ -47,7 +49,7 @@ async def submit(
         if error.code not in calls.REUPLOAD_CODES:
             raise
         document = await _upload_and_post(session, prepared, progress)
-    return document, prepared.skipped, prepared.restore, prepared.requested
+    return document, prepared.skipped, prepared.restore, prepared.requested, prepared.notes
 
 
 async def submit_benchmark(session: ServiceSession, request: BenchmarkRequest) -> Job:

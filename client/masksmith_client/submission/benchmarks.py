@@ -15,7 +15,7 @@ from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 from masksmith_wire.names import default_name
 
 from .description import describe, subject_of_weights
-from .prepare import read_weights
+from .input_weights import read_weights
 from .streamed_tensor import StreamedTensor
 
 
@@ -121,7 +121,7 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
             if not isinstance(model, str) or not Path(model).exists():
                 known = ", ".join(MODELS)
                 raise InputError(f"{error}; or name a model ({known}) or a checkpoint's path") from None
-    weights = {weight.name: weight for weight in read_weights(model)}
+    weights = {weight.name: weight for weight in read_weights(model).tensors}
     try:
         selection = select([_candidate(weight) for weight in weights.values()], None, layers, exclude)
     except SelectionError as error:

@@ -22,8 +22,8 @@ def read_path(path: Path) -> list[StreamedTensor]:
     return weights_of(Checkpoint.open(path).tensors.values())
 
 
-def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
-    """List the tensors of a checkpoint with the layouts that its classes and config show.
+def read_model(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
+    """List the tensors of a checkpoint with the layouts that classes and config show, and notes on the rest.
 
     Weights of 8-bit floats are read through their scales.
 
@@ -32,8 +32,8 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedT
     """
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()
-    candidates, _ = candidates_in(checkpoint, ChoiceOptions(trust_remote_code=trust_remote_code))
-    return [
+    candidates, notes = candidates_in(checkpoint, ChoiceOptions(trust_remote_code=trust_remote_code))
+    weights = [
         replace(
             weight,
             layout=candidate.layout,
@@ -42,6 +42,8 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> list[StreamedT
         )
         for weight, candidate in zip(weights_of(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True)
     ]
+    # A file alone has no config, which needs no note.
+    return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 
 def weights_of(tensors: Iterable[Tensor]) -> list[StreamedTensor]:

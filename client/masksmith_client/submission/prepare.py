@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 from pydantic import ValidationError
 
 from masksmith.layouts import Candidate, Layout, with_layouts
-from masksmith.patterns import Budget, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
+from masksmith.patterns import Budget, Channels, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import (
     LayoutInput,
@@ -27,13 +26,11 @@ from masksmith_wire.names import JobDescription, default_name
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
 from .description import describe, subject_of_weights
-from .files import read_model
-from .modules import with_module_layouts
+from .input_weights import read_weights
 from .previous_masks import masks_upload, parse_previous
 from .selection import candidates_of, select
 from .statistics import AuxiliaryTensors, CalibrationReader
 from .streamed_tensor import KEY, Restore, StreamedTensor, flattened
-from .tensors import read_mapping
 
 MAX_NAME_LENGTH = 512
 
@@ -100,6 +97,7 @@ class PreparedJob:
         auxiliary: Statistics and Gram matrices of the weights.
         previous: Path of a masks file to compare with.
         description: Name and labels; without a name, the service chooses one.
+        notes: What was odd about the weights' checkpoint.
         idempotency_key: Sent with every attempt, so that the service creates one job.
     """
 
@@ -110,6 +108,7 @@ class PreparedJob:
     auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
     previous: Path | None = None
     description: JobDescription = field(default_factory=JobDescription)
+    notes: Sequence[str] = ()
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -232,7 +231,8 @@ def prepare(
     by_tensor = _read_patterns(pattern, options)
     options = _own_options(pattern) | options
     specification = specify(by_tensor.first, previous=previous_job, **options)
-    model = _apply_view(read_weights(weights, trust_remote_code=trust_remote_code), view, specification)
+    read = read_weights(weights, trust_remote_code=trust_remote_code)
+    model = _apply_view(read.tensors, view, specification)
     scores, update = specification.scores, specification.update
     statistics = CalibrationReader(calibration, scores, {weight.name for weight in model}, update)
     candidates = candidates_of(model, layout)
@@ -259,7 +259,9 @@ def prepare(
             specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
     if update is not None and scores.name == "given" and not auxiliary.statistics:
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
-    prepared = PreparedJob(solvable, skipped, specification, patterns, auxiliary, previous_file, description)
+    prepared = PreparedJob(
+        solvable, skipped, specification, patterns, auxiliary, previous_file, description, read.notes
+    )
     return prepared if name is not None else replace(prepared, description=_named(prepared, weights))
 
 
@@ -276,9 +278,13 @@ def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> Ten
 
 
 def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
-    """Axis and ragged of pattern objects; those of texts are options."""
-    patterns = [pattern] if not isinstance(pattern, Mapping) else list(pattern.values())
-    return next(({"axis": one.axis, "ragged": one.ragged} for one in patterns if isinstance(one, Pattern)), {})
+    """Axis and ragged of pattern objects; those of texts are options. The text of `Channels` says its axis."""
+    given = pattern.values() if isinstance(pattern, Mapping) else [pattern]
+    patterns = [one for one in given if isinstance(one, Pattern)]
+    if not patterns:
+        return {}
+    axis = next((one.axis for one in patterns if one.axis != "in" and not isinstance(one, Channels)), "in")
+    return {"axis": axis, "ragged": next((one.ragged for one in patterns if one.ragged != "pad"), "pad")}
 
 
 def _assign(by_tensor: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:
@@ -346,21 +352,6 @@ def parse_pattern(
     """
     with as_input_errors(PatternError):
         return parse(text, axis=axis, ragged=ragged)
-
-
-def read_weights(weights: object, *, trust_remote_code: bool = False) -> list[StreamedTensor]:
-    """Read weights from any input that `prepare` accepts.
-
-    Raises:
-        InputError: If the input is of another kind.
-    """
-    if isinstance(weights, (str, os.PathLike)):
-        return read_model(Path(weights), trust_remote_code=trust_remote_code)
-    if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
-        return with_module_layouts(weights, read_mapping(weights.state_dict()))  # type: ignore[attr-defined]
-    if not isinstance(weights, Mapping):
-        raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
-    return read_mapping(weights)
 
 
 def _first_error(error: ValidationError, options: Mapping[str, Any]) -> str:

@@ -63,8 +63,9 @@ class EntryThreshold:
         counts, word = np.zeros(BINS, np.int64), self._word
         scanned, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
         rows = scanned.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
-        sign = word((1 << (self._bits - 1)) - 1)
-        count(rows.view(word), word(selection.prefix_mask), word(selection.prefix), sign, word(selection.shift), counts)
+        magnitude_bits = word((1 << (self._bits - 1)) - 1)
+        prefix_mask, prefix, shift = (word(bits) for bits in (selection.prefix_mask, selection.prefix, selection.shift))
+        count(rows.view(word), prefix_mask, prefix, magnitude_bits, shift, counts)
         values = np.flatnonzero(counts)
         return np.concatenate([values, counts[values]]).astype(np.float64)
 

@@ -6,7 +6,7 @@ from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
 from .layers import is_conv1d as is_conv1d
 from .layout import Layout as Layout, LayoutError as LayoutError, Rule as Rule, default_axes as default_axes
-from .roles import Role as Role, Roles as Roles
+from .roles import Role as Role, Roles as Roles, in_block as in_block
 from .selection import (
     BY_CHOICE as BY_CHOICE,
     Selection as Selection,
@@ -31,6 +31,7 @@ __all__ = [
     "SelectionError",
     "binding",
     "default_axes",
+    "in_block",
     "is_conv1d",
     "oversize_reason",
     "select",

@@ -53,7 +53,7 @@ class Roles:
     """Finds the roles of a checkpoint's tensors. Some names have a meaning only together with others."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.has_blocks = any(map(_in_block, names))
+        self.has_blocks = any(map(in_block, names))
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
     def role(self, name: str, shape: Sequence[int] = ()) -> Role | None:
@@ -62,7 +62,7 @@ class Roles:
             return Role(PACKED, cannot_be_masked=True)
         if _SCALE.search(name):
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
-        inside = _in_block(name)
+        inside = in_block(name)
         # Without blocks, a name without a dot, such as `head`, was chosen by the caller, not by a model's author.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
         for pattern, reason in () if is_caller_name else _DENSE:
@@ -87,7 +87,7 @@ _DENSE = (
 )
 
 
-def _in_block(name: str) -> bool:
+def in_block(name: str) -> bool:
     """Whether a name has a number that is followed by a module and its parameter, as in `layers.3.mlp.weight`."""
     return _BLOCK.search(name) is not None
 

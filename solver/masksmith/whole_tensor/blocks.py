@@ -132,12 +132,12 @@ def _write(reader: PanelReader, pattern: Block, blocks: Bools, nested_mask: _Nes
     for first, rows in reader.again():
         mask = np.ones(rows.shape, np.bool_)
         last = min(first + len(rows), height)
-        some = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
-        tall = max(0, min(len(some), len(rows)))
-        mask[:tall, :width] = np.repeat(some, pattern.cols, axis=1)[:tall, : rows.shape[1]]
-        nested_mask.limit(first, mask[:tall, :width])
+        kept_rows = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
+        inside = max(0, min(len(kept_rows), len(rows)))  # rows of this panel that lie in whole blocks
+        mask[:inside, :width] = np.repeat(kept_rows, pattern.cols, axis=1)[:inside, : rows.shape[1]]
+        nested_mask.limit(first, mask[:inside, :width])
         scores.append(float((rows * mask).sum(dtype=np.float64)))
-        edges.append(float(rows[tall:].sum(dtype=np.float64) + rows[:tall, width:].sum(dtype=np.float64)))
+        edges.append(float(rows[inside:].sum(dtype=np.float64) + rows[:inside, width:].sum(dtype=np.float64)))
         kept += int(np.count_nonzero(mask))
         reader.writer.write(first, mask)
     return exact_sum(scores), exact_sum(edges), kept

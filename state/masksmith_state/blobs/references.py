@@ -4,8 +4,8 @@ An upload D is referenced by the keys that sent it and by the live jobs that rea
 it:
 
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `KEY:D` by last use;
-- `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction); `masksmith:unheld` lists results
-  without a reference;
+- `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
+  `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 

@@ -81,7 +81,7 @@ class Retention:
 
     def delete_unreferenced_results(self) -> int:
         """Delete results whose last reference was removed; returns their number."""
-        keys = cast("list[str]", self.records.redis.zrange("masksmith:unheld", 0, MAX_DELETIONS - 1))
+        keys = cast("list[str]", self.records.redis.zrange("masksmith:unreferenced_results", 0, MAX_DELETIONS - 1))
         return sum(self.references.delete_unreferenced_result(key) for key in keys)
 
     def _delete_expired_jobs(self, before: float) -> int:

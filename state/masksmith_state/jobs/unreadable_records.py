@@ -61,7 +61,7 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
         _remove(client, uses, job)
     for result in client.scan_iter(match="masksmith:result:*", count=1000):
         if _remove(client, result, job) and not client.exists(result):
-            client.zadd("masksmith:unheld", {result.removeprefix("masksmith:result:"): client.time()[0]})
+            client.zadd("masksmith:unreferenced_results", {result.removeprefix("masksmith:result:"): client.time()[0]})
     parts = [job_key(job) + part for part in _OTHER_PARTS]
     client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
     client.publish(ENDED, job)

@@ -121,6 +121,23 @@ def test_patterns_layers_and_scores_for_single_tensors(saved: Saved, tmp_path: P
     assert run(["verify", str(output / "masks.safetensors")]) == 0
 
 
+def test_axis_and_ragged_are_those_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weight = np.random.default_rng(0).standard_normal((10, 16)).astype(np.float32)
+    save_file({"w": weight}, tmp_path / "model.safetensors")
+    model, output = tmp_path / "model.safetensors", tmp_path / "out"
+    prune(model, output, "--axis", "out", "--ragged", "dense")
+    (after,) = tensors(output).values()
+    assert (after != 0).all(dim=1).tolist() == [False] * 8 + [True] * 2
+    assert ((after[:8] != 0).unflatten(0, (2, 4)).sum(1) == 2).all()
+    (tensor,) = json.loads((output / "masksmith.json").read_text())["tensors"]
+    assert (tensor["axis"], tensor["ragged"]) == ("out", "dense")
+    assert run(["verify", str(output)]) == 0
+    prune(model, output, "--axis", "out", code=2)
+    assert "another" in capsys.readouterr().err
+    prune(model, tmp_path / "refused", "--axis", "out", "--ragged", "error", code=2)
+    assert "'w'" in capsys.readouterr().err
+
+
 def test_copies_in_other_formats_are_listed_and_not_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = tmp_path / "model", tmp_path / "out"
     (source / "original").mkdir(parents=True)

@@ -207,6 +207,13 @@ def test_repeated_matrices_are_ties_and_equal_initial_values_are_not(tmp_path: P
     assert Checkpoint.open(tmp_path).ties == {"lm_head.weight": "embed.weight"}
 
 
+def test_equal_matrices_of_two_blocks_are_no_ties(tmp_path: Path) -> None:
+    matrix = np.arange(256, dtype=np.float32).reshape(16, 16)
+    experts = [f"model.layers.0.experts.{expert}.up.weight" for expert in range(3)]
+    save_file(dict.fromkeys([*experts, "model.layers.1.mlp.up.weight"], matrix), tmp_path / "model.safetensors")
+    assert Checkpoint.open(tmp_path).ties == {}
+
+
 @pytest.mark.parametrize(("tied", "absent"), [(True, {"lm_head.weight"}), (False, set())])
 def test_heads_that_are_not_stored_are_tied_to_the_embedding(tmp_path: Path, tied: bool, absent: set[str]) -> None:
     checkpoint = Checkpoint.open(llama(tmp_path, tie_word_embeddings=tied))

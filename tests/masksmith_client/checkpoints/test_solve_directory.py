@@ -1,9 +1,12 @@
 """`masksmith solve` and the SDK read a directory as `prune` and `inspect` do: one door for layouts."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from masksmith.patterns import TensorPatterns
 from masksmith_client import Masks
@@ -39,3 +42,21 @@ def test_the_command_takes_layouts_and_gives_the_masks_of_prune(saved: Saved, tm
     assert run(["solve", str(saved("gpt2")), "-p", "2:4", "-o", str(masks), "--local", *options]) == 0
     assert Masks.open(masks).infos[name].axes is None
     assert run(["solve", str(saved("gpt2")), "-p", "2:4", "-o", str(masks), "--local", "--layout", "x"]) == 2
+
+
+def test_what_could_not_be_seen_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, masks = tmp_path / "model", str(tmp_path / "masks.safetensors")
+    folder.mkdir()
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
+    job = prepare(folder, "2:4")
+    assert len(job.notes) == 1
+    assert "unheard-of" in job.notes[0]
+    assert run(["solve", str(folder), "-p", "2:4", "-o", masks, "--local"]) == 0
+    assert job.notes[0] in capsys.readouterr().err.replace("\n", " ")
+    assert run(["solve", str(folder), "-p", "2:4", "-o", masks, "--local", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == list(job.notes)
+    assert prepare(folder / "model.safetensors", "2:4").notes == job.notes
+    (folder / "config.json").unlink()
+    assert prepare(folder / "model.safetensors", "2:4").notes == []
+    assert "config.json" in prepare(folder, "2:4").notes[0]

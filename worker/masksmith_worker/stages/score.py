@@ -91,12 +91,12 @@ class Scoring:
         Statistics that are not of the tensor's own shape are stacked as its matrices are.
         """
         weight, statistic = load_rows(self._store, self._tensor, first, last), self._tensor.statistic
-        given, kind = None, None if statistic is None else statistic.name
+        statistic_rows, kind = None, None if statistic is None else statistic.name
         if statistic is not None:
             span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
-            given = load_rows(self._store, statistic, *span)
+            statistic_rows = load_rows(self._store, statistic, *span)
         result: Array = scores.by_layout(
-            layout, self._method.name, weight, given, kind, name=self._tensor.name, **self._options
+            layout, self._method.name, weight, statistic_rows, kind, name=self._tensor.name, **self._options
         )
         return result
 

@@ -39,9 +39,9 @@ def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> An
         empty = builder.fcmp_ordered("==", top, ir.Constant(top.type, None))
         exponent = builder.select(empty, constant64(0), exponent)
         store(builder, power_of_two(builder, builder.sub(exponent, constant64(1))), factors, index(0))
-        fine = power_of_two(builder, builder.sub(constant64(0), exponent))
+        scale = power_of_two(builder, builder.sub(constant64(0), exponent))
         in_range = builder.icmp_signed(">", exponent, constant64(-900))
-        store(builder, builder.select(in_range, fine, ir.Constant(fine.type, None)), units, index(0))
+        store(builder, builder.select(in_range, scale, ir.Constant(scale.type, None)), units, index(0))
         return context.get_dummy_value()
 
     return signature, generate
@@ -162,7 +162,7 @@ def proved_lanes(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, mask, row_dual, col_dual = pointers(context, builder, signature, args, 0, 1, 2, 3)
-        element, none = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
+        element, zero = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[4]) as row:
@@ -178,10 +178,10 @@ def proved_lanes(
                 side = builder.fsub(builder.fsub(w, total), error)
                 kept = builder.icmp_signed("==", load(builder, mask, at, I32), constant(0))
                 side = builder.select(kept, side, builder.fneg(side))
-                fine = builder.fcmp_ordered(">" if unique else ">=", side, none)
+                holds = builder.fcmp_ordered(">" if unique else ">=", side, zero)
                 if not unique:
-                    fine = builder.and_(fine, builder.fcmp_ordered("==", error, none))
-                builder.store(builder.and_(builder.load(bits), builder.bitcast(fine, BITS)), bits)
+                    holds = builder.and_(holds, builder.fcmp_ordered("==", error, zero))
+                builder.store(builder.and_(builder.load(bits), builder.bitcast(holds, BITS)), bits)
         return builder.zext(builder.load(bits), I64)
 
     return signature, generate

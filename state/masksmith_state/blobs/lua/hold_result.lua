@@ -8,5 +8,5 @@ if state ~= 'queued' and state ~= 'running' then return -1 end
 if redis.call('HEXISTS', 'masksmith:tombstones', 'result:' .. ARGV[2]) == 1 then return 0 end
 redis.call('SADD', 'masksmith:result:' .. ARGV[2], ARGV[1])
 redis.call('SADD', 'masksmith:job:' .. ARGV[1] .. ':results', ARGV[2])
-redis.call('ZREM', 'masksmith:unheld', ARGV[2])
+redis.call('ZREM', 'masksmith:unreferenced_results', ARGV[2])
 return 1

@@ -3,7 +3,7 @@
 -- ARGV: key of the result, token.
 -- Returns 1 if the tombstone is set, 0 if there is a reference.
 
-redis.call('ZREM', 'masksmith:unheld', ARGV[1])
+redis.call('ZREM', 'masksmith:unreferenced_results', ARGV[1])
 if redis.call('EXISTS', 'masksmith:result:' .. ARGV[1]) == 1 then return 0 end
 redis.call('HSET', 'masksmith:tombstones', 'result:' .. ARGV[1], ARGV[2])
 return 1

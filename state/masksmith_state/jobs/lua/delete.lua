@@ -1,4 +1,4 @@
--- Delete a job's record. Results without a reference are added to `masksmith:unheld`, from which they are deleted.
+-- Delete a job's record. Results without a reference are added to `masksmith:unreferenced_results`, from which they are deleted.
 --
 -- ARGV: id.
 -- Returns 1, or 0 for an unknown job.
@@ -17,7 +17,7 @@ release_uploads(job, id)
 for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do
   redis.call('SREM', 'masksmith:result:' .. key, id)
   if redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then
-    redis.call('ZADD', 'masksmith:unheld', timestamp(), key)
+    redis.call('ZADD', 'masksmith:unreferenced_results', timestamp(), key)
   end
 end
 redis.call('DECRBY', owner_key(job, 'bytes'), redis.call('HGET', job, 'result_bytes') or 0)

@@ -1,0 +1,43 @@
+"""Read weights from whatever the caller has: a mapping of tensors, a torch module, or a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from masksmith_client._errors import InputError
+
+from .files import read_model
+from .modules import with_module_layouts
+from .streamed_tensor import StreamedTensor
+from .tensors import read_mapping
+
+
+@dataclass(frozen=True, slots=True)
+class InputWeights:
+    """Weights to select from, and what was odd about where they come from.
+
+    Attributes:
+        tensors: All tensors, masked or not.
+        notes: What the reader should know, such as that a forward pass of the model could not be watched.
+    """
+
+    tensors: list[StreamedTensor]
+    notes: Sequence[str] = ()
+
+
+def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWeights:
+    """Read weights from any input that `prepare` accepts.
+
+    Raises:
+        InputError: If the input is of another kind.
+    """
+    if isinstance(weights, (str, os.PathLike)):
+        return InputWeights(*read_model(Path(weights), trust_remote_code=trust_remote_code))
+    if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
+        return InputWeights(with_module_layouts(weights, read_mapping(weights.state_dict())))  # type: ignore[attr-defined]
+    if not isinstance(weights, Mapping):
+        raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
+    return InputWeights(read_mapping(weights))
