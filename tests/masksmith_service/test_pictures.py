@@ -9,8 +9,10 @@ from starlette.testclient import TestClient
 import masksmith as ms
 from masksmith_service.app import create_app
 from masksmith_service.layers import windows
+from masksmith_service.layers.tiling import Tiling
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_worker.runner import ShardRunner
 
 RNG = np.random.default_rng(11)
@@ -81,6 +83,39 @@ def test_a_window_shows_mask_and_scores_as_they_are(solve, window, weight, optio
         assert (found["kept"] == mask[part]).all()
         assert (found["scores"] == magnitude[part]).all()
         assert (found["kept_scores"] == (magnitude * mask)[part]).all()
+
+
+EXPERTS = RNG.standard_normal((3, 20, 48), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("weight", "axes", "view"),
+    [
+        (FLAT, "in out", {"tile": ("4", "1"), "matrix-rows": "75", "col-starts": "0"}),
+        (EXPERTS, "stack out in", {"tile": ("1", "4"), "matrix-rows": "20", "row-starts": "0"}),
+        (EXPERTS, "stack in out", {"tile": ("4", "1"), "matrix-rows": "20", "col-starts": "0"}),
+    ],
+)
+def test_stacked_and_transposed_matrices_are_shown_as_stored(client, solve, window, weight, axes, view):
+    job = solve({"w": weight}, pattern="2:4", layout=f"w={axes}")
+    mask = ms.solve(np.abs(weight), "2:4", layout=axes).mask
+    stored, rows = mask.reshape(-1, mask.shape[-1]), mask.size // mask.shape[-1]
+    found = window(job, rows=rows, cols=mask.shape[-1])
+    assert (found["kept"] == stored).all()
+    assert (found["scores"] == np.abs(weight).reshape(stored.shape)).all()
+    assert (window(job, row=21, col=7, rows=9, cols=30)["kept"] == stored[21:30, 7:37]).all()
+    page = client.get(f"/jobs/{job}/layer", params={"tensor": "w"}).text
+    expected = {"rows": str(rows), "tile-rows": view["tile"][0], "tile-cols": view["tile"][1]} | view
+    assert all(f'data-{name}="{value}"' in page for name, value in expected.items() if name != "tile")
+    words = axes.split()
+    assert f"<dt>{' · '.join(words[:-1])} × {words[-1]}" in page  # noqa: RUF001
+
+
+def test_tiles_begin_anew_at_fused_parts() -> None:
+    fused = PlannedTensor(name="w", digest="", dtype="F32", shape=[24, 16], start=0, axes="out in", out_parts=[12, 12])
+    assert Tiling.of(fused, ms.parse("transposable 4:8")) == Tiling((8, 8), ("out", "in"), 24, row_starts=[0, 12])
+    turned = fused.model_copy(update={"shape": [16, 24], "axes": "in out"})
+    assert Tiling.of(turned, ms.parse("transposable 4:8")) == Tiling((8, 8), ("in", "out"), 16, col_starts=[0, 12])
 
 
 @pytest.mark.parametrize("step", [2, 7, 64, 1000])

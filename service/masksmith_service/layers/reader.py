@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith.patterns import TilePattern, matrix_shape, parse
+from masksmith.patterns import matrix_shape, parse
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.results import finished_tensors
 from masksmith_state.blobs.names import result_name, upload_name
@@ -24,6 +25,8 @@ from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code
 
+from .tiling import Tiling, leading_stacks
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Entry = TypeVar("Entry", bound=np.generic)
@@ -31,7 +34,9 @@ Entry = TypeVar("Entry", bound=np.generic)
 
 @dataclass(frozen=True)
 class MaskedLayer:
-    """A tensor with a complete mask, as the matrix `[out, kernel * in]` that the solver was given.
+    """A tensor with a complete mask, as the matrix that is stored: `[out, kernel * in]`, unless its layout differs.
+
+    Stacked matrices are one below another, and a transposed matrix stays transposed.
 
     Attributes:
         tensor: Location of the weight.
@@ -48,16 +53,18 @@ class MaskedLayer:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix."""
-        return matrix_shape(tuple(self.tensor.shape))
+        return matrix_shape(self._row_shape)
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Rows and columns of the pattern's tiles in the matrix."""
-        pattern = parse(self.options.pattern, axis=self.options.axis, ragged=self.options.ragged)
-        grid = pattern.grid(tuple(self.tensor.shape))
-        if isinstance(pattern, TilePattern) and pattern.axis == "out":
-            return grid.tile_cols, grid.tile_rows
-        return grid.tile_rows, grid.tile_cols
+    def tiling(self) -> Tiling:
+        """Where the pattern's tiles are in the matrix."""
+        return Tiling.of(self.tensor, parse(self.options.pattern, axis=self.options.axis, ragged=self.options.ragged))
+
+    @property
+    def _row_shape(self) -> tuple[int, ...]:
+        """The tensor's shape, with the dimensions that count matrices and the one behind them as one."""
+        shape, stacked = self.tensor.shape, leading_stacks(self.tensor.layout)
+        return (math.prod(shape[: stacked + 1]), *shape[stacked + 1 :])
 
     def kept(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
         """Read the mask of some rows (ascending) and the columns `first` to `last` (exclusive).
@@ -65,7 +72,7 @@ class MaskedLayer:
         Raises:
             RequestError: If a part is no longer in the store.
         """
-        pitch = masks.packed_bytes(tuple(self.tensor.shape[1:]))
+        pitch = masks.packed_bytes(self._row_shape[1:])
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, pitch)
         pieces = []
         for part, part_rows in self._by_part(rows):
@@ -75,7 +82,7 @@ class MaskedLayer:
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
             return bits[:, first - 8 * start : last - 8 * start].view(np.bool_)
-        return _flatten(masks.unpack(packed, (len(rows), *self.tensor.shape[1:])))[:, first:last]
+        return _flatten(masks.unpack(packed, (len(rows), *self._row_shape[1:])))[:, first:last]
 
     def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
         """Read magnitudes (or given scores) of some rows and the columns `first` to `last` (exclusive).
@@ -83,20 +90,21 @@ class MaskedLayer:
         Raises:
             RequestError: If the upload is no longer in the store.
         """
-        item, pitch = ITEM_BYTES[self.tensor.dtype], self.tensor.row_bytes
+        item, row_shape = ITEM_BYTES[self.tensor.dtype], self._row_shape[1:]
+        pitch = item * math.prod(row_shape)
         start, stop = (first * item, last * item) if self._is_flat else (0, pitch)
         starts = [self.tensor.start + row * pitch + start for row in rows]
         data = b"".join(_read_ranges(store, upload_name(self.tensor.digest), starts, stop - start))
         if self._is_flat:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
         else:
-            whole = to_numpy(data, self.tensor.dtype, (len(rows), *self.tensor.shape[1:]))
+            whole = to_numpy(data, self.tensor.dtype, (len(rows), *row_shape))
             values = _flatten(whole)[:, first:last]
         return np.abs(values.astype(np.float32))
 
     @property
     def _is_flat(self) -> bool:
-        return len(self.tensor.shape) == 2
+        return len(self._row_shape) == 2
 
     def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
         groups: list[tuple[int, list[int]]] = []
@@ -124,7 +132,8 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     # A tensor may have a pattern of its own.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
-    return MaskedLayer(tensor, options, [shard.first for shard, _ in parts], names)
+    rows_of_index = math.prod(tensor.shape[1 : leading_stacks(tensor.layout) + 1])
+    return MaskedLayer(tensor, options, [shard.first * rows_of_index for shard, _ in parts], names)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:

@@ -80,7 +80,9 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
         return context
     layers = [find_layer(record, state.records, tensor) for record in records]
     reports = [side.report for side in (compared.a, compared.b) if side is not None]
-    viewed = [(*each, layer.tile) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
+    if layers[0].shape != layers[1].shape:  # The same tensor with two layouts.
+        return context
+    viewed = [(*each, layer.tiling) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
     common = compare_masks(layers[0], layers[1], state.store)
     return context | {"compared": tensor, "shape": layers[0].shape, "viewed": viewed, "common": common}
 
@@ -182,6 +184,6 @@ def show_layer(request: Request, job: JobId, state: StateDep, tensor: Text) -> H
     index = names.index(tensor)
     report = next(each for each in document.tensors if each.name == tensor)
     return render(
-        request, "layer.html", job=document, report=report, shape=layer.shape, tile=layer.tile,
+        request, "layer.html", job=document, report=report, shape=layer.shape, tiling=layer.tiling,
         before=names[index - 1] if index else None, after=names[index + 1] if index + 1 < len(names) else None,
     )  # fmt: skip

@@ -29,6 +29,9 @@ export class Picture {
     this.rows = Number(data.rows);
     this.cols = Number(data.cols);
     this.tile = [Number(data.tileRows), Number(data.tileCols)];
+    // Tiles begin anew with every matrix of a stack, and where a matrix has parts that are solved alone.
+    this.periods = [Number(data.matrixRows), this.cols];
+    this.starts = [data.rowStarts, data.colStarts].map((text) => text.split(",").map(Number));
     this.canvas = section.querySelector(".picture");
     this.readout = section.querySelector(".readout");
     this.windows = new Map();
@@ -75,8 +78,8 @@ export class Picture {
     const [high, wide] = this.tile.map((length, axis) => Math.min(length, axis ? this.cols : this.rows, 64));
     const [row, col] = this.cursor ?? [0, 0];
     this.scale = Math.min(MAX_SCALE, 0.8 * Math.min(this.width / wide, this.height / high));
-    this.row = Math.floor(row / high) * high + high / 2 - this.height / this.scale / 2;
-    this.col = Math.floor(col / wide) * wide + wide / 2 - this.width / this.scale / 2;
+    this.row = this.tileStart(0, row) + high / 2 - this.height / this.scale / 2;
+    this.col = this.tileStart(1, col) + wide / 2 - this.width / this.scale / 2;
     this.changed();
   }
 
@@ -203,21 +206,43 @@ export class Picture {
     brush.drawImage(entry.canvas, 0, 0, wide / unit, high / unit, x, y, wide, high);
   }
 
+  /** First row (axis 0) or column (axis 1) of the tile that contains an entry. */
+  tileStart(axis, place) {
+    const start = this.regionStart(axis, place);
+    return start + Math.floor((place - start) / this.tile[axis]) * this.tile[axis];
+  }
+
+  /** First row or column of the tile behind the one that contains an entry; the last one of a region may be smaller. */
+  nextTile(axis, place) {
+    return Math.min(this.tileStart(axis, place) + this.tile[axis], this.regionEnd(axis, place));
+  }
+
+  /** First row or column of the matrix, or of its part, that contains an entry. */
+  regionStart(axis, place) {
+    const matrix = Math.floor(place / this.periods[axis]) * this.periods[axis];
+    return matrix + this.starts[axis].findLast((start) => start <= place - matrix);
+  }
+
+  /** First row or column behind the matrix, or its part, that contains an entry. */
+  regionEnd(axis, place) {
+    const matrix = Math.floor(place / this.periods[axis]) * this.periods[axis];
+    return matrix + (this.starts[axis].find((start) => start > place - matrix) ?? this.periods[axis]);
+  }
+
   drawGrid(brush) {
     const [high, wide] = this.tile;
     const edge = { x: -this.col * this.scale, y: -this.row * this.scale, w: this.cols * this.scale, h: this.rows * this.scale };
     brush.strokeStyle = this.colours.grid;
     brush.lineWidth = this.scale > 6 ? 2 : 1;
     brush.beginPath();
-    const first = (place, length) => Math.max(0, Math.floor(place / length)) * length;
     if (high * this.scale >= LINES_FROM)
-      for (let row = first(this.row, high); row <= Math.min(this.rows, this.row + this.height / this.scale); row += high) {
+      for (let row = this.tileStart(0, Math.max(0, this.row)); row < Math.min(this.rows, this.row + this.height / this.scale); row = this.nextTile(0, row)) {
         const y = Math.round((row - this.row) * this.scale) + 0.5;
         brush.moveTo(Math.max(0, edge.x), y);
         brush.lineTo(Math.min(this.width, edge.x + edge.w), y);
       }
     if (wide * this.scale >= LINES_FROM)
-      for (let col = first(this.col, wide); col <= Math.min(this.cols, this.col + this.width / this.scale); col += wide) {
+      for (let col = this.tileStart(1, Math.max(0, this.col)); col < Math.min(this.cols, this.col + this.width / this.scale); col = this.nextTile(1, col)) {
         const x = Math.round((col - this.col) * this.scale) + 0.5;
         brush.moveTo(x, Math.max(0, edge.y));
         brush.lineTo(x, Math.min(this.height, edge.y + edge.h));
@@ -272,7 +297,9 @@ export class Picture {
     if (cursor) {
       const entry = this.lookUp(cursor);
       const [row, col] = cursor;
-      const tile = `tile ${Math.floor(row / this.tile[0])}, ${Math.floor(col / this.tile[1])}`;
+      const [down, across] = cursor.map((place, axis) => Math.floor((place - this.regionStart(axis, place)) / this.tile[axis]));
+      const matrix = this.periods[0] < this.rows ? ` of matrix ${Math.floor(row / this.periods[0])}` : "";
+      const tile = `tile ${down}, ${across}${matrix}`;
       const what = !entry ? "…" : entry.step === 1 ? `${entry.kept ? "kept" : "dropped"}, score ${entry.score.toPrecision(4)}`
         : `${(100 * entry.kept).toFixed(0)} % kept of ${entry.step} × ${entry.step} entries, mean score ${entry.score.toPrecision(4)}`;
       this.say(`row ${row}, column ${col} · ${what} · ${tile}`);

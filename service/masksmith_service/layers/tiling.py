@@ -1,0 +1,57 @@
+"""Where the tiles of a pattern are in the matrix that a tensor is stored as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from masksmith.layouts import Layout
+from masksmith.patterns import Pattern, TilePattern
+from masksmith_state.jobs.shards import PlannedTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Tiles of a stored matrix, which begin anew with every matrix of a stack and every part that is solved alone.
+
+    Attributes:
+        tile: Rows and columns of a tile.
+        axes: What rows and columns of the stored matrix are: `(out, in)`, or such as `(stack · in, out)`.
+        matrix_rows: Stored rows of each matrix of a stack; all of them if there is one.
+        row_starts, col_starts: Rows and columns of a matrix where tiles begin anew; the first is 0.
+    """
+
+    tile: tuple[int, int]
+    axes: tuple[str, str]
+    matrix_rows: int
+    row_starts: Sequence[int] = (0,)
+    col_starts: Sequence[int] = (0,)
+
+    @classmethod
+    def of(cls, tensor: PlannedTensor, pattern: Pattern) -> Tiling:
+        """Describe a tensor of a job under its pattern."""
+        layout, shape = tensor.layout, tuple(tensor.shape)
+        stacked = leading_stacks(layout)
+        if layout is None:
+            return cls(_tile(pattern, shape), ("out", "in"), shape[0])
+        is_transposed = layout.axes.index("in") < layout.axes.index("out")
+        starts = [first for first, _ in layout.row_ranges(pattern, shape)]
+        tile = _tile(pattern, layout.part_shapes(pattern, shape)[0])
+        rows, cols = ("in", "out") if is_transposed else ("out", "in")
+        axes = (" · ".join(["stack"] * stacked + [rows]), cols)
+        if is_transposed:
+            return cls(tile[::-1], axes, shape[stacked], col_starts=starts)
+        return cls(tile, axes, shape[stacked], row_starts=starts)
+
+
+def leading_stacks(layout: Layout | None) -> int:
+    """Count the dimensions that count matrices, before the first one that does not."""
+    axes = () if layout is None else layout.axes
+    return next((place for place, role in enumerate(axes) if role != "stack"), 0)
+
+
+def _tile(pattern: Pattern, shape: tuple[int, ...]) -> tuple[int, int]:
+    grid = pattern.grid(shape)
+    if isinstance(pattern, TilePattern) and pattern.axis == "out":
+        return grid.tile_cols, grid.tile_rows
+    return grid.tile_rows, grid.tile_cols
