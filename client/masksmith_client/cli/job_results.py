@@ -12,6 +12,8 @@ import typer
 from masksmith_client._errors import ClientError, InputError
 from masksmith_client._jobs import Job
 from masksmith_client.results.atomic_write import atomic_write
+from masksmith_client.results.masks import Masks
+from masksmith_client.results.updated_weights import UpdatedWeights
 
 from .bench import check_report_outputs, show_benchmark
 from .console import JsonOption, UrlOption, print_result
@@ -34,9 +36,7 @@ def masks(
         downloaded = handle.masks()
     if not downloaded:
         raise ClientError(f"job {handle.id} has no masks: none of its tensors was solved")
-    downloaded.save(output)
-    document = {"id": handle.id, "output": str(output), "masks": list(downloaded)}
-    print_result(document, f"{len(downloaded)} mask(s) -> {output}", as_json=as_json)
+    _save("masks", handle, downloaded, output, as_json=as_json)
 
 
 def weights(
@@ -50,9 +50,13 @@ def weights(
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
         downloaded = handle.weights()
+    _save("weights", handle, downloaded, output, as_json=as_json)
+
+
+def _save(kind: str, job: Job, downloaded: Masks | UpdatedWeights, output: Path, *, as_json: bool) -> None:
     downloaded.save(output)
-    document = {"id": handle.id, "output": str(output), "weights": list(downloaded)}
-    print_result(document, f"{len(downloaded)} weight(s) -> {output}", as_json=as_json)
+    document = {"id": job.id, "output": str(output), kind: list(downloaded)}
+    print_result(document, f"{len(downloaded)} {kind.removesuffix('s')}(s) -> {output}", as_json=as_json)
 
 
 def report(
