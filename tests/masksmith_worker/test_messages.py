@@ -9,10 +9,12 @@ from celery import Celery
 from kombu import Queue as KombuQueue
 
 from masksmith_service.jobs.queue import Queue
-from masksmith_state.queue import CPU_QUEUE, celery_settings
+from masksmith_state.queue import CASE_TASK, CPU_QUEUE, QUEUES, SHARD_TASK, celery_settings
 from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
 from masksmith_worker import transport
+from masksmith_worker.app import create_app, enqueue
 from masksmith_worker.messages import UnreadableMessageError, readable
+from masksmith_worker.settings import Settings
 
 JOB = "0" * 27
 
@@ -22,6 +24,21 @@ def good(records, valkey):
     """A message as the service writes it."""
     Queue(valkey.url).enqueue(JOB, 3)
     return records.redis.rpop(CPU_QUEUE).encode()
+
+
+def run_part(job, part):
+    """A task of a worker."""
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_messages_that_a_worker_enqueues_are_readable(records, valkey, queue):
+    app = create_app(Settings(redis_url=valkey.url))
+    for task in (SHARD_TASK, CASE_TASK):
+        app.task(run_part, name=task)
+    app.finalize()  # As a worker does when it starts: its tasks get its time limit.
+    enqueue(app, JOB, 3, queue)
+    message = records.redis.rpop(queue).encode()
+    assert json.loads(readable(message, queue))["headers"]["timelimit"] == [None, None]
 
 
 def body(content):

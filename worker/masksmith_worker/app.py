@@ -68,7 +68,8 @@ def enqueue(app: Celery, job: str, shard: int, queue: str) -> None:
         redis.ConnectionError: If the broker is unavailable.
     """
     try:
-        app.send_task(task_of(queue), args=(job, shard), queue=queue)
+        # The limit of this worker's own task is not for the message: a task's limit is that of the worker that runs it.
+        app.send_task(task_of(queue), args=(job, shard), queue=queue, time_limit=None, soft_time_limit=None)
     except OperationalError as error:
         raise redis.ConnectionError(str(error)) from None
 
