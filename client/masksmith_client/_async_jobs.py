@@ -13,7 +13,7 @@ from masksmith_wire.documents import JobSummary
 from ._job_view import JobView
 from ._progress import ShowProgress
 from .operations import jobs as operations
-from .operations.following import follow, refresh
+from .operations.following import refresh, stream_events
 from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
@@ -48,7 +48,7 @@ class AsyncJob(JobView):
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Yield the job's events, from the first to the last; see `Job.events`."""
-        return follow(self._session, self, Deadline(None))
+        return stream_events(self._session, self, Deadline(None))
 
     async def wait(
         self,

@@ -13,7 +13,7 @@ from masksmith_wire.documents import JobSummary
 from ._job_view import JobView
 from ._progress import ShowProgress
 from .operations import jobs as operations
-from .operations.following import follow, refresh
+from .operations.following import refresh, stream_events
 from .operations.jobs import Listener
 from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
@@ -52,7 +52,7 @@ class Job(JobView):
         Raises:
             ClientError: If the job does not exist any more, or the service is unreachable for too long.
         """
-        return self._session.iterate(follow(self._session, self, Deadline(None)))
+        return self._session.iterate(stream_events(self._session, self, Deadline(None)))
 
     def wait(
         self,

@@ -1,8 +1,9 @@
-"""Pages that the site takes from elsewhere: from the checkout's root, and from the service's own description."""
+"""Pages that the site takes from elsewhere: from the checkout's root, and from the service's OpenAPI document."""
 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ LINK = re.compile(r"(?<!!)\[([^]]*)\]\(([^)#:]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made."""
+    """Add the generated pages."""
     for name, source in FROM_ROOT.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text()))
     document = _openapi()
@@ -29,30 +30,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the checkout that the site does not hold into their names."""
+    """Replace links to files that are not in the site by the names of the files."""
     here = Path(page.file.src_uri).parent  # type: ignore[attr-defined]
     root = Path() if page.file.src_uri in FROM_ROOT else None  # type: ignore[attr-defined]
 
     def replace(match: re.Match[str]) -> str:
         words, target, anchor = match[1], match[2], match[3] or ""
         inside = _in_site(target, here, root, files)
-        return match[0] if inside == target else f"[{words}]({inside}{anchor})" if inside else f"{words} (`{target}`)"
+        if inside == target:
+            return match[0]
+        return f"[{words}]({inside}{anchor})" if inside else f"{words} (`{target}`)"
 
     return LINK.sub(replace, markdown)
 
 
 def _in_site(target: str, here: Path, root: Path | None, files: Files) -> str | None:
-    """Give the link that leads to a target inside the site, or None where none does."""
+    """Return the link to a target within the site, or None if the site does not have it."""
     by_root = {source: name for name, source in FROM_ROOT.items()}
     if root is not None:
         plain = target.removeprefix("docs/")
         found = by_root.get(target, plain)
         return found if files.get_file_from_path(found) else None
-    full = (Path("docs") / here / target).as_posix()
-    parts: list[str] = []
-    for part in full.split("/"):
-        parts = parts[:-1] if part == ".." else [*parts, part] if part != "." else parts
-    path = "/".join(parts)
+    path = posixpath.normpath((Path("docs") / here / target).as_posix())
     if path.startswith("docs/"):
         return target if files.get_file_from_path(path.removeprefix("docs/")) else None
     name = by_root.get(path)

@@ -15,6 +15,7 @@ from .patterns import Pattern, TilePattern, TileSpec
 
 Matrix = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 Duals = npt.NDArray[np.float64]
 Forced = npt.NDArray[np.int8]
 

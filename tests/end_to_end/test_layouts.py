@@ -83,7 +83,7 @@ def test_the_caller_says_how_a_tensor_is_made(client, stack):
         client.solve({"blocks": tensor}, "2:4")
     mask = client.solve({"blocks": tensor}, "2:4", layout={"blocks": "stack in out"})["blocks"]
     assert np.array_equal(mask, ms.solve(tensor, "2:4", layout="stack in out").mask)
-    with pytest.raises(InputError, match="no tensor is called that"):
+    with pytest.raises(InputError, match="no tensor has this name"):
         client.solve({"blocks": tensor}, "2:4", layout={"block": "stack in out"})
     with pytest.raises(InputError, match="axis 'rows' is not one of"):
         client.solve({"blocks": tensor}, "2:4", layout={"blocks": "stack rows in"})

@@ -100,7 +100,7 @@ def test_a_retry_after_of_an_hour_is_an_error_now(service: FakeService, client: 
 def test_pauses_grow_and_have_jitter() -> None:
     policy = RetryPolicy(retries=9)
     attempts = Attempts(policy, "u")
-    pauses = [attempts.pause_s(httpx2.ReadError("x")) for _ in range(9)]
+    pauses = [attempts.record_failure(httpx2.ReadError("x")) for _ in range(9)]
     assert 0.25 <= pauses[0] <= 0.5
     assert all(pause <= policy.longest_s for pause in pauses)
     assert pauses[4] >= 4.0

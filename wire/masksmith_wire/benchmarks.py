@@ -14,6 +14,8 @@ from .payload_limits import StrictModel
 Side = Annotated[int, Field(ge=1, le=2**20)]
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+PatternText = Name
+BatchSize = Side
 
 
 def _without_duplicates(values: list[Any]) -> list[Any]:
@@ -35,8 +37,8 @@ class LayerInput(StrictModel):
 class BenchmarkOptions(StrictModel):
     """Measurement options, which apply to every layer."""
 
-    patterns: Annotated[list[Name], Field(max_length=100), FailFast(), Distinct] = []
-    batches: Annotated[list[Side], Field(min_length=1, max_length=100), FailFast(), Distinct] = [1, 32, 256]
+    patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), Distinct] = []
+    batches: Annotated[list[BatchSize], Field(min_length=1, max_length=100), FailFast(), Distinct] = [1, 32, 256]
     dtypes: Annotated[list[Dtype], Field(min_length=1), FailFast(), Distinct] = ["float32"]
     directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), FailFast(), Distinct] = ["forward"]
     kernels: Annotated[list[Name], Field(min_length=1, max_length=100), Distinct] | None = None

@@ -131,7 +131,7 @@ class _LocalSearch:
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
-            # Solve the weights singly, so that only the invalid one fails.
+            # Solve the weights one by one, so that only the invalid one fails.
             if len(batch) > 1:
                 for weight in batch:
                     self.solve([weight])

@@ -23,7 +23,7 @@ from .local_update import WeightToUpdate, update_weight
 
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
-    """Return what solves tensors in this process.
+    """Return a function that solves tensors in this process.
 
     Raises:
         InputError: If the library is not installed, or the update needs a package that is not.
@@ -31,7 +31,7 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     masksmith = library()
     if method.update is not None:
         with as_input_errors(masksmith.MissingExtraError):
-            getattr(masksmith, method.update.name)
+            getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
     def solve_one(tensor: TensorToSolve) -> SolvedTensor:
         try:
@@ -39,10 +39,10 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    return partial(_one_ahead, solve_one)
+    return partial(_solve_ahead, solve_one)
 
 
-def _one_ahead(
+def _solve_ahead(
     solve_one: Callable[[TensorToSolve], SolvedTensor], tensors: Iterator[TensorToSolve]
 ) -> Generator[SolvedTensor]:
     """Solve a tensor while the mask of the one before is written."""
@@ -107,6 +107,6 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
 
 
 def _read(tensor: TensorToSolve) -> Any:
-    """Read a weight for numpy, where bfloat16 becomes float32, as it does in a service, which rounds scores alike."""
+    """Read a weight as a numpy array; bfloat16 becomes float32. A service does the same, so its scores are equal."""
     source = tensor.source
     return to_numpy(memoryview(source.read()), source.dtype, source.shape)

@@ -17,7 +17,7 @@ async def refresh(session: ServiceSession, job: JobView) -> None:
     job.document = await session.send(calls.get_job(job.id))
 
 
-async def follow(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
+async def stream_events(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until its last one or until the deadline is near; lost connections are resumed.
 
     Raises:
@@ -45,13 +45,13 @@ async def follow(session: ServiceSession, job: JobView, deadline: Deadline) -> A
         await session.sleep(resume.pause_s(error))
 
 
-async def watch(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
+async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until it has ended; near the deadline the job is polled.
 
     Raises:
         TimeoutError: If the deadline has passed.
     """
-    async with aclosing(follow(session, job, deadline)) as events:
+    async with aclosing(stream_events(session, job, deadline)) as events:
         async for event in events:
             yield event
     polls = 0

@@ -42,7 +42,7 @@ def apply_masks(
     """Write a model with zeros in the pruned entries to one safetensors file, or to a directory; dtypes stay.
 
     Memory use is about half a MiB for any size of the model. A file is written atomically; a directory gets the model's
-    own files, and the same call goes on where one ended early.
+    own files, and calling again resumes a copy that was interrupted.
 
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
@@ -51,7 +51,7 @@ def apply_masks(
         on_bytes: Called with the number of bytes written after each piece.
 
     Raises:
-        InputError: If a mask has no tensor or another shape, or the entries of the dtype cannot be set to zero singly.
+        InputError: If a mask has no tensor or another shape, or entries of the dtype cannot be set to zero one by one.
     """
     checkpoint = Checkpoint.open(model)
     weights, names = weights_of(checkpoint.stored_order), _mask_names(masks, checkpoint)
@@ -84,8 +84,8 @@ def model_bytes(model: Path) -> int:
 
 
 def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
-    """Find the tensor of every mask; tied weights have one tensor, and their masks must be equal."""
-    names: dict[str, str] = {}
+    """Return the name of each masked tensor's mask; the masks of tied weights, which are one tensor, must be equal."""
+    mask_of_tensor: dict[str, str] = {}
     for name in masks:
         tensor = checkpoint.find(name)
         if tensor is None:
@@ -93,11 +93,11 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
         if masks.shape(name) not in (tensor.shape, flat_shape(tensor.shape)):
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(tensor.shape)}")
         if DTYPE_BITS[tensor.dtype] % 8 or tensor.dtype == "F8_E8M0":
-            raise InputError(f"{name!r} has dtype {tensor.dtype}, whose entries cannot be set to zero singly")
-        other = names.setdefault(tensor.name, name)
+            raise InputError(f"{name!r} has dtype {tensor.dtype}, whose entries cannot be set to zero one by one")
+        other = mask_of_tensor.setdefault(tensor.name, name)
         if other != name and not _are_equal(masks, other, name):
             raise InputError(f"masks {other!r} and {name!r} differ, and both are of {tensor.name!r}: they are tied")
-    return names
+    return mask_of_tensor
 
 
 def _kept(masks: Masks, name: str) -> int:
@@ -137,12 +137,12 @@ def _masked(weight: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tu
     first = 0
     for piece in _whole_items(weight.read(), item_bytes):
         entries = np.frombuffer(piece, np.uint8).reshape(-1, item_bytes).copy()
-        last = first + len(entries)
+        stop = first + len(entries)
         row = first // cols
-        mask = masks.rows(mask_name, row, -(-last // cols)).reshape(-1)[first - row * cols : last - row * cols]
+        mask = masks.rows(mask_name, row, -(-stop // cols)).reshape(-1)[first - row * cols : stop - row * cols]
         entries[~mask] = 0
         yield entries.data.cast("B"), int(np.count_nonzero(mask))
-        first = last
+        first = stop
 
 
 def _whole_items(pieces: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from masksmith_client._errors import InputError
 
 from .streamed_tensor import PIECE_BYTES, Restore, StreamedTensor
 
-# By the names that numpy, torch and ml_dtypes share.
+# Keys are the names of dtypes that numpy, torch and ml_dtypes share.
 SAFETENSORS_DTYPES: Mapping[str, str] = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",

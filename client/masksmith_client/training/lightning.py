@@ -22,11 +22,11 @@ except ModuleNotFoundError as error:
 class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in Lightning's checkpoints.
 
-    Create the sparsifier on the LightningModule before `fit`. Checkpoints hold masked weights under plain names, and in
-    this callback's state the values of pruned entries, with which training resumes.
+    Create the sparsifier on the LightningModule before `fit`. In a checkpoint, `state_dict` holds the masked weights
+    under their usual names; the state of this callback holds the values of pruned entries, for resumed training.
 
     Args:
-        sparsifier: The sparsifier.
+        sparsifier: A sparsifier of the LightningModule.
         bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
     """
 
@@ -36,7 +36,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Move this callback behind those that average weights, whose checkpoints it masks."""
+        """Move this callback after those that average weights, so that their checkpoints are masked too."""
         others = [each for each in trainer.callbacks if each is not self]
         place = max((index for index, each in enumerate(others) if _averages(each)), default=-1) + 1
         if trainer.callbacks.index(self) < place:
@@ -72,7 +72,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.close()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the masked weights into a baked model, which Lightning's averages overwrite with dense ones."""
+        """Load the masked weights again if the model is baked: callbacks that average weights put dense ones there."""
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
 

@@ -28,7 +28,7 @@ class RetryPolicy:
 
     Attributes:
         retries: Attempts after the first.
-        first_contact_retries: The same, as long as nothing has answered at the URL, which may be wrong.
+        first_contact_retries: Retries while nothing has ever answered at the URL, which may be wrong.
         first_s: Pause before the second attempt, in seconds; doubles with each attempt.
         longest_s: Maximum pause; a `Retry-After` header may be longer.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; with a longer one the error is raised at once.
@@ -65,8 +65,8 @@ class Attempts:
         self._connect_failures = 0
         self._since = time.monotonic()
 
-    def pause_s(self, error: Exception) -> float:
-        """Return the pause before the next attempt.
+    def record_failure(self, error: Exception) -> float:
+        """Count a failed attempt; return the pause before the next one, in seconds.
 
         Raises:
             ClientError: The error as one of this package's exceptions, if it is not retried.

@@ -91,7 +91,7 @@ class ServiceSession(ABC):
             try:
                 return await attempt()
             except FAILURES as error:
-                pause_s = attempts.pause_s(error)
+                pause_s = attempts.record_failure(error)
             await self.sleep(pause_s)
 
     @abstractmethod

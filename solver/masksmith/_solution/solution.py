@@ -40,7 +40,7 @@ class Solution:
         upper_bound: No allowed mask keeps more than this.
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
-            for each budget (`[1, 1]`, or one a block row or block column).
+            for each budget (`[1, 1]`, or one per block row or block column).
         tile_bounds: `[down, across]`, upper bound on the score of any mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
@@ -49,7 +49,8 @@ class Solution:
         duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile, with
             `keep_duals`.
         pruned: The weight where it is kept, 0 elsewhere, if `solve` had a weight.
-        packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; likewise.
+        packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; None as
+            `pruned` is.
     """
 
     mask: Any

@@ -20,20 +20,21 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
     """Compress a masked weight for 2:4 kernels.
 
     Args:
-        weight: `[out, in]` on a CUDA device, float16, bfloat16 or int8; sides of multiples of 16 (int8: 32) for
-            cuSPARSELt.
+        weight: `[out, in]` on a CUDA device, float16, bfloat16 or int8; both dimensions multiples of 16 (int8: 32)
+            for cuSPARSELt.
         mask: Bool, True = kept, 2 of every 4 along `in` at most.
 
     Returns:
         `torch.sparse.to_sparse_semi_structured` of the weight with zeros; use it as the weight of a linear layer.
 
     Raises:
-        ScoresError: If the shapes differ, the weight is no matrix, or the mask is not 2:4, which torch does not check.
+        ScoresError: If the shapes differ, the weight is not a matrix, or the mask is not 2:4 (torch does not
+            check this).
         DeviceError: If the weight is not on a CUDA device; torch has such kernels for CUDA only.
     """
     masked = _masked(weight, mask)
     if not count(mask).is_two_four:
-        raise ScoresError("it keeps more than 2 of some 4 along the input dimension", name="mask")
+        raise ScoresError("it keeps more than 2 entries of a group of 4 along the input dimension", name="mask")
     if weight.device.type != "cuda":
         raise DeviceError(f"semi-structured tensors need a CUDA device; the weight is on {weight.device}")
     with warnings.catch_warnings():
@@ -54,7 +55,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
         block: Rows and columns of a block; they divide the weight's.
 
     Raises:
-        ScoresError: If the shapes differ, the weight is no matrix, or blocks do not cover it.
+        ScoresError: If the shapes differ, the weight is not a matrix, or blocks do not cover it.
     """
     masked = _masked(weight, mask)
     if min(block) < 1 or weight.shape[0] % block[0] or weight.shape[1] % block[1]:
@@ -68,7 +69,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
 def _masked(weight: Tensor, mask: Tensor) -> Tensor:
     if weight.ndim != 2 or mask.shape != weight.shape:
         raise ScoresError(
-            f"mask has shape {list(mask.shape)}, the weight {list(weight.shape)}; both must be one matrix",
+            f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",
             name="weight",
         )
     return weight.detach().masked_fill(~mask.to(weight.device), 0).contiguous()

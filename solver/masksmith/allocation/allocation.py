@@ -47,18 +47,18 @@ def allocate(
         on_progress: Called with (layers measured, layers to measure in this pass); an exception in it stops the call.
 
     Raises:
-        PatternError: If the budget contradicts itself or the pattern, or rounds to nothing.
+        PatternError: If the budget contradicts itself or the pattern, or rounds to zero kept entries.
         ScoresError: If a score is invalid.
     """
     rule = parse(pattern) if isinstance(pattern, str) else pattern
     total_budget = (
         budget if isinstance(budget, Budget) else Budget.parse(budget) if isinstance(budget, str) else Budget(budget)
     )
-    shapes, double = {}, False
+    shapes, is_double = {}, False
     for name, tensor in scores.items():
         source = MatrixReader(tensor, "in", name)
-        shapes[name], double = source.shape, double or source.is_double
-    family = family_of(rule, total_budget, shapes, double=double)
+        shapes[name], is_double = source.shape, is_double or source.is_double
+    family = family_of(rule, total_budget, shapes, double=is_double)
     state: Any = None
     while not isinstance(state, Decision):
         merged = {}

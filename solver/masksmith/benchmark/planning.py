@@ -46,11 +46,9 @@ class Request:
 def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case]:
     """Return the cases of a request.
 
-    Named kernels must support device, dtype, direction and shape of every case whose pattern they support, and at least
-    one pattern.
-
     Raises:
-        BenchmarkError: If they do not, or the request is invalid; the message names the reason.
+        BenchmarkError: If a kernel that is named supports none of the patterns, or, for a pattern that it supports, not
+            the device, dtype, direction or shape; or if the request is invalid. The message names the reason.
     """
     _check(request)
     chosen = _chosen(request, declarations)

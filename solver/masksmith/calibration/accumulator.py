@@ -30,6 +30,7 @@ class LayerAccumulator:
         self.samples = self.batches = 0
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
+        self._sampled_rows: Tensor | None = None
         self._keys = torch.empty(0)
         self._generator = torch.Generator().manual_seed(0)
 
@@ -58,10 +59,11 @@ class LayerAccumulator:
         Raises:
             ScoresError: If one has NaN or infinity.
         """
-        for kind, total in self._sums.items():
+        results = dict(self._sums) if self._sampled_rows is None else self._sums | {"activations": self._sampled_rows}
+        for kind, total in results.items():
             if not bool(torch.isfinite(total).all()):
                 raise ScoresError(f"its {kind} hold NaN or infinity", name=name)
-        results = {kind: total.cpu() for kind, total in self._sums.items()}
+        results = {kind: total.cpu() for kind, total in results.items()}
         if "norms" in results:
             results["norms"] = results["norms"].sqrt()
         if "gradients" in self._gather:
@@ -76,9 +78,9 @@ class LayerAccumulator:
     def _sample(self, inputs: Tensor) -> None:
         """Keep the rows with the smallest random keys: a uniform random sample over all batches."""
         keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
-        rows = torch.cat([self._sums["activations"], inputs]) if "activations" in self._sums else inputs
+        rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]
-        self._keys, self._sums["activations"] = keys[selected], rows[selected.to(rows.device)]
+        self._keys, self._sampled_rows = keys[selected], rows[selected.to(rows.device)]
 
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:

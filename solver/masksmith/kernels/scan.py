@@ -19,17 +19,17 @@ def scan(scores: Matrix) -> tuple[int, float]:
         Row-major index of the first NaN, infinite or negative score (-1 if all are valid), and the sum of all scores
         in float64 (undefined if one is invalid).
     """
-    values, sums, total, valid = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
+    values, sums, total, valid_count = scores.reshape(-1), np.zeros(STRIP), 0.0, 0
     whole = len(values) // STRIP * STRIP
     for begin in range(0, whole, STRIP):
         strip = values[begin : begin + STRIP]
         for j in range(STRIP):
             sums[j] += np.float64(strip[j])
-            valid += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
+            valid_count += np.int64((strip[j] >= 0.0) & (strip[j] < np.inf))
     for value in values[whole:]:
         total += np.float64(value)
-        valid += np.int64((value >= 0.0) & (value < np.inf))
-    if valid < len(values):
+        valid_count += np.int64((value >= 0.0) & (value < np.inf))
+    if valid_count < len(values):
         return _first_invalid(scores), total
     for j in range(STRIP):
         total += sums[j]

@@ -21,7 +21,7 @@ def with_layouts(
 
     Args:
         candidates: All tensors of the checkpoint or module; those that have a layout, as a traced model gives, keep it.
-        given: What the caller says, by name.
+        given: Layouts that the caller gives, by tensor name.
         config: The model's `config.json`, if there is one.
 
     Returns:
@@ -29,7 +29,7 @@ def with_layouts(
         biases, scales and what lies outside the model's blocks are dense by default.
 
     Raises:
-        LayoutError: If a layout of the caller names no candidate or does not go with its shape.
+        LayoutError: If a layout of the caller names no candidate or does not match its shape.
     """
     given = given or {}
     _refuse_unknown(given, candidates)
@@ -75,4 +75,4 @@ def _check(layout: Layout, candidate: Candidate) -> None:
 def _refuse_unknown(given: Mapping[str, Layout], candidates: Sequence[Candidate]) -> None:
     unknown = given.keys() - {spelling for candidate in candidates for spelling in candidate.spellings}
     if unknown:
-        raise LayoutError(f"a layout is given for {min(unknown)!r}, and no tensor is called that")
+        raise LayoutError(f"a layout is given for {min(unknown)!r}, but no tensor has this name")

@@ -1,4 +1,4 @@
-"""Recorded calls of blocks: their arguments, with places for what the block before returns."""
+"""Recorded calls of blocks: their arguments, with placeholders for the outputs of the block before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Tensors = list[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    """Stands for a tensor that the block before returns: its number among all tensors that are returned."""
+class OutputPlaceholder:
+    """A placeholder for an output of the block before: its number among all tensors that the block returns."""
 
     number: int
 
@@ -29,7 +29,7 @@ class Call:
         """Call a block with copies of what the block before returned; gives the tensors that it returns."""
 
         def fill(leaf: Any) -> Any:
-            return returned[leaf.number].clone() if isinstance(leaf, Returned) else leaf
+            return returned[leaf.number].clone() if isinstance(leaf, OutputPlaceholder) else leaf
 
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), fill)
         return tensors_of(block(*arguments, **keywords))

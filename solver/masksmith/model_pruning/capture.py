@@ -13,7 +13,7 @@ import torch
 from masksmith._errors import PruningError
 
 from .blocks import BlockList
-from .calls import Call, Returned, Tensors, map_leaves, tensors_of
+from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING = "attention_mask"
@@ -158,7 +158,7 @@ class _Recorder:
 
     def _recorded(self, leaf: Any) -> Any:
         places = [place for place, returned in enumerate(self._returned) if leaf is returned]
-        return Returned(places[0]) if places else leaf
+        return OutputPlaceholder(places[0]) if places else leaf
 
 
 def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensors:

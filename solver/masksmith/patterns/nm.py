@@ -53,7 +53,7 @@ class NM:
                 raise PatternError("n_out and m_out belong to transposable patterns; say transposable=True")
             return
         if self.axis != "in":
-            raise PatternError("a transposable pattern binds both dimensions: axis must stay 'in'")
+            raise PatternError("a transposable pattern constrains both dimensions: axis must stay 'in'")
         object.__setattr__(self, "n_out", self.n if self.n_out is None else self.n_out)
         object.__setattr__(self, "m_out", self.m if self.m_out is None else self.m_out)
         assert self.n_out is not None
@@ -67,12 +67,12 @@ class NM:
 
     @classmethod
     def from_kept(cls, kept: int, m: int, **options: object) -> NM:
-        """Read a notation whose first number counts **kept** entries, as masksmith's own does."""
+        """Return the pattern that keeps `kept` of every `m` entries, as masksmith's own notation says."""
         return replace(cls(kept, m), **options)  # type: ignore[arg-type]
 
     @classmethod
     def from_zeros(cls, zeros: int, m: int, **options: object) -> NM:
-        """Read a notation whose first number counts **pruned** entries: `from_zeros(4, 16)` is 12:16."""
+        """Return the pattern that prunes `zeros` of every `m` entries: `from_zeros(4, 16)` is 12:16."""
         return replace(cls(m - zeros, m), **options)  # type: ignore[arg-type]
 
     @property

@@ -14,7 +14,7 @@ from masksmith._solve import solve
 from masksmith._tensors import is_torch
 from masksmith.patterns import NM, Axis, PatternError, parse
 
-from . import column_swapping, pricing
+from . import column_swapping, dual_guided_swaps
 from .permutation import Permutation
 from .time_limit import TimeLimit
 
@@ -134,7 +134,7 @@ def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None,
     (effort, steps, seed), view = limits, _columns(array, axis)
     if rule.transposable:
         transposed = rule if axis == "in" else _transposed(rule)
-        return pricing.search(view, transposed, 1 + effort // 10, steps, seed, limit)
+        return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
     whole = view.shape[1] // rule.m * rule.m if rule.ragged == "dense" else view.shape[1]
     if whole:

@@ -45,7 +45,9 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
 def admm_by_layout(
     layout: Layout, weight: Any, gram: Any, pattern: Pattern, *, start: Solution | None = None, **options: Any
 ) -> AdmmUpdate:
-    """Find weights and mask of each matrix of a tensor, as `admm` does; fused parts that tiles would cross apart.
+    """Find weights and mask of each matrix of a tensor, as `admm` does.
+
+    Fused parts are solved separately where a tile would contain rows of two of them.
 
     Args:
         layout: How the tensor is made of matrices.
@@ -111,7 +113,7 @@ def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
 
 
 def _stats(updates: Sequence[Update]) -> dict[str, Any]:
-    """Add up what counts, and take the rest from the first matrix."""
+    """Sum counters and times, take the maximum of `iterations`, and the rest from the first matrix."""
     stats = dict(updates[0].stats)
     for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
         if key in stats:

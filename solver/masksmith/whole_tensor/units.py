@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksmith._panels import Bools, Duals
+from masksmith._panels import Bools, Doubles, Duals
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class KeptUnits:
         return KeptUnits(self.mask.T, self.v.T, self.u.T, self.solver)
 
 
-def best_of_all(values: Duals, keep: int) -> KeptUnits:
+def best_of_all(values: Doubles, keep: int) -> KeptUnits:
     """Keep the largest units, ties to the lowest row-major index."""
     mask, dual = _largest(values.reshape(-1), keep)
     return KeptUnits(mask.reshape(values.shape), np.full((1, 1), dual), np.zeros((1, 1)))
 
 
-def best_of_rows(values: Duals, budgets: Sequence[int]) -> KeptUnits:
+def best_of_rows(values: Doubles, budgets: Sequence[int]) -> KeptUnits:
     """Keep the largest units of every row."""
     masks, duals = zip(*(_largest(row, keep) for row, keep in zip(values, budgets, strict=True)), strict=True)
     return KeptUnits(np.array(masks), np.array(duals)[:, None], np.zeros((1, 1)))
 
 
-def _largest(values: Duals, keep: int) -> tuple[Bools, float]:
+def _largest(values: Doubles, keep: int) -> tuple[Bools, float]:
     if keep == 0:
         return np.zeros(len(values), np.bool_), float(values.max())
     threshold = float(np.partition(values, len(values) - keep)[len(values) - keep])

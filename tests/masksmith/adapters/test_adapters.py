@@ -140,7 +140,7 @@ def test_semi_structured_tensors_need_cuda_and_say_so():
     mask = ms.solve(ms.magnitude(weight), "2:4").mask
     with pytest.raises(adapters.DeviceError, match="need a CUDA device; the weight is on cpu"):
         adapters.to_semi_structured(weight, mask)
-    with pytest.raises(ms.ScoresError, match="'mask': it keeps more than 2 of some 4"):
+    with pytest.raises(ms.ScoresError, match="'mask': it keeps more than 2 entries of a group of 4"):
         adapters.to_semi_structured(weight, torch.ones_like(mask))
 
 
@@ -162,7 +162,7 @@ BAD = {
     ),
     "an original without a mask": (lambda w: adapters.split_pruned_state({"w_orig": w}), "w_orig has no w_mask"),
     "blocks that do not cover": (lambda w: adapters.to_bsr(w, w > 0, (5, 4)), "blocks of 5x4 do not cover"),
-    "a vector": (lambda w: adapters.to_bsr(w[0], w[0] > 0, (1, 1)), "both must be one matrix"),
+    "a vector": (lambda w: adapters.to_bsr(w[0], w[0] > 0, (1, 1)), "both must be matrices of one shape"),
 }  # fmt: skip
 
 

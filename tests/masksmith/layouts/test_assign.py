@@ -160,7 +160,7 @@ def test_fused_attention_is_cut_where_the_config_says():
 
 
 def test_a_layout_of_the_caller_must_name_a_tensor_and_fit_it():
-    with pytest.raises(LayoutError, match="'v', and no tensor is called that"):
+    with pytest.raises(LayoutError, match="'v', but no tensor has this name"):
         assign({"w": (4, 8)}, {"v": Layout.parse("in out")})
     with pytest.raises(LayoutError, match=r"tensor 'w': axes 'stack in out' are 3, but the shape \[4, 8\] has 2"):
         assign({"w": (4, 8)}, {"w": Layout.parse("stack in out")})

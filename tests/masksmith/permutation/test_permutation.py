@@ -131,10 +131,10 @@ def test_the_same_arguments_give_the_same_order(pattern):
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8"])
 def test_wide_layers_are_searched_in_chunks(pattern, monkeypatch):
-    from masksmith.permutation import column_swapping, pricing
+    from masksmith.permutation import column_swapping, dual_guided_swaps
 
     monkeypatch.setattr(column_swapping, "CHUNK_WORK", 20 * 16**2)
-    monkeypatch.setattr(pricing, "CHUNK_WORK", 20 * 16**2)
+    monkeypatch.setattr(dual_guided_swaps, "CHUNK_WORK", 20 * 16**2)
     scores = RNG.random((20, 70))
     found = permute(scores, pattern, time_limit_s=None, effort=10)
     assert sorted(found.in_order) == list(range(70))

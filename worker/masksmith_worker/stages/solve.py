@@ -60,6 +60,7 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
 
 @cache
 def _unusable_reason(device: str) -> str | None:
+    """Return why this device cannot be used; each device is tried once."""
     from masksmith.cuda import reason_unusable
 
     return reason_unusable()

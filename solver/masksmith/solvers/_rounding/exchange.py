@@ -1,4 +1,4 @@
-"""Local search on full masks: 2 x 2 exchanges between two rows, while they increase the score."""
+"""Local search on masks that use every budget exactly: 2 x 2 exchanges between two rows that increase the score."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from .repair import first_true
 def exchange(scores: torch.Tensor, mask: torch.Tensor, steps: int) -> torch.Tensor:
     """Improve masks by 2 x 2 exchanges, the best one of each tile per step, ties to the lowest index.
 
-    Rows i, k and columns a, b with `S_ia = S_kb = 1`, `S_ib = S_ka = 0` are inverted; row and column sums do not
-    change. The gain is `max_b (w_ib - w_kb) + max_a (w_ka - w_ia)`, so that the best pair of rows takes `O(R^2 C)`.
+    Rows i, k and columns a, b with `mask_ia = mask_kb = 1`, `mask_ib = mask_ka = 0` are inverted; row and column sums
+    do not change. The gain is `max_b (score_ib - score_kb) + max_a (score_ka - score_ia)`, so finding the best pair
+    of rows takes `O(R^2 C)`.
 
     Args:
         scores: `[T, R, C]` float64.
-        mask: `[T, R, C]`; changed in place.
+        mask: `[T, R, C]`; changed in place and returned.
         steps: Maximum number of exchanges per tile.
 
     Returns:
-        The mask.
+        `mask`.
     """
     active = torch.arange(len(mask), device=mask.device)
     for _ in range(steps):
@@ -39,10 +40,10 @@ def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active: torch.Tenso
     pair = first_true(gain == peak[:, None])[improved]
     w, kept, active = w[improved], kept[improved], active[improved]
     i, k = pair // mask.shape[1], pair % mask.shape[1]
-    lane = torch.arange(len(active), device=active.device)
+    index = torch.arange(len(active), device=active.device)
     for receiver, donor in ((i, k), (k, i)):
-        transferable = kept[lane, donor] & ~kept[lane, receiver]
-        gains = torch.where(transferable, w[lane, receiver] - w[lane, donor], -torch.inf)
+        transferable = kept[index, donor] & ~kept[index, receiver]
+        gains = torch.where(transferable, w[index, receiver] - w[index, donor], -torch.inf)
         column = first_true(gains == gains.amax(1, keepdim=True))
         mask[active, receiver, column] = True
         mask[active, donor, column] = False

@@ -25,7 +25,7 @@ LEAST = 1e-9
 """Smallest gain, relative to the score kept, that is accepted."""
 
 PATIENCE = 10
-"""Consecutive steps without an accepted swap after which a search along one axis ends."""
+"""Consecutive steps without an accepted swap after which a search ends."""
 
 
 def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, limit: TimeLimit) -> Ints:
@@ -50,8 +50,8 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     order = np.arange(columns)
     width = max(2, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m))))
     if tiles <= width:
-        places = order[: tiles * pattern.m].copy()
-        order[places] = places[_climb(x[:, places], pattern, steps, limit)]
+        positions = order[: tiles * pattern.m].copy()
+        order[positions] = positions[_climb(x[:, positions], pattern, steps, limit)]
         return order
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
@@ -59,14 +59,14 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
         for first in range(0, tiles, width):
             if limit.passed():
                 return order
-            places = _places(np.sort(shuffled[first : first + width]), pattern.m, columns)
-            order[places] = order[places][_climb(x[:, order[places]], pattern, steps, limit)]
+            positions = _positions(np.sort(shuffled[first : first + width]), pattern.m, columns)
+            order[positions] = order[positions][_climb(x[:, order[positions]], pattern, steps, limit)]
     return order
 
 
-def _places(tiles: Ints, m: int, columns: int) -> Ints:
-    places = (tiles[:, None] * m + np.arange(m)).ravel()
-    return places[places < columns]
+def _positions(tiles: Ints, m: int, columns: int) -> Ints:
+    positions = (tiles[:, None] * m + np.arange(m)).ravel()
+    return positions[positions < columns]
 
 
 def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
@@ -87,7 +87,7 @@ class _State:
     def __init__(self, x: Doubles, pattern: NM) -> None:
         self._x, self._pattern, columns = x, pattern, x.shape[1]
         self.order = np.arange(columns)
-        self._tile = self.order // pattern.m
+        self._tile_column = self.order // pattern.m
         self._excluded = np.zeros((columns, columns), np.bool_)
         solution = solve(x, pattern, keep_duals=True)
         self._kept = solution.tile_objectives.sum(axis=0)
@@ -97,10 +97,12 @@ class _State:
 
     def propose(self) -> list[tuple[int, int]]:
         """Return swaps of positions with a positive estimated gain, at most one per tile column, best first."""
-        tile, values = self._tile, self._values[self.order]
-        there = values[:, tile] - values[np.arange(len(tile)), tile][:, None]  # [a, b]: a into the tile column of b
+        tile, values = self._tile_column, self._values[self.order]
+        gain_of_move = (
+            values[:, tile] - values[np.arange(len(tile)), tile][:, None]
+        )  # [a, b]: a into the tile column of b
         excluded = self._excluded[np.ix_(self.order, self.order)] | (tile[:, None] == tile)
-        gains = np.where(excluded, -np.inf, there + there.T)
+        gains = np.where(excluded, -np.inf, gain_of_move + gain_of_move.T)
         best = gains.max(axis=1)
         free = np.ones(len(self._kept), np.bool_)
         pairs: list[tuple[int, int]] = []
@@ -118,26 +120,27 @@ class _State:
         trial = self.order.copy()
         for a, b in pairs:
             trial[[a, b]] = trial[[b, a]]
-        touched = np.unique(self._tile[np.array(pairs)])
-        columns = trial[_places(touched, self._pattern.m, len(trial))]
+        touched = np.unique(self._tile_column[np.array(pairs)])
+        columns = trial[_positions(touched, self._pattern.m, len(trial))]
         solution = solve(self._x[:, columns], self._pattern, keep_duals=True)
         after = self._kept.copy()
         after[touched] = solution.tile_objectives.sum(axis=0)
         accepted: list[int] = []
         for a, b in pairs:
-            both = [self._tile[a], self._tile[b]]
-            if (after[both] - self._kept[both]).sum() > self._least:
-                accepted += both
-                changed = self.order[np.isin(self._tile, both)]
+            tile_pair = [self._tile_column[a], self._tile_column[b]]
+            if (after[tile_pair] - self._kept[tile_pair]).sum() > self._least:
+                accepted += tile_pair
+                changed = self.order[np.isin(self._tile_column, tile_pair)]
+                # Excluded swaps of these columns may have a gain in their new tile columns.
                 self._excluded[changed], self._excluded[:, changed] = False, False
                 self.order[[a, b]] = self.order[[b, a]]
             else:
-                one, other = self.order[a], self.order[b]
-                self._excluded[one, other] = self._excluded[other, one] = True
+                first, second = self.order[a], self.order[b]
+                self._excluded[first, second] = self._excluded[second, first] = True
         if accepted:
-            now = np.unique(accepted)
-            self._kept[now] = after[now]
-            self._update_values(now, solution, np.searchsorted(touched, now))
+            updated = np.unique(accepted)
+            self._kept[updated] = after[updated]
+            self._update_values(updated, solution, np.searchsorted(touched, updated))
         return bool(accepted)
 
     def _update_values(self, tiles: Ints, solution: Solution, positions: Ints) -> None:
