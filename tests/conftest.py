@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.axes import mark_repeated_values, note_lane
 from support.broker import Valkey
 from support.without_torch import INSTALLED, is_left_out, left_out
 
@@ -21,6 +22,7 @@ os.environ.setdefault("MASKSMITH_AUTH", "none")
 
 def pytest_configure(config):
     """Give this run a cache directory of its own, which its test processes share."""
+    note_lane(config)
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="ms-cache-")
         os.environ["XDG_CACHE_HOME"] = folder
@@ -31,7 +33,9 @@ def pytest_ignore_collect(collection_path):
     return True if is_left_out(collection_path) else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are deselected
 def pytest_collection_modifyitems(config, items):
+    mark_repeated_values(items)
     needs_torch = [item for item in items if not INSTALLED and item.get_closest_marker("torch")]
     config.hook.pytest_deselected(items=needs_torch)
     items[:] = [item for item in items if item not in needs_torch]

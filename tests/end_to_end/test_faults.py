@@ -27,6 +27,7 @@ def test_a_killed_pool_process_costs_nothing(stack, running, big):
     assert victim not in stack.pool_of_worker()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(stack, running, big):
     stack.kill_worker()
     assert stack.http.get("/readyz").json()["code"] == "no_worker"
@@ -168,6 +169,7 @@ def test_a_quiet_stream_is_kept_alive(stack):
             received += piece
 
 
+@pytest.mark.slow
 def test_a_job_outlives_ctrl_c(up, big, poll):
     first = up()
     with Client(first.url) as client:

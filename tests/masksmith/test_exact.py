@@ -21,6 +21,7 @@ from support.strategies import (
     loose,
     panels,
     scores_of,
+    slow_sizes_marked,
 )
 
 from masksmith._errors import InfeasibleError
@@ -43,7 +44,7 @@ def proved(panel: Panel):
     return answer
 
 
-@pytest.mark.parametrize("tile", ALL_TILES, ids=name_of)
+@pytest.mark.parametrize("tile", slow_sizes_marked(ALL_TILES), ids=name_of)
 def test_duals_prove_every_tile_exactly(tile):
     for seed, name in enumerate(SCORES):
         proved(Panel(scores_of(name, seed, tile, 4, 5), tile))
@@ -64,7 +65,7 @@ def test_large_tiles(name):
         proved(Panel(scores_of(name, 3, tile, 1, 2), tile))
 
 
-@pytest.mark.parametrize("tile", ALL_TILES, ids=name_of)
+@pytest.mark.parametrize("tile", slow_sizes_marked(ALL_TILES), ids=name_of)
 def test_as_good_as_linear_programming(tile):
     for seed, name in enumerate(("gaussian", "cauchy squared", "binary", "mostly zero", "additive")):
         panel = Panel(scores_of(name, seed, tile, 1, 2), tile)
@@ -108,7 +109,9 @@ def test_beyond_float64_the_mask_is_still_good(tile):
 
 
 @pytest.mark.parametrize(
-    "tile", [*EXACT_TILES[:5:4], TileSpec(12, 12, 5, 5), TileSpec(16, 16, 8, 8), TileSpec(8, 16, 8, 4)]
+    "tile",
+    slow_sizes_marked([*EXACT_TILES[:5:4], TileSpec(12, 12, 5, 5), TileSpec(16, 16, 8, 8), TileSpec(8, 16, 8, 4)]),
+    ids=name_of,
 )
 @pytest.mark.parametrize("limits", [False, True])
 def test_columns_of_many_magnitudes_are_proved_and_do_not_heed_their_neighbours(tile, limits):
@@ -163,7 +166,7 @@ def test_forced_entries_that_only_a_flow_shows_to_be_impossible():
     assert tuple(caught.value.tile) == (1, 1)
 
 
-@pytest.mark.parametrize("tile", [TileSpec(8, 8, 4, 4), TileSpec(8, 8, 4, 4, True), TileSpec(5, 5, 2, 2)], ids=name_of)
+@pytest.mark.parametrize("tile", [TileSpec(8, 8, 4, 4), TileSpec(8, 8, 4, 4, True), TileSpec(7, 7, 3, 3)], ids=name_of)
 @pytest.mark.parametrize("name", ["gaussian", "binary", pytest.param("mostly zero", marks=pytest.mark.slow)])
 def test_tiles_do_not_see_their_neighbours(tile, name):
     panel = Panel(scores_of(name, 0, tile, 6, 7), tile)

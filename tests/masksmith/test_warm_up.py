@@ -65,6 +65,7 @@ ms.solve(np.ones((8, 8)), "3:4")
 """
 
 
+@pytest.mark.slow
 def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPILED_NAMES]
@@ -75,6 +76,7 @@ def test_no_kernel_is_compiled_by_two_processes(tmp_path: Path) -> None:
     assert len(compiled) == len(set(compiled))
 
 
+@pytest.mark.slow
 def test_another_process_compiles_the_shortest_paths_at_the_same_time(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-P", "-m", "masksmith._warm_up", "transposable 2:4"]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from masksmith._panels import Panel
 from masksmith.patterns import TileSpec
+
+from .axes import is_long_run
 
 EXACT_TILES = [
     TileSpec(*sides, *keeps)
@@ -16,6 +22,8 @@ EXACT_TILES = [
         ((8, 16), (8, 4)), ((4, 8), (6, 3)), ((6, 9), (3, 2)), ((1, 1), (1, 1)), ((3, 3), (1, 1)), ((2, 2), (1, 1)),
     ]
 ]  # fmt: skip
+SIZES = frozenset({1, 4, 7, 8, 16, 32})
+"""Sides of tiles in every run. Each size is compiled on its own; `make test-long` has many more."""
 LARGE_TILES = [TileSpec(64, 64, n, n) for n in (1, 32, 33, 63)]
 LOOSE_TILES = [
     TileSpec(8, 16, 5, 3, True),
@@ -23,6 +31,11 @@ LOOSE_TILES = [
     TileSpec(5, 5, 2, 5, True),
     TileSpec(4, 4, 4, 1, True),
 ]
+
+
+def slow_sizes_marked(tiles: Sequence[TileSpec]) -> list[Any]:
+    """Parameters of a test, with tiles of rare sizes marked as slow."""
+    return [pytest.param(tile, marks=() if {tile.rows, tile.cols} <= SIZES else pytest.mark.slow) for tile in tiles]
 
 
 def loose(tile: TileSpec) -> TileSpec:
@@ -87,9 +100,10 @@ def scores_of(name, seed, tile, down=2, across=3, dtype=np.float32):
 
 @st.composite
 def tiles(draw, at_most=None):
-    """Any transposable tile with sides up to 9; exact budgets always meet."""
+    """Any transposable tile with sides up to 9 (short runs: of a few sizes); exact budgets always meet."""
     limited = draw(st.booleans()) if at_most is None else at_most
-    rows, cols = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    sides = st.integers(1, 9) if is_long_run() else st.sampled_from(sorted(size for size in SIZES if size < 10))
+    rows, cols = draw(sides), draw(sides)
     if limited:
         return TileSpec(rows, cols, draw(st.integers(1, cols)), draw(st.integers(1, rows)), at_most=True)
     step = np.gcd(rows, cols)

@@ -1,6 +1,7 @@
 import itertools
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,10 +143,14 @@ def test_wide_layers_are_searched_in_chunks(pattern, monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8"])
-def test_time_is_bounded_and_what_was_found_is_kept(pattern):
-    found = permute(RNG.random((256, 256)), pattern, time_limit_s=0.2, effort=10**6)
+def test_time_is_bounded_and_what_was_found_is_kept(pattern, monkeypatch):
+    from masksmith.permutation import time_limit
+
+    looks = itertools.count()
+    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    found = permute(RNG.random((256, 256)), pattern, time_limit_s=30, effort=10**6)
     assert found.cut_short
-    assert found.seconds < 5
+    assert next(looks) < 40
     assert found.gain > 0
     nothing = permute(RNG.random((8, 8)), pattern, time_limit_s=0)
     assert (nothing.gain, nothing.cut_short) == (0.0, True)

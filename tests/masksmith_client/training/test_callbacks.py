@@ -173,7 +173,10 @@ def test_hugging_face_trains_bakes_saves_and_resumes(tmp_path):
         hugging_face_run(str(tmp_path / "elsewhere"), steps=10, resume=resume)
 
 
-@pytest.mark.parametrize(("module", "library"), [("lightning", "lightning"), ("hugging_face", "transformers")])
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("lightning", "lightning"), pytest.param("hugging_face", "transformers", marks=pytest.mark.slow)],
+)
 def test_a_missing_library_is_named_with_the_line_that_installs_it(module, library):
     code = f"import sys; sys.modules[{library!r}] = None\nimport masksmith_client.training.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from masksmith_client.training import Sparsifier
 TESTS = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_sharded_training_has_the_masks_and_losses_of_one_process(world, tmp_path):
     command = [sys.executable, "-m", "support.sharded_training"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
