@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from support.tiny_models import MODELS
 
 from masksmith_client import JobFailedError
-from masksmith_client.checkpoints.journal import JOURNAL_NAME
+from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli.app import run
 
 BY_NAME = {model.name: model for model in MODELS}

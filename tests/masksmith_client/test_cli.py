@@ -89,7 +89,7 @@ def test_local_solving_names_the_bad_tensor_and_keeps_the_good_ones(tmp_path: Pa
         (["solve", "{file}", "-p", "9:4", "-o", "{out}"], "9:4"),
         (["solve", "{file}", "-p", "2:4", "-o", "{out}", "--solver", "magic"], "magic"),
         (["solve", "{file}", "-p", "2:4", "-o", "{out}", "--layers", "zzz"], "zzz"),
-        (["solve", "{file}", "-p", "2:4", "-o", "{file}"], "is the input file"),
+        (["solve", "{file}", "-p", "2:4", "-o", "{file}"], "is an input"),
         (["solve", "{file}", "-p", "2:4", "-o", "{folder}"], "is a directory"),
         (["solve", "{file}", "-p", "2:4", "-o", "{folder}/no/where"], "does not exist"),
         (["solve", "{folder}/absent", "-p", "2:4", "-o", "{out}"], "does not exist"),

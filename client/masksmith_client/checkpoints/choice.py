@@ -119,6 +119,9 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
         patterns = None if options.patterns is None else options.patterns.assign(names)
     selection = _select(candidates, patterns, options)
     reasons = dict(selection.skipped)
+    if options.patterns is not None:
+        with as_input_errors(PatternError):
+            layouts.check_rules_apply(options.patterns, names, reasons)
     if patterns is None:
         reasons |= _dtype_reasons(candidates, selection)
     assigned = _with_ties(checkpoint, reasons, patterns or {})

@@ -16,7 +16,8 @@ from .checkpoint import Checkpoint
 from .files import INDEX_SUFFIX
 from .journal import open_journal
 from .other_files import other_files
-from .output_folder import RECORD_NAME, check_output_folder, check_space, finish_folder, made, state_of_files
+from .output_folder import check_output_folder, check_space, finish_folder, made, state_of_files
+from .output_names import RECORD_NAME
 from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 

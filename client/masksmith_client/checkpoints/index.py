@@ -76,6 +76,8 @@ def _shard_header(index: Path, file: str) -> Header:
     path = index.parent / file
     if path.suffix in PICKLE_SUFFIXES:
         raise InputError(pickle_message(path))
+    if path.suffix != ".safetensors":
+        raise InputError(f"{index} names {file!r}, which is not a .safetensors file")
     if not path.exists():
         raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
     return read_file_header(path)

@@ -12,9 +12,8 @@ from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
 
+from .output_names import JOURNAL_NAME
 from .partial_file import PART_SUFFIX
-
-JOURNAL_NAME = ".masksmith-journal.jsonl"
 
 
 class Journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,12 @@ from pathlib import Path
 from .checkpoint import Checkpoint
 from .config import CONFIG_NAME
 from .files import INDEX_SUFFIX, PICKLE_SUFFIXES
+from .output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME
 
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
     ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
 }  # fmt: skip
 WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf"})
-OWN_FILES = frozenset({"masks.safetensors", "masksmith.json"})
 
 
 @dataclass
@@ -39,26 +40,59 @@ def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
         own = {file.name for file in checkpoint.headers} | {checkpoint.weights.name}
-        _sort(checkpoint.folder, Path(), own, output.resolve(), files)
+        _Sorter(checkpoint.folder, output.resolve(), files).sort(Path(), own)
     return files
 
 
-def _sort(folder: Path, relative: Path, own: set[str], output: Path, files: OtherFiles) -> None:
-    for entry in _visible(folder):
-        path = relative / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            if Path(entry.path).resolve() == output:
+def model_files(checkpoint: Checkpoint) -> list[Path]:
+    """Return the files of a checkpoint that are read, and those beside it, except earlier masks."""
+    beside = other_files(checkpoint, checkpoint.folder / "none")
+    names = [path for path in [*beside.copied, *beside.left] if path.name not in OWN_FILES]
+    return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in names)]
+
+
+class _Sorter:
+    """Sorts the files below a folder."""
+
+    def __init__(self, root: Path, output: Path, files: OtherFiles) -> None:
+        self._root, self._output, self._files = root, output, files
+        self._modules = _module_folders(root)
+
+    def sort(self, relative: Path, own: set[str]) -> None:
+        """Sort a folder, given relative to the root; `own` are names of the checkpoint's files in it."""
+        for entry in _visible(self._root / relative):
+            path, is_module = relative / entry.name, str(relative) in self._modules
+            if entry.is_dir():
+                self._sort_folder(path)
+            elif entry.name in own:
                 continue
-            if entry.name.lower() in WEIGHT_FOLDERS:
-                files.left.append(path)
-            else:
-                _sort(Path(entry.path), path, set(), output, files)
-        elif entry.name in own:
-            continue
-        elif _holds_weights(entry.name) or entry.name in OWN_FILES:
-            files.left.append(path)
-        elif entry.is_file():
-            files.copied.append(path)
+            elif entry.name in OWN_FILES or (_holds_weights(entry.name) and not is_module):
+                self._files.left.append(path)
+            elif entry.is_file():
+                self._files.copied.append(path)
+
+    def _sort_folder(self, path: Path) -> None:
+        if (self._root / path).resolve() == self._output:
+            return
+        if _is_left(self._root / path):
+            self._files.left.append(path)
+        else:
+            self.sort(path, set())
+
+
+def _module_folders(root: Path) -> frozenset[str]:
+    """Folders with weights of further modules of the model, as the `modules.json` of sentence-transformers lists."""
+    try:
+        modules = json.loads((root / "modules.json").read_bytes())
+        return frozenset(str(module["path"]) for module in modules if module["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether a folder is another form of the weights, an output of masksmith, or a link, which could lead anywhere."""
+    is_output = any((folder / name).exists() for name in (JOURNAL_NAME, RECORD_NAME))
+    return folder.name.lower() in WEIGHT_FOLDERS or folder.is_symlink() or is_output
 
 
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,11 @@ from masksmith_client.submission.statistics import AuxiliaryTensors
 
 from .checkpoint import Checkpoint
 from .choice import Choice
-from .journal import JOURNAL_NAME
 from .other_files import OtherFiles
+from .output_names import JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
 from .partial_file import naming, sync_folder
 from .prune_method import PruneMethod
-
-RECORD_NAME = "masksmith.json"
-MASKS_NAME = "masks.safetensors"
+from .tensors import read_range
 
 
 def identity(
@@ -90,8 +89,12 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     """Refuse an output that is no directory of ours, before any work is done.
 
     Raises:
-        InputError: If it is a file, a device or a pipe, the model itself, or a directory that holds something else.
+        InputError: If it is a file, a device or a pipe, the model itself, or a directory that holds something else; or
+            if a file of the model has a name that is needed there.
     """
+    reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
+    if reserved is not None:
+        raise InputError(f"{reserved} has a name that outputs need for files of their own; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory, which standard output does not take; name a directory")
     if output.is_symlink() and not output.exists():
@@ -106,11 +109,11 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
         raise InputError(f"{output} contains something else ({names[0]}); name a new or empty directory")
 
 
-def finished_record(output: Path, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record of an output that an earlier run of the same command finished; None if there is none.
 
     Raises:
-        InputError: If another command finished it.
+        InputError: If another command finished it, or its files, or those of the input, are not those of the record.
     """
     path = output / RECORD_NAME
     if (output / JOURNAL_NAME).exists() or not path.exists():
@@ -121,11 +124,44 @@ def finished_record(output: Path, expected: Mapping[str, Any]) -> dict[str, Any]
         record = None
     if not isinstance(record, dict) or record.get("identity") != expected:
         raise InputError(f"{output} contains the result of another command; name a new or empty directory")
+    changed = changed_files(output, record["outputs"]) + [
+        str(output / name) for name in record["copied"] if not (output / name).is_file()
+    ]
+    if changed:
+        raise InputError(f"{changed[0]} is missing, or not as prune wrote it; remove {output} and prune again")
+    if changed := changed_files(checkpoint.folder, record["inputs"]):
+        raise InputError(f"{changed[0]} has changed since {output} was made of it; name a new or empty directory")
     return record
 
 
-def recorded_masks(folder: Path) -> tuple[Path, list[str]] | None:
-    """Return the masks file of a pruned checkpoint's directory and the names of its masks; None if it has no record.
+def changed_files(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the files that are missing or do not have the size and the BLAKE3 digest that a record says."""
+    return [str(folder / name) for name, file in recorded.items() if not _is_as_recorded(folder / name, file)]
+
+
+def _is_as_recorded(path: Path, file: Mapping[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != file.get("bytes", path.stat().st_size):
+        return False
+    return bool(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() == file["blake3"])
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedMasks:
+    """What the record of a pruned checkpoint's directory says of it.
+
+    Attributes:
+        masks: Path of its masks file.
+        names: Names of the masks.
+        changed: Files that are missing, or not as they were written.
+    """
+
+    masks: Path
+    names: list[str]
+    changed: list[str]
+
+
+def recorded_masks(folder: Path) -> RecordedMasks | None:
+    """Return what a pruned checkpoint's directory says of its masks; None if it has no record.
 
     Raises:
         InputError: If the directory is unfinished, its record cannot be read, or it has no masks file.
@@ -136,14 +172,25 @@ def recorded_masks(folder: Path) -> tuple[Path, list[str]] | None:
     if not path.exists():
         return None
     try:
-        names = [tensor["name"] for tensor in json.loads(path.read_bytes())["tensors"] if tensor["masked"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_bytes())
+        names = [tensor["name"] for tensor in record["tensors"] if tensor["masked"]]
+        outputs = {name: {**file, "blake3": file["blake3"]} for name, file in record["outputs"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
         ) from None
     if not masks.is_file():
         raise InputError(f"{masks} is missing, which {RECORD_NAME} belongs to; prune it again, or pass --pattern")
-    return masks, names
+    return RecordedMasks(masks, names, changed_files(folder, outputs))
+
+
+def prefix_digest(file: Path, stop: int) -> str:
+    """Return the BLAKE3 digest of a file's first bytes, in hex."""
+    hasher = blake3()
+    with file.open("rb", buffering=0) as source:
+        for piece in read_range(source, 0, stop, f"{file} ended early"):
+            hasher.update(piece)
+    return str(hasher.hexdigest())
 
 
 def check_space(output: Path, needed: int) -> None:

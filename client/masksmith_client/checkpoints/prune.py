@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from masksmith_client._errors import InputError
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
 
@@ -20,14 +21,16 @@ from .journal import Journal, open_journal
 from .masks_output import MasksOutput
 from .other_files import OtherFiles, other_files
 from .output_folder import (
-    MASKS_NAME,
+    changed_files,
     check_output_folder,
     check_space,
     finish_folder,
     finished_record,
     identity,
     made,
+    prefix_digest,
 )
+from .output_names import MASKS_NAME
 from .partial_file import PartialFile
 from .prune_method import PruneMethod
 from .record import make_record, write_record
@@ -61,12 +64,12 @@ def prune(
         The record that is in the directory, too.
 
     Raises:
-        InputError: If the output holds something else.
+        InputError: If the output holds something else, or the input has changed since it was begun.
         OSError: If something cannot be written; the same call goes on from there.
     """
     check_output_folder(output, checkpoint)
     belongs_to = identity(checkpoint, choice, method, statistics)
-    if (finished := finished_record(output, belongs_to)) is not None:
+    if (finished := finished_record(output, checkpoint, belongs_to)) is not None:
         return finished
     with made(output), open_journal(output, belongs_to) as journal:
         steps, is_updated = make_steps(checkpoint, choice), method.update is not None
@@ -75,6 +78,10 @@ def prune(
         record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
         run.write_rest(record | {"identity": belongs_to})
     return record | {"identity": belongs_to}
+
+
+def _input_changed(file: object, output: Path) -> InputError:
+    return InputError(f"{file} has changed since {output} was begun; remove that directory and prune again")
 
 
 @dataclass
@@ -128,6 +135,11 @@ class _Run:
         self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
         self.files = {line["file"]: line for line in lines if "tensor" not in line}
         last = lines[-1]
+        read = {name: {"bytes": line["bytes"], "blake3": line["input"]} for name, line in self.files.items()}
+        if changed := changed_files(self.checkpoint.folder, read):
+            raise _input_changed(changed[0], self.output)
+        if "tensor" in last and prefix_digest(self._begun_file(), last["stop"]) != last["input"]:
+            raise _input_changed(self._begun_file(), self.output)
         if self._finished_files_exist() and self._has_updated_weights(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
         self.certificates, self.files = {}, {}
@@ -148,9 +160,12 @@ class _Run:
         """Whether the file that was begun is as the journal says, if it cannot be written anew from the masks."""
         if not self.is_updated or "tensor" not in last:
             return True
-        file = next(file for file in self.checkpoint.headers if file.name not in self.files)
-        with PartialFile(self.output / file.name) as part:
+        with PartialFile(self.output / self._begun_file().name) as part:
             return part.resume(last["stop"], last["output"])
+
+    def _begun_file(self) -> Path:
+        """The input file of the output that was begun."""
+        return next(file for file in self.checkpoint.headers if file.name not in self.files)
 
     def _left_to_solve(self) -> Iterator[TensorToSolve]:
         for steps in self.steps.by_file.values():
@@ -216,12 +231,15 @@ class _Run:
             shard.write_masked(step, packed)
         else:
             shard.write_values(step.entry, [result.updated])
-        self._note(name, result.certificate, part, masks)
+        self._note(name, result.certificate, shard, part, masks)
 
-    def _note(self, name: str, certificate: dict[str, Any], part: PartialFile, masks: MasksOutput) -> None:
+    def _note(
+        self, name: str, certificate: dict[str, Any], shard: ShardOutput, part: PartialFile, masks: MasksOutput
+    ) -> None:
         part.flush()
         masks.file.flush()
-        state = {"stop": part.size, "output": part.digest, "masks_stop": masks.file.size, "masks": masks.file.digest}
+        state = {"input": shard.input_digest, "stop": part.size, "output": part.digest}
+        state |= {"masks_stop": masks.file.size, "masks": masks.file.digest}
         self.journal.write({"tensor": name, **state, "certificate": certificate})
         self.certificates[name] = certificate
 

@@ -14,7 +14,7 @@ from masksmith_client.results.atomic_write import atomic_write
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .other_files import OtherFiles
-from .output_folder import MASKS_NAME, RECORD_NAME
+from .output_names import MASKS_NAME, RECORD_NAME
 from .prune_method import PruneMethod
 
 PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
 from masksmith_client.results.apply import AppliedTensor, apply_masks, model_bytes
 from masksmith_client.results.masks import Masks
@@ -27,6 +28,8 @@ def apply(
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
     check_weights_output(output, model, as_json=as_json)
+    if output.is_file() and path.is_file() and output.samefile(path):
+        raise InputError(f"{output} is an input, the masks; name another file")
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
         applied = apply_masks(masks, model, file, bar.advance)

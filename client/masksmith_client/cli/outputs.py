@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.other_files import model_files
 from masksmith_client.checkpoints.output_folder import check_output_folder
 from masksmith_client.results.updated_weights import UpdatedWeights
 
@@ -36,6 +37,22 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     if not os.access(folder, os.W_OK):
         raise InputError(f"{output} cannot be written: no permission in {folder}")
     return None
+
+
+def check_not_an_input(output: Path, model: Path, others: Iterable[object] = ()) -> None:
+    """Refuse to overwrite a file that is read: of a model's directory, or another input.
+
+    Raises:
+        InputError: If the output is one of them, under any name.
+    """
+    if is_standard_output(output) or not output.is_file():
+        return
+    inputs = [Path(each) for each in others if isinstance(each, (str, os.PathLike))]
+    if model.exists():
+        inputs += [model, *model_files(Checkpoint.open(model))]
+    for path in inputs:
+        if path.is_file() and output.samefile(path):
+            raise InputError(f"{output} is an input, {path}; name another file")
 
 
 def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:

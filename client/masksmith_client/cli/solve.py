@@ -29,7 +29,7 @@ from .checkpoint_options import (
 )
 from .console import JsonOption, UrlOption, print_note
 from .naming import LabelOption, NameOption, read_labels
-from .outputs import check_output, check_weights_output, weights_written_to
+from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
 from .service import interrupt_hint, note_waiting
 from .standard_output import is_standard_output, reports_beside, written_to
@@ -90,10 +90,10 @@ def solve(
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
     check_output(output, as_json=as_json)
-    _check_distinct(output, path)
+    check_not_an_input(output, path, (calibration, previous))
     if weights_out is not None:
         check_weights_output(weights_out, path, as_json=as_json)
-        _check_distinct(weights_out, path)
+        check_not_an_input(weights_out, path, (calibration, previous))
     _check_update(update, weights_out, output)
     options = SubmitOptions(
         solver=solver,
@@ -184,8 +184,3 @@ def _check_update(update: str | None, weights: Path | None, output: Path) -> Non
         raise InputError("--update and --weights-out must be used together: the method, and the file to write")
     if weights is not None and weights.absolute() == output.absolute():
         raise InputError(f"{output} is given for both masks and weights; name two files")
-
-
-def _check_distinct(output: Path, path: Path) -> None:
-    if not is_standard_output(output) and output.exists() and path.exists() and output.samefile(path):
-        raise InputError(f"{output} is the input file; name another output file")

@@ -14,7 +14,8 @@ from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._progress import Bar
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import choose
-from masksmith_client.checkpoints.output_folder import MASKS_NAME, recorded_masks
+from masksmith_client.checkpoints.output_folder import RecordedMasks, recorded_masks
+from masksmith_client.checkpoints.output_names import MASKS_NAME
 from masksmith_client.checkpoints.tensors import Tensor
 from masksmith_client.checkpoints.verify import (
     CheckedTensor,
@@ -104,7 +105,9 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Work:
 
 
 def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Work:
-    masks = _open_masks(checkpoint, options.masks)
+    is_folder = options.masks is None and checkpoint.path.is_dir()
+    recorded = recorded_masks(checkpoint.folder) if is_folder else None
+    masks = _open_masks(checkpoint, options.masks, recorded)
     tensors = masked_tensors(checkpoint, masks)
 
     def broken_mask(name: str) -> str | None:
@@ -117,19 +120,19 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
 
     checked = {tensor.name for tensor in tensors.values()}
     others = {name: "no mask" for name in checkpoint.tensors if name not in checked}
-    return _Work(verify_masks(masks, tensors, broken_mask), tensors, others, checkpoint.notes)
+    changed = [f"{file} is not as prune wrote it" for file in (recorded.changed if recorded else ())]
+    return _Work(verify_masks(masks, tensors, broken_mask), tensors, others, [*checkpoint.notes, *changed])
 
 
-def _open_masks(checkpoint: Checkpoint, path: Path | None) -> Masks:
-    recorded = recorded_masks(checkpoint.folder) if path is None and checkpoint.path.is_dir() else None
+def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
     if path is None and recorded is None:
         raise InputError(f"{checkpoint.path} has no record of its masks; pass --pattern, or --masks with a masks file")
-    source = path or (recorded[0] if recorded else checkpoint.folder / MASKS_NAME)
+    source = path or (recorded.masks if recorded else checkpoint.folder / MASKS_NAME)
     masks = Masks.open(source)
     if not masks:
         raise InputError(f"{source} contains no mask: there is nothing to verify")
-    if recorded is not None and set(recorded[1]) != set(masks):
-        name = min(set(recorded[1]) ^ set(masks))
+    if recorded is not None and set(recorded.names) != set(masks):
+        name = min(set(recorded.names) ^ set(masks))
         raise InputError(f"{source} and the record in the same folder differ: only one of them masks {name!r}")
     return masks
 

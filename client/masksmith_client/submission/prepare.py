@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pydantic import ValidationError
 
-from masksmith.layouts import Candidate, Layout, with_layouts
+from masksmith.layouts import Candidate, Layout, check_rules_apply, with_layouts
 from masksmith.patterns import Budget, Channels, Pattern, PatternError, PatternsByTensor, TensorPatterns, parse
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.documents import (
@@ -240,6 +240,8 @@ def prepare(
     fitting = specification.fitting_pattern if by_tensor.is_single else patterns
     binding = (lambda pattern: None) if local else specification.binding
     selection = select(candidates, fitting, layers, exclude, binding=binding, in_parts=not local)
+    with as_input_errors(PatternError):
+        check_rules_apply(by_tensor, [candidate.name for candidate in candidates], selection.skipped)
     selected = set(selection.chosen)
     masked = [
         replace(weight, layout=candidate.layout)

@@ -11,6 +11,7 @@ from .selection import (
     BY_CHOICE as BY_CHOICE,
     Selection as Selection,
     SelectionError as SelectionError,
+    check_rules_apply as check_rules_apply,
     select as select,
 )
 from .whole_tensors import WHOLE_BYTES as WHOLE_BYTES, binding as binding, oversize_reason as oversize_reason
@@ -30,6 +31,7 @@ __all__ = [
     "Selection",
     "SelectionError",
     "binding",
+    "check_rules_apply",
     "default_axes",
     "in_block",
     "is_conv1d",

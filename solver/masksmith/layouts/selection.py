@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from masksmith.patterns import Pattern, PatternError
+from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.errors import MasksmithError
 from masksmith.patterns.matching import Globs, Names
 
@@ -114,6 +114,22 @@ def select(
     if not chosen:
         raise SelectionError("nothing_left", _nothing_left(skipped, noun), skipped=skipped)
     return Selection(chosen, frozenset(named), skipped)
+
+
+def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: Mapping[str, str]) -> None:
+    """Refuse patterns for single tensors that all stay dense, unless the caller has left these out.
+
+    Raises:
+        PatternError: Naming the pattern, and why its tensors stay dense.
+    """
+    for selector, pattern in patterns.rules.items():
+        selected = patterns.selected(selector, names)
+        reasons = [skipped[name] for name in selected if name in skipped]
+        if len(reasons) == len(selected) and not any(reason in BY_CHOICE for reason in reasons):
+            raise PatternError(
+                f"pattern {selector[:512]!r}={pattern}: {selected[0]!r} stays dense ({reasons[0]}); a tensor that is "
+                f"dense by default is masked only if layers has its full name"
+            )
 
 
 def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_named: bool) -> str | None:

@@ -99,6 +99,11 @@ class TensorPatterns:
         assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
         return {name: pattern for name, pattern in assigned.items() if pattern is not None}
 
+    def selected(self, selector: str, names: Sequence[str]) -> list[str]:
+        """Return the tensors that a rule's selector names, whether or not another rule counts before it."""
+        kind = "name" if selector in names else _kind(selector, names)
+        return [selector] if kind == "name" else [name for name in names if _selects(selector, name, kind)]
+
     def __str__(self) -> str:
         default = [] if self.default is None else [str(self.default)]
         return ", ".join(default + [f"{selector}={pattern}" for selector, pattern in self.rules.items()])

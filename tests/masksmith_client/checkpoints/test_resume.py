@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from masksmith_client.checkpoints import partial_file
-from masksmith_client.checkpoints.journal import JOURNAL_NAME
+from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 

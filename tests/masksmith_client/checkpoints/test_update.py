@@ -20,7 +20,7 @@ from masksmith.patterns import TensorPatterns
 from masksmith_client import Masks
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import ChoiceOptions, choose
-from masksmith_client.checkpoints.journal import JOURNAL_NAME
+from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 
@@ -159,7 +159,7 @@ def test_tied_tensors_and_repeated_ones_get_the_same_values(tmp_path: Path) -> N
     """Copies in the same file, in a later file and in an earlier one than the index names."""
     rng = np.random.default_rng(0)
     matrix, other = (rng.standard_normal((8, 16)).astype(np.float32) for _ in range(2))
-    names = ["layers.0.w.weight", "layers.1.w.weight", "layers.2.w.weight", "layers.3.w.weight"]
+    names = ["a.weight", "b.weight", "c.weight", "d.weight"]
     source, output = tmp_path / "model", tmp_path / "out"
     source.mkdir()
     files = ["model-1.safetensors", "model-2.safetensors"]

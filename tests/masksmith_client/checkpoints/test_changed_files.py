@@ -1,0 +1,180 @@
+"""Files that changed behind prune's back: inputs between two runs, and outputs after the last."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from safetensors.torch import load_file, save_file as save_torch
+
+from masksmith_client.cli import local_prune
+from masksmith_client.cli.app import run
+
+Saved = Callable[[str], Path]
+Capture = pytest.CaptureFixture[str]
+
+
+def command(model: Path, output: Path) -> list[str]:
+    return ["prune", str(model), "-p", "2:4", "-o", str(output), "--local", "--threads", "1"]
+
+
+def flip_last_bit(file: Path) -> None:
+    """Change a byte and keep size and time of change."""
+    state, data = file.stat(), file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.fixture
+def model(saved: Saved, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved("llama"), tmp_path / "model"))
+
+
+def interrupt(model: Path, output: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    solve, count = local_prune._solve, iter(range(100))
+
+    def stopping(*arguments):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        return solve(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(local_prune, "_solve", stopping)
+        assert run(command(model, output)) == 130
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["the file that was begun", "a finished file"])
+def test_an_input_that_changed_under_the_same_size_and_time_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, finished: bool
+) -> None:
+    output = tmp_path / "out"
+    interrupt(model, output, monkeypatch, 9)
+    done = {path.name for path in output.glob("model*.safetensors")}
+    begun = next(path.name[1:].removesuffix(".part") for path in output.glob(".model*.part"))
+    assert done
+    name = min(done) if finished else begun
+    if finished:
+        flip_last_bit(model / name)
+    else:
+        first = bytearray((model / name).read_bytes())
+        state = (model / name).stat()
+        first[8 + int.from_bytes(first[:8], "little")] ^= 1
+        (model / name).write_bytes(first)
+        os.utime(model / name, ns=(state.st_atime_ns, state.st_mtime_ns))
+    capsys.readouterr()
+    assert run(command(model, output)) == 2
+    error = capsys.readouterr().err
+    assert f"{model / name} has changed since" in error.replace("\n", " ")
+
+
+@pytest.mark.parametrize("change", ["shard", "masks", "gone", "config", "input"])
+def test_a_finished_output_is_looked_at_again(model: Path, tmp_path: Path, capsys: Capture, change: str) -> None:
+    output = tmp_path / "out"
+    assert run(command(model, output)) == 0
+    assert run(command(model, output)) == 0
+    shard = min(output.glob("model*.safetensors"))
+    changed = {"masks": output / "masks.safetensors", "config": output / "config.json", "input": model / shard.name}
+    path = changed.get(change, shard)
+    if change in ("gone", "config"):
+        path.unlink()
+    else:
+        flip_last_bit(path)
+    capsys.readouterr()
+    assert run(command(model, output)) == 2
+    assert str(path) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_verify_says_that_a_dense_tensor_has_changed(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    output = tmp_path / "out"
+    assert run(command(model, output)) == 0
+    capsys.readouterr()
+    assert run(["verify", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+    shard = next(path for path in output.glob("model*.safetensors") if "model.embed_tokens.weight" in load_file(path))
+    tensors = load_file(shard)
+    tensors["model.embed_tokens.weight"].zero_()
+    save_torch(tensors, shard, {"format": "pt"})
+    assert run(["verify", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [f"{shard} is not as prune wrote it"]
+
+
+@pytest.mark.parametrize("name", ["masks.safetensors", ".hidden.safetensors"])
+def test_names_that_outputs_need_are_refused(tmp_path: Path, capsys: Capture, name: str) -> None:
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / name)
+    for _ in range(2):
+        assert run(command(tmp_path / name, tmp_path / "out")) == 2
+        assert name in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["masksmith.json", ".masksmith-journal.jsonl", "weights"])
+def test_an_index_names_safetensors_files(tmp_path: Path, capsys: Capture, name: str) -> None:
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"layers.0.w.weight": name}}))
+    assert run(command(index, tmp_path / "out")) == 2
+    assert "not a .safetensors file" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("target", ["model.safetensors", "config.json", "calibration.safetensors", "link.safetensors"])
+def test_solve_overwrites_no_input(tmp_path: Path, capsys: Capture, target: str) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, model / "model.safetensors")
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / "calibration.safetensors")
+    (model / "config.json").write_text("{}")
+    (tmp_path / "link.safetensors").symlink_to(model / "model.safetensors")
+    output = model / target if (model / target).exists() else tmp_path / target
+    before = output.read_bytes()
+    options = ["--scores", "given", "--calibration", str(tmp_path / "calibration.safetensors"), "--local"]
+    assert run(["solve", str(model), "-p", "2:4", "-o", str(output), *options]) == 2
+    assert "is an input" in capsys.readouterr().err.replace("\n", " ")
+    assert output.read_bytes() == before
+    for _ in range(2):
+        assert run(["solve", str(model), "-p", "2:4", "-o", str(model / "masks.safetensors"), *options]) == 0
+
+
+def test_apply_overwrites_no_masks(tmp_path: Path, capsys: Capture) -> None:
+    masks, model = tmp_path / "masks.safetensors", tmp_path / "model.safetensors"
+    save_file({"w": np.ones((8, 8), np.bool_)}, masks)
+    save_file({"w": np.ones((8, 8), np.float32)}, model)
+    before = masks.read_bytes()
+    assert run(["apply", str(masks), str(model), "-o", str(masks)]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert masks.read_bytes() == before
+    assert run(["apply", str(masks), str(model), "-o", str(model)]) == 0
+
+
+def test_modules_of_sentence_transformers_are_copied_and_outputs_and_links_are_not(tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "out"
+    for folder in ("2_Dense", "earlier", "sub"):
+        (model / folder).mkdir(parents=True)
+    save_file({"encoder.layer.0.w.weight": np.ones((8, 8), np.float32)}, model / "model.safetensors")
+    save_file({"linear.weight": np.ones((8, 8), np.float32)}, model / "2_Dense" / "model.safetensors")
+    save_file({"linear.weight": np.ones((8, 8), np.float32)}, model / "sub" / "model.safetensors")
+    (model / "2_Dense" / "config.json").write_text("{}")
+    (model / "earlier" / "masksmith.json").write_text("{}")
+    (model / "earlier" / "config.json").write_text("{}")
+    (model / "link").symlink_to(model / "2_Dense")
+    (model / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "2_Dense"}]))
+    assert run(command(model, output)) == 0
+    copied = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert copied == {"model.safetensors", "masks.safetensors", "masksmith.json", "modules.json"} | {
+        "2_Dense/model.safetensors", "2_Dense/config.json",
+    }  # fmt: skip
+    record = json.loads((output / "masksmith.json").read_text())
+    assert set(record["not_copied"]) == {"earlier", "link", "sub/model.safetensors"}
+
+
+def test_a_pattern_for_tensors_that_stay_dense_is_refused(saved: Saved, tmp_path: Path, capsys: Capture) -> None:
+    model, output = saved("llama"), tmp_path / "out"
+    for selector in ("lm_head.weight", "*norm*"):
+        assert run([*command(model, output), "-p", f"{selector}=1:4"]) == 2
+        assert "stays dense" in capsys.readouterr().err.replace("\n", " ")
+    assert run([*command(model, output), "-p", "self_attn=1:4", "--layers", "*.mlp.*"]) == 0
+    head = ["--layers", "lm_head.weight", "--layers", "*.mlp.*", "-p", "lm_head.weight=1:4"]
+    assert run([*command(model, tmp_path / "other"), *head]) == 0
