@@ -17,7 +17,7 @@ from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, print_json, print_line, print_note, show_table
 from .naming import LabelOption, NameOption, read_labels
-from .outputs import check_output
+from .outputs import check_not_an_input, check_output
 from .service import interrupt_hint, note_waiting
 
 SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
@@ -69,6 +69,9 @@ def bench(
 ) -> None:
     """Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes."""
     check_report_outputs(output or [])
+    if model is not None:
+        for path in output or ():
+            check_not_an_input(path, Path(model))
     if shapes is not None and model is not None:
         raise InputError("--model and --shapes contradict each other; give one")
     options: dict[str, Any] = {

@@ -138,6 +138,15 @@ def test_solve_overwrites_no_input(tmp_path: Path, capsys: Capture, target: str)
         assert run(["solve", str(model), "-p", "2:4", "-o", str(model / "masks.safetensors"), *options]) == 0
 
 
+def test_bench_overwrites_no_config(tmp_path: Path, capsys: Capture) -> None:
+    save_file({"layers.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    assert run(["bench", "--model", str(tmp_path), "--patterns", "2:4", "--local", "-o", str(config)]) == 2
+    assert "is an input" in capsys.readouterr().err.replace("\n", " ")
+    assert config.read_text() == "{}"
+
+
 def test_apply_overwrites_no_masks(tmp_path: Path, capsys: Capture) -> None:
     masks, model = tmp_path / "masks.safetensors", tmp_path / "model.safetensors"
     save_file({"w": np.ones((8, 8), np.bool_)}, masks)
