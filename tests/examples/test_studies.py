@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import sys
@@ -14,10 +15,6 @@ import torch
 import masksmith as ms
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "studies"))
-import isometry
-import unification
-import workbench
-
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted(path for path in (ROOT / "examples" / "studies").glob("*.py") if path.stem != "workbench")
 
@@ -58,12 +55,14 @@ def test_its_page_is_of_a_full_run(study):
     ("difference", "word"), [([3, 4, 5], "yes"), ([-3, -4, -5], "the opposite"), ([3, -4, 1], "not beyond the noise")]
 )
 def test_a_verdict_looks_at_the_differences_of_shared_seeds(difference, word):
+    workbench = importlib.import_module("workbench")
     base = [10.0, 200.0, -50.0]
     found = workbench.paired([one + more for one, more in zip(base, difference, strict=True)], base)
     assert f"**{word}**" in workbench.verdict("a claim", *found)
 
 
 def test_a_split_has_no_digit_twice():
+    workbench = importlib.import_module("workbench")
     data = workbench.digits(3)
     assert (len(data.inputs), len(data.test_inputs)) == (1000, 797)
     again = workbench.digits(3)
@@ -72,6 +71,7 @@ def test_a_split_has_no_digit_twice():
 
 
 def test_orthp_makes_a_net_isometric():
+    isometry = importlib.import_module("isometry")
     net = isometry.remove(isometry.straight(0, [64, 60, 60, 10]))
     assert [layer.weight.shape[0] for layer in net] == [12, 12, 10]
     assert isometry.jacobian(isometry.orthogonalise(net)) == pytest.approx(1.0, abs=1e-5)
@@ -80,6 +80,7 @@ def test_orthp_makes_a_net_isometric():
 
 @pytest.mark.parametrize("unify", [True, False])
 def test_the_projection_is_the_nearest_of_all_choices_of_blocks(unify):
+    unification = importlib.import_module("unification")
     weight = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 8), dtype=np.float32))
     nearest, free = unification.project(weight, 0.5, unify=unify)
     assert ms.verify(free, "block 4x4 50%")
