@@ -120,16 +120,16 @@ def test_a_damaged_identity_is_refused(installation, store, text):
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "allkeys-random", "volatile-ttl"])
 def test_a_broker_that_evicts_is_refused(installation, records, policy):
-    installation.check_broker()
+    installation.broker.check()
     records.redis.config_set("maxmemory-policy", policy)
     try:
         with pytest.raises(InstallationError, match=f"{policy}.*noeviction"):
-            installation.check_broker()
+            installation.broker.check()
     finally:
         records.redis.config_set("maxmemory-policy", "noeviction")
 
 
 def test_a_broker_without_persistence_causes_a_warning(installation, caplog):
     with caplog.at_level(logging.WARNING):
-        installation.check_broker()
+        installation.broker.check()
     assert "keeps nothing on disk" in caplog.text

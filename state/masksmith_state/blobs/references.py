@@ -6,6 +6,7 @@ it:
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `KEY:D` by last use;
 - `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
   `masksmith:unreferenced_results` lists results without a reference;
+- `masksmith:owner:K:record_bytes` is the number of bytes of the broker that a key's uploads and jobs are counted as;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 
@@ -60,7 +61,9 @@ class BlobReferences:
         """Number of bytes that a key keeps."""
         return int(self._redis.get(f"masksmith:owner:{owner}:bytes") or 0)
 
-    def link(self, owner: str, digest: str, size: int, max_bytes: int | None) -> LinkOutcome:
+    def link(
+        self, owner: str, digest: str, size: int, max_bytes: int | None, max_record_bytes: int | None = None
+    ) -> LinkOutcome:
         """Add a key's reference to an upload that it has sent, after the upload was written.
 
         Args:
@@ -68,14 +71,15 @@ class BlobReferences:
             digest: Digest of the upload.
             size: Size of the upload in bytes.
             max_bytes: Limit of the bytes that the key keeps, or None.
+            max_record_bytes: Limit of the bytes of the key's records in the broker, or None.
 
         Returns:
-            `NEW` or `KNOWN` (to this key), `FULL` if the limit would be exceeded, `LOST` if the upload was deleted
+            `NEW` or `KNOWN` (to this key), `FULL` if a limit would be exceeded, `LOST` if the upload was deleted
             meanwhile.
         """
-        limit = -1 if max_bytes is None else max_bytes
+        limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
-        while (outcome := self._scripts.run("link", owner, digest, size, limit)) == "tombstone":
+        while (outcome := self._scripts.run("link", owner, digest, size, *limits)) == "tombstone":
             if time.monotonic() > deadline:
                 return LinkOutcome.LOST
             time.sleep(POLL_S)
