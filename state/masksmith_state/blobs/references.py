@@ -33,6 +33,8 @@ from .store import BlobStore
 
 log = logging.getLogger(__name__)
 
+BACKUP, DEFERRED = "masksmith:backup", "masksmith:deferred"
+"""Key that exists while a backup runs, and set of the blobs that are to be deleted after it."""
 TOMBSTONE_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
@@ -153,7 +155,12 @@ class BlobReferences:
         return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
 
     def finish_deletions(self) -> None:
-        """Finish deletions that were interrupted by a crash."""
+        """Finish deletions that were interrupted by a crash, or deferred by a backup."""
+        if not self._redis.exists(BACKUP):
+            for blob in set(self._redis.smembers(DEFERRED)):
+                kind, _, name = str(blob).partition(":")
+                (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
+                self._redis.srem(DEFERRED, blob)
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
             kind, _, name = str(blob).partition(":")
             if _written_at(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:

@@ -4,6 +4,13 @@ local function timestamp() local t = redis.call('TIME'); return string.format('%
 
 local record_bytes = 1024  -- of the broker, for an owner's reference to an upload
 
+-- Whether a backup is running; then the blob is listed, to be deleted after it.
+local function is_held(blob)
+  if redis.call('EXISTS', 'masksmith:backup') == 0 then return false end
+  redis.call('SADD', 'masksmith:deferred', blob)
+  return true
+end
+
 local function unlink(owner, digest)
   local upload = 'masksmith:upload:' .. digest
   if redis.call('SREM', upload .. ':owners', owner) == 1 then
