@@ -21,7 +21,7 @@ PyTorch's CPU build into $(VENV) first: PyTorch's own installation page has the 
 endef
 export SMALL_TORCH
 
-.PHONY: help setup demo test test-python test-long faults load check constraints format bench docs clean
+.PHONY: help setup demo test test-python test-long faults load check audit images sbom constraints format bench docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -78,7 +78,17 @@ check: setup ## Format, lint, types, import rules, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/audit.py
 	$(SUITE)
+
+audit: setup ## Look up known vulnerabilities of the pinned dependencies, where an index is in reach
+	$(BIN)/python scripts/audit.py
+
+images: setup ## Pin the base images of Dockerfile and docker-compose.yml to the digests of their registry
+	$(BIN)/python scripts/resolve_images.py
+
+sbom: setup ## Write a bill of materials of the environment into sbom.json
+	$(BIN)/python scripts/sbom.py > sbom.json
 
 constraints: setup ## Resolve constraints.txt against the public package index alone
 	$(BIN)/python scripts/check_constraints.py

@@ -21,6 +21,7 @@ from . import problems
 from .auth import keys, sessions
 from .auth.middleware import AuthenticationMiddleware
 from .benchmarks import routes as benchmarks
+from .bounds.middleware import CapacityMiddleware
 from .jobs import routes as jobs
 from .layers import routes as layers
 from .middleware.access_log import AccessLogMiddleware
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
                     yield
         finally:
             await state.events.aclose()
+            await state.followers.aclose()
             state.records.redis.close()
             if telemetry is not None:
                 await anyio.to_thread.run_sync(telemetry.shutdown)
@@ -71,6 +73,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         telemetry=_telemetry_settings(telemetry),
     )
     app.add_middleware(JsonBodyMiddleware, settings=settings)
+    app.add_middleware(CapacityMiddleware, settings=settings)
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)

@@ -11,15 +11,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
 
+from .bounds.capacity import RETRY_AFTER_S
+from .bounds.connections import Connections
+from .bounds.stalled_readers import StalledReader
+from .bounds.table import limit
 from .errors import RequestError
 from .middleware.security_headers import add_headers
 
-MAX_FIELDS = 128
-"""Limit of fields in a request's head, and of fields in its trailers."""
-MAX_PIPELINED = 64
-"""Limit of requests of a connection that wait for the response to an earlier one."""
+MAX_FIELDS, MAX_PIPELINED, MAX_PIPELINED_FIELDS = limit("fields"), limit("pipelined"), limit("pipelined_fields")
 CHUNK_BYTES = 16
 """Bytes of framing that are allowed for every piece of a body, in addition to twice its length."""
+HEALTH = b"/healthz"
+"""The only address that is served beyond the limit of connections."""
 FLUSH_S = 2.0
 """Seconds within which a client can read the response to a rejected request."""
 
@@ -60,6 +63,11 @@ class RequestMeter:
         """Count a piece of a body, which allows for its framing: even pieces of one byte stay within the limit."""
         self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
 
+    def refuse(self, error: RequestError) -> RequestError:
+        """Keep the error with which the request is answered."""
+        self.error = error
+        return error
+
     def too_large(self) -> RequestError:
         """Error that names the part of the request that is too large."""
         part = "trailers and chunk framing" if self.in_body else "line and headers"
@@ -76,24 +84,53 @@ class Connection(HttpToolsProtocol):
     Args:
         head_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
         head_s: Seconds within which line and headers must arrive.
+        read_s: Seconds within which the client must read another part of a full buffer.
+        open_connections: All connections of the process.
     """
 
-    def __init__(self, *args: Any, head_bytes: int, head_s: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, head_bytes: int, head_s: float, read_s: float, open_connections: Connections, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._meter, self._head_s = RequestMeter(head_bytes), head_s
+        self._reader = StalledReader(read_s, self.abort)
+        self._open, self._is_served = open_connections, True
         self._running: RequestResponseCycle | None = None
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first head."""
         super().connection_made(transport)
+        self._is_served = self._open.add(self)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the request that is being answered; uvicorn notifies the last one, which may be queued behind it."""
+        self._open.discard(self)
         self._stop_timer()
+        self._reader.stop()
         self._disconnect()
         super().connection_lost(exc)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self._running is None or self._running.response_complete
+
+    def abort(self) -> None:
+        """Close the connection at once, with what was not sent."""
+        self._disconnect()
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read, for a limited time."""
+        super().pause_writing()
+        self._reader.start(self.transport)
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        self._reader.stop()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Parse data, then check the size of what is neither a complete head nor a body."""
@@ -120,8 +157,11 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind an earlier one."""
         self._stop_timer()
-        if len(self.pipeline) >= MAX_PIPELINED:
-            raise OverflowError(f"more than {MAX_PIPELINED} requests wait for an answer")
+        if not self._is_served and self.url != HEALTH:
+            raise self._meter.refuse(_too_many_connections(self._open.limit))
+        waiting = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
+        if len(waiting) >= MAX_PIPELINED or sum(waiting) + len(self.headers) > MAX_PIPELINED_FIELDS:
+            raise OverflowError(f"more than {MAX_PIPELINED} requests, or {MAX_PIPELINED_FIELDS} fields, wait")
         super().on_headers_complete()
         self._meter.restart(in_body=True)
 
@@ -181,11 +221,18 @@ class Connection(HttpToolsProtocol):
             self._running.message_event.set()
 
 
+def _too_many_connections(limit: int) -> RequestError:
+    detail = f"max_connections = {limit} connections are open; try again shortly"
+    return RequestError(Code.OVERLOADED, detail, retry_after_s=RETRY_AFTER_S, bound="max_connections")
+
+
 def _encode_response(error: RequestError) -> bytes:
     body = error.problem().model_dump_json(exclude_none=True).encode()
     headers = MutableHeaders(
         {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
     )
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
     add_headers(headers)
     fields = [b"%b: %b" % field for field in headers.raw]
     return STATUS_LINE[error.status] + b"\r\n".join([*fields, b"", body])

@@ -10,6 +10,8 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.names import digest_of_upload
 from masksmith_state.errors import (
+    BrokerFullError,
+    BrokerUnsafeError,
     DamagedBlobError,
     InstallationError,
     NoMasksError,
@@ -30,7 +32,8 @@ _CODES = {
     409: "upload_not_found upload_damaged upload_in_use result_damaged idempotency_conflict job_not_finished "
     "ambiguous_job",
     410: "record_unreadable",
-    413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards",
+    413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards "
+    "too_many_globs",
     421: "host_not_allowed",
     422: "invalid_document invalid_pattern invalid_layout invalid_budget invalid_previous invalid_calibration "
     "invalid_mask invalid_benchmark unknown_solver unknown_tensor unknown_kernel tensor_does_not_fit no_tensor_fits "
@@ -38,13 +41,15 @@ _CODES = {
     429: "too_many_bytes rate_limited",
     431: "request_head_too_large",
     500: "internal",
-    503: "too_many_jobs no_worker broker_unavailable store_unavailable",
+    503: "too_many_jobs overloaded broker_full no_worker broker_unavailable store_unavailable",
     507: "disk_full",
 }
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
 """HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
 DOMAIN_ERRORS = (
+    BrokerFullError,
+    BrokerUnsafeError,
     DamagedBlobError,
     FileNotFoundError,
     InstallationError,
@@ -94,6 +99,12 @@ def translate(error: Exception) -> RequestError:
         case TooManyShardsError():
             detail = f"the job would have more than max_shards = {error.limit} shards; name fewer tensors"
             return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
+        case BrokerFullError():
+            return RequestError(Code.BROKER_FULL, f"{error}; delete jobs, or try again", retry_after_s=30)
+        case BrokerUnsafeError():
+            return RequestError(
+                Code.BROKER_UNAVAILABLE, f"the broker may lose or refuse work: {error}", retry_after_s=5
+            )
         case DamagedBlobError():
             return _damaged(error.blob)
         case FileNotFoundError():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis.asyncio
 from anyio import CapacityLimiter
@@ -21,16 +22,39 @@ from masksmith_state.installation import Installation
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.telemetry.counters import COUNTS, UPLOAD_BYTES
 
+from .bounds.capacity import Capacity
+from .bounds.table import limit
 from .jobs.completion_notifier import CompletionNotifier
-from .jobs.events import BLOCK_MS, MAX_FOLLOWERS
+from .jobs.events import BLOCK_MS
 from .jobs.queue import Queue
 from .settings import Settings
 from .system.readiness import ReadinessProbe
 
 log = logging.getLogger(__name__)
 
-MAX_CREATIONS = 4
-"""Limit of concurrent job creations; further ones wait without occupying the threads that other requests need."""
+CAPACITY_WAIT_S = 5.0
+"""Seconds that a request waits for memory, or to create a job, before it is refused."""
+CONNECTION_WAIT_S = 10
+"""Seconds that a request waits for a connection to the broker."""
+
+
+class Capacities:
+    """What the requests of this process share.
+
+    Attributes:
+        memory: Bytes of memory.
+        streams: Event streams, and requests that wait for a job.
+        creations: Jobs that are being created.
+        begun: Bytes of each key's uploads that are being received.
+        part_counts: Numbers of parts of jobs that were read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.memory = Capacity("request_memory_bytes", settings.request_memory_bytes, CAPACITY_WAIT_S)
+        self.streams = Capacity("max_streams", settings.max_streams)
+        self.creations = Capacity("creations", limit("creations"), CAPACITY_WAIT_S)
+        self.begun: Counter[str] = Counter()
+        self.part_counts: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,7 @@ class State:
     settings: Settings
     records: JobRecords
     events: redis.asyncio.Redis
+    followers: redis.asyncio.Redis
     completions: CompletionNotifier
     store: BlobStore
     references: BlobReferences
@@ -48,6 +73,7 @@ class State:
     queue: Queue
     closing: Event
     creating: CapacityLimiter
+    capacities: Capacities
     keys_seen: Event
     readiness: ReadinessProbe
 
@@ -61,14 +87,11 @@ class State:
 
 def connect(settings: Settings, closing: Event) -> State:
     """Make all clients; connections are opened at their first use."""
-    # Every client that follows a job's events uses a connection, and blocks on it for longer than the default timeout.
-    events = redis.asyncio.Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_connect_timeout=3,
-        socket_timeout=BLOCK_MS / 1000 + 5,
-        max_connections=MAX_FOLLOWERS,
+    events = _client(
+        settings, redis.asyncio.BlockingConnectionPool, limit("broker_connections"), timeout=CONNECTION_WAIT_S
     )
+    # One connection for each stream, and one for the completion notifier.
+    followers = _client(settings, redis.asyncio.ConnectionPool, settings.max_streams + 1)
     records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
@@ -79,17 +102,34 @@ def connect(settings: Settings, closing: Event) -> State:
         settings,
         records,
         events,
-        CompletionNotifier(events, closing),
+        followers,
+        CompletionNotifier(followers, closing),
         store,
         references,
         retention,
         housekeeping,
         Queue(settings.redis_url),
         closing,
-        CapacityLimiter(MAX_CREATIONS),
+        CapacityLimiter(limit("creations")),
+        Capacities(settings),
         Event(),
         ReadinessProbe(events, store, housekeeping),
     )
+
+
+def _client(
+    settings: Settings, pool: type[redis.asyncio.ConnectionPool], size: int, **more: Any
+) -> redis.asyncio.Redis:
+    # A client that follows a job's events blocks for longer than the default timeout.
+    connections = pool.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_connect_timeout=3,
+        socket_timeout=BLOCK_MS / 1000 + 5,
+        max_connections=size,
+        **more,
+    )
+    return redis.asyncio.Redis.from_pool(connections)
 
 
 async def _state(request: Request) -> State:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from functools import partial
@@ -17,8 +19,12 @@ from fastapi import FastAPI
 from masksmith_state.installation import protect_files
 
 from .app import create_app
+from .bounds.connections import Connections
+from .bounds.totals import worst_files
 from .connection import Connection
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 20
 """Seconds after a stop signal within which requests must end."""
@@ -35,7 +41,13 @@ def serve(settings: Settings) -> None:
 
     After the signal, event streams and requests that wait for a job end at once, others within `GRACE_S`.
     """
-    connection = partial(Connection, head_bytes=settings.max_request_head_bytes, head_s=settings.request_head_s)
+    connection = partial(
+        Connection,
+        head_bytes=settings.max_request_head_bytes,
+        head_s=settings.request_head_s,
+        read_s=settings.read_stall_s,
+        open_connections=Connections(settings.max_connections),
+    )
     uvicorn.run(
         f"{__name__}:make_app",
         factory=True,
@@ -60,10 +72,21 @@ def make_app() -> FastAPI:
     settings.configure_logging()
     protect_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _raise_file_limit(worst_files(settings))
     _stop_with_parent()
     app = create_app(settings)
     _freeze_garbage_collector()
     return app
+
+
+def _raise_file_limit(files: int) -> None:
+    """Allow this process the files that the bounds allow, as far as the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        if wanted < files:
+            log.warning("%d files may be open, and max_connections and max_streams may need %d", wanted, files)
 
 
 def _stop_with_parent() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from masksmith_state.jobs.shards import SHARD_BYTES
 from masksmith_state.settings import StateSettings
 
+from .bounds.table import cost, limit
 from .middleware.addresses import is_loopback
 
 
@@ -23,31 +24,39 @@ class Settings(StateSettings):
     """Prefix of paths, such as `/masks`, below which a proxy serves the installation, if it does not remove it."""
     processes: int = Field(default=1, ge=1)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
-    max_body_bytes: int = Field(default=64 * 2**30, gt=0)
+    max_body_bytes: int = Field(default=limit("max_body_bytes"), gt=0)
     """Largest upload."""
-    max_document_bytes: int = Field(default=8 * 2**20, gt=0)
+    max_document_bytes: int = Field(default=limit("max_document_bytes"), gt=0)
     """Largest JSON document."""
-    max_header_bytes: int = Field(default=16 * 2**20, gt=0)
+    max_header_bytes: int = Field(default=limit("max_header_bytes"), gt=0)
     """Largest header of a safetensors file."""
-    max_tensors: int = Field(default=20_000, gt=0)
+    max_tensors: int = Field(default=limit("max_tensors"), gt=0)
     """Most tensors in a file or a job."""
-    max_elements: int = Field(default=2**34, gt=0)
+    max_elements: int = Field(default=limit("max_elements"), gt=0)
     """Most entries of a tensor."""
-    max_shards: int = Field(default=100_000, gt=0)
+    max_shards: int = Field(default=limit("max_shards"), gt=0)
     """Most shards of a job."""
-    max_document_depth: int = Field(default=32, gt=0)
+    max_document_depth: int = Field(default=limit("max_document_depth"), gt=0)
     """How deep the lists and objects of a JSON document may be nested."""
-    max_live_jobs: int = Field(default=1000, gt=0)
+    max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
     """Most jobs that are queued or running at a time."""
-    max_wait_s: float = Field(default=60.0, ge=0)
+    max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0)
     """Longest that a request with `Prefer: wait` is held."""
-    max_request_head_bytes: int = Field(default=2**16, gt=0)
+    max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
     """Largest request line and headers, and largest trailers and chunk framing."""
-    request_head_s: float = Field(default=20.0, gt=0)
+    request_head_s: float = Field(default=float(limit("request_head_s")), gt=0)
     """Seconds within which a request's line and headers must arrive."""
-    min_free_bytes: int = Field(default=2**30, ge=0)
+    read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0)
+    """Seconds within which a client must read another 64 KiB of a response."""
+    max_connections: int = Field(default=limit("max_connections"), gt=0)
+    """Most connections of a process; further ones may only ask for `/healthz`."""
+    max_streams: int = Field(default=limit("max_streams"), gt=0)
+    """Most event streams, and requests that wait for a job, of a process; a key may have half of them."""
+    request_memory_bytes: int = Field(default=limit("request_memory_bytes"), gt=0)
+    """Bytes of memory that the requests of a process may take at a time; those of a key half of them."""
+    min_free_bytes: int = Field(default=limit("min_free_bytes"), ge=0)
     """Bytes that uploads leave free on the disk of the store, if that is a directory; 0 looks at no disk."""
-    upload_stall_s: float = Field(default=60.0, gt=0)
+    upload_stall_s: float = Field(default=float(limit("upload_stall_s")), gt=0)
     """Seconds within which another 64 KiB of a body must arrive."""
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
     """Seconds after its last use that an upload is deleted; never while a live job reads it."""
@@ -65,12 +74,29 @@ class Settings(StateSettings):
     """Names that the service answers to beside its addresses, separated by commas; `*` allows all."""
     session_s: float = Field(default=43_200.0, ge=60)
     """Seconds that a browser stays logged in."""
-    key_stored_bytes: int = Field(default=256 * 2**30, ge=0)
+    key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
     """Bytes that a key may keep here, uploads and results, unless it has a quota of its own."""
-    key_live_jobs: int = Field(default=200, ge=0)
+    key_broker_bytes: int = Field(default=limit("key_broker_bytes"), ge=0)
+    """Bytes of the broker's memory that the records and messages of a key's uploads and jobs may take."""
+    key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
-    key_requests_s: float = Field(default=100.0, gt=0)
+    key_requests_s: float = Field(default=float(limit("key_requests_s")), gt=0)
     """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Settings:
+        largest = {
+            "max_document_bytes": cost("document") * self.max_document_bytes,
+            "max_header_bytes": cost("header") * self.max_header_bytes,
+            "max_shards": cost("part") * self.max_shards,
+        }
+        name = max(largest, key=lambda each: largest[each])
+        if largest[name] > self.request_memory_bytes // 2:
+            raise ValueError(
+                f"request_memory_bytes must be at least {2 * largest[name]} for {name} = {getattr(self, name)}: a "
+                "request may take half of it"
+            )
+        return self
 
     @property
     def is_local(self) -> bool:

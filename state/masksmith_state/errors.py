@@ -24,13 +24,30 @@ class FullError(Exception):
 
     Attributes:
         what: The limit: `full`, live jobs of all owners; `quota`, live jobs of the owner; `bytes`, stored bytes of the
-            owner.
+            owner; `records`, bytes of the owner's records in the broker.
         limit: Its value.
     """
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"{what}: {limit}")
         self.what, self.limit = what, limit
+
+
+class BrokerFullError(Exception):
+    """The broker has no room for another record.
+
+    Attributes:
+        used_bytes: Memory that it uses.
+        max_bytes: Memory that it may use.
+    """
+
+    def __init__(self, used_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"the broker uses {used_bytes} of {max_bytes} bytes (maxmemory)")
+        self.used_bytes, self.max_bytes = used_bytes, max_bytes
+
+
+class BrokerUnsafeError(Exception):
+    """The broker may lose or refuse work: it evicts, cannot write to its disk, or is full."""
 
 
 class MissingUploadError(Exception):

@@ -11,6 +11,7 @@ from threading import Lock
 import redis
 from obstore.exceptions import BaseError as StoreError
 
+from .broker import BrokerWatch
 from .errors import InstallationError
 from .installation import Installation
 
@@ -36,6 +37,11 @@ class Housekeeping:
         self._claiming, self._is_broker_checked = Lock(), False
 
     @property
+    def broker(self) -> BrokerWatch:
+        """The state of the broker."""
+        return self._installation.broker
+
+    @property
     def is_claimed(self) -> bool:
         """Whether broker and store are known to belong together."""
         return self._installation.identity is not None
@@ -52,7 +58,7 @@ class Housekeeping:
             log.warning("broker and store cannot be checked yet: %s", error)
 
     def run(self) -> None:
-        """Run a sweep, once broker and store are checked; if they do not belong together, stop this process."""
+        """Watch the broker, and sweep once both are checked; if they do not belong together, stop this process."""
         if not self.is_claimed:
             try:
                 self.ensure_claimed()
@@ -60,6 +66,7 @@ class Housekeeping:
                 log.critical("stopping: %s", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+        self._installation.broker.status()
         if self._sweep is not None and self._installation.still_belongs():
             self._sweep()
 
@@ -74,7 +81,7 @@ class Housekeeping:
             if self.is_claimed:
                 return
             if not self._is_broker_checked:
-                self._installation.check_broker()
+                self._installation.broker.check()
                 self._is_broker_checked = True
             self._installation.claim()
             if self._on_claimed is not None:

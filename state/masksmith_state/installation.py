@@ -18,6 +18,7 @@ from masksmith_state import DATA_FORMAT
 from masksmith_wire.text import without_credentials
 
 from .blobs.store import BlobStore
+from .broker import BrokerWatch
 from .errors import InstallationError
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class Installation:
 
     Attributes:
         identity: The installation's id; None until `claim` has succeeded.
+        broker: The state of the broker.
     """
 
     def __init__(self, client: redis.Redis, store: BlobStore) -> None:
         self._redis, self._store = client, store
         self.identity: str | None = None
+        self.broker = BrokerWatch(client)
 
     def claim(self) -> str:
         """Check that broker and store belong together; if both are new, give them an identity. Returns it.
@@ -77,29 +80,6 @@ class Installation:
             return True
         log.error("nothing is deleted: broker and store are no longer those of installation %s", self.identity)
         return False
-
-    def check_broker(self) -> None:
-        """Check that the broker evicts nothing, and warn if it keeps nothing on disk.
-
-        Raises:
-            InstallationError: If it evicts keys.
-        """
-        try:
-            settings = {name: self._setting(name) for name in ("maxmemory-policy", "appendonly", "save")}
-        except redis.ResponseError as error:
-            log.warning("the broker's settings cannot be checked: %s", error)
-            return
-        policy = settings["maxmemory-policy"]
-        if policy not in ("", "noeviction"):
-            raise InstallationError(
-                f"the broker evicts keys when its memory is full (maxmemory-policy {policy}), so that jobs "
-                "and keys are lost: set maxmemory-policy to noeviction"
-            )
-        if settings["appendonly"] != "yes" and not settings["save"]:
-            log.warning("the broker keeps nothing on disk (appendonly no, save ''): a restart loses all jobs")
-
-    def _setting(self, name: str) -> str:
-        return str(dict(self._redis.config_get(name)).get(name, ""))
 
     def _read_both(self) -> tuple[str | None, str | None]:
         """Read both identities at one time: again, if the broker's has changed meanwhile.

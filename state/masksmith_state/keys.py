@@ -27,6 +27,8 @@ TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
 """Seconds for which a token stays valid after its key got a new one."""
 _KEY_ID = re.compile(r"[0-9a-f]{10}")
+MAX_SESSIONS = 100
+"""Browser sessions of a key; with one more, its oldest one ends."""
 HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
@@ -204,6 +206,11 @@ def redis_key_of(key: str) -> str:
 def session_key(cookie: str) -> str:
     """Redis key of a browser session, whose value is the id of the session's API key."""
     return f"masksmith:session:{hash_token(cookie)}"
+
+
+def sessions_key(key: str) -> str:
+    """Redis key of the sorted set of a key's sessions, by their end."""
+    return f"masksmith:sessions:{key}"
 
 
 def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:

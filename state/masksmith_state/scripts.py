@@ -9,6 +9,8 @@ from typing import Any
 
 import redis
 
+GROWING = frozenset({"create", "link", "add_event", "begin_session"})
+"""Scripts that are refused while the broker's memory is full; the others make room, or must go on."""
 PRELUDE = "_prelude"
 """Name of the file that is prepended to every script of its folder."""
 
@@ -19,7 +21,11 @@ def load(package: str) -> Mapping[str, str]:
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
     prelude = texts.pop(PRELUDE, "")
-    return {name: prelude + text for name, text in texts.items()}
+    return {name: _flags(name) + prelude + text for name, text in texts.items()}
+
+
+def _flags(name: str) -> str:
+    return "" if name in GROWING else "#!lua flags=allow-oom\n"
 
 
 class Scripts:

@@ -148,11 +148,16 @@ def test_bytes_and_workers(client, records, read, put, good):
     assert found["masksmith_worker_slots", ("device", "cuda:0")] == 6
 
 
+def without_memory(samples):
+    """Leave out the broker's memory, which changes between two readings."""
+    return {name: value for name, value in samples.items() if "masksmith_broker_bytes" not in str(name)}
+
+
 def test_every_service_says_the_same_also_after_a_restart(records, settings, read, submit):
     work(records, settings, submit()["id"])
-    here = read()
+    here = without_memory(read())
     with TestClient(create_app(settings)) as other:
-        assert read(other) == here
+        assert without_memory(read(other)) == here
 
 
 def test_gauges_are_for_admins(client, records, read):

@@ -7,8 +7,9 @@ from starlette.testclient import TestClient
 from masksmith_service.app import create_app
 from masksmith_service.settings import Settings
 from masksmith_service.system import readiness
+from masksmith_state import broker
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.keys import Keys
+from masksmith_state.keys import Keys, Role
 from masksmith_wire.documents import WorkerInfo
 
 WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["masksmith.cpu"], version="1",
@@ -19,6 +20,7 @@ WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["m
 def installation(fragile_valkey, tmp_path, monkeypatch):
     """A client with a key, and the records of a broker of its own that a test may fill or make read-only."""
     monkeypatch.setattr(readiness, "PROBE_S", 0.0)
+    monkeypatch.setattr(broker, "FRESH_S", 0.0)
     fragile_valkey.start()
     records = JobRecords(fragile_valkey.url)
     _, token = Keys(records.redis).create("ann")
@@ -29,6 +31,10 @@ def installation(fragile_valkey, tmp_path, monkeypatch):
         assert client.get("/readyz").status_code == 200
         yield client, records, tmp_path / "store"
     records.redis.close()
+
+
+def admin(records):
+    return {"Authorization": f"Bearer {Keys(records.redis).create('ops', Role.ADMIN)[1]}"}
 
 
 def fill_broker(redis_client, folder):
@@ -72,11 +78,41 @@ def test_readiness_fails_while_requests_with_a_key_fail(installation, good, faul
     assert (response.status_code, response.json()["code"]) == (503, code)
     assert client.get("/healthz").status_code == 200
     upload = client.post("/v1/masks", params={"pattern": "2:4"}, content=good)
-    assert (upload.status_code, upload.json().get("code")) == (503, code) or fault is block_store
+    refusal = "broker_full" if fault is fill_broker else code
+    assert (upload.status_code, upload.json().get("code")) == (503, refusal) or fault is block_store
     mend(records.redis, folder)
     records.workers.announce(WORKER)
     assert client.get("/readyz").status_code == 200
     assert client.post("/v1/masks", params={"pattern": "2:4"}, content=good).status_code == 202
+
+
+def evict(redis_client):
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+
+
+def use_much(redis_client):
+    redis_client.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] * 1.1))
+
+
+LOSSES = {
+    evict: ("evicts keys", lambda client: client.config_set("maxmemory-policy", "noeviction")),
+    use_much: ("it takes no jobs", lambda client: client.config_set("maxmemory", 0)),
+}
+
+
+@pytest.mark.parametrize("change", LOSSES)
+def test_readiness_fails_while_the_broker_may_lose_work(installation, caplog, change):
+    client, records, _ = installation
+    words, mend = LOSSES[change]
+    change(records.redis)
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "broker_unavailable")
+    assert words in response.json()["detail"]
+    assert "may lose or refuse work" in caplog.text
+    assert "masksmith_broker_losses 1.0" in client.get("/metrics", headers=admin(records)).text
+    mend(records.redis)
+    assert client.get("/readyz").status_code == 200
+    assert "the broker is well again" in caplog.text
 
 
 def test_readiness_writes_at_most_once_a_second(client, app, records, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from masksmith_state import broker
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import InstallationError
@@ -119,17 +120,18 @@ def test_a_damaged_identity_is_refused(installation, store, text):
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "allkeys-random", "volatile-ttl"])
-def test_a_broker_that_evicts_is_refused(installation, records, policy):
-    installation.check_broker()
+def test_a_broker_that_evicts_is_refused(installation, records, monkeypatch, policy):
+    monkeypatch.setattr(broker, "FRESH_S", 0.0)
+    installation.broker.check()
     records.redis.config_set("maxmemory-policy", policy)
     try:
         with pytest.raises(InstallationError, match=f"{policy}.*noeviction"):
-            installation.check_broker()
+            installation.broker.check()
     finally:
         records.redis.config_set("maxmemory-policy", "noeviction")
 
 
 def test_a_broker_without_persistence_causes_a_warning(installation, caplog):
     with caplog.at_level(logging.WARNING):
-        installation.check_broker()
+        installation.broker.check()
     assert "keeps nothing on disk" in caplog.text

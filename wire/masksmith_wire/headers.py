@@ -21,6 +21,10 @@ MAX_HEADER_BYTES = 16 * 2**20
 LARGEST_HEADER_BYTES = 100_000_000
 """Limit of the safetensors format."""
 MAX_DIMENSIONS = 16
+MAX_METADATA = 10_000
+"""Limit of members of an upload's `__metadata__`."""
+MAX_NAME_LENGTH = 512
+"""Limit of characters of a tensor's name in an upload."""
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -122,6 +126,22 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
         what = "truncated" if file_bytes < expected_bytes else "followed by bytes that belong to no tensor"
         raise HeaderError(f"file is {what}: {file_bytes} bytes, the header implies {expected_bytes}")
     return Header(tensors, metadata, expected_bytes)
+
+
+def check_members(text: bytes, max_tensors: int) -> None:
+    """Check that a header of an upload does not hold more than its tensors need, before it is parsed.
+
+    Raises:
+        HeaderTooLargeError: If it has so many strings, lists or objects that parsing it would take too much memory.
+    """
+    unescaped = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    strings, lists = unescaped.count(b'"') // 2, unescaped.count(b"[") + unescaped.count(b"{")
+    # A tensor has a name, three members and a dtype; two lists and an object.
+    if strings > 5 * max_tensors + 2 * MAX_METADATA + 1 or lists > 3 * max_tensors + MAX_METADATA + 2:
+        raise HeaderTooLargeError(
+            f"the header has {strings} strings and {lists} lists or objects, which is more than {max_tensors} tensors "
+            f"(max_tensors) and {MAX_METADATA} members of __metadata__ have"
+        )
 
 
 def read_header(file: BinaryIO) -> Header:

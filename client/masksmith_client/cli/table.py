@@ -86,6 +86,16 @@ COMMANDS = {
         "service",
         "Check every blob of a store against its digests, also while it is in use; exit code 1 if any is damaged.",
     ),
+    "backup": Entry(
+        "masksmith_service.local.backup:back_up",
+        "service",
+        "Write records and blobs of an installation into an empty directory, also while it serves.",
+    ),
+    "restore": Entry(
+        "masksmith_service.local.backup:restore",
+        "service",
+        "Restore a backup into an installation that is empty; any other is refused.",
+    ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
     "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with one line per tensor."),
     "jobs watch": Entry(

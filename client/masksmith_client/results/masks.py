@@ -18,6 +18,7 @@ from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, pack
 
 from .atomic_write import atomic_write
 from .checks import ExpectedTensor, check_mask, check_names, pattern_violation
+from .proofs import CheckedProof, check_proof, scores_of
 from .tensor_file import TensorFile
 
 
@@ -82,6 +83,41 @@ class Masks(TensorFile):
             check_mask(entry, self.infos.get(name), expected[name])
             self._check_digest(name)
         self._unchecked = set(self._entries)
+
+    def verify(
+        self, weights: Mapping[str, Any], *, scores: Mapping[str, Any] | None = None, prove: bool = False
+    ) -> dict[str, CheckedProof]:
+        """Check again what the job claims of its masks; digests and patterns are checked on the way.
+
+        The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals that it
+        comes from: with `prove`, a bound is computed here, which takes as long as solving.
+
+        Args:
+            weights: The weights by name, as they were submitted; at least those of all masks.
+            scores: The scores of masks that were computed from a statistic, by name.
+            prove: Compute a bound here.
+
+        Raises:
+            InputError: If a weight, or the scores of a method that needs a statistic, are missing.
+            WireError: If a mask does not have its digest, or breaks its pattern.
+        """
+        missing = sorted(set(self) - set(weights) - set(scores or {}))
+        if missing:
+            raise InputError(f"the weight of the mask {missing[0]!r} is missing")
+        method = "magnitude" if self.job is None else self.job.document.scores
+        reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
+        own = scores or {}
+        return {
+            name: check_proof(
+                name,
+                self._numpy(self._entries[name]),
+                own[name] if name in own else scores_of(method, weights[name], name),
+                self.infos.get(name),
+                reports.get(name),
+                prove=prove,
+            )
+            for name in self
+        }
 
     def save(self, path: str | Path) -> Path:
         """Write the masks to a safetensors file, atomically; returns its path.

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
-from masksmith_state.keys import Role, hash_token, session_key
+from masksmith_state import scripts
+from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, session_key, sessions_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
@@ -60,7 +61,8 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     # The session ends with the token: when it is rotated out, or its key is revoked or expires.
-    await state.events.set(session_key(cookie), f"{key.id} {hash_token(token)}", ex=seconds)
+    session = (session_key(cookie), sessions_key(key.id), f"{key.id} {hash_token(token)}")
+    await state.events.eval(scripts.load(__package__)["begin_session"], 0, *session, seconds, MAX_SESSIONS)
     if is_form:
         response.status_code = 303
         response.headers["Location"] = "../"

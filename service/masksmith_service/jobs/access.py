@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from masksmith_service.auth.principal import Principal, PrincipalDep
+from masksmith_service.bounds.middleware import Held
+from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import ID_LENGTH
-from masksmith_state.jobs.redis_keys import is_job_id
+from masksmith_state.jobs.redis_keys import is_job_id, job_key
 from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
@@ -25,6 +27,8 @@ MIN_PREFIX_LENGTH = 4
 """Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
+KNOWN_COUNTS = 10_000
+"""Jobs whose number of parts is remembered, so that a job is read in one round trip."""
 MAX_PARTS_ON_LOOP = 16
 """Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
 
@@ -46,15 +50,46 @@ def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
 JobId = Annotated[str, Depends(visible_job)]
 
 
-async def view_job(state: State, job: str, principal: Principal) -> Job:
+async def hold_parts(state: State, job: str, held: Held) -> None:
+    """Hold the memory that reading all parts of a job takes, until the request is answered.
+
+    Raises:
+        RequestError: If other requests take it.
+    """
+    counts = state.capacities.part_counts
+    if job not in counts:
+        total: Any = await state.events.hget(job_key(job), "total")
+        if total is None or not total.isdecimal():
+            return
+        counts[job] = int(total)
+        while len(counts) > KNOWN_COUNTS:
+            counts.pop(next(iter(counts)))
+    if counts[job] > MAX_PARTS_ON_LOOP:
+        await held.add(state.capacities.memory, cost("part") * counts[job])
+
+
+async def _whole_job(job: JobId, state: StateDep, request: Request) -> str:
+    await hold_parts(state, job, request.state.held)
+    return job
+
+
+WholeJobId = Annotated[str, Depends(_whole_job)]
+"""Id of a job of which the request reads all parts."""
+
+
+async def view_job(state: State, job: str, principal: Principal, held: Held) -> Job:
     """Read a job's document, on the event loop; `job` may be a unique prefix of its id.
 
     Raises:
         RequestError: If there is no such job, it belongs to another key, or there are several.
     """
-    snapshot = await read_snapshot_async(state.events, job) if is_job_id(job) else None
+    snapshot = None
+    if is_job_id(job):
+        await hold_parts(state, job, held)
+        snapshot = await read_snapshot_async(state.events, job)
     if snapshot is None:
         job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
+        await hold_parts(state, job, held)
         snapshot = await read_snapshot_async(state.events, job)
     if snapshot is None:
         raise job_not_found(job)

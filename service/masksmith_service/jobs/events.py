@@ -16,7 +16,6 @@ from masksmith_wire.documents import JobState
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
-MAX_FOLLOWERS = 10_000
 
 
 class JobEvent(NamedTuple):

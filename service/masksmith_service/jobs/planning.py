@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
 from masksmith.patterns import PatternError, TensorPatterns, UnmatchedSelectorError
+from masksmith_service.bounds.table import limit
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor
@@ -18,6 +19,8 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
 from masksmith_wire.specification import JobSpecification, SpecificationError
+
+MAX_GLOB_STEPS = limit("glob_steps")
 
 
 class FileOptions(MasksOptions):
@@ -143,11 +146,25 @@ def locate_selected(
         RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, or no tensor is
             selected.
     """
+    _check_globs(options, header)
     entries, given = list(header.tensors.items()), _parse_layouts(options.layout)
     own = _own_specifications(parse_patterns(options), list(header.tensors), specification)
     selection, layouts = _select(entries, specification, own, given, options.layers, options.exclude)
     located = [_locate(name, digest, header.tensors[name], layouts[name], own[name]) for name in selection.chosen]
     return _with_patterns(located, own, specification), selection
+
+
+def _check_globs(options: FileOptions, header: Header) -> None:
+    """Check that matching all globs and selectors with all names takes a limited time."""
+    texts = [*options.layers, *options.exclude, *options.pattern, *options.layout]
+    steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in header.tensors)
+    if steps > MAX_GLOB_STEPS:
+        detail = (
+            f"the globs and selectors have {sum(map(len, texts))} characters, and the names of the file's "
+            f"{len(header.tensors)} tensors {sum(map(len, header.tensors))}: the product may be {MAX_GLOB_STEPS}; "
+            "use fewer or shorter ones"
+        )
+        raise RequestError(Code.TOO_MANY_GLOBS, detail, limit=MAX_GLOB_STEPS)
 
 
 def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> MasksPlan:

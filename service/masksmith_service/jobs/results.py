@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.names import result_name, weights_name
@@ -24,6 +25,8 @@ from masksmith_wire.masks import MaskInfo
 
 VERIFIED_BYTES = 2**28
 """Files up to this size are checked as a whole before the first byte is sent; larger ones while they are sent."""
+UNPACKED_BYTES = 2**20
+"""Bytes of bools that are sent at once."""
 Part = tuple[str, int, str | None]
 """Name, size and digest of a blob."""
 FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
@@ -100,8 +103,33 @@ class ResultsFile:
                 async for piece in store.stream(name, digest):
                     yield piece
             else:
-                packed = b"".join([piece async for piece in store.stream(name, digest)])
-                yield masks.unpack(np.frombuffer(packed, np.uint8), self.shapes[number]).tobytes()
+                async for piece in unpacked(store.stream(name, digest), self.shapes[number]):
+                    yield piece
+
+
+async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> AsyncIterator[bytes]:
+    """Unpack the bits of a mask as they come, at most `UNPACKED_BYTES` at a time; one byte for each entry."""
+    row_bytes, row = masks.packed_bytes((1, shape[-1])), shape[-1]
+    pending, left = bytearray(), row
+    async for piece in packed:
+        pending += piece
+        if row <= UNPACKED_BYTES:
+            while rows := min(UNPACKED_BYTES // row, len(pending) // row_bytes):
+                yield masks.unpack(_take(pending, rows * row_bytes), (rows, row)).tobytes()
+            continue
+        # A row is sent in parts; its last byte may have unused bits.
+        while pending:
+            count = min(len(pending), UNPACKED_BYTES // 8, -(-left // 8))
+            entries = min(left, 8 * count)
+            yield masks.unpack(_take(pending, count), (entries,)).tobytes()
+            left = left - entries or row
+
+
+def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
+    """Take bytes off the beginning."""
+    taken = np.frombuffer(bytes(pending[:count]), np.uint8)
+    del pending[:count]
+    return taken
 
 
 def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:

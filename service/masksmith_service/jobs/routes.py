@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
 from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
+from masksmith_service.bounds.middleware import Held
+from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
@@ -21,7 +24,7 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
 
 from . import events, planning
-from .access import JobId, check_ended, job_not_found, read_masks_job, view_job
+from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
 from .listing import JobQuery, find_jobs
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
@@ -46,6 +49,7 @@ JobRequest = Annotated[
 @router.post("/jobs", status_code=202)
 async def create_job(
     document: JobRequest,
+    request: Request,
     response: Response,
     state: StateDep,
     principal: PrincipalDep,
@@ -55,9 +59,9 @@ async def create_job(
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
     principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
-    submitter = JobSubmitter(state, principal, key, require_worker)
-    job = await anyio.to_thread.run_sync(submitter.submit_document, document, limiter=state.creating)
-    return await _accepted_response(state, job, principal, prefer, response)
+    submitter = JobSubmitter(state, principal, key, request.state.held, require_worker)
+    job = await _create(state, principal, partial(submitter.submit_document, document))
+    return await _accepted_response(state, job, principal, prefer, response, request.state.held)
 
 
 @router.post("/masks", status_code=202)
@@ -81,10 +85,10 @@ async def create_masks(
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    submitter = JobSubmitter(state, principal, key, options.require_worker)
+    submitter = JobSubmitter(state, principal, key, request.state.held, options.require_worker)
     create = partial(submitter.submit_file, options, specification, description)
-    job = await anyio.to_thread.run_sync(create, inspector.digest, inspector.header, limiter=state.creating)
-    return await _accepted_response(state, job, principal, prefer, response)
+    job = await _create(state, principal, partial(create, inspector.digest, inspector.header))
+    return await _accepted_response(state, job, principal, prefer, response, request.state.held)
 
 
 @router.get("/jobs")
@@ -101,9 +105,9 @@ def list_jobs(
 
 
 @router.get("/jobs/{job}")
-async def get_job(job: str, state: StateDep, principal: PrincipalDep) -> Job:
+async def get_job(job: str, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
     """Read a job with its progress and the results of each tensor."""
-    return await view_job(state, job, principal)
+    return await view_job(state, job, principal, request.state.held)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
@@ -115,29 +119,31 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
     async for event in events.follow(
-        state.events, job, state.closing, partial(is_valid, state.events, principal), last or "0-0"
+        state.followers, job, state.closing, partial(is_valid, state.events, principal), last or "0-0"
     ):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
 
 @router.get("/jobs/{job}/masks")
-def get_masks(job: JobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits") -> Response:
+def get_masks(
+    job: WholeJobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
+) -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job has ended."""
     return _download(masks_file(_ended_job(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
-def get_weights(job: JobId, state: StateDep) -> Response:
+def get_weights(job: WholeJobId, state: StateDep) -> Response:
     """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
     return _download(weights_file(_ended_job(job, state), state.records), state)
 
 
 @router.post("/jobs/{job}/cancel")
-async def cancel_job(job: JobId, state: StateDep, principal: PrincipalDep) -> Job:
+async def cancel_job(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
         raise job_not_found(job)
-    return await view_job(state, job, principal)
+    return await view_job(state, job, principal, request.state.held)
 
 
 @router.delete("/jobs/{job}", status_code=204)
@@ -148,16 +154,26 @@ def delete_job(job: JobId, state: StateDep) -> None:
     state.retention.delete_unreferenced_results()
 
 
+async def _create(state: State, principal: Principal, create: Callable[[], str]) -> str:
+    async with state.capacities.creations.hold(principal.key, 1):
+        return await anyio.to_thread.run_sync(create, limiter=state.creating)
+
+
 async def _accepted_response(
-    state: State, job: str, principal: Principal, prefer: str | None, response: Response
+    state: State, job: str, principal: Principal, prefer: str | None, response: Response, held: Held
 ) -> Job:
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-        if await state.completions.wait(job, wait_s):
-            response.status_code = 200
-    return await view_job(state, job, principal)
+        # The body is done with, and the job exists: where too many wait already, it is answered at once.
+        held.release()
+        with suppress(RequestError):
+            await held.add(state.capacities.streams, 1)
+            if await state.completions.wait(job, wait_s):
+                response.status_code = 200
+        held.release()
+    return await view_job(state, job, principal, held)
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:

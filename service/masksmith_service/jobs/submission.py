@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio.from_thread
 import redis
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchmark
+from masksmith_service.bounds.middleware import Held
+from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
@@ -18,6 +21,7 @@ from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
 from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
@@ -48,12 +52,14 @@ class JobSubmitter:
         state: Resources of the application.
         principal: The owner of the job.
         key: The `Idempotency-Key` of the request, or None.
+        held: What the request holds of the process's capacities.
         require_worker: Whether a job is refused if no living worker takes its shards.
     """
 
     state: State
     principal: Principal
     key: str | None
+    held: Held
     require_worker: bool = False
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
@@ -65,7 +71,7 @@ class JobSubmitter:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = planning.parse_document(document, self.state.settings.max_tensors)
-        headers = read_headers(self.state, self.principal, document)
+        headers = read_headers(self.state, self.principal, document, self._hold)
         located = planning.locate_named(document.tensors, specification, headers)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, named=named, required=named)
@@ -84,7 +90,7 @@ class JobSubmitter:
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
-        headers = read_headers(self.state, self.principal, options)
+        headers = read_headers(self.state, self.principal, options, self._hold)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], header.tensors)
         located, selection = planning.locate_selected(options, specification, digest, header)
@@ -106,6 +112,7 @@ class JobSubmitter:
         tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
         plan = planning.make_plan(specification, tensors, skipped)
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
+        self._hold(cost("part") * len(shards))
         own = {tensor.pattern for tensor in plan.tensors}
         patterns = [specification.with_own_pattern(text).pattern for text in own]
         queue = search_queue(specification, self.state.records.workers.live(), patterns)
@@ -154,6 +161,7 @@ class JobSubmitter:
     ) -> tuple[str, bool]:
         fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.key else ""
         named = JobDescription(name=description.name or name, labels=description.labels)
+        self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
             created = self.state.records.create(
                 plan, parts, self.key or "", fingerprint, self._admission(), queue, named
@@ -167,6 +175,10 @@ class JobSubmitter:
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
         return created
 
+    def _hold(self, size: int) -> None:
+        """Hold memory, until the request is answered."""
+        anyio.from_thread.run(self.held.add, self.state.capacities.memory, size)
+
     def _admission(self) -> Admission:
         quotas = self.principal.quotas
         return Admission(
@@ -175,6 +187,7 @@ class JobSubmitter:
             max_live_jobs=self.state.settings.max_live_jobs,
             max_live_jobs_of_owner=quotas.live_jobs,
             max_bytes_of_owner=quotas.stored_bytes,
+            max_record_bytes_of_owner=self.state.settings.key_broker_bytes if self.principal.key else None,
         )
 
     def _read_finished(self, job: str) -> FinishedTensors:
@@ -201,6 +214,12 @@ def _fingerprint_content(
 def _limit_error(error: FullError, principal: Principal) -> RequestError:
     if error.what == "bytes":
         return too_many_bytes(principal)
+    if error.what == "records":
+        detail = (
+            f"the records of key {principal.name!r} would take more than {error.limit} bytes of the broker "
+            "(key_broker_bytes); delete jobs and uploads"
+        )
+        return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=error.limit)
     if error.what == "quota":
         detail = (
             f"key {principal.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"

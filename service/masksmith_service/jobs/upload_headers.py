@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from masksmith_service.auth.principal import Principal
+from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError, upload_damaged
 from masksmith_service.resources import State
+from masksmith_service.uploads.receive import SMALL_HEADER_BYTES
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.digests import is_digest
@@ -15,13 +17,32 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
 
 
-def read_headers(state: State, principal: Principal, request: MasksOptions) -> dict[str, Header]:
+def read_headers(
+    state: State, principal: Principal, request: MasksOptions, hold: Callable[[int], None]
+) -> dict[str, Header]:
     """Read the headers of all uploads that a request names, by digest.
 
+    Args:
+        state: Resources of the application.
+        principal: Who sent the request.
+        request: The request.
+        hold: Holds a number of bytes of memory for the request.
+
     Raises:
-        RequestError: If an upload does not exist, belongs to another key, or is damaged.
+        RequestError: If an upload does not exist, belongs to another key, or is damaged; or if all headers together
+            are too large.
     """
-    return {digest: _read(state, principal, digest) for digest in dict.fromkeys(_uploads_of(request))}
+    headers, total, limit = dict[str, Header](), 0, state.settings.max_header_bytes
+    for digest in dict.fromkeys(_uploads_of(request)):
+        text = _read(state, principal, digest)
+        total += len(text)
+        if total > limit:
+            detail = f"the headers of the uploads are larger than max_header_bytes = {limit}; name fewer in a job"
+            raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
+        if len(text) > SMALL_HEADER_BYTES:
+            hold(cost("header") * len(text))
+        headers[digest] = _parse(state, digest, text)
+    return headers
 
 
 def _uploads_of(request: MasksOptions) -> Iterator[str]:
@@ -34,20 +55,31 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
         yield request.previous
 
 
-def _read(state: State, principal: Principal, digest: str) -> Header:
+def _read(state: State, principal: Principal, digest: str) -> bytes:
     name = upload_name(digest)
     try:
         if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
             raise upload_missing(digest)
         length = header_length(state.store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
-        return parse_header(state.store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length))
+        return state.store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length)
     except FileNotFoundError:
         raise upload_missing(digest) from None
     except (DamagedBlobError, HeaderError):
-        # It was valid when it was received.
-        state.store.set_aside(name)
-        state.references.forget_damaged_upload(digest)
-        raise upload_damaged(digest) from None
+        raise _set_aside(state, digest) from None
+
+
+def _parse(state: State, digest: str, text: bytes) -> Header:
+    try:
+        return parse_header(text)
+    except HeaderError:
+        raise _set_aside(state, digest) from None
+
+
+def _set_aside(state: State, digest: str) -> RequestError:
+    """Set an upload aside: it was valid when it was received."""
+    state.store.set_aside(upload_name(digest))
+    state.references.forget_damaged_upload(digest)
+    return upload_damaged(digest)
 
 
 def upload_missing(digest: str) -> RequestError:

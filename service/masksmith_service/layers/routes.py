@@ -11,7 +11,7 @@ import safetensors.numpy
 from fastapi import APIRouter, Depends, Query, Response
 
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.access import JobId, read_masks_job
+from masksmith_service.jobs.access import WholeJobId, read_masks_job
 from masksmith_service.resources import StateDep
 from masksmith_wire.errors import Code
 
@@ -23,7 +23,7 @@ Offset = Annotated[int, Query(ge=0, lt=2**40)]
 Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 
-def layer_of(job: JobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> MaskedLayer:
+def layer_of(job: WholeJobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> MaskedLayer:
     """The layer that a request names."""
     return find_layer(read_masks_job(state, job), state.records, tensor)
 

@@ -9,6 +9,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
+from masksmith_service.bounds.middleware import body_limit
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
@@ -43,8 +44,8 @@ class JsonBodyMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read a document; None if the client has disconnected."""
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        self._check_size(int(length) if length.isdigit() else 0)
+        length, limit = dict(scope["headers"]).get(b"content-length", b"0"), body_limit(scope["path"], self._settings)
+        self._check_size(int(length) if length.isdigit() else 0, limit)
         body, more = bytearray(), True
         try:
             async with asyncio.timeout(self._settings.upload_stall_s):
@@ -54,7 +55,7 @@ class JsonBodyMiddleware:
                         return None
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
-                    self._check_size(len(body))
+                    self._check_size(len(body), limit)
         except TimeoutError:
             detail = (
                 f"the document did not arrive within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
@@ -63,10 +64,10 @@ class JsonBodyMiddleware:
         self._check_depth(bytes(body))
         return bytes(body)
 
-    def _check_size(self, size: int) -> None:
-        limit = self._settings.max_document_bytes
+    def _check_size(self, size: int, limit: int) -> None:
         if size > limit:
-            detail = f"the document is larger than max_document_bytes = {limit}; name fewer tensors in a job"
+            name = "max_document_bytes" if limit == self._settings.max_document_bytes else "login_bytes"
+            detail = f"the document is larger than {name} = {limit}; name fewer tensors in a job"
             raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
 
     def _check_depth(self, body: bytes) -> None:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
+import anyio.from_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -14,7 +15,15 @@ from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
 from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.benchmarks.planning import read_report
-from masksmith_service.jobs.access import JobId, read_document, read_job, read_masks_job, visible_job
+from masksmith_service.jobs.access import (
+    JobId,
+    WholeJobId,
+    hold_parts,
+    read_document,
+    read_job,
+    read_masks_job,
+    visible_job,
+)
 from masksmith_service.jobs.listing import JobFilter, find_jobs
 from masksmith_service.layers.reader import find_layer
 from masksmith_service.resources import State, StateDep
@@ -57,7 +66,11 @@ def show_comparison(
     """Show two jobs side by side, and two masks of one layer."""
     finished = JobFilter(kind="masks", states=[each for each in JobState if each.is_terminal])
     jobs = find_jobs(state.records, principal.visible_owner, finished, None, JOBS_PER_PAGE).jobs
-    chosen = [read_document(state, visible_job(each, state, principal)) if each else None for each in (a, b)]
+    ids = [visible_job(each, state, principal) if each else None for each in (a, b)]
+    for job in ids:
+        if job is not None:
+            anyio.from_thread.run(hold_parts, state, job, request.state.held)
+    chosen = [read_document(state, job) if job else None for job in ids]
     context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
     if chosen[0] is not None and chosen[1] is not None:
         context |= _compared(state, (chosen[0], chosen[1]), tensor)
@@ -132,7 +145,7 @@ def show_jobs(
 @router.get("/jobs/{job}")
 def show_job(
     request: Request,
-    job: JobId,
+    job: WholeJobId,
     state: StateDep,
     q: Text = "",
     sort: Annotated[str, Query(max_length=20)] = "",
@@ -176,7 +189,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 
 
 @router.get("/jobs/{job}/layer")
-def show_layer(request: Request, job: JobId, state: StateDep, tensor: Text) -> HTMLResponse:
+def show_layer(request: Request, job: WholeJobId, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)

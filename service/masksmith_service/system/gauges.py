@@ -13,6 +13,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.broker import BrokerWatch
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
@@ -21,8 +22,8 @@ from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, coun
 class Gauges:
     """A Prometheus collector over job records and the store."""
 
-    def __init__(self, records: JobRecords, store: BlobStore) -> None:
-        self._records, self._store = records, store
+    def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerWatch) -> None:
+        self._records, self._store, self._broker = records, store, broker
 
     def collect(self) -> Iterator[Metric]:
         """Read all metrics; raises `redis.RedisError` if the broker is unavailable."""
@@ -36,8 +37,19 @@ class Gauges:
         )
         yield _filled(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._installation()
+        yield from self._broker_state()
         damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
         yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)
+
+    def _broker_state(self) -> Iterator[Metric]:
+        status = self._broker.status()
+        memory: dict[tuple[str, ...], float] = {("used",): status.used_bytes, ("max",): status.max_bytes}
+        yield _gauge(
+            "masksmith_broker_bytes", "Memory that the broker uses, and may use; 0: no limit.", ["kind"], memory
+        )
+        yield _gauge(
+            "masksmith_broker_losses", "Reasons why the broker may lose or refuse work.", [], {(): len(status.losses)}
+        )
 
     def _installation(self) -> Iterator[Metric]:
         queued: dict[tuple[str, ...], float] = {

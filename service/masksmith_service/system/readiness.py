@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from masksmith_state.blobs.names import incoming_name
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import InstallationError
+from masksmith_state.errors import BrokerUnsafeError, InstallationError
 from masksmith_state.housekeeping import Housekeeping
 
 PROBE_KEY = "masksmith:probe"
@@ -22,7 +22,7 @@ PROBE_S = 1.0
 """Seconds for which the outcome of a probe is reused: how often a process writes at most."""
 EXPIRY_S = 60
 
-Error = redis.RedisError | StoreError | InstallationError
+Error = redis.RedisError | StoreError | InstallationError | BrokerUnsafeError
 
 
 class ReadinessProbe:
@@ -44,7 +44,8 @@ class ReadinessProbe:
         """Raise the error of the last probe, which is repeated if it is older than `PROBE_S`.
 
         Raises:
-            redis.RedisError, StoreError, InstallationError: If requests that need broker or store would fail.
+            redis.RedisError, StoreError, InstallationError, BrokerUnsafeError: If requests that need
+                broker or store would fail.
         """
         async with self._lock:
             if time.monotonic() - self._probed_at >= PROBE_S:
@@ -58,13 +59,16 @@ class ReadinessProbe:
             set_probe: Any = self._events.set(PROBE_KEY, "1", ex=EXPIRY_S)
             await set_probe
             await anyio.to_thread.run_sync(partial(_write, self._store, self._housekeeping))
-        except (redis.RedisError, StoreError, InstallationError) as error:
+        except (redis.RedisError, StoreError, InstallationError, BrokerUnsafeError) as error:
             return error
         return None
 
 
 def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
     housekeeping.ensure_claimed()
+    losses = housekeeping.broker.status().losses
+    if losses:
+        raise BrokerUnsafeError("; ".join(losses))
     # All processes write the same object, and delete it: a reader never needs it.
     name = incoming_name("probe")
     store.objects.put(name, b"1")

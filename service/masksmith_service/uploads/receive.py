@@ -12,6 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from masksmith_service.auth.principal import Principal
+from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.settings import Settings
@@ -22,11 +23,13 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
+    MAX_NAME_LENGTH,
     PREFIX_BYTES,
     Header,
     HeaderError,
     HeaderTooLargeError,
     UnknownDtypeError,
+    check_members,
     header_length,
     parse_header,
 )
@@ -37,8 +40,62 @@ BLOCK_BYTES = 2**20
 """Bytes that are hashed and written at once; pieces from a socket are small, and each write to the store has a cost."""
 PROGRESS_BYTES = 2**16
 """A body that grows by less than this within `upload_stall_s` has stalled."""
+UPLOAD_RECORD_BYTES = 1024
+"""Bytes of the broker for the record of an upload."""
 DISK_CHECK_BYTES = 2**26
 """Bytes of a body between two checks of the free disk space."""
+
+
+class Quota:
+    """A key's quota of stored bytes while it sends an upload: begun uploads count, too.
+
+    Args:
+        state: Resources of the application.
+        principal: The sender.
+        digest: Expected digest of the upload, or None.
+    """
+
+    def __init__(self, state: State, principal: Principal, digest: str | None) -> None:
+        self._state, self._principal, self._digest = state, principal, digest
+        self._begun = state.capacities.begun
+        self._counted = 0
+        self._room: float = float("inf")
+
+    def check(self, length: int) -> None:
+        """Reject an upload that would exceed the quota before it is received, or for which the broker has no room.
+
+        Raises:
+            RequestError: 429, for the quota.
+            BrokerFullError: If the broker has no room for another record.
+        """
+        state, key, limit = self._state, self._principal.key, self._principal.quotas.stored_bytes
+        if (
+            self._digest is not None
+            and uploaded_bytes(state, self._principal, self._digest, any_owner=False) is not None
+        ):
+            return
+        state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
+        if limit is not None:
+            self._room = limit - state.references.bytes_of(key)
+        if self._begun[key] + length > self._room:
+            raise too_many_bytes(self._principal)
+
+    def grow(self, size: int) -> None:
+        """Count what has arrived, or is to arrive.
+
+        Raises:
+            RequestError: If all begun uploads of the key are too large together.
+        """
+        if size > self._counted:
+            self._begun[self._principal.key] += size - self._counted
+            self._counted = size
+        if self._begun[self._principal.key] > self._room:
+            raise too_many_bytes(self._principal)
+
+    def end(self) -> None:
+        """Count the upload no longer: it is stored, or was refused."""
+        self._begun[self._principal.key] -= self._counted
+        self._counted = 0
 
 
 class Inspector:
@@ -49,11 +106,20 @@ class Inspector:
         settings: Limits.
         digest: Expected digest of the body, or None.
         store: Store that the body is written to; None if it is not written.
+        quota: Counts the body as it is received.
     """
 
-    def __init__(self, request: Request, settings: Settings, digest: str | None, store: BlobStore | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        settings: Settings,
+        digest: str | None,
+        store: BlobStore | None,
+        quota: Quota | None = None,
+    ) -> None:
         self._request, self._settings, self._expected, self._store = request, settings, digest, store
-        self._head = bytearray()
+        self._quota = quota
+        self._head, self._is_header_counted = bytearray(), False
         self.hasher = PieceHasher()
         self.header: Header | None = None
         self.error: RequestError | None = None
@@ -117,6 +183,8 @@ class Inspector:
         self._check_length(self.bytes)
         if self.bytes % DISK_CHECK_BYTES < len(chunk):
             self._check_disk(0)
+        if self._quota is not None:
+            self._quota.grow(self.bytes)
         self.hasher.update(chunk)
         if self.header is None:
             self._head += chunk
@@ -133,23 +201,33 @@ class Inspector:
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
-            end = PREFIX_BYTES + self._header_length()
+            length = self._header_length()
+            await self._count_header(length)
+            end = PREFIX_BYTES + length
             if len(self._head) < end and not complete:
                 return
             if len(self._head) < end:
                 raise HeaderError(f"file is truncated: {self.bytes} bytes, the header alone takes {end}")
             text = bytes(self._head[PREFIX_BYTES:end])
             if len(text) <= SMALL_HEADER_BYTES:
-                self.header = parse_header(text)
+                self.header = _parse(text, self._settings.max_tensors)
             else:
-                self.header = await anyio.to_thread.run_sync(parse_header, text)
+                self.header = await anyio.to_thread.run_sync(_parse, text, self._settings.max_tensors)
             self._head.clear()
         except HeaderError as error:
             raise _invalid(error) from None
         if len(self.header.tensors) > self._settings.max_tensors:
             detail = f"the file holds {len(self.header.tensors)} tensors, max_tensors is {self._settings.max_tensors}"
             raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=self._settings.max_tensors)
+        self._check_names(self.header)
         self._check_elements(self.header)
+
+    async def _count_header(self, length: int) -> None:
+        """Hold the memory that a large header takes, until the request is answered."""
+        if length > SMALL_HEADER_BYTES and not self._is_header_counted:
+            self._is_header_counted = True
+            memory = self._request.app.state.masksmith.capacities.memory
+            await self._request.state.held.add(memory, cost("header") * length)
 
     def _header_length(self) -> int:
         prefix, first = bytes(self._head[:PREFIX_BYTES]), self._head[PREFIX_BYTES : PREFIX_BYTES + 1]
@@ -160,6 +238,12 @@ class Inspector:
             if first and first != b"{":
                 raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
             raise
+
+    def _check_names(self, header: Header) -> None:
+        longest = max(header.tensors, key=len, default="")
+        if len(longest) > MAX_NAME_LENGTH:
+            detail = f"tensor {longest[:40]!r}... has a name of {len(longest)} characters, not up to {MAX_NAME_LENGTH}"
+            raise RequestError(Code.INVALID_SAFETENSORS, detail, limit=MAX_NAME_LENGTH)
 
     def _check_elements(self, header: Header) -> None:
         limit = self._settings.max_elements
@@ -211,9 +295,15 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
         await anyio.to_thread.run_sync(state.housekeeping.ensure_claimed)
     if 0 < content_length(request) <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
-    await anyio.to_thread.run_sync(_check_quota, state, principal, digest, content_length(request))
-    inspector = await _store_stream(request, state, digest)
-    new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
+    quota = Quota(state, principal, digest)
+    length = content_length(request)
+    await anyio.to_thread.run_sync(quota.check, length)
+    try:
+        quota.grow(length)
+        inspector = await _store_stream(request, state, digest, quota)
+        new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
+    finally:
+        quota.end()
     return inspector, new
 
 
@@ -225,7 +315,7 @@ async def _receive_small(
     data = b"".join([block async for block in inspector.chunks()])
 
     def store() -> bool:
-        _check_quota(state, principal, inspector.digest, len(data))
+        Quota(state, principal, inspector.digest).check(len(data))
         name = upload_name(inspector.digest)
         if not state.store.is_intact(name):
             state.store.put(name, data)
@@ -247,14 +337,14 @@ def content_length(request: Request) -> int:
     return int(request.headers.get("content-length") or 0)
 
 
-async def _store_stream(request: Request, state: State, digest: str | None) -> Inspector:
+async def _store_stream(request: Request, state: State, digest: str | None, quota: Quota) -> Inspector:
     store = state.store
     if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
         inspector = Inspector(request, state.settings, digest, None)
         async for _ in inspector.chunks():
             pass
         return inspector
-    inspector = Inspector(request, state.settings, digest, store)
+    inspector = Inspector(request, state.settings, digest, store, quota)
     name = upload_name(digest) if digest is not None else incoming_name(uuid.uuid4().hex)
     try:
         await store.put_stream(name, inspector.chunks(), inspector.hasher)
@@ -267,17 +357,9 @@ async def _store_stream(request: Request, state: State, digest: str | None) -> I
     return inspector
 
 
-def _check_quota(state: State, principal: Principal, digest: str | None, length: int) -> None:
-    """Reject an upload that would exceed the quota before it is received."""
-    limit = principal.quotas.stored_bytes
-    if limit is None or (digest is not None and uploaded_bytes(state, principal, digest, any_owner=False) is not None):
-        return
-    if state.references.bytes_of(principal.key) + length > limit:
-        raise too_many_bytes(principal)
-
-
 def _add_reference(state: State, principal: Principal, inspector: Inspector) -> bool:
-    outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, principal.quotas.stored_bytes)
+    limits = (principal.quotas.stored_bytes, state.settings.key_broker_bytes if principal.key else None)
+    outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, *limits)
     if outcome is LinkOutcome.FULL:
         raise too_many_bytes(principal)
     if outcome is LinkOutcome.LOST:
@@ -300,6 +382,11 @@ def _rename_to_digest(store: BlobStore, name: str, final: str) -> None:
     except BaseException:
         store.delete(name)
         raise
+
+
+def _parse(text: bytes, max_tensors: int) -> Header:
+    check_members(text, max_tensors)
+    return parse_header(text)
 
 
 def _invalid(error: HeaderError) -> RequestError:

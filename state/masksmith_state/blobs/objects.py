@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +59,13 @@ class Objects:
         self._check_directory()
         with panics_as(GenericError):
             obstore.put(self._store, name, data)
+
+    def put_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Write a blob from its pieces, one after the other."""
+        self._check_directory()
+        with panics_as(GenericError), obstore.open_writer(self._store, name, buffer_size=CHUNK_BYTES) as writer:
+            for piece in pieces:
+                writer.write(piece)
 
     def get(self, name: str) -> bytes:
         """Read a blob.

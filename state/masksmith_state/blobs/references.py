@@ -6,6 +6,7 @@ it:
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `KEY:D` by last use;
 - `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
   `masksmith:unreferenced_results` lists results without a reference;
+- `masksmith:owner:K:record_bytes` is the number of bytes of the broker that a key's uploads and jobs are counted as;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 
@@ -32,6 +33,8 @@ from .store import BlobStore
 
 log = logging.getLogger(__name__)
 
+BACKUP, DEFERRED = "masksmith:backup", "masksmith:deferred"
+"""Key that exists while a backup runs, and set of the blobs that are to be deleted after it."""
 TOMBSTONE_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
@@ -60,7 +63,9 @@ class BlobReferences:
         """Number of bytes that a key keeps."""
         return int(self._redis.get(f"masksmith:owner:{owner}:bytes") or 0)
 
-    def link(self, owner: str, digest: str, size: int, max_bytes: int | None) -> LinkOutcome:
+    def link(
+        self, owner: str, digest: str, size: int, max_bytes: int | None, max_record_bytes: int | None = None
+    ) -> LinkOutcome:
         """Add a key's reference to an upload that it has sent, after the upload was written.
 
         Args:
@@ -68,14 +73,15 @@ class BlobReferences:
             digest: Digest of the upload.
             size: Size of the upload in bytes.
             max_bytes: Limit of the bytes that the key keeps, or None.
+            max_record_bytes: Limit of the bytes of the key's records in the broker, or None.
 
         Returns:
-            `NEW` or `KNOWN` (to this key), `FULL` if the limit would be exceeded, `LOST` if the upload was deleted
+            `NEW` or `KNOWN` (to this key), `FULL` if a limit would be exceeded, `LOST` if the upload was deleted
             meanwhile.
         """
-        limit = -1 if max_bytes is None else max_bytes
+        limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
-        while (outcome := self._scripts.run("link", owner, digest, size, limit)) == "tombstone":
+        while (outcome := self._scripts.run("link", owner, digest, size, *limits)) == "tombstone":
             if time.monotonic() > deadline:
                 return LinkOutcome.LOST
             time.sleep(POLL_S)
@@ -149,7 +155,12 @@ class BlobReferences:
         return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
 
     def finish_deletions(self) -> None:
-        """Finish deletions that were interrupted by a crash."""
+        """Finish deletions that were interrupted by a crash, or deferred by a backup."""
+        if not self._redis.exists(BACKUP):
+            for blob in set(self._redis.smembers(DEFERRED)):
+                kind, _, name = str(blob).partition(":")
+                (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
+                self._redis.srem(DEFERRED, blob)
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
             kind, _, name = str(blob).partition(":")
             if _written_at(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CACHED_LISTS = 64
-BATCH_PIECES = 16
+BATCH_PIECES = 8
 """Pieces that are in memory at a time while rows of a large blob are read."""
 
 

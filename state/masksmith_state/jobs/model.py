@@ -45,6 +45,7 @@ class Admission(BaseModel):
         max_live_jobs: Limit of live jobs of all owners.
         max_live_jobs_of_owner: Limit of live jobs of the owner.
         max_bytes_of_owner: Limit of the bytes of uploads and results that the owner keeps.
+        max_record_bytes_of_owner: Limit of the bytes of the owner's records and messages in the broker.
     """
 
     owner: str = ""
@@ -52,6 +53,7 @@ class Admission(BaseModel):
     max_live_jobs: int | None = None
     max_live_jobs_of_owner: int | None = None
     max_bytes_of_owner: int | None = None
+    max_record_bytes_of_owner: int | None = None
 
 
 class JobRecord(BaseModel):

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from masksmith_state.start_progress import StartProgress
 from masksmith_state.telemetry import counters
 from masksmith_state.worker_registry import WorkerRegistry, served_key
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
+from masksmith_wire.digests import digest_bytes
 from masksmith_wire.documents import JobState, WorkerInfo
 from masksmith_wire.errors import TensorError
 from masksmith_wire.names import JobDescription
@@ -34,6 +35,8 @@ STRANDED_BATCH = 1000
 TIMESTAMP_DIGITS = 11
 ID_LENGTH = TIMESTAMP_DIGITS + 16
 """Hex digits of a job's id: the time of its creation in milliseconds, then random ones."""
+JOB_BYTES, PART_BYTES = 4096, 2048
+"""Bytes of the broker that a job is counted as, with indexes and events, and each part, with its message."""
 
 
 class JobRecords:
@@ -95,18 +98,20 @@ class JobRecords:
             "full": admission.max_live_jobs,
             "quota": admission.max_live_jobs_of_owner,
             "bytes": admission.max_bytes_of_owner,
+            "records": admission.max_record_bytes_of_owner,
         }
         args: list[str | int] = [
             job,
             json.dumps(fields),
             json.dumps(texts),
-            idempotency_key,
+            _digest_of_key(idempotency_key),
             fingerprint,
             admission.owner,
             *(-1 if limit is None else limit for limit in limits.values()),
             json.dumps(plan.uploads),
             admission.uploaders or "",
             plan.result_bytes,
+            record_bytes(fields, texts),
         ]
         outcome = str(self._scripts.run("create", *args))
         if outcome in limits:
@@ -358,6 +363,17 @@ class JobRecords:
     def queue_length(self, queue: str) -> int:
         """Number of messages in a broker queue."""
         return int(self.redis.llen(queue))
+
+
+def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:
+    """Bytes of the broker that a job is counted as, from its fields and its parts."""
+    texts_bytes = sum(map(len, texts)) + sum(map(len, fields.values()))
+    return JOB_BYTES + len(texts) * PART_BYTES + texts_bytes
+
+
+def _digest_of_key(idempotency_key: str) -> str:
+    """Digest of an idempotency key, which a client may choose freely; empty if there is none."""
+    return digest_bytes(idempotency_key.encode()) if idempotency_key else ""
 
 
 def _increments(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:

@@ -50,11 +50,14 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
             pipe.copy(key, copy)
             pipe.expire(copy, unreadable.KEPT_S)
         pipe.execute()
-    owners = client.scan_iter(match="masksmith:owner:*:live", count=1000)
-    for live in owners:
-        _remove(client, live, job)
-        _remove(client, f"{live.removesuffix(':live')}:jobs", job)
-        _remove(client, f"{live.removesuffix(':live')}:ids", job)
+    kept = {name: _count(client, job, f"{name}_bytes") for name in ("result", "record")}
+    for jobs in client.scan_iter(match="masksmith:owner:*:jobs", count=1000):
+        owner = jobs.removesuffix(":jobs")
+        _remove(client, f"{owner}:live", job)
+        _remove(client, f"{owner}:ids", job)
+        if _remove(client, jobs, job):
+            client.decrby(f"{owner}:bytes", kept["result"])
+            client.decrby(f"{owner}:record_bytes", kept["record"])
     for index in (JOBS, IDS, LIVE, FINISHED):
         _remove(client, index, job)
     for uses in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
@@ -66,6 +69,13 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
     client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
     client.publish(ENDED, job)
     unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
+
+
+def _count(client: redis.Redis, job: str, field: str) -> int:
+    """Bytes that a job is counted as; 0 if its record no longer says so."""
+    with suppress(redis.ResponseError, UnicodeDecodeError, ValueError):
+        return max(0, int(client.hget(job_key(job), field) or 0))
+    return 0
 
 
 def _remove(client: redis.Redis, key: str, member: str) -> bool:

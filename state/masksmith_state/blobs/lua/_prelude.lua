@@ -2,10 +2,20 @@
 
 local function timestamp() local t = redis.call('TIME'); return string.format('%d.%06d', t[1], t[2]) end
 
+local record_bytes = 1024  -- of the broker, for an owner's reference to an upload
+
+-- Whether a backup is running; then the blob is listed, to be deleted after it.
+local function is_held(blob)
+  if redis.call('EXISTS', 'masksmith:backup') == 0 then return false end
+  redis.call('SADD', 'masksmith:deferred', blob)
+  return true
+end
+
 local function unlink(owner, digest)
   local upload = 'masksmith:upload:' .. digest
   if redis.call('SREM', upload .. ':owners', owner) == 1 then
     redis.call('DECRBY', 'masksmith:owner:' .. owner .. ':bytes', redis.call('HGET', upload, 'size') or 0)
+    redis.call('DECRBY', 'masksmith:owner:' .. owner .. ':record_bytes', record_bytes)
   end
   redis.call('ZREM', 'masksmith:uploads', owner .. ':' .. digest)
 end

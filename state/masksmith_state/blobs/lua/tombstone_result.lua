@@ -1,9 +1,10 @@
 -- Set the tombstone of a result, unless it is referenced.
 --
 -- ARGV: key of the result, token.
--- Returns 1 if the tombstone is set, 0 if there is a reference.
+-- Returns 1 if the tombstone is set, 0 if there is a reference, or a backup is running.
 
 redis.call('ZREM', 'masksmith:unreferenced_results', ARGV[1])
 if redis.call('EXISTS', 'masksmith:result:' .. ARGV[1]) == 1 then return 0 end
+if is_held('result:' .. ARGV[1]) then return 0 end
 redis.call('HSET', 'masksmith:tombstones', 'result:' .. ARGV[1], ARGV[2])
 return 1

@@ -1,10 +1,11 @@
 -- Set the tombstone of an upload, unless it is referenced; from then on no reference can be added.
 --
 -- ARGV: digest, token.
--- Returns 1 if the tombstone is set, 0 if there is a reference.
+-- Returns 1 if the tombstone is set, 0 if there is a reference, or a backup is running.
 
 local upload = 'masksmith:upload:' .. ARGV[1]
 if redis.call('EXISTS', upload .. ':owners') == 1 or redis.call('EXISTS', upload .. ':jobs') == 1 then return 0 end
+if is_held('upload:' .. ARGV[1]) then return 0 end
 redis.call('DEL', upload)
 redis.call('HSET', 'masksmith:tombstones', 'upload:' .. ARGV[1], ARGV[2])
 return 1

@@ -1,14 +1,15 @@
 -- Create a job with all its shards pending.
 --
 -- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; limits of live
--- jobs of all owners, live jobs of the owner, and stored bytes of the owner, each -1 for no limit; uploads as JSON list
--- of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of the results.
+-- jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's records, each -1 for
+-- no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of
+-- the results, bytes of the job's records.
 -- Returns the id of the job: the new one, or the one created before with the same idempotency key; else the reason why
--- none was created: `conflict` of idempotency keys, `full`, `quota` or `bytes` for the limits, or `missing:` with a
+-- none was created: `conflict` of idempotency keys, `full`, `quota`, `bytes` or `records` for the limits, or `missing:` with a
 -- digest. A call that is repeated because its reply was lost changes nothing.
 
-local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, uploads,
-  uploaders, result_bytes = unpack(ARGV)
+local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, max_record_bytes,
+  uploads, uploaders, result_bytes, record_bytes = unpack(ARGV)
 local job, owner_keys = 'masksmith:job:' .. id, 'masksmith:owner:' .. owner
 local idempotent = 'masksmith:idempotency:' .. owner .. ':' .. idempotency_key
 if idempotency_key ~= '' then
@@ -23,6 +24,10 @@ if is_reached('masksmith:live', max_live) then return 'full' end
 if is_reached(owner_keys .. ':live', max_live_of_owner) then return 'quota' end
 local kept_bytes = tonumber(redis.call('GET', owner_keys .. ':bytes') or 0)
 if tonumber(max_bytes) >= 0 and kept_bytes + tonumber(result_bytes) > tonumber(max_bytes) then return 'bytes' end
+local kept_records = tonumber(redis.call('GET', owner_keys .. ':record_bytes') or 0)
+if tonumber(max_record_bytes) >= 0 and kept_records + tonumber(record_bytes) > tonumber(max_record_bytes) then
+  return 'records'
+end
 local digests = cjson.decode(uploads)
 for _, digest in ipairs(digests) do
   local upload = 'masksmith:upload:' .. digest
@@ -33,11 +38,13 @@ for _, digest in ipairs(digests) do
 end
 for _, digest in ipairs(digests) do redis.call('SADD', 'masksmith:upload:' .. digest .. ':jobs', id) end
 redis.call('INCRBY', owner_keys .. ':bytes', result_bytes)
+redis.call('INCRBY', owner_keys .. ':record_bytes', record_bytes)
 if idempotency_key ~= '' then
   redis.call('HSET', idempotent, 'id', id, 'fingerprint', fingerprint)
   redis.call('EXPIRE', idempotent, 86400)
 end
-redis.call('HSET', job, 'owner', owner, 'uploads', uploads, 'result_bytes', result_bytes)
+redis.call('HSET', job, 'owner', owner, 'uploads', uploads, 'result_bytes', result_bytes,
+  'record_bytes', record_bytes, 'idempotent', idempotency_key ~= '' and idempotent or '')
 for name, value in pairs(cjson.decode(fields)) do redis.call('HSET', job, name, value) end
 local shard_list, at = cjson.decode(shards), timestamp()
 redis.call('HSET', job, 'state', 'queued', 'created_at', at, 'done', 0, 'total', #shard_list, 'failures', 0)

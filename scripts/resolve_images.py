@@ -1,0 +1,115 @@
+"""Pin the base images of Dockerfile and docker-compose.yml to the digests that their registry has for them now.
+
+    python scripts/resolve_images.py [--check]
+
+Writes `image:tag@sha256:...`; a digest comes from the registry's answer alone. With `--check` nothing is written, and
+the exit code is 1 if an image is not pinned, or its tag has moved. Exit code 2 if the registry does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = ("Dockerfile", "docker-compose.yml")
+HUB = "https://registry-1.docker.io"
+ACCEPT = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in ("oci.image.index.v1", "docker.distribution.manifest.list.v2", "oci.image.manifest.v1",
+                 "docker.distribution.manifest.v2")
+)  # fmt: skip
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+REFERENCE = re.compile(
+    r"^(?P<before>\s*(?:FROM|image:) +)(?P<name>[a-z0-9./_-]+):(?P<tag>[\w.${}-]+)(?P<digest>@sha256:[0-9a-f]{64})?",
+    re.MULTILINE,
+)
+
+
+class RegistryError(Exception):
+    """The registry did not answer with a digest."""
+
+
+def digest_of(name: str, tag: str, registry: str = HUB) -> str:
+    """Ask a registry for the digest of a tag.
+
+    Raises:
+        RegistryError: If it does not answer, or with something else.
+    """
+    repository = name if "/" in name else f"library/{name}"
+    url = f"{registry}/v2/{repository}/manifests/{tag}"
+    headers = {"Accept": ACCEPT}
+    try:
+        try:
+            return _head(url, headers)
+        except urllib.error.HTTPError as error:
+            if error.code != 401:
+                raise
+            token = _token(error.headers.get("WWW-Authenticate", ""))
+            return _head(url, headers | {"Authorization": f"Bearer {token}"})
+    except (OSError, ValueError, KeyError) as error:
+        raise RegistryError(f"{name}:{tag}: {error}") from None
+
+
+def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
+    """Pin all images of a text to their digests; those that are built here have no tag, and stay.
+
+    Args:
+        text: A Dockerfile, or a compose file.
+        arguments: Defaults of build arguments that tags name.
+        registry: URL of the registry.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        tag = re.sub(r"\$\{(\w+)\}", lambda variable: arguments[variable[1]], match["tag"])
+        return f"{match['before']}{match['name']}:{match['tag']}@{digest_of(match['name'], tag, registry)}"
+
+    return REFERENCE.sub(replace, text)
+
+
+def _head(url: str, headers: dict[str, str]) -> str:
+    request = urllib.request.Request(url, headers=headers, method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        digest = str(response.headers.get("Docker-Content-Digest", ""))
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"the registry answered with the digest {digest!r}")
+    return digest
+
+
+def _token(challenge: str) -> str:
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    query = urllib.parse.urlencode({name: fields[name] for name in ("service", "scope") if name in fields})
+    with urllib.request.urlopen(f"{fields['realm']}?{query}", timeout=30) as response:
+        return str(json.load(response)["token"])
+
+
+def main(root: Path = ROOT, registry: str = HUB) -> int:
+    """Pin or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check, changed = parser.parse_args().check, []
+    for name in FILES:
+        text = (root / name).read_text()
+        arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
+        try:
+            new = pinned(text, arguments, registry)
+        except RegistryError as error:
+            sys.stderr.write(f"nothing is pinned: {error}\n")
+            return 2
+        if new != text:
+            changed.append((name, new))
+    for name, new in changed:
+        if not check:
+            (root / name).write_text(new)
+        sys.stdout.write(f"{name}: {'not pinned to what the registry has' if check else 'pinned'}\n")
+    return int(check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

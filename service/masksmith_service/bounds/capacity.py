@@ -1,0 +1,69 @@
+"""Capacities: limited amounts that requests hold for a time, of which one key can hold a part only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from masksmith_service.errors import RequestError
+from masksmith_wire.errors import Code
+
+RETRY_AFTER_S = 2
+
+
+class Capacity:
+    """An amount of something that requests of a process share; to be used on the event loop.
+
+    Args:
+        bound: Name of the bound, for the error.
+        total: The whole amount; a key can hold half of it, so that others are served beside it.
+        wait_s: Seconds that a request waits for its part before it is refused.
+    """
+
+    def __init__(self, bound: str, total: int, wait_s: float = 0.0) -> None:
+        self.bound, self.total, self.share, self._wait_s = bound, total, max(1, total // 2), wait_s
+        self.held: Counter[str] = Counter()
+        self._changed: asyncio.Event = asyncio.Event()
+
+    async def acquire(self, key: str, amount: int) -> None:
+        """Take an amount for a key.
+
+        Raises:
+            RequestError: 429, if the key holds too much; 503, if all keys together do.
+        """
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while not self._has_room(key, amount):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self._refusal(key, amount) from None
+        self.held[key] += amount
+
+    def release(self, key: str, amount: int) -> None:
+        """Give an amount back."""
+        self.held[key] -= amount
+        if not self.held[key]:
+            del self.held[key]
+        self._changed.set()
+
+    @asynccontextmanager
+    async def hold(self, key: str, amount: int) -> AsyncIterator[None]:
+        """Hold an amount for a time; raises as `acquire` does."""
+        await self.acquire(key, amount)
+        try:
+            yield
+        finally:
+            self.release(key, amount)
+
+    def _has_room(self, key: str, amount: int) -> bool:
+        return self.held[key] + amount <= self.share and self.held.total() + amount <= self.total
+
+    def _refusal(self, key: str, amount: int) -> RequestError:
+        is_own = self.held[key] + amount > self.share
+        limit, who = (self.share, "requests of this key") if is_own else (self.total, "requests")
+        detail = f"{who} at work take all of {self.bound} ({limit}); try again shortly"
+        status = 429 if is_own else 503
+        return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

@@ -1,0 +1,56 @@
+"""Counts the connections of a process, and makes room by closing those without a request."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+RESERVE = 32
+"""Connections beyond the limit, which may ask for the health of the process only."""
+
+
+class Closable(Protocol):
+    """A connection."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is at work."""
+        ...
+
+    def abort(self) -> None:
+        """Close it at once."""
+        ...
+
+
+class Connections:
+    """The open connections of a process, oldest first.
+
+    Args:
+        limit: Number of connections whose requests are served.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: dict[Closable, None] = {}
+
+    def add(self, connection: Closable) -> bool:
+        """Add a connection; beyond the limit, close the oldest one without a request; beyond the reserve, this one.
+
+        Returns:
+            Whether its requests are served.
+        """
+        self._open[connection] = None
+        if len(self._open) > self.limit:
+            idle = next((each for each in self._open if each.is_idle and each is not connection), None)
+            is_full = len(self._open) > self.limit + RESERVE
+            closed = connection if idle is None and is_full else idle
+            if closed is not None:
+                self.discard(closed)
+                closed.abort()
+        return len(self._open) <= self.limit
+
+    def discard(self, connection: Closable) -> None:
+        """Remove a connection that has ended."""
+        self._open.pop(connection, None)
+
+    def __len__(self) -> int:
+        return len(self._open)

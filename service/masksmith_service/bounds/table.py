@@ -1,0 +1,152 @@
+"""The table of bounds, from which settings, enforcement, documentation and tests read.
+
+What is enforced in other packages is imported from there. `totals` adds up the memory that the bounds allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from masksmith_state.blobs.store import BATCH_PIECES, CACHED_LISTS
+from masksmith_state.broker import MAX_USED_SHARE
+from masksmith_state.keys import MAX_SESSIONS
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_METADATA, MAX_NAME_LENGTH
+from masksmith_wire.payload_limits import MAX_MEMBERS
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+Per = Literal["request", "connection", "key", "key and process", "process", "installation"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound.
+
+    Attributes:
+        name: Its name, which for a setting is the setting's.
+        limit: Its value; of a setting the default.
+        meaning: What is limited, with its unit.
+        per: What has the limit, each by itself.
+        beyond: Codes of the responses beyond it, or what happens instead.
+        is_setting: Whether an operator may change it.
+    """
+
+    name: str
+    limit: float
+    meaning: str
+    per: Per
+    beyond: tuple[Code, ...] | str
+    is_setting: bool = True
+
+
+def _fixed(name: str, limit: float, meaning: str, per: Per, beyond: tuple[Code, ...] | str) -> Bound:
+    return Bound(name, limit, meaning, per, beyond, is_setting=False)
+
+
+_CLOSED = "the connection is closed"
+_SHARE = "half of the process's"
+
+BOUNDS = (
+    Bound("max_request_head_bytes", 64 * KIB, "bytes of the request line and headers; likewise of the trailers and "
+          "chunk framing", "request", (Code.REQUEST_HEAD_TOO_LARGE,)),
+    _fixed("fields", 128, "headers; likewise trailers", "request", (Code.REQUEST_HEAD_TOO_LARGE,)),
+    Bound("request_head_s", 20, "seconds until line and headers have arrived", "request",
+          (Code.REQUEST_HEAD_STALLED,)),
+    Bound("upload_stall_s", 60, "seconds until a document has arrived, or another 64 KiB of an upload", "request",
+          (Code.BODY_STALLED,)),
+    Bound("read_stall_s", 60, "seconds until the client has read another 64 KiB of a response", "connection", _CLOSED),
+    _fixed("late_bytes", MIB, "bytes of a body that are read after the response, for 2 seconds", "request", _CLOSED),
+    _fixed("pipelined", 64, "requests that wait for the response to an earlier one", "connection", _CLOSED),
+    _fixed("pipelined_fields", 1024, "headers of the requests that wait", "connection", _CLOSED),
+    Bound("max_connections", 512, "connections; further ones may only ask for `/healthz`, and those without a request "
+          "are closed first", "process", (Code.OVERLOADED,)),
+    Bound("max_body_bytes", 64 * GIB, "bytes of an upload", "request", (Code.BODY_TOO_LARGE,)),
+    Bound("max_document_bytes", 8 * MIB, "bytes of a JSON document", "request", (Code.BODY_TOO_LARGE,)),
+    Bound("max_document_depth", 32, "nested lists and objects of a JSON document", "request",
+          (Code.DOCUMENT_TOO_DEEP,)),
+    _fixed("members", MAX_MEMBERS, "members of an object of a JSON document", "request", (Code.INVALID_DOCUMENT,)),
+    _fixed("login_bytes", 4 * KIB, "bytes of a login's document or form, which needs no key", "request",
+           (Code.BODY_TOO_LARGE,)),
+    Bound("max_header_bytes", MAX_HEADER_BYTES, "bytes of the header of a safetensors file, and of the headers of all "
+          "uploads that a document names", "request", (Code.HEADER_TOO_LARGE,)),
+    Bound("max_tensors", 20_000, "tensors of a file, or of a job", "request", (Code.TOO_MANY_TENSORS,)),
+    _fixed("metadata", MAX_METADATA, "members of a safetensors file's `__metadata__`", "request",
+           (Code.HEADER_TOO_LARGE,)),
+    _fixed("name_length", MAX_NAME_LENGTH, "characters of a tensor's name", "request", (Code.INVALID_SAFETENSORS,)),
+    _fixed("dimensions", MAX_DIMENSIONS, "dimensions of a tensor", "request", (Code.INVALID_SAFETENSORS,)),
+    Bound("max_elements", 2**34, "entries of a tensor", "request", (Code.TOO_MANY_ELEMENTS,)),
+    _fixed("glob_steps", 2**28, "characters of all globs and selectors, times those of all tensors' names", "request",
+           (Code.TOO_MANY_GLOBS,)),
+    Bound("max_shards", 100_000, "shards of a job", "request", (Code.TOO_MANY_SHARDS,)),
+    Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests at work, as the table below counts them; "
+          f"of a key {_SHARE}", "process", (Code.OVERLOADED,)),
+    _fixed("creations", 4, f"jobs that are being created; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
+    Bound("max_streams", 256, f"event streams, and requests that wait for a job; of a key {_SHARE}", "process",
+          (Code.OVERLOADED,)),
+    _fixed("broker_connections", 64, "connections to the broker, beside those of event streams; a request waits for "
+           "one", "process", (Code.BROKER_UNAVAILABLE,)),
+    _fixed("threads", 40, "threads for requests; a request waits for one", "process", "it waits"),
+    _fixed("piece_lists", CACHED_LISTS, "lists of digests of blobs that are remembered", "process",
+           "the oldest is forgotten"),
+    _fixed("pieces", BATCH_PIECES, "pieces of 1 MiB of a blob that are in memory while it is checked", "request",
+           "the next ones are read later"),
+    Bound("max_wait_s", 60, "seconds that a request with `Prefer: wait` is held", "request", "it is answered"),
+    Bound("key_requests_s", 100, "requests a second, ten times as many at once", "key", (Code.RATE_LIMITED,)),
+    Bound("key_live_jobs", 200, "jobs that are queued or running", "key", (Code.TOO_MANY_JOBS,)),
+    Bound("key_stored_bytes", 256 * GIB, "bytes of uploads, begun ones included, and of results", "key",
+          (Code.TOO_MANY_BYTES,)),
+    Bound("key_broker_bytes", 256 * MIB, "bytes of uploads' and jobs' records and messages in the broker", "key",
+          (Code.TOO_MANY_BYTES,)),
+    _fixed("sessions", MAX_SESSIONS, "browsers that are logged in", "key", "the oldest session ends"),
+    Bound("max_live_jobs", 1000, "jobs that are queued or running", "installation", (Code.TOO_MANY_JOBS,)),
+    _fixed("broker_share", MAX_USED_SHARE, "share of the broker's memory that jobs and uploads may fill; what deletes "
+           "and completes has the rest", "installation", (Code.BROKER_FULL,)),
+    Bound("min_free_bytes", GIB, "bytes that uploads leave free on the store's disk", "installation",
+          (Code.DISK_FULL,)),
+)  # fmt: skip
+"""All bounds."""
+
+_BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
+
+
+def limit(name: str) -> int:
+    """Limit of a bound that is a whole number; of a setting the default."""
+    return int(_BY_NAME[name])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Memory that one unit of work is counted as, at worst.
+
+    Attributes:
+        name: Its name.
+        bytes: Bytes for each unit.
+        meaning: What is counted, and its unit.
+    """
+
+    name: str
+    bytes: int
+    meaning: str
+
+
+COSTS = (
+    Cost("process", 160 * MIB, "a process without requests"),
+    Cost("connection", MIB, "a connection: heads of waiting requests, and what was received and not yet read or sent"),
+    Cost("piece_list", 2 * MIB, "a list of the digests of the largest upload's pieces"),
+    Cost("thread", 2 * MIB, "a thread"),
+    Cost("document", 26, "a byte of a JSON document"),
+    Cost("upload", 28 * MIB, "an upload: blocks of 8 MiB that are being written; small ones count less"),
+    Cost("header", 14, "a byte of the header of a safetensors file"),
+    Cost("download", 24 * MIB, "a download of results, while they are checked and sent"),
+    Cost("picture", 96 * MIB, "a window or profile of a layer"),
+    Cost("part", 3 * KIB, "a shard or case of a job that is shown"),
+)
+"""Memory that work is counted as; a test measures those that depend on what clients send."""
+
+_COST_BY_NAME = {cost.name: cost.bytes for cost in COSTS}
+
+
+def cost(name: str) -> int:
+    """Bytes of a unit of work."""
+    return _COST_BY_NAME[name]

@@ -1,0 +1,54 @@
+"""The commands `masksmith backup` and `masksmith restore`, which run in a process of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import settings
+from .errors import UsageError
+from .options import DataOption, JsonOption, RedisOption, StoreOption
+from .redis_server import installation_redis
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.")]
+
+
+def back_up(
+    folder: FolderArgument,
+    data: DataOption = None,
+    redis_url: RedisOption = None,
+    store_url: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write records and blobs of an installation into an empty directory, also while it serves."""
+    _run("save", folder, data, redis_url, store_url, as_json=as_json)
+
+
+def restore(
+    folder: FolderArgument,
+    data: DataOption = None,
+    redis_url: RedisOption = None,
+    store_url: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore a backup into an installation that is empty; any other is refused."""
+    _run("restore", folder, data, redis_url, store_url, as_json=as_json)
+
+
+def _run(
+    command: str, folder: Path, data: Path | None, redis_url: str | None, store_url: str | None, *, as_json: bool
+) -> None:
+    if data is not None and store_url is not None:
+        raise UsageError("--data and --store-url exclude each other; give one")
+    store = store_url or (None if data is not None else settings.store_url())
+    store = store or str((data or settings.data_home()).expanduser().absolute() / "store")
+    words = [sys.executable, "-P", "-m", "masksmith_state.backup", command, str(folder.expanduser().absolute())]
+    sys.stdout.flush()
+    with installation_redis(data, redis_url) as url:
+        environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})
+        done = subprocess.run([*words, *["--json"] * as_json], env=environment, check=False)
+    raise typer.Exit(done.returncode)

@@ -1,0 +1,50 @@
+"""Backs up or restores an installation: `python -m masksmith_state.backup save|restore DIR [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import redis
+
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.installation import protect_files
+from masksmith_state.settings import StateSettings
+from masksmith_wire.text import printable, without_credentials
+
+from .copies import back_up, restore
+
+
+def main() -> int:
+    """Run a command, with broker and store from the environment; returns the exit code: 1 if it was refused."""
+    parser = argparse.ArgumentParser(prog="masksmith_state.backup")
+    parser.add_argument("command", choices=["save", "restore"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", action="store_true")
+    options, settings = parser.parse_args(), StateSettings()
+    settings.configure_logging()
+    protect_files()
+    client = redis.Redis.from_url(
+        settings.redis_url, decode_responses=True, socket_connect_timeout=3, socket_timeout=60
+    )
+    run, done = (back_up, "backed up") if options.command == "save" else (restore, "restored")
+    try:
+        manifest = run(client, BlobStore(settings.store_path, create=True), options.folder.absolute())
+    except (redis.RedisError, InstallationError, OSError) as error:
+        sys.stderr.write(printable(without_credentials(f"masksmith: {error}")) + "\n")
+        return 1
+    finally:
+        client.close()
+    if options.json:
+        sys.stdout.write(json.dumps(asdict(manifest)) + "\n")
+    else:
+        sys.stdout.write(f"{done}: {manifest.records} records, {manifest.blobs} blobs of {manifest.bytes} bytes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Backs an installation up into a directory, while it serves, and restores it into an empty one.
+
+The broker's records are read by one script, so they are of one moment. Blobs are copied after that; while a backup runs
+(`masksmith:backup` exists) no blob is deleted, so everything that the records name is there. What was to be deleted is
+listed in `masksmith:deferred`, and deleted after the backup. Leases, heartbeats, messages and sessions are not part
+of a backup: shards that were at work are enqueued again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from blake3 import blake3
+from obstore.exceptions import BaseError as StoreError
+
+from masksmith_state import DATA_FORMAT
+from masksmith_state.blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name, piece_list_name
+from masksmith_state.blobs.references import BACKUP
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.fsck import check_store
+from masksmith_state.installation import IDENTITY_KEY, IDENTITY_NAME, Installation
+from masksmith_state.scripts import load
+from masksmith_wire.text import without_credentials
+
+log = logging.getLogger(__name__)
+
+RECORDS, MANIFEST, STORE = "records.jsonl", "manifest.json", "store"
+HOLD_S = 60
+RANGE_BYTES = 8 * 2**20
+PASSING = ("masksmith:session", "masksmith:rate:", "masksmith:worker", "masksmith:bench-workers", "masksmith:served",
+           "masksmith:probe", "masksmith:sweep", "masksmith:device", "masksmith:start", BACKUP)  # fmt: skip
+"""Beginnings of the keys that are of no use in another installation."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a complete backup holds; it is written last."""
+
+    installation: str
+    data_format: int
+    records: int
+    records_digest: str
+    blobs: int
+    bytes: int
+
+
+def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
+    """Write a backup into a directory that is empty, or does not exist.
+
+    Raises:
+        InstallationError: If the directory is not empty, broker and store do not belong together, or another backup
+            runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if any(folder.iterdir()):
+        raise InstallationError(f"{folder} is not empty: a backup is written into a directory of its own")
+    with _store_errors(), _holding_blobs(client):
+        identity = Installation(client, store).claim()
+        records, digest = _save_records(client, folder / RECORDS)
+        blobs, size = _copy_store(store, BlobStore(str(folder / STORE), create=True))
+    manifest = Manifest(identity, DATA_FORMAT, records, digest, blobs, size)
+    _write(folder / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+    return manifest
+
+
+def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
+    """Restore a backup into an empty broker and an empty store; every blob is checked before; damaged ones are named.
+
+    Raises:
+        InstallationError: If the backup is incomplete or damaged, or broker or store are not empty.
+    """
+    manifest, records = _read_backup(folder)
+    if any(client.scan_iter(match="masksmith*", count=1000)):
+        raise InstallationError("the broker is not empty: a backup is restored into a new installation only")
+    if [name for name in store.objects.top_level() if name != "lost+found"]:
+        raise InstallationError(
+            f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
+        )
+    with _store_errors():
+        _copy_store(BlobStore(str(folder / STORE), read_only=True), store)
+    with client.pipeline(transaction=True) as pipe:
+        for record in records:
+            pipe.restore(record["key"], record["ttl_ms"], b64decode(record["value"]))
+        pipe.execute()
+    return manifest
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Raise an InstallationError for an error of a store."""
+    try:
+        yield
+    except StoreError as error:
+        raise InstallationError(f"a store does not answer or is full: {error}") from None
+
+
+@contextmanager
+def _holding_blobs(client: redis.Redis) -> Iterator[None]:
+    """Let no blob be deleted; the hold is renewed, and ends by itself if this process dies.
+
+    Raises:
+        InstallationError: If another backup runs.
+    """
+    token, ended = secrets.token_hex(8), threading.Event()
+    if not client.set(BACKUP, token, nx=True, ex=HOLD_S):
+        raise InstallationError("another backup of this installation is running")
+
+    def renew() -> None:
+        while not ended.wait(HOLD_S / 4):
+            client.expire(BACKUP, HOLD_S)
+
+    renewer = threading.Thread(target=renew, name="backup", daemon=True)
+    renewer.start()
+    try:
+        yield
+        if client.get(BACKUP) != token:
+            raise InstallationError("the broker was not reachable for too long: blobs may have been deleted; try again")
+    finally:
+        ended.set()
+        renewer.join()
+        client.delete(BACKUP)
+
+
+def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
+    """Write all records of one moment; returns their number, and the digest of the file."""
+    binary = redis.Redis(connection_pool=_binary_pool(client))
+    try:
+        reply: Any = binary.eval(load(__package__)["dump"], 0)
+    finally:
+        binary.close()
+        binary.connection_pool.disconnect()
+    lines = []
+    for key, ttl_ms, value in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+        name = key.decode()
+        if not name.startswith(PASSING) and ":lease:" not in name:
+            lines.append(json.dumps({"key": name, "ttl_ms": max(0, ttl_ms), "value": b64encode(value).decode()}))
+    data = "".join(line + "\n" for line in sorted(lines)).encode()
+    _write(path, data)
+    return len(lines), blake3(data).hexdigest()
+
+
+def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:
+    """Connections to the same server that do not decode; dumps are no text."""
+    pool = client.connection_pool
+    more = {**pool.connection_kwargs, "decode_responses": False, "socket_timeout": 300}
+    return redis.ConnectionPool(connection_class=pool.connection_class, **more)
+
+
+def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
+    """Copy all intact blobs with their lists, then the identity; returns their number and bytes."""
+    count = size = 0
+    for folder in BLOB_FOLDERS:
+        for name, _ in source.list(folder):
+            if is_blob_name(name) and _copy_blob(source, target, name):
+                count, size = count + 1, size + (target.size(name) or 0)
+    target.objects.put(IDENTITY_NAME, source.objects.get(IDENTITY_NAME))
+    return count, size
+
+
+def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
+    """Copy a blob and its list; False if it is being replaced or was set aside."""
+    try:
+        if not is_sealed_name(name):
+            target.objects.put(piece_list_name(name), source.objects.get(piece_list_name(name)))
+        total = source.size(name) or 0
+        if total <= RANGE_BYTES:
+            target.objects.put(name, source.objects.get(name))
+        else:
+            starts = range(0, total, RANGE_BYTES)
+            stops = (min(total, at + RANGE_BYTES) for at in starts)
+            pieces = (source.objects.get_range(name, at, stop) for at, stop in zip(starts, stops, strict=True))
+            target.objects.put_pieces(name, pieces)
+    except FileNotFoundError:
+        target.delete(name)
+        return False
+    return True
+
+
+def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        data = (folder / RECORDS).read_bytes()
+    except (OSError, ValueError, TypeError) as error:
+        raise InstallationError(f"{folder} is not a complete backup: {error}") from None
+    if manifest.data_format != DATA_FORMAT:
+        raise InstallationError(f"the backup has data format {manifest.data_format}, this masksmith uses {DATA_FORMAT}")
+    if blake3(data).hexdigest() != manifest.records_digest:
+        raise InstallationError(f"{folder / RECORDS} is damaged")
+    report = check_store(BlobStore(str(folder / STORE), read_only=True))
+    if report.checked < manifest.blobs:
+        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them are there")
+    for name in report.damaged:
+        log.warning("%s is damaged in the backup: it is computed or asked for again", name)
+    records = [json.loads(line) for line in data.splitlines()]
+    if IDENTITY_KEY not in {record["key"] for record in records}:
+        raise InstallationError(f"{folder / RECORDS} has no identity")
+    return manifest, records
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

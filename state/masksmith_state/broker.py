@@ -1,0 +1,142 @@
+"""The broker's own state: whether it keeps what it is given, and how much room it has left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import redis
+
+from .errors import BrokerFullError, InstallationError
+
+log = logging.getLogger(__name__)
+
+MAX_USED_SHARE = 0.85
+"""Share of `maxmemory` above which no jobs and uploads are added; the rest is for what completes and deletes them."""
+FRESH_S = 1.0
+"""Seconds for which a reading is reused."""
+
+
+@dataclass(frozen=True)
+class BrokerStatus:
+    """A reading of the broker's state.
+
+    Attributes:
+        used_bytes: Memory in use.
+        max_bytes: `maxmemory`; 0 if there is no limit.
+        policy: `maxmemory-policy`; empty if it cannot be read.
+        is_durable: Whether changes are written to disk.
+        failed_write: Which writes to disk have failed; empty if none.
+    """
+
+    used_bytes: int
+    max_bytes: int
+    policy: str
+    is_durable: bool
+    failed_write: str
+
+    @property
+    def evicts(self) -> bool:
+        """Whether keys are deleted when the memory is full."""
+        return self.policy not in ("", "noeviction")
+
+    @property
+    def room_bytes(self) -> float:
+        """Bytes that jobs and uploads may add."""
+        return MAX_USED_SHARE * self.max_bytes - self.used_bytes if self.max_bytes else float("inf")
+
+    @property
+    def losses(self) -> list[str]:
+        """Why work would be lost or refused."""
+        losses = []
+        if self.evicts:
+            losses.append(f"it evicts keys when its memory is full (maxmemory-policy {self.policy})")
+        if self.failed_write:
+            losses.append(f"its last write to disk has failed ({self.failed_write})")
+        if self.room_bytes <= 0:
+            losses.append(f"{self.used_bytes} of {self.max_bytes} bytes are in use (maxmemory), so it takes no jobs")
+        return losses
+
+
+class BrokerWatch:
+    """Reads the broker's state at the start and then again and again, and logs what changes.
+
+    Args:
+        client: Redis client, with `decode_responses`.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis, self._lock = client, Lock()
+        self._read_at, self._status = float("-inf"), BrokerStatus(0, 0, "", True, "")
+        self._logged: list[str] = []
+
+    def check(self) -> None:
+        """Check at the start that the broker evicts nothing, and warn if it keeps nothing on disk.
+
+        Raises:
+            InstallationError: If it evicts keys.
+        """
+        status = self.status()
+        if status.evicts:
+            raise InstallationError(
+                f"the broker evicts keys when its memory is full (maxmemory-policy {status.policy}), so that jobs "
+                "and keys are lost: set maxmemory-policy to noeviction"
+            )
+        if not status.is_durable:
+            log.warning("the broker keeps nothing on disk (appendonly no, save ''): a restart loses all jobs")
+        if not status.max_bytes:
+            log.warning("the broker's memory has no limit (maxmemory 0): set one")
+
+    def status(self) -> BrokerStatus:
+        """Read the state, at most once in `FRESH_S`; log what has become wrong, and when it is well again.
+
+        Raises:
+            redis.RedisError: If the broker does not answer.
+        """
+        with self._lock:
+            if time.monotonic() - self._read_at >= FRESH_S:
+                self._status = self._read()
+                self._read_at = time.monotonic()
+                self._log(self._status.losses)
+            return self._status
+
+    def require_room(self, wanted_bytes: int) -> None:
+        """Check that the broker has room for a record of about this size.
+
+        Raises:
+            BrokerFullError: If it has not.
+        """
+        status = self.status()
+        if status.room_bytes < wanted_bytes:
+            raise BrokerFullError(status.used_bytes, status.max_bytes)
+
+    def _read(self) -> BrokerStatus:
+        info: dict[str, Any] = dict(self._redis.info("memory")) | dict(self._redis.info("persistence"))
+        settings = {name: self._setting(name) for name in ("maxmemory-policy", "appendonly", "save")}
+        policy = str(info.get("maxmemory_policy", settings["maxmemory-policy"]))
+        is_durable = settings["appendonly"] != "no" or bool(settings["save"])
+        failed = [
+            name
+            for name, needed in (("aof_last_write_status", "appendonly"), ("rdb_last_bgsave_status", "save"))
+            if info.get(name, "ok") != "ok" and settings[needed] not in ("", "no")
+        ]
+        used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+        return BrokerStatus(used, limit, policy, is_durable, ", ".join(failed))
+
+    def _setting(self, name: str) -> str:
+        try:
+            return str(dict(self._redis.config_get(name)).get(name, ""))
+        except redis.ResponseError as error:
+            # A managed server may not let its clients read settings.
+            log.debug("the broker's %s cannot be read: %s", name, error)
+            return ""
+
+    def _log(self, losses: list[str]) -> None:
+        if losses and [loss[:20] for loss in losses] != [loss[:20] for loss in self._logged]:
+            log.error("the broker may lose or refuse work: %s", "; ".join(losses))
+        elif self._logged and not losses:
+            log.warning("the broker is well again")
+        self._logged = losses

@@ -1,0 +1,98 @@
+"""`masks.verify`: the score from the weights, and a bound that is computed here."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+from masksmith_client import InputError, Masks, WireError
+from masksmith_wire.documents import TensorReport
+from masksmith_wire.masks import MaskInfo, file_header, pack
+
+PATTERN = "transposable 2:4"
+WEIGHT = np.random.default_rng(5).standard_normal((16, 16)).astype(np.float32)
+
+
+@pytest.fixture
+def solution():
+    return ms.solve(np.abs(WEIGHT), PATTERN)
+
+
+@pytest.fixture
+def masks_of(tmp_path):
+    """Masks as they come from a job that claims this."""
+
+    def masks_of(mask, objective=None, upper_bound=None, status="optimal", scores="magnitude"):
+        info = MaskInfo(shape=[16, 16], pattern=PATTERN).with_digest(pack(mask))
+        path = tmp_path / "masks"
+        path.write_bytes(file_header({"w": info}) + pack(mask).tobytes())
+        masks = Masks.open(path)
+        if objective is not None:
+            report = TensorReport(name="w", state="succeeded", shape=[16, 16], status=status, objective=objective,
+                                  upper_bound=upper_bound)  # fmt: skip
+            masks.job = SimpleNamespace(document=SimpleNamespace(scores=scores, tensors=[report]))
+        return masks
+
+    return masks_of
+
+
+@pytest.mark.parametrize("prove", [False, True])
+@pytest.mark.parametrize("weight", [WEIGHT, torch.from_numpy(WEIGHT)], ids=["numpy", "torch"])
+def test_what_is_true_is_confirmed(solution, masks_of, prove, weight):
+    proof = masks_of(solution.mask, solution.objective, solution.upper_bound).verify({"w": weight}, prove=prove)["w"]
+    assert proof, proof.message
+    assert proof.objective == pytest.approx(solution.objective, rel=1e-12)
+    assert proof.gap == pytest.approx(0, abs=1e-12)
+    assert proof.proved_here is prove
+    assert ("computed here is" in proof.message) is prove
+    assert ("duals were not sent" in proof.message) is not prove
+
+
+def test_a_mask_without_a_job_has_a_score_and_a_bound(solution, masks_of):
+    masks = masks_of(solution.mask)
+    assert masks.verify({"w": WEIGHT})["w"].upper_bound is None
+    assert "no job claims" in masks.verify({"w": WEIGHT})["w"].message
+    assert masks.verify({"w": WEIGHT}, prove=True)["w"].gap == pytest.approx(0, abs=1e-12)
+
+
+def test_another_score_than_claimed_is_found(solution, masks_of):
+    proof = masks_of(solution.mask, solution.objective * 1.001, solution.upper_bound * 1.001).verify({"w": WEIGHT})["w"]
+    assert not proof
+    assert "and the job claims" in proof.message
+
+
+def test_a_bound_below_the_score_is_found(solution, masks_of):
+    proof = masks_of(solution.mask, solution.objective, solution.objective * 0.9, "feasible").verify({"w": WEIGHT})["w"]
+    assert not proof
+    assert "more than the upper bound" in proof.message
+
+
+@pytest.mark.parametrize("prove", [False, True])
+def test_a_worse_mask_that_claims_to_be_optimal_is_found_by_a_bound_of_its_own(masks_of, prove):
+    worse = ms.solve(np.random.default_rng(6).random((16, 16), np.float32), PATTERN).mask
+    kept = float(np.abs(WEIGHT)[worse].sum(dtype=np.float64))
+    proof = masks_of(worse, kept, kept).verify({"w": WEIGHT}, prove=prove)["w"]
+    assert bool(proof) is not prove
+    assert ("claims an optimum" in proof.message) is prove
+
+
+def test_scores_of_a_statistic_are_to_be_passed(solution, masks_of):
+    masks = masks_of(solution.mask, solution.objective, solution.upper_bound, scores="wanda")
+    with pytest.raises(InputError, match="norms"):
+        masks.verify({"w": WEIGHT})
+    assert masks.verify({"w": WEIGHT}, scores={"w": np.abs(WEIGHT)})["w"]
+    with pytest.raises(InputError, match="weight of the mask 'w' is missing"):
+        masks.verify({})
+    with pytest.raises(InputError, match="shape"):
+        masks.verify({}, scores={"w": WEIGHT[:8]})
+
+
+def test_a_damaged_mask_is_not_verified(solution, masks_of, tmp_path):
+    masks = masks_of(solution.mask, solution.objective, solution.upper_bound)
+    data = bytearray((tmp_path / "masks").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "masks").write_bytes(data)
+    with pytest.raises(WireError):
+        masks.verify({"w": WEIGHT})

@@ -1,0 +1,211 @@
+"""Every address of the OpenAPI document under each bound: a response that names it, and others are served."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from starlette.testclient import TestClient
+
+from masksmith_service import resources
+from masksmith_service.app import create_app
+from masksmith_service.auth import sessions
+from masksmith_service.bounds.table import cost, limit
+from masksmith_service.settings import Settings
+from masksmith_state.keys import Keys, Role
+
+OPERATIONS = [
+    (method.upper(), path) for path, methods in create_app(Settings()).openapi()["paths"].items() for method in methods
+]
+HOLDERS = {
+    "memory": lambda capacities: capacities.memory,
+    "streams": lambda capacities: capacities.streams,
+    "creations": lambda capacities: capacities.creations,
+}
+LOGIN = ("POST", "/v1/session")
+OPEN = {("GET", "/healthz"), ("GET", "/readyz"), LOGIN, ("DELETE", "/v1/session")}
+
+
+@pytest.fixture
+def site(valkey, records, tmp_path, monkeypatch, good):
+    """The application with keys for ann, bob and an admin, and an ended job of ann's without results."""
+    monkeypatch.setattr(resources, "CAPACITY_WAIT_S", 0.0)
+    settings = Settings(redis_url=valkey.url, store_url=str(tmp_path / "store"), auth="required")
+    tokens = {name: Keys(records.redis).create(name, role)[1]
+              for name, role in (("ann", Role.ADMIN), ("bob", Role.ADMIN))}  # fmt: skip
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        headers = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+        job = client.post("/v1/masks?pattern=2:4", content=good, headers=headers["ann"]).json()["id"]
+        records.cancel(job)
+        yield client, headers, job, app.state.masksmith.capacities
+
+
+def key_of(capacities, client, headers, who):
+    return client.get("/v1/session", headers=headers[who]).json()["key"]
+
+
+def call(client, method, path, job, headers, **more):
+    address = path.replace("{job}", job).replace("{digest}", "0" * 64).replace("{key}", "0" * 10)
+    query = {"tensor": "layer.weight"} if path.endswith(("window", "profile", "layer")) else {}
+    if path == "/v1/masks" and method == "POST":
+        query = {"pattern": "2:4"}
+    body = {"content": safetensors.numpy.save({})} if method in ("PUT", "POST") else {}
+    return client.request(method, address, params=query, headers=headers, follow_redirects=False, **(body | more))
+
+
+def check(response, bound):
+    """A response as without the bound, or one that names it."""
+    assert response.status_code != 500, response.text
+    is_head = response.request.method == "HEAD"
+    if response.status_code in (429, 503) and not is_head and response.json()["code"] == "overloaded":
+        assert int(response.headers["Retry-After"]) > 0
+        assert response.json()["bound"] == bound
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_what_one_key_holds_leaves_room_for_others(site, name):
+    client, headers, job, capacities = site
+    capacity, key = HOLDERS[name](capacities), key_of(capacities, client, headers, "ann")
+    capacity.held[key] = capacity.share
+    refused = {
+        operation for operation in OPERATIONS if check(call(client, *operation, job, headers["ann"]), capacity.bound)
+    }
+    assert refused, "nothing is counted"
+    assert not refused & OPEN
+    for operation in OPERATIONS:
+        assert not check(call(client, *operation, job, headers["bob"]), capacity.bound), operation
+        assert client.get("/healthz").status_code == 200
+    del capacity.held[key]
+    assert capacity.held.total() == 0
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_what_all_keys_hold_leaves_health(site, name):
+    client, headers, job, capacities = site
+    capacity = HOLDERS[name](capacities)
+    capacity.held["others"] = capacity.total
+    refused = {
+        operation for operation in OPERATIONS if check(call(client, *operation, job, headers["ann"]), capacity.bound)
+    }
+    assert refused
+    assert not refused & OPEN
+    assert client.get("/healthz").status_code == 200
+    del capacity.held["others"]
+    assert not any(check(call(client, *operation, job, headers["ann"]), capacity.bound) for operation in OPERATIONS)
+    assert capacity.held.total() == 0
+
+
+def test_a_document_that_is_too_large_is_refused_everywhere(site):
+    client, headers, job, _ = site
+    for method, path in OPERATIONS:
+        if method in ("GET", "HEAD") or path in ("/v1/masks", "/v1/tensors/{digest}"):
+            continue
+        largest = limit("login_bytes") if path == "/v1/session" else Settings().max_document_bytes
+        for length in (largest + 1, 2**62):
+            sent = headers["ann"] | {"Content-Length": str(length)}
+            response = call(client, method, path, job, sent, content=b"{}")
+            assert (response.status_code, response.json()["code"]) == (413, "body_too_large"), (method, path)
+        response = call(client, method, path, job, headers["ann"], content=iter([b" " * (largest + 1)]))
+        assert (response.status_code, response.json()["code"]) == (413, "body_too_large"), (method, path)
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_key_without_requests_left_is_refused_everywhere(site, records):
+    client, headers, job, capacities = site
+    key = key_of(capacities, client, headers, "ann")
+    records.redis.hset(f"masksmith:rate:{key}", mapping={"left": 0, "at": 2**40})
+    for operation in OPERATIONS:
+        response = call(client, *operation, job, headers["ann"])
+        if operation not in OPEN:
+            assert response.status_code == 429, operation
+            # A response to HEAD has no document.
+            assert operation[0] == "HEAD" or response.json()["code"] == "rate_limited"
+            assert int(response.headers["Retry-After"]) > 0
+        assert client.get("/v1/session", headers=headers["bob"]).status_code == 200
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_full_broker_refuses_what_adds_and_serves_the_rest(site, records):
+    client, headers, job, _ = site
+    used = records.redis.info("memory")["used_memory"]
+    records.redis.config_set("maxmemory", int(used * 1.05))
+    client.app.state.masksmith.housekeeping.broker._read_at = float("-inf")
+    try:
+        body = safetensors.numpy.save({"w": np.ones((4, 4), "float32")})
+        response = client.post("/v1/masks?pattern=2:4", content=body, headers=headers["ann"])
+        assert (response.status_code, response.json()["code"]) == (503, "broker_full"), response.text
+        assert int(response.headers["Retry-After"]) > 0
+        for operation in OPERATIONS:
+            response = call(client, *operation, job, headers["bob"])
+            assert response.status_code != 500, response.text
+            if operation[0] == "GET" and operation != ("GET", "/readyz"):
+                assert response.status_code < 500, (operation, response.text)
+        assert client.get("/readyz").status_code == 503
+    finally:
+        records.redis.config_set("maxmemory", 0)
+
+
+def test_what_deletes_has_room_when_the_broker_has_none(site, records):
+    client, headers, _, _ = site
+    body = safetensors.numpy.save({"w": np.ones((4, 4), "float32")})
+    job = client.post("/v1/masks?pattern=2:4", content=body, headers=headers["ann"]).json()["id"]
+    records.redis.config_set("maxmemory", 1)
+    try:
+        assert client.get("/v1/session", headers=headers["bob"]).status_code == 200
+        assert client.delete(f"/v1/jobs/{job}", headers=headers["ann"]).status_code == 204
+        assert client.get(f"/v1/jobs/{job}", headers=headers["ann"]).status_code == 404
+    finally:
+        records.redis.config_set("maxmemory", 0)
+
+
+def test_a_key_has_a_quota_of_records(site, records, monkeypatch):
+    client, headers, job, capacities = site
+    key = key_of(capacities, client, headers, "ann")
+    before = int(records.redis.get(f"masksmith:owner:{key}:record_bytes"))
+    assert before > 4096
+    monkeypatch.setattr(client.app.state.masksmith.settings, "key_broker_bytes", before + 9000)
+    parts = {f"t{number}": np.ones((4, 4), "float32") for number in range(4)}
+    query = {"pattern": "2:4"}
+    response = client.post("/v1/masks", params=query, content=safetensors.numpy.save(parts), headers=headers["ann"])
+    assert (response.status_code, response.json()["code"]) == (429, "too_many_bytes")
+    assert "key_broker_bytes" in response.json()["detail"]
+    assert client.post(
+        "/v1/masks", params=query, content=safetensors.numpy.save(parts), headers=headers["bob"]
+    ).is_success
+    assert client.delete(f"/v1/jobs/{job}", headers=headers["ann"]).status_code == 204
+    # What is left are the uploads.
+    digests = records.redis.zcount("masksmith:uploads", "-inf", "inf")
+    assert int(records.redis.get(f"masksmith:owner:{key}:record_bytes")) <= 1024 * digests
+
+
+def test_the_oldest_session_of_a_key_ends(site, records, valkey, monkeypatch):
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    client, headers, _, _ = site
+    token = headers["bob"]["Authorization"].partition(" ")[2]
+    cookies = []
+    for _ in range(5):
+        client.cookies.clear()
+        answer = client.post("/v1/session", json={"token": token})
+        cookies.append(answer.cookies["masksmith_session"])
+    client.cookies.clear()
+    assert len(records.redis.keys("masksmith:session:*")) == 3
+    statuses = [
+        client.get("/v1/session", headers={"Cookie": f"masksmith_session={each}"}).status_code for each in cookies
+    ]
+    assert statuses[-1] == 200
+    assert statuses.count(401) == 2
+
+
+def test_large_documents_are_counted_before_they_are_read(site):
+    client, headers, _, capacities = site
+    key = key_of(capacities, client, headers, "ann")
+    document = json.dumps({"pattern": "2:4", "tensors": [], "name": " " * 1000}).encode()
+    capacities.memory.held[key] = capacities.memory.share - cost("document") * len(document) + 1
+    response = client.post("/v1/jobs", content=document, headers=headers["ann"])
+    assert (response.status_code, response.json()["bound"]) == (429, "request_memory_bytes")
+    capacities.memory.held[key] -= 1
+    assert client.post("/v1/jobs", content=document, headers=headers["ann"]).status_code == 422
+    del capacities.memory.held[key]

@@ -1,0 +1,216 @@
+"""Backups of an installation that serves, and what they are restored into."""
+
+import os
+import stat
+import threading
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from blake3 import blake3
+from support.broker import Valkey
+
+from masksmith_state.backup import copies as backup
+from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.references import BlobReferences
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
+from masksmith_state.fsck import check_store
+from masksmith_state.installation import Installation
+from masksmith_state.jobs.model import Admission
+from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.keys import Keys
+from masksmith_wire.documents import JobState, MasksOptions
+
+
+class Site:
+    """Records and store of an installation."""
+
+    def __init__(self, records, store):
+        self.records, self.store = records, store
+        self.references = BlobReferences(records.redis, store)
+        Installation(records.redis, store).claim()
+
+    def upload(self, number, size=64):
+        data = safetensors.numpy.save({"w": np.full((4, size), number, np.float32)})
+        digest = blake3(data).hexdigest()
+        self.store.put(upload_name(digest), data)
+        self.references.link("ann", digest, len(data), None)
+        return digest
+
+    def job(self, number):
+        digest = self.upload(number)
+        tensor = PlannedTensor(name="w", digest=digest, dtype="F32", shape=[4, 64], start=80)
+        plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+        return self.records.create(plan, [Shard(tensor=0, first=0, last=4)], admission=Admission(owner="ann"))[0]
+
+    def finish(self, job, number):
+        key = f"{number:064x}"
+        assert self.references.hold_result(job, key)
+        digest = self.store.put(result_name(key), bytes([number % 256]) * 32)
+        lease = self.records.take(job, 0, lease_s=60, attempts=3)
+        report = ShardReport(result=key, status="optimal", kept=128, entries=256, mask_digest=digest)
+        assert self.records.complete(lease, report)
+
+
+@pytest.fixture
+def site(records, store):
+    return Site(records, store)
+
+
+@pytest.fixture
+def empty(tmp_path_factory):
+    """Another broker, and a store, both empty."""
+    folder = tmp_path_factory.mktemp("broker", numbered=True)
+    server = Valkey(folder)
+    server.start()
+    records = JobRecords(server.url)
+    yield records, BlobStore(str(tmp_path_factory.mktemp("elsewhere") / "store"), create=True)
+    records.redis.close()
+    server.stop()
+
+
+def check_complete(records, store):
+    """Every blob that the records name is there, and has its digest."""
+    ids = records.redis.zrange("masksmith:jobs", 0, -1)
+    for job in ids:
+        record = records.read(job)
+        for digest in record.plan.uploads:
+            if not record.state.is_terminal:
+                store.verify(upload_name(digest))
+        for report in records.reports(job).values():
+            store.verify(result_name(report.result), report.mask_digest)
+    return ids
+
+
+def test_a_backup_is_restored_into_an_empty_installation(site, empty, tmp_path):
+    first, second = site.job(1), site.job(2)
+    site.finish(first, 1)
+    site.records.take(second, 0, lease_s=60, attempts=3)
+    _, token = Keys(site.records.redis).create("ann")
+    manifest = backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    assert manifest.blobs == 3
+    assert {stat.S_IMODE(os.stat(path).st_mode) for path in (tmp_path / "backup").glob("*.json*")} == {0o600}
+    assert token.encode() not in (tmp_path / "backup" / "records.jsonl").read_bytes()
+    records, store = empty
+    assert backup.restore(records.redis, store, tmp_path / "backup") == manifest
+    assert sorted(check_complete(records, store)) == sorted([first, second])
+    assert (records.state(first), records.state(second)) == (JobState.SUCCEEDED, JobState.RUNNING)
+    assert Installation(records.redis, store).claim() == manifest.installation
+    assert [key.name for key in Keys(records.redis).all()] == ["ann"]
+    # The shard that was at work is without a lease, and is taken again.
+    assert records.take(second, 0, lease_s=60, attempts=3).attempt == 2
+
+
+def test_a_backup_is_consistent_while_jobs_come_end_and_are_deleted(site, empty, tmp_path):
+    stop, errors, count = threading.Event(), [], [0]
+
+    def work():
+        number = 10
+        while not stop.is_set():
+            try:
+                job = site.job(number)
+                site.finish(job, number)
+                if number % 2:
+                    site.records.delete(job)
+                    site.references.delete_unreferenced_result(f"{number:064x}")
+                    site.references.forget_upload("ann", site.upload(number))
+            except Exception as error:  # noqa: BLE001 - asserted below, in the test's own thread
+                errors.append(error)
+                return
+            number += 1
+            count[0] = number
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        while count[0] < 30 and thread.is_alive():
+            stop.wait(0.01)
+        before = count[0]
+        backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+        assert count[0] > before, "nothing was done during the backup"
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors
+    records, store = empty
+    backup.restore(records.redis, store, tmp_path / "backup")
+    assert len(check_complete(records, store)) >= 8
+    assert not check_store(store).damaged
+    # What was to be deleted meanwhile is deleted now.
+    site.references.finish_deletions()
+    assert not site.records.redis.exists("masksmith:deferred")
+    check_complete(site.records, site.store)
+
+
+def test_no_blob_is_deleted_during_a_backup(site):
+    digest = site.upload(1)
+    site.records.redis.set("masksmith:backup", "token", ex=60)
+    assert site.references.forget_upload("ann", digest)
+    assert site.store.is_intact(upload_name(digest))
+    site.references.finish_deletions()
+    assert site.store.is_intact(upload_name(digest))
+    site.records.redis.delete("masksmith:backup")
+    site.references.finish_deletions()
+    assert site.store.size(upload_name(digest)) is None
+
+
+def test_large_blobs_are_copied_in_pieces(site, empty, tmp_path, monkeypatch):
+    monkeypatch.setattr(backup, "RANGE_BYTES", 100)
+    digest = site.upload(1, size=400)
+    backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    records, store = empty
+    backup.restore(records.redis, store, tmp_path / "backup")
+    store.verify(upload_name(digest))
+
+
+@pytest.mark.parametrize("what", ["broker", "store"])
+def test_a_backup_is_not_restored_into_what_is_not_empty(site, empty, tmp_path, what):
+    site.job(1)
+    backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    records, store = empty
+    if what == "broker":
+        records.redis.set("masksmith:anything", "1")
+    else:
+        store.objects.put("anything", b"1")
+    with pytest.raises(InstallationError, match=f"the {what}.*is not empty"):
+        backup.restore(records.redis, store, tmp_path / "backup")
+    assert len(records.redis.keys("*")) == (what == "broker")
+    assert [*store.objects.top_level()] == (["anything"] if what == "store" else [])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "records.jsonl", "store"])
+def test_an_incomplete_backup_is_not_restored(site, empty, tmp_path, name):
+    site.job(1)
+    folder = tmp_path / "backup"
+    backup.back_up(site.records.redis, site.store, folder)
+    path = next((folder / "store" / "tensors").rglob("*")) if name == "store" else folder / name
+    path = next(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else path
+    path.unlink()
+    with pytest.raises(InstallationError):
+        backup.restore(*(empty[0].redis, empty[1]), folder)
+    assert not empty[0].redis.keys("*")
+
+
+def test_records_that_were_changed_are_not_restored(site, empty, tmp_path):
+    site.job(1)
+    backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    path = tmp_path / "backup" / "records.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"masksmith:jobs", b"masksmith:jobz"))
+    with pytest.raises(InstallationError, match="damaged"):
+        backup.restore(empty[0].redis, empty[1], tmp_path / "backup")
+
+
+def test_a_backup_is_not_written_over_another(site, tmp_path):
+    backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    with pytest.raises(InstallationError, match="is not empty"):
+        backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+
+
+def test_two_backups_at_once_are_refused(site, tmp_path):
+    site.records.redis.set("masksmith:backup", "other", ex=60)
+    with pytest.raises(InstallationError, match="another backup"):
+        backup.back_up(site.records.redis, site.store, tmp_path / "backup")
