@@ -1,4 +1,4 @@
-"""Submits jobs: plans a request, creates the job's record, and enqueues its parts."""
+"""Submits jobs: plans a request, creates the job's record, and notifies the workers."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> str:
-        """Create the record, then enqueue its parts; after a crash in between, the sweeper enqueues them.
+        """Create the record, then notify the workers; after a crash in between, the sweeper does it.
 
         `name` is that of a job whose request gives none.
         """
@@ -139,9 +139,9 @@ class JobSubmitter:
         logs.add_fields(job=job)
         if is_new:
             try:
-                self.state.queue.enqueue_all(job, len(parts), queue)
+                self.state.queue.request_work(queue, self.state.records.schedule.messages_wanted(queue))
             except redis.RedisError as error:
-                log.warning("job %s is recorded but not enqueued; the sweeper will enqueue it: %s", job, error)
+                log.warning("job %s is recorded but no worker was notified; the sweeper will do it: %s", job, error)
         return job
 
     def _record(

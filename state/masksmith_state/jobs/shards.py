@@ -77,11 +77,18 @@ class PlannedTensor(BaseModel):
 
 
 class Shard(BaseModel):
-    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension."""
+    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
+
+    Attributes:
+        cost_s: Seconds that it is expected to take.
+        is_long: Whether it takes long and cannot be cut.
+    """
 
     tensor: int
     first: int
     last: int
+    cost_s: float = 1.0
+    is_long: bool = False
 
 
 def cut(

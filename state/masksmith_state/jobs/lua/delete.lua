@@ -21,7 +21,8 @@ for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do
   end
 end
 redis.call('DECRBY', owner_key(job, 'bytes'), redis.call('HGET', job, 'result_bytes') or 0)
-for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
+for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':queued:long', ':taken', ':attempts', ':reports',
+  ':events'}) do
   redis.call('DEL', job .. part)
 end
 redis.call('DEL', job)
