@@ -85,4 +85,4 @@ def test_a_second_run_does_nothing(runner, submit, solves):
     assert (len(solves), files(runner.store)) == (1, before)
     other = submit({"a": WEIGHT, "b": -WEIGHT})
     assert [run_shard(runner, other, 0), run_shard(runner, other, 0)] == ["completed", "done"]
-    assert runner.run("unknown", 0) == "closed"
+    assert run_shard(runner, "unknown", 0) == "closed"

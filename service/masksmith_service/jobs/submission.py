@@ -27,6 +27,7 @@ from masksmith_wire.documents import MasksRequest, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.names import JobDescription, default_name, subject_of
+from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification
 
 from . import planning
@@ -154,10 +155,9 @@ class JobSubmitter:
     ) -> tuple[str, bool]:
         fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.key else ""
         named = JobDescription(name=description.name or name, labels=description.labels)
+        admission = self._admission(description.priority)
         try:
-            created = self.state.records.create(
-                plan, parts, self.key or "", fingerprint, self._admission(), queue, named
-            )
+            created = self.state.records.create(plan, parts, self.key or "", fingerprint, admission, queue, named)
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
@@ -167,10 +167,11 @@ class JobSubmitter:
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
         return created
 
-    def _admission(self) -> Admission:
+    def _admission(self, priority: Priority) -> Admission:
         quotas = self.principal.quotas
         return Admission(
             owner=self.principal.key,
+            priority=priority.at_most(self.principal.max_priority),
             uploaders="anybody" if self.principal.is_admin else "owner",
             max_live_jobs=self.state.settings.max_live_jobs,
             max_live_jobs_of_owner=quotas.live_jobs,
