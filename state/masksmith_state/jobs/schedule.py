@@ -48,7 +48,8 @@ class Schedule:
             slots: Number of its slots.
             age_s: Seconds after which a job has waited too long.
         """
-        args = [queue, worker, slots, int(lease_s * 1000), attempts, exhausted_report(attempts), age_s]
+        report = exhausted_report(attempts)
+        args: list[str | float] = [queue, worker, slots, int(lease_s * 1000), attempts, report, age_s]
         while True:
             token, *values = self._scripts.run("take_next", *args)
             if token:
