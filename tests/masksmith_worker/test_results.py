@@ -86,3 +86,12 @@ def test_a_second_run_does_nothing(runner, submit, solves):
     other = submit({"a": WEIGHT, "b": -WEIGHT})
     assert [run_shard(runner, other, 0), run_shard(runner, other, 0)] == ["completed", "done"]
     assert run_shard(runner, "unknown", 0) == "closed"
+
+
+def test_the_plan_of_a_job_is_read_once_by_a_runner(runner, submit, monkeypatch):
+    first, second = submit({"a": WEIGHT, "b": -WEIGHT}), submit({"a": WEIGHT})
+    reads, read = [], runner.records.read
+    monkeypatch.setattr(runner.records, "read", lambda job: reads.append(job) or read(job))
+    assert [run_shard(runner, first, shard) for shard in (0, 1)] == ["completed"] * 2
+    assert run_shard(runner, second, 0) == "completed"
+    assert reads == [first, second]
