@@ -14,11 +14,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import redis
 from blake3 import blake3
 from pydantic import BaseModel, Field, ValidationError
+
+from masksmith_wire.priorities import Priority
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,18 @@ class Quotas(BaseModel):
     requests_s: float | None = Field(default=None, gt=0)
 
 
-class KeyInfo(Quotas):
+class Sharing(BaseModel):
+    """How a key shares the workers with other keys.
+
+    `weight` is its share: a key of weight 3 gets three times as much as one of weight 1 while both have shards to take.
+    `max_priority` is the highest priority of its jobs, which orders them among themselves.
+    """
+
+    weight: Annotated[float, Field(ge=0.01, le=1000)] = 1.0
+    max_priority: Priority = Priority.INTERACTIVE
+
+
+class KeyInfo(Quotas, Sharing):
     """The public fields of a key, without its token."""
 
     id: str
@@ -112,6 +125,7 @@ class Keys:
         quotas: Quotas | None = None,
         scopes: Sequence[Scope] | None = None,
         expires_at: datetime | None = None,
+        sharing: Sharing | None = None,
     ) -> tuple[KeyInfo, str]:
         """Create a key; by default with all scopes of its role, and without an end.
 
@@ -123,7 +137,7 @@ class Keys:
         """
         key = secrets.token_hex(5)
         token = _new_token(key)
-        limits = (quotas or Quotas()).model_dump(exclude_none=True)
+        limits = (quotas or Quotas()).model_dump(exclude_none=True) | (sharing or Sharing()).model_dump()
         granted = sorted(set(SCOPES_OF_ROLE[role] if scopes is None else scopes))
         check_scopes(role, granted)
         info = KeyInfo(

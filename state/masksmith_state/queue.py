@@ -14,7 +14,7 @@ SHARD_TASK = "masksmith.solve_shard"
 CASE_TASK = "masksmith.measure_case"
 
 # The Redis transport redelivers messages that are not acknowledged within this time, which cannot be renewed, so it
-# must exceed every time limit. Shards whose worker died are enqueued again within seconds, because their lease lapses.
+# must exceed every time limit. Shards whose worker died are queued again within seconds, because their lease lapses.
 VISIBILITY_TIMEOUT_S = 4 * 3600
 
 

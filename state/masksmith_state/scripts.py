@@ -11,17 +11,15 @@ import redis
 
 GROWING = frozenset({"create", "link", "add_event", "begin_session"})
 """Scripts that are refused while the broker's memory is full; the others make room, or must go on."""
-PRELUDE = "_prelude"
-"""Name of the file that is prepended to every script of its folder."""
 
 
 @cache
 def load(package: str) -> Mapping[str, str]:
-    """Read all scripts of a package, by name, each preceded by the folder's prelude, if any."""
+    """Read all scripts of a package, by name, each preceded by the files whose names begin with `_`, in order."""
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
-    prelude = texts.pop(PRELUDE, "")
-    return {name: _flags(name) + prelude + text for name, text in texts.items()}
+    shared = "\n".join(texts.pop(name) for name in sorted(texts) if name.startswith("_"))
+    return {name: _flags(name) + shared + text for name, text in texts.items()}
 
 
 def _flags(name: str) -> str:

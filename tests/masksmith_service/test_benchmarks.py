@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from support.leases import take
 
 from masksmith.benchmark import CaseResult, Measurement, Report, Timing
 from masksmith_state.jobs.reports import ShardReport
@@ -33,7 +34,7 @@ def work(records):
 
     def work(job, broken=()):
         for index, planned in records.cases(job).items():
-            lease = records.take(job, index, lease_s=60, attempts=3)
+            lease = take(records, job, index, lease_s=60, attempts=3)
             case, timing = CaseResult.read_case(planned.case), Timing(1.0, 0.9, 1.1, 2)
             measurements = [Measurement(name, "measured", eager=timing, speedup=1.0) for name in case.kernels]
             report = CaseReport(result=CaseResult(case, 0.5, measurements).document())
@@ -66,7 +67,7 @@ def test_a_benchmark_is_queued_for_those_who_measure(ask, client, records):
     assert [case["name"] for case in job["cases"]] == [
         f"64x128, 2:4, batch {batch}, float32, forward" for batch in (1, 32)
     ]
-    assert (records.queue_length(BENCH_CPU_QUEUE), records.queue_length(CPU_QUEUE)) == (2, 0)
+    assert [records.schedule.depth(queue) for queue in (BENCH_CPU_QUEUE, CPU_QUEUE)] == [2, 0]
     [listed] = client.get("/v1/jobs").json()["jobs"]
     assert (listed["kind"], listed["pattern"]) == ("benchmark", "2:4")
 
@@ -100,7 +101,7 @@ def test_what_cannot_be_measured_is_refused_by_name(ask, client, records, change
     assert (response.status_code, problem["code"]) == (422, code), problem
     assert words in problem["detail"]
     assert client.get("/v1/jobs").json()["jobs"] == []
-    assert records.queue_length(BENCH_CPU_QUEUE) == 0
+    assert records.schedule.depth(BENCH_CPU_QUEUE) == 0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_masks_of_a_job_give_layers_and_pattern(ask, client, records, save):
     asked = {"layers": None, "patterns": None, "masks_of": job}
     assert ask(**asked).json()["code"] == "job_not_finished"
     for index in records.shards(job):
-        lease = records.take(job, index, lease_s=60, attempts=3)
+        lease = take(records, job, index, lease_s=60, attempts=3)
         records.complete(lease, ShardReport(result="0" * 64, status="optimal", kept=64, entries=128))
     made = ask(**asked).json()
     assert made["pattern"] == "2:4"

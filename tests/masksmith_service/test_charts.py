@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from support.leases import take
 
 from masksmith.benchmark import Case, CaseResult, Layer, Measurement, Report, Timing
 from masksmith_service.pages import charts
@@ -80,7 +81,7 @@ def test_the_page_draws_what_workers_measured(client, records):
     for index, planned in records.cases(job).items():
         case = CaseResult.read_case(planned.case)
         gain = {"2:4": 0.8, "1:4": 1.6}[case.pattern]
-        lease = records.take(job, index, lease_s=60, attempts=3)
+        lease = take(records, job, index, lease_s=60, attempts=3)
         found = result(case.pattern, case.rule.density, **{"nm-gather": gain})
         assert records.complete(lease, CaseReport(result=found.document()))
     page = client.get(f"/jobs/{job}", headers=HTML).text

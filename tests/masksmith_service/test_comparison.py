@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from support.leases import run_shard
 
 import masksmith as ms
 from masksmith_service.jobs.documents import job_view
@@ -19,7 +20,7 @@ def solve(client, settings, records, save):
     def solve(tensors, headers=None, **options):
         job = client.post("/v1/masks", params=options, content=save(tensors), headers=headers).json()["id"]
         for index in records.shards(job):
-            ShardRunner(records, BlobStore(settings.store_path)).run(job, index)
+            run_shard(ShardRunner(records, BlobStore(settings.store_path)), job, index)
         return job
 
     return solve

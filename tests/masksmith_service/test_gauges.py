@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from support.leases import run_shard, take
 
 from masksmith_service.app import create_app
 from masksmith_state.blobs.store import BlobStore
@@ -40,7 +41,7 @@ def read(client):
 
 def work(records, settings, job, device="cpu"):
     runner = ShardRunner(records, BlobStore(settings.store_path), device=device)
-    return [runner.run(job, index) for index in records.shards(job)]
+    return [run_shard(runner, job, index) for index in records.shards(job)]
 
 
 def state(kind, state, name="masksmith_jobs"):
@@ -58,7 +59,7 @@ def test_jobs_are_counted_from_state_to_state(client, records, settings, read, s
     first, second, third = (submit()["id"] for _ in range(3))
     assert read()[state("masks", "queued")] == 3
     assert read()["masksmith_queue_depth", ("queue", "masksmith.cpu")] == 3
-    lease = records.take(second, 0, lease_s=30, attempts=3)
+    lease = take(records, second, 0, lease_s=30, attempts=3)
     assert (read()[state("masks", "queued")], read()[state("masks", "running")]) == (2, 1)
     records.cancel(second)
     records.cancel(second)
@@ -93,7 +94,7 @@ def test_shards_are_observed_once_and_remembered_ones_apart(records, settings, r
 def test_histograms_add_up(records, read, submit):
     reports = [(0.02, 1.0, 1.0), (0.05, 99.0, 100.0), (7.0, 1.0, 2.0), (1e6, 0.0, 0.0)]
     for took_s, objective, bound in reports:
-        lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
+        lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
         assert records.complete(lease, ShardReport(objective=objective, upper_bound=bound, device="cpu"), took_s)
     found = read()
     for bound in SECONDS:
@@ -108,7 +109,7 @@ def test_histograms_add_up(records, read, submit):
 
 def test_what_is_no_number_is_not_observed(records, read, submit):
     for number in (float("nan"), float("inf")):
-        lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
+        lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
         assert records.complete(lease, ShardReport(objective=number, upper_bound=number, device="cpu"), 1.0)
     found = read()
     assert found["masksmith_shards_total", ("device", "cpu"), ("outcome", "solved")] == 2
@@ -116,12 +117,12 @@ def test_what_is_no_number_is_not_observed(records, read, submit):
 
 
 def test_failures_count_as_such(records, read, submit):
-    lease = records.take(submit()["id"], 0, lease_s=30, attempts=3)
+    lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
     records.complete(lease, ShardReport(error=TensorError(code="invalid_scores", message="NaN")))
     exhausted = submit()["id"]
-    lease = records.take(exhausted, 0, lease_s=30, attempts=1)
+    lease = take(records, exhausted, 0, lease_s=30, attempts=1)
     records.release(lease)
-    assert records.take(exhausted, 0, lease_s=30, attempts=1) == "exhausted"
+    assert take(records, exhausted, 0, lease_s=30, attempts=1) == "exhausted"
     found = read()
     assert sum(value for key, value in found.items() if key[0] == "masksmith_shards_total") == 2
     assert found[state("masks", "failed")] == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from support.leases import take
 
 from masksmith.patterns import parse
 from masksmith_service.jobs import results
@@ -35,7 +36,7 @@ def work(records, settings):
             store = BlobStore(settings.store_url)
             assert BlobReferences(records.redis, store).hold_result(job, key)
             store.put(result_name(key), pack(mask).tobytes())
-        lease = records.take(job, shard, lease_s=60, attempts=3)
+        lease = take(records, job, shard, lease_s=60, attempts=3)
         assert records.complete(lease, outcome or report(key))
 
     return work
@@ -90,11 +91,12 @@ def test_a_job_from_documents(client, put, save):
     assert (job["pattern"], job["solver"], job["progress"]["total"]) == ("transposable <=2:4", "greedy", 2)
 
 
-def test_every_shard_is_enqueued_once(client, submit, records):
+def test_the_message_of_a_job_says_only_that_there_is_work(client, submit, records):
     job = submit()
     (message,) = [json.loads(text) for text in records.redis.lrange("masksmith.cpu", 0, -1)]
     assert message["headers"]["task"] == "masksmith.solve_shard"
-    assert job["id"] in message["headers"]["argsrepr"]
+    assert message["headers"]["argsrepr"] == "()"
+    assert job["id"] not in json.dumps(message)
 
 
 def test_progress_and_reports(client, two, work):
@@ -264,7 +266,7 @@ def test_an_event_id_that_is_none(client, two, check_problem, last):
 def test_the_same_idempotency_key_gives_the_same_job(client, submit, good, save, check_problem, records):
     job = submit(**{"Idempotency-Key": "k"})
     assert submit(**{"Idempotency-Key": "k"})["id"] == job["id"]
-    assert records.queue_length("masksmith.cpu") == 1
+    assert records.redis.llen("masksmith.cpu") == 1
     other = client.post("/v1/masks", params={"pattern": "1:4"}, content=good, headers={"Idempotency-Key": "k"})
     check_problem(other, 409, "idempotency_conflict", "'k'")
     again = client.post("/v1/masks", params={"pattern": "2:4"}, content=save({"x": np.ones((4, 4))}),

@@ -5,6 +5,7 @@ from urllib.parse import urljoin
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from support.leases import take
 
 import masksmith as ms
 from masksmith_client._notebook import job_html
@@ -199,7 +200,7 @@ def test_a_job_is_canceled_without_a_script(client, submit):
 
 def test_a_layers_error_is_shown_beside_it(client, records, submit):
     job = submit()["id"]
-    lease = records.take(job, 0, lease_s=30, attempts=3)
+    lease = take(records, job, 0, lease_s=30, attempts=3)
     error = TensorError(code="invalid_scores", message="tensor 'layer.weight': NaN at [3, 4]", index=[3, 4])
     records.complete(lease, ShardReport(error=error))
     text = client.get(f"/jobs/{job}", headers=HTML).text
@@ -220,7 +221,7 @@ def test_totals_are_the_same_on_page_terminal_and_notebook(client, records, put,
         ShardReport(error=TensorError(code="invalid_scores", message="NaN")),
     ]
     for index, report in enumerate(reports):
-        records.complete(records.take(job, index, lease_s=30, attempts=3), report)
+        records.complete(take(records, job, index, lease_s=30, attempts=3), report)
     document = Job.model_validate(client.get(f"/v1/jobs/{job}").json())
     terminal = SolveReport("2:4", "auto", document.tensors, [], None, 0.0)
     assert terminal.document()["total"]["gap"] == pytest.approx(0.25)

@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 from blake3 import blake3
 from starlette.testclient import TestClient
+from support.leases import run_shard
 
 import masksmith as ms
 from masksmith_service.app import create_app
@@ -39,7 +40,7 @@ def solve(client, settings, records):
         runner = ShardRunner(records, BlobStore(settings.store_path))
         job = response.json()["id"]
         for index in records.shards(job):
-            runner.run(job, index)
+            run_shard(runner, job, index)
         return job
 
     return solve

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
+from support.leases import take
 
 from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
@@ -22,7 +23,7 @@ def finished(app, client, settings, save, records):
     for shard in (0, 1):
         key = f"{shard:064x}"
         BlobStore(settings.store_url).put(result_name(key), pack(MASK[4 * shard :][:4]).tobytes())
-        lease = records.take(job["id"], shard, lease_s=60, attempts=3)
+        lease = take(records, job["id"], shard, lease_s=60, attempts=3)
         assert records.complete(lease, ShardReport(result=key, status="optimal", kept=16, entries=32))
     return job["id"]
 
@@ -81,7 +82,7 @@ def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, r
     job = client.post("/v1/jobs", json={"pattern": "2:4", "tensors": inputs}).json()
     assert job["progress"]["total"] == 1
     BlobStore(settings.store_url).put(result_name("0" * 64), pack(MASK).tobytes())
-    lease = records.take(job["id"], 0, lease_s=60, attempts=3)
+    lease = take(records, job["id"], 0, lease_s=60, attempts=3)
     assert records.complete(lease, ShardReport(result="0" * 64, status="optimal", objective=3, kept=32, entries=64))
     job = client.get(f"/v1/jobs/{job['id']}").json()
     assert [(tensor["name"], tensor["objective"]) for tensor in job["tensors"]] == [("a", 3.0), ("b", 3.0)]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.leases import take
 
 from masksmith_state.jobs.redis_keys import job_key, parts_key, reports_key
 from masksmith_state.jobs.reports import ShardReport
@@ -73,9 +74,7 @@ def test_the_answer_says_what_to_do(client, records, submit):
 
 def test_a_record_that_stops_the_sweep_is_set_aside_with_its_reason(client, records, submit):
     job = submit()["id"]
-    pending = f"masksmith:job:{job}:pending"
-    records.redis.delete(pending)
-    records.redis.set(pending, "x")
+    records.redis.set(f"masksmith:job:{job}:taken", "x")
     sweep(records, lambda *shard: None, 1.0)
     (entry,) = entries(records.redis)
     assert (entry["kind"], entry["name"]) == ("job", job)
@@ -101,7 +100,7 @@ def test_a_worker_that_cannot_be_read_is_set_aside(client, records):
 
 def finish(records, job):
     """End a job as a worker would, with a result of which no file exists."""
-    lease = records.take(job, 0, lease_s=30, attempts=1)
+    lease = take(records, job, 0, lease_s=30, attempts=1)
     report = ShardReport(result="0" * 64, kept=8, total=64, objective=1.0, upper_bound=1.0, mask_digest="0" * 64)
     assert records.complete(lease, report)
 

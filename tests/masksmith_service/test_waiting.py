@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.leases import take
 
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.queue import BENCH_GPU_QUEUE, CPU_QUEUE, GPU_QUEUE
@@ -87,26 +88,26 @@ def test_a_tensor_runs_while_a_worker_has_a_shard_of_it(client, save, records):
     data = save({name: np.ones((8, 8), np.float32) for name in "abc"})
     job = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()["id"]
     assert states(client, job, "tensors") == ["queued", "queued", "queued"]
-    lease = records.take(job, 1, lease_s=60, attempts=3)
+    lease = take(records, job, 1, lease_s=60, attempts=3)
     assert states(client, job, "tensors") == ["queued", "running", "queued"]
     records.complete(lease, ShardReport(error=ERROR))
     assert states(client, job, "tensors") == ["queued", "failed", "queued"]
-    records.take(job, 2, lease_s=60, attempts=3)
+    take(records, job, 2, lease_s=60, attempts=3)
     records.cancel(job)
     assert states(client, job, "tensors") == ["canceled", "failed", "canceled"]
 
 
-def test_a_tensor_waits_again_when_its_shard_is_enqueued_again(client, submit, records):
+def test_a_tensor_waits_again_when_its_shard_is_queued_again(client, submit, records):
     job = submit()["id"]
-    records.release(records.take(job, 0, lease_s=60, attempts=3))
-    assert list(records.stranded(5.0)) == [(job, 0)]
+    records.release(take(records, job, 0, lease_s=60, attempts=3))
+    assert list(records.schedule.queue_lapsed()) == [(job, 0)]
     assert states(client, job, "tensors") == ["queued"]
 
 
 def test_a_case_runs_while_a_worker_has_it(client, records):
     job = client.post("/v1/jobs", json=BENCHMARK).json()["id"]
     cases = len(states(client, job, "cases"))
-    lease = records.take(job, 0, lease_s=60, attempts=3)
+    lease = take(records, job, 0, lease_s=60, attempts=3)
     assert states(client, job, "cases") == ["running"] + ["queued"] * (cases - 1)
     records.complete(lease, CaseReport(error=ERROR))
     assert states(client, job, "cases") == ["failed"] + ["queued"] * (cases - 1)

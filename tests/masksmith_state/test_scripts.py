@@ -1,11 +1,11 @@
-"""Lua scripts: each says what goes in and what comes out, and compiles behind its folder's prelude."""
+"""Lua scripts: each says what goes in and what comes out, and compiles behind what its folder's scripts share."""
 
 from pathlib import Path
 
 import pytest
 
 import masksmith_state
-from masksmith_state.scripts import GROWING, PRELUDE, Scripts, load
+from masksmith_state.scripts import GROWING, Scripts, load
 
 ROOT = Path(masksmith_state.__file__).parent
 FILES = sorted(ROOT.rglob("*.lua"))
@@ -18,26 +18,24 @@ def test_every_script_begins_with_a_comment_that_names_its_arguments():
         comment, _, body = path.read_text().partition("\n\n")
         assert all(line.startswith("--") for line in comment.splitlines()), path
         assert body.strip(), path
-        assert path.stem == PRELUDE or "-- ARGV: " in comment, path
+        assert path.stem.startswith("_") or "-- ARGV: " in comment, path
 
 
 def test_scripts_that_return_something_say_so():
     for path in FILES:
         comment, _, body = path.read_text().partition("\n\n")
         returns = any(line.startswith("return ") for line in body.splitlines())
-        assert path.stem == PRELUDE or returns == ("-- Returns " in comment), path
+        assert path.stem.startswith("_") or returns == ("-- Returns " in comment), path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_scripts_compile_behind_their_prelude(package, records):
+def test_scripts_compile_behind_what_they_share(package, records):
     texts = load(package)
     folder = ROOT.joinpath(*package.split(".")[1:]) / "lua"
-    assert set(texts) == {path.stem for path in folder.glob("*.lua")} - {PRELUDE}
-    prelude = folder / "_prelude.lua"
-    shared = prelude.read_text() if prelude.exists() else ""
+    assert set(texts) == {path.stem for path in folder.glob("[!_]*.lua")}
     for name, text in texts.items():
-        flags = "" if name in GROWING else "#!lua flags=allow-oom\n"
-        assert text.startswith(flags + shared)
+        assert text.startswith("#!lua flags=allow-oom\n") == (name not in GROWING)
+        assert all(path.read_text() in text for path in folder.glob("_*.lua"))
         records.redis.script_load(text)
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
 from masksmith_state.blobs.names import result_name
@@ -80,7 +81,7 @@ def runner_of(records, store, kind=CaseRunner, **options):
 def test_a_job_is_measured_case_by_case(records, store, ask, spy):
     runner = runner_of(records, store)
     job = ask(runner.kernels)
-    assert [runner.run(job, index) for index in (1, 0)] == ["completed", "completed"]
+    assert [run_shard(runner, job, index) for index in (1, 0)] == ["completed", "completed"]
     record = records.read(job)
     assert (record.kind, record.state, record.done) == ("benchmark", "succeeded", 2)
     results = {index: CaseResult.read(report.result) for index, report in records.case_reports(job).items()}
@@ -105,7 +106,7 @@ def test_a_case_of_which_nothing_is_measured_fails_and_the_others_go_on(records,
 
     monkeypatch.setattr(type(runner.kernels["dense"]), "pack", broken)
     spy.fault = "[2, 32]"
-    assert [runner.run(job, index) for index in (0, 1)] == ["completed", "completed"]
+    assert [run_shard(runner, job, index) for index in (0, 1)] == ["completed", "completed"]
     assert records.read(job).state == "failed"
     reports = records.case_reports(job)
     assert reports[0].error.code == "kernel_refused"
@@ -122,7 +123,7 @@ def test_two_benchmarks_at_once_never_overlap_on_a_device(valkey, records, store
     words = []
 
     def work(runner, job):
-        words.extend(runner.run(job, index) for index in range(3))
+        words.extend(run_shard(runner, job, index) for index in range(3))
 
     threads = [threading.Thread(target=work, args=pair) for pair in zip(runners, jobs, strict=True)]
     for thread in threads:
@@ -143,24 +144,29 @@ def test_a_search_waits_while_a_case_is_measured(records, store, ask, spy, submi
     searching = submit({"w": np.ones((8, 8), np.float32)})
     measuring, search = runner_of(records, store), runner_of(records, store, ShardRunner)
     job = ask(measuring.kernels, batches=[1])
-    bench = threading.Thread(target=measuring.run, args=(job, 0))
+    bench = threading.Thread(target=run_shard, args=(measuring, job, 0))
     bench.start()
     deadline = time.monotonic() + 30
     while not spy.spans:
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    assert search.run(searching, 0) == "completed"
+    with search.next_lease() as lease:
+        assert lease.job == searching
+        assert search.run(lease) == "completed"
     done = time.monotonic()
     bench.join(60)
     assert max(span[1] for span in spy.spans) < done
 
 
-def test_a_canceled_search_does_not_wait_for_a_benchmark(records, store, submit):
+def test_a_worker_that_stops_does_not_wait_for_a_benchmark(records, store, submit):
     job = submit({"w": np.ones((8, 8), np.float32)})
     search = runner_of(records, store, ShardRunner)
-    with DeviceLock(records.redis, "cpu-test").exclusive(lambda: None):
-        records.cancel(job)
-        assert search.run(job, 0) == "stopped"
+    stop = threading.Timer(0.3, search.stopping.set)
+    stop.start()
+    with DeviceLock(records.redis, "cpu-test").exclusive(lambda: None), search.next_lease() as lease:
+        assert lease is None
+    stop.join()
+    assert records.state(job) == "queued"
 
 
 def mask_in(store, mask, pattern="2:4"):
@@ -172,7 +178,7 @@ def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
     mask = np.tile([True, True, False, False], (16, 8))
     runner = runner_of(records, store)
     job = ask(runner.kernels, mask_in(store, mask), batches=[2])
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
     assert CaseResult.read(records.case_reports(job)[0].result).density == 0.5
     assert records.read(job).state == "succeeded"
 
@@ -180,11 +186,11 @@ def test_masks_of_an_earlier_job_are_what_is_measured(records, store, ask, spy):
 def test_a_mask_that_breaks_its_pattern_or_is_gone_is_an_error_of_the_case(records, store, ask, spy):
     runner = runner_of(records, store)
     broken = ask(runner.kernels, mask_in(store, np.ones((16, 32), bool)), batches=[2])
-    assert runner.run(broken, 0) == "completed"
+    assert run_shard(runner, broken, 0) == "completed"
     error = records.case_reports(broken)[0].error
     assert (error.code, "'a' does not match its pattern" in error.message) == ("invalid_mask", True)
     gone = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="0" * 64, rows=16)])})
-    assert runner.run(gone, 0) == "completed"
+    assert run_shard(runner, gone, 0) == "completed"
     assert records.case_reports(gone)[0].error.code == "result_not_found"
     assert not spy.spans
 

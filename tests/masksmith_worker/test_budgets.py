@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 from support.shards import mask_of, run_all
 
 import masksmith as ms
@@ -48,10 +49,10 @@ def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeyp
     monkeypatch.setattr(allocate, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
     job = submit(LAYERS, "2:4", budget="50%", shard_bytes=24 * 4 * 8)
     shards = runner.records.shards(job)
-    assert runner.run(job, len(shards) - 1) == "completed"
+    assert run_shard(runner, job, len(shards) - 1) == "completed"
     assert len(seen) == len(set(seen)) == len(shards) > 5
     assert seen[0] == ("small", shards[len(shards) - 1].first)
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
     assert len(seen) == len(shards)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 from support.shards import WEIGHT, mask_of, run_all
 
 import masksmith as ms
@@ -80,5 +81,5 @@ def test_a_panic_of_a_native_library_fails_the_attempt(runner_with, submit, monk
     runner, job = runner_with(attempts=1), submit({"w": WEIGHT}, PATTERN)
     monkeypatch.setattr("masksmith_worker.runner.score_shard", panic)
     with pytest.raises(RuntimeError, match="panicked: index out of bounds"):
-        runner.run(job, 0)
+        run_shard(runner, job, 0)
     assert reports_of(runner, job)[0].error.code == "internal"

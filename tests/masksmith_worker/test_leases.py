@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import BaseError as StoreError
+from support.leases import run_shard, take
 from support.shards import WEIGHT, files
 
 import masksmith as ms
@@ -17,11 +18,11 @@ from masksmith_worker.stages import solve as solve_stage
 
 def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
     job = submit({"w": WEIGHT})
-    lease = runner.records.take(job, 0, lease_s=60, attempts=3)
-    assert runner.run(job, 0) == "held"
+    lease = take(runner.records, job, 0, lease_s=60, attempts=3)
+    assert run_shard(runner, job, 0) == "held"
     assert solves == []
     runner.records.release(lease)
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
 
 
 class Slow:
@@ -49,7 +50,7 @@ def in_background():
 
     def start(runner, job, shard=0):
         words = []
-        thread = threading.Thread(target=lambda: words.append(runner.run(job, shard)))
+        thread = threading.Thread(target=lambda: words.append(run_shard(runner, job, shard)))
         thread.start()
         threads.append(thread)
 
@@ -101,11 +102,11 @@ def test_a_shard_whose_lease_was_lost_is_not_struck(runner, submit, monkeypatch,
     word = in_background(runner, job)
     assert slow.entered.wait(20)
     runner.records.redis.delete(f"masksmith:job:{job}:lease:0")
-    other = runner.records.take(job, 0, lease_s=60, attempts=3)
+    other = take(runner.records, job, 0, lease_s=60, attempts=3)
     slow.leave.set()
     assert word() == "lost"
     assert runner.records.reports(job) == {}
-    assert runner.run(job, 0) == "held"
+    assert run_shard(runner, job, 0) == "held"
     assert runner.records.renew(other, 60)
 
 
@@ -115,7 +116,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, runner_with, 
     assert slow.entered.wait(20)
     until = time.monotonic() + 1.2
     while time.monotonic() < until:
-        assert runner.run(job, 0) == "held"
+        assert run_shard(runner, job, 0) == "held"
     slow.leave.set()
     assert word() == "completed"
 
@@ -129,9 +130,9 @@ def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, runner_with,
         assert slow.entered.wait(20)
         stopping.stopping.set()
         assert word() == "stopped"
-    assert list(runner.records.stranded(3600.0)) == [(job, 0)]
+    assert list(runner.records.schedule.queue_lapsed()) == [(job, 0)]
     slow.leave.set()
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
 
 
 @contextmanager
@@ -152,10 +153,10 @@ def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
     with broken(monkeypatch, "a bug"):
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
-                runner.run(job, 0)
-            assert list(runner.records.stranded(3600.0)) == [(job, 0)]
-    assert runner.run(job, 0) == "completed"
-    assert runner.run(job, 1) == "completed"
+                run_shard(runner, job, 0)
+            assert list(runner.records.schedule.queue_lapsed()) == [(job, 0)]
+    assert run_shard(runner, job, 0) == "completed"
+    assert run_shard(runner, job, 1) == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED
 
 
@@ -165,9 +166,9 @@ def test_a_crash_that_lasts_fails_its_tensor_alone(runner, submit, monkeypatch):
     with broken(monkeypatch, "a bug with secrets"):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                runner.run(job, 0)
-    assert runner.run(job, 0) == "done"
-    assert runner.run(job, 1) == "completed"
+                run_shard(runner, job, 0)
+    assert run_shard(runner, job, 0) == "done"
+    assert run_shard(runner, job, 1) == "completed"
     assert runner.records.state(job) is JobState.FAILED
     error = runner.records.reports(job)[0].error
     assert error.code == "internal"
@@ -181,7 +182,7 @@ def test_a_store_that_is_full_fails_the_tensor_with_the_reason(runner, submit):
     (Path(runner.store.url) / "masks").write_bytes(b"")
     for _ in range(3):
         with pytest.raises(StoreError):
-            runner.run(job, 0)
+            run_shard(runner, job, 0)
     assert runner.records.state(job) is JobState.FAILED
     error = runner.records.reports(job)[0].error
     assert error.code == "store_unavailable"
@@ -203,7 +204,7 @@ def test_a_store_that_comes_back_in_time_costs_no_attempt(runner, runner_with, s
 def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):
     job = submit({"w": WEIGHT})
     for _ in range(3):
-        assert records.take(job, 0, lease_s=60, attempts=3).attempt <= 3
+        assert take(records, job, 0, lease_s=60, attempts=3).attempt <= 3
         records.redis.delete(f"masksmith:job:{job}:lease:0")
-    assert runner.run(job, 0) == "exhausted"
+    assert run_shard(runner, job, 0) == "exhausted"
     assert records.reports(job)[0].error.code == "attempts_exhausted"

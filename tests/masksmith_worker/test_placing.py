@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 
 import masksmith as ms
 from masksmith.cuda import device_facts
@@ -34,7 +35,7 @@ def test_a_device_that_cannot_be_used_is_named_and_the_processor_reported(record
     runner = ShardRunner(records, store, lease_s=30.0, device="cuda:0")
     job = submit({"w": np.random.default_rng(0).standard_normal((16, 16), dtype=np.float32)}, "transposable 4:8")
     with caplog.at_level(logging.WARNING):
-        assert runner.run(job, 0) == "completed"
+        assert run_shard(runner, job, 0) == "completed"
     report = records.reports(job)[0]
     assert (report.status, report.device) == ("optimal", "cpu")
     assert "cuda:0 cannot be used" in caplog.text

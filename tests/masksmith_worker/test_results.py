@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 from support.shards import TRANSPOSABLE, WEIGHT, files, mask_of, run_all
 
 import masksmith as ms
@@ -78,10 +79,19 @@ def test_what_a_time_limit_left_is_nobody_elses_result(runner, submit, solves):
 
 def test_a_second_run_does_nothing(runner, submit, solves):
     job = submit({"w": WEIGHT})
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
     before = files(runner.store)
-    assert runner.run(job, 0) == "closed"
+    assert run_shard(runner, job, 0) == "closed"
     assert (len(solves), files(runner.store)) == (1, before)
     other = submit({"a": WEIGHT, "b": -WEIGHT})
-    assert [runner.run(other, 0), runner.run(other, 0)] == ["completed", "done"]
-    assert runner.run("unknown", 0) == "closed"
+    assert [run_shard(runner, other, 0), run_shard(runner, other, 0)] == ["completed", "done"]
+    assert run_shard(runner, "unknown", 0) == "closed"
+
+
+def test_the_plan_of_a_job_is_read_once_by_a_runner(runner, submit, monkeypatch):
+    first, second = submit({"a": WEIGHT, "b": -WEIGHT}), submit({"a": WEIGHT})
+    reads, read = [], runner.records.read
+    monkeypatch.setattr(runner.records, "read", lambda job: reads.append(job) or read(job))
+    assert [run_shard(runner, first, shard) for shard in (0, 1)] == ["completed"] * 2
+    assert run_shard(runner, second, 0) == "completed"
+    assert reads == [first, second]

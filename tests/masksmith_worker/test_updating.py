@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from blake3 import blake3
+from support.leases import run_shard
 from support.shards import specified
 
 import masksmith as ms
@@ -41,7 +42,7 @@ def update(records, store, runner):
         shards = cut(planned, specification, shard_bytes)
         job, _ = records.create(MasksPlan(options=specification.options, tensors=planned), shards)
         for index in range(len(shards)):
-            runner.run(job, index)
+            run_shard(runner, job, index)
         reports = [records.reports(job)[index] for index in range(len(shards))]
         parts = [store.get(weights_name(report.result)) for report in reports if report.result]
         return records.read(job), reports, b"".join(parts)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.leases import run_shard
 
 import masksmith as ms
 from masksmith_service.jobs.documents import tensor_view
@@ -25,7 +26,7 @@ WEIGHTS = np.random.default_rng(3).standard_normal((2, 40, 24)).astype(np.float3
 def test_every_tensor_is_one_shard_with_the_librarys_mask(runner, submit, pattern, options):
     job = submit({"a": WEIGHTS[0], "b": WEIGHTS[1]}, pattern, shard_bytes=100, **options)
     assert {index: shard.tensor for index, shard in runner.records.shards(job).items()} == {0: 0, 1: 1}
-    assert [runner.run(job, index) for index in (0, 1)] == ["completed", "completed"]
+    assert [run_shard(runner, job, index) for index in (0, 1)] == ["completed", "completed"]
     assert runner.records.state(job) is JobState.SUCCEEDED
     for index, report in runner.records.reports(job).items():
         packed = np.frombuffer(runner.store.get(result_name(report.result)), np.uint8)
@@ -38,7 +39,7 @@ def test_panels_of_v_rows_go_to_shards_of_their_own(runner, submit):
     job = submit({"a": WEIGHTS[0]}, "8:2:8", shard_bytes=16 * 24 * 4)
     shards = runner.records.shards(job)
     assert [(shard.first, shard.last) for shard in shards.values()] == [(0, 16), (16, 32), (32, 40)]
-    assert {runner.run(job, index) for index in shards} == {"completed"}
+    assert {run_shard(runner, job, index) for index in shards} == {"completed"}
     reports = runner.records.reports(job).values()
     found = ms.solve(ms.magnitude(WEIGHTS[0]), "8:2:8")
     assert sum(report.objective for report in reports) == pytest.approx(found.objective)
@@ -47,7 +48,7 @@ def test_panels_of_v_rows_go_to_shards_of_their_own(runner, submit):
 
 def test_reports_say_what_score_is_kept_whatever_the_norm_of_blocks(runner, submit):
     job = submit({"a": WEIGHTS[0]}, "block 8x4 50% norm l2")
-    assert runner.run(job, 0) == "completed"
+    assert run_shard(runner, job, 0) == "completed"
     [report] = runner.records.reports(job).values()
     plan = runner.records.read(job).plan
     [tensor], pattern = plan.tensors, plan.options.pattern

@@ -8,6 +8,7 @@ from masksmith_state.blobs.names import result_name
 from masksmith_wire.documents import MasksOptions
 from masksmith_wire.masks import unpack
 from masksmith_wire.specification import JobSpecification
+from support.leases import run_shard
 
 WEIGHT = np.random.default_rng(0).standard_normal((32, 48)).astype(np.float32)
 TRANSPOSABLE = "transposable 2:4"
@@ -18,7 +19,7 @@ def specified(pattern, **options):
 
 
 def run_all(runner, job):
-    return [runner.run(job, shard) for shard in runner.records.shards(job)]
+    return [run_shard(runner, job, shard) for shard in runner.records.shards(job)]
 
 
 def mask_of(runner, job, tensor=0):

@@ -13,6 +13,7 @@ from masksmith.layouts import Layout
 from .errors import TensorError
 from .names import JobDescription
 from .payload_limits import StrictModel
+from .priorities import Priority
 from .scores import ScoreMethod
 from .updates import UpdateMethod
 
@@ -251,6 +252,8 @@ class Job(BaseModel):
     id: str
     name: str | None = None
     labels: dict[str, str] = {}
+    priority: Priority = Priority.NORMAL
+    """Its priority among the jobs of its key: what was asked for, or the highest that the key may have."""
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str

@@ -1,4 +1,4 @@
-"""Names and labels of jobs: texts of clients, which are short and printable."""
+"""Names, labels and priorities of jobs; the texts of clients are short and printable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from .payload_limits import StrictModel
+from .priorities import Priority
 
 MAX_NAME_LENGTH = 200
 MAX_LABELS = 16
@@ -41,10 +42,14 @@ Labels = Annotated[
 
 
 class JobDescription(StrictModel):
-    """What a client calls a job: a name, and labels to find it by; neither has an effect on the results."""
+    """What a client calls a job, and how soon it needs it; nothing of that has an effect on the results.
+
+    `labels` are to find it by, and `priority` is that among the jobs of its key, which may bound it.
+    """
 
     name: JobName | None = None
     labels: Labels | None = None
+    priority: Priority = Priority.NORMAL
 
 
 def replace_unprintable(text: str) -> str:

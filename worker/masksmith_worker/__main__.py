@@ -23,7 +23,7 @@ from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 
-from .app import STOP_SIGNAL, consumed_queue, enqueue, run
+from .app import STOP_SIGNAL, consumed_queue, request_work, run
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
 from .kernels import compile_later, prepare_kernels
@@ -56,7 +56,7 @@ def main() -> None:
     name, device = settings.worker_name, settings.worker_device
     bench = bench_worker_document(name, device, all_kernels()) if settings.worker_role == "bench" else None
     heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
-    sweeper = Sweeper(records, partial(enqueue, app), settings.sweep_s, housekeeping.run)
+    sweeper = Sweeper(records, partial(request_work, app), settings.sweep_s, housekeeping.run)
     pools: list[Any] = []
     background: list[subprocess.Popen[bytes]] = []
 

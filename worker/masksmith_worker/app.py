@@ -23,7 +23,7 @@ STOP_SIGNAL = signal.SIGUSR2
 
 
 def create_app(settings: Settings) -> Celery:
-    """Make the application: late acknowledgement, no prefetching, spawned pool processes, messages with ids only."""
+    """Make the application: late acknowledgement, no prefetching, spawned processes, messages without arguments."""
     transport.install()
     app = Celery("masksmith")
     app.conf.update(
@@ -61,15 +61,16 @@ def consumed_queue(settings: Settings) -> str:
     return CPU_QUEUE if settings.worker_device == "cpu" else GPU_QUEUE
 
 
-def enqueue(app: Celery, job: str, shard: int, queue: str) -> None:
-    """Enqueue a shard.
+def request_work(app: Celery, queue: str, count: int) -> None:
+    """Send messages to a queue, each of which makes a worker take one shard.
 
     Raises:
         redis.ConnectionError: If the broker is unavailable.
     """
     try:
         # The limit of this worker's own task is not for the message: a task's limit is that of the worker that runs it.
-        app.send_task(task_of(queue), args=(job, shard), queue=queue, time_limit=None, soft_time_limit=None)
+        for _ in range(count):
+            app.send_task(task_of(queue), queue=queue, time_limit=None, soft_time_limit=None)
     except OperationalError as error:
         raise redis.ConnectionError(str(error)) from None
 

@@ -41,7 +41,7 @@ class CaseRunner(PartRunner):
         """The kernels of this installation."""
         return all_kernels()
 
-    def hold_device(self, job: str) -> AbstractContextManager[object]:
+    def hold_device(self) -> AbstractContextManager[object]:
         """Do not wait here: a case waits for the device under its lease, so that the job is shown as running."""
         return nullcontext()
 

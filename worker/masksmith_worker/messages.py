@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from masksmith_state.jobs.redis_keys import is_job_id
 from masksmith_state.queue import task_of
 
 Text = Annotated[str, StringConstraints(max_length=200)]
@@ -88,13 +87,12 @@ def readable(item: bytes, queue: str) -> bytes:
 
 
 def _check_body(body: str) -> None:
-    """Check the arguments: the id of a job and the number of a part, and nothing to be called afterwards."""
+    """Check the arguments: there are none, and nothing to be called afterwards."""
     try:
         content: Any = json.loads(base64.b64decode(body, validate=True))
     except (binascii.Error, ValueError, RecursionError):
         raise UnreadableMessageError("body: not JSON in base64") from None
     match content:
-        case [[str(job), int(part)], dict(named), dict(embedded)] if type(part) is int and 0 <= part < 2**31:
-            if is_job_id(job) and not named and not any(embedded.values()):
-                return
-    raise UnreadableMessageError("body: expected the id of a job and the number of a part")
+        case [[], dict(named), dict(embedded)] if not named and not any(embedded.values()):
+            return
+    raise UnreadableMessageError("body: expected no arguments")

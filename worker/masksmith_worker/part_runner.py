@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import redis
 from obstore.exceptions import BaseError as StoreError
@@ -22,6 +22,7 @@ from masksmith_state.panics import is_panic
 from masksmith_wire.benchmarks import CaseReport
 from masksmith_wire.errors import Code, TensorError
 
+from .intake import Intake
 from .lease import LeaseRenewer, StoppedError
 
 Check = Callable[[], None]
@@ -42,6 +43,7 @@ class PartRunner(ABC):
         grace_s: Seconds within which a canceled part must stop.
         abort: Ends this process if a canceled part takes longer.
         device_lock: Lock of the device, if other processes use it too.
+        intake: Where shards are taken from; by default, the queue of CPU workers.
 
     Attributes:
         stopping: Set when this process is stopping; the current part is released.
@@ -59,33 +61,46 @@ class PartRunner(ABC):
         grace_s: float = 10.0,
         abort: Callable[[], None] | None = None,
         device_lock: DeviceLock | None = None,
+        intake: Intake | None = None,
     ) -> None:
         self.records, self.store, self.device, self.device_lock = records, store, device, device_lock
         self._lease_s, self._attempts, self._store_patience_s = lease_s, attempts, store_patience_s
-        self._grace_s, self._abort = grace_s, abort
+        self._grace_s, self._abort, self._intake = grace_s, abort, intake or Intake()
         self.stopping = threading.Event()
 
-    def run(self, job: str, index: int) -> str:
-        """Process part `index` of a job, unless another process holds its lease or has completed it.
+    @contextmanager
+    def next_lease(self) -> Iterator[Lease | None]:
+        """Take the part that is due, with the device; None if there is none, or this process is stopping."""
+        with ExitStack() as stack:
+            try:
+                self._check_stopping()
+                stack.enter_context(self.hold_device())
+            except StoppedError:
+                yield None
+                return
+            schedule = self.records.schedule
+            lease = self._intake.take(schedule, self._lease_s, self._attempts)
+            if lease is not None:
+                stack.callback(self._intake.free, schedule, lease)
+            yield lease
+
+    def run(self, lease: Lease) -> str:
+        """Process the part of a lease.
 
         Returns:
-            The outcome, for the log: `completed`, `stopped`, `lost`, `closed`, `done`, `held`, `exhausted` or
-            `unreadable`.
+            The outcome, for the log: `completed`, `stopped`, `lost` or `unreadable`.
         """
         try:
-            with self.hold_device(job):
-                return self._run(job, index)
-        except StoppedError:
-            return "stopped"
+            return self._run(lease)
         except UnreadableRecordError as error:
             self.records.set_aside(error)
             return "unreadable"
 
-    def hold_device(self, job: str) -> AbstractContextManager[object]:
-        """Acquire the device, before the lease is taken."""
+    def hold_device(self) -> AbstractContextManager[object]:
+        """Acquire the device, before a part is taken."""
         if self.device_lock is None:
             return nullcontext()
-        return self.device_lock.shared(lambda: self._check_waiting(job))
+        return self.device_lock.shared(self._check_stopping)
 
     @abstractmethod
     def work(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:
@@ -101,10 +116,7 @@ class PartRunner(ABC):
     def error_report(self, error: TensorError) -> ShardReport | CaseReport:
         """Report of a failed part."""
 
-    def _run(self, job: str, index: int) -> str:
-        lease = self.records.take(job, index, lease_s=self._lease_s, attempts=self._attempts)
-        if isinstance(lease, str):
-            return lease
+    def _run(self, lease: Lease) -> str:
         taken_at = time.monotonic()
         try:
             with LeaseRenewer(self.records, lease, self._lease_s, self.stopping, self._grace_s, self._abort) as renewer:
@@ -142,9 +154,8 @@ class PartRunner(ABC):
             self.stopping.wait(STORE_RETRY_S)
             check()
 
-    def _check_waiting(self, job: str) -> None:
-        state = self.records.state(job)
-        if self.stopping.is_set() or state is None or state.is_terminal:
+    def _check_stopping(self) -> None:
+        if self.stopping.is_set():
             raise StoppedError
 
 

@@ -35,6 +35,8 @@ from .stages.work import ShardWork
 class ShardRunner(PartRunner):
     """Solves shards of masks jobs."""
 
+    _latest_plan: tuple[str, MasksPlan] | None = None
+
     @cached_property
     def references(self) -> BlobReferences:
         """References of jobs to blobs of the store."""
@@ -46,10 +48,9 @@ class ShardRunner(PartRunner):
 
     def work(self, lease: Lease, taken_at: float, check: Callable[[], None]) -> ShardReport:
         """Solve a shard."""
-        record, shard = self.records.read(lease.job), self.records.shard(lease.job, lease.shard)
-        if record is None or shard is None:
+        plan, shard = self._plan_of(lease.job), self.records.shard(lease.job, lease.shard)
+        if plan is None or shard is None:
             raise StoppedError
-        plan = record.plan
         tensor, limit_s = plan.tensors[shard.tensor], plan.options.time_limit_s
         own_pattern: dict[str, Any] = {"pattern": tensor.pattern}
         deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
@@ -65,6 +66,13 @@ class ShardRunner(PartRunner):
                 self.references.forget_damaged_upload(error.digest)
             report = failure_report(error, tensor, shard)
         return report.model_copy(update=own_pattern)
+
+    def _plan_of(self, job: str) -> MasksPlan | None:
+        """Read the plan of a job, or the one read for its previous shard: those of large models take long to parse."""
+        if self._latest_plan is None or self._latest_plan[0] != job:
+            record = self.records.read(job)
+            self._latest_plan = None if record is None else (job, record.plan)
+        return None if self._latest_plan is None else self._latest_plan[1]
 
     def _allocate(self, work: ShardWork, plan: MasksPlan, index: int) -> dict[str, Any]:
         """The tensor's pattern under the job's budget, and the gap of the allocation, as members of the report."""

@@ -18,8 +18,9 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.telemetry import logs
 
-from .app import STOP_SIGNAL, create_app
+from .app import STOP_SIGNAL, consumed_queue, create_app, request_work
 from .bench import CaseRunner
+from .intake import Intake
 from .part_runner import PartRunner
 from .runner import ShardRunner
 from .settings import Settings
@@ -44,6 +45,12 @@ def runner() -> PartRunner:
         attempts=settings.attempts,
         store_patience_s=settings.store_patience_s,
         abort=partial(os._exit, 1),
+        intake=Intake(
+            queue=consumed_queue(settings),
+            worker=settings.worker_name,
+            slots=settings.slots,
+            request_work=partial(request_work, app),
+        ),
         device_lock=DeviceLock(records.redis, device_identity(settings.worker_device), settings.lease_s),
     )
 
@@ -55,18 +62,24 @@ def spans() -> Spans:
 
 
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
-def solve_shard(job: str, shard: int) -> None:
-    """Solve one shard of a job; the result is written to the job's record."""
-    with logs.context(job=job, shard=shard), spans().shard(job, shard) as attributes:
-        attributes["outcome"] = runner().run(job, shard)
-        log.info("%s", attributes["outcome"])
+def solve_shard() -> None:
+    """Solve the shard that is due; the result is written to its job's record."""
+    with runner().next_lease() as lease:
+        if lease is None:
+            return
+        place = lease.job, lease.shard
+        with logs.context(job=lease.job, shard=lease.shard), spans().shard(*place) as attributes:
+            attributes["outcome"] = runner().run(lease)
+            log.info("%s", attributes["outcome"])
 
 
 @app.task(name=CASE_TASK)  # type: ignore[untyped-decorator]
-def measure_case(job: str, case: int) -> None:
-    """Measure one case of a benchmark; the result is written to the job's record."""
-    with logs.context(job=job, shard=case):
-        log.info("%s", runner().run(job, case))
+def measure_case() -> None:
+    """Measure the benchmark case that is due; the result is written to its job's record."""
+    with runner().next_lease() as lease:
+        if lease is not None:
+            with logs.context(job=lease.job, shard=lease.shard):
+                log.info("%s", runner().run(lease))
 
 
 def _initialize_process(**_: object) -> None:

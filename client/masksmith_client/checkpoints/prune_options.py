@@ -8,6 +8,7 @@ from typing import TypedDict
 from masksmith.patterns import Axis, PatternError, PatternsByTensor, Ragged, TensorPatterns
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
+from masksmith_wire.priorities import PriorityName
 
 from .choice import ChoiceOptions
 
@@ -27,6 +28,7 @@ class PruneOptions(TypedDict, total=False):
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
         name: Name of the jobs, shown in lists; default the file or directory, and the pattern.
         labels: See `SubmitOptions`.
+        priority: See `SubmitOptions`; default `batch`.
     """
 
     scores: str
@@ -40,6 +42,7 @@ class PruneOptions(TypedDict, total=False):
     trust_remote_code: bool
     name: str | None
     labels: Mapping[str, str] | None
+    priority: PriorityName
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:

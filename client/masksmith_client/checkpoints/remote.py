@@ -26,6 +26,7 @@ from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.errors import Code
 from masksmith_wire.names import default_name
+from masksmith_wire.priorities import Priority, PriorityName
 from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
@@ -53,6 +54,7 @@ class RemoteSolver:
         group_bytes: Size of the weights and statistics of a job.
         name: Name of the jobs; None for that of the checkpoint and its patterns.
         labels: Labels of the jobs.
+        priority: Priority of the jobs.
         on_submit: Called with every submitted job.
     """
 
@@ -62,6 +64,7 @@ class RemoteSolver:
     group_bytes: int = GROUP_BYTES
     name: str | None = None
     labels: Mapping[str, str] | None = None
+    priority: Priority = Priority.BATCH
     on_submit: Callable[[Job], None] = lambda _: None
 
     @classmethod
@@ -76,6 +79,7 @@ class RemoteSolver:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        priority: PriorityName = "batch",
         on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
         """Make a solver, after checking that a service can take all masked tensors.
@@ -83,13 +87,21 @@ class RemoteSolver:
         Raises:
             InputError: If one of them, or its statistics, is too large for a worker, or name or labels are invalid.
         """
-        description = describe(name, labels)
+        description = describe(name, labels, priority)
         chosen = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
         _check_sizes(statistics)
         prepare(_weights(chosen), _patterns(chosen), **_options(chosen, method, statistics))
         subject = subject_of_weights(checkpoint.path) or ""
         own = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(chosen).values()))))
-        return cls(jobs, method, progress, name=description.name or own, labels=description.labels, on_submit=on_submit)
+        return cls(
+            jobs,
+            method,
+            progress,
+            name=description.name or own,
+            labels=description.labels,
+            priority=description.priority,
+            on_submit=on_submit,
+        )
 
     def __call__(self, tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         """Yield the solved tensors, in the order of `tensors`.
@@ -117,7 +129,7 @@ class RemoteSolver:
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
         """Upload a group and submit its job; None if one of our jobs has to end first."""
         options = _options(group, self.method, _statistics(group))
-        options |= {"name": self.name, "labels": self.labels}
+        options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
         try:
             job = self.jobs.submit(_weights(group), _patterns(group), progress=self.progress, **options)
         except StatusError as error:
@@ -161,8 +173,15 @@ def prune_by_service(
     """Write a pruned copy of a checkpoint; see `Client.prune`."""
     method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
     choice = choice_options_of(pattern, options)
-    name, labels = options.get("name"), options.get("labels")
-    solver = partial(RemoteSolver.checked, jobs, method, progress=progress, name=name, labels=labels)
+    solver = partial(
+        RemoteSolver.checked,
+        jobs,
+        method,
+        progress=progress,
+        name=options.get("name"),
+        labels=options.get("labels"),
+        priority=options.get("priority", "batch"),
+    )
     return prune_model(model, output, choice, method, solver, progress=progress)
 
 

@@ -16,7 +16,7 @@ from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.benchmarks import prepare_benchmark
 
 from .console import JsonOption, UrlOption, print_json, print_line, print_note, show_table
-from .naming import LabelOption, NameOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .outputs import check_not_an_input, check_output
 from .service import interrupt_hint, note_waiting
 
@@ -65,6 +65,7 @@ def bench(
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,
+    priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes."""
@@ -85,6 +86,7 @@ def bench(
         "seed": seed,
         "name": name,
         "labels": read_labels(label),
+        "priority": priority or "normal",
     }
     request = prepare_benchmark(
         _split(shapes) if shapes is not None else model,

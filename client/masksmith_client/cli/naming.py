@@ -1,4 +1,4 @@
-"""Options that name a job and label it, and filters of lists by them."""
+"""Options that name a job, label it and set its priority, and filters of lists by them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import typer
 
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_wire.names import parse_labels
+from masksmith_wire.priorities import PriorityName
 
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="TEXT", help="Name of the job; default file or directory, and pattern.")
 ]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label to find the job by; repeatable.")
+]
+PriorityOption = Annotated[
+    PriorityName | None,
+    typer.Option("--priority", help="Before or after the key's other jobs; default by what and how much it is."),
 ]
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

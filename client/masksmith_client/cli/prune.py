@@ -35,7 +35,7 @@ from .checkpoint_options import (
     parse_patterns,
 )
 from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_line, print_note, seconds, show_table
-from .naming import LabelOption, NameOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
 from .service import note_waiting
 
@@ -75,6 +75,7 @@ def prune(
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,
+    priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
@@ -87,12 +88,12 @@ def prune(
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
-    labels = read_labels(label)
+    described = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     if local:
         record = prune_model(model, output, options, method, _local_solver(method, options, threads), progress="lines")
     else:
         with Client(url) as client, _stop_note():
-            solver = _remote_solver(client, method, name, labels)
+            solver = _remote_solver(client, method, described)
             record = prune_model(model, output, options, method, solver, progress="lines")
     if as_json:
         print_json(record)
@@ -116,14 +117,14 @@ def _local_solver(
 
 
 def _remote_solver(
-    client: Client, method: PruneMethod, name: str | None, labels: Mapping[str, str]
+    client: Client, method: PruneMethod, described: Mapping[str, Any]
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
     def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
         trouble = client.info().trouble
         if trouble is not None:
             print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
         return RemoteSolver.checked(
-            client.jobs, method, checkpoint, choice, statistics, name=name, labels=labels, on_submit=note_waiting
+            client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **described
         )
 
     return solver

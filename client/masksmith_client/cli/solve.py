@@ -28,7 +28,7 @@ from .checkpoint_options import (
     parse_layouts,
 )
 from .console import JsonOption, UrlOption, print_note
-from .naming import LabelOption, NameOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
 from .service import interrupt_hint, note_waiting
@@ -86,6 +86,7 @@ def solve(
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,
+    priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
@@ -114,6 +115,7 @@ def solve(
         time_limit_s=time_limit_s,
         name=name,
         labels=read_labels(label),
+        priority=priority,
     )
     began = time.monotonic()
     updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)

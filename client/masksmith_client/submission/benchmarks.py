@@ -13,6 +13,7 @@ from masksmith.layouts import FLOAT_DTYPES, Candidate, SelectionError, select
 from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 from masksmith_wire.names import default_name
+from masksmith_wire.priorities import PriorityName
 
 from .description import describe, subject_of_weights
 from .input_weights import read_weights
@@ -34,6 +35,7 @@ class BenchmarkOptions(TypedDict, total=False):
         seed: Random seed of weights and activations.
         name: Name of the job, shown in lists; default the model or checkpoint, and the patterns.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
+        priority: Its priority among the jobs of the same key: `interactive`, `normal` (the default) or `batch`.
     """
 
     batches: Sequence[int]
@@ -47,6 +49,7 @@ class BenchmarkOptions(TypedDict, total=False):
     seed: int
     name: str | None
     labels: Mapping[str, str] | None
+    priority: PriorityName
 
 
 def prepare_benchmark(
@@ -58,6 +61,7 @@ def prepare_benchmark(
     exclude: Sequence[str] | None = None,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    priority: PriorityName = "normal",
     **options: Any,
 ) -> BenchmarkRequest:
     """Build a benchmark request: read shapes and validate options.
@@ -71,13 +75,14 @@ def prepare_benchmark(
         exclude: Names or globs: these weights are left out.
         name: See `BenchmarkOptions`.
         labels: See `BenchmarkOptions`.
+        priority: See `BenchmarkOptions`.
         options: See `BenchmarkOptions`.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
     """
     texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
-    described = describe(_default_name(model, texts) if name is None else name, labels)
+    described = describe(_default_name(model, texts) if name is None else name, labels, priority)
     measured = {} if masks_of is not None and model is None else _model_or_layers(model, layers, exclude)
     try:
         members = {"patterns": texts, "masks_of": masks_of, **measured, **options}

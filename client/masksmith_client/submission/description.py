@@ -1,4 +1,4 @@
-"""Names and labels of jobs: validation of the caller's, and the subject of a job without a name."""
+"""Names, labels and priorities of jobs: validation of the caller's, and the subject of a job without a name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from pydantic import ValidationError
 
 from masksmith_client._errors import InputError
 from masksmith_wire.names import JobDescription
+from masksmith_wire.priorities import PriorityName
 
 
-def describe(name: str | None, labels: Mapping[str, str] | None) -> JobDescription:
-    """Validate a name and labels by the service's own rules.
+def describe(
+    name: str | None, labels: Mapping[str, str] | None, priority: PriorityName | None = None
+) -> JobDescription:
+    """Validate a name, labels and a priority by the service's own rules.
 
     Raises:
-        InputError: If one is too long, or has characters that cannot be printed.
+        InputError: If one is too long or has characters that cannot be printed, or there is no such priority.
     """
     try:
-        return JobDescription(name=name, labels=dict(labels) if labels else None)
+        return JobDescription.model_validate(
+            {"name": name, "labels": dict(labels) if labels else None, "priority": priority or "normal"}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         member, *key = first["loc"]

@@ -23,6 +23,7 @@ from masksmith_wire.documents import (
     TensorInput,
 )
 from masksmith_wire.names import JobDescription, default_name
+from masksmith_wire.priorities import Priority, PriorityName
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
 from .description import describe, subject_of_weights
@@ -33,6 +34,8 @@ from .statistics import AuxiliaryTensors, CalibrationReader
 from .streamed_tensor import KEY, Restore, StreamedTensor, flattened
 
 MAX_NAME_LENGTH = 512
+INTERACTIVE_BYTES = 64 * 2**20
+"""Size of the weights of a job up to which somebody is assumed to wait for it."""
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -63,6 +66,8 @@ class SubmitOptions(TypedDict, total=False):
         time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
         name: Name of the job, shown in lists; default the file or directory, and the pattern.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
+        priority: Its priority among the jobs of the same key: `interactive`, `normal` or `batch`, and at most the
+            highest that the key may have. Default `interactive` for up to 64 MiB of weights, else `normal`.
     """
 
     solver: SolverName
@@ -83,6 +88,7 @@ class SubmitOptions(TypedDict, total=False):
     time_limit_s: float | None
     name: str | None
     labels: Mapping[str, str] | None
+    priority: PriorityName | None
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,7 @@ def prepare(
     trust_remote_code: bool = False,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    priority: PriorityName | None = None,
     local: bool = False,
     **options: Any,
 ) -> PreparedJob:
@@ -220,13 +227,14 @@ def prepare(
         trust_remote_code: See `SubmitOptions`.
         name: See `SubmitOptions`.
         labels: See `SubmitOptions`.
+        priority: See `SubmitOptions`.
         local: Whether the job is solved in this process, where the service's size limits do not apply.
         options: See `SubmitOptions`.
 
     Raises:
         InputError: If an argument is invalid.
     """
-    description = describe(name, labels)
+    description = describe(name, labels, priority)
     previous_job, previous_file = parse_previous(previous)
     by_tensor = _read_patterns(pattern, options)
     options = _own_options(pattern) | options
@@ -261,6 +269,8 @@ def prepare(
             specification.budget.check({weight.name: weight.shape for weight in solvable}, specification.pattern)
     if update is not None and scores.name == "given" and not auxiliary.statistics:
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
+    if priority is None and sum(weight.file_bytes for weight in solvable) <= INTERACTIVE_BYTES:
+        description = description.model_copy(update={"priority": Priority.INTERACTIVE})
     prepared = PreparedJob(
         solvable, skipped, specification, patterns, auxiliary, previous_file, description, read.notes
     )

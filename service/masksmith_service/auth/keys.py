@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
-from masksmith_state.keys import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, KeyInfo, Keys, Quotas, Role, Scope
+from masksmith_state.keys import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, KeyInfo, Keys, Quotas, Role, Scope, Sharing
 from masksmith_wire.errors import Code
 from masksmith_wire.payload_limits import StrictModel
 
@@ -18,8 +18,8 @@ from .principal import AdminDep
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
-class KeyRequest(StrictModel, Quotas):
-    """Name, role, scopes, end and quotas of a new key."""
+class KeyRequest(StrictModel, Quotas, Sharing):
+    """Name, role, scopes, end, quotas and share of a new key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
@@ -59,8 +59,9 @@ def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewK
         detail = "keys are created over HTTP only with a key; create the first one with 'masksmith keys create'"
         raise RequestError(Code.FORBIDDEN, detail)
     quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
+    sharing = Sharing.model_validate(document.model_dump(include=set(Sharing.model_fields)))
     try:
-        info, token = keys.create(document.name, document.role, quotas, document.scopes, document.expires_at)
+        info, token = keys.create(document.name, document.role, quotas, document.scopes, document.expires_at, sharing)
     except ValueError as error:
         raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
     return NewKey(**info.model_dump(), token=token)

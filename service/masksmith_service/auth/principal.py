@@ -27,6 +27,7 @@ from masksmith_state.keys import (
     session_key,
 )
 from masksmith_wire.errors import Code
+from masksmith_wire.priorities import Priority
 
 COOKIE = "masksmith_session"
 
@@ -40,6 +41,7 @@ class Principal:
         quotas: The key's quotas, with the service's defaults for those that are not set.
         scopes: What the key may do.
         token_hash: Hash of the token, which may become invalid while a response is sent.
+        max_priority: Highest priority of the key's jobs.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Principal:
     quotas: Quotas
     scopes: frozenset[Scope] = frozenset(Scope)
     token_hash: str = field(default="", repr=False)
+    max_priority: Priority = Priority.INTERACTIVE
 
     @property
     def is_admin(self) -> bool:
@@ -153,7 +156,8 @@ def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Prin
     quotas = Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )
-    return Principal(key.id, key.name, key.role, quotas.model_copy(update=own), frozenset(key.scopes), token_hash)
+    scopes = frozenset(key.scopes)
+    return Principal(key.id, key.name, key.role, quotas.model_copy(update=own), scopes, token_hash, key.max_priority)
 
 
 async def _request_principal(request: Request) -> Principal:

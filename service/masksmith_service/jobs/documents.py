@@ -111,7 +111,9 @@ def benchmark_view(
 
 def _header(record: JobRecord) -> dict[str, Any]:
     """Members that jobs of all kinds have."""
-    members = record.model_dump(include={"id", "labels", "kind", "state", "created_at", "started_at", "finished_at"})
+    members = record.model_dump(
+        include={"id", "labels", "priority", "kind", "state", "created_at", "started_at", "finished_at"}
+    )
     return members | {"name": record.name or None, "progress": Progress(done=record.done, total=record.total)}
 
 

@@ -18,6 +18,7 @@ from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, Tensor
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
+from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
 MAX_GLOB_STEPS = limit("glob_steps")
@@ -40,6 +41,7 @@ class FileOptions(MasksOptions):
     layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     name: JobName | None = None
+    priority: Priority = Priority.NORMAL
     require_worker: bool = False
     label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
 
@@ -92,7 +94,7 @@ def describe_file_job(options: FileOptions) -> JobDescription:
         RequestError: If a label is invalid.
     """
     try:
-        return JobDescription(name=options.name, labels=parse_labels(options.label))
+        return JobDescription(name=options.name, labels=parse_labels(options.label), priority=options.priority)
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(str(part) for part in reason["loc"])

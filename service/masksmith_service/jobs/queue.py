@@ -1,4 +1,4 @@
-"""Celery producer: enqueues shards by task name, without importing worker code."""
+"""Celery producer: sends messages by task name, without importing worker code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from masksmith_state.queue import CPU_QUEUE, celery_settings, task_of
+from masksmith_state.queue import celery_settings, task_of
 
 
 class Queue:
-    """Enqueues shards for the workers.
+    """Sends messages to the workers of a queue.
 
     Args:
         redis_url: URL of the broker.
@@ -23,24 +23,15 @@ class Queue:
         self._app = Celery("masksmith")
         self._app.conf.update(celery_settings(redis_url), broker_connection_max_retries=1)
 
-    def enqueue(self, job: str, shard: int, queue: str = CPU_QUEUE) -> None:
-        """Enqueue one shard.
+    def request_work(self, queue: str, count: int) -> None:
+        """Send messages to a queue, each of which makes a worker take one shard.
 
         Raises:
-            redis.ConnectionError: If the broker is unavailable; the sweeper enqueues the shard later.
-        """
-        with _translated_errors():
-            self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False)
-
-    def enqueue_all(self, job: str, shards: int, queue: str = CPU_QUEUE) -> None:
-        """Enqueue all shards of a job, over one connection.
-
-        Raises:
-            redis.ConnectionError: If the broker is unavailable; the sweeper enqueues the shards later.
+            redis.ConnectionError: If the broker is unavailable; the sweeper sends them later.
         """
         with _translated_errors(), self._app.producer_pool.acquire(block=True) as producer:
-            for shard in range(shards):
-                self._app.send_task(task_of(queue), args=(job, shard), queue=queue, retry=False, producer=producer)
+            for _ in range(count):
+                self._app.send_task(task_of(queue), queue=queue, retry=False, producer=producer)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Submits jobs: plans a request, creates the job's record, and enqueues its parts."""
+"""Submits jobs: plans a request, creates the job's record, and notifies the workers."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from masksmith_wire.documents import MasksRequest, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.names import JobDescription, default_name, subject_of
+from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification
 
 from . import planning
@@ -136,7 +137,7 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> str:
-        """Create the record, then enqueue its parts; after a crash in between, the sweeper enqueues them.
+        """Create the record, then notify the workers; after a crash in between, the sweeper does it.
 
         `name` is that of a job whose request gives none.
         """
@@ -146,9 +147,9 @@ class JobSubmitter:
         logs.add_fields(job=job)
         if is_new:
             try:
-                self.state.queue.enqueue_all(job, len(parts), queue)
+                self.state.queue.request_work(queue, self.state.records.schedule.messages_wanted(queue))
             except redis.RedisError as error:
-                log.warning("job %s is recorded but not enqueued; the sweeper will enqueue it: %s", job, error)
+                log.warning("job %s is recorded but no worker was notified; the sweeper will do it: %s", job, error)
         return job
 
     def _record(
@@ -161,11 +162,10 @@ class JobSubmitter:
     ) -> tuple[str, bool]:
         fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.key else ""
         named = JobDescription(name=description.name or name, labels=description.labels)
+        admission = self._admission(description.priority)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
-            created = self.state.records.create(
-                plan, parts, self.key or "", fingerprint, self._admission(), queue, named
-            )
+            created = self.state.records.create(plan, parts, self.key or "", fingerprint, admission, queue, named)
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
@@ -179,10 +179,11 @@ class JobSubmitter:
         """Hold memory, until the request is answered."""
         anyio.from_thread.run(self.held.add, self.state.capacities.memory, size)
 
-    def _admission(self) -> Admission:
+    def _admission(self, priority: Priority) -> Admission:
         quotas = self.principal.quotas
         return Admission(
             owner=self.principal.key,
+            priority=priority.at_most(self.principal.max_priority),
             uploaders="anybody" if self.principal.is_admin else "owner",
             max_live_jobs=self.state.settings.max_live_jobs,
             max_live_jobs_of_owner=quotas.live_jobs,

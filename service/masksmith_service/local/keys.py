@@ -14,7 +14,18 @@ import redis
 import typer
 
 from masksmith_service.middleware.addresses import is_loopback
-from masksmith_state.keys import MAX_OVERLAP_S, SCOPES_OF_ROLE, KeyInfo, Keys, Quotas, Role, Scope, check_scopes
+from masksmith_state.keys import (
+    MAX_OVERLAP_S,
+    SCOPES_OF_ROLE,
+    KeyInfo,
+    Keys,
+    Quotas,
+    Role,
+    Scope,
+    Sharing,
+    check_scopes,
+)
+from masksmith_wire.priorities import Priority
 from masksmith_wire.text import printable, without_credentials
 
 from . import settings
@@ -45,6 +56,12 @@ def create(
             metavar="SCOPE", help="submit, read, benchmark or administer; repeatable. Default: all of its role."
         ),
     ] = None,
+    weight: Annotated[
+        float, typer.Option(min=0.01, max=1000, metavar="N", help="Share of the workers, beside keys of weight 1.")
+    ] = 1.0,
+    max_priority: Annotated[
+        str, typer.Option(metavar="WORD", help="Highest priority of its jobs: interactive, normal or batch.")
+    ] = "interactive",
     expires: ExpiresOption = None,
     data: DataOption = None,
     redis_url: RedisOption = None,
@@ -53,13 +70,16 @@ def create(
     """Create a key and print its token, which cannot be shown again."""
     if role not in tuple(Role):
         raise UsageError(f"--role {role!r}: user or admin")
+    if max_priority not in tuple(Priority):
+        raise UsageError(f"--max-priority {max_priority!r}: {', '.join(Priority)}")
     if not re.fullmatch(r"[\w .@+-]{1,100}", name):
         raise UsageError(f"{name!r} is not a valid name of a key: letters, digits, blanks and .@+-_ up to 100")
     stored_bytes = None if stored is None else _parse_bytes(stored)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
     with _open_keys(data, redis_url) as keys:
-        info, token = keys.create(name, Role(role), quotas, scopes, expires_at)
+        sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
+        info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
     if redis_url is None and (data is not None or settings.redis_url() is None):
         require_keys_in(data or settings.data_home())
     _print_token(
@@ -94,7 +114,8 @@ def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: J
         listed = keys.all()
     if as_json:
         return _print_json([key.model_dump(mode="json") for key in listed])
-    rows = [("key", "name", "role", "scopes", "state", "created", "expires", "last used"), *map(_row, listed)]
+    heads = ("key", "name", "role", "scopes", "weight", "priority", "state", "created", "expires", "last used")
+    rows = [heads, *map(_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo(printable("  ".join(map(str.ljust, row, widths)).rstrip()))
@@ -164,7 +185,8 @@ def _row(key: KeyInfo) -> Sequence[str]:
     created, expires, used = (moment and moment.astimezone().strftime("%Y-%m-%d %H:%M") for moment in moments)
     state = "revoked" if key.revoked_at is not None else "valid" if key.is_valid else "expired"
     scopes = "all" if set(key.scopes) == set(SCOPES_OF_ROLE[key.role]) else ",".join(key.scopes)
-    return (key.id, key.name, key.role.value, scopes, state, created or "", expires or "never", used or "never")
+    share = (f"{key.weight:g}", key.max_priority.value)
+    return (key.id, key.name, key.role.value, scopes, *share, state, created or "", expires or "never", used or "never")
 
 
 def _print_token(info: KeyInfo, token: str, remark: str, *, as_json: bool) -> None:

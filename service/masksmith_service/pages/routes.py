@@ -134,7 +134,7 @@ def show_jobs(
     page = find_jobs(state.records, principal.visible_owner, JobFilter(text=q, states=states), after, JOBS_PER_PAGE)
     older_query = urlencode({"q": q, "only": only, "after": page.next}) if page.next else None
     # Only admins may see the load of the installation.
-    queues = {name: state.records.queue_length(name) for name in QUEUES} if principal.is_admin else {}
+    queues = {name: state.records.schedule.depth(name) for name in QUEUES} if principal.is_admin else {}
     workers = state.records.workers.live() if principal.is_admin else None
     return render(
         request, "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, after=after, workers=workers,

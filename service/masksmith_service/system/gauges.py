@@ -53,7 +53,7 @@ class Gauges:
 
     def _installation(self) -> Iterator[Metric]:
         queued: dict[tuple[str, ...], float] = {
-            (queue,): self._records.queue_length(queue) for queue in (CPU_QUEUE, GPU_QUEUE)
+            (queue,): self._records.schedule.depth(queue) for queue in (CPU_QUEUE, GPU_QUEUE)
         }
         yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], queued)
         alive: Counter[tuple[str, ...]] = Counter()

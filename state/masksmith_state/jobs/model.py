@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from masksmith_state.errors import NoMasksError
 from masksmith_wire.benchmarks import BenchmarkPlan, CaseReport, PlannedCase
 from masksmith_wire.documents import JobState
+from masksmith_wire.priorities import Priority
 
 from .plans import MasksPlan
 from .reports import ShardReport
@@ -27,6 +28,8 @@ class Lease(BaseModel):
         token: Fencing token: writes with the token of an earlier lease are rejected.
         attempt: Number of the attempt, from 1.
         elapsed_s: Seconds since the job's first shard was taken.
+        is_long: Whether it takes one of the worker's slots for long.
+        messages_wanted: Number of messages that the queue lacked when the shard was taken.
     """
 
     job: str
@@ -34,6 +37,8 @@ class Lease(BaseModel):
     token: str
     attempt: int
     elapsed_s: float = 0.0
+    is_long: bool = False
+    messages_wanted: int = 0
 
 
 class Admission(BaseModel):
@@ -41,6 +46,7 @@ class Admission(BaseModel):
 
     Attributes:
         owner: Key that the job belongs to.
+        priority: Its priority among the jobs of the owner.
         uploaders: Who must have sent the job's uploads: the owner, or any key. None skips the check.
         max_live_jobs: Limit of live jobs of all owners.
         max_live_jobs_of_owner: Limit of live jobs of the owner.
@@ -49,6 +55,7 @@ class Admission(BaseModel):
     """
 
     owner: str = ""
+    priority: Priority = Priority.NORMAL
     uploaders: Literal["owner", "anybody"] | None = None
     max_live_jobs: int | None = None
     max_live_jobs_of_owner: int | None = None
@@ -61,6 +68,7 @@ class JobRecord(BaseModel):
 
     id: str
     owner: str = ""
+    priority: Priority = Priority.NORMAL
     name: str = ""
     labels: dict[str, str] = {}
     kind: str

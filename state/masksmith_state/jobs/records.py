@@ -6,7 +6,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -21,17 +21,16 @@ from masksmith_state.worker_registry import WorkerRegistry, served_key
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from masksmith_wire.digests import digest_bytes
 from masksmith_wire.documents import JobState, WorkerInfo
-from masksmith_wire.errors import TensorError
 from masksmith_wire.names import JobDescription
 
 from .model import Admission, JobRecord, Lease, parse_by_index, parse_record, read_labels
 from .plans import MasksPlan
 from .redis_keys import IDS, JOBS, LIVE, job_key, parts_key, reports_key
 from .reports import ShardReport
+from .schedule import Schedule
 from .shards import Shard
 from .unreadable_records import reading, set_aside_job
 
-STRANDED_BATCH = 1000
 TIMESTAMP_DIGITS = 11
 ID_LENGTH = TIMESTAMP_DIGITS + 16
 """Hex digits of a job's id: the time of its creation in milliseconds, then random ones."""
@@ -54,6 +53,7 @@ class JobRecords:
         self.bench_workers = WorkerRegistry(self.redis, "masksmith:bench-workers", BenchWorker)
         self.start_progress = StartProgress(self.redis)
         self._scripts = Scripts(self.redis, __package__)
+        self.schedule = Schedule(self.redis, self._scripts)
 
     def create(
         self,
@@ -91,6 +91,7 @@ class JobRecords:
             "queue": queue,
             "name": description.name or "",
             "labels": json.dumps(description.labels or {}),
+            "priority": admission.priority,
             **plan.summary_fields,
         }
         texts = [shard.model_dump_json() for shard in shards]
@@ -112,6 +113,7 @@ class JobRecords:
             admission.uploaders or "",
             plan.result_bytes,
             record_bytes(fields, texts),
+            json.dumps([index for index, shard in enumerate(shards) if isinstance(shard, Shard) and shard.is_long]),
         ]
         outcome = str(self._scripts.run("create", *args))
         if outcome in limits:
@@ -227,26 +229,12 @@ class JobRecords:
         with reading(job):
             return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
 
-    def take(self, job: str, shard: int, *, lease_s: float, attempts: int) -> Lease | str:
-        """Take the lease of a shard, and count an attempt.
-
-        Returns:
-            The lease, or the reason why it was not granted: `closed` (the job has ended), `done`, `held` (by another
-            worker) or `exhausted` (no attempt is left).
-        """
-        message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
-        report = ShardReport(error=TensorError(code="attempts_exhausted", message=message))
-        token, *words = self._run("take", job, shard, int(lease_s * 1000), attempts, report.model_dump_json())
-        if not token:
-            return str(words[0])
-        return Lease(job=job, shard=shard, token=token, attempt=int(words[0]), elapsed_s=float(words[1]))
-
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Renew a lease; False if the lease was lost or the job has ended."""
         return bool(self._run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
 
     def release(self, lease: Lease, *, forget_attempt: bool = False) -> None:
-        """Release a lease; if its shard is still pending, the sweeper enqueues it again.
+        """Release a lease; the sweeper queues its shard again.
 
         Args:
             lease: The lease.
@@ -303,49 +291,9 @@ class JobRecords:
         with reading(job):
             return self._scripts.run(script, job, *args)
 
-    def stranded(
-        self, patience_s: float, *, from_horizon: bool = False, queue: str = CPU_QUEUE
-    ) -> Iterator[tuple[str, int]]:
-        """List the stranded shards: pending, without a lease, and probably without a message in the queue.
-
-        Args:
-            patience_s: Seconds after being enqueued that a shard counts as stranded if it was not taken.
-            from_horizon: Count these seconds back from the horizon, which is the latest enqueue time of any shard taken
-                so far, instead of from now.
-            queue: Queue of the jobs to list.
-        """
-        for job in sorted(cast("set[str]", self.redis.smembers(LIVE))):
-            args: list[str | float] = [patience_s, int(from_horizon), STRANDED_BATCH, queue]
-            for shard in self._stranded_of(job, *args):
-                yield job, shard
-
-    def _stranded_of(self, job: str, *args: str | float) -> list[int]:
-        try:
-            with reading(job):
-                return [int(shard) for shard in self._scripts.run("stranded", job, *args)]
-        except UnreadableRecordError as error:
-            self.set_aside(error)
-            return []
-
-    def move_jobs(self, queue: str, other: str) -> list[str]:
-        """Assign the live jobs of a queue to another queue, for shards enqueued from now on; returns the job ids."""
-        live = sorted(cast("set[str]", self.redis.smembers(LIVE)))
-        moved = [job for job in live if self._queue_of(job) == queue]
-        for job in moved:
-            self.redis.hset(job_key(job), "queue", other)
-        return moved
-
     def is_served(self, queue: str) -> bool:
         """Whether a living worker consumes a queue."""
         return bool(self.redis.exists(served_key(queue)))
-
-    def _queue_of(self, job: str) -> str | None:
-        try:
-            with reading(job):
-                return cast("str | None", self.redis.hget(job_key(job), "queue"))
-        except UnreadableRecordError as error:
-            self.set_aside(error)
-            return None
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
         """Claim the sweep of shards, or of `what`; True for one process per period."""
@@ -359,10 +307,6 @@ class JobRecords:
     def counts(self) -> dict[str, str]:
         """Read all counters, by field."""
         return cast("dict[str, str]", self.redis.hgetall(counters.COUNTS))
-
-    def queue_length(self, queue: str) -> int:
-        """Number of messages in a broker queue."""
-        return int(self.redis.llen(queue))
 
 
 def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:

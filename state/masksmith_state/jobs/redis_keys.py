@@ -33,9 +33,9 @@ def reports_key(job: str) -> str:
     return job_key(job) + ":reports"
 
 
-def queued_key(job: str) -> str:
-    """Hash of the shards or cases that no worker has taken: the time each was last enqueued, by index."""
-    return job_key(job) + ":queued"
+def taken_key(job: str) -> str:
+    """Hash of the shards or cases that workers have taken and not finished, by index."""
+    return job_key(job) + ":taken"
 
 
 def events_key(job: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 from pydantic import BaseModel
 
@@ -14,6 +14,8 @@ from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
 from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
+
+from .costs import OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
 BLOCK_ROWS = 16
@@ -77,11 +79,18 @@ class PlannedTensor(BaseModel):
 
 
 class Shard(BaseModel):
-    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension."""
+    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
+
+    Attributes:
+        cost_s: Seconds that it is expected to take.
+        is_long: Whether it takes long and cannot be cut.
+    """
 
     tensor: int
     first: int
     last: int
+    cost_s: float = 1.0
+    is_long: bool = False
 
 
 def cut(
@@ -90,7 +99,7 @@ def cut(
     shard_bytes: int = SHARD_BYTES,
     max_shards: int | None = None,
 ) -> list[Shard]:
-    """Split tensors into shards of whole tile rows, each of at most `shard_bytes` unless one tile row is larger.
+    """Split tensors into shards of whole tile rows, each of at most `shard_bytes` and `TARGET_S` if it can be cut.
 
     A tensor becomes a single shard if its pattern's budget belongs to the whole tensor, if its update depends on all
     rows, or if singular values are computed. A tied tensor (an earlier one under another name) gets no shards of its
@@ -114,10 +123,20 @@ def cut(
         rows, pattern = tensor.shape[0], of_pattern(tensor.pattern).pattern
         is_whole = specification.binding(pattern) is not None
         unit = rows if is_whole else _shard_rows(tensor, pattern, shard_bytes)
-        step = max(1, shard_bytes // max(1, tensor.row_bytes * unit)) * unit
+        estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
+        by_bytes, by_seconds = (
+            shard_bytes // max(1, tensor.row_bytes * unit),
+            int(TARGET_S / max(estimate(unit) - OVERHEAD_S, 1e-9)),
+        )
+        step = max(1, min(by_bytes, by_seconds)) * unit
         if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
             raise TooManyShardsError(max_shards)
-        shards += [Shard(tensor=number, first=row, last=min(row + step, rows)) for row in range(0, rows, step)]
+        for row in range(0, rows, step):
+            last = min(row + step, rows)
+            seconds = round(estimate(last - row), 4)
+            shards.append(
+                Shard(tensor=number, first=row, last=last, cost_s=seconds, is_long=seconds > TARGET_S + OVERHEAD_S)
+            )
     return shards
 
 

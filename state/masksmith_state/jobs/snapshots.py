@@ -11,21 +11,22 @@ from masksmith_state.queue import CPU_QUEUE, QUEUES
 from masksmith_state.worker_registry import served_key
 from masksmith_wire.documents import JobState
 
-from .redis_keys import job_key, parts_key, queued_key, reports_key
+from .redis_keys import job_key, parts_key, reports_key, taken_key
 from .unreadable_records import reading
 
 
 class Snapshot(NamedTuple):
     """The unparsed record of a job: its fields, its shards or cases, and their reports.
 
-    `queued` are the indices of those that no worker has taken, and `served` the queues that a living worker consumes.
+    `in_work` are the indices of those that workers have taken and not finished, and `served` the queues that a living
+    worker consumes.
     """
 
     job: str
     fields: dict[str, str]
     parts: dict[str, str]
     reports: dict[str, str]
-    queued: frozenset[str] = frozenset()
+    in_work: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset(QUEUES)
 
     @property
@@ -33,7 +34,7 @@ class Snapshot(NamedTuple):
         """Indices of the shards or cases that workers have taken and not finished."""
         if self.fields["state"] != JobState.RUNNING:
             return frozenset()
-        return frozenset(int(index) for index in self.parts.keys() - self.queued - self.reports.keys())
+        return frozenset(map(int, self.in_work))
 
     @property
     def waits_for_queue(self) -> str | None:
@@ -64,14 +65,14 @@ async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
 def _read_all(pipe: Any, job: str) -> Any:
     for key in (job_key(job), parts_key(job), reports_key(job)):
         pipe.hgetall(key)
-    pipe.hkeys(queued_key(job))
+    pipe.hkeys(taken_key(job))
     pipe.mget([served_key(queue) for queue in QUEUES])
     return pipe
 
 
 def _snapshot(job: str, replies: list[Any]) -> Snapshot | None:
-    fields, parts, reports, queued, served = replies
+    fields, parts, reports, taken, served = replies
     if not fields:
         return None
     served_queues = frozenset(queue for queue, worker in zip(QUEUES, served, strict=True) if worker is not None)
-    return Snapshot(job, fields, parts, reports, frozenset(queued), served_queues)
+    return Snapshot(job, fields, parts, reports, frozenset(taken), served_queues)

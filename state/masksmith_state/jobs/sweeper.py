@@ -1,4 +1,4 @@
-"""Enqueues stranded shards again: those whose lease expired, or whose message was lost.
+"""Queues shards again whose lease has lapsed, and sends the messages that a queue lacks.
 
 Runs in every service and worker; a lock in Redis lets one of them sweep at a time.
 """
@@ -19,38 +19,29 @@ from .records import JobRecords
 
 log = logging.getLogger(__name__)
 
-IDLE_PATIENCE_S = 5.0
-BACKLOG_PATIENCE_S = 60.0
-
-Enqueue = Callable[[str, int, str], None]
-"""Enqueues a shard: job, shard, queue."""
+RequestWork = Callable[[str, int], None]
+"""Sends messages to a queue: its name, and how many."""
 
 
-def sweep(records: JobRecords, enqueue: Enqueue, period_s: float) -> int:
-    """Enqueue every stranded shard, if this process claims the sweep.
-
-    If the queue is empty, a shard that was not taken within `IDLE_PATIENCE_S` has lost its message. If messages wait,
-    in FIFO order, it has lost its message once a shard that was enqueued `BACKLOG_PATIENCE_S` later has been taken. So
-    a shard that merely waits in a long queue is not enqueued twice.
+def sweep(records: JobRecords, request_work: RequestWork, period_s: float) -> int:
+    """Queue every shard whose lease has lapsed, and send missing messages, if this process claims the sweep.
 
     Returns:
-        The number of shards enqueued.
+        The number of shards queued again.
     """
     if not records.claim_sweep(period_s):
         return 0
     if GPU_QUEUE not in queues_with_workers(records.workers.live()):
         # CPU workers compute the same masks, so the jobs need not wait for a GPU worker.
-        for job in records.move_jobs(GPU_QUEUE, CPU_QUEUE):
+        for job in records.schedule.move_jobs(GPU_QUEUE, CPU_QUEUE):
             log.warning("no GPU worker is alive: job %s is moved to the CPU workers", job)
-    count = 0
+    count = sum(1 for _ in records.schedule.queue_lapsed())
     for queue in QUEUES:
-        has_backlog = records.queue_length(queue) > 0
-        patience_s = BACKLOG_PATIENCE_S if has_backlog else IDLE_PATIENCE_S
-        for job, shard in records.stranded(patience_s, from_horizon=has_backlog, queue=queue):
-            enqueue(job, shard, queue)
-            count += 1
+        wanted = records.schedule.messages_wanted(queue)
+        if wanted:
+            request_work(queue, wanted)
     if count:
-        log.warning("enqueued %d stranded shard(s) again", count)
+        log.warning("queued %d shard(s) again whose lease had lapsed", count)
     return count
 
 
@@ -59,23 +50,28 @@ class Sweeper(threading.Thread):
 
     Args:
         records: Job records.
-        enqueue: Enqueues a shard.
+        request_work: Sends messages to a queue.
         period_s: Seconds between two sweeps.
         sweep_blobs: The retention sweep, which claims its own turn.
     """
 
     def __init__(
-        self, records: JobRecords, enqueue: Enqueue, period_s: float, sweep_blobs: Callable[[], object] | None = None
+        self,
+        records: JobRecords,
+        request_work: RequestWork,
+        period_s: float,
+        sweep_blobs: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
-        self._records, self._enqueue, self._period_s, self._sweep_blobs = records, enqueue, period_s, sweep_blobs
+        self._records, self._request_work = records, request_work
+        self._period_s, self._sweep_blobs = period_s, sweep_blobs
         self._stop_event = threading.Event()
 
     def run(self) -> None:
         """Sweep once a period."""
         while not self._stop_event.wait(self._period_s):
             try:
-                sweep(self._records, self._enqueue, self._period_s * 0.9)
+                sweep(self._records, self._request_work, self._period_s * 0.9)
                 if self._sweep_blobs is not None:
                     self._sweep_blobs()
             except (redis.RedisError, OSError, StoreError) as error:

@@ -15,7 +15,7 @@ from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, p
 
 _WRONG_CONTENT = re.compile(r"WRONGTYPE |user_script:|(hash )?value is not ")
 """Replies of Redis to a command, or a script, that meets a value of another type or form."""
-_OTHER_PARTS = (":pending", ":queued", ":attempts", ":results")
+_OTHER_PARTS = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
 
 
 def is_wrong_content(error: redis.ResponseError) -> bool:
@@ -60,6 +60,8 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
             client.decrby(f"{owner}:record_bytes", kept["record"])
     for index in (JOBS, IDS, LIVE, FINISHED):
         _remove(client, index, job)
+    for place in client.scan_iter(match="masksmith:fair:*", count=1000):
+        _remove(client, place, job)
     for uses in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
         _remove(client, uses, job)
     for result in client.scan_iter(match="masksmith:result:*", count=1000):

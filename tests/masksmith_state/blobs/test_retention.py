@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.leases import take
 
 from masksmith_state.blobs.names import result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
@@ -79,7 +80,7 @@ def finish(records, references, store):
     """Do a worker's part."""
 
     def finish(job, result="f" * 64):
-        lease = records.take(job, 0, lease_s=60, attempts=3)
+        lease = take(records, job, 0, lease_s=60, attempts=3)
         assert references.hold_result(job, result)
         store.put(result_name(result), b"mask")
         store.put(result_report_name(result), b"{}")

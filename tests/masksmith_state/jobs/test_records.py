@@ -2,6 +2,7 @@ import threading
 import time
 
 import pytest
+from support.leases import take
 
 from masksmith_state.jobs.model import Admission, Lease
 from masksmith_state.jobs.plans import MasksPlan
@@ -36,10 +37,6 @@ def new_job(records, shards=2):
     return job
 
 
-def take(records, job, shard, lease_s=60.0, attempts=3):
-    return records.take(job, shard, lease_s=lease_s, attempts=attempts)
-
-
 def events(records, job):
     answer = records.redis.xrange(events_key(job))
     return [(fields["event"], fields["data"]) for _, fields in answer]
@@ -49,8 +46,8 @@ def expire(records, lease):
     assert records.redis.delete(f"masksmith:job:{lease.job}:lease:{lease.shard}")
 
 
-def stranded(records, patience_s=3600.0):
-    return sorted(shard for _, shard in records.stranded(patience_s))
+def lapsed(records):
+    return sorted(shard for _, shard in records.schedule.queue_lapsed())
 
 
 def test_a_job_is_written_whole(records):
@@ -143,7 +140,7 @@ def test_of_many_equal_requests_at_once_one_makes_the_job(records, valkey):
 
 def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(records):
     scripts = Scripts(records.redis, "masksmith_state.jobs")
-    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, -1, "[]", "", 0, 0]
+    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, -1, "[]", "", 0, 0, "[]"]
     assert scripts.run("create", *args) == args[0]
     records.complete(take(records, args[0], 0), GOOD)
     assert scripts.run("create", *args) == args[0]
@@ -240,7 +237,7 @@ def test_an_attempt_given_back_is_not_counted(records):
         lease = take(records, job, 0, attempts=2)
         assert lease.attempt == 1
         records.release(lease, forget_attempt=True)
-    assert stranded(records) == [0]
+    assert lapsed(records) == [0]
 
 
 def test_cancel_is_terminal_at_once_and_idempotent(records):
@@ -256,7 +253,7 @@ def test_cancel_is_terminal_at_once_and_idempotent(records):
     assert records.cancel(job)
     assert records.read(job) == record
     assert records.reports(job) == {0: GOOD}
-    assert stranded(records) == []
+    assert lapsed(records) == []
     assert [data for kind, data in events(records, job) if kind == "state"][-1] == '{"state":"canceled"}'
     assert records.live_count() == 0
 
@@ -288,29 +285,27 @@ def test_delete_leaves_nothing(records, live):
     assert records.find_ids(job[:4], None, 1) == records.find_ids(job[:4], "", 1) == []
 
 
-def test_stranded_names_what_nobody_will_bring_back(records):
+def test_only_shards_that_nobody_holds_are_queued_again(records):
     job = new_job(records, 4)
-    assert stranded(records) == []  # just enqueued
-    lapsed, held = take(records, job, 0), take(records, job, 1)
-    struck = take(records, job, 2)
-    records.complete(struck, GOOD)
-    expire(records, lapsed)
-    assert stranded(records) == [0]
-    assert stranded(records) == []  # its message is under way now
-    assert stranded(records, patience_s=-1.0) == [0, 3]
+    assert lapsed(records) == []
+    dead, held = take(records, job, 0), take(records, job, 1)
+    done = take(records, job, 2)
+    records.complete(done, GOOD)
+    expire(records, dead)
+    assert lapsed(records) == [0]
+    assert lapsed(records) == []
     records.release(held)
-    assert stranded(records) == [1]
+    assert lapsed(records) == [1]
 
 
-def test_stranded_reaches_every_shard_of_every_job(records, monkeypatch):
-    monkeypatch.setattr("masksmith_state.jobs.records.STRANDED_BATCH", 3)
+def test_shards_of_every_job_are_queued_again(records):
     jobs = [new_job(records, 10), new_job(records, 5)]
     for job in jobs:
-        records.redis.delete(f"masksmith:job:{job}:queued")
-    found = []
-    for _ in range(4):
-        found += records.stranded(3600.0)
-    assert sorted(found) == sorted([(jobs[0], shard) for shard in range(10)] + [(jobs[1], shard) for shard in range(5)])
+        for shard in records.shards(job):
+            expire(records, take(records, job, shard))
+    assert sorted(records.schedule.queue_lapsed()) == sorted(
+        (job, shard) for job in jobs for shard in records.shards(job)
+    )
 
 
 def test_one_sweeper_a_period(records):

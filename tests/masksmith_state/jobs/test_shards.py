@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 from support.shards import specified
 
 from masksmith.layouts import oversize_reason
+from masksmith_state.jobs.costs import OVERHEAD_S, TARGET_S
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard, cut, result_key, shards_by_tensor
 
 PATTERNS = ["2:4", "1:1", "transposable 8:16", "transposable <=3:5", "transposable 8:16 x 4:8", "7:64"]
@@ -140,3 +141,27 @@ def test_a_results_name_forgets_the_previous_mask_with_which_it_is_only_compared
     assert result_key(before, shard, SPECIFICATION, "exact", 1) == result_key(
         tensor([4, 4]), shard, SPECIFICATION, "exact", 1
     )
+
+
+def planned(rows, cols, **more):
+    return PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[rows, cols], start=0, **more)
+
+
+def test_an_update_of_rows_is_cut_by_the_seconds_it_takes():
+    of_update = specified("2:4", scores="wanda", update="reconstruct")
+    plain, updated = cut([planned(4096, 4096)], specified("2:4")), cut([planned(4096, 4096)], of_update)
+    assert len(updated) > 4 * len(plain)
+    assert all(not shard.is_long and 0 < shard.cost_s <= TARGET_S + OVERHEAD_S for shard in [*plain, *updated])
+    assert [shard.first for shard in updated[1:]] == [shard.last for shard in updated[:-1]]
+    assert cut([planned(4096, 4096)], of_update) == updated
+
+
+def test_what_cannot_be_cut_and_takes_long_is_long():
+    admm = specified("2:4", scores="wanda", update="admm")
+    small, large = cut([planned(64, 64), planned(4096, 4096)], admm)
+    assert (small.is_long, large.is_long) == (False, True)
+    assert large.cost_s > 60 > TARGET_S > small.cost_s
+    (whole,) = cut([planned(4096, 4096)], specified("50%"))
+    assert not whole.is_long
+    (huge,) = cut([planned(65536, 8192)], specified("50%"))
+    assert huge.is_long

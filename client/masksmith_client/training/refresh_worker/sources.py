@@ -96,7 +96,9 @@ class ServiceSource:
         weights = {one.slot.name: one.weight() for one in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
         # Named in full: the default rule would leave a head dense that the caller chose to mask.
-        job = self.client.jobs.submit(weights, pattern, progress=False, scores=scores, layers=list(weights))
+        job = self.client.jobs.submit(
+            weights, pattern, progress=False, scores=scores, layers=list(weights), priority="interactive"
+        )
         try:
             masks = self._masks(job, timeout_s)
             for name in masks:

@@ -1,12 +1,11 @@
 -- Functions shared by the scripts of the job lifecycle. Redis runs each script atomically.
 --
 -- Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
--- `:pending` (set of indices), `:queued` (index -> time it was last enqueued), `:attempts`, `:reports` (index ->
--- report), `:lease:I` (fencing token, expires), `:events` (stream). `masksmith:jobs` orders all jobs by creation and
+-- `:pending` (set of indices that are not done), `:attempts`, `:reports` (index -> report), `:lease:I` (fencing token,
+-- expires), `:events` (stream); `_scheduling.lua` adds `:queued` and `:taken`. `masksmith:jobs` orders all jobs by creation and
 -- `masksmith:ids` by id, `masksmith:live` holds the live ones; `masksmith:owner:K:jobs`, `:ids` and `:live` are the same
--- for key K, which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end. `masksmith:horizon` is
--- the latest enqueue time of any shard taken so far (`masksmith:horizon:Q` for queues Q other than the CPU workers'),
--- `masksmith:lease-ms` the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
+-- for key K, which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end, and
+-- `masksmith:lease-ms` is the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
 -- and state, and the increments of completed shards. `blobs/references.py` lists the keys of uploads and results. The
 -- id of every job that ends is published to the channel `masksmith:ended`. All times are the Redis server's. If its
 -- clock is set back, times that are in the future are reset to now.
@@ -45,36 +44,5 @@ local function release_uploads(job, id)
   for _, digest in ipairs(cjson.decode(digests or '[]')) do
     redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id)
     redis.call('ZADD', 'masksmith:uploads', 'XX', timestamp(), (owner or '') .. ':' .. digest)
-  end
-end
-
-local function end_job(job, id, state)
-  set_state(job, state)
-  add_count('ended|' .. redis.call('HGET', job, 'kind') .. '|' .. state, 1)
-  redis.call('HSET', job, 'finished_at', timestamp())
-  redis.call('DEL', job .. ':queued', job .. ':attempts')
-  redis.call('SREM', 'masksmith:live', id)
-  redis.call('SREM', owner_key(job, 'live'), id)
-  redis.call('ZADD', 'masksmith:finished', timestamp(), id)
-  release_uploads(job, id)
-  add_event(job, 'state', cjson.encode({state = state}))
-  redis.call('PUBLISH', 'masksmith:ended', id)
-end
-
-local function add_progress(job)
-  local done, total = redis.call('HGET', job, 'done'), redis.call('HGET', job, 'total')
-  add_event(job, 'progress', '{"done":' .. done .. ',"total":' .. total .. '}')
-end
-
-local function horizon_key(job)
-  local queue = redis.call('HGET', job, 'queue') or 'masksmith.cpu'
-  return queue == 'masksmith.cpu' and 'masksmith:horizon' or 'masksmith:horizon:' .. queue
-end
-
-local function finish_shard(job, id)
-  redis.call('HINCRBY', job, 'done', 1)
-  add_progress(job)
-  if redis.call('SCARD', job .. ':pending') == 0 then
-    end_job(job, id, redis.call('HGET', job, 'failures') == '0' and 'succeeded' or 'failed')
   end
 end

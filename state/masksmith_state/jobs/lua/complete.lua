@@ -8,6 +8,7 @@ local job = 'masksmith:job:' .. id
 local lease = job .. ':lease:' .. shard
 if redis.call('GET', lease) ~= token then return 0 end
 redis.call('DEL', lease)
+settle_shard(job, id, shard)
 if not is_live(job) then return 0 end
 if redis.call('SREM', job .. ':pending', shard) == 0 then return 0 end
 redis.call('HSET', job .. ':reports', shard, report)

@@ -3,13 +3,13 @@
 -- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; limits of live
 -- jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's records, each -1 for
 -- no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of
--- the results, bytes of the job's records.
+-- the results, bytes of the job's records, indices of the long shards as JSON list.
 -- Returns the id of the job: the new one, or the one created before with the same idempotency key; else the reason why
 -- none was created: `conflict` of idempotency keys, `full`, `quota`, `bytes` or `records` for the limits, or `missing:` with a
 -- digest. A call that is repeated because its reply was lost changes nothing.
 
 local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, max_record_bytes,
-  uploads, uploaders, result_bytes, record_bytes = unpack(ARGV)
+  uploads, uploaders, result_bytes, record_bytes, long_shards = unpack(ARGV)
 local job, owner_keys = 'masksmith:job:' .. id, 'masksmith:owner:' .. owner
 local idempotent = 'masksmith:idempotency:' .. owner .. ':' .. idempotency_key
 if idempotency_key ~= '' then
@@ -51,8 +51,11 @@ redis.call('HSET', job, 'state', 'queued', 'created_at', at, 'done', 0, 'total',
 for i, shard in ipairs(shard_list) do
   redis.call('HSET', job .. ':shards', i - 1, shard)
   redis.call('SADD', job .. ':pending', i - 1)
-  redis.call('HSET', job .. ':queued', i - 1, at)
 end
+local is_long = {}
+for _, shard in ipairs(cjson.decode(long_shards)) do is_long[shard] = true end
+for i = 0, #shard_list - 1 do redis.call('ZADD', job .. ':queued' .. (is_long[i] and ':long' or ''), i, i) end
+list_job(job, id)
 redis.call('ZADD', 'masksmith:jobs', at, id)
 redis.call('ZADD', owner_keys .. ':jobs', at, id)
 redis.call('ZADD', 'masksmith:ids', 0, id)

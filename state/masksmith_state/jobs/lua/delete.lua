@@ -24,7 +24,8 @@ redis.call('DECRBY', owner_key(job, 'bytes'), redis.call('HGET', job, 'result_by
 redis.call('DECRBY', owner_key(job, 'record_bytes'), redis.call('HGET', job, 'record_bytes') or 0)
 local idempotent = redis.call('HGET', job, 'idempotent')
 if idempotent and idempotent ~= '' and redis.call('HGET', idempotent, 'id') == id then redis.call('DEL', idempotent) end
-for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':attempts', ':reports', ':events'}) do
+for _, part in ipairs({':results', ':shards', ':pending', ':queued', ':queued:long', ':taken', ':attempts', ':reports',
+  ':events'}) do
   redis.call('DEL', job .. part)
 end
 redis.call('DEL', job)

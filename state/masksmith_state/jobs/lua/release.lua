@@ -1,4 +1,4 @@
--- Release a lease. The attempt stays counted, unless the shard did not fail.
+-- Release a lease; the sweeper queues the shard again. The attempt stays counted, unless the shard did not fail.
 --
 -- ARGV: id, shard, token, 1 not to count the attempt.
 -- Returns 1 if the token held the lease, else 0.
@@ -8,5 +8,9 @@ local job = 'masksmith:job:' .. id
 local lease = job .. ':lease:' .. shard
 if redis.call('GET', lease) ~= token then return 0 end
 redis.call('DEL', lease)
-if forget_attempt == '1' and is_live(job) then redis.call('HINCRBY', job .. ':attempts', shard, -1) end
+if not is_live(job) then
+  if exists(job) then settle_shard(job, id, shard) end
+  return 1
+end
+if forget_attempt == '1' then redis.call('HINCRBY', job .. ':attempts', shard, -1) end
 return 1

@@ -1,0 +1,40 @@
+-- Taking a shard: its lease, its attempt, and the end of a shard that has no attempt left.
+
+local function finish_exhausted(job, id, shard, report)
+  redis.call('HDEL', job .. ':taken', shard)
+  redis.call('HSET', job .. ':reports', shard, report)
+  redis.call('HINCRBY', job, 'failures', 1)
+  redis.call('SREM', job .. ':pending', shard)
+  add_count('shards||failed', 1)
+  finish_shard(job, id)
+end
+
+local function start_job(job)
+  if redis.call('HGET', job, 'state') ~= 'queued' then return end
+  set_state(job, 'running')
+  redis.call('HSET', job, 'started_at', timestamp())
+  add_event(job, 'state', '{"state":"running"}')
+end
+
+-- Take the lease of a shard. Returns {token, attempt, seconds since the job started, id, shard, pool}, or {'', reason}.
+local function take_shard(id, shard, lease_ms, attempts, report)
+  local job = 'masksmith:job:' .. id
+  if not is_live(job) then return {'', 'closed'} end
+  if redis.call('SISMEMBER', job .. ':pending', shard) == 0 then return {'', 'done'} end
+  local lease = job .. ':lease:' .. shard
+  if exists(lease) then return {'', 'held'} end
+  local attempt = redis.call('HINCRBY', job .. ':attempts', shard, 1)
+  local pool = start_shard(job, id, shard)
+  if attempt > tonumber(attempts) then
+    finish_exhausted(job, id, shard, report)
+    return {'', 'exhausted'}
+  end
+  local token = tostring(redis.call('INCR', 'masksmith:fence'))
+  redis.call('SET', lease, token, 'PX', lease_ms)
+  if tonumber(lease_ms) > tonumber(redis.call('GET', 'masksmith:lease-ms') or 0) then
+    redis.call('SET', 'masksmith:lease-ms', lease_ms)
+  end
+  start_job(job)
+  local elapsed = now() - tonumber(redis.call('HGET', job, 'started_at'))
+  return {token, tostring(attempt), string.format('%.6f', math.max(0, elapsed)), id, shard, pool}
+end

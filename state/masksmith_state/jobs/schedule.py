@@ -1,0 +1,108 @@
+"""Decides which queued shard a worker takes: keys share the workers by weight, and a key's jobs by priority.
+
+The decision is one atomic script over everything that is queued; see `lua/_scheduling.lua` and `lua/take_next.lua`.
+Messages in the broker only say that a queue has work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import redis
+
+from masksmith_state.errors import UnreadableRecordError
+from masksmith_state.scripts import Scripts
+from masksmith_wire.errors import Code, TensorError
+
+from .model import Lease
+from .redis_keys import LIVE
+from .reports import ShardReport
+from .unreadable_records import reading, set_aside_job
+
+AGE_S = 30.0
+"""Seconds without a shard taken after which a job goes before its key's other jobs, at most every other time."""
+
+
+class Schedule:
+    """The queued shards of all jobs.
+
+    Args:
+        client: Redis client, with `decode_responses`.
+        scripts: The scripts of job records.
+    """
+
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._redis, self._scripts = client, scripts
+
+    def take(
+        self, queue: str, *, lease_s: float, attempts: int, worker: str = "", slots: int = 1, age_s: float = AGE_S
+    ) -> Lease | None:
+        """Take the lease of the shard that is due, and count an attempt; None if there is none for this worker.
+
+        Args:
+            queue: Queue of the shard.
+            lease_s: Seconds that the lease lasts without renewal.
+            attempts: Number of attempts at a shard; one that has none left fails here, and the next one is taken.
+            worker: Name of the worker; one with several slots keeps one of them free of long shards.
+            slots: Number of its slots.
+            age_s: Seconds after which a job has waited too long.
+        """
+        report = exhausted_report(attempts)
+        args: list[str | float] = [queue, worker, slots, int(lease_s * 1000), attempts, report, age_s]
+        while True:
+            token, *values = self._scripts.run("take_next", *args)
+            if token:
+                return _lease(token, values)
+            if values[0] != "unreadable":
+                return None
+            set_aside_job(self._redis, values[1], values[2])
+
+    def queue_lapsed(self) -> Iterator[tuple[str, int]]:
+        """Queue the shards again whose lease has lapsed; yields their jobs and numbers."""
+        for job in self._live():
+            for shard in self._run("requeue", job) or ():
+                yield job, int(shard)
+
+    def move_jobs(self, queue: str, other: str) -> list[str]:
+        """Move the live jobs of a queue to another queue; returns their ids."""
+        return [job for job in self._live() if self._run("move", job, queue, other)]
+
+    def messages_wanted(self, queue: str) -> int:
+        """Number of messages that a queue lacks."""
+        return int(self._scripts.run("messages_wanted", queue))
+
+    def depth(self, queue: str) -> int:
+        """Number of queued shards of a queue."""
+        return int(self._scripts.run("depth", queue))
+
+    def _live(self) -> list[str]:
+        return sorted(cast("set[str]", self._redis.smembers(LIVE)))
+
+    def _run(self, script: str, job: str, *args: str) -> Any:
+        """Run a script on a job; a record that cannot be read is set aside."""
+        try:
+            with reading(job):
+                return self._scripts.run(script, job, *args)
+        except UnreadableRecordError as error:
+            set_aside_job(self._redis, error.job, error.reason)
+            return None
+
+
+def exhausted_report(attempts: int) -> str:
+    """Report of a shard that has no attempt left, as JSON."""
+    message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
+    return ShardReport(error=TensorError(code=Code.ATTEMPTS_EXHAUSTED, message=message)).model_dump_json()
+
+
+def _lease(token: str, values: list[Any]) -> Lease:
+    attempt, elapsed_s, job, shard, pool, messages_wanted = values
+    return Lease(
+        job=job,
+        shard=int(shard),
+        token=token,
+        attempt=int(attempt),
+        elapsed_s=float(elapsed_s),
+        is_long=bool(pool),
+        messages_wanted=messages_wanted,
+    )

@@ -1,0 +1,24 @@
+"""Priorities of jobs, among the jobs of one key."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+PriorityName = Literal["interactive", "normal", "batch"]
+
+
+class Priority(StrEnum):
+    """Priority of a job: its shards are taken before those of lower priority of the same key.
+
+    `interactive` is for what somebody waits for, `batch` for what may take hours.
+    """
+
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BATCH = "batch"
+
+    def at_most(self, highest: Priority) -> Priority:
+        """This priority, or `highest` if that is lower."""
+        order = list(Priority)
+        return max(self, highest, key=order.index)

@@ -1,0 +1,54 @@
+"""Where a worker takes shards from, and how it passes on the word that there is more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+
+from masksmith_state.jobs.model import Lease
+from masksmith_state.jobs.schedule import Schedule
+from masksmith_state.queue import CPU_QUEUE
+
+log = logging.getLogger(__name__)
+
+
+def _send_nothing(queue: str, count: int) -> None:
+    """Send no messages: nothing else takes shards of the queue."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The source of a worker's shards.
+
+    Attributes:
+        queue: Queue that the worker consumes.
+        worker: Name of the worker.
+        slots: Shards that it processes at the same time.
+        request_work: Sends messages to a queue.
+    """
+
+    queue: str = CPU_QUEUE
+    worker: str = ""
+    slots: int = 1
+    request_work: Callable[[str, int], None] = _send_nothing
+
+    def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
+        """Take the shard that is due, and send a message for the next one; None if there is none for this worker."""
+        lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
+        if lease is not None and lease.messages_wanted:
+            self._request(1)
+        return lease
+
+    def free(self, schedule: Schedule, lease: Lease) -> None:
+        """Send the messages that a queue lacks after a long shard: other long ones may have waited for its slot."""
+        if lease.is_long:
+            self._request(schedule.messages_wanted(self.queue))
+
+    def _request(self, count: int) -> None:
+        try:
+            self.request_work(self.queue, count)
+        except redis.RedisError as error:
+            log.warning("the sweeper will send the messages that are missing: %s", error)
