@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 from blake3 import blake3
 from support.broker import Valkey
+from support.leases import take
 
 from masksmith_state.backup import copies as backup
 from masksmith_state.blobs.names import result_name, upload_name
@@ -51,7 +52,7 @@ class Site:
         key = f"{number:064x}"
         assert self.references.hold_result(job, key)
         digest = self.store.put(result_name(key), bytes([number % 256]) * 32)
-        lease = self.records.take(job, 0, lease_s=60, attempts=3)
+        lease = take(self.records, job, 0)
         report = ShardReport(result=key, status="optimal", kept=128, entries=256, mask_digest=digest)
         assert self.records.complete(lease, report)
 
@@ -89,7 +90,7 @@ def check_complete(records, store):
 def test_a_backup_is_restored_into_an_empty_installation(site, empty, tmp_path):
     first, second = site.job(1), site.job(2)
     site.finish(first, 1)
-    site.records.take(second, 0, lease_s=60, attempts=3)
+    take(site.records, second, 0)
     _, token = Keys(site.records.redis).create("ann")
     manifest = backup.back_up(site.records.redis, site.store, tmp_path / "backup")
     assert manifest.blobs == 3
@@ -102,7 +103,7 @@ def test_a_backup_is_restored_into_an_empty_installation(site, empty, tmp_path):
     assert Installation(records.redis, store).claim() == manifest.installation
     assert [key.name for key in Keys(records.redis).all()] == ["ann"]
     # The shard that was at work is without a lease, and is taken again.
-    assert records.take(second, 0, lease_s=60, attempts=3).attempt == 2
+    assert take(records, second, 0).attempt == 2
 
 
 def test_a_backup_is_consistent_while_jobs_come_end_and_are_deleted(site, empty, tmp_path):

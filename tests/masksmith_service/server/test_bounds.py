@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from support.fleet import Fleet
+from support.leases import take
 from support.processes import memory_mib, poll
 
 from masksmith_service.bounds.connections import RESERVE
@@ -60,7 +61,7 @@ def job(fleet, tokens, records):
     job = httpx2.post(f"{fleet.url}/v1/masks?pattern=2:4", content=body, headers=headers, timeout=60).json()["id"]
     store = BlobStore(str(fleet.store))
     for index, shard in records.shards(job).items():
-        lease = records.take(job, index, lease_s=60, attempts=3)
+        lease = take(records, job, index)
         key, entries = f"{index:064x}", (shard.last - shard.first) * ROWS
         digest = store.put(result_name(key), masks.pack(np.tile([True, True, False, False], entries // 4)).tobytes())
         report = ShardReport(result=key, status="optimal", kept=entries // 2, entries=entries, mask_digest=digest)

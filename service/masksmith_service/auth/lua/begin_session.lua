@@ -3,10 +3,12 @@
 -- ARGV: Redis key of the session, Redis key of all sessions of the key, the session's value, seconds, limit.
 
 local session, sessions, value, seconds, limit = unpack(ARGV)
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+-- In microseconds: of two sessions that begin in one second, the first is the older one.
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('SET', session, value, 'EX', seconds)
-redis.call('ZREMRANGEBYSCORE', sessions, '-inf', now)
-redis.call('ZADD', sessions, now + seconds, session)
+redis.call('ZREMRANGEBYSCORE', sessions, '-inf', string.format('%.6f', now))
+redis.call('ZADD', sessions, string.format('%.6f', now + seconds), session)
 redis.call('EXPIRE', sessions, seconds)
 local excess = redis.call('ZCARD', sessions) - limit
 if excess > 0 then
