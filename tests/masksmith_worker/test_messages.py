@@ -26,19 +26,21 @@ def good(records, valkey):
     return records.redis.rpop(CPU_QUEUE).encode()
 
 
-def run_part():
-    """A task of a worker."""
-
-
 @pytest.mark.parametrize("queue", QUEUES)
 def test_messages_that_a_worker_enqueues_are_readable(records, valkey, queue):
     app = create_app(Settings(redis_url=valkey.url))
-    for task in (SHARD_TASK, CASE_TASK):
-        app.task(run_part, name=task)
+
+    def take_part():
+        request_work(app, queue, 1)
+
+    tasks = [app.task(take_part, name=name, shared=False) for name in (SHARD_TASK, CASE_TASK)]
     app.finalize()  # As a worker does when it starts: its tasks get its time limit.
-    request_work(app, queue, 1)
-    message = records.redis.rpop(queue).encode()
-    assert json.loads(readable(message, queue))["headers"]["timelimit"] == [None, None]
+    request_work(app, queue, 1)  # as its sweeper does
+    tasks[0].apply(throw=True)  # as a task does that takes a shard
+    for is_from_task in (False, True):
+        headers = json.loads(readable(records.redis.rpop(queue).encode(), queue))["headers"]
+        assert headers["timelimit"] == [None, None]
+        assert (headers["parent_id"] is not None) == is_from_task
 
 
 def body(content):

@@ -41,13 +41,16 @@ class _Properties(_Part):
 
 
 class _Headers(_Part):
-    """Members that Celery reads: no dates, no groups, no time limits, no stamps."""
+    """Members that Celery reads: no dates, no groups, no time limits, no stamps.
+
+    The parent is the task that sent the message: whoever takes a shard asks for the next one to be taken.
+    """
 
     lang: Literal["py"]
     task: Text
     id: Text
     root_id: Text
-    parent_id: None
+    parent_id: Text | None
     group: None
     retries: Literal[0]
     timelimit: Annotated[list[None], Field(min_length=2, max_length=2)]
