@@ -24,6 +24,10 @@ _PACKED = (
     (re.compile(r"(?:^|\.)weight_(?:packed|bitmask)$"), "compressed-tensors"),
     (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$"), "bitsandbytes"),
     (re.compile(r"\w+_blocks$"), "mxfp4"),
+    (re.compile(r"(?:^|\.)W_q$"), "hqq"),
+    (re.compile(r"\.weight\._data$"), "quanto"),
+    (re.compile(r"(?:^|\.)_?\w+_qdata$"), "torchao"),
+    (re.compile(r"(?:^|\.)codebooks$"), "aqlm"),
 )
 """Names of tensors that packed weights have: several weights are stored in one byte or word."""
 
