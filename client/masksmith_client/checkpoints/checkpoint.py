@@ -76,6 +76,10 @@ class Checkpoint:
         """Free-form metadata of its first file."""
         return next(iter(self.headers.values())).metadata if self.headers else {}
 
+    def file_format(self, name: str) -> str:
+        """Return the format that the file of a tensor names in `__metadata__`, such as `flax`; empty if none."""
+        return self.headers[self.tensors[name].file].metadata.get("format", "")
+
     @cached_property
     def _dtypes(self) -> dict[str, str]:
         return {name: tensor.dtype for name, tensor in self.tensors.items()}
