@@ -75,6 +75,30 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         return _trace(with_layer_classes(seen, model), correspondence(model, shapes), shapes_of(model), shapes)
 
 
+def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a checkpoint has exactly the matrices of the model that its config names, as `transformers` builds it.
+
+    Args:
+        directory: The checkpoint's directory, with its `config.json`.
+        shapes: All of its tensors.
+
+    Returns:
+        Whether it has; False where the model cannot be built.
+    """
+    if _missing_libraries():
+        return False
+    from .tracing.correspondence import correspondence
+    from .tracing.models import UntracedError, offline
+
+    with offline():
+        try:
+            matched = correspondence(_build(directory), shapes)
+        except UntracedError:
+            return False
+    matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
+    return not matched.contradicted and not matched.missing and matrices <= matched.sources.keys() | matched.buffers
+
+
 def _build(directory: Path, *, trust_remote_code: bool = False) -> Any:
     from .tracing.models import build, load_config
 
