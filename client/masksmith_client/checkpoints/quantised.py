@@ -122,7 +122,13 @@ def _sparse_format(described: Mapping[str, Any]) -> str | None:
 
 
 def _packed(dtypes: Mapping[str, str]) -> str | None:
-    return _shown_by(_PACKED, dtypes)
+    return _shown_by(_PACKED, dtypes) or next((_shows(name, "mlx") for name in dtypes if _is_mlx(name, dtypes)), None)
+
+
+def _is_mlx(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is a weight of MLX, several of which are packed into an integer of 32 bits."""
+    stem = name.removesuffix("weight")
+    return stem != name and dtypes[name] in ("U32", "I32") and f"{stem}scales" in dtypes
 
 
 def _scaled(dtypes: Mapping[str, str]) -> str | None:

@@ -49,9 +49,15 @@ def _with_layout(candidate: Candidate, given: Layout | None, architecture: Archi
         return candidate
     layout = _by_rules(candidate, architecture)
     if isinstance(layout, Unclear):
-        reason = candidate.dense_by_default or layout.reason
-        return replace(candidate, layout=None, unsupported_reason=reason)
+        return replace(candidate, layout=None, unsupported_reason=_unclear_reason(candidate, layout))
     return replace(candidate, layout=layout)
+
+
+def _unclear_reason(candidate: Candidate, layout: Unclear) -> str:
+    """Say why a tensor stays dense; where only the layout keeps a glob from selecting it, say what is unclear, too."""
+    if candidate.dense_by_default is None or candidate.only_by_name:
+        return candidate.dense_by_default or layout.reason
+    return f"{candidate.dense_by_default}; {layout.reason}"
 
 
 def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:

@@ -16,7 +16,8 @@ def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
     """Return why the format of a file leaves the layout of a tensor unclear, or None."""
     if len(shape) < _LEAST_DIMS.get(file_format, len(shape) + 1):
         return None
-    return f"its file is of the format {file_format!r}, whose axes differ from those of torch; {_advice(shape)}"
+    advice = _advice(shape, file_format)
+    return f"its file is of the format {file_format!r}, whose axes differ from those of torch; {advice}"
 
 
 def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
@@ -26,6 +27,7 @@ def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
     return f"its name is one of Flax or TensorFlow, whose axes differ from those of torch; {_advice(shape)}"
 
 
-def _advice(shape: Sequence[int]) -> str:
-    axes = "in out" if len(shape) == 2 else " ".join((*["kernel"] * (len(shape) - 2), "in", "out"))
+def _advice(shape: Sequence[int], file_format: str = "") -> str:
+    kernel = ["kernel"] * (len(shape) - 2)
+    axes = " ".join(("out", *kernel, "in") if file_format == "mlx" else (*kernel, "in", "out"))
     return f"say which is which with a layout, such as {axes!r}"

@@ -16,6 +16,8 @@ def assign(shapes, given=None, **options):
 def check_unclear(name, shape, message, axes, **options):
     candidate = assign({name: shape}, **options)[name]
     assert candidate.layout is None
+    if "file_format" in options:
+        assert repr(axes) in candidate.unsupported_reason
     assert message in candidate.unsupported_reason
     with pytest.raises(SelectionError, match="cannot be masked"):
         select([candidate], PATTERN, layers=name)
@@ -55,6 +57,12 @@ def test_experts_of_one_matrix_each_are_masked():
 )
 def test_a_name_of_both_kinds_of_convolutions_shows_neither(name):
     check_unclear(name, (32, 32, 3, 3), "a convolution or a transposed one", "in out kernel kernel")
+
+
+def test_outside_the_blocks_the_reason_says_both():
+    shapes = {"upconv1.weight": (32, 32, 3, 3), "layers.0.q.weight": (8, 8)}
+    reason = assign(shapes)["upconv1.weight"].unsupported_reason
+    assert reason.startswith("outside the model's blocks; the name may mean a convolution or a transposed one")
 
 
 @pytest.mark.parametrize("name", ["upsample.conv.weight", "deconv.weight", "conv1.weight"])

@@ -187,6 +187,7 @@ def test_a_gguf_file_in_a_directory_is_refused_by_name(tmp_path: Path) -> None:
         ("hqq", {"W_q": np.uint8, "zero": np.float32, "scale": np.float32}, "made from"),
         ("quanto", {"weight._data": np.int8, "weight._scale": np.float32}, "made from"),
         ("torchao", {"_weight_qdata": np.int8, "_weight_scale": np.float32}, "made from"),
+        ("mlx", {"weight": np.uint32, "scales": np.float32, "biases": np.float32}, "made from"),
         ("aqlm", {"codes": np.int8, "codebooks": np.float32, "scales": np.float32}, "made from"),
     ],
 )
