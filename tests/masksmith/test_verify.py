@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from itertools import product
 
 import numpy as np
 import pytest
 
 import masksmith as ms
+from masksmith._verify.tiles import broken_tiles
 from masksmith.patterns import TileSpec
+
+verify_module = importlib.import_module("masksmith._verify.verify")
 
 
 def allowed_whole(mask: np.ndarray, tile: TileSpec) -> bool:
@@ -66,3 +70,31 @@ def test_ragged_plain_groups_may_lean_on_the_padding() -> None:
     assert ms.verify(np.array([[1, 1, 0, 0, 0, 0]], bool), "2:4").ok
     assert not ms.verify(np.array([[1, 1, 1, 0, 0, 0]], bool), "2:4").ok
     assert not ms.verify(np.array([[1, 1, 0, 0, 0]], bool), "3:4").ok
+
+
+@pytest.mark.parametrize("ragged", ["pad", "dense"])
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "transposable 2:8 x 1:4"])
+def test_bands_of_tile_rows_are_checked_as_single_ones(monkeypatch, pattern, ragged):
+    shape = (37, 22)
+    pattern = ms.parse(pattern, ragged=ragged)
+    mask = ms.solve(np.random.default_rng(0).random(shape), pattern).mask
+    broken = mask ^ (np.random.default_rng(1).random(shape) < 0.03)
+    verdicts = {}
+    for entries in (1, 100, 500, 2**18):
+        monkeypatch.setattr(verify_module, "BAND_ENTRIES", entries)
+        assert ms.verify(mask, pattern)
+        verdicts[entries] = ms.verify(broken, pattern)
+    assert len(set(verdicts.values())) == 1
+    assert 1 < verdicts[1].broken < verdicts[1].tiles
+
+
+def test_a_tensor_of_many_short_rows_is_checked_in_few_calls(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        verify_module,
+        "broken_tiles",
+        lambda rows, pattern, at_most: calls.append(len(rows)) or broken_tiles(rows, pattern, at_most=at_most),
+    )
+    assert ms.verify(np.zeros((100_003, 1), bool), "2:4", at_most=True)
+    assert sum(calls) == 100_003
+    assert len(calls) < 5

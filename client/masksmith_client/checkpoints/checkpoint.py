@@ -11,7 +11,7 @@ from typing import Any
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
 
-from .config import CONFIG_NAME, check_config, read_config
+from .config import CONFIG_NAME, find_contradiction, read_config
 from .files import INDEX_SUFFIX, find_weights
 from .index import Shards, read_shards
 from .order import natural_key
@@ -21,6 +21,7 @@ from .scales import read_scales
 from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
 from .ties import absent_ties, stored_ties, tied_by_config
+from .traced import has_tensors_of_its_class
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Checkpoint:
         config = read_config(weights.parent)
         if config is not None and (is_index or not _is_shard(weights)):
             shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
-            check_config(config, shapes, weights.parent / CONFIG_NAME)
+            _check_config(config, shapes, weights.parent)
         return cls(path, weights, _ordered(shards), shards.headers, config, shards.unlisted, shards.duplicates)
 
     @property
@@ -75,6 +76,10 @@ class Checkpoint:
     def metadata(self) -> Mapping[str, str]:
         """Free-form metadata of its first file."""
         return next(iter(self.headers.values())).metadata if self.headers else {}
+
+    def file_format(self, name: str) -> str:
+        """Return the format that the file of a tensor names in `__metadata__`, such as `flax`; empty if none."""
+        return self.headers[self.tensors[name].file].metadata.get("format", "")
 
     @cached_property
     def _dtypes(self) -> dict[str, str]:
@@ -174,6 +179,13 @@ class Checkpoint:
             f"{tensor.file.name} contains {name!r}, which the index does not list; it stays as it is"
             for name, tensor in self.unlisted.items()
         ]
+
+
+def _check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Refuse a config of another model, unless the model's own class has exactly these tensors."""
+    contradiction = find_contradiction(config, shapes, folder / CONFIG_NAME)
+    if contradiction is not None and not has_tensors_of_its_class(folder, shapes):
+        raise InputError(contradiction)
 
 
 def _ordered(shards: Shards) -> dict[str, Tensor]:

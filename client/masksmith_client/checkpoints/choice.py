@@ -152,7 +152,9 @@ def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Can
     """Describe a tensor by the numbers that it is read as; one that is the scale of a weight is never masked."""
     scaled = scaled_by(tensor.name, checkpoint.tensors)
     reason = None if scaled is None else f"the scale of {scaled!r}"
-    return Candidate(tensor.name, tensor.shape, "F32" if is_float else tensor.dtype, unsupported_reason=reason)
+    dtype = "F32" if is_float else tensor.dtype
+    file_format = checkpoint.file_format(tensor.name)
+    return Candidate(tensor.name, tensor.shape, dtype, file_format=file_format, unsupported_reason=reason)
 
 
 def _traced(

@@ -16,6 +16,11 @@ _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|s
 _BLOCK = re.compile(r"^(\D*?)(\d+)\.")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
+_COUNTED_OTHERWISE = frozenset({"num_hidden_groups", "num_block_repeats", "depths"})
+"""Settings of models whose number of layers is not that of their blocks."""
+
+_EXTRA_ROWS = {"mllama_text_model": 8}
+"""Rows of an embedding beyond the vocabulary, by the model type."""
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -38,37 +43,39 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Refuse a config that belongs to another model.
+def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
+    """Return what shows that a config belongs to another model, or None.
 
     Args:
         config: The config.
         shapes: Shapes of all tensors by name.
         path: What the message calls it.
 
-    Raises:
-        InputError: If the embedding has none of the config's sizes, or blocks are missing or too many.
+    Returns:
+        That the embedding has none of the config's sizes, or that blocks are missing or too many; None if neither.
     """
     text = config.get("text_config")
-    for part in (config, *([text] if isinstance(text, Mapping) else [])):
-        _check_embedding(part, config, shapes, path)
-    _check_blocks(config, shapes, path)
+    parts = (config, *([text] if isinstance(text, Mapping) else []))
+    reasons = (_embedding_contradiction(part, config, shapes, path) for part in parts)
+    return next(filter(None, reasons), None) or _block_contradiction(config, shapes, path)
 
 
-def _check_embedding(
+def _embedding_contradiction(
     part: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
+) -> str | None:
     sizes = frozenset(_integers(config))
+    extra = _EXTRA_ROWS.get(str(part.get("model_type")), 0)
     for name, shape in shapes.items():
         if not _EMBEDDING.search(name) or len(shape) != 2:
             continue
-        for keys, length in ((("vocab_size",), shape[0]), (_HIDDEN, shape[1])):
+        for keys, length in ((("vocab_size",), shape[0] - extra), (_HIDDEN, shape[1])):
             key = next((key for key in keys if isinstance(part.get(key), int)), None)
             if key is not None and length not in sizes:
-                raise InputError(
+                return (
                     f"{path} says {key}={part[key]}, and {name!r} has the shape {list(shape)}: they belong to "
                     f"different models"
                 )
+    return None
 
 
 def _integers(value: Any) -> Iterator[int]:
@@ -79,20 +86,21 @@ def _integers(value: Any) -> Iterator[int]:
         yield value
 
 
-def _check_blocks(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Compare the number of blocks, where there is one list of them and no layer is shared."""
+def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
+    """Compare the number of blocks, where there is one list of them and no layer is shared or repeated."""
     layers = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
     matches = [match for match in map(_BLOCK.match, shapes) if match]
-    if layers is None or "num_hidden_groups" in config or len({match[1] for match in matches}) != 1:
-        return
+    if layers is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
+        return None
     numbers = sorted({int(match[2]) for match in matches})
     missing = next((number for number in range(layers) if number not in set(numbers)), None)
     prefix = matches[0][1]
     if missing is not None:
-        raise InputError(
+        return (
             f"{path} says that there are {layers} blocks, and there is no tensor of {prefix}{missing}: download the "
             f"checkpoint completely, or mend the config"
         )
     extra = config.get("num_nextn_predict_layers")
     if numbers[-1] >= layers + (extra if isinstance(extra, int) else 0):
-        raise InputError(f"{path} says that there are {layers} blocks, and there are tensors of {prefix}{numbers[-1]}")
+        return f"{path} says that there are {layers} blocks, and there are tensors of {prefix}{numbers[-1]}"
+    return None

@@ -24,6 +24,10 @@ _PACKED = (
     (re.compile(r"(?:^|\.)weight_(?:packed|bitmask)$"), "compressed-tensors"),
     (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$"), "bitsandbytes"),
     (re.compile(r"\w+_blocks$"), "mxfp4"),
+    (re.compile(r"(?:^|\.)W_q$"), "hqq"),
+    (re.compile(r"\.weight\._data$"), "quanto"),
+    (re.compile(r"(?:^|\.)_?\w+_qdata$"), "torchao"),
+    (re.compile(r"(?:^|\.)codebooks$"), "aqlm"),
 )
 """Names of tensors that packed weights have: several weights are stored in one byte or word."""
 
@@ -118,7 +122,13 @@ def _sparse_format(described: Mapping[str, Any]) -> str | None:
 
 
 def _packed(dtypes: Mapping[str, str]) -> str | None:
-    return _shown_by(_PACKED, dtypes)
+    return _shown_by(_PACKED, dtypes) or next((_shows(name, "mlx") for name in dtypes if _is_mlx(name, dtypes)), None)
+
+
+def _is_mlx(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is a weight of MLX, several of which are packed into an integer of 32 bits."""
+    stem = name.removesuffix("weight")
+    return stem != name and dtypes[name] in ("U32", "I32") and f"{stem}scales" in dtypes
 
 
 def _scaled(dtypes: Mapping[str, str]) -> str | None:

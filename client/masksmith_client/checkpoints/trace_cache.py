@@ -42,7 +42,8 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
     hasher.update(blake3(config).digest())
-    for path in (_SOURCES / "traced.py", *sorted((_SOURCES / "tracing").glob("*.py"))):
+    modules = _SOURCES.parent / "submission/modules.py"
+    for path in (_SOURCES / "traced.py", modules, *sorted((_SOURCES / "tracing").glob("*.py"))):
         hasher.update(blake3(path.read_bytes()).digest())
     return hasher.hexdigest()
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from masksmith.layouts import Candidate, Layout
 from masksmith.layouts.layout import AxisRole
@@ -38,7 +38,7 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
     Returns:
         The trace; an empty one with a note where the model is unknown or cannot be run.
     """
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    missing = _missing_libraries()
     if missing:
         return Trace(notes=[f"{' and '.join(missing)} not installed, so {FALLBACK}"])
     if trust_remote_code:  # the code that the checkpoint brings may do anything
@@ -58,18 +58,56 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
 
 def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool) -> Trace:
     from .tracing.correspondence import correspondence
-    from .tracing.models import UntracedError, build, load_config, offline
+    from .tracing.layer_classes import with_layer_classes
+    from .tracing.models import UntracedError, offline
+    from .tracing.observed import Observed
     from .tracing.passes import observe, shapes_of
 
-    try:
-        with offline():
-            model = build(
-                load_config(directory, trust_remote_code=trust_remote_code), trust_remote_code=trust_remote_code
-            )
+    with offline():
+        try:
+            model = _build(directory, trust_remote_code=trust_remote_code)
+        except UntracedError as error:
+            return Trace(notes=[f"{error}, so {FALLBACK}"])
+        try:
             seen = observe(model, trust_remote_code=trust_remote_code)
-            return _trace(seen, correspondence(model, shapes), shapes_of(model), shapes)
-    except UntracedError as error:
-        return Trace(notes=[f"{error}, so {FALLBACK}"])
+        except UntracedError as error:
+            seen = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
+        return _trace(with_layer_classes(seen, model), correspondence(model, shapes), shapes_of(model), shapes)
+
+
+def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a checkpoint has exactly the matrices of the model that its config names, as `transformers` builds it.
+
+    Args:
+        directory: The checkpoint's directory, with its `config.json`.
+        shapes: All of its tensors.
+
+    Returns:
+        Whether it has; False where the model cannot be built.
+    """
+    if _missing_libraries():
+        return False
+    from .tracing.correspondence import correspondence
+    from .tracing.models import UntracedError, offline
+
+    with offline():
+        try:
+            matched = correspondence(_build(directory), shapes)
+        except UntracedError:
+            return False
+    matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
+    return not matched.contradicted and not matched.missing and matrices <= matched.sources.keys() | matched.buffers
+
+
+def _build(directory: Path, *, trust_remote_code: bool = False) -> Any:
+    from .tracing.models import build, load_config
+
+    config = load_config(directory, trust_remote_code=trust_remote_code)
+    return build(config, trust_remote_code=trust_remote_code)
+
+
+def _missing_libraries() -> list[str]:
+    return [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
 
 
 def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Candidate]:

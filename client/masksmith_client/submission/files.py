@@ -39,6 +39,7 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> tuple[list[Str
             layout=candidate.layout,
             # Other reasons follow from names, and do not keep a glob from selecting it.
             dense_by_default=candidate.dense_by_default if candidate.only_by_name else None,
+            file_format=candidate.file_format,
         )
         for weight, candidate in zip(weights_of(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True)
     ]

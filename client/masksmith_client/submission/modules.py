@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from masksmith.layouts import Layout
 
 from .streamed_tensor import StreamedTensor
+
+GROUPS = "a transposed convolution of several groups"
+_LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
+"""Names of a layer's weight; `weight_v` and `original1` are its direction where its length is a parameter, too."""
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
@@ -22,25 +27,49 @@ def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[Stre
     return [_with_layout(weight, layers) for weight in weights]
 
 
+def layer_of(name: str, layers: Mapping[str, Any]) -> Any | None:
+    """Return the layer whose weight a parameter is, also where it is computed from the weight's direction; else None.
+
+    Args:
+        name: The parameter's name in the model's `state_dict`.
+        layers: The model's modules by path.
+    """
+    match = _LAYER_WEIGHT.match(name)
+    return None if match is None else layers.get(match["path"] or "")
+
+
 def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedTensor:
-    path, _, parameter = weight.name.rpartition(".")
-    layer = layers.get(path)
-    classes = [] if layer is None else [kind.__name__ for kind in type(layer).__mro__]
-    if layer is None or parameter != "weight" or len(weight.shape) < 2:
+    layer = layer_of(weight.name, layers)
+    if len(weight.shape) < 2 or not layers:
         return weight
-    if "Embedding" in classes or "EmbeddingBag" in classes:
-        return dataclasses.replace(weight, dense_by_default="an embedding, which is looked up, not multiplied")
+    if layer is None:
+        return dataclasses.replace(weight, may_be_convolution=False)
+    reason = dense_reason(layer)
+    if reason is not None:
+        return dataclasses.replace(weight, dense_by_default=reason)
+    classes = class_names(layer)
     if "Bilinear" in classes:
         return dataclasses.replace(weight, unsupported_reason="Bilinear multiplies with two inputs, not with one")
     if "_ConvTransposeNd" in classes and layer.groups > 1:
-        return dataclasses.replace(weight, unsupported_reason="a transposed convolution of several groups")
+        return dataclasses.replace(weight, unsupported_reason=GROUPS)
     layout = layout_of(layer, len(weight.shape))
-    return weight if layout is None else dataclasses.replace(weight, layout=layout)
+    return dataclasses.replace(weight, layout=layout, may_be_convolution="_ConvNd" in classes)
+
+
+def class_names(layer: Any) -> list[str]:
+    """Return the names of a layer's class and its bases."""
+    return [kind.__name__ for kind in type(layer).__mro__]
+
+
+def dense_reason(layer: Any) -> str | None:
+    """Return why the weight of a layer stays dense, if its class shows it."""
+    is_embedding = not {"Embedding", "EmbeddingBag"}.isdisjoint(class_names(layer))
+    return "an embedding, which is looked up, not multiplied" if is_embedding else None
 
 
 def layout_of(layer: Any, dimensions: int) -> Layout | None:
     """Return the layout of a layer's weight; None if its class does not show it."""
-    axes = _axes([kind.__name__ for kind in type(layer).__mro__], dimensions)
+    axes = _axes(class_names(layer), dimensions)
     return None if axes is None else Layout.parse(axes, rule="model")
 
 

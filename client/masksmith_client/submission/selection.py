@@ -33,6 +33,8 @@ def candidates_of(
             layout=weight.layout,
             dense_by_default=weight.dense_by_default,
             only_by_name=weight.dense_by_default is not None,
+            file_format=weight.file_format,
+            may_be_convolution=weight.may_be_convolution,
             unsupported_reason=weight.unsupported_reason,
         )
         for weight in weights

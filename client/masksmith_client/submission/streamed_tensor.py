@@ -40,6 +40,8 @@ class StreamedTensor:
         restore: Converts a numpy array, such as a mask, to the weight's framework and device.
         layout: How it is made of matrices, if its module shows that; otherwise names and shapes decide.
         dense_by_default: Why it is not a matrix, if its module shows that; then only its full name selects it.
+        file_format: The format that its file names in `__metadata__`; empty if none.
+        may_be_convolution: Whether its shape may make it a convolution: not if its module is of another kind.
         unsupported_reason: Why its bytes cannot be read; None if they can.
     """
 
@@ -50,6 +52,8 @@ class StreamedTensor:
     restore: Restore = as_numpy
     layout: Layout | None = None
     dense_by_default: str | None = None
+    file_format: str = ""
+    may_be_convolution: bool = True
     unsupported_reason: str | None = None
 
     @property

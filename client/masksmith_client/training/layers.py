@@ -171,6 +171,7 @@ def _candidate(name: str, weight: FoundWeight, dense_by_default: str | None) -> 
         dense_by_default=dense_by_default,
         only_by_name=not (weight.is_layer or weight.is_expert),
         layout=layout_of(weight.module, value.dim()) if weight.parameter == "weight" else None,
+        may_be_convolution=isinstance(weight.module, torch.nn.modules.conv._ConvNd),
         unsupported_reason=reason,
     )
 

@@ -128,7 +128,11 @@ def locate_named(
     of_pattern = cache(specification.with_own_pattern)
     own = {tensor.name: _own_specification(tensor, of_pattern) for tensor in tensors}
     given = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
-    _, layouts = _select(entries, specification, own, given, [tensor.name for tensor in tensors], [])
+    candidates = [
+        _candidate(tensor.name, entry, headers[tensor.digest])
+        for tensor, (_, entry) in zip(tensors, entries, strict=True)
+    ]
+    _, layouts = _select(candidates, specification, own, given, [tensor.name for tensor in tensors], [])
     located = [
         _locate(tensor.name, tensor.digest, entry, layouts[tensor.name], own[tensor.name])
         for tensor, (_, entry) in zip(tensors, entries, strict=True)
@@ -149,9 +153,10 @@ def locate_selected(
             selected.
     """
     _check_globs(options, header)
-    entries, given = list(header.tensors.items()), _parse_layouts(options.layout)
+    candidates = [_candidate(name, entry, header) for name, entry in header.tensors.items()]
+    given = _parse_layouts(options.layout)
     own = _own_specifications(parse_patterns(options), list(header.tensors), specification)
-    selection, layouts = _select(entries, specification, own, given, options.layers, options.exclude)
+    selection, layouts = _select(candidates, specification, own, given, options.layers, options.exclude)
     located = [_locate(name, digest, header.tensors[name], layouts[name], own[name]) for name in selection.chosen]
     return _with_patterns(located, own, specification), selection
 
@@ -216,8 +221,12 @@ def _own_specifications(
         raise RequestError(Code.UNKNOWN_TENSOR, str(error), tensor=error.selector[:512]) from None
 
 
+def _candidate(name: str, entry: TensorEntry, header: Header) -> Candidate:
+    return Candidate(name, entry.shape, entry.dtype, file_format=header.metadata.get("format", ""))
+
+
 def _select(
-    entries: list[tuple[str, TensorEntry]],
+    candidates: list[Candidate],
     specification: JobSpecification,
     own: Mapping[str, JobSpecification],
     given: Mapping[str, Layout],
@@ -225,14 +234,14 @@ def _select(
     exclude: list[str],
 ) -> tuple[Selection, dict[str, Layout | None]]:
     try:
-        candidates = with_layouts([Candidate(name, entry.shape, entry.dtype) for name, entry in entries], given)
+        candidates = with_layouts(candidates, given)
         patterns = {name: each.fitting_pattern for name, each in own.items()}
         selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
         texts = dict.fromkeys(each.options.pattern for each in own.values())
-        raise _selection_error(error, len(entries), ", ".join(texts)) from None
+        raise _selection_error(error, len(candidates), ", ".join(texts)) from None
     return selection, {candidate.name: candidate.layout for candidate in candidates}
 
 

@@ -14,20 +14,31 @@ Counts = npt.NDArray[np.int64]
 
 
 def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) -> Bools:
-    """Return, for each tile of one tile row, whether it violates the pattern; `at_most` allows it to keep fewer."""
+    """Return, for each tile, whether it violates the pattern; `at_most` allows it to keep fewer.
+
+    Args:
+        rows: One or more whole tile rows, or the last one, which may be shorter.
+        pattern: The pattern.
+        at_most: Whether fewer entries are allowed.
+
+    Returns:
+        An array `[tile rows, tile columns]`.
+    """
     tile = replace(pattern.tile, at_most=True) if at_most else pattern.tile
-    whole = rows.shape[1] // tile.cols * tile.cols
-    short = len(rows) < tile.rows
-    broken = np.zeros(-(-rows.shape[1] // tile.cols), np.bool_)
-    if pattern.ragged == "dense" and short:
-        dropped = np.add.reduceat(~rows, np.arange(0, rows.shape[1], tile.cols), axis=1)
-        return np.asarray(dropped.any(axis=0) & (not at_most))
-    tiles = rows[:, :whole].reshape(len(rows), -1, tile.cols).transpose(1, 0, 2)
-    broken[: len(tiles)] = ~_allowed(tiles, tile)
-    if whole < rows.shape[1]:
-        edge = rows[None, :, whole:]
-        is_allowed = at_most or bool(edge.all())
-        broken[-1] = not is_allowed if pattern.ragged == "dense" else not _allowed(edge, tile)[0]
+    height, cols = min(len(rows), tile.rows), rows.shape[1]
+    bands = rows.reshape(-1, height, cols)
+    if pattern.ragged == "dense" and height < tile.rows:
+        dropped = np.add.reduceat(~rows, np.arange(0, cols, tile.cols), axis=1)
+        return np.asarray(dropped.any(axis=0) & (not at_most))[None]
+    broken = np.zeros((len(bands), -(-cols // tile.cols)), np.bool_)
+    across = cols // tile.cols
+    whole = across * tile.cols
+    tiles = bands[:, :, :whole].reshape(len(bands), height, across, tile.cols).swapaxes(1, 2)
+    broken[:, :across] = ~_allowed(tiles.reshape(-1, height, tile.cols), tile).reshape(len(bands), across)
+    if whole < cols:
+        edges = bands[:, :, whole:]
+        is_dense = pattern.ragged == "dense"
+        broken[:, -1] = ~edges.all(axis=(1, 2)) & (not at_most) if is_dense else ~_allowed(edges, tile)
     return broken
 
 

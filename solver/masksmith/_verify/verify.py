@@ -14,6 +14,9 @@ from masksmith.patterns import Pattern, TilePattern, parse
 from .tiles import broken_tiles
 from .whole_tensor import examine
 
+BAND_ENTRIES = 2**18
+"""Entries that are checked at once; at least one tile row."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -92,10 +95,13 @@ def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Ve
     source = MatrixReader(mask, pattern.axis, "mask", view)
     grid = pattern.grid(source.shape)
     broken: list[tuple[int, int]] = []
-    for tile_row in range(grid.down):
-        first = tile_row * grid.tile_rows
-        rows = source.rows(first, min(first + grid.tile_rows, grid.rows)) != 0
-        broken += [(tile_row, int(col)) for col in np.flatnonzero(broken_tiles(rows, pattern, at_most=at_most))]
+    step = grid.tile_rows * max(1, BAND_ENTRIES // (grid.tile_rows * max(1, grid.cols)))
+    whole = grid.rows // grid.tile_rows * grid.tile_rows
+    firsts = [*range(0, whole, step), *([whole] if whole < grid.rows else [])]
+    for first, last in zip(firsts, [*firsts[1:], grid.rows], strict=True):
+        rows = source.rows(first, last) != 0
+        places = np.argwhere(broken_tiles(rows, pattern, at_most=at_most))
+        broken += [(first // grid.tile_rows + int(row), int(col)) for row, col in places]
     if not broken:
         return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
     message = f"{len(broken)} of {grid.tiles} tiles break {pattern}, the first at tile {list(broken[0])}"

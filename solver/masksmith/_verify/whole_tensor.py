@@ -152,7 +152,7 @@ def _breaks_inside(rows: Bools, pattern: Block, at_most: bool) -> Bools:
     assert pattern.nested is not None
     tile = pattern.nested.tile
     tops = range(0, len(rows), tile.rows)
-    flags = [broken_tiles(rows[top : top + tile.rows], pattern.nested, at_most=at_most) for top in tops]
+    flags = [broken_tiles(rows[top : top + tile.rows], pattern.nested, at_most=at_most)[0] for top in tops]
     broken = np.logical_or.reduce(flags, axis=0)
     return np.asarray(np.logical_or.reduceat(broken, np.arange(0, len(broken), pattern.cols // tile.cols)))
 

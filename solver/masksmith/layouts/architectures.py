@@ -7,6 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .convolutions import (
+    TRANSPOSED,
+    bias_name,
+    is_transposed_by_bias,
+    is_transposed_by_name,
+    may_be_kernel,
+    may_be_transposed,
+)
 from .layout import AxisRole, Layout, Rule, default_axes
 
 CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
@@ -34,9 +42,8 @@ FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
-_TRANSPOSED_CONVOLUTION = re.compile(r"conv_?trans|deconv|convt\d?(?:\.|$)|up_?conv|upsampler?\.", re.IGNORECASE)
-_CONVOLUTION = re.compile(r"conv|downsample", re.IGNORECASE)
-MAX_KERNEL = 15
+_BARE_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
+"""Parameters of RWKV that are no layers, and are used as `x @ w`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +67,33 @@ class Architecture:
         self.model_types = _model_types(self._config)
         self._uses_conv1d = self._find_conv1d()
 
-    def layout(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
-        """Return the layout of a tensor of two or more dimensions."""
+    def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
+        """Return the layout of a tensor of two or more dimensions, which may belong to a module of another kind."""
+        if _BARE_FACTOR.search(name):
+            return Unclear("a factor of a low rank, which may be used as 'x @ w'; say 'out in' or 'in out'")
         if len(shape) == 2:
             conv1d = self._uses_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
-        if _TRANSPOSED_CONVOLUTION.search(name):
-            return Layout(("in", "out", *default_axes(shape)[2:]), rule="name")
-        if len(shape) != 3 or _CONVOLUTION.search(name) or shape[2] <= MAX_KERNEL:
-            return Layout(default_axes(shape), rule="shape")
-        return Unclear(
-            f"the shape {list(shape)} may be a convolution or stacked matrices; say which with a layout, such as "
-            f"'stack out in' or 'out in kernel'"
-        )
+        return self._convolution(name, shape) if may_be_convolution else Unclear(_either(shape))
+
+    def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
+        if _EXPERTS.search(name) or not may_be_kernel(name, shape):
+            return Unclear(_either(shape))
+        is_transposed = is_transposed_by_bias(shape, self._shapes.get(bias_name(name), ()))
+        if is_transposed is not None:
+            return Layout(TRANSPOSED[: len(shape)] if is_transposed else default_axes(shape), rule="shape")
+        if is_transposed_by_name(name):
+            return Layout(TRANSPOSED[: len(shape)], rule="name")
+        if may_be_transposed(name):
+            axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED[: len(shape)])
+            return Unclear(
+                f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or "
+                f"{transposed!r}"
+            )
+        return Layout(default_axes(shape), rule="shape")
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         axes = self._axes_by_sibling(name, shape)
@@ -140,6 +158,15 @@ class Architecture:
         if not isinstance(size, int) or not isinstance(groups, int):
             return ()
         return heads * size, groups * size, groups * size
+
+
+def _either(shape: Sequence[int]) -> str:
+    dims = len(shape) - 2
+    stacked, kernels = " ".join((*["stack"] * dims, "out", "in")), " ".join(("out", "in", *["kernel"] * dims))
+    return (
+        f"the shape {list(shape)} may be a convolution or stacked matrices; say which with a layout, such as "
+        f"{stacked!r} or {kernels!r}"
+    )
 
 
 def _is_wide_conv1d(name: str, shape: Sequence[int]) -> bool:

@@ -8,8 +8,11 @@ from typing import Any
 
 from .architectures import Architecture, Unclear
 from .candidates import Candidate
+from .file_formats import format_reason, kernel_reason
 from .layout import Layout, LayoutError
 from .roles import Roles
+
+EMPTY = "it has no entries"
 
 
 def with_layouts(
@@ -42,15 +45,35 @@ def _with_layout(candidate: Candidate, given: Layout | None, architecture: Archi
     if given is not None:
         _check(given, candidate)
         return replace(candidate, layout=given)
-    if candidate.layout is not None or candidate.unsupported_reason is not None or len(candidate.shape) < 2:
+    if candidate.unsupported_reason is not None or len(candidate.shape) < 2:
         return candidate
-    layout = architecture.layout(candidate.name, candidate.shape)
+    layout = _by_rules(candidate, architecture)
     if isinstance(layout, Unclear):
-        return replace(candidate, unsupported_reason=candidate.dense_by_default or layout.reason)
+        return replace(candidate, layout=None, unsupported_reason=_unclear_reason(candidate, layout))
     return replace(candidate, layout=layout)
 
 
+def _unclear_reason(candidate: Candidate, layout: Unclear) -> str:
+    """Say why a tensor stays dense; where only the layout keeps a glob from selecting it, say what is unclear, too."""
+    if candidate.dense_by_default is None or candidate.only_by_name:
+        return candidate.dense_by_default or layout.reason
+    return f"{candidate.dense_by_default}; {layout.reason}"
+
+
+def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:
+    name, shape = candidate.name, candidate.shape
+    reason = format_reason(candidate.file_format, shape)
+    if reason is None and candidate.layout is not None:
+        return candidate.layout
+    reason = reason or kernel_reason(name, shape)
+    if reason is not None:
+        return Unclear(reason)
+    return architecture.layout(name, shape, may_be_convolution=candidate.may_be_convolution)
+
+
 def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
+    if 0 in candidate.shape and candidate.unsupported_reason is None:
+        return replace(candidate, unsupported_reason=EMPTY)
     role = roles.role(candidate.name, candidate.shape)
     if role is None or candidate.unsupported_reason is not None:
         return candidate

@@ -19,6 +19,8 @@ class Candidate:
         layout: How it is made of matrices; None where that is not known, and a weight `[out, in, *kernel]` is assumed.
         dense_by_default: Why it is left out where `layers` does not select it.
         only_by_name: Whether a glob does not select it then, but only its full name.
+        file_format: The format that its file names in `__metadata__`, such as `pt` or `flax`; empty if none.
+        may_be_convolution: Whether its shape may make it a convolution: not if it belongs to a module of another kind.
         unsupported_reason: Why it cannot be masked, known before shape and dtype are looked at.
     """
 
@@ -29,6 +31,8 @@ class Candidate:
     layout: Layout | None = None
     dense_by_default: str | None = None
     only_by_name: bool = False
+    file_format: str = ""
+    may_be_convolution: bool = True
     unsupported_reason: str | None = None
 
     @property

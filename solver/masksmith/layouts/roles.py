@@ -10,7 +10,14 @@ _LAST = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
-_PACKED = re.compile(_LAST.format(r"qweight|qzeros|g_idx|weight_packed|weight_shape|\w+_blocks|weight_zero_point"))
+_PACKED = re.compile(
+    _LAST.format(
+        r"qweight|qzeros|g_idx|weight_packed|weight_shape|\w+_blocks|weight_zero_point|W_q|\w*weight_qdata"
+        r"|weight\._data"
+    )
+)
+FUSED_EXPERTS = "several experts fused along one axis, which a layout cannot say; split them into one tensor each"
+_FUSED_EXPERTS = re.compile(r"(?:^|\.)experts\.(?:mlp\.)?(?:w[123]|v1)$")
 _SCALE = re.compile(
     _LAST.format(
         r"\w*_?scale_inv|\w*_scale(?:_\d)?|\w*_scales|scales?|weight_scale|input_scale|absmax|quant_map|quant_state\S*"
@@ -20,8 +27,8 @@ _SCALE = re.compile(
 _BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_\w+)?$|(?:^|\.)(?:\w*_bias\w*|sinks|b_[qkvo])$")
 _NORM = re.compile(r"(?:^|[._])(?:\w*norm\d*|layernorm_\w+|ln|ln_\w+|bn\d*)(?:\.weight)?$", re.IGNORECASE)
 _EMBEDDING = re.compile(
-    r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table)(?:\.|$)"
-    r"|(?:^|\.)\w*_tokens?$",
+    r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
+    r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)\w*_tokens?$",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -30,7 +37,7 @@ _HEAD = re.compile(
 )
 _ROUTER = re.compile(r"(?:^|\.)\w*router\w*(?:\.|$)|(?:^|\.)(?:shared_expert_gate|wg)(?:\.weight)?$")
 _GATE = re.compile(r"(?:^|\.)gate(?:\.weight|\.wg\.weight)?$")
-_STATE = re.compile(_LAST.format(r"A_logs?|D|dt_bias|time_(?:mix|decay|first|faaaa)\w*|lambda\w*|alpha|beta"))
+_STATE = re.compile(_LAST.format(r"A_logs?|D|dt_bias|time_(?:mix|maa|decay|first|faaaa)\w*|r_k|lambda\w*|alpha|beta"))
 _BLOCK = re.compile(r"(?:^|\.)\d+\.(?:[^.]+\.[^.]+|(?!weight$|bias$)[^.]+$)")
 
 
@@ -54,12 +61,17 @@ class Roles:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(map(in_block, names))
+        self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
     def role(self, name: str, shape: Sequence[int] = ()) -> Role | None:
         """Return the role of a tensor, or None if it is a matrix that is masked by default."""
         if _PACKED.search(name):
             return Role(PACKED, cannot_be_masked=True)
+        if _FUSED_EXPERTS.search(name) and len(shape) == 2:
+            return Role(FUSED_EXPERTS, cannot_be_masked=True)
+        if name.endswith(".zero") and name.removesuffix(".zero") in self._packed_parents:
+            return Role("a zero point", cannot_be_masked=True)
         if _SCALE.search(name):
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
         inside = in_block(name)

@@ -153,6 +153,7 @@ def _candidates(
             DTYPES.get(parameter.dtype, str(parameter.dtype)),
             aliases=(name.removesuffix(".weight"),) if name.endswith(".weight") else (),
             layout=Layout(("in", "out"), rule="model") if is_conv1d(owners[name]) and parameter.ndim == 2 else None,
+            may_be_convolution=False,
             unsupported_reason=_unsupported_reason(parameter, owners[name], blocks, number_of),
         )
         for name, parameter in parameters.items()

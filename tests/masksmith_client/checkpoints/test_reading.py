@@ -184,6 +184,11 @@ def test_a_gguf_file_in_a_directory_is_refused_by_name(tmp_path: Path) -> None:
         ("bitsandbytes", {"weight.absmax": np.float32}, "dequantize"),
         ("compressed-tensors", {"weight_packed": np.int32}, "run_compressed"),
         ("mxfp4", {"weight_blocks": np.uint8}, "Mxfp4Config"),
+        ("hqq", {"W_q": np.uint8, "zero": np.float32, "scale": np.float32}, "made from"),
+        ("quanto", {"weight._data": np.int8, "weight._scale": np.float32}, "made from"),
+        ("torchao", {"_weight_qdata": np.int8, "_weight_scale": np.float32}, "made from"),
+        ("mlx", {"weight": np.uint32, "scales": np.float32, "biases": np.float32}, "made from"),
+        ("aqlm", {"codes": np.int8, "codebooks": np.float32, "scales": np.float32}, "made from"),
     ],
 )
 def test_quantised_checkpoints_are_recognized(tmp_path: Path, method: str, names: dict[str, Any], advice: str) -> None:

@@ -21,12 +21,14 @@ class Correspondence:
         tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
         contradicted: For each tensor whose shape differs from the config's: the config's shape.
         buffers: Tensors that are buffers of the model, not parameters.
+        missing: Parameters of two dimensions or more that the checkpoint does not have under any name.
     """
 
     sources: dict[str, tuple[Source, ...]]
     tied: dict[str, str]
     contradicted: dict[str, tuple[int, ...]]
     buffers: frozenset[str]
+    missing: frozenset[str]
 
 
 def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
@@ -50,7 +52,16 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
             contradicted[stored] = shape
     loaded = _loaded(model, {name: shape for name, shape in shapes.items() if name not in sources})
     contradicted = {name: shape for name, shape in contradicted.items() if name not in loaded}
-    return Correspondence(sources | loaded, _tied(places, spelling, shapes), contradicted, buffers & shapes.keys())
+    sources |= loaded
+    return Correspondence(
+        sources, _tied(places, spelling, shapes), contradicted, buffers & shapes.keys(), _missing(model, sources)
+    )
+
+
+def _missing(model: Any, sources: Mapping[str, tuple[Source, ...]]) -> frozenset[str]:
+    """Return the matrices that no tensor holds."""
+    held = {source.parameter for some in sources.values() for source in some}
+    return frozenset(name for name, each in model.named_parameters() if each.ndim >= 2 and name not in held)
 
 
 def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, ...]]], dict[str, Any]]:

@@ -22,7 +22,10 @@ def attempts(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     needed = [main] + (["decoder_input_ids"] if "decoder_input_ids" in makers else [])
     for names in (dict.fromkeys([*needed, *_SECOND & makers.keys()]), dict.fromkeys(needed), {"input_ids": None}):
         if all(name in makers for name in names):
-            yield {name: makers[name](model) for name in names}
+            arguments = {name: makers[name](model) for name in names}
+            yield arguments
+            if "input_values" in arguments:
+                yield arguments | {"input_values": _channels(model)}
     dummies = getattr(model, "dummy_inputs", {})
     if dummies and all(name in takes for name in dummies):
         yield {name: value.to(model.device) for name, value in dummies.items() if isinstance(value, torch.Tensor)}
@@ -57,6 +60,11 @@ def _features(model: Any) -> torch.Tensor:
     """Spectra of speech, whose length the first convolutions of the encoder halve."""
     length = 2 * _setting(model, "max_source_positions", default=50)
     return _floats(model, BATCH, _setting(model, "num_mel_bins", "n_mels", "feature_size", default=80), length)
+
+
+def _channels(model: Any) -> torch.Tensor:
+    """Return sound as codecs take it, `[batch, channels, time]`."""
+    return _floats(model, BATCH, _setting(model, "audio_channels", default=1), SAMPLES)
 
 
 def _embeds(model: Any) -> torch.Tensor:

@@ -42,12 +42,14 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     Raises:
         UntracedError: If its class is not known or refuses it.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     content = read_config(directory)
     if trust_remote_code and content.get("auto_map"):
         with _refused("the config"):
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
+    with _refused("the config"):  # transformers writes numbers such as infinity in a way of its own
+        content, _ = PreTrainedConfig.get_config_dict(directory, local_files_only=True)
     brings_code = content.pop("auto_map", None) is not None
     for name in ("quantization_config", "dtype", "torch_dtype"):
         content.pop(name, None)

@@ -1,0 +1,36 @@
+"""What the classes of a model's layers say of the parameters that no forward pass reached."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from masksmith_client.submission.modules import GROUPS, class_names, dense_reason, layer_of, layout_of
+
+from .observed import Observed
+from .watcher import DEPTHWISE
+
+
+def with_layer_classes(seen: Observed, model: Any) -> Observed:
+    """Add the axes of linear layers and convolutions, and the reasons of other layers, of which nothing was seen."""
+    layers = dict(model.named_modules())
+    axes, reasons = dict(seen.axes), dict(seen.reasons)
+    for name, parameter in model.named_parameters():
+        layer = layer_of(name, layers)
+        if layer is None or parameter.ndim < 2 or name in seen.axes or name in seen.reasons:
+            continue
+        reason = _reason(layer, tuple(parameter.shape))
+        layout = layout_of(layer, parameter.ndim)
+        if reason is not None:
+            reasons[name] = reason
+        if layout is not None and reason != GROUPS:
+            axes[name] = layout.axes
+    return replace(seen, axes=axes, reasons=reasons)
+
+
+def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:
+    if getattr(layer, "groups", 1) > 1 and shape[1] == 1:
+        return DEPTHWISE
+    if "_ConvTransposeNd" in class_names(layer) and layer.groups > 1:
+        return GROUPS
+    return dense_reason(layer)

@@ -1,0 +1,33 @@
+"""Formats of files whose axes differ from those of torch: `__metadata__.format`, and names that only they use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_LEAST_DIMS = {"tf": 2, "flax": 2, "jax": 2, "mlx": 3}
+"""Number of dimensions from which the axes differ: kernels `[*kernel, in, out]`, those of MLX `[out, *kernel, in]`."""
+
+_KERNEL = re.compile(r"(?:^|[./])kernel$|:\d+$")
+"""Names of Flax and TensorFlow."""
+
+
+def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
+    """Return why the format of a file leaves the layout of a tensor unclear, or None."""
+    if len(shape) < _LEAST_DIMS.get(file_format, len(shape) + 1):
+        return None
+    advice = _advice(shape, file_format)
+    return f"its file is of the format {file_format!r}, whose axes differ from those of torch; {advice}"
+
+
+def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
+    """Return why a name that Flax or TensorFlow give leaves the layout of a tensor unclear, or None."""
+    if len(shape) < 2 or _KERNEL.search(name) is None:
+        return None
+    return f"its name is one of Flax or TensorFlow, whose axes differ from those of torch; {_advice(shape)}"
+
+
+def _advice(shape: Sequence[int], file_format: str = "") -> str:
+    kernel = ["kernel"] * (len(shape) - 2)
+    axes = " ".join(("out", *kernel, "in") if file_format == "mlx" else (*kernel, "in", "out"))
+    return f"say which is which with a layout, such as {axes!r}"

@@ -1,0 +1,196 @@
+"""Tensors whose axes neither name nor shape shows stay dense until the caller says which they are."""
+
+import pytest
+
+from masksmith.layouts import Candidate, Layout, SelectionError, select, with_layouts
+from masksmith.patterns import parse
+
+PATTERN = parse("2:4")
+
+
+def assign(shapes, given=None, **options):
+    candidates = [Candidate(name, shape, "F32", **options) for name, shape in shapes.items()]
+    return {each.name: each for each in with_layouts(candidates, given)}
+
+
+def check_unclear(name, shape, message, axes, **options):
+    candidate = assign({name: shape}, **options)[name]
+    assert candidate.layout is None
+    if "file_format" in options:
+        assert repr(axes) in candidate.unsupported_reason
+    assert message in candidate.unsupported_reason
+    with pytest.raises(SelectionError, match="cannot be masked"):
+        select([candidate], PATTERN, layers=name)
+    chosen = assign({name: shape}, {name: Layout.parse(axes)}, **options)[name]
+    assert (str(chosen.layout), chosen.unsupported_reason) == (axes, None)
+
+
+@pytest.mark.parametrize("name", ["ffn.experts.mlp.w1", "ffn.experts.mlp.v1", "ffn.experts.mlp.w2", "moe.experts.w3"])
+@pytest.mark.parametrize("axes", [None, "out in"])
+def test_experts_fused_along_one_axis_are_never_masked(name, axes):
+    name = f"transformer.blocks.0.{name}"
+    given = {name: Layout.parse(axes)} if axes else {}
+    candidate = assign({name: (192, 32)}, given)[name]
+    assert "several experts fused along one axis" in candidate.unsupported_reason
+    with pytest.raises(SelectionError, match="fused along one axis"):
+        select([candidate], PATTERN, layers=name)
+
+
+def test_experts_of_one_matrix_each_are_masked():
+    shapes = {f"model.layers.0.block_sparse_moe.experts.{number}.w1.weight": (48, 32) for number in range(2)}
+    assert select(list(assign(shapes).values()), PATTERN).chosen == list(shapes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.up.1.upsample.conv.weight",
+        "up_blocks.0.upsamplers.0.conv.weight",
+        "trunk.0.upconv1.weight",
+        "upconv1.weight",
+        "conv_up1.weight",
+        "up1.up.weight",
+        "ups.0.weight_v",
+        "decoder.block.0.conv_t1.weight",
+        "resblocks.0.convt_pre.weight",
+    ],
+)
+def test_a_name_of_both_kinds_of_convolutions_shows_neither(name):
+    check_unclear(name, (32, 32, 3, 3), "a convolution or a transposed one", "in out kernel kernel")
+
+
+def test_outside_the_blocks_the_reason_says_both():
+    shapes = {"upconv1.weight": (32, 32, 3, 3), "layers.0.q.weight": (8, 8)}
+    reason = assign(shapes)["upconv1.weight"].unsupported_reason
+    assert reason.startswith("outside the model's blocks; the name may mean a convolution or a transposed one")
+
+
+@pytest.mark.parametrize("name", ["upsample.conv.weight", "deconv.weight", "conv1.weight"])
+@pytest.mark.parametrize(("outputs", "axes"), [(64, "out in kernel"), (32, "in out kernel")])
+def test_the_bias_beside_a_convolution_shows_its_outputs(name, outputs, axes):
+    name = f"decoder.0.{name}"
+    shapes = {name: (64, 32, 4), name.replace("weight", "bias"): (outputs,)}
+    layout = assign(shapes)[name].layout
+    assert (str(layout), layout.rule) == (axes, "shape")
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("decoder.0.deconv.weight", "in out kernel kernel"),
+        ("decoder.0.conv_transpose1.weight", "in out kernel kernel"),
+        ("decoder.0.conv_trans.weight", "in out kernel kernel"),
+        ("decoder.0.conv_transform.weight", "out in kernel kernel"),
+        ("decoder.up.1.block.0.conv1.weight", "out in kernel kernel"),
+        ("up_blocks.0.resnets.0.conv1.weight", "out in kernel kernel"),
+        ("encoder.down.0.downsample.conv.weight", "out in kernel kernel"),
+    ],
+)
+def test_other_convolutions_are_read_as_named(name, axes):
+    assert str(assign({name: (32, 32, 3, 3)})[name].layout) == axes
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.layers.0.experts.w1", (2, 4, 32, 48)),
+        ("model.layers.0.experts.w1", (2, 4, 8, 8)),
+        ("decoder.layers.0.wi", (2, 4, 64, 128)),
+        ("decoder.layers.0.wi", (2, 4, 8, 8)),
+        ("decoder.layers.0.wi.weight", (2, 4, 64, 128)),
+    ],
+)
+def test_stacks_of_four_dimensions_are_no_convolutions(name, shape):
+    check_unclear(name, shape, "may be a convolution or stacked matrices", "stack stack out in")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.layer.0.rel_attn.q",
+        "funnel.encoder.blocks.0.0.attention.r_kernel",
+        "model.layers.0.temporal_block.rg_lru.input_gate_weight",
+    ],
+)
+def test_a_parameter_that_is_not_the_weight_of_a_layer_is_no_convolution(name):
+    check_unclear(name, (32, 4, 8), "may be a convolution or stacked matrices", "stack in out")
+
+
+def test_the_weight_of_a_layer_that_is_no_convolution_is_none():
+    assert str(assign({"layers.0.mix.weight": (4, 8, 8)})["layers.0.mix.weight"].layout) == "out in kernel"
+    check_unclear("layers.0.mix.weight", (4, 8, 8), "stacked matrices", "stack in out", may_be_convolution=False)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "shape", "axes"),
+    [
+        ("tf", (32, 48), "in out"),
+        ("flax", (32, 48), "in out"),
+        ("flax", (3, 3, 32, 48), "kernel kernel in out"),
+        ("mlx", (48, 3, 3, 32), "out kernel kernel in"),
+    ],
+)
+def test_formats_with_other_axes_than_torch_are_named(file_format, shape, axes):
+    name = "encoder.layers.0.conv.weight"
+    check_unclear(name, shape, f"the format {file_format!r}", axes, file_format=file_format)
+    traced = Candidate(name, shape, "F32", layout=Layout.parse("out in"), file_format=file_format)
+    assert with_layouts([traced])[0].layout is None
+
+
+def test_embeddings_of_other_formats_keep_their_reason():
+    names = ["encoder.layers.0.query.weight", "embeddings.word_embeddings.weight"]
+    reasons = [each.unsupported_reason for each in assign(dict.fromkeys(names, (32, 48)), file_format="tf").values()]
+    assert "'tf'" in reasons[0]
+    assert "an embedding" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name"), [("pt", "layers.0.q.weight"), ("", "q"), ("mlx", "layers.0.q.weight")]
+)
+def test_formats_with_the_axes_of_torch_change_nothing(file_format, name):
+    assert str(assign({name: (32, 48)}, file_format=file_format)[name].layout) == "out in"
+
+
+@pytest.mark.parametrize("name", ["bert/layer_._0/query/kernel:0", "layer.0.query.kernel", "layer.0/query/kernel"])
+def test_kernels_of_flax_and_tensorflow_are_known_by_their_names(name):
+    check_unclear(name, (32, 48), "Flax or TensorFlow", "in out")
+
+
+@pytest.mark.parametrize(("name", "shape"), [("w1", (64, 16)), ("g2", (16, 64)), ("v1", (64, 16))])
+def test_factors_of_rwkv_are_unclear(name, shape):
+    check_unclear(f"blocks.0.att.{name}", shape, "a factor of a low rank", "in out")
+
+
+DENSE = {
+    "blocks.0.attn.rel_pos_h": "an embedding",
+    "blocks.0.attn.rel_pos_w": "an embedding",
+    "blocks.0.att.time_maa_w1": "a state parameter",
+    "blocks.0.att.time_decay_w1": "a state parameter",
+    "blocks.0.att.r_k": "a state parameter",
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_tables_and_states_stay_dense(name):
+    shapes = {name: (32, 16), "blocks.0.attn.qkv.weight": (48, 16)}
+    candidates = list(assign(shapes).values())
+    assert (candidates[0].unsupported_reason or candidates[0].dense_by_default).startswith(DENSE[name])
+    assert select(candidates, PATTERN).chosen == ["blocks.0.attn.qkv.weight"]
+
+
+@pytest.mark.parametrize("part", ["W_q", "zero", "scale"])
+def test_the_parts_of_a_packed_weight_are_never_masked(part):
+    module = "model.layers.0.mlp.up_proj"
+    shapes = {f"{module}.{name}": (8, 8) for name in ("W_q", "zero", "scale")}
+    candidates = list(assign(shapes | {"model.layers.0.zero": (8, 8)}).values())
+    assert select(candidates, PATTERN).chosen == ["model.layers.0.zero"]
+    with pytest.raises(SelectionError, match="cannot be masked"):
+        select(candidates, PATTERN, layers=f"{module}.{part}")
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (8, 0), (4, 8, 0)])
+def test_a_tensor_without_entries_is_not_masked(shape):
+    candidates = list(assign({"layers.0.empty.weight": shape, "layers.0.q.weight": (8, 8)}).values())
+    for pattern in (PATTERN, None):
+        selection = select(candidates, pattern)
+        assert selection.skipped == {"layers.0.empty.weight": "it has no entries"}
