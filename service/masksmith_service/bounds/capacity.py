@@ -18,12 +18,13 @@ class Capacity:
 
     Args:
         bound: Name of the bound, for the error.
-        total: The whole amount; a key can hold half of it, so that others are served beside it.
+        total: The whole amount. A key can hold half of it, so that others are served beside it; requests without a key,
+            where none are used, can hold all of it.
         wait_s: Seconds that a request waits for its part before it is refused.
     """
 
     def __init__(self, bound: str, total: int, wait_s: float = 0.0) -> None:
-        self.bound, self.total, self.share, self._wait_s = bound, total, max(1, total // 2), wait_s
+        self.bound, self.total, self._wait_s = bound, total, wait_s
         self.held: Counter[str] = Counter()
         self._changed: asyncio.Event = asyncio.Event()
 
@@ -58,12 +59,16 @@ class Capacity:
         finally:
             self.release(key, amount)
 
+    def share_of(self, key: str) -> int:
+        """Return how much a key can hold."""
+        return max(1, self.total // 2) if key else self.total
+
     def _has_room(self, key: str, amount: int) -> bool:
-        return self.held[key] + amount <= self.share and self.held.total() + amount <= self.total
+        return self.held[key] + amount <= self.share_of(key) and self.held.total() + amount <= self.total
 
     def _refusal(self, key: str, amount: int) -> RequestError:
-        is_own = self.held[key] + amount > self.share
-        limit, who = (self.share, "requests of this key") if is_own else (self.total, "requests")
+        is_own = bool(key) and self.held[key] + amount > self.share_of(key)
+        limit, who = (self.share_of(key), "requests of this key") if is_own else (self.total, "requests")
         detail = f"{who} at work take all of {self.bound} ({limit}); try again shortly"
         status = 429 if is_own else 503
         return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

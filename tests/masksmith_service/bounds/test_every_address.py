@@ -69,7 +69,7 @@ def check(response, bound):
 def test_what_one_key_holds_leaves_room_for_others(site, name):
     client, headers, job, capacities = site
     capacity, key = HOLDERS[name](capacities), key_of(capacities, client, headers, "ann")
-    capacity.held[key] = capacity.share
+    capacity.held[key] = capacity.share_of(key)
     refused = {
         operation for operation in OPERATIONS if check(call(client, *operation, job, headers["ann"]), capacity.bound)
     }
@@ -203,7 +203,7 @@ def test_large_documents_are_counted_before_they_are_read(site):
     client, headers, _, capacities = site
     key = key_of(capacities, client, headers, "ann")
     document = json.dumps({"pattern": "2:4", "tensors": [], "name": " " * 1000}).encode()
-    capacities.memory.held[key] = capacities.memory.share - cost("document") * len(document) + 1
+    capacities.memory.held[key] = capacities.memory.share_of(key) - cost("document") * len(document) + 1
     response = client.post("/v1/jobs", content=document, headers=headers["ann"])
     assert (response.status_code, response.json()["bound"]) == (429, "request_memory_bytes")
     capacities.memory.held[key] -= 1
