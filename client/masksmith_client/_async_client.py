@@ -84,6 +84,9 @@ class AsyncClient:
         """Close all connections."""
         await self._session.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
     async def __aenter__(self) -> Self:
         return self
 

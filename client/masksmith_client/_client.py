@@ -184,6 +184,9 @@ class Client:
         """Close all connections."""
         self._session.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
     def __enter__(self) -> Self:
         return self
 

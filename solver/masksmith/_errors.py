@@ -25,9 +25,12 @@ class ScoresError(MasksmithError, ValueError):
         index: Index of the score in the tensor; None if the tensor as a whole is invalid.
     """
 
-    def __init__(self, reason: str, index: tuple[int, ...] | None = None, name: str | None = None) -> None:
+    def __init__(
+        self, reason: str, index: tuple[int, ...] | None = None, name: str | None = None, hint: str | None = None
+    ) -> None:
         where = "" if index is None else f" at {list(index)}"
-        super().__init__(f"{'scores' if name is None else f'tensor {name!r}'}: {reason}{where}")
+        advice = "" if hint is None else f"; {hint}"
+        super().__init__(f"{'scores' if name is None else f'tensor {name!r}'}: {reason}{where}{advice}")
         self.reason = reason
         self.index = index
         self.name = name

@@ -94,8 +94,10 @@ class MatrixReader:
         """Return the error for a NaN, infinite or negative score at a row-major position in the matrix."""
         if math.isnan(value):
             return ScoresError("NaN", self._index(position), self.name)
-        reason = "infinity" if value == math.inf else f"negative score {value:g}"
-        return ScoresError(reason, self._index(position), self.name)
+        if value == math.inf:
+            return ScoresError("infinity", self._index(position), self.name)
+        hint = "scores are not negative; of a weight use its magnitude, ms.magnitude(weight)"
+        return ScoresError(f"negative score {value:g}", self._index(position), self.name, hint)
 
     def _index(self, position: int) -> tuple[int, ...]:
         """Return the tensor's index of a row-major position in the matrix."""

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 from blake3 import blake3
 from starlette.testclient import TestClient
+from support.leases import run_shard
 
 from masksmith_service.app import create_app
 from masksmith_service.settings import Settings
@@ -69,7 +70,7 @@ class Site:
     def run(self, job):
         runner = ShardRunner(self.records, BlobStore(str(self.folder)))
         for index in self.records.shards(job):
-            runner.run(job, index)
+            run_shard(runner, job, index)
         document = self.client.get(f"/v1/jobs/{job}").json()
         errors = [tensor["error"]["code"] for tensor in document["tensors"] if tensor["error"]]
         if errors:

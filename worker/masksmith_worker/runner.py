@@ -31,11 +31,17 @@ from .stages.store import load_result, store_result
 from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
+KEPT_PLANS = 4
+"""Plans of jobs that a worker keeps; one of a large model takes some ten megabytes."""
+
 
 class ShardRunner(PartRunner):
     """Solves shards of masks jobs."""
 
-    _latest_plan: tuple[str, MasksPlan] | None = None
+    @cached_property
+    def _plans(self) -> dict[str, MasksPlan]:
+        """Plans of the jobs of the last shards, the latest one last."""
+        return {}
 
     @cached_property
     def references(self) -> BlobReferences:
@@ -68,11 +74,20 @@ class ShardRunner(PartRunner):
         return report.model_copy(update=own_pattern)
 
     def _plan_of(self, job: str) -> MasksPlan | None:
-        """Read the plan of a job, or the one read for its previous shard: those of large models take long to parse."""
-        if self._latest_plan is None or self._latest_plan[0] != job:
+        """Read the plan of a job, or take the one read for an earlier shard: those of large models take long to parse.
+
+        Shards of several keys take turns, so that more than one plan is kept.
+        """
+        plan = self._plans.pop(job, None)
+        if plan is None:
             record = self.records.read(job)
-            self._latest_plan = None if record is None else (job, record.plan)
-        return None if self._latest_plan is None else self._latest_plan[1]
+            if record is None:
+                return None
+            plan = record.plan
+        self._plans[job] = plan
+        if len(self._plans) > KEPT_PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def _allocate(self, work: ShardWork, plan: MasksPlan, index: int) -> dict[str, Any]:
         """The tensor's pattern under the job's budget, and the gap of the allocation, as members of the report."""

@@ -10,6 +10,10 @@ _COMMANDS = (
     (r"client\.jobs\.get\('(\w+)'\)\.wait\(\) waits for it", r"'masksmith jobs watch \1' waits for it"),
     (r"its results: /v1/jobs/(\w+)/benchmark", r"'masksmith jobs report \1' shows its results"),
     (r"its masks: \.\.\./masks", "'masksmith jobs masks' downloads its masks"),
+    (
+        r"start one with 'masksmith up'$",
+        "start one with 'masksmith up', or pass --local to commands that can do without",
+    ),
     (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
 )
 

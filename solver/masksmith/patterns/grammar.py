@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, cast
 
 from .block import Balance, Block, Norm
@@ -18,6 +19,7 @@ from .vnm import VNM
 
 Groups = dict[str, Any]
 Reader = Callable[[Groups, Axis, Ragged], Pattern]
+WORDS = ("transposable", "block", "channels", "double", "balance", "norm", "nested", "rows", "cols", "both", "mean")
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
@@ -38,10 +40,27 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
         match = form.fullmatch(text.strip())
         if match is not None:
             return read({key: value and value.lower() for key, value in match.groupdict().items()}, axis, ragged)
+    similar = _similar(text.strip())
+    if similar is not None:
+        raise PatternError(f"{text[:80]!r} is not a pattern; did you mean {similar!r}?")
     raise PatternError(
         f"{text[:80]!r} is not a pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
         f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept"
     )
+
+
+def _similar(text: str) -> str | None:
+    """Return the pattern that a text with misspelled words or separators may mean; None if it is like none."""
+    words = [_spelled(word) for word in re.sub(r"(?<=\d)\s*[;,/]\s*(?=\d)", ":", text[:80].lower()).split()]
+    corrected = " ".join(words)
+    if corrected == text.lower() or not any(form.fullmatch(corrected) for form, _ in _FORMS):
+        return None
+    return corrected
+
+
+def _spelled(word: str) -> str:
+    """Return the word of the grammar that another one is like, or the word itself."""
+    return next(iter(get_close_matches(word, WORDS, 1, 0.75)), word) if word.isalpha() else word
 
 
 def _read_nm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
