@@ -136,7 +136,8 @@ def test_a_source_that_breaks_leaves_the_masks_and_recovers(model, optimizer, ca
     gate.broken = False
     step_until(sparsifier, refreshed(sparsifier, 2))
     told = [record.message for record in caplog.records if record.name.endswith("training") and not record.exc_info]
-    assert [message.partition(":")[0] for message in told] == [
+    # On a busy machine masks may also be late, which is said in another message.
+    assert [message.partition(":")[0] for message in told if "have not arrived" not in message] == [
         "masks are not being refreshed",
         "masks are refreshed again",
     ]
