@@ -59,7 +59,7 @@ def _is_unprotected(settings: Settings) -> bool:
     try:
         return not Keys(records.redis).any_exist()
     except redis.RedisError:
-        # Every request is authenticated against this server, so none is served before it is available.
+        # The keys are in Redis: while it is unavailable, no request can be authenticated or served.
         return False
     finally:
         records.redis.close()

@@ -27,7 +27,7 @@ class FsckReport:
         checked: Number of blobs.
         damaged: Names of the damaged ones.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
-        repaired: Whether damaged blobs were set aside, so that they are computed or sent again.
+        repaired: Whether the check repairs: it sets damaged blobs aside, so that they are computed or sent again.
     """
 
     checked: int = 0
@@ -37,7 +37,7 @@ class FsckReport:
 
 
 def check_store(store: BlobStore) -> FsckReport:
-    """Check all blobs of a store; one that is not `read_only` sets damaged blobs aside, and writes lost lists again."""
+    """Check all blobs of a store; one that is not `read_only` sets damaged ones aside and rewrites missing digest lists."""
     report = FsckReport(repaired=not store.read_only)
     for name in _names(store):
         if not is_blob_name(name):

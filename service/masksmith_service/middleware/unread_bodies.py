@@ -8,7 +8,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""Limits of reading a body after the response; closing the connection at once could lose the response."""
+"""Limits of reading the rest of a body after the response.
+
+Closing a connection with unread data sends a TCP reset, at which the client may lose the response.
+"""
 
 
 class UnreadBodyMiddleware:

@@ -112,10 +112,11 @@ async def readyz(state: StateDep) -> Readiness:
     Writes are tried at most once a second.
     """
     await state.readiness.check()
-    return await anyio.to_thread.run_sync(_count_workers, state)
+    return await anyio.to_thread.run_sync(_readiness, state)
 
 
-def _count_workers(state: State) -> Readiness:
+def _readiness(state: State) -> Readiness:
+    # Raises if the store is unavailable; there need be no such blob.
     state.store.size(upload_name("0" * 64))
     search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(search_workers)

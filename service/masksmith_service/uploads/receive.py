@@ -181,7 +181,7 @@ class Inspector:
     async def _inspect(self, chunk: bytes) -> None:
         self.bytes += len(chunk)
         self._check_length(self.bytes)
-        if self.bytes % DISK_CHECK_BYTES < len(chunk):
+        if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk crosses a multiple of it.
             self._check_disk(0)
         if self._quota is not None:
             self._quota.grow(self.bytes)
@@ -197,7 +197,7 @@ class Inspector:
             )
 
     async def _read_header(self, *, complete: bool) -> None:
-        """Parse the header once it is complete; its length is checked once more than eight bytes have arrived."""
+        """Parse the header when it is complete; its length is checked as soon as nine bytes have arrived."""
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
