@@ -37,7 +37,7 @@ class FsckReport:
 
 
 def check_store(store: BlobStore) -> FsckReport:
-    """Check all blobs of a store; one that is not `read_only` sets damaged ones aside and rewrites missing digest lists."""
+    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and rewrite missing digest lists."""
     report = FsckReport(repaired=not store.read_only)
     for name in _names(store):
         if not is_blob_name(name):
