@@ -345,12 +345,12 @@ def test_expired_uploads_go_while_the_service_runs(settings, save, on_disk, monk
 
 
 def test_the_client_waits_as_it_is_told(settings, keys):
-    token = keys.create("ann", quotas=Quotas(requests_s=2.0))[1]
+    token = keys.create("ann", quotas=Quotas(requests_s=0.5))[1]
     with TestClient(create_app(settings)) as server:
         taken = 0
         while server.get("/v1/session", headers={"Authorization": f"Bearer {token}"}).status_code == 200:
             taken += 1
-        assert taken >= 20
+        assert taken >= 5
         begun = time.monotonic()
         with Client("http://testserver", token=token, transport=server._transport) as client:
             assert list(client.jobs.list()) == []
