@@ -1,4 +1,4 @@
-"""Where a worker takes shards from, and how it passes on the word that there is more."""
+"""The queue that a worker takes shards from, and the messages that it sends for further ones."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class _Properties(_Part):
 class _Headers(_Part):
     """Members that Celery reads: no dates, no groups, no time limits, no stamps.
 
-    The parent is the task that sent the message: whoever takes a shard asks for the next one to be taken.
+    The parent is the task that sent the message: a task that takes a shard sends the message for the next one.
     """
 
     lang: Literal["py"]

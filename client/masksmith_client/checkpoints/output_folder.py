@@ -124,25 +124,28 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
         record = None
     if not isinstance(record, dict) or record.get("identity") != expected:
         raise InputError(f"{output} contains the result of another command; name a new or empty directory")
-    changed = changed_files(output, record["outputs"]) + [
+    changed = changed_files(output, _digests(record["outputs"])) + [
         str(output / name) for name in record["copied"] if not (output / name).is_file()
     ]
     if changed:
         raise InputError(f"{changed[0]} is missing, or not as prune wrote it; remove {output} and prune again")
-    if changed := changed_files(checkpoint.folder, record["inputs"]):
+    if changed := changed_files(checkpoint.folder, _digests(record["inputs"])):
         raise InputError(f"{changed[0]} has changed since {output} was made of it; name a new or empty directory")
     return record
 
 
-def changed_files(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the files that are missing or do not have the size and the BLAKE3 digest that a record says."""
-    return [str(folder / name) for name, file in recorded.items() if not _is_as_recorded(folder / name, file)]
+def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Return the files that are missing or do not have the BLAKE3 digest that is given by name."""
+    return [str(folder / name) for name, digest in digests.items() if not _has_digest(folder / name, digest)]
 
 
-def _is_as_recorded(path: Path, file: Mapping[str, Any]) -> bool:
-    if not path.is_file() or path.stat().st_size != file.get("bytes", path.stat().st_size):
-        return False
-    return bool(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() == file["blake3"])
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() == digest
+
+
+def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests in a part of a record, by the file's name."""
+    return {name: file["blake3"] for name, file in files.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +177,14 @@ def recorded_masks(folder: Path) -> RecordedMasks | None:
     try:
         record = json.loads(path.read_bytes())
         names = [tensor["name"] for tensor in record["tensors"] if tensor["masked"]]
-        outputs = {name: {**file, "blake3": file["blake3"]} for name, file in record["outputs"].items()}
+        digests = _digests(record["outputs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
         ) from None
     if not masks.is_file():
         raise InputError(f"{masks} is missing, which {RECORD_NAME} belongs to; prune it again, or pass --pattern")
-    return RecordedMasks(masks, names, changed_files(folder, outputs))
+    return RecordedMasks(masks, names, changed_files(folder, digests))
 
 
 def prefix_digest(file: Path, stop: int) -> str:

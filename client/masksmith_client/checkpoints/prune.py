@@ -135,8 +135,8 @@ class _Run:
         self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
         self.files = {line["file"]: line for line in lines if "tensor" not in line}
         last = lines[-1]
-        read = {name: {"bytes": line["bytes"], "blake3": line["input"]} for name, line in self.files.items()}
-        if changed := changed_files(self.checkpoint.folder, read):
+        inputs = {name: line["input"] for name, line in self.files.items()}
+        if changed := changed_files(self.checkpoint.folder, inputs):
             raise _input_changed(changed[0], self.output)
         if "tensor" in last and prefix_digest(self._begun_file(), last["stop"]) != last["input"]:
             raise _input_changed(self._begun_file(), self.output)

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._errors import InputError
 from masksmith_client._progress import Bar
 from masksmith_client.results.apply import AppliedTensor, apply_masks, model_bytes
 from masksmith_client.results.masks import Masks
 
 from .console import JsonOption, percent, print_json, print_line, show_table
-from .outputs import check_weights_output
+from .outputs import check_not_an_input, check_weights_output
 from .standard_output import reports_beside, written_to
 
 
@@ -28,8 +27,7 @@ def apply(
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
     check_weights_output(output, model, as_json=as_json)
-    if output.is_file() and path.is_file() and output.samefile(path):
-        raise InputError(f"{output} is an input, the masks; name another file")
+    check_not_an_input(output, (path,))  # The model may be replaced.
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
         applied = apply_masks(masks, model, file, bar.advance)

@@ -72,7 +72,7 @@ def bench(
     check_report_outputs(output or [])
     if model is not None:
         for path in output or ():
-            check_not_an_input(path, Path(model))
+            check_not_an_input(path, model=Path(model))
     if shapes is not None and model is not None:
         raise InputError("--model and --shapes contradict each other; give one")
     options: dict[str, Any] = {

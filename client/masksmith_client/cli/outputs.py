@@ -39,18 +39,18 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     return None
 
 
-def check_not_an_input(output: Path, model: Path, others: Iterable[object] = ()) -> None:
-    """Refuse to overwrite a file that is read: of a model's directory, or another input.
+def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Path | None = None) -> None:
+    """Refuse to overwrite a file that is read: one of the inputs that are paths, or of a model's directory.
 
     Raises:
         InputError: If the output is one of them, under any name.
     """
     if is_standard_output(output) or not output.is_file():
         return
-    inputs = [Path(each) for each in others if isinstance(each, (str, os.PathLike))]
-    if model.exists():
-        inputs += [model, *model_files(Checkpoint.open(model))]
-    for path in inputs:
+    paths = [Path(each) for each in inputs if isinstance(each, (str, os.PathLike))]
+    if model is not None and model.exists():
+        paths += [model, *model_files(Checkpoint.open(model))]
+    for path in paths:
         if path.is_file() and output.samefile(path):
             raise InputError(f"{output} is an input, {path}; name another file")
 

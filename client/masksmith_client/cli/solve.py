@@ -91,10 +91,10 @@ def solve(
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
     check_output(output, as_json=as_json)
-    check_not_an_input(output, path, (calibration, previous))
+    check_not_an_input(output, (calibration, previous), model=path)
     if weights_out is not None:
         check_weights_output(weights_out, path, as_json=as_json)
-        check_not_an_input(weights_out, path, (calibration, previous))
+        check_not_an_input(weights_out, (calibration, previous), model=path)
     _check_update(update, weights_out, output)
     options = SubmitOptions(
         solver=solver,

@@ -12,13 +12,13 @@ from masksmith_state.jobs.shards import PlannedTensor
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Tiles of a stored matrix, which begin anew with every matrix of a stack and every part that is solved alone.
+    """Tiles of a stored matrix; their grid restarts at each matrix of a stack and at each part that is solved alone.
 
     Attributes:
         tile: Rows and columns of a tile.
-        axes: What rows and columns of the stored matrix are: `(out, in)`, or such as `(stack · in, out)`.
+        axes: What rows and columns of the stored matrix are: for example `(out, in)` or `(stack · in, out)`.
         matrix_rows: Stored rows of each matrix of a stack; all of them if there is one.
-        row_starts, col_starts: Rows and columns of a matrix where tiles begin anew; the first is 0.
+        row_starts, col_starts: Rows and columns of a matrix where the grid of tiles restarts; the first is 0.
     """
 
     tile: tuple[int, int]
@@ -45,7 +45,7 @@ class Tiling:
 
 
 def leading_stacks(layout: Layout | None) -> int:
-    """Count the dimensions that count matrices, before the first one that does not."""
+    """Return the number of leading `stack` axes."""
     axes = () if layout is None else layout.axes
     return next((place for place, role in enumerate(axes) if role != "stack"), 0)
 

@@ -167,7 +167,7 @@ local function queue_depth(queue, limit)
   return count
 end
 
--- Number of messages that a queue lacks: a few for all of its shards, because whoever takes one sends the next.
+-- Number of messages that a queue lacks: a few for all of its shards, because the worker that takes one sends the next.
 local function messages_wanted(queue)
   local waiting = redis.call('LLEN', queue)
   if waiting >= MESSAGES then return 0 end
