@@ -45,6 +45,12 @@ _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_li
 _BARE_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
 """Parameters of RWKV that are no layers, and are used as `x @ w`."""
 
+_LAYER_WEIGHT = re.compile(r"(?:^|[._])(?:weight(?:_\w+)?|parametrizations\.weight\.original[01]?)$")
+"""Weights of layers, by the last part of the name: also `in_proj_weight` of attention, `weight_ih_l0` of an LSTM."""
+
+_FUSED_LAYER = re.compile(r"(?:^|\.)(?:gate_up_proj|gate_and_up_proj|down_proj|up_proj|gate_proj|qkv_proj)$")
+"""Names that only layers have, also where the tensor is called as its layer is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
@@ -66,6 +72,7 @@ class Architecture:
         self._config = dict(config or {})
         self.model_types = _model_types(self._config)
         self._uses_conv1d = self._find_conv1d()
+        self._names_parameters = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
 
     def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
         """Return the layout of a tensor of two or more dimensions, which may belong to a module of another kind."""
@@ -78,6 +85,14 @@ class Architecture:
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
         return self._convolution(name, shape) if may_be_convolution else Unclear(_either(shape))
+
+    def is_bare(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a matrix belongs to no layer: a neighbour is called as a layer's weight is, and it is not.
+
+        A name without dots is that of its caller.
+        """
+        is_layer = _LAYER_WEIGHT.search(name) or _FUSED_LAYER.search(name)
+        return len(shape) == 2 and "." in name and self._names_parameters and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or not may_be_kernel(name, shape):

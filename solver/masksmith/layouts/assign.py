@@ -13,6 +13,7 @@ from .layout import Layout, LayoutError
 from .roles import Roles
 
 EMPTY = "it has no entries"
+BARE = "not the weight of a layer, and may be used as 'x @ w'; say 'out in' or 'in out'"
 
 
 def with_layouts(
@@ -66,6 +67,8 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
     if reason is None and candidate.layout is not None:
         return candidate.layout
     reason = reason or kernel_reason(name, shape)
+    if reason is None and not candidate.only_by_name and architecture.is_bare(name, shape):
+        reason = BARE
     if reason is not None:
         return Unclear(reason)
     return architecture.layout(name, shape, may_be_convolution=candidate.may_be_convolution)

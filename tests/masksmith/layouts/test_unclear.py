@@ -161,6 +161,31 @@ def test_factors_of_rwkv_are_unclear(name, shape):
     check_unclear(f"blocks.0.att.{name}", shape, "a factor of a low rank", "in out")
 
 
+BARE = ["flow.flows.0.translate", "visual.layers.0.proj", "encoder.layers.0.mixer.x_proj_w"]
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_parameter_of_no_layer_is_unclear_beside_weights_of_layers(name):
+    shapes = {name: (16, 16), "encoder.layers.0.q.weight": (16, 16)}
+    candidates = list(assign(shapes).values())
+    assert select(candidates, PATTERN).skipped[name].startswith("not the weight of a layer")
+    chosen = assign(shapes, {name: Layout.parse("in out")})[name]
+    assert (str(chosen.layout), chosen.unsupported_reason) == ("in out", None)
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_names_that_the_caller_gives_are_matrices(name):
+    assert str(assign({name: (16, 16), "encoder.layers.0.q": (16, 16)})[name].layout) == "out in"
+
+
+@pytest.mark.parametrize(
+    "name", ["in_proj_weight", "weight_ih_l0", "weight_v", "parametrizations.weight.original", "gate_up_proj"]
+)
+def test_weights_of_layers_are_known_by_the_end_of_their_names(name):
+    name = f"encoder.layers.0.mixer.{name}"
+    assert str(assign({name: (16, 16), "encoder.layers.0.q.weight": (16, 16)})[name].layout) == "out in"
+
+
 DENSE = {
     "blocks.0.attn.rel_pos_h": "an embedding",
     "blocks.0.attn.rel_pos_w": "an embedding",
