@@ -8,7 +8,8 @@ import pytest
 import safetensors.numpy
 from blake3 import blake3
 
-from masksmith_service.connection import MAX_FIELDS, MAX_PIPELINED
+from masksmith_service.bounds.request_meter import MAX_FIELDS
+from masksmith_service.connection import MAX_PIPELINED
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MISSING = b"GET /v1/jobs/nobody HTTP/1.1\r\nHost: localhost\r\n\r\n"

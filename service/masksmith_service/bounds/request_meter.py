@@ -1,0 +1,61 @@
+"""Bounds of a request outside of its body: line, headers, trailers and chunk framing."""
+
+from __future__ import annotations
+
+from masksmith_service.errors import RequestError
+from masksmith_wire.errors import Code
+
+from .table import limit
+
+MAX_FIELDS = limit("fields")
+CHUNK_BYTES = 16
+"""Bytes of framing that are allowed for every piece of a body, in addition to twice its length."""
+
+
+class RequestMeter:
+    """Counts the bytes and fields that a client sends outside of bodies.
+
+    Attributes:
+        limit: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
+        pending: Bytes received since the last complete head or piece of a body.
+        in_body: Whether a head is complete, and its body is not.
+        error: The error of a field that exceeded a limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.error: RequestError | None = None
+        self.restart(in_body=False)
+
+    def restart(self, *, in_body: bool) -> None:
+        """Reset the counters at the beginning of a body, or of the next head."""
+        self.in_body = in_body
+        self.pending = self._fields = self._field_bytes = 0
+
+    def count(self, size: int, fields: int = 0) -> None:
+        """Count a piece of the request target, or a field.
+
+        Raises:
+            RequestError: If a limit is exceeded.
+        """
+        self._fields += fields
+        self._field_bytes += size
+        if self._fields > MAX_FIELDS or self._field_bytes > self.limit:
+            self.error = self.too_large()
+            raise self.error
+
+    def count_body(self, size: int) -> None:
+        """Count a piece of a body, which allows for its framing: even pieces of one byte stay within the limit."""
+        self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
+
+    def refuse(self, error: RequestError) -> RequestError:
+        """Keep the error with which the request is answered."""
+        self.error = error
+        return error
+
+    def too_large(self) -> RequestError:
+        """Error that names the part of the request that is too large."""
+        part = "trailers and chunk framing" if self.in_body else "line and headers"
+        limits = f"max_request_head_bytes = {self.limit} or have more than {MAX_FIELDS} fields"
+        detail = f"the request's {part} are larger than {limits}"
+        return RequestError(Code.REQUEST_HEAD_TOO_LARGE, detail, limit=self.limit)
