@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+import json
 import re
 import shutil
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from pydantic_core import PydanticUndefined
@@ -69,15 +71,29 @@ def pages_with(language):
     ]
 
 
+@pytest.fixture(scope="module")
+def run_program(reader):
+    """Run a program as a reader would."""
+    command = [sys.executable, "-m", "support.page_runner"]
+    with subprocess.Popen(command, cwd=ROOT / "tests", stdin=PIPE, stdout=PIPE, text=True) as runner:
+
+        def run(path):
+            request = {"path": str(path), "folder": str(path.parent), "environment": reader}
+            runner.stdin.write(f"{json.dumps(request)}\n")
+            runner.stdin.flush()
+            return json.loads(runner.stdout.readline())
+
+        yield run
+        runner.stdin.close()
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python_runs_and_prints_what_it_says(page, place, reader):
+def test_python_runs_and_prints_what_it_says(page, place, run_program):
     script = place / page.with_suffix(".py").name
     script.write_text(program(page))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script], cwd=place, env=reader, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert agrees(done.stdout, "\n".join(PRINTED.findall(program(page)))), done.stdout
+    done = run_program(script)
+    assert done["code"] == 0, done["errors"]
+    assert agrees(done["output"], "\n".join(PRINTED.findall(program(page)))), done["output"]
 
 
 @pytest.mark.parametrize("page", pages_with("console"))

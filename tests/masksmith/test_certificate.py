@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from support.strategies import slow_sizes_marked
 
 from masksmith._certify import NO_FORCED, PanelCertificate, certify_panel
 from masksmith._panels import DROP, KEEP, Panel, PanelAnswer
@@ -84,7 +85,9 @@ def test_wide_panels_are_certified_likewise(size: tuple[int, int], at_most: bool
 
 
 @pytest.mark.parametrize(
-    "tile", [*TILES, TileSpec(4, 64, 16, 1), TileSpec(3, 6, 2, 1), TileSpec(32, 32, 16, 16)], ids=str
+    "tile",
+    slow_sizes_marked([*TILES, TileSpec(4, 64, 16, 1), TileSpec(3, 6, 2, 1), TileSpec(32, 32, 16, 16)]),
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("across", [1, 2, 3, 16, 17])

@@ -24,6 +24,8 @@ EXACT_TILES = [
 ]  # fmt: skip
 SIZES = frozenset({1, 4, 7, 8, 16, 32})
 """Sides of tiles in every run. Each size is compiled on its own; `make test-long` has many more."""
+SHAPES = ((1, 1), (4, 4), (7, 7), (8, 8), (4, 8), (8, 4))
+"""Tiles that hypothesis draws in every run: each pair of sides is compiled, too."""
 LARGE_TILES = [TileSpec(64, 64, n, n) for n in (1, 32, 33, 63)]
 LOOSE_TILES = [
     TileSpec(8, 16, 5, 3, True),
@@ -100,10 +102,10 @@ def scores_of(name, seed, tile, down=2, across=3, dtype=np.float32):
 
 @st.composite
 def tiles(draw, at_most=None):
-    """Any transposable tile with sides up to 9 (short runs: of a few sizes); exact budgets always meet."""
+    """Any transposable tile with sides up to 9 (short runs: of a few shapes); exact budgets always meet."""
     limited = draw(st.booleans()) if at_most is None else at_most
-    sides = st.integers(1, 9) if is_long_run() else st.sampled_from(sorted(size for size in SIZES if size < 10))
-    rows, cols = draw(sides), draw(sides)
+    sides = st.integers(1, 9)
+    rows, cols = draw(st.tuples(sides, sides) if is_long_run() else st.sampled_from(SHAPES))
     if limited:
         return TileSpec(rows, cols, draw(st.integers(1, cols)), draw(st.integers(1, rows)), at_most=True)
     step = np.gcd(rows, cols)
