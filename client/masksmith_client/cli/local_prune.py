@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.magnitudes import magnitudes
+from masksmith_client.checkpoints.magnitudes import Memory, magnitudes
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve, update_record
 from masksmith_wire.dtypes import to_numpy
@@ -20,6 +22,9 @@ from masksmith_wire.updates import UpdateMethod
 
 from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
+
+LARGE_BYTES = 2**27
+"""Size of a tensor and its statistics above which no scores of another are in memory at the same time."""
 
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
@@ -33,35 +38,60 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
-    def solve_one(tensor: TensorToSolve) -> SolvedTensor:
-        try:
-            return _solve(masksmith, tensor, method, threads)
-        except masksmith.MasksmithError as error:
-            raise InputError(f"{tensor.chosen.name!r}: {error}") from None
+    def read_scores(tensor: TensorToSolve, memory: Memory) -> Any:
+        with _naming(tensor, masksmith):
+            return _scores(tensor, method.scores, memory)
 
-    return partial(_solve_ahead, solve_one)
+    def solve_one(tensor: TensorToSolve, scores: Any) -> SolvedTensor:
+        with _naming(tensor, masksmith):
+            return _solve(masksmith, tensor, scores, method, threads)
+
+    return partial(_solve_ahead, read_scores, solve_one)
+
+
+@contextmanager
+def _naming(tensor: TensorToSolve, masksmith: Any) -> Iterator[None]:
+    """Name a tensor in the library's errors."""
+    try:
+        yield
+    except masksmith.MasksmithError as error:
+        raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
 
 def _solve_ahead(
-    solve_one: Callable[[TensorToSolve], SolvedTensor], tensors: Iterator[TensorToSolve]
+    read_scores: Callable[[TensorToSolve, Memory], Any],
+    solve_one: Callable[[TensorToSolve, Any], SolvedTensor],
+    tensors: Iterator[TensorToSolve],
 ) -> Generator[SolvedTensor]:
-    """Solve a tensor while the mask of the one before is written."""
-    with ThreadPoolExecutor(1) as executor:
-        pending: Future[SolvedTensor] | None = None
-        for tensor in tensors:
-            following = executor.submit(solve_one, tensor)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
+    """Solve a tensor while the scores of the next one are read and the mask of the one before is written.
+
+    Scores of two tensors are in memory at a time, or of one that is larger than `LARGE_BYTES`.
+    """
+    memories, solved = (Memory(), Memory()), deque[Future[SolvedTensor]]()
+
+    def read(tensor: TensorToSolve, memory: Memory, earlier: Sequence[Future[SolvedTensor]]) -> Any:
+        wait(earlier)
+        return read_scores(tensor, memory)
+
+    def solve(tensor: TensorToSolve, scores: Future[Any]) -> SolvedTensor:
+        return solve_one(tensor, scores.result())
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as solver:
+        for number, tensor in enumerate(tensors):
+            earlier = list(solved) if tensor.data_bytes > LARGE_BYTES else list(solved)[:-1]
+            scores = reader.submit(read, tensor, memories[number % 2], earlier)
+            solved.append(solver.submit(solve, tensor, scores))
+            if len(solved) > 2:
+                yield solved.popleft().result()
+        while solved:
+            yield solved.popleft().result()
 
 
-def _solve(masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None) -> SolvedTensor:
+def _solve(
+    masksmith: Any, tensor: TensorToSolve, scores: Any, method: PruneMethod, threads: int | None
+) -> SolvedTensor:
     chosen = tensor.chosen
-    solution = masksmith.solve(
-        _scores(tensor, method.scores), chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name
-    )
+    solution = masksmith.solve(scores, chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name)
     updated: bytes | None = None
     update: dict[str, Any] = {}
     if method.update is not None:
@@ -93,13 +123,13 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
     return solution, updated, {"update": update_record(method, report)}
 
 
-def _scores(tensor: TensorToSolve, method: ScoreMethod) -> Any:
+def _scores(tensor: TensorToSolve, method: ScoreMethod, memory: Memory) -> Any:
     """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen
     if method.name == "magnitude" and not method.options and tensor.source.dtype in FLOAT_DTYPES:
-        return magnitudes(tensor.source)
+        return magnitudes(tensor.source, memory)
     assert chosen.layout is not None
     statistic, kind = tensor.statistic, None if tensor.statistic is None else tensor.statistic.kind
     values = None if statistic is None else array_of(statistic.tensor)
