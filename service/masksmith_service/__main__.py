@@ -53,7 +53,7 @@ def _check_installation(settings: Settings) -> None:
 
 
 def _is_unprotected(settings: Settings) -> bool:
-    if settings.insecure or settings.is_local:
+    if settings.insecure or settings.is_local or settings.oidc_issuer:
         return False
     records = JobRecords(settings.redis_url)
     try:

@@ -41,7 +41,7 @@ _CODES = {
     429: "too_many_bytes rate_limited",
     431: "request_head_too_large",
     500: "internal",
-    503: "too_many_jobs overloaded broker_full no_worker broker_unavailable store_unavailable",
+    503: "too_many_jobs overloaded broker_full no_worker broker_unavailable store_unavailable issuer_unavailable",
     507: "disk_full",
 }
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}

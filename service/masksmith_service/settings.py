@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -68,6 +70,12 @@ class Settings(StateSettings):
     """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, separated by commas."""
+    oidc_issuer: str = ""
+    """URL of an OpenID Connect issuer whose tokens are accepted beside keys (extra `oidc`)."""
+    oidc_audience: str = ""
+    """What the claim `aud` of the issuer's tokens must contain."""
+    oidc_admin: str = ""
+    """Claim and value that make the sender of a token an admin, such as `groups=masksmith-admins`; empty: nobody."""
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
@@ -96,6 +104,22 @@ class Settings(StateSettings):
                 f"request_memory_bytes must be at least {2 * largest[name]} for {name} = {getattr(self, name)}: a "
                 "request may take half of it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_issuer(self) -> Settings:
+        if not self.oidc_issuer:
+            return self
+        url = urlsplit(self.oidc_issuer)
+        is_safe = url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
+        if not is_safe or url.query or url.fragment:
+            raise ValueError(f"oidc_issuer {self.oidc_issuer!r} must be an https:// address without a query")
+        if not self.oidc_audience:
+            raise ValueError("oidc_issuer needs oidc_audience: a token for another service must not be valid here")
+        if self.oidc_admin and not all(self.oidc_admin.partition("=")):
+            raise ValueError(f"oidc_admin {self.oidc_admin!r} must be CLAIM=VALUE")
+        if find_spec("joserfc") is None:
+            raise ValueError("oidc_issuer needs the package joserfc, which masksmith's extra 'oidc' installs")
         return self
 
     @property

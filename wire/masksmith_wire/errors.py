@@ -44,6 +44,7 @@ class Code(StrEnum):
     UPLOAD_DAMAGED = "upload_damaged"
     UPLOAD_IN_USE = "upload_in_use"
     UNAUTHORIZED = "unauthorized"
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
     FORBIDDEN = "forbidden"
     FOREIGN_ORIGIN = "foreign_origin"
     HOST_NOT_ALLOWED = "host_not_allowed"

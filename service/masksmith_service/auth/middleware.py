@@ -13,7 +13,7 @@ from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
 from masksmith_state.telemetry import logs
 
-from .principal import COOKIE, authenticate
+from .principal import COOKIE, TokenIssuer, authenticate
 from .rates import check_rate
 from .scopes import needed_scopes
 
@@ -27,6 +27,7 @@ class AuthenticationMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
+        self._issuer = make_issuer(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass an authenticated request on, or respond with the error."""
@@ -49,12 +50,21 @@ class AuthenticationMiddleware:
         state = request.app.state.masksmith
         client: Redis = state.events
         principal = await authenticate(
-            client, self._settings, request.headers, request.cookies.get(COOKIE), state.keys_seen
+            client, self._settings, request.headers, request.cookies.get(COOKIE), state.keys_seen, self._issuer
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)
         principal.require(*needed_scopes(request.method, request.url.path))
         request.state.principal = principal
+
+
+def make_issuer(settings: Settings) -> TokenIssuer | None:
+    """Return the issuer of the settings, whose library is loaded only then; None if there is none."""
+    if not settings.oidc_issuer:
+        return None
+    from .issuer import Issuer
+
+    return Issuer(settings)
 
 
 def _is_public(method: str, path: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from redis.asyncio import Redis
@@ -32,6 +33,13 @@ from masksmith_wire.priorities import Priority
 COOKIE = "masksmith_session"
 
 
+class TokenIssuer(Protocol):
+    """Somebody else whose tokens are accepted."""
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """Return the sender of a request; None if the token is not valid."""
+
+
 @dataclass(frozen=True)
 class Principal:
     """The authenticated sender of a request.
@@ -42,6 +50,7 @@ class Principal:
         scopes: What the key may do.
         token_hash: Hash of the token, which may become invalid while a response is sent.
         max_priority: Highest priority of the key's jobs.
+        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, whose record says it.
     """
 
     key: str
@@ -51,6 +60,7 @@ class Principal:
     scopes: frozenset[Scope] = frozenset(Scope)
     token_hash: str = field(default="", repr=False)
     max_priority: Priority = Priority.INTERACTIVE
+    expires_at: float | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -83,7 +93,12 @@ LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
 
 
 async def authenticate(
-    client: Redis, settings: Settings, headers: Mapping[str, str], cookie: str | None, keys_seen: Event
+    client: Redis,
+    settings: Settings,
+    headers: Mapping[str, str],
+    cookie: str | None,
+    keys_seen: Event,
+    issuer: TokenIssuer | None,
 ) -> Principal:
     """Authenticate a request by its bearer token or session cookie.
 
@@ -93,11 +108,16 @@ async def authenticate(
         headers: The request's headers.
         cookie: The request's session cookie.
         keys_seen: Whether this process has ever seen a key.
+        issuer: Whose tokens are accepted, too.
 
     Raises:
         RequestError: 401, if a key is required and the request has no valid one.
     """
     token = _bearer_token(headers.get("authorization"))
+    if token is not None and issuer is not None and key_id_of(token) is None:
+        sender = await issuer.principal_of(token)
+        if sender is not None:
+            return sender
     if token is not None:
         info, token_hash = await find_key(client, token), hash_token(token)
     else:
@@ -135,6 +155,8 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
     """Whether a principal's token is still valid: its key can be revoked, rotated or expire during a long response."""
+    if principal.expires_at is not None:
+        return time.time() < principal.expires_at
     return not principal.key or await _read_valid_key(client, principal.key, principal.token_hash) is not None
 
 

@@ -1,0 +1,152 @@
+"""Tokens of an OpenID Connect issuer, accepted beside keys: who sent a request is what the issuer signed.
+
+OpenID Connect Discovery 1.0 says where the issuer's keys are; a token is a JSON Web Token (RFC 7519) with an asymmetric
+signature, and must name this issuer, this service as its audience, a subject and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+from blake3 import blake3
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, import_key
+
+from masksmith_service.errors import RequestError
+from masksmith_service.settings import Settings
+from masksmith_state.keys import SCOPES_OF_ROLE, Quotas, Role
+from masksmith_wire.errors import Code
+
+from .principal import Principal
+
+log = logging.getLogger(__name__)
+
+ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures with a public key; a token signed with a shared secret, or not at all, is not valid."""
+LEEWAY_S = 30
+"""Seconds by which the issuer's clock may differ from ours."""
+KEYS_AGE_S, FETCH_PAUSE_S = 3600.0, 10.0
+"""Seconds after which the issuer's keys are fetched again, and between two fetches for keys that are not known."""
+MAX_DOCUMENT_BYTES = 2**20
+
+
+class Issuer:
+    """An issuer, whose keys are fetched when the first token arrives.
+
+    Args:
+        settings: `oidc_issuer`, `oidc_audience` and `oidc_admin`, and the quotas of a sender.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._claims = jwt.JWTClaimsRegistry(
+            leeway=LEEWAY_S,
+            iss={"essential": True, "value": settings.oidc_issuer},
+            aud={"essential": True, "value": settings.oidc_audience},
+            sub={"essential": True},
+            exp={"essential": True},
+        )
+        self._keys, self._fetched_at = KeySet([]), -math.inf
+        self._fetching = asyncio.Lock()
+
+    async def principal_of(self, token: str) -> Principal | None:
+        """Return the sender of a request; None if the token is not valid.
+
+        Raises:
+            RequestError: 503, if the issuer's keys cannot be fetched.
+        """
+        if token.count(".") != 2:
+            return None
+        is_fresh = time.monotonic() - self._fetched_at < KEYS_AGE_S
+        claims = self._verified(token) if is_fresh else None
+        if claims is None and await self._fetch_keys():
+            claims = self._verified(token)
+        return None if claims is None else self._principal(claims)
+
+    def _verified(self, token: str) -> Mapping[str, Any] | None:
+        try:
+            claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
+            self._claims.validate(claims)
+        except (JoseError, ValueError, TypeError) as error:
+            log.debug("a token is not valid: %s", type(error).__name__)
+            return None
+        return claims if isinstance(claims["sub"], str) and claims["sub"] else None
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        settings = self._settings
+        subject = blake3(f"{settings.oidc_issuer}\0{claims['sub']}".encode()).hexdigest(16)
+        name = next((claims[each] for each in ("preferred_username", "email", "sub") if claims.get(each)), "")
+        role = Role.ADMIN if _has(claims, settings.oidc_admin) else Role.USER
+        quotas = Quotas(
+            stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
+        )
+        return Principal(
+            key=f"oidc-{subject}",
+            name=ascii(str(name)[:100])[1:-1],
+            role=role,
+            quotas=quotas,
+            scopes=frozenset(SCOPES_OF_ROLE[role]),
+            expires_at=float(claims["exp"]) + LEEWAY_S,
+        )
+
+    async def _fetch_keys(self) -> bool:
+        """Fetch the issuer's keys, unless they have just been fetched; gives whether there are new ones."""
+        seen = self._fetched_at
+        async with self._fetching:
+            if self._fetched_at != seen:
+                return True
+            if time.monotonic() - self._fetched_at < FETCH_PAUSE_S:
+                return False
+            try:
+                self._keys = await _fetch_key_set(self._settings.oidc_issuer)
+            except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("the keys of issuer %s cannot be fetched: %s", self._settings.oidc_issuer, error)
+                detail = "the issuer of the token does not answer with its keys; try again shortly, or use a key"
+                raise RequestError(Code.ISSUER_UNAVAILABLE, detail, retry_after_s=5) from None
+            self._fetched_at = time.monotonic()
+            return True
+
+
+async def _fetch_key_set(issuer: str) -> KeySet:
+    async with httpx2.AsyncClient(timeout=5.0) as client:
+        discovered = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if discovered["issuer"] != issuer:
+            raise ValueError(f"it calls itself {str(discovered['issuer'])[:200]!r}")
+        address = discovered["jwks_uri"]
+        if urlsplit(address).scheme != urlsplit(issuer).scheme:
+            raise ValueError(f"its keys are at {str(address)[:200]!r}")
+        documents = (await _fetch(client, address))["keys"]
+    keys = []
+    for document in documents:
+        try:
+            keys.append(import_key(document))
+        except (JoseError, ValueError, TypeError) as error:
+            log.info("a key of issuer %s is not used: %s", issuer, error)
+    return KeySet([key for key in keys if key.key_type != "oct"])
+
+
+async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:
+    content = bytearray()
+    async with client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MAX_DOCUMENT_BYTES:
+                raise ValueError(f"{url} is larger than {MAX_DOCUMENT_BYTES} bytes")
+    return json.loads(content)
+
+
+def _has(claims: Mapping[str, Any], claim: str) -> bool:
+    """Whether claims have a value that is written `name=value`, alone or in a list; nothing has the empty text."""
+    name, _, value = claim.partition("=")
+    found = claims.get(name) if claim else None
+    return value in found if isinstance(found, list) else bool(value) and found == value

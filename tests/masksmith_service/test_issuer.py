@@ -1,0 +1,192 @@
+"""Tokens of an OpenID Connect issuer: who is let in, whose data they see, and which tokens are refused."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from pydantic import ValidationError
+from starlette.testclient import TestClient
+from support.issuer import LocalIssuer
+
+from masksmith_service.app import create_app
+from masksmith_service.auth import issuer as issuers
+from masksmith_service.auth.principal import Principal, is_valid
+from masksmith_service.settings import Settings
+from masksmith_state.keys import Keys, Quotas, Role
+
+WEIGHTS = safetensors.numpy.save({"w": np.ones((8, 8), np.float32)})
+
+
+@pytest.fixture
+def issuer():
+    issuer = LocalIssuer()
+    yield issuer
+    issuer.stop()
+
+
+@pytest.fixture
+def client(settings, issuer):
+    changes = {"oidc_issuer": issuer.url, "oidc_audience": "masksmith", "oidc_admin": "groups=masksmith-admins"}
+    with TestClient(create_app(settings.model_copy(update=changes)), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def keys(records):
+    """A service with a key, so that nobody is let in without one."""
+    return Keys(records.redis).create("bob")
+
+
+def get(client, token, path="/v1/session"):
+    return client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+
+def submit(client, token):
+    response = client.post(
+        "/v1/masks", params={"pattern": "2:4"}, content=WEIGHTS, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert response.status_code == 202, response.text
+    return response.json()["id"]
+
+
+def test_a_sender_is_who_the_issuer_says(client, issuer, keys):
+    session = get(client, issuer.token(preferred_username="Ann A.")).json()
+    assert (session["name"], session["role"]) == ("Ann A.", "user")
+    assert session["key"].startswith("oidc-")
+    assert session["key"] == get(client, issuer.token(email="new@example.org")).json()["key"]
+    assert session["key"] != get(client, issuer.token(sub="eve")).json()["key"]
+
+
+def test_a_sender_sees_only_own_jobs(client, issuer, keys):
+    _, key_token = keys
+    job = submit(client, issuer.token())
+    assert get(client, issuer.token(), f"/v1/jobs/{job}").status_code == 200
+    for other in (issuer.token(sub="eve"), key_token):
+        assert get(client, other, f"/v1/jobs/{job}").status_code == 404
+    assert get(client, issuer.token(), "/v1/keys").status_code == 403
+
+
+@pytest.mark.parametrize("groups", ["masksmith-admins", ["users", "masksmith-admins"]])
+def test_a_claim_makes_an_admin(client, issuer, keys, groups):
+    job = submit(client, issuer.token())
+    admin = issuer.token(sub="root", groups=groups)
+    assert get(client, admin).json()["role"] == "admin"
+    assert get(client, admin, f"/v1/jobs/{job}").status_code == 200
+    assert get(client, admin, "/v1/keys").status_code == 200
+
+
+def test_keys_go_on_beside_the_issuer(client, issuer, keys):
+    info, token = keys
+    assert get(client, token).json()["key"] == info.id
+    assert not issuer.fetched
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": "another service"},
+        {"aud": None},
+        {"iss": "https://another.example.org"},
+        {"iss": None},
+        {"exp": int(time.time()) - 3600},
+        {"exp": None},
+        {"exp": "tomorrow"},
+        {"nbf": int(time.time()) + 3600},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": ["ann"]},
+    ],
+    ids=str,
+)
+def test_claims_that_are_not_for_us_are_refused(client, issuer, keys, changes):
+    check_refused(get(client, issuer.token(**changes)))
+
+
+def test_only_signatures_of_the_issuers_keys_count(client, issuer, keys):
+    good = issuer.token()
+    head, claims, signature = good.split(".")
+    other = LocalIssuer()
+    forged = [
+        issuer.token_without_signature(),
+        issuer.token_with_secret(b"s" * 32, "secret"),
+        issuer.token(header={"kid": "unknown"}),
+        f"{head}.{claims}.{signature[:-8]}AAAAAAAA",
+        f"{head}.{claims}.",
+        f"{head}.{other.token(sub='root').split('.')[1]}.{signature}",
+        other.token(iss=issuer.url),
+        "a.b.c",
+        "..",
+        "not a token",
+    ]
+    other.stop()
+    for token in forged:
+        check_refused(get(client, token))
+    assert get(client, good).status_code == 200
+
+
+def check_refused(response):
+    assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
+
+
+def test_new_keys_are_fetched_once_in_a_while(client, issuer, keys, monkeypatch):
+    assert get(client, issuer.token()).status_code == 200
+    issuer.rotate("second")
+    for _ in range(3):
+        check_refused(get(client, issuer.token()))
+    assert issuer.fetched["/realm/keys"] == 1
+    monkeypatch.setattr(issuers, "FETCH_PAUSE_S", 0.0)
+    assert get(client, issuer.token()).status_code == 200
+
+
+def test_a_key_that_the_issuer_withdraws_ends(client, issuer, keys, monkeypatch):
+    token = issuer.token()
+    assert get(client, token).status_code == 200
+    issuer.rotate("second")
+    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(issuers, "FETCH_PAUSE_S", 0.0)
+    check_refused(get(client, token))
+
+
+def test_a_long_response_ends_with_its_token(client, issuer):
+    sender = Principal("oidc-0", "ann", Role.USER, Quotas(), expires_at=time.time() + 60)
+    assert asyncio.run(is_valid(None, sender))
+    assert not asyncio.run(is_valid(None, replace(sender, expires_at=time.time() - 1)))
+
+
+def test_a_token_begins_no_session(client, issuer, keys):
+    check_refused(client.post("/v1/session", json={"token": issuer.token()[:200]}))
+
+
+@pytest.mark.parametrize("fault", ["gone", "another name", "keys elsewhere", "no keys", "no object", "too large"])
+def test_an_issuer_that_gives_no_keys_lets_nobody_in(client, issuer, keys, fault):
+    documents = issuer.documents
+    if fault == "gone":
+        documents.clear()
+    elif fault == "another name":
+        issuer.discovery["issuer"] = "https://another.example.org"
+    elif fault == "keys elsewhere":
+        issuer.discovery["jwks_uri"] = "ftp://127.0.0.1/keys"
+    else:
+        documents["/realm/keys"] = {"no keys": {}, "no object": [1], "too large": {"keys": ["x" * 2**21]}}[fault]
+    response = get(client, issuer.token())
+    assert (response.status_code, response.json()["code"]) == (503, "issuer_unavailable")
+    assert response.headers["retry-after"]
+    assert get(client, keys[1]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"oidc_issuer": "http://login.example.org", "oidc_audience": "x"}, "must be an https:// address"),
+        ({"oidc_issuer": "https://login.example.org?x=1", "oidc_audience": "x"}, "without a query"),
+        ({"oidc_issuer": "https://login.example.org"}, "oidc_audience"),
+        ({"oidc_issuer": "https://login.example.org", "oidc_audience": "x", "oidc_admin": "admins"}, "CLAIM=VALUE"),
+    ],
+)
+def test_settings_that_would_let_others_in_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        Settings(**changes)
