@@ -27,6 +27,7 @@ import transformers
 from measuring import ROOT, stamp, table
 from peers.alps import alps
 from peers.block_by_block import prune_block_by_block
+from peers.sparse_swaps import sparse_swaps
 from peers.sparsegpt import sparsegpt
 
 import masksmith as ms
@@ -81,15 +82,19 @@ METHODS: Mapping[str, Callable[[Any, Batches, str], None]] = {
     "dense": lambda model, batches, pattern: None,
     "magnitude": ours(scores="magnitude", update=None),
     "Wanda": ours(scores="wanda", update=None),
+    "RIA": ours(scores="ria", update=None),
     "masksmith, reconstruct": ours(scores="wanda", update="reconstruct"),
     "masksmith, admm": ours(scores="wanda", update="admm"),
     "SparseGPT": peer(sparsegpt),
     "ALPS": peer(alps),
+    "SparseSwaps": peer(sparse_swaps),
 }
+PLAIN_PEERS = ("SparseGPT", "ALPS", "SparseSwaps")
+"""Peers for plain n:m patterns alone."""
 WANTED = [
     ("dense", "-"),
     *((method, "2:4") for method in METHODS if method != "dense"),
-    *((method, "transposable 8:16") for method in METHODS if method not in ("dense", "SparseGPT", "ALPS")),
+    *((method, "transposable 8:16") for method in METHODS if method not in ("dense", *PLAIN_PEERS)),
 ]
 
 
@@ -124,8 +129,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "SmolLM2-135M-Instruct, from 4-bit weights that transformers dequantised, in float32. All 210 matrices of its\n"
         "blocks are pruned, block by block, each on the outputs of the pruned blocks before it. Text: the topics of\n"
         f"Python's documentation, {CALIBRATION_WINDOWS} windows of {WINDOW} tokens to calibrate and {TEST_WINDOWS}\n"
-        f"held out to test (SHA-256 of the tokens {rows[-1]['tokens_sha256'][:16]}). SparseGPT and ALPS are our own\n"
-        "implementations of the papers. Seconds are those of pruning, on the machine above, which had other work;\n"
+        f"held out to test (SHA-256 of the tokens {rows[-1]['tokens_sha256'][:16]}). SparseGPT, ALPS and SparseSwaps are\n"
+        "our own implementations of the papers. Seconds are those of pruning, on the machine above, which had other work;\n"
         "seconds of its two cores, CPU, depend little on that."
     )
     return f"# Perplexity of a pruned language model\n\n{rows[-1]['stamp']}\n\n{text}\n\n{table(HEAD, cells)}\n"

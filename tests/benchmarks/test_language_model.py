@@ -1,13 +1,16 @@
 """The peers' loop over blocks is that of `masksmith.prune`, and the table has the best row of a pattern first."""
 
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.causal_models import causal_model, token_batches
 
 import masksmith as ms
 
+MIXING = np.random.default_rng(0).standard_normal((16, 16))
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -32,13 +35,36 @@ def test_a_method_in_the_loop_of_peers_gives_what_prune_gives(language_model):
         assert torch.equal(parameter, model.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("method", ["SparseGPT", "ALPS"])
+@pytest.mark.parametrize("method", ["SparseGPT", "ALPS", "SparseSwaps"])
 def test_peers_obey_the_pattern(language_model, method):
     model, batches = causal_model("llama"), token_batches()
     language_model.METHODS[method](model, batches, "2:4")
     weight = model.model.layers[1].mlp.down_proj.weight
     assert ms.verify(weight != 0, "2:4", at_most=True)
     assert (weight == 0).float().mean() == 0.5
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (3, 8)])
+def test_exchanges_end_where_no_exchange_is_better(language_model, n, m):
+    from peers.sparse_swaps import sparse_swaps
+
+    rng = np.random.default_rng(m)
+    weight, inputs = rng.standard_normal((3, 16)).astype(np.float32), rng.standard_normal((40, 16)) @ MIXING
+    gram = inputs.T @ inputs
+    pruned = sparse_swaps(torch.from_numpy(weight), torch.from_numpy(gram), n, m).numpy()
+    for row, kept in zip(weight.astype(float), pruned != 0, strict=True):
+        assert (kept.reshape(-1, m).sum(1) == n).all()
+        least = _error(row, kept, gram)
+        for i, j in product(np.flatnonzero(kept), np.flatnonzero(~kept)):
+            if i // m == j // m:
+                other = kept.copy()
+                other[[i, j]] = False, True
+                assert _error(row, other, gram) >= least * (1 - 1e-5)
+
+
+def _error(row, kept, gram):
+    dropped = row * ~kept
+    return dropped @ gram @ dropped
 
 
 def test_rows_are_ordered_by_pattern_and_perplexity(language_model):
