@@ -129,9 +129,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "SmolLM2-135M-Instruct, from 4-bit weights that transformers dequantised, in float32. All 210 matrices of its\n"
         "blocks are pruned, block by block, each on the outputs of the pruned blocks before it. Text: the topics of\n"
         f"Python's documentation, {CALIBRATION_WINDOWS} windows of {WINDOW} tokens to calibrate and {TEST_WINDOWS}\n"
-        f"held out to test (SHA-256 of the tokens {rows[-1]['tokens_sha256'][:16]}). SparseGPT, ALPS and SparseSwaps are\n"
-        "our own implementations of the papers. Seconds are those of pruning, on the machine above, which had other work;\n"
-        "seconds of its two cores, CPU, depend little on that."
+        f"held out to test (SHA-256 of the tokens {rows[-1]['tokens_sha256'][:16]}). SparseGPT, ALPS and SparseSwaps\n"
+        "are our own implementations of the papers. Seconds are those of pruning, on the machine above, which had\n"
+        "other work; seconds of its two cores, CPU, depend little on that."
     )
     return f"# Perplexity of a pruned language model\n\n{rows[-1]['stamp']}\n\n{text}\n\n{table(HEAD, cells)}\n"
 

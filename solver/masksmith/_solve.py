@@ -18,7 +18,7 @@ from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, sample
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout
-from .patterns import Block, Pattern, PatternError, parse
+from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
@@ -243,8 +243,9 @@ class _Call:
     def _solve_whole(self, problem: Problem) -> Solution:
         """Solve a tensor whose budget belongs to the whole tensor; progress counts from 0 for each."""
         pattern, nested = problem.pattern, None
-        if isinstance(pattern, Block) and pattern.nested is not None:
-            inner = Problem(problem.scores, pattern.nested, Options(view=problem.options.view), problem.name)
+        inside = _inside_blocks(pattern)
+        if inside is not None:
+            inner = Problem(problem.scores, inside, Options(view=problem.options.view), problem.name)
             (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
         plan = plan_for(pattern, self.solver)
         return plan(problem, pattern, PlanOptions(self.deadline, self.threads, nested, self.on_progress))
@@ -258,6 +259,13 @@ class _Call:
         if isinstance(self.solver, Auto) and has_tiles(problem.pattern):
             return self.solver.select(problem.pattern).solver
         return self.solver
+
+
+def _inside_blocks(pattern: Pattern) -> NM | None:
+    """Return the n:m pattern inside the blocks of a pattern, which is solved first; None if there is none."""
+    if isinstance(pattern, Hybrid):
+        return pattern.inner
+    return pattern.nested if isinstance(pattern, Block) else None
 
 
 def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, Pattern | str]) -> dict[str, Pattern]:

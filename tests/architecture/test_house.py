@@ -20,7 +20,7 @@ TESTS = list((ROOT / "tests").rglob("*.py"))
 
 LIBRARY = {
     "AdmmUpdate", "Allocation", "Auto", "Block", "Budget", "Calibration", "Channels", "DoublePruned", "Enumerate",
-    "Exact", "Greedy", "InfeasibleError", "MasksmithError", "MinCostFlow", "MissingExtraError",
+    "Exact", "Greedy", "Hybrid", "InfeasibleError", "MasksmithError", "MinCostFlow", "MissingExtraError",
     "NM", "Panel", "PanelAnswer", "Pattern",
     "PatternError", "Permutation", "PrunedModel", "PruningError", "Refinement",
     "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status",

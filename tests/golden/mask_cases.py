@@ -32,6 +32,7 @@ BLOCKS = (
     "block 8x4 30% norm l2", "block 4x4 40% norm max", "block 4x4 40% balance rows norm mean",
 )  # fmt: skip
 NESTED = ("block 8x8 50% nested 2:4", "block 8x8 50% balance both nested transposable 2:4")
+HYBRID = ("hybrid 8x8 2:4 50%", "hybrid 16x8 transposable 4:8 75%")
 WHOLE = ("channels in 50%", "channels out 30%", "50%", "10%")
 
 
@@ -105,11 +106,11 @@ def cases() -> list[Case]:
 
 def _ruled() -> Iterator[tuple[str, Any]]:
     """Return patterns with the ids of their variants."""
-    for text in (*PLAIN, *TRANSPOSABLE, *DOUBLE, *PANELS, *BLOCKS, *NESTED, *WHOLE):
+    for text in (*PLAIN, *TRANSPOSABLE, *DOUBLE, *PANELS, *BLOCKS, *NESTED, *HYBRID, *WHOLE):
         yield text, ms.parse(text)
     for text in PLAIN:
         yield f"{text} axis out", ms.parse(text, axis="out")
-    for text in (*PLAIN, *TRANSPOSABLE, *DOUBLE, *PANELS, *BLOCKS, *NESTED):
+    for text in (*PLAIN, *TRANSPOSABLE, *DOUBLE, *PANELS, *BLOCKS, *NESTED, *HYBRID):
         yield f"{text} dense", ms.parse(text, ragged="dense")
     for text in ("2:4", "transposable 8:16", "block 4x4 50%", "16:2:8", "double 2:4"):
         yield f"{text} error", ms.parse(text, ragged="error")
@@ -184,6 +185,7 @@ def _warmed(rule: str, solver: str, kind: str, bonus: float, start: str) -> Any:
 
 def _convolutions() -> Iterator[Case]:
     rules = ("2:4", "transposable 2:4", "transposable 8:16", "16:2:8", "block 4x4 50%", "channels in 50%", "50%")
+    rules += ("hybrid 4x8 2:4 50%",)
     for rule in rules:
         for view in ("channels-last", "flat"):
             for kind in ("normal32", "ties", "huge32"):

@@ -12,6 +12,8 @@ import masksmith as ms
         ("Transposible <=2:4", "transposable <=2:4"),
         ("blok 32x32 50%", "block 32x32 50%"),
         ("block 4x4 50% balanse row", "block 4x4 50% balance rows"),
+        ("hybird 128x128 2:4 75%", "hybrid 128x128 2:4 75%"),
+        ("hybrid 4x4 2;4 75%", "2:4"),
         ("chanels out 50%", "channels out 50%"),
         ("2;4", "2:4"),
         ("transposable 2,4", "transposable 2:4"),

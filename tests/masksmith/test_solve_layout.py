@@ -10,7 +10,17 @@ from hypothesis import given, settings, strategies as st
 import masksmith as ms
 from masksmith.layouts import Layout
 
-PATTERNS = ["2:4", "<=2:4", "transposable 2:4", "transposable 1:4", "block 4x4 50%", "8:2:8", "channels 50%", "25%"]
+PATTERNS = [
+    "2:4",
+    "<=2:4",
+    "transposable 2:4",
+    "transposable 1:4",
+    "block 4x4 50%",
+    "8:2:8",
+    "channels 50%",
+    "25%",
+    "hybrid 4x4 2:4 50%",
+]
 AXES = ["in out", "stack in out", "stack out in", "out in kernel", "in out kernel", "stack out in kernel"]
 LENGTHS = {"stack": 3, "out": 10, "in": 14, "kernel": 2}
 

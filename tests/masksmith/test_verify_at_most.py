@@ -9,6 +9,7 @@ import masksmith as ms
 PATTERNS = [
     "2:4", "1:4", "transposable 2:4", "transposable 1:4 x 2:8", "50%", "10%", "channels 50%", "channels in 50%",
     "block 4x4 50%", "block 2x4 50% balance both", "block 4x4 50% nested 2:4", "8:2:8", "4:1:6",
+    "hybrid 4x4 2:4 50%", "hybrid 8x8 transposable 2:4 25%",
 ]  # fmt: skip
 
 
@@ -33,7 +34,9 @@ def test_a_dense_tensor_fails_and_the_first_offence_is_named(pattern):
     assert verdict.broken >= 1
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "50%", "block 4x4 50% nested 2:4", "8:2:8"])
+@pytest.mark.parametrize(
+    "pattern", ["2:4", "transposable 2:4", "50%", "block 4x4 50% nested 2:4", "8:2:8", "hybrid 4x4 2:4 50%"]
+)
 def test_one_entry_more_than_a_full_mask_fails(pattern):
     mask = solved(pattern, (16, 24))
     row, col = (int(places[0]) for places in np.nonzero(~mask))

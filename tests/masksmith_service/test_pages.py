@@ -22,7 +22,15 @@ from masksmith_wire.errors import TensorError
 PAGES = files("masksmith_service.pages")
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 WRITTEN = [choice.text for choice in choices.offered_patterns()] + [pattern.example for pattern in PATTERNS]
-MORE = ["1:4", "transposable 16:32", "transposable <=1:4", "transposable 4:8 x 2:4", "<=3:8", "transposable 32:64"]
+MORE = [
+    "hybrid 16x16 transposable 2:4 50%",
+    "1:4",
+    "transposable 16:32",
+    "transposable <=1:4",
+    "transposable 4:8 x 2:4",
+    "<=3:8",
+    "transposable 32:64",
+]
 
 
 @pytest.mark.parametrize("text", sorted({*WRITTEN, *MORE}))
@@ -30,7 +38,7 @@ def test_what_is_drawn_is_allowed(text):
     drawing = choices.describe_pattern(text).drawing
     mask = np.array(drawing.mask)
     assert mask.any()
-    if "block" in text:
+    if "block" in text or "hybrid" in text:
         # Drawn with blocks of 4 x 4, whatever their size.
         text = re.sub(r"\d+x\d+", "4x4", text)
     elif text == "64:2:8":

@@ -22,7 +22,9 @@ def run(runner, job):
 
 
 @pytest.mark.parametrize("weight", [WEIGHT, CONV], ids=["linear", "convolution"])
-@pytest.mark.parametrize("pattern", ["2:4", "transposable <=2:4", "8:16", "block 16x8 30%", "double 2:4", "20%"])
+@pytest.mark.parametrize(
+    "pattern", ["2:4", "transposable <=2:4", "8:16", "block 16x8 30%", "double 2:4", "20%", "hybrid 8x8 2:4 30%"]
+)
 def test_every_report_has_them(runner, submit, weight, pattern):
     row = weight[0].nbytes
     [found] = run(runner, submit({"w": weight}, pattern, shard_bytes=17 * row))

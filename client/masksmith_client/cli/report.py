@@ -13,6 +13,8 @@ from masksmith_wire.totals import total
 from .console import gap_text, percent, print_json, print_line, print_note, seconds, show_table
 
 FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
+HYBRID = {"hybrid": "hybrid"}
+"""Further format, of hybrid patterns alone."""
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
 
 
@@ -131,16 +133,17 @@ def show_measures(tensors: Sequence[TensorReport]) -> None:
     """Print a table of measures, one row per tensor with a mask; storage as a share of the dense weight's."""
     done = [tensor for tensor in tensors if tensor.fill is not None]
     changed, spectra = any(tensor.change for tensor in done), any(tensor.spectrum for tensor in done)
-    columns = ["tensor", "fill", *FORMATS.values(), "mask bits"]
+    formats = FORMATS | (HYBRID if any("hybrid" in (tensor.storage_bytes or {}) for tensor in done) else {})
+    columns = ["tensor", "fill", *formats.values(), "mask bits"]
     columns += ["SAD", "flips"] * changed + ["singular values"] * spectra
     print_line()
-    show_table(columns, [_measures(tensor, changed, spectra) for tensor in done])
+    show_table(columns, [_measures(tensor, list(formats), changed, spectra) for tensor in done])
 
 
-def _measures(tensor: TensorReport, changed: bool, spectra: bool) -> list[str]:
+def _measures(tensor: TensorReport, formats: Sequence[str], changed: bool, spectra: bool) -> list[str]:
     storage, diversity, change = tensor.storage_bytes or {}, tensor.diversity, tensor.change
     dense = storage.get("dense") or 1
-    shares = [None if (size := storage.get(name)) is None else size / dense for name in FORMATS]
+    shares = [None if (size := storage.get(name)) is None else size / dense for name in formats]
     row = [tensor.name, percent(tensor.fill), *map(percent, shares)]
     row.append("-" if diversity is None else f"{diversity.bits_per_weight:.3f}")
     if changed:

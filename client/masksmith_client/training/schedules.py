@@ -83,7 +83,8 @@ class CubicDensity(Schedule):
     def check(self, pattern: Pattern) -> None:
         """Check that the pattern has a density, which is at most `start`."""
         if not isinstance(pattern, Unstructured | Block | Channels):
-            raise InputError(f"CubicDensity needs a pattern with a density, not {pattern}; use FallingN for n:m")
+            shares = "blocks, channels or '10%' with the share kept"
+            raise InputError(f"CubicDensity needs {shares}, not {pattern}; use FallingN for n:m")
         if pattern.density > self.start:
             raise InputError(f"start={self.start} is less than the density of {pattern}")
 

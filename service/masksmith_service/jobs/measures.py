@@ -24,6 +24,7 @@ def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: P
         (BLOCK_ROWS, BLOCK_ROWS),
         sum(blocks) if None not in blocks else None,  # type: ignore[arg-type]
         all(part.two_four for part in parts),
+        parts[0].hybrid,
     )
     return {
         "fill": kept / sum(capacity(pattern, shape) for shape in shapes),

@@ -33,6 +33,7 @@ _MEANINGS = {
     "transposable <=8:16": "At most 8 of 16, in rows and columns.",
     "16:2:8": "Panels of 16 rows share 4 of their 8 columns; each row keeps 2 of those.",
     "block 32x32 50%": "Half of all 32 x 32 blocks, kept whole.",
+    "hybrid 128x128 2:4 75%": "Three quarters of all 128 x 128 blocks dense, 2:4 in the others: 87.5 % kept.",
     "channels out 50%": "Half of the output channels, kept whole.",
     "25%": "A quarter of all entries, without structure.",
 }

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from masksmith.patterns import VNM, Block, Channels, Pattern, TilePattern, TileSpec, Unstructured
+from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, TilePattern, TileSpec, Unstructured
 
 SEED = 4
 SIDE = 16
@@ -62,6 +62,8 @@ def draw(pattern: Pattern) -> Drawing | None:
         return _panels(pattern, rng)
     if isinstance(pattern, Block):
         return _blocks(pattern, rng)
+    if isinstance(pattern, Hybrid):
+        return _hybrid(pattern, rng)
     if isinstance(pattern, Channels):
         return _channels(pattern, rng)
     if isinstance(pattern, Unstructured):
@@ -146,6 +148,31 @@ def _blocks(pattern: Block, rng: random.Random) -> Drawing:
         for row in range(number * side)
     ]
     return Drawing(rows, (side, side))
+
+
+def _hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
+    """Draw blocks of one tile, or of tiles that make up 4 entries, independent of their size."""
+    tile = pattern.inner.tile
+    height, width = (-(-4 // length) * length for length in (tile.rows, tile.cols))
+    number = 4 if max(height, width) <= SIDE // 2 else 2
+    rows: Rows = []
+    for block_row in _scatter(number, number, pattern.dense_share, rng):
+        blocks = [_full(height, width) if dense else _tiled(tile, height, width, rng) for dense in block_row]
+        rows += [[entry for block in blocks for entry in block[row]] for row in range(height)]
+    return Drawing(rows, (height, width))
+
+
+def _full(height: int, width: int) -> Rows:
+    return [[True] * width for _ in range(height)]
+
+
+def _tiled(tile: TileSpec, height: int, width: int, rng: random.Random) -> Rows:
+    """Return a rectangle of whole tiles."""
+    rows: Rows = []
+    for _ in range(0, height, tile.rows):
+        tiles = [_tile(tile, rng) for _ in range(0, width, tile.cols)]
+        rows += [[entry for piece in tiles for entry in piece[row]] for row in range(tile.rows)]
+    return rows
 
 
 def _kept_blocks(number: int, pattern: Block, rng: random.Random) -> Rows:

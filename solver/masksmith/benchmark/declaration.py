@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from masksmith.patterns import NM, VNM, Block, DoublePruned, Pattern
+from masksmith.patterns import NM, VNM, Block, DoublePruned, Hybrid, Pattern
 
 from .cases import DIRECTIONS, Case, Direction
 
@@ -143,7 +143,8 @@ def block_size(pattern: Pattern, direction: Direction) -> tuple[int, int] | None
 def _block_refusal(case: Case, support: Support) -> Refusal | None:
     size = block_size(case.rule, case.direction)
     if size is None:
-        return Refusal("pattern", f"{case.pattern} has no blocks")
+        reason = "keeps something of every block" if isinstance(case.rule, Hybrid) else "has no blocks"
+        return Refusal("pattern", f"{case.pattern} {reason}")
     if support.square and size[0] != size[1]:
         return Refusal("pattern", f"blocks of {size[0]}x{size[1]} are not square")
     for side in size:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from masksmith.patterns import Block, Pattern, PatternError
+from masksmith.patterns import Block, Hybrid, Pattern, PatternError
 
 AxisRole = Literal["stack", "out", "in", "kernel"]
 """What a dimension is: one that counts matrices, output features, input features, or positions of a kernel."""
@@ -143,7 +143,7 @@ class Layout:
             PatternError: If the pattern does not fit a part.
         """
         rows, *rest = self.matrix_shape(shape)
-        height = pattern.rows if isinstance(pattern, Block) else pattern.shard_rows or 1
+        height = pattern.rows if isinstance(pattern, (Block, Hybrid)) else pattern.shard_rows or 1
         if all(part % height == 0 for part in self.out_parts):
             return [(0, rows)]
         ranges, first = list[tuple[int, int]](), 0

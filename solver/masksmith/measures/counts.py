@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from masksmith._panels import Bools
 from masksmith._tensors import MatrixReader
 from masksmith.layouts import Layout
-from masksmith.patterns import MaskCounts, matrix_shape
+from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix_shape
 
 STRIP_ENTRIES = 2**20
 _BYTES = np.arange(256, dtype=np.uint8)
@@ -19,13 +20,16 @@ _TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4
 """Whether both halves of a byte of mask bits keep 2 at most."""
 
 
-def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None) -> MaskCounts:
+def count(
+    mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None, pattern: Pattern | None = None
+) -> MaskCounts:
     """Count the kept entries and blocks of a mask; of several matrices, each on its own.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.
         block: Rows and columns of the blocks to count.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
+        pattern: The mask's pattern; what a hybrid one stores is counted, too.
 
     Raises:
         ScoresError: If the mask's dtype is not supported.
@@ -34,6 +38,8 @@ def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = 
     """
     if min(block) < 1:
         raise ValueError(f"block={block} must have positive sides")
+    if isinstance(pattern, Hybrid):
+        return replace(count(mask, block, layout), hybrid=count_hybrid(mask, pattern, layout))
     if layout is not None:
         counts = [count(matrix, block) for matrix in layout.matrices(mask)]
         rows, kept = sum(each.rows for each in counts), sum(each.kept for each in counts)
@@ -50,6 +56,44 @@ def count(mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = 
         # Bytes that a block's columns fill are blocks too, of eight columns, and far fewer.
         blocks += _blocks(bits, (block[0], block[1] // 8)) if block[1] % 8 == 0 else _blocks(strip, block)
     return MaskCounts(rows, cols, kept, block, blocks, fits)
+
+
+def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> HybridCounts:
+    """Count what a kernel for dense and n:m blocks stores of a mask; blocks that are kept entirely are stored whole.
+
+    Args:
+        mask: Bool array or tensor in the weight's shape, allowed by the pattern.
+        pattern: The pattern; its blocks start anew in each matrix, and in each part of one that is solved on its own.
+        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
+
+    Raises:
+        PatternError: If the pattern does not fit the shape.
+    """
+    if layout is None:
+        return _count_matrix(mask, pattern)
+    ranges = layout.row_ranges(pattern, tuple(mask.shape))
+    parts = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
+    counts = [_count_matrix(part, pattern) for part in parts]
+    return HybridCounts(
+        sum(each.blocks for each in counts),
+        sum(each.values for each in counts),
+        sum(each.index_bits for each in counts),
+    )
+
+
+def _count_matrix(mask: Any, pattern: Hybrid) -> HybridCounts:
+    source, inner = MatrixReader(mask, name="mask"), pattern.inner
+    grid = pattern.grid(source.shape)
+    lefts = np.arange(0, grid.cols, pattern.cols)
+    widths = np.diff(lefts, append=grid.cols)
+    compressed_widths = -(-widths // inner.m) * inner.n
+    values = compressed = 0
+    for first in range(0, grid.rows, pattern.rows):
+        rows = source.rows(first, min(first + pattern.rows, grid.rows)) != 0
+        dense = np.logical_and.reduceat(rows.all(axis=0), lefts)
+        values += len(rows) * int(widths[dense].sum())
+        compressed += len(rows) * int(compressed_widths[~dense].sum())
+    return HybridCounts(grid.tiles, values + compressed, compressed * (inner.m - 1).bit_length())
 
 
 def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:

@@ -92,7 +92,7 @@ def report(
         ScoresError: If a shape differs from the mask's, or the accuracy is of a mask that keeps nothing.
     """
     layout = Layout.of(layout)
-    counts = count(solution.mask, block, layout)
+    counts = count(solution.mask, block, layout, solution.pattern)
     shape = tuple(int(length) for length in solution.mask.shape)
     before = previous.mask if isinstance(previous, Solution) else previous
     if accuracy is not None and counts.kept == 0:

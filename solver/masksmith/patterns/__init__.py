@@ -13,10 +13,11 @@ from .double_pruned import DoublePruned as DoublePruned
 from .errors import PatternError as PatternError
 from .geometry import Grid as Grid, TileSpec as TileSpec, matrix_shape as matrix_shape
 from .grammar import parse as parse
+from .hybrid import Hybrid as Hybrid
 from .nm import NM as NM
 from .pattern import Axis as Axis, Fill as Fill, Pattern as Pattern, Ragged as Ragged, TilePattern as TilePattern
 from .solver_support import solver_refusal as solver_refusal
-from .storage import MaskCounts as MaskCounts, storage as storage
+from .storage import HybridCounts as HybridCounts, MaskCounts as MaskCounts, storage as storage
 from .unstructured import Unstructured as Unstructured
 from .vnm import VNM as VNM
 
@@ -31,6 +32,8 @@ __all__ = [
     "DoublePruned",
     "Fill",
     "Grid",
+    "Hybrid",
+    "HybridCounts",
     "MaskCounts",
     "Norm",
     "Pattern",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_blocks, grid_of_blocks
 from .checks import check_choice
 from .density import check_density, share, spread, to_percent
 from .errors import PatternError
-from .geometry import Grid, matrix_shape
+from .geometry import Grid
 from .nm import NM
 from .pattern import Axis, Ragged
 
 Balance = Literal["none", "rows", "cols", "both"]
 Norm = Literal["l1", "l2", "max", "mean"]
-MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,14 @@ class Block:
         check_choice("balance", self.balance, ("none", "rows", "cols", "both"))
         check_choice("norm", self.norm, ("l1", "l2", "max", "mean"))
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
-        if not (1 <= self.rows <= MAX_SIDE and 1 <= self.cols <= MAX_SIDE):
-            raise PatternError(f"{self}: the sides of a block must lie between 1 and {MAX_SIDE}")
+        check_sides(self)
         if self.nested is not None:
             self._check_nested(self.nested)
 
     def _check_nested(self, nested: NM) -> None:
-        tile = nested.tile
-        if nested.axis != "in" or nested.fill != "exact" or nested.ragged != "pad" or self.norm != "l1":
+        if not can_be_inside(nested) or self.norm != "l1":
             raise PatternError(f"{self}: a nested pattern is n:m of exact fill along 'in', and blocks have the l1 norm")
-        if self.rows % tile.rows or self.cols % tile.cols:
-            raise PatternError(
-                f"{self}: tiles of {tile.rows}x{tile.cols} do not fill blocks of {self.rows}x{self.cols}"
-            )
+        check_tiles_fill_blocks(self, nested)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the grid of blocks of a weight, edge blocks included.
@@ -74,26 +69,19 @@ class Block:
             PatternError: If the shape is not that of a weight, ragged under `error`, too small for a whole block under
                 `dense`, or the density rounds to no block.
         """
-        rows, cols = matrix_shape(shape)
-        grid = Grid(rows, cols, self.rows, self.cols)
-        if self.ragged == "error" and grid.is_ragged:
-            raise PatternError(f"{self}: blocks do not cover a {rows}x{cols} matrix; choose ragged='pad' or 'dense'")
+        grid = grid_of_blocks(self, shape)
         if self.nested is not None and self.ragged == "pad" and grid.is_ragged:
             raise PatternError(
-                f"{self}: blocks do not cover a {rows}x{cols} matrix, and a part of one may keep nothing of "
+                f"{self}: blocks do not cover a {grid.rows}x{grid.cols} matrix, and a part of one may keep nothing of "
                 f"{self.nested}; choose ragged='dense'"
             )
         down, across = self.blocks(grid)
-        if down * across == 0:
-            raise PatternError(f"{self}: no whole block fits a {rows}x{cols} matrix, and ragged='dense' keeps the rest")
         share(self.density, down * across, "blocks", self)
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
         """Return the numbers of block rows and block columns that may be kept or dropped."""
-        if self.ragged == "dense":
-            return grid.rows // self.rows, grid.cols // self.cols
-        return grid.down, grid.across
+        return free_blocks(self, grid)
 
     def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:
         """Return the numbers of blocks kept in each block row and block column (None if free), and in total."""

@@ -12,6 +12,7 @@ from .channels import Channels
 from .density import from_percent
 from .double_pruned import DoublePruned
 from .errors import PatternError
+from .hybrid import Hybrid
 from .nm import NM
 from .pattern import Axis, Pattern, Ragged
 from .unstructured import Unstructured
@@ -19,7 +20,10 @@ from .vnm import VNM
 
 Groups = dict[str, Any]
 Reader = Callable[[Groups, Axis, Ragged], Pattern]
-WORDS = ("transposable", "block", "channels", "double", "balance", "norm", "nested", "rows", "cols", "both", "mean")
+WORDS = (
+    "transposable", "block", "hybrid", "channels", "double",
+    "balance", "norm", "nested", "rows", "cols", "both", "mean",
+)  # fmt: skip
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
@@ -28,8 +32,8 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
 
     Args:
         text: String form, such as `"2:4"`, `"<=2:4"`, `"transposable 8:16"`, `"transposable 8:16 x 4:8"` (in x out),
-            `"block 32x32 50% balance rows norm l2"`, `"channels out 50%"`, `"64:2:8"` (V:N:M), `"double 2:4"` or
-            `"10%"`.
+            `"block 32x32 50% balance rows norm l2"`, `"hybrid 128x128 2:4 75%"` (the share of dense blocks),
+            `"channels out 50%"`, `"64:2:8"` (V:N:M), `"double 2:4"` or `"10%"`.
         axis: Dimension that plain groups run along; for `"channels 50%"`, the dimension of the channels.
         ragged: Treatment of edges that no whole tile covers, as in `NM`.
 
@@ -45,7 +49,8 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
         raise PatternError(f"{text[:80]!r} is not a pattern; did you mean {similar!r}?")
     raise PatternError(
         f"{text[:80]!r} is not a pattern; write n:m with n kept of every m, such as '2:4' or 'transposable 8:16', or "
-        f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept"
+        f"v:n:m, such as '64:2:8', or 'block 32x32 50%', 'channels out 50%', '10%' with the share kept, or "
+        f"'hybrid 128x128 2:4 75%' with the share of dense blocks"
     )
 
 
@@ -100,6 +105,14 @@ def _nested(text: str | None) -> NM | None:
     raise PatternError(f"nested {nested}: only n:m patterns can be nested in blocks")
 
 
+def _read_hybrid(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+    rows, cols, share = int(groups["rows"]), int(groups["cols"]), from_percent(groups["percent"])
+    inner = parse(groups["inner"])
+    if not isinstance(inner, NM):
+        raise PatternError(f"hybrid of {inner}: the blocks that are not dense obey an n:m pattern, such as 2:4")
+    return _along_in(Hybrid(rows, cols, inner, share, ragged), axis)
+
+
 def _read_channels(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
     named = groups["axis"]
     if axis == "out" and named == "in":
@@ -144,6 +157,10 @@ _FORMS: tuple[tuple[re.Pattern[str], Reader], ...] = (
             r"(?:\s+nested\s+(?P<nested>.{1,60}))?"
         ),
         _read_block,
+    ),
+    (
+        _form(r"hybrid\s+(?P<rows>\d{1,6})\s*x\s*(?P<cols>\d{1,6})\s+(?P<inner>.{1,60}?)\s+" + PERCENT),
+        _read_hybrid,
     ),
     (_form(r"(?P<v>\d{1,6}):(?P<n>\d{1,6}):(?P<m>\d{1,6})"), _read_vnm),
     (_form(r"double\s+(?P<n>\d{1,6}):(?P<m>\d{1,6})"), _read_double),

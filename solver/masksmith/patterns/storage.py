@@ -7,6 +7,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class HybridCounts:
+    """What a kernel for dense and n:m blocks stores of a mask.
+
+    Attributes:
+        blocks: Number of blocks, edge blocks included.
+        values: Values stored: all of a dense block, `n` of every `m` columns of each row of the others.
+        index_bits: Bits of the positions of these `n` within their `m`, `ceil(log2(m))` each.
+    """
+
+    blocks: int
+    values: int
+    index_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class MaskCounts:
     """Counts of a mask as the matrix `[out, prod(kernel) * in]`.
 
@@ -16,6 +31,7 @@ class MaskCounts:
         block: Size of the blocks counted in `blocks`.
         blocks: Number of blocks with any kept entry, edge blocks included; None if they were not counted.
         is_two_four: Whether at most 2 of every 4 consecutive entries of a row are kept.
+        hybrid: Counts of a mask of a hybrid pattern, else None.
     """
 
     rows: int
@@ -24,6 +40,7 @@ class MaskCounts:
     block: tuple[int, int]
     blocks: int | None
     is_two_four: bool
+    hybrid: HybridCounts | None = None
 
     @property
     def entries(self) -> int:
@@ -41,6 +58,8 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `bsr`: whole blocks of `counts.block` with any kept entry, a column index each, and a pointer a block row; None
       where blocks were not counted.
     - `two_four`: two values of every four, and 2 bits of metadata each; None where the mask is not 2:4.
+    - `hybrid`: of a hybrid pattern only: dense blocks whole, n values of every m and their positions of the others; for
+      each block an index (where its values begin) and a bit (whether it is dense).
 
     Args:
         counts: Result of `count`.
@@ -57,7 +76,7 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     pairs = rows * -(-cols // 4) * 2
     pointers = (-(-rows // height) + 1) * index_bytes
     bsr = None if counts.blocks is None else counts.blocks * (height * width * item_bytes + index_bytes) + pointers
-    return {
+    sizes = {
         "dense": counts.entries * item_bytes,
         "bitmask": kept * item_bytes + rows * -(-cols // 8),
         "csr": kept * (item_bytes + index_bytes) + (rows + 1) * index_bytes,
@@ -65,3 +84,7 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
         "bsr": bsr,
         "two_four": pairs * item_bytes + -(-pairs // 4) if counts.is_two_four else None,
     }
+    if counts.hybrid is not None:
+        values, index_bits, blocks = counts.hybrid.values, counts.hybrid.index_bits, counts.hybrid.blocks
+        sizes["hybrid"] = values * item_bytes + -(-index_bits // 8) + blocks * index_bytes + -(-blocks // 8)
+    return sizes

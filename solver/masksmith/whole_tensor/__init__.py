@@ -9,7 +9,7 @@ from typing import Any
 from masksmith._errors import SolverError
 from masksmith._problem import Problem
 from masksmith._solution import Solution
-from masksmith.patterns import VNM, Block, Channels, Pattern, Unstructured, solver_refusal
+from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, Unstructured, solver_refusal
 from masksmith.solvers.base import Solver
 
 from .reader import PlanOptions as PlanOptions
@@ -19,6 +19,7 @@ SolvePlan = Callable[[Problem, Any, PlanOptions], Solution]
 _PLANS: dict[type, tuple[str, str]] = {
     Unstructured: ("unstructured", "solve_unstructured"),
     Block: ("blocks", "solve_blocks"),
+    Hybrid: ("hybrid", "solve_hybrid"),
     VNM: ("vnm", "solve_vnm"),
     Channels: ("channels", "solve_channels"),
 }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._panels import Bools, Duals, Matrix
+from masksmith._panels import Duals, Matrix
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
-from masksmith._solution.certificate import exact_sum
-from masksmith._tensors import MatrixReader, View
 from masksmith.patterns import Block, Grid
 
 from .block_flow import best_both
+from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
 from .conclusion import conclude
 from .reader import PanelReader, PlanOptions
 from .units import KeptUnits, best_of_all, best_of_rows
@@ -26,24 +25,24 @@ def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solu
     objective is the sum of the blocks' values in float64. One piece (`tile_objectives`) is a part with its own budget:
     a block row, a block column, or the tensor.
     """
-    reader, nested_mask = PanelReader(problem, options, pattern.rows), _NestedMask(options.nested, problem.options.view)
-    values = _all_values(reader, pattern, nested_mask)
+    reader, inner = PanelReader(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    values = _all_values(reader, pattern, inner)
     selection = _choose(values, pattern, problem.grid)
-    kept_score, edge_score, kept = _write(reader, pattern, selection.mask, nested_mask)
+    written = write_mask(reader, pattern, selection.mask, inner)
     objectives = _pieces(np.where(selection.mask, values, 0.0), pattern)
     violations = _pieces(losses(values, selection.mask, selection.u, selection.v), pattern)
-    violations[0, 0] += nested_mask.violation
+    violations[0, 0] += inner.violation
     sums_entries = pattern.norm == "l1"
     certificate = Certificate(
         pattern,
         objectives,
         violations,
         total_score=reader.total,
-        kept=kept,
-        edge_score=edge_score if sums_entries else 0.0,
-        kept_score=None if sums_entries else kept_score,
+        kept=written.kept,
+        edge_score=written.edge if sums_entries else 0.0,
+        kept_score=None if sums_entries else written.score,
     )
-    return conclude(reader, certificate, selection.solver)
+    return conclude(reader, certificate, selection.solver, inner.cut_short)
 
 
 def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
@@ -57,55 +56,39 @@ def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> D
     Raises:
         ScoresError: If a score is invalid, or a norm overflows.
     """
-    return _all_values(PanelReader(problem, PlanOptions(), pattern.rows), pattern, _NestedMask(nested))
+    return _all_values(PanelReader(problem, PlanOptions(), pattern.rows), pattern, InnerMask(nested))
 
 
-def _all_values(reader: PanelReader, pattern: Block, nested_mask: _NestedMask) -> Duals:
+def _all_values(reader: PanelReader, pattern: Block, inner: InnerMask) -> Duals:
     grid, name = reader.problem.grid, reader.problem.name
-    values = np.concatenate([_values(nested_mask.scores(*panel), pattern, grid) for panel in reader.checked()])
+    values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in reader.checked()])
     assert values.shape == pattern.blocks(grid)
     if not np.isfinite(values).all():
         raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
     return values
 
 
-class _NestedMask:
-    """The mask of the nested pattern; without one, all entries of kept blocks are kept.
-
-    Attributes:
-        violation: Upper bound minus objective of the nested solution.
-    """
-
-    def __init__(self, nested: Solution | None, view: View = "channels-last") -> None:
-        self._mask = None if nested is None else MatrixReader(nested.mask, "in", "mask", view)
-        self.violation = 0.0 if nested is None else nested.upper_bound - nested.objective
-
-    def scores(self, first: int, rows: Matrix) -> Matrix:
-        """Return a panel's scores, with 0 where the nested mask drops."""
-        return rows if self._mask is None else rows * (self._mask.rows(first, first + len(rows)) != 0)
-
-    def limit(self, first: int, mask: Bools) -> None:
-        """Remove entries that the nested mask drops from a mask of whole blocks, in place."""
-        if self._mask is not None:
-            mask &= self._mask.rows(first, first + len(mask))[:, : mask.shape[1]] != 0
+def _inner_scores(inner: InnerMask, first: int, rows: Matrix) -> Matrix:
+    """Return a panel's scores, with 0 where the inner mask drops."""
+    return rows * inner.rows(first, first + len(rows)) if inner.exists else rows
 
 
 def _values(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
     """Return the value of every block in a panel: `[block rows, block columns]`."""
-    if pattern.ragged == "dense":
-        rows = rows[: len(rows) // pattern.rows * pattern.rows, : grid.cols // pattern.cols * pattern.cols]
+    if pattern.norm == "l1":
+        return block_sums(rows, pattern)
+    rows = without_dense_edge(rows, pattern)
     if not rows.size:
         return np.zeros((0, grid.cols // pattern.cols))
     tops, lefts = np.arange(0, rows.shape[0], pattern.rows), np.arange(0, rows.shape[1], pattern.cols)
-    values = rows.astype(np.float64)
     if pattern.norm == "max":
+        values = rows.astype(np.float64)
         return np.asarray(np.maximum.reduceat(np.maximum.reduceat(values, lefts, axis=1), tops, axis=0))
-    with np.errstate(over="ignore"):
-        values = values * values if pattern.norm == "l2" else values
-        sums: Duals = np.add.reduceat(np.add.reduceat(values, lefts, axis=1), tops, axis=0)
     if pattern.norm == "mean":
-        sums /= np.outer(np.diff(tops, append=rows.shape[0]), np.diff(lefts, append=rows.shape[1]))
-    return np.sqrt(sums) if pattern.norm == "l2" else sums
+        sizes = np.outer(np.diff(tops, append=rows.shape[0]), np.diff(lefts, append=rows.shape[1]))
+        return np.asarray(block_sums(rows, pattern) / sizes)
+    with np.errstate(over="ignore"):
+        return np.sqrt(block_sums(np.square(rows, dtype=np.float64), pattern))
 
 
 def _choose(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
@@ -123,21 +106,3 @@ def _pieces(values: Duals, pattern: Block) -> Duals:
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):
         return np.asarray(values.sum(axis=axis, keepdims=True))
-
-
-def _write(reader: PanelReader, pattern: Block, blocks: Bools, nested_mask: _NestedMask) -> tuple[float, float, int]:
-    """Write the mask; return the score kept (with a dense edge), the score of the dense edge, and the entries kept."""
-    width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
-    scores, edges, kept = [], [], 0
-    for first, rows in reader.again():
-        mask = np.ones(rows.shape, np.bool_)
-        last = min(first + len(rows), height)
-        kept_rows = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
-        inside = max(0, min(len(kept_rows), len(rows)))  # rows of this panel that lie in whole blocks
-        mask[:inside, :width] = np.repeat(kept_rows, pattern.cols, axis=1)[:inside, : rows.shape[1]]
-        nested_mask.limit(first, mask[:inside, :width])
-        scores.append(float((rows * mask).sum(dtype=np.float64)))
-        edges.append(float(rows[inside:].sum(dtype=np.float64) + rows[:inside, width:].sum(dtype=np.float64)))
-        kept += int(np.count_nonzero(mask))
-        reader.writer.write(first, mask)
-    return exact_sum(scores), exact_sum(edges), kept

@@ -25,7 +25,7 @@ class PlanOptions:
     Attributes:
         deadline: Value of `time.monotonic` after which the search stops with a bound.
         threads: Panels searched in parallel.
-        nested: The solution of a block pattern's nested pattern.
+        nested: The solution of the n:m pattern inside blocks, for the whole matrix.
         on_progress: Called with (panels read, panels to read); an exception in it stops the solve.
     """
 

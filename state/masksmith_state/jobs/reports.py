@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from masksmith.patterns import HybridCounts
 from masksmith_wire.documents import DiversityReport, SpectrumReport, UpdateReport
 from masksmith_wire.errors import TensorError
 from masksmith_wire.totals import relative_gap
@@ -23,6 +24,7 @@ class ShardReport(BaseModel):
             by another norm than l1). None in results of older workers, for which the two are equal.
         blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
         two_four: Whether the mask is also a 2:4 mask.
+        hybrid: What a kernel stores of the mask of a hybrid pattern; the shard is the whole tensor.
         diversity: Only in the report of a tensor's first shard.
         added, dropped: Number of entries that differ from the previous mask.
         remembered: Whether the result was in the store already.
@@ -44,6 +46,7 @@ class ShardReport(BaseModel):
     entries: int = 0
     blocks: int | None = None
     two_four: bool = False
+    hybrid: HybridCounts | None = None
     diversity: DiversityReport | None = None
     spectrum: SpectrumReport | None = None
     added: int | None = None

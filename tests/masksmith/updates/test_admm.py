@@ -11,7 +11,7 @@ from masksmith.updates.ridge import Ridge
 
 PATTERNS = [
     "2:4", "transposable 2:4", "transposable <=2:4", "double 2:4", "transposable 4:8 x 2:4",
-    "50%", "block 4x4 50%", "16:2:8", "channels out 50%",
+    "50%", "block 4x4 50%", "16:2:8", "channels out 50%", "hybrid 4x8 2:4 50%",
 ]  # fmt: skip
 
 

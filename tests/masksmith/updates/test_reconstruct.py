@@ -79,6 +79,17 @@ def test_without_damping_it_is_least_squares(density):
     assert update.energy == pytest.approx(float(np.sum((seen @ weight.T) ** 2)))
 
 
+def test_rows_of_hybrid_masks_are_least_squares():
+    """Rows of one mask have supports of very different sizes: dense blocks and 2:4 ones."""
+    weight, seen, gram = layer()
+    mask = ms.solve(np.abs(weight), "hybrid 4x8 2:4 50%").mask
+    update = ms.reconstruct(weight, mask, gram, damping=0.0)
+    for row, kept, new in zip(weight, mask, update.weight, strict=True):
+        wanted, *_ = np.linalg.lstsq(seen[:, kept], seen @ row, rcond=None)
+        assert new[kept] == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+    assert not update.weight[~mask].any()
+
+
 def test_damped_weights_are_where_the_damped_error_is_level():
     weight, _, gram = layer()
     mask = np.random.default_rng(2).random(weight.shape) < 0.5

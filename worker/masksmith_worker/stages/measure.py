@@ -32,7 +32,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     """Make the report of a shard; `key` is the key of its result in the store."""
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
-    counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout)
+    counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout, solution.pattern)
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
     )
@@ -50,6 +50,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
         device=str(solution.stats.get("device", "cpu")),
         blocks=counts.blocks if has_whole_blocks else None,
         two_four=counts.is_two_four,
+        hybrid=counts.hybrid,
         diversity=_diversity(solution.pattern) if shard.first == 0 else None,
         spectrum=_spectrum(work, solution, updated) if work.specification.options.spectrum else None,
         update=None if updated is None else updated.report,

@@ -1,0 +1,137 @@
+"""What the plans of whole blocks share: the mask of the inner pattern, sums of blocks, and writing of the mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith._panels import Bools, Duals
+from masksmith._solution import Solution, Status
+from masksmith._solution.certificate import exact_sum
+from masksmith._tensors import MatrixReader, View
+from masksmith.patterns import Block, Grid, Hybrid
+
+from .reader import PanelReader
+
+BlockPattern = Block | Hybrid
+
+
+class InnerMask:
+    """The mask of the n:m pattern inside blocks, solved for the whole matrix; there may be none.
+
+    Attributes:
+        violation: Upper bound minus objective of its solution.
+        cut_short: Whether the time limit ended its search.
+    """
+
+    def __init__(self, solution: Solution | None, view: View = "channels-last") -> None:
+        self._mask = None if solution is None else MatrixReader(solution.mask, "in", "mask", view)
+        self._certificate = None if solution is None else solution._certificate
+        self.violation = 0.0 if solution is None else solution.upper_bound - solution.objective
+        self.cut_short = solution is not None and solution.status is Status.TIME_LIMIT
+
+    @property
+    def exists(self) -> bool:
+        """Whether blocks have an inner pattern."""
+        return self._mask is not None
+
+    def rows(self, first: int, last: int) -> Bools:
+        """Return rows of the mask; only if it exists."""
+        assert self._mask is not None
+        return np.asarray(self._mask.rows(first, last) != 0)
+
+    def violations(self, pattern: Hybrid, grid: Grid) -> Duals:
+        """Return the violations of the tiles of every block, summed: `[block rows, block columns]`.
+
+        A block's inner objective plus its violation bounds what any inner mask keeps of that block.
+        """
+        assert self._certificate is not None
+        down, across = pattern.blocks(grid)
+        if self._certificate.proved:
+            return np.zeros((down, across))
+        tile = pattern.inner.tile
+        sums = _block_sums(self._certificate.violations, pattern.rows // tile.rows, pattern.cols // tile.cols)
+        return sums[:down, :across]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenMask:
+    """Sums over a mask that was written.
+
+    Attributes:
+        score: Score kept, a dense edge included.
+        inside: Score kept without the dense edge.
+        edge: Score of the dense edge.
+        kept: Entries kept.
+    """
+
+    score: float
+    inside: float
+    edge: float
+    kept: int
+
+
+def without_dense_edge(rows: npt.NDArray[Any], pattern: BlockPattern) -> npt.NDArray[Any]:
+    """Return the part of a panel that the pattern decides about; a panel begins with a block row."""
+    if pattern.ragged != "dense":
+        return rows
+    height, width = (
+        length // side * side for length, side in zip(rows.shape, (pattern.rows, pattern.cols), strict=True)
+    )
+    return rows[:height, :width]
+
+
+def block_sums(rows: npt.NDArray[Any], pattern: BlockPattern) -> Duals:
+    """Return the sum of every block of a panel in float64: `[block rows, block columns]`."""
+    covered = without_dense_edge(rows, pattern)
+    if not covered.size:
+        return np.zeros((0, rows.shape[1] // pattern.cols))
+    return _block_sums(covered.astype(np.float64), pattern.rows, pattern.cols)
+
+
+def _block_sums(values: Duals, height: int, width: int) -> Duals:
+    tops, lefts = np.arange(0, values.shape[0], height), np.arange(0, values.shape[1], width)
+    return np.asarray(np.add.reduceat(np.add.reduceat(values, lefts, axis=1), tops, axis=0))
+
+
+def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner: InnerMask) -> WrittenMask:
+    """Write the mask: chosen blocks and the others as the pattern says, a dense edge whole.
+
+    Args:
+        reader: Reader of the scores; its `writer` gets the mask.
+        pattern: `Block`: a chosen block keeps what the inner mask keeps, or everything, and the others nothing.
+            `Hybrid`: a chosen block keeps everything, and the others what the inner mask keeps.
+        blocks: `[block rows, block columns]`, the chosen ones.
+        inner: The inner mask.
+    """
+    scores, insides, edges, kept = [], [], [], 0
+    width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
+    for first, rows in reader.again():
+        mask = np.ones(rows.shape, np.bool_)
+        last = min(first + len(rows), height)
+        chosen = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
+        inside = max(0, min(len(chosen), len(rows)))  # rows of this panel that lie in whole blocks
+        covered = mask[:inside, :width]
+        covered[:] = np.repeat(chosen, pattern.cols, axis=1)[:inside, : rows.shape[1]]
+        _apply_inner(covered, pattern, inner, first)
+        products = rows * mask
+        scores.append(float(products.sum(dtype=np.float64)))
+        insides.append(float(products[:inside, :width].sum(dtype=np.float64)))
+        edges.append(float(rows[inside:].sum(dtype=np.float64) + rows[:inside, width:].sum(dtype=np.float64)))
+        kept += int(np.count_nonzero(mask))
+        reader.writer.write(first, mask)
+    return WrittenMask(exact_sum(scores), exact_sum(insides), exact_sum(edges), kept)
+
+
+def _apply_inner(covered: Bools, pattern: BlockPattern, inner: InnerMask, first: int) -> None:
+    """Combine a mask of chosen blocks with the inner mask, in place; `first` is its first row in the matrix."""
+    if not inner.exists:
+        return
+    inside = inner.rows(first, first + len(covered))[:, : covered.shape[1]]
+    if isinstance(pattern, Hybrid):
+        covered |= inside
+    else:
+        covered &= inside

@@ -1,0 +1,63 @@
+"""Hybrid patterns: ranks blocks by what the inner pattern would drop of them, and keeps the first ones dense."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from masksmith._panels import Duals
+from masksmith._problem import Problem
+from masksmith._solution import Certificate, Solution
+from masksmith.patterns import Hybrid
+
+from .block_panels import InnerMask, block_sums, write_mask
+from .conclusion import conclude
+from .reader import PanelReader, PlanOptions
+from .units import KeptUnits, best_of_all
+from .violations import ROUNDED_UP, losses
+
+
+def solve_hybrid(problem: Problem, pattern: Hybrid, options: PlanOptions) -> Solution:
+    """Keep those blocks dense that gain the most by it, ties to the lowest row-major index.
+
+    The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
+    dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
+    and `U_b` an upper bound on the inner pattern; hence no mask keeps more than `sum_b U_b` and the k largest
+    `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen blocks reach the bound.
+
+    The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
+    the inner solution.
+    """
+    reader, inner = PanelReader(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    gains = _gains(reader, pattern, inner)
+    dense = best_of_all(gains, pattern.dense_blocks(problem.grid))
+    violation = _violation(gains, dense, inner.violations(pattern, problem.grid))
+    written = write_mask(reader, pattern, dense.mask, inner)
+    certificate = Certificate(
+        pattern,
+        np.array([[written.inside]]),
+        np.array([[violation]]),
+        total_score=reader.total,
+        kept=written.kept,
+        edge_score=written.edge,
+    )
+    return conclude(reader, certificate, dense.solver, inner.cut_short)
+
+
+def _gains(reader: PanelReader, pattern: Hybrid, inner: InnerMask) -> Duals:
+    """Return what every block keeps more if it is dense, summed without cancellation: `[block rows, block columns]`."""
+    panels = reader.checked()
+    return np.concatenate([block_sums(rows * ~inner.rows(first, first + len(rows)), pattern) for first, rows in panels])
+
+
+def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
+    """Return how far the chosen mask may be from the bound; 0.0 if it is optimal.
+
+    Args:
+        gains: What every block gains over the inner objective.
+        dense: The chosen blocks.
+        slack: Each block's upper bound on the inner pattern minus the inner objective.
+    """
+    certain = gains - slack
+    threshold = best_of_all(certain, int(dense.mask.sum()))
+    unproved = slack[~dense.mask].sum() * ROUNDED_UP
+    return float(unproved + losses(certain, dense.mask, threshold.u, threshold.v).sum())
