@@ -32,13 +32,24 @@ class MaskPart(BaseModel):
     is_bool: bool = False
 
 
+class Source(BaseModel):
+    """A file in a root, as it was when the job began.
+
+    `version` is what changes when the file is written: its ETag, or size and time of change.
+    """
+
+    location: str
+    version: str
+
+
 class PlannedTensor(BaseModel):
-    """A tensor located in an upload.
+    """A tensor located in an upload, or in a file of a root.
 
     Attributes:
         name: Name of the weight; of a statistic, its kind.
-        digest: Digest of the upload.
-        start: Byte offset of the data from the beginning of the upload.
+        digest: Digest of the upload; empty if it is in a root.
+        source: The file in a root; None if it is in an upload.
+        start: Byte offset of the data from the beginning of the file.
         axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution.
         out_parts: Rows of each of its fused parts, if these are solved separately.
         rule: Which rule decided the layout.
@@ -49,7 +60,8 @@ class PlannedTensor(BaseModel):
     """
 
     name: str
-    digest: str
+    digest: str = ""
+    source: Source | None = None
     dtype: str
     shape: list[int]
     start: int
@@ -82,6 +94,7 @@ class Shard(BaseModel):
     """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
 
     Attributes:
+        file: Number of the file of weights that is written, if this is no part of a tensor.
         cost_s: Seconds that it is expected to take.
         is_long: Whether it takes long and cannot be cut.
     """
@@ -89,6 +102,7 @@ class Shard(BaseModel):
     tensor: int
     first: int
     last: int
+    file: int | None = None
     cost_s: float = 1.0
     is_long: bool = False
 
@@ -144,7 +158,8 @@ def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shar
     """Indices of each tensor's shards, in order; a tied tensor has those of the first tensor with the same data."""
     own: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
-        own[shards[index].tensor].append(index)
+        if shards[index].file is None:
+            own[shards[index].tensor].append(index)
     return [indices or own[first] for indices, first in zip(own, _first_equal(tensors), strict=True)]
 
 

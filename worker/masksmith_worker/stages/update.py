@@ -11,7 +11,6 @@ from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
 from masksmith_wire.updates import UpdateMethod
 
-from .load import load_rows
 from .work import ShardWork
 
 
@@ -56,8 +55,8 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
     tensor, shard, pattern = work.tensor, work.shard, work.specification.pattern
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))
-    weight = load_rows(work.store, tensor, shard.first, shard.last)
-    gram = load_rows(work.store, tensor.gram, *((shard.first, shard.last) if layout.is_stack else ()))
+    weight = work.inputs.rows(tensor, shard.first, shard.last)
+    gram = work.inputs.rows(tensor.gram, *((shard.first, shard.last) if layout.is_stack else ()))
     options: dict[str, Any] = {
         "threads": 1,
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
