@@ -177,3 +177,25 @@ def test_a_directory_without_one_model_is_refused(client, root, model):
     (model / "model.safetensors.index.json").unlink()
     problem = client.get("/v1/references", params={"location": str(model)}).json()
     assert "2 candidates (a-1.safetensors, a-2.safetensors)" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "is_refused"),
+    [
+        ({"update": "reconstruct"}, "gram", False),
+        ({"update": "admm"}, "gram", True),
+        ({"scores": "sparsegpt"}, "statistic", True),
+    ],
+)
+def test_only_what_reads_a_gram_matrix_in_bands_takes_one_of_any_size(
+    client, root, model, monkeypatch, options, kind, is_refused
+):
+    monkeypatch.setattr("masksmith_service.jobs.statistics.WHOLE_BYTES", 8 * 8 * 8 - 1)
+    save_file({"w1/gram": np.eye(8)}, root / "grams.safetensors")
+    gram = {"kind": "gram", "reference": f"{root}/grams.safetensors", "key": "w1/gram"}
+    response = post(client, tensor(model / "a-1.safetensors", **{kind: gram}), **options)
+    if is_refused:
+        assert response.json()["code"] == "invalid_calibration"
+        assert "more than the 511 bytes that go to one worker" in response.json()["detail"]
+    else:
+        assert response.status_code == 202, response.text

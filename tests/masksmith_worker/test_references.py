@@ -14,6 +14,7 @@ from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import read_header
+from masksmith_worker.stages.load import Inputs
 
 WEIGHTS = {
     name: np.random.default_rng(seed).standard_normal((32, 48)).astype(np.float32) for seed, name in enumerate("ab")
@@ -142,3 +143,24 @@ def test_statistics_are_read_from_roots_too(referring, records, root):
     kept = scores[mask_of(referring, job)].sum(dtype=np.float64)
     best = ms.solve(scores, TRANSPOSABLE)
     assert kept == pytest.approx(best.objective, rel=1e-6)
+
+
+def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
+    inputs = np.random.default_rng(4).standard_normal((99, 48))
+    save_file({"a/gram": inputs.T @ inputs}, root / "grams.safetensors")
+    gram = planned(root / "grams.safetensors", "a/gram").model_copy(update={"name": "gram"})
+    monkeypatch.setattr("masksmith.updates.gram_bands.BAND_BYTES", 48 * 8 * 5)
+    sizes = []
+    read = Inputs.source
+    monkeypatch.setattr(
+        Inputs, "source", lambda self, source, start, stop: (
+            sizes.append(stop - start) if "grams" in source.location else None, read(self, source, start, stop)
+        )[1],
+    )  # fmt: skip
+    job = start(records, [planned(root / "model.safetensors", "a", gram=gram)], update="reconstruct")
+    assert set(run_all(referring, job)) == {"completed"}
+    assert max(sizes) == 48 * 8 * 5
+    reports = records.reports(job)
+    expected = ms.reconstruct(WEIGHTS["a"], mask_of(referring, job), inputs.T @ inputs)
+    error = sum(report.update.error for report in reports.values())
+    assert error == pytest.approx(expected.error, rel=1e-9)

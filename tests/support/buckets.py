@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
 import urllib.request
 
 from support.processes import free_port, poll
@@ -47,7 +46,7 @@ class Bucket:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{BUCKET}", method="PUT")
         try:
             return urllib.request.urlopen(request, timeout=5).status == 200
-        except urllib.error.URLError:
+        except OSError:
             return False
 
     def stop(self):

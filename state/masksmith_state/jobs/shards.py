@@ -8,14 +8,14 @@ from functools import cache, partial
 
 from pydantic import BaseModel
 
-from masksmith.layouts import ITEM_BYTES, Layout, Rule
+from masksmith.layouts import ITEM_BYTES, WHOLE_BYTES, Layout, Rule
 from masksmith.patterns import Pattern
 from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
 from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
 
-from .costs import OVERHEAD_S, TARGET_S, estimated_seconds
+from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
 BLOCK_ROWS = 16
@@ -140,7 +140,7 @@ def cut(
         estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
         by_bytes, by_seconds = (
             shard_bytes // max(1, tensor.row_bytes * unit),
-            int(TARGET_S / max(estimate(unit) - OVERHEAD_S, 1e-9)),
+            int(_target_s(tensor) / max(estimate(unit) - OVERHEAD_S, 1e-9)),
         )
         step = max(1, min(by_bytes, by_seconds)) * unit
         if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
@@ -152,6 +152,13 @@ def cut(
                 Shard(tensor=number, first=row, last=last, cost_s=seconds, is_long=seconds > TARGET_S + OVERHEAD_S)
             )
     return shards
+
+
+def _target_s(tensor: PlannedTensor) -> float:
+    """Seconds that a shard shall take: more where each has to read and scale a large Gram matrix first."""
+    gram = tensor.gram
+    gram_bytes = 0 if gram is None else gram.shape[0] * gram.row_bytes
+    return TARGET_S if gram_bytes <= WHOLE_BYTES else 4 * GRAM_S * gram_bytes
 
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
