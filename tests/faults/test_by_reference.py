@@ -68,9 +68,14 @@ def fleet(tmp_path_factory, bucket, cable, store):
         yield fleet
 
 
-def begin(fleet, output):
+@pytest.fixture
+def client(fleet):
+    with fleet.client() as client:
+        yield client
+
+
+def begin(client, output):
     """Post the job, and give it; its masks take seconds."""
-    client = fleet.client()
     model = f"s3://{BUCKET}/root/model"
     options = ChoiceOptions(TensorPatterns.parse([PATTERN]))
     listing = client.jobs.list_reference(model)
@@ -95,8 +100,8 @@ def check_complete(store, output):
             assert np.array_equal(written[name], expected), name
 
 
-def test_a_killed_worker_leaves_an_output_that_the_other_finishes(fleet, store):
-    job = begin(fleet, "killed")
+def test_a_killed_worker_leaves_an_output_that_the_other_finishes(fleet, client, store):
+    job = begin(client, "killed")
     fleet.await_done(job.id, 3)
     assert JOURNAL_NAME in names(store, "killed")
     fleet.workers[0].kill()
@@ -106,9 +111,9 @@ def test_a_killed_worker_leaves_an_output_that_the_other_finishes(fleet, store):
     fleet.await_all()
 
 
-def test_an_output_is_finished_after_all_workers_were_killed(fleet, store):
+def test_an_output_is_finished_after_all_workers_were_killed(fleet, client, store):
     fleet.forget_results()
-    job = begin(fleet, "all-killed")
+    job = begin(client, "all-killed")
     # In the middle of the writing: a file is complete, and others are not.
     poll(lambda: any(name.endswith(".safetensors") for name in names(store, "all-killed")))
     for worker in fleet.workers:
@@ -122,9 +127,9 @@ def test_an_output_is_finished_after_all_workers_were_killed(fleet, store):
     check_complete(store, "all-killed")
 
 
-def test_a_job_waits_for_a_bucket_that_goes_away(fleet, store, cable):
+def test_a_job_waits_for_a_bucket_that_goes_away(fleet, client, store, cable):
     fleet.forget_results()
-    job = begin(fleet, "away")
+    job = begin(client, "away")
     fleet.await_done(job.id, 3)
     cable.cut()
     log = [worker.log for worker in fleet.workers]

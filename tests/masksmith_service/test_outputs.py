@@ -133,6 +133,8 @@ def test_an_output_is_the_model_with_zeros(app, runner, root, model, url, tmp_pa
         }
         assert client.get(f"/v1/jobs/{job}/output").json() == check_output(root, tmp_path)
         assert client.get(f"/v1/jobs/{job}/masks").status_code == 200
+        page = client.get(f"/jobs/{job}").text
+        assert f'Output <span class="mono">{url}/out</span>: 2 of 2 files of weights written</p>' in page
 
 
 def test_files_are_written_by_whoever_takes_them_first(app, runner, records, root, model, url, tmp_path):
@@ -260,6 +262,9 @@ def test_a_tensor_that_fails_leaves_its_file_and_the_mark(app, runner, records, 
         job = submit(client, model, f"{url}/out")
         work(runner, job)
         view = client.get(f"/v1/jobs/{job}").json()
+        page = client.get(f"/jobs/{job}").text
+    assert "1 of 2 files of weights written; it is marked as unfinished</p>" in page
+    assert "is not written: tensor" in page
     assert view["state"] == "failed"
     assert [tensor["state"] for tensor in view["tensors"]] == ["succeeded", "failed", "succeeded", "succeeded"]
     first, second = view["output"]["files"]
