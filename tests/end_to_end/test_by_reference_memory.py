@@ -16,8 +16,8 @@ from masksmith_wire.output_names import JOURNAL_NAME
 MIB = 2**20
 ROWS, COLS = 2048, 4096
 TENSOR_BYTES = 2 * ROWS * COLS
-TENSORS = 16
-"""Tensors of a file, which has 256 MiB."""
+TENSORS = 8
+"""Tensors of a file, which has 128 MiB."""
 
 
 def write_model(folder, files):
@@ -78,11 +78,11 @@ def test_a_larger_model_takes_no_more_memory(fleet, root):
     write_model(root / "small", 1)
     prune(fleet, root / "small", root / "small-pruned")
     before = peaks(fleet)
-    size = write_model(root / "model", 3)
+    size = write_model(root / "model", 2)
     prune(fleet, root / "model", root / "pruned")
     after = peaks(fleet)
     check(root / "pruned", size)
-    # A file has 256 MiB.
+    # A file has 128 MiB.
     assert all(now - then < 64 for now, then in zip(after, before, strict=True)), (before, after)
 
 
@@ -90,7 +90,7 @@ def test_a_larger_model_takes_no_more_memory(fleet, root):
 def test_twenty_gigabytes_go_through_two_workers_of_two(fleet, root, capsys):
     if shutil.disk_usage(root).free < 45e9:
         pytest.skip("needs 45 GB of disk")
-    size = write_model(root / "model", 75)
+    size = write_model(root / "model", 150)
     assert size > 20e9
     prune(fleet, root / "model", root / "pruned")
     service, *workers = peaks(fleet)

@@ -175,10 +175,12 @@ def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
 
 
 def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
-    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation."""
-    shifted = matrix.clone()
-    shifted.diagonal().sub_(shift)
-    return int(torch.linalg.cholesky_ex(shifted)[1]) == 0
+    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation; the diagonal is changed meanwhile."""
+    before = matrix.diagonal().clone()
+    matrix.diagonal().sub_(shift)
+    fault = int(torch.linalg.cholesky_ex(matrix)[1])
+    matrix.diagonal().copy_(before)
+    return fault == 0
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:
