@@ -233,6 +233,15 @@ def test_a_quantised_model_is_refused(app, root, model, url):
     assert "quantised" in problem["detail"]
 
 
+@pytest.mark.parametrize("url", ["bucket"], indirect=True)
+def test_a_file_that_is_larger_than_an_object_may_be_is_named_at_once(app, root, model, url, monkeypatch):
+    monkeypatch.setattr("masksmith_service.references.outputs.MAX_OBJECT_BYTES", 1000)
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+    assert problem["code"] == "invalid_output"
+    assert "'m-1.safetensors' has more than the 1000 bytes" in problem["detail"]
+
+
 def test_only_keys_with_the_right_may_write(app, records, root, model, url):
     keys = Keys(records.redis)
     tokens = {name: keys.create(name, Role.USER)[1] for name in ("ann", "bob")}

@@ -14,7 +14,8 @@ from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.shards import PlannedTensor, Source
-from masksmith_state.roots.location import is_inside
+from masksmith_state.roots.bucket import MAX_OBJECT_BYTES
+from masksmith_state.roots.location import BUCKET, is_inside
 from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import OutputInput
 from masksmith_wire.errors import Code
@@ -78,6 +79,9 @@ class OutputPlanner:
             raise _invalid("it is a root itself; name a directory inside it", place)
         if is_inside(place.location, model.folder.location) or is_inside(model.folder.location, place.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", place)
+        large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
+        if large is not None and place.location.startswith(BUCKET):
+            raise _invalid(f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model", place)
         reserved = next((name for name in model.files if name in OWN_FILES), None)
         if reserved is not None:
             raise _invalid(f"the model has a file {reserved!r}, whose name the output needs", place)

@@ -25,6 +25,9 @@ from masksmith_state.panics import panics_as
 
 from .root import FileState, Root
 
+MAX_OBJECT_BYTES = 10_000 * CHUNK_BYTES
+"""Largest object that is written: the parts of an upload are as large as chunks, and S3 takes 10,000 of them."""
+
 
 @dataclass(frozen=True)
 class BucketRoot(Root):
