@@ -185,6 +185,21 @@ def test_the_output_of_another_command_is_refused(app, runner, root, model, url,
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == before
 
 
+def test_a_single_file_is_copied_alone(app, runner, root, model, url, tmp_path):
+    """The output may be beside it, and nothing else is copied."""
+    root.write("m-1.safetensors", [(tmp_path / "m-1.safetensors").read_bytes()])
+    reference = f"{url}/m-1.safetensors"
+    tensors = [{"name": name, "key": name, "reference": reference} for name in FILES["m-1.safetensors"]]
+    given = {"pattern": "2:4", "tensors": tensors, "output": {"location": f"{url}/out", "model": reference}}
+    with TestClient(app) as client:
+        response = client.post("/v1/jobs", json=given)
+        assert response.status_code == 202, response.text
+        work(runner, response.json()["id"])
+        given["output"]["location"] = url
+        assert client.post("/v1/jobs", json=given).json()["code"] == "invalid_output"
+    assert set(root.list("out")) == {"m-1.safetensors", MASKS_NAME, RECORD_NAME}
+
+
 def test_a_directory_with_something_else_is_refused(app, root, model, url, records):
     root.write("out/thesis.tex", [b"1"])
     with TestClient(app) as client:

@@ -77,7 +77,9 @@ class OutputPlanner:
     def _check_places(self, place: Located, model: Model) -> None:
         if not place.path:
             raise _invalid("it is a root itself; name a directory inside it", place)
-        if is_inside(place.location, model.folder.location) or is_inside(model.folder.location, place.location):
+        # Beside a model that is a single file nothing is read, so its directory may contain the output.
+        is_in_model = bool(model.beside) and is_inside(place.location, model.folder.location)
+        if is_in_model or is_inside(model.folder.location, place.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", place)
         large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
         if large is not None and place.location.startswith(BUCKET):
