@@ -8,7 +8,8 @@ from typing import Any, Self, Unpack
 from masksmith.benchmark import Report
 from masksmith.patterns import PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import JobSummary
+from masksmith_wire.documents import JobSummary, MasksRequest
+from masksmith_wire.references import ModelListing
 
 from ._job_view import JobView
 from ._progress import ShowProgress
@@ -73,6 +74,10 @@ class AsyncJob(JobView):
         """Wait until a benchmark has ended and download its report; see `Job.wait_for_report`."""
         return await operations.wait_for_report(self._session, self, timeout_s, progress)
 
+    async def output(self) -> dict[str, Any]:
+        """Read the record of the job's output; see `Job.output`."""
+        return dict(await self._session.send(calls.get_output(self.id)))
+
     async def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended; see `Job.benchmark`."""
         return await self._session.send(calls.get_benchmark(self.id))
@@ -110,9 +115,16 @@ class AsyncJobs:
         )
         return await self.submit_request(request)
 
-    async def submit_request(self, request: BenchmarkRequest) -> AsyncJob:
-        """Submit a benchmark from its document."""
-        return AsyncJob(self._session, await operations.submit_benchmark(self._session, request))
+    async def submit_request(
+        self, request: BenchmarkRequest | MasksRequest, idempotency_key: str | None = None
+    ) -> AsyncJob:
+        """Submit a job from its document; see `Jobs.submit_request`."""
+        document = await operations.submit_document(self._session, request, idempotency_key)
+        return AsyncJob(self._session, document)
+
+    async def list_reference(self, location: str) -> ModelListing:
+        """List the tensors of a file or model in a root of the service; see `Jobs.list_reference`."""
+        return await self._session.send(calls.list_reference(location))
 
     async def get(self, job: str) -> AsyncJob:
         """Return a job by its id, or a unique prefix of it; see `Jobs.get`."""

@@ -124,8 +124,8 @@ class Client:
 
         Args:
             model: A directory as `save_pretrained` writes it, the index of a sharded checkpoint, or a `.safetensors`
-                file.
-            output: A new or empty directory.
+                file. With `by_reference`, or as `s3://...`, one in a root of the service.
+            output: A new or empty directory, likewise.
             pattern: See `solve`. Tensors without a pattern stay dense.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
@@ -141,8 +141,11 @@ class Client:
             StatusError: If the service refused a request.
             TransportError: If the service cannot be reached.
         """
+        from .checkpoints.by_reference import is_by_reference, prune_by_reference
         from .checkpoints.remote import prune_by_service
 
+        if is_by_reference(model, output, options):
+            return prune_by_reference(self.jobs, str(model), str(output), pattern, progress, options)
         return prune_by_service(self.jobs, Path(model), Path(output), pattern, progress, options)
 
     def benchmark(

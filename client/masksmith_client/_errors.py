@@ -22,7 +22,7 @@ import builtins
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from masksmith_wire.documents import CaseView, JobState, TensorReport
+from masksmith_wire.documents import CaseView, JobState, OutputReport, TensorReport
 from masksmith_wire.errors import ProblemDocument
 
 from ._job_view import JobView
@@ -138,8 +138,17 @@ def _failure_message(job: JobView) -> str:
     if job.state is JobState.CANCELED:
         return f"job {job.id} was canceled"
     parts: list[TensorReport | CaseView] = [*job.document.tensors, *job.document.cases]
+    output = job.document.output
+    if output is not None and all(part.error is None for part in parts):
+        return _output_message(job, output)
     errors = [(part.name, part.error) for part in parts if part.error is not None]
     shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in errors[:3])
     noun = "tensor" if job.document.kind == "masks" else "case"
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
     return f"job {job.id} failed for {len(errors)} of {len(parts)} {noun}(s): {shown}{more}"
+
+
+def _output_message(job: JobView, output: OutputReport) -> str:
+    errors = [file.error for file in output.files if file.error is not None]
+    shown = "; ".join(f"{error.message} ({error.code})" for error in errors[:3])
+    return f"job {job.id} has not written {len(errors)} of {len(output.files)} file(s) of {output.location}: {shown}"

@@ -8,7 +8,8 @@ from typing import Any, Self, Unpack
 from masksmith.benchmark import Report
 from masksmith.patterns import PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import JobSummary
+from masksmith_wire.documents import JobSummary, MasksRequest
+from masksmith_wire.references import ModelListing
 
 from ._job_view import JobView
 from ._progress import ShowProgress
@@ -103,6 +104,14 @@ class Job(JobView):
         """
         return self._session.run(operations.wait_for_report(self._session, self, timeout_s, progress))
 
+    def output(self) -> dict[str, Any]:
+        """Read the record of the job's output, `masksmith.json`, once it is complete.
+
+        Raises:
+            NotFound: If the job has no output, or it is unfinished.
+        """
+        return dict(self._session.run(self._session.send(calls.get_output(self.id))))
+
     def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended.
 
@@ -154,9 +163,24 @@ class Jobs:
         request = prepare_benchmark(model, patterns, masks_of=masks_of, **options)
         return self.submit_request(request)
 
-    def submit_request(self, request: BenchmarkRequest) -> Job:
-        """Submit a benchmark from its document."""
-        return Job(self._session, self._session.run(operations.submit_benchmark(self._session, request)))
+    def submit_request(self, request: BenchmarkRequest | MasksRequest, idempotency_key: str | None = None) -> Job:
+        """Submit a job from its document, whose uploads exist.
+
+        Args:
+            request: The document.
+            idempotency_key: For a day, the same key returns the same job.
+        """
+        call = operations.submit_document(self._session, request, idempotency_key)
+        return Job(self._session, self._session.run(call))
+
+    def list_reference(self, location: str) -> ModelListing:
+        """List the tensors of a file or model in a root of the service, such as `s3://models/llama`.
+
+        Raises:
+            NotFound: If it is in no root, or does not exist.
+            Unauthorized: If the key may not read the root.
+        """
+        return self._session.run(self._session.send(calls.list_reference(location)))
 
     def get(self, job: str) -> Job:
         """Return a job by its id, or a unique prefix of it.

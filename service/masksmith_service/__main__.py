@@ -13,6 +13,7 @@ from masksmith_state.housekeeping import Housekeeping
 from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
+from masksmith_state.roots.roots import Roots
 
 from .server import serve
 from .settings import Settings
@@ -45,6 +46,7 @@ def main() -> int:
 
 
 def _check_installation(settings: Settings) -> None:
+    Roots(settings.roots).check_apart(settings.store_path)
     records = JobRecords(settings.redis_url)
     try:
         Housekeeping(Installation(records.redis, BlobStore(settings.store_path, create=True))).check()

@@ -30,6 +30,7 @@ from .middleware.path_prefix import PathPrefixMiddleware
 from .middleware.security_headers import SecurityHeadersMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
+from .references import routes as references
 from .resources import State, connect
 from .settings import Settings
 from .system import discovery, metrics
@@ -83,7 +84,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path)
     app.add_middleware(SecurityHeadersMiddleware)
     problems.install(app)
-    for module in (uploads, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
+    for module in (uploads, references, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
     app.mount("/static", pages.static_files())
     describe(app)

@@ -12,9 +12,13 @@ from masksmith_state.blobs.names import digest_of_upload
 from masksmith_state.errors import (
     BrokerFullError,
     BrokerUnsafeError,
+    ChangedSourceError,
     DamagedBlobError,
     InstallationError,
+    InvalidLocationError,
     NoMasksError,
+    NoRootError,
+    RootUnavailableError,
     TooManyShardsError,
     UnreadableRecordError,
 )
@@ -26,22 +30,23 @@ _CODES = {
     400: "invalid_safetensors unknown_dtype invalid_digest digest_mismatch malformed_request body_incomplete",
     401: "unauthorized",
     403: "forbidden foreign_origin",
-    404: "not_found job_not_found result_not_found key_not_found",
+    404: "not_found job_not_found result_not_found key_not_found root_not_found reference_not_found",
     405: "method_not_allowed",
     408: "request_head_stalled body_stalled",
     409: "upload_not_found upload_damaged upload_in_use result_damaged idempotency_conflict job_not_finished "
-    "ambiguous_job",
+    "ambiguous_job output_not_empty reference_changed",
     410: "record_unreadable",
     413: "header_too_large body_too_large document_too_deep too_many_tensors too_many_elements too_many_shards "
     "too_many_globs",
     421: "host_not_allowed",
     422: "invalid_document invalid_pattern invalid_layout invalid_budget invalid_previous invalid_calibration "
     "invalid_mask invalid_benchmark unknown_solver unknown_tensor unknown_kernel tensor_does_not_fit no_tensor_fits "
-    "solver_refused kernel_refused",
+    "solver_refused kernel_refused invalid_reference invalid_output",
     429: "too_many_bytes rate_limited",
     431: "request_head_too_large",
     500: "internal",
-    503: "too_many_jobs overloaded broker_full no_worker broker_unavailable store_unavailable issuer_unavailable",
+    503: "too_many_jobs overloaded broker_full no_worker broker_unavailable store_unavailable root_unavailable "
+    "issuer_unavailable",
     507: "disk_full",
 }
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
@@ -50,10 +55,13 @@ STATUS = {Code(code): status for status, codes in _CODES.items() for code in cod
 DOMAIN_ERRORS = (
     BrokerFullError,
     BrokerUnsafeError,
+    ChangedSourceError,
     DamagedBlobError,
     FileNotFoundError,
     InstallationError,
+    InvalidLocationError,
     NoMasksError,
+    NoRootError,
     TooManyShardsError,
     UnreadableRecordError,
     redis.RedisError,
@@ -122,6 +130,16 @@ def translate(error: Exception) -> RequestError:
         case InstallationError():
             log.error("installation refused: %s", error)
             return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
+        case InvalidLocationError():
+            return RequestError(Code.INVALID_REFERENCE, str(error), location=error.location)
+        case NoRootError():
+            detail = f"{error}; name a location inside a root of the service, or have it added there"
+            return RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location)
+        case ChangedSourceError():
+            return RequestError(Code.REFERENCE_CHANGED, str(error), location=error.location)
+        case RootUnavailableError():
+            log.error("root unavailable: %s", error)
+            return RequestError(Code.ROOT_UNAVAILABLE, str(error), retry_after_s=5, location=error.location)
         case StoreError():
             log.error("store unavailable: %s", error)
             detail = "the blob store does not answer or is full; nothing was written"

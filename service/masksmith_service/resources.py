@@ -20,6 +20,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.housekeeping import Housekeeping
 from masksmith_state.installation import Installation
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry.counters import COUNTS, UPLOAD_BYTES
 
 from .bounds.capacity import Capacity
@@ -67,6 +68,7 @@ class State:
     followers: redis.asyncio.Redis
     completions: CompletionNotifier
     store: BlobStore
+    roots: Roots
     references: BlobReferences
     retention: Retention
     housekeeping: Housekeeping
@@ -105,6 +107,7 @@ def connect(settings: Settings, closing: Event) -> State:
         followers,
         CompletionNotifier(followers, closing),
         store,
+        Roots(settings.roots),
         references,
         retention,
         housekeeping,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from obstore.exceptions import GenericError as StoreError
+
 
 class DamagedBlobError(Exception):
     """The bytes of a blob are not those that were written; it was set aside.
@@ -80,3 +82,49 @@ class TooManyShardsError(Exception):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the job would have more than {limit} shards")
         self.limit = limit
+
+
+class InvalidLocationError(Exception):
+    """A location is malformed, leads outside its root, or is of another kind than is needed.
+
+    Attributes:
+        location: The location.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location!r}: {reason}")
+        self.location, self.reason = location, reason
+
+
+class NoRootError(Exception):
+    """No root of this process contains a location."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(f"{location!r} is in no root (MASKSMITH_ROOTS)")
+        self.location = location
+
+
+class ChangedSourceError(Exception):
+    """A file in a root is not as it was when its job began.
+
+    Attributes:
+        location: The file.
+        reason: What has changed.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location!r} has changed since the job began: {reason}; submit the job again")
+        self.location, self.reason = location, reason
+
+
+class RootUnavailableError(StoreError):
+    """A root does not answer, or refuses; the same call may succeed later.
+
+    Attributes:
+        location: What was read or written.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location!r} cannot be accessed: {reason}")
+        self.location, self.reason = location, reason

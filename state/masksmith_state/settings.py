@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .roots.setting import RootSetting
 from .telemetry import logs
 
 
@@ -19,6 +20,8 @@ class StateSettings(BaseSettings):
     """Broker and job records; `redis://` or `unix://`."""
     store_url: str = "masksmith-data/store"
     """Blob store: a directory, or `s3://bucket/prefix`."""
+    roots: list[RootSetting] = []
+    """Roots that jobs may read from and write to, as JSON: `[{"url": ..., "read": ["*"], "write": ["ops"]}]`."""
     sweep_s: float = Field(default=3.0, gt=0)
     """Seconds between looks for stranded shards."""
     log_level: str = "INFO"

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from support.tiny_models import MODELS
 
 from masksmith_client import JobFailedError
-from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli.app import run
+from masksmith_wire.output_names import JOURNAL_NAME
 
 BY_NAME = {model.name: model for model in MODELS}
 PATTERNS = ["2:4", "self_attn=transposable 4:8"]

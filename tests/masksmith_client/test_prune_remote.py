@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from masksmith_client import Client, InputError, NotFound, StatusError, TransportError, Unauthorized
 from masksmith_client.checkpoints import partial_file, remote
-from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.cli.app import run
 from masksmith_wire.documents import JobState, MasksRequest, WaitingFor
 from masksmith_wire.masks import MaskInfo
+from masksmith_wire.output_names import JOURNAL_NAME
 
 from .conftest import FakeService, allowed_mask, busy, problem, refused
 

@@ -8,7 +8,14 @@ import redis
 from obstore.exceptions import GenericError
 
 from masksmith_service.errors import DOMAIN_ERRORS, STATUS, RequestError, translate
-from masksmith_state.errors import NoMasksError, TooManyShardsError
+from masksmith_state.errors import (
+    ChangedSourceError,
+    InvalidLocationError,
+    NoMasksError,
+    NoRootError,
+    RootUnavailableError,
+    TooManyShardsError,
+)
 from masksmith_wire.errors import Code
 
 DOCUMENTED = dict(
@@ -45,6 +52,10 @@ def test_a_status_may_be_another_than_the_tables():
         ),
         (TooManyShardsError(7), 413, "too_many_shards", "max_shards = 7"),
         (redis.ConnectionError("gone"), 503, "broker_unavailable", "try again"),
+        (InvalidLocationError("/a/..", "no"), 422, "invalid_reference", "'/a/..': no"),
+        (NoRootError("/a"), 404, "root_not_found", "'/a' is in no root"),
+        (ChangedSourceError("/a", "its ETag is not the same"), 409, "reference_changed", "submit the job again"),
+        (RootUnavailableError("s3://a/b", "403"), 503, "root_unavailable", "'s3://a/b' cannot be accessed: 403"),
         (GenericError("full"), 503, "store_unavailable", "nothing was written"),
     ],
 )

@@ -16,6 +16,7 @@ from masksmith_service.auth import issuer as issuers
 from masksmith_service.auth.principal import Principal, is_valid
 from masksmith_service.settings import Settings
 from masksmith_state.keys import Keys, Quotas, Role
+from masksmith_state.roots.setting import RootSetting
 
 WEIGHTS = safetensors.numpy.save({"w": np.ones((8, 8), np.float32)})
 
@@ -67,6 +68,18 @@ def test_a_sender_sees_only_own_jobs(client, issuer, keys):
     for other in (issuer.token(sub="eve"), key_token):
         assert get(client, other, f"/v1/jobs/{job}").status_code == 404
     assert get(client, issuer.token(), "/v1/keys").status_code == 403
+
+
+def test_a_name_that_an_issuers_user_chose_gives_no_right(settings, issuer, records, tmp_path):
+    rights = {"url": str(tmp_path), "read": ["ann"]}
+    changes = {"oidc_issuer": issuer.url, "oidc_audience": "masksmith", "roots": [RootSetting(**rights)]}
+    token, where = issuer.token(preferred_username="ann"), f"/v1/references?location={tmp_path}/model"
+    with TestClient(create_app(settings.model_copy(update=changes))) as client:
+        assert get(client, token, where).json()["code"] == "forbidden"
+        key = get(client, token).json()["key"]
+    changes["roots"] = [RootSetting(**rights | {"read": [key]})]
+    with TestClient(create_app(settings.model_copy(update=changes))) as client:
+        assert get(client, token, where).json()["code"] == "reference_not_found"
 
 
 @pytest.mark.parametrize("groups", ["masksmith-admins", ["users", "masksmith-admins"]])

@@ -12,6 +12,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod
 from masksmith_worker.stages import score
+from masksmith_worker.stages.load import Inputs
 from masksmith_worker.stages.score import Scoring
 
 RNG = np.random.default_rng(5)
@@ -43,7 +44,9 @@ def plan(store):
 def by_shards(store, tensor, text, step):
     rows = range(0, tensor.shape[0], step)
     parts = [
-        Scoring(store, tensor, ScoreMethod.parse(text), lambda: None).rows(first, min(first + step, tensor.shape[0]))
+        Scoring(Inputs(store), tensor, ScoreMethod.parse(text), lambda: None).rows(
+            first, min(first + step, tensor.shape[0])
+        )
         for first in rows
     ]
     return np.concatenate(parts)
@@ -118,18 +121,18 @@ class Counting(BlobStore):
 def test_a_shard_reads_no_more_than_it_needs(store, plan, text, kind, statistic, most):
     counting = Counting(store.url)
     tensor = plan(WEIGHT, kind, statistic)
-    Scoring(counting, tensor, ScoreMethod.parse(text), lambda: None).rows(8, 12)
+    Scoring(Inputs(counting), tensor, ScoreMethod.parse(text), lambda: None).rows(8, 12)
     assert counting.read == most
 
 
 def test_what_all_shards_share_is_worked_out_once(store, plan):
     tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
-    first = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+    first = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     before = counting.read
-    again = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+    again = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     assert (again == first).all()
     assert counting.read - before == 12 * 12 * 4
-    other = Scoring(counting, tensor, ScoreMethod.parse("sparsegpt damping=0.5"), lambda: None).rows(0, 12)
+    other = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt damping=0.5"), lambda: None).rows(0, 12)
     assert not np.allclose(other, first)
 
 
@@ -137,4 +140,4 @@ def test_a_bad_statistic_is_named(runner, plan):
     bad = NORMS.copy()
     bad[3] = np.nan
     with pytest.raises(ms.ScoresError, match="norms holds nan"):
-        Scoring(runner.store, plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(0, 4)
+        Scoring(Inputs(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(0, 4)

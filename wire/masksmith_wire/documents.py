@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, FailFast, Field
+from pydantic import AfterValidator, BaseModel, FailFast, Field, model_validator
 
 from masksmith.layouts import Layout
 
@@ -26,6 +26,15 @@ def _check_not_metadata(name: str) -> str:
     return name
 
 
+Reference = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        examples=["s3://models/llama/model.safetensors"],
+        description="A file in a root of the service: an absolute path, or an `s3://` URL.",
+    ),
+]
 TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_not_metadata)]
 Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], description="A method and its options.")]
 Update = Annotated[
@@ -75,20 +84,35 @@ class LayoutInput(StrictModel):
         return Layout.parse(self.axes, self.rule, self.out_parts)
 
 
-class StatisticInput(StrictModel):
-    """A weight's calibration statistic of one `kind`: the tensor `key` of an uploaded file."""
+class FileInput(StrictModel):
+    """The tensor `key` of a safetensors file: an upload, by its `digest`, or one in a root, by `reference`."""
+
+    digest: Digest | None = None
+    reference: Reference | None = None
+    key: TensorName
+
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        if (self.digest is None) == (self.reference is None):
+            raise ValueError("exactly one of digest and reference says which file the tensor is in")
+        return self
+
+    @property
+    def file(self) -> str:
+        """Digest of the upload, or the reference."""
+        return self.digest or self.reference or ""
+
+
+class StatisticInput(FileInput):
+    """A weight's calibration statistic of one `kind`."""
 
     kind: Literal["activations", "gradient", "gradient_rms", "gram", "inverse_diagonal", "norms", "scores"]
-    digest: Digest
-    key: TensorName
 
 
-class TensorInput(StrictModel):
-    """One weight: `key` names it inside the uploaded file, `name` in the results."""
+class TensorInput(FileInput):
+    """One weight: `key` names it inside its file, `name` in the results."""
 
     name: TensorName
-    digest: Digest
-    key: TensorName
     statistic: StatisticInput | None = None
     gram: StatisticInput | None = None
     """Gram matrix of the layer's inputs, which an update needs; by default taken from the job's calibration file."""
@@ -124,11 +148,23 @@ class MasksOptions(StrictModel):
     time_limit_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
 
 
+class OutputInput(StrictModel):
+    """A pruned copy of `model`, written to the directory `location`; both are references.
+
+    `model` is a safetensors file, an index, or a model's directory, which the job's tensors belong to.
+    """
+
+    location: Reference
+    model: Reference
+
+
 class MasksRequest(JobDescription, MasksOptions):
-    """Request for masks of uploaded tensors."""
+    """Request for masks of tensors of uploads, or of files in roots."""
 
     kind: Literal["masks"] = "masks"
     tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
+    output: OutputInput | None = None
+    """Where a pruned copy of the model is written."""
 
 
 class Progress(BaseModel):
@@ -218,6 +254,21 @@ class TensorReport(BaseModel):
     error: TensorError | None = None
 
 
+class OutputFileReport(BaseModel):
+    """A file of weights of an output."""
+
+    name: str
+    state: JobState
+    error: TensorError | None = None
+
+
+class OutputReport(BaseModel):
+    """The output of a job; it is complete once all files are, and else marked as unfinished."""
+
+    location: str
+    files: list[OutputFileReport]
+
+
 class CaseView(BaseModel):
     """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense."""
 
@@ -275,6 +326,7 @@ class Job(BaseModel):
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []
+    output: OutputReport | None = None
 
 
 class JobSummary(BaseModel):

@@ -22,6 +22,7 @@ from masksmith_state.housekeeping import Housekeeping
 from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
+from masksmith_state.roots.roots import Roots
 
 from .app import STOP_SIGNAL, consumed_queue, request_work, run
 from .bench import bench_worker_document
@@ -48,6 +49,7 @@ def main() -> None:
     records = JobRecords(settings.redis_url)
     housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_path)))
     try:
+        Roots(settings.roots).check_apart(settings.store_path)
         housekeeping.check()
     except InstallationError as error:
         log.error("refusing to start: %s", error)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import masksmith as ms
+from masksmith_state.errors import ChangedSourceError, DamagedBlobError, InvalidLocationError, NoRootError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.specification import SpecificationError
 
+from .output.work import OutputLostError, ShardFailedError
 from .stages.allocate import BudgetError
 from .stages.load import DamagedUploadError, UploadMissingError
 from .stages.measure import PreviousMissingError
@@ -38,6 +40,10 @@ def _invalid_update(error: ms.UpdateError, shard: Shard) -> Failure:
     return Code.INVALID_CALIBRATION, error.reason + row, None
 
 
+def _no_root(error: NoRootError, shard: Shard) -> Failure:
+    return Code.ROOT_NOT_FOUND, f"{error} of this worker; give it the same roots as the service", None
+
+
 _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     SpecificationError: lambda error, shard: (error.code, str(error), None),
     BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be met: {error}", None),
@@ -49,13 +55,20 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ms.UpdateError: _invalid_update,
     ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),
     UploadMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its upload no longer exists; send it again"),
+    ChangedSourceError: _with_code(Code.REFERENCE_CHANGED),
+    NoRootError: _no_root,
+    InvalidLocationError: _with_code(Code.INVALID_REFERENCE),
     PreviousMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its previous mask no longer exists; omit previous"),
     DamagedUploadError: _with_code(
         Code.UPLOAD_DAMAGED, "its upload was damaged in the store and was set aside; send it again"
     ),
 }
-FAILURES = tuple(_HANDLERS)
+FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
 """Exceptions that fail a shard; after any other exception the shard is retried."""
+
+
+OUTPUT_FAILURES: tuple[type[Exception], ...] = (ShardFailedError, OutputLostError, FileNotFoundError, DamagedBlobError)
+"""Exceptions that, with `FAILURES`, fail the writing of an output's file."""
 
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
@@ -66,3 +79,21 @@ def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> Sha
     log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
     message = f"tensor {tensor.name!r}: {reason}{where}"
     return ShardReport(error=TensorError(code=code, message=message, index=None if index is None else list(index)))
+
+
+def output_failure_report(error: Exception, name: str) -> ShardReport:
+    """Report of a file of an output that could not be written."""
+    if isinstance(error, ShardFailedError):
+        code, reason = error.error.code, error.error.message
+    elif isinstance(error, OutputLostError):
+        code, reason = Code.OUTPUT_NOT_EMPTY, str(error)
+    elif isinstance(error, FileNotFoundError | DamagedBlobError):
+        code, reason = (
+            Code.RESULT_DAMAGED,
+            "a mask or weight was deleted or damaged meanwhile; submit it again",
+        )
+    else:
+        handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+        code, reason, _ = handler(error, Shard(tensor=0, first=0, last=0))
+    log.info("file %r of the output is not written: %s", name, reason)
+    return ShardReport(error=TensorError(code=code, message=f"file {name!r} is not written: {reason}"))

@@ -14,11 +14,12 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
-from masksmith_state.errors import UnreadableRecordError
+from masksmith_state.errors import RootUnavailableError, UnreadableRecordError
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.panics import is_panic
+from masksmith_state.roots.roots import Roots
 from masksmith_wire.benchmarks import CaseReport
 from masksmith_wire.errors import Code, TensorError
 
@@ -44,6 +45,7 @@ class PartRunner(ABC):
         abort: Ends this process if a canceled part takes longer.
         device_lock: Lock of the device, if other processes use it too.
         intake: Where shards are taken from; by default, the queue of CPU workers.
+        roots: Roots that jobs read from and write to; by default none.
 
     Attributes:
         stopping: Set when this process is stopping; the current part is released.
@@ -62,10 +64,12 @@ class PartRunner(ABC):
         abort: Callable[[], None] | None = None,
         device_lock: DeviceLock | None = None,
         intake: Intake | None = None,
+        roots: Roots | None = None,
     ) -> None:
         self.records, self.store, self.device, self.device_lock = records, store, device, device_lock
         self._lease_s, self._attempts, self._store_patience_s = lease_s, attempts, store_patience_s
         self._grace_s, self._abort, self._intake = grace_s, abort, intake or Intake()
+        self.roots = roots or Roots()
         self.stopping = threading.Event()
 
     @contextmanager
@@ -160,6 +164,8 @@ class PartRunner(ABC):
 
 
 def _crash_error(error: BaseException) -> TensorError:
+    if isinstance(error, RootUnavailableError):
+        return TensorError(code=Code.ROOT_UNAVAILABLE, message=f"{error}; the same job goes on once it can be")
     if isinstance(error, StoreError):
         message = "the blob store failed repeatedly: its disk may be full; the worker's log has the details"
         return TensorError(code=Code.STORE_UNAVAILABLE, message=message)

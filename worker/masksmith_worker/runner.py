@@ -14,16 +14,18 @@ from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import result_key
+from masksmith_state.jobs.shards import Shard, result_key
 from masksmith_wire.digests import digest_document
 from masksmith_wire.errors import TensorError
 from masksmith_wire.specification import JobSpecification
 
-from .failures import FAILURES, failure_report
+from .failures import FAILURES, OUTPUT_FAILURES, failure_report, output_failure_report
 from .lease import StoppedError
+from .output.files import write_output_file
+from .output.work import OutputWork, ShardFailedError
 from .part_runner import PartRunner
 from .stages.allocate import BudgetAllocator
-from .stages.load import DamagedUploadError
+from .stages.load import DamagedUploadError, Inputs
 from .stages.measure import compare_shard, measure_shard
 from .stages.score import score_shard
 from .stages.solve import solve_shard
@@ -31,6 +33,8 @@ from .stages.store import load_result, store_result
 from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
+OTHERS_S = 0.2
+"""Seconds between looks for the result of a shard that another worker has taken."""
 KEPT_PLANS = 4
 """Plans of jobs that a worker keeps; one of a large model takes some ten megabytes."""
 
@@ -57,21 +61,60 @@ class ShardRunner(PartRunner):
         plan, shard = self._plan_of(lease.job), self.records.shard(lease.job, lease.shard)
         if plan is None or shard is None:
             raise StoppedError
-        tensor, limit_s = plan.tensors[shard.tensor], plan.options.time_limit_s
-        own_pattern: dict[str, Any] = {"pattern": tensor.pattern}
+        if shard.file is not None:
+            return self._write(plan, lease.job, shard.file, check)
+        limit_s = plan.options.time_limit_s
         deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
         try:
-            specification = JobSpecification.parse(plan.options).with_own_pattern(tensor.pattern)
-            work = ShardWork(lease.job, tensor, shard, specification, self.store, check, deadline)
-            if specification.budget is not None:
-                own_pattern = self._allocate(work, plan, lease.shard)
-                work = replace(work, specification=specification.with_pattern(own_pattern["pattern"]))
-            report = compare_shard(work, self._solve(work))
+            return self._report(plan, lease.job, lease.shard, shard, check, deadline)
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
                 self.references.forget_damaged_upload(error.digest)
-            report = failure_report(error, tensor, shard)
-        return report.model_copy(update=own_pattern)
+            own_pattern = {} if plan.options.budget is not None else {"pattern": plan.tensors[shard.tensor].pattern}
+            return failure_report(error, plan.tensors[shard.tensor], shard).model_copy(update=own_pattern)
+
+    def _report(
+        self,
+        plan: MasksPlan,
+        job: str,
+        index: int,
+        shard: Shard,
+        check: Callable[[], None],
+        deadline: float | None = None,
+    ) -> ShardReport:
+        """Solve a shard of a tensor, or find its result; raises `FAILURES`."""
+        tensor = plan.tensors[shard.tensor]
+        own_pattern: dict[str, Any] = {"pattern": tensor.pattern}
+        specification = JobSpecification.parse(plan.options).with_own_pattern(tensor.pattern)
+        work = ShardWork(job, tensor, shard, specification, self.store, check, deadline, self.roots)
+        if specification.budget is not None:
+            own_pattern = self._allocate(work, plan, index)
+            work = replace(work, specification=specification.with_pattern(own_pattern["pattern"]))
+        return compare_shard(work, self._solve(work)).model_copy(update=own_pattern)
+
+    def _write(self, plan: MasksPlan, job: str, number: int, check: Callable[[], None]) -> ShardReport:
+        """Write a file of the job's output."""
+        assert plan.output is not None
+        shards = self.records.shards(job)
+
+        def solved(index: int) -> ShardReport:
+            return self._solved(plan, job, index, shards[index], check)
+
+        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, solved, check)
+        try:
+            write_output_file(work, number)
+        except (*FAILURES, *OUTPUT_FAILURES) as error:
+            return output_failure_report(error, plan.output.files[number].name)
+        return ShardReport()
+
+    def _solved(self, plan: MasksPlan, job: str, index: int, shard: Shard, check: Callable[[], None]) -> ShardReport:
+        """Report of a shard whose result is in the store: waits while another worker has it, else solves it here."""
+        while (report := self.records.report(job, index)) is None and self.records.is_leased(job, index):
+            self.stopping.wait(OTHERS_S)
+            check()
+        if report is not None and report.error is not None:
+            raise ShardFailedError(report.error)
+        return self._report(plan, job, index, shard, check)
 
     def _plan_of(self, job: str) -> MasksPlan | None:
         """Read the plan of a job, or take the one read for an earlier shard: those of large models take long to parse.
@@ -91,8 +134,11 @@ class ShardRunner(PartRunner):
 
     def _allocate(self, work: ShardWork, plan: MasksPlan, index: int) -> dict[str, Any]:
         """The tensor's pattern under the job's budget, and the gap of the allocation, as members of the report."""
-        allocation = BudgetAllocator(work, plan, lambda: self.records.shards(work.job)).allocate(index)
+        allocation = BudgetAllocator(work, plan, lambda: self._shards_of_tensors(work.job)).allocate(index)
         return {"pattern": allocation.patterns[work.tensor.name], "budget_gap": allocation.gap}
+
+    def _shards_of_tensors(self, job: str) -> dict[int, Shard]:
+        return {index: shard for index, shard in self.records.shards(job).items() if shard.file is None}
 
     def _solve(self, work: ShardWork) -> ShardReport:
         solver = by_name(work.specification.options.solver)

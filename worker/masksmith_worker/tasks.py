@@ -16,6 +16,7 @@ from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.installation import protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
+from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry import logs
 
 from .app import STOP_SIGNAL, consumed_queue, create_app, request_work
@@ -51,6 +52,7 @@ def runner() -> PartRunner:
             slots=settings.slots,
             request_work=partial(request_work, app),
         ),
+        roots=Roots(settings.roots),
         device_lock=DeviceLock(records.redis, device_identity(settings.worker_device), settings.lease_s),
     )
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
+from masksmith_wire.output_names import INDEX_SUFFIX
 
 from .config import CONFIG_NAME, find_contradiction, read_config
-from .files import INDEX_SUFFIX, find_weights
+from .files import find_weights
 from .index import Shards, read_shards
 from .order import natural_key
 from .quantised import described_quantisation, has_int_scale, packed_reason, quantisation

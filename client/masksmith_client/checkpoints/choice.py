@@ -144,7 +144,7 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
     ]
     traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
-        given = _given_layouts(options.layouts, list(checkpoint.tensors))
+        given = given_layouts(options.layouts, list(checkpoint.tensors))
         return layouts.with_layouts(traced, given, checkpoint.config), notes
 
 
@@ -168,7 +168,13 @@ def _traced(
     return traced_candidates(candidates, traced), traced.notes
 
 
-def _given_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+def given_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+    """Read the layouts that the caller gives by name or glob.
+
+    Raises:
+        InputError: If one is for no tensor.
+        LayoutError: If one is malformed.
+    """
     given: dict[str, Layout] = {}
     for selector, axes in texts.items():
         wanted = Names(selector, names)

@@ -11,13 +11,12 @@ from pathlib import Path
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_wire.headers import TensorEntry
+from masksmith_wire.output_names import INDEX_SUFFIX, RECORD_NAME
 
 from .checkpoint import Checkpoint
-from .files import INDEX_SUFFIX
 from .journal import open_journal
 from .other_files import other_files
 from .output_folder import check_output_folder, check_space, finish_folder, made, state_of_files
-from .output_names import RECORD_NAME
 from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 

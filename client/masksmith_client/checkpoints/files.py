@@ -6,9 +6,8 @@ from pathlib import Path
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header, HeaderError, read_header
+from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-INDEX_SUFFIX = ".index.json"
 SINGLE_FILE = "model.safetensors"
 """Name that `from_pretrained` reads before any index."""
 

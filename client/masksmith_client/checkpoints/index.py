@@ -9,8 +9,9 @@ from pathlib import Path
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
+from masksmith_wire.output_names import PICKLE_SUFFIXES
 
-from .files import PICKLE_SUFFIXES, pickle_message, read_file_header
+from .files import pickle_message, read_file_header
 from .tensors import Tensor
 
 

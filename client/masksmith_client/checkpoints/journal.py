@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
+from masksmith_wire.output_names import JOURNAL_NAME
 
-from .output_names import JOURNAL_NAME
 from .partial_file import PART_SUFFIX
 
 

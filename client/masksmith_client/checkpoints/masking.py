@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from masksmith_wire.headers import DTYPE_BITS
-from masksmith_wire.masks import unpack
+from masksmith_wire.masks import masked_bytes
 
 from .tensors import Tensor, read_range
 
@@ -37,5 +36,4 @@ def masked_pieces(
             start, stop = (tensor.start + row * cols * item_bytes for row in (first, last))
             data = b"".join(read_range(file, start, stop, f"{tensor.file} ended inside {tensor.name!r}"))
             on_stored(data)
-            values: npt.NDArray[Any] = np.frombuffer(data, f"<u{item_bytes}").reshape(last - first, cols)
-            yield (values * unpack(packed[first:last], values.shape)).astype(values.dtype, copy=False).data.cast("B")
+            yield masked_bytes(data, packed[first:last], item_bytes, cols)

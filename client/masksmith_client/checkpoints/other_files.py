@@ -8,15 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, WEIGHT_FOLDERS, names_weights
+
 from .checkpoint import Checkpoint
 from .config import CONFIG_NAME
-from .files import INDEX_SUFFIX, PICKLE_SUFFIXES
-from .output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME
-
-WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
-    ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
-}  # fmt: skip
-WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf"})
 
 
 @dataclass
@@ -66,7 +61,7 @@ class _Sorter:
                 self._sort_folder(path)
             elif entry.name in own:
                 continue
-            elif entry.name in OWN_FILES or (_holds_weights(entry.name) and not is_module):
+            elif entry.name in OWN_FILES or (names_weights(entry.name) and not is_module):
                 self._files.left.append(path)
             elif entry.is_file():
                 self._files.copied.append(path)
@@ -98,8 +93,3 @@ def _is_left(folder: Path) -> bool:
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _holds_weights(name: str) -> bool:
-    stem = name.removesuffix(INDEX_SUFFIX) if name.endswith(INDEX_SUFFIX) else name
-    return Path(stem).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name

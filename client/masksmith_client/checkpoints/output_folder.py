@@ -17,11 +17,11 @@ from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
+from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
 
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .other_files import OtherFiles
-from .output_names import JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
 from .partial_file import naming, sync_folder
 from .prune_method import PruneMethod
 from .tensors import read_range

@@ -14,6 +14,7 @@ from typing import Any
 from masksmith_client._errors import InputError
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
+from masksmith_wire.output_names import MASKS_NAME
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -30,7 +31,6 @@ from .output_folder import (
     made,
     prefix_digest,
 )
-from .output_names import MASKS_NAME
 from .partial_file import PartialFile
 from .prune_method import PruneMethod
 from .record import make_record, write_record

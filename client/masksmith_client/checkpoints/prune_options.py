@@ -29,6 +29,8 @@ class PruneOptions(TypedDict, total=False):
         name: Name of the jobs, shown in lists; default the file or directory, and the pattern.
         labels: See `SubmitOptions`.
         priority: See `SubmitOptions`; default `batch`.
+        by_reference: Whether model, output and calibration are in roots of the service, which reads and writes them
+            itself; `s3://...` always are.
     """
 
     scores: str
@@ -43,6 +45,7 @@ class PruneOptions(TypedDict, total=False):
     name: str | None
     labels: Mapping[str, str] | None
     priority: PriorityName
+    by_reference: bool
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from masksmith_client.results.atomic_write import atomic_write
+from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
+from masksmith_wire.pruned_record import totals, versions
 
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .other_files import OtherFiles
-from .output_names import MASKS_NAME, RECORD_NAME
 from .prune_method import PruneMethod
-
-PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 
 
 def make_record(
@@ -51,8 +48,8 @@ def make_record(
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
         "calibration_text": None if method.text is None else method.text.document(),
-        "versions": _versions(),
-        "totals": _totals(tensors),
+        "versions": versions(),
+        "totals": totals(tensors),
         "tensors": tensors,
         "inputs": {name: {"bytes": line["bytes"], "blake3": line["input"]} for name, line in files.items()},
         "outputs": {name: {"bytes": line["bytes"], "blake3": line["output"]} for name, line in files.items()}
@@ -67,34 +64,3 @@ def write_record(output: Path, record: Mapping[str, Any]) -> None:
     """Write the record into an output directory."""
     with atomic_write(output / RECORD_NAME) as file:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
-
-
-def _versions() -> dict[str, str]:
-    versions: dict[str, str] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _totals(tensors: list[dict[str, Any]]) -> dict[str, Any]:
-    masked = [tensor for tensor in tensors if tensor["masked"]]
-    entries = sum(math.prod(tensor["shape"]) for tensor in masked)
-    objective, bound = (math.fsum(tensor[key] for tensor in masked) for key in ("objective", "upper_bound"))
-    kept = sum(tensor["kept"] for tensor in masked)
-    parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    return {
-        "tensors": len(tensors),
-        "masked": len(masked),
-        "optimal": sum(tensor["status"] == "optimal" for tensor in masked),
-        "parameters": parameters,
-        "masked_parameters": entries,
-        "kept": kept,
-        "density": kept / entries if entries else None,
-        "zeros": (entries - kept) / parameters if parameters else None,
-        "objective": objective,
-        "upper_bound": bound,
-        "gap": (bound - objective) / bound if bound else 0.0,
-    }

@@ -27,6 +27,7 @@ from masksmith_wire.documents import TensorReport
 from masksmith_wire.errors import Code
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import Priority, PriorityName
+from masksmith_wire.pruned_record import update_record
 from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
@@ -34,7 +35,7 @@ from .choice import Choice
 from .prune_method import PruneMethod, weight_of
 from .prune_options import PruneOptions, choice_options_of
 from .pruning import prune_model
-from .solved import SolvedTensor, TensorToSolve, update_record
+from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
 """Size of the weights and statistics of a job, which bounds what a run that is stopped has to download again."""

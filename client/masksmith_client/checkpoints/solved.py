@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from masksmith_client.submission.statistics import Statistic
 from masksmith_client.submission.streamed_tensor import StreamedTensor
-from masksmith_wire.documents import UpdateReport
-from masksmith_wire.updates import UpdateMethod
 
 from .choice import ChosenTensor
 from .tensors import Tensor
@@ -61,8 +59,3 @@ class SolvedTensor:
 
 Solve = Callable[[Iterator[TensorToSolve]], Generator[SolvedTensor]]
 """Takes the tensors that are left to solve and yields a mask for each, in their order; it may take some ahead."""
-
-
-def update_record(method: UpdateMethod, report: UpdateReport) -> dict[str, Any]:
-    """Return what the record says of a tensor's update: method, and squared errors before and after it."""
-    return {"method": str(method), **report.model_dump(exclude_none=True)}

@@ -15,8 +15,9 @@ from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.magnitudes import Memory, magnitudes
 from masksmith_client.checkpoints.prune_method import PruneMethod
-from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve, update_record
+from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
 from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.pruned_record import update_record
 from masksmith_wire.scores import ScoreMethod
 from masksmith_wire.updates import UpdateMethod
 

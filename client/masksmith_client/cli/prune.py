@@ -11,6 +11,7 @@ import typer
 
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.by_reference import ReferencePruner, is_reference
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChoiceOptions
@@ -23,7 +24,6 @@ from masksmith_wire.documents import UpdateReport
 
 from .checkpoint_options import (
     AxisOption,
-    CalibrationOption,
     ExcludeOption,
     LayersOption,
     LayoutOption,
@@ -41,16 +41,26 @@ from .service import note_waiting
 
 
 def prune(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
     pattern: Annotated[
         list[str],
         typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
     url: UrlOption = None,
+    by_reference: Annotated[
+        bool,
+        typer.Option(
+            "--by-reference",
+            help="Service and workers read MODEL and write OUTPUT themselves, in their roots; s3://... always.",
+        ),
+    ] = False,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     scores: ScoresOption | None = None,
-    calibration: CalibrationOption = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores."),
+    ] = None,
     calibration_text: Annotated[
         Path | None,
         typer.Option(
@@ -88,13 +98,21 @@ def prune(
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
-    described = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
-    if local:
-        record = prune_model(model, output, options, method, _local_solver(method, options, threads), progress="lines")
+    described: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
+    by_reference = by_reference or is_reference(model) or is_reference(output)
+    if by_reference and (local or threads is not None):
+        raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
+    if by_reference:
+        with Client(url) as client, _stop_note():
+            pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, **described)
+            record = pruner.prune(model, output, options)
+    elif local:
+        solver = _local_solver(method, options, threads)
+        record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
         with Client(url) as client, _stop_note():
-            solver = _remote_solver(client, method, described)
-            record = prune_model(model, output, options, method, solver, progress="lines")
+            remote = _remote_solver(client, method, described)
+            record = prune_model(Path(model), Path(output), options, method, remote, progress="lines")
     if as_json:
         print_json(record)
     else:
@@ -140,7 +158,7 @@ def _stop_note() -> Iterator[None]:
         raise
 
 
-def _show(record: dict[str, Any], output: Path) -> None:
+def _show(record: dict[str, Any], output: str) -> None:
     masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     update_columns = UPDATE_COLUMNS if record["update"] is not None else ()
     show_table(

@@ -9,10 +9,11 @@ import typer
 
 from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.files import INDEX_SUFFIX, PICKLE_SUFFIXES, read_file_header
+from masksmith_client.checkpoints.files import read_file_header
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
+from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
 from .console import JsonOption, percent, print_json, print_line, show_table

@@ -15,7 +15,6 @@ from masksmith_client._progress import Bar
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import choose
 from masksmith_client.checkpoints.output_folder import RecordedMasks, recorded_masks
-from masksmith_client.checkpoints.output_names import MASKS_NAME
 from masksmith_client.checkpoints.tensors import Tensor
 from masksmith_client.checkpoints.verify import (
     CheckedTensor,
@@ -27,6 +26,7 @@ from masksmith_client.checkpoints.verify import (
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
+from masksmith_wire.output_names import MASKS_NAME
 
 from .checkpoint_options import choice_options, parse_patterns
 from .console import percent, print_json, print_line, print_note, show_table

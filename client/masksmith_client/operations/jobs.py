@@ -24,7 +24,7 @@ from masksmith_client.transport import calls as calls
 from masksmith_client.transport.events import Deadline, Event
 from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.benchmarks import BenchmarkRequest
-from masksmith_wire.documents import Job, JobState, JobSummary, Skipped
+from masksmith_wire.documents import Job, JobState, JobSummary, MasksRequest, Skipped
 
 from .following import events_until_end, refresh
 
@@ -52,10 +52,12 @@ async def submit(
     return document, prepared.skipped, prepared.restore, prepared.requested, prepared.notes
 
 
-async def submit_benchmark(session: ServiceSession, request: BenchmarkRequest) -> Job:
-    """Submit a benchmark job."""
+async def submit_document(
+    session: ServiceSession, request: BenchmarkRequest | MasksRequest, idempotency_key: str | None = None
+) -> Job:
+    """Submit a job from its document."""
     await session.send(calls.check_wire())
-    return await session.send(calls.post_job(request, uuid4().hex))
+    return await session.send(calls.post_job(request, idempotency_key or uuid4().hex))
 
 
 async def list_jobs(

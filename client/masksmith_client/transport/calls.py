@@ -25,6 +25,7 @@ from masksmith_wire import WIRE_VERSION
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest, WorkerInfo
 from masksmith_wire.errors import Code, ProblemDocument
+from masksmith_wire.references import ModelListing
 
 T = TypeVar("T")
 Body = Callable[[], Iterator[bytes]]
@@ -155,6 +156,16 @@ def cancel_job(job: str) -> Call[Job]:
 def delete_job(job: str) -> Call[None]:
     """Delete a job and its results."""
     return Call("DELETE", f"/v1/jobs/{_segment(job)}", _nothing)
+
+
+def get_output(job: str) -> Call[Any]:
+    """Read the record of a job's output."""
+    return Call("GET", f"/v1/jobs/{_segment(job)}/output", _json)
+
+
+def list_reference(location: str) -> Call[ModelListing]:
+    """List the tensors of a file or model in a root of the service."""
+    return Call("GET", "/v1/references", _document(ModelListing), params={"location": location})
 
 
 def get_masks(job: str) -> Call[None]:

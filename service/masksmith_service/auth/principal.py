@@ -68,6 +68,11 @@ class Principal:
         return self.role is Role.ADMIN
 
     @property
+    def names(self) -> frozenset[str]:
+        """What settings may call it: its id, and its name if an administrator chose that, not an issuer's user."""
+        return frozenset({self.key} if self.expires_at is not None else {self.key, self.name})
+
+    @property
     def visible_owner(self) -> str | None:
         """The owner whose data is visible; None if all data is."""
         return None if self.is_admin else self.key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -14,7 +13,9 @@ from masksmith.benchmark import CaseResult, winners
 from masksmith.layouts import default_axes
 from masksmith.patterns import Pattern, parse
 from masksmith_service.benchmarks.planning import case_result
+from masksmith_state.jobs.certificates import certificate
 from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
+from masksmith_state.jobs.outputs import PlannedOutput
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
@@ -27,20 +28,18 @@ from masksmith_wire.documents import (
     JobState,
     JobSummary,
     LayoutInput,
+    OutputFileReport,
+    OutputReport,
     Progress,
-    SolveStatus,
     TensorReport,
-    UpdateReport,
     WaitingFor,
 )
-from masksmith_wire.totals import relative_gap
 
 from .measures import sum_measures
 
 log = logging.getLogger(__name__)
 
 OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
-_WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
 def snapshot_view(snapshot: Snapshot) -> Job:
@@ -90,6 +89,7 @@ def job_view(
             for tensor, parts, is_taken in zip(tensors, by_tensor, are_taken, strict=True)
         ],
         skipped=record.plan.skipped,
+        output=_output(record.plan.output, shards, reports, taken, record.state),
     )
 
 
@@ -161,25 +161,12 @@ def tensor_view(
         return report.model_copy(update={"error": errors[0]})
     if len(done) < len(parts):
         return report
-    objective, bound, total = (
-        math.fsum(getattr(part, name) for part in done) for name in ("objective", "upper_bound", "total_score")
-    )
-    kept = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in done)
-    status = next((word for word in _WORST if any(part.status == word for part in done)), None)
     return report.model_copy(
-        update={
+        update=certificate(done)
+        | {
             "pattern": done[0].pattern,
-            "status": status,
-            "objective": objective,
-            "upper_bound": bound,
-            "gap": relative_gap(objective, bound),
-            "retained": kept / total if total > 0 else 1.0,
-            "density": sum(part.kept for part in done) / sum(part.entries for part in done),
             **sum_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
-            "solve_s": math.fsum(part.solve_s for part in done),
-            "solver": done[0].solver,
             "device": ", ".join(sorted({part.device for part in done})),
-            "update": _update(done),
         }
     )
 
@@ -189,15 +176,23 @@ def _layout(tensor: PlannedTensor) -> LayoutInput:
     return LayoutInput(axes=axes, out_parts=tensor.out_parts, rule=tensor.rule)
 
 
-def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
-    parts = [part.update for part in done if part.update is not None]
-    if not parts:
+def _output(
+    output: PlannedOutput | None,
+    shards: dict[int, Shard],
+    reports: dict[int, ShardReport],
+    taken: frozenset[int],
+    job: JobState,
+) -> OutputReport | None:
+    if output is None:
         return None
-    error, masked, energy, seconds = (
-        math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
-    )
-    # With ADMM, a tensor has one shard.
-    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
+    files = []
+    for index, shard in shards.items():
+        if shard.file is not None:
+            done = [reports[index]] if index in reports else []
+            error = done[0].error if done else None
+            state = _state([index], done, job, failed=error is not None, is_taken=index in taken)
+            files.append(OutputFileReport(name=output.files[shard.file].name, state=state, error=error))
+    return OutputReport(location=output.location, files=files)
 
 
 def summary_view(row: dict[str, object]) -> JobSummary | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -13,8 +13,8 @@ from masksmith.patterns import PatternError, TensorPatterns, UnmatchedSelectorEr
 from masksmith_service.bounds.table import limit
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.plans import MasksPlan
-from masksmith_state.jobs.shards import PlannedTensor
-from masksmith_wire.documents import MasksOptions, MasksRequest, Skipped, TensorInput
+from masksmith_state.jobs.shards import PlannedTensor, Source
+from masksmith_wire.documents import FileInput, MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
@@ -117,9 +117,18 @@ def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification
 
 
 def locate_named(
-    tensors: list[TensorInput], specification: JobSpecification, headers: Mapping[str, Header]
+    tensors: list[TensorInput],
+    specification: JobSpecification,
+    headers: Mapping[str, Header],
+    sources: Mapping[str, Source],
 ) -> list[PlannedTensor]:
     """Locate the tensors that a job document names; each of them must fit.
+
+    Args:
+        tensors: The tensors.
+        specification: The job's specification.
+        headers: Headers of all files that they are in, by digest or reference.
+        sources: The files in roots, by reference.
 
     Raises:
         RequestError: If a tensor is missing, named twice, or does not fit.
@@ -129,12 +138,12 @@ def locate_named(
     own = {tensor.name: _own_specification(tensor, of_pattern) for tensor in tensors}
     given = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
     candidates = [
-        _candidate(tensor.name, entry, headers[tensor.digest])
+        _candidate(tensor.name, entry, headers[tensor.file])
         for tensor, (_, entry) in zip(tensors, entries, strict=True)
     ]
     _, layouts = _select(candidates, specification, own, given, [tensor.name for tensor in tensors], [])
     located = [
-        _locate(tensor.name, tensor.digest, entry, layouts[tensor.name], own[tensor.name])
+        _locate(tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], own[tensor.name])
         for tensor, (_, entry) in zip(tensors, entries, strict=True)
     ]
     return _with_patterns(located, own, specification)
@@ -157,7 +166,9 @@ def locate_selected(
     given = _parse_layouts(options.layout)
     own = _own_specifications(parse_patterns(options), list(header.tensors), specification)
     selection, layouts = _select(candidates, specification, own, given, options.layers, options.exclude)
-    located = [_locate(name, digest, header.tensors[name], layouts[name], own[name]) for name in selection.chosen]
+    located = [
+        _locate(name, {"digest": digest}, header.tensors[name], layouts[name], own[name]) for name in selection.chosen
+    ]
     return _with_patterns(located, own, specification), selection
 
 
@@ -192,10 +203,20 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
     return MasksPlan(options=options, tensors=tensors, skipped=skipped)
 
 
+def origin(file: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Members of a planned tensor that say which file it is in, by digest or reference."""
+    return {"source": sources[file]} if file in sources else {"digest": file}
+
+
+def describe_file(tensor: FileInput) -> str:
+    """Name the file of a tensor in a message."""
+    return f"upload {tensor.digest}" if tensor.reference is None else repr(tensor.reference)
+
+
 def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
-    entry = headers[tensor.digest].tensors.get(tensor.key)
+    entry = headers[tensor.file].tensors.get(tensor.key)
     if entry is None:
-        detail = f"tensor {tensor.name!r}: upload {tensor.digest} holds no {tensor.key!r}"
+        detail = f"tensor {tensor.name!r}: {describe_file(tensor)} holds no {tensor.key!r}"
         raise RequestError(Code.UNKNOWN_TENSOR, detail, tensor=tensor.name)
     return entry
 
@@ -293,9 +314,13 @@ def _with_patterns(
 
 
 def _locate(
-    name: str, digest: str, entry: TensorEntry, layout: Layout | None, specification: JobSpecification
+    name: str,
+    file: Mapping[str, Any],
+    entry: TensorEntry,
+    layout: Layout | None,
+    specification: JobSpecification,
 ) -> PlannedTensor:
-    tensor = PlannedTensor(name=name, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+    tensor = PlannedTensor(name=name, **file, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
     if layout is None:
         return tensor
     if layout.is_plain(specification.fitting_pattern, entry.shape):

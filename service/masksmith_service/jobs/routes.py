@@ -16,12 +16,14 @@ from pydantic import Discriminator, Tag
 from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
 from masksmith_service.bounds.middleware import Held
 from masksmith_service.errors import RequestError
+from masksmith_service.references.outputs import read_record
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.keys import Scope
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
+from masksmith_wire.errors import Code
 
 from . import events, planning
 from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
@@ -136,6 +138,15 @@ def get_masks(
 def get_weights(job: WholeJobId, state: StateDep) -> Response:
     """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
     return _download(weights_file(_ended_job(job, state), state.records), state)
+
+
+@router.get("/jobs/{job}/output")
+def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str, Any]:
+    """Read the record of a job's output, `masksmith.json`, once it is complete."""
+    output = read_masks_job(state, job).plan.output
+    if output is None:
+        raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no output; its results: /v1/jobs/{job}/masks")
+    return read_record(state, principal, output.location)
 
 
 @router.post("/jobs/{job}/cancel")

@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 
 from masksmith.layouts import FLOAT_DTYPES, WHOLE_BYTES
 from masksmith_service.errors import RequestError
-from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.documents import Skipped, StatisticInput, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.scores import KINDS, statistic_key, statistic_misfit
 from masksmith_wire.specification import JobSpecification
+
+from .planning import origin
 
 
 def check_calibrated_names(calibration: Header, weights: Collection[str]) -> None:
@@ -33,6 +35,7 @@ def add_statistics(
     tensors: list[PlannedTensor],
     specification: JobSpecification,
     headers: Mapping[str, Header],
+    sources: Mapping[str, Source] | None = None,
     *,
     named: Mapping[str, TensorInput],
     required: Collection[str],
@@ -42,7 +45,8 @@ def add_statistics(
     Args:
         tensors: The weights.
         specification: The job's specification.
-        headers: Headers of all uploads that the job reads, by digest.
+        headers: Headers of all files that the job reads, by digest or reference.
+        sources: The files in roots, by reference.
         named: Tensors of the request's document, by name.
         required: Weights that must have a statistic in the calibration file; others without one are skipped.
 
@@ -52,7 +56,7 @@ def add_statistics(
     Raises:
         RequestError: If the job needs no calibration but has one, or a weight lacks a statistic.
     """
-    finder = _StatisticFinder(specification, headers)
+    finder = _StatisticFinder(specification, headers, sources or {})
     complete, skipped = [], []
     for tensor in tensors:
         reason = None if tensor.name in required else finder.missing_reason(tensor.name)
@@ -70,8 +74,11 @@ def add_statistics(
 
 
 class _StatisticFinder:
-    def __init__(self, specification: JobSpecification, headers: Mapping[str, Header]) -> None:
+    def __init__(
+        self, specification: JobSpecification, headers: Mapping[str, Header], sources: Mapping[str, Source]
+    ) -> None:
         self._method, self._update, self._headers = specification.scores, specification.update, headers
+        self._sources = sources
         self._file = specification.options.calibration
         if self._file is not None and not self._method.kinds and self._update is None:
             scores = str(self._method)
@@ -96,7 +103,7 @@ class _StatisticFinder:
                 f"tensor {name!r}: {self._method} scores are {source}, not from {named.kind}", tensor=name
             )
         if named is not None:
-            return self._located(weight, named.kind, named.digest, named.key)
+            return self._located(weight, named.kind, named.file, named.key)
         if self._file is not None and kinds:
             reason = self.missing_reason(name)
             if reason is not None:
@@ -124,27 +131,34 @@ class _StatisticFinder:
             raise RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
         if named is not None and named.kind != "gram":
             raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {named.kind}", tensor=name)
+        # `reconstruct` reads it in bands; the other update and the scores need all of it several times.
+        in_bands = self._update.name == "reconstruct"
         if named is not None:
-            return self._located(weight, "gram", named.digest, named.key)
+            return self._located(weight, "gram", named.file, named.key, in_bands=in_bands)
         if self._file is None:
             raise _calibration_error(f"tensor {name!r}: {self._update.name} needs a calibration: gram", tensor=name)
-        return self._located(weight, "gram", self._file, statistic_key(name, "gram"))
+        return self._located(weight, "gram", self._file, statistic_key(name, "gram"), in_bands=in_bands)
 
-    def _located(self, weight: PlannedTensor, kind: str, digest: str, key: str) -> PlannedTensor:
+    def _located(
+        self, weight: PlannedTensor, kind: str, file: str, key: str, *, in_bands: bool = False
+    ) -> PlannedTensor:
         name = weight.name
-        entry = self._headers[digest].tensors.get(key)
+        entry = self._headers[file].tensors.get(key)
         if entry is None:
-            raise _calibration_error(f"tensor {name!r}: upload {digest} holds no {key!r}", tensor=name)
+            what = repr(file) if file in self._sources else f"upload {file}"
+            raise _calibration_error(f"tensor {name!r}: {what} holds no {key!r}", tensor=name)
         reason = statistic_misfit(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             reason = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
-        if kind in ("gram", "activations") and entry.stop - entry.start > WHOLE_BYTES:
+        is_whole = kind == "activations" or (kind == "gram" and not in_bands)
+        if is_whole and entry.stop - entry.start > WHOLE_BYTES:
             hint = "; use the library" if self._update else "; send inverse_diagonal instead"
             hint = hint if kind == "gram" else "; send fewer samples"
             reason = f"{kind} of more than the {WHOLE_BYTES} bytes that go to one worker{hint}"
         if reason is not None:
             raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
-        return PlannedTensor(name=kind, digest=digest, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+        where = origin(file, self._sources)
+        return PlannedTensor(name=kind, **where, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
 
 
 def _calibration_error(detail: str, tensor: str | None = None) -> RequestError:

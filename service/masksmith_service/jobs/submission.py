@@ -15,10 +15,15 @@ from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchm
 from masksmith_service.bounds.middleware import Held
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
+from masksmith_service.references.models import ModelReader
+from masksmith_service.references.outputs import OutputPlanner, claimed
+from masksmith_service.references.sources import read_references
 from masksmith_service.resources import State
 from masksmith_service.uploads.receive import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission
+from masksmith_state.jobs.outputs import PlannedOutput
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
@@ -72,11 +77,16 @@ class JobSubmitter:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = planning.parse_document(document, self.state.settings.max_tensors)
-        headers = read_headers(self.state, self.principal, document, self._hold)
-        located = planning.locate_named(document.tensors, specification, headers)
+        sources, in_roots = read_references(self.state, self.principal, document, self._hold)
+        headers = read_headers(self.state, self.principal, document, self._hold) | in_roots
+        located = planning.locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
-        tensors, _ = add_statistics(located, specification, headers, named=named, required=named)
-        return self._submit_masks(specification, tensors, [], headers, document)
+        tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
+        if document.output is None:
+            return self._submit_masks(specification, tensors, [], headers, document)
+        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._hold))
+        output = planner.plan(document.output, specification, tensors)
+        return self._submit_masks(specification, tensors, [], headers, document, output)
 
     def submit_file(
         self,
@@ -107,18 +117,21 @@ class JobSubmitter:
         skipped: list[Skipped],
         headers: Mapping[str, Header],
         description: JobDescription,
+        output: PlannedOutput | None = None,
     ) -> str:
         """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
         tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
-        plan = planning.make_plan(specification, tensors, skipped)
+        plan = planning.make_plan(specification, tensors, skipped).model_copy(update={"output": output})
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
+        shards = with_file_shards(shards, plan.tensors, output)
         self._hold(cost("part") * len(shards))
         own = {tensor.pattern for tensor in plan.tensors}
         patterns = [specification.with_own_pattern(text).pattern for text in own]
         queue = search_queue(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
-        return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
+        with claimed(self.state, self.principal, output):
+            return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
         """Plan the cases of a benchmark, and start it; the principal must be authorized to see the masks."""

@@ -48,7 +48,8 @@ def read_headers(
 def _uploads_of(request: MasksOptions) -> Iterator[str]:
     if isinstance(request, MasksRequest):
         for tensor in request.tensors:
-            yield from (part.digest for part in (tensor, tensor.statistic, tensor.gram) if part is not None)
+            parts = (part for part in (tensor, tensor.statistic, tensor.gram) if part is not None)
+            yield from (part.digest for part in parts if part.digest is not None)
     if request.calibration is not None:
         yield request.calibration
     if request.previous is not None and is_digest(request.previous):

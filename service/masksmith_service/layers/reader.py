@@ -15,6 +15,7 @@ from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import matrix_shape, parse
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.results import finished_tensors
+from masksmith_service.references.access import Located
 from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
@@ -29,6 +30,8 @@ from .tiling import Tiling, leading_stacks
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
+SPAN_BYTES = 16 * 2**20
+"""Rows of a file in a root that are this close are read at once."""
 Entry = TypeVar("Entry", bound=np.generic)
 
 
@@ -43,12 +46,14 @@ class MaskedLayer:
         options: Options of the job, with the tensor's own pattern.
         firsts: First row of each part of the mask, ascending.
         parts: Name of each part in the store.
+        file: The file of the weight, if that is in a root; its reader has the right to it.
     """
 
     tensor: PlannedTensor
     options: MasksOptions
     firsts: Sequence[int]
     parts: Sequence[str]
+    file: Located | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,18 +94,29 @@ class MaskedLayer:
 
         Raises:
             RequestError: If the upload is no longer in the store.
+            ChangedSourceError: If the file in a root has changed since the job began.
         """
         item, row_shape = ITEM_BYTES[self.tensor.dtype], self._row_shape[1:]
         pitch = item * math.prod(row_shape)
         start, stop = (first * item, last * item) if self._is_flat else (0, pitch)
         starts = [self.tensor.start + row * pitch + start for row in rows]
-        data = b"".join(_read_ranges(store, upload_name(self.tensor.digest), starts, stop - start))
+        data = b"".join(self._read_weight(store, starts, stop - start))
         if self._is_flat:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
         else:
             whole = to_numpy(data, self.tensor.dtype, (len(rows), *row_shape))
             values = _flatten(whole)[:, first:last]
         return np.abs(values.astype(np.float32))
+
+    def _read_weight(self, store: BlobStore, starts: list[int], length: int) -> list[bytes]:
+        if self.file is None or self.tensor.source is None:
+            return _read_ranges(store, upload_name(self.tensor.digest), starts, length)
+        root, path, version = self.file.root, self.file.path, self.tensor.source.version
+        first, last = starts[0], starts[-1] + length
+        if last - first > SPAN_BYTES:
+            return [root.read(path, start, start + length, version) for start in starts]
+        data = root.read(path, first, last, version)
+        return [data[start - first : start - first + length] for start in starts]
 
     @property
     def _is_flat(self) -> bool:

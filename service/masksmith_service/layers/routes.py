@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from fastapi import APIRouter, Depends, Query, Response
 
+from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.access import WholeJobId, read_masks_job
+from masksmith_service.references.access import find_readable
 from masksmith_service.resources import StateDep
 from masksmith_wire.errors import Code
 
@@ -23,9 +26,13 @@ Offset = Annotated[int, Query(ge=0, lt=2**40)]
 Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 
 
-def layer_of(job: WholeJobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep) -> MaskedLayer:
-    """The layer that a request names."""
-    return find_layer(read_masks_job(state, job), state.records, tensor)
+def layer_of(
+    job: WholeJobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep, principal: PrincipalDep
+) -> MaskedLayer:
+    """The layer that a request names; of a weight in a root, its file is looked up with the rights of the principal."""
+    layer = find_layer(read_masks_job(state, job), state.records, tensor)
+    source = layer.tensor.source
+    return layer if source is None else replace(layer, file=find_readable(state.roots, principal, source.location))
 
 
 LayerDep = Annotated[MaskedLayer, Depends(layer_of)]

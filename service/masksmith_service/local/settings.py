@@ -20,6 +20,11 @@ def store_url() -> str | None:
     return os.environ.get("MASKSMITH_STORE_URL") or None
 
 
+def roots() -> str | None:
+    """Roots of jobs as JSON, if set."""
+    return os.environ.get("MASKSMITH_ROOTS") or None
+
+
 def auth() -> str | None:
     """Whether the service requires keys, if that is set."""
     return os.environ.get("MASKSMITH_AUTH") or None

@@ -23,6 +23,7 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, note, shared_settings
 from .plan import InstallationPlan
 from .redis_server import start_server
+from .roots import root_urls, roots_variable
 from .supervisor import Supervisor
 
 SLOW_START_MESSAGE_S = 4.0
@@ -37,6 +38,14 @@ def up(
         int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; all unless given.")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
+    root: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            help="Directory or s3:// prefix that the jobs of all keys may read and write; repeatable.",
+        ),
+    ] = None,
     bench: Annotated[
         bool | None,
         typer.Option("--bench/--no-bench", help="A worker that measures kernels beside each; yes if torch is here."),
@@ -46,7 +55,7 @@ def up(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
 ) -> None:
     """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
-    variables = shared_settings(insecure, log_format)
+    variables = shared_settings(insecure, log_format) | {"MASKSMITH_ROOTS": roots_variable(root or [])}
     for part in ("service", "worker"):
         parts.check_installed(part)
     _check_torch(gpus, bench)
@@ -153,6 +162,8 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note(f"  data     {plan.data.path}")
     if not parts.has_torch():
         note("  kernels  not measured, which needs torch: pip install 'masksmith[bench]'")
+    for url in root_urls(plan.variables.get("MASKSMITH_ROOTS") or settings.roots()):
+        note(f"  root     {url}")
     if settings.store_url():
         note(f"  store    {settings.store_url()}")
     note(f"  logs     {plan.data.logs}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import uuid
 from collections.abc import AsyncIterator
 
@@ -23,7 +22,6 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import (
-    MAX_NAME_LENGTH,
     PREFIX_BYTES,
     Header,
     HeaderError,
@@ -33,6 +31,8 @@ from masksmith_wire.headers import (
     header_length,
     parse_header,
 )
+
+from .header_checks import check_header
 
 SMALL_HEADER_BYTES = 2**17
 """Headers up to this size are parsed on the event loop, larger ones on a thread, so as not to delay other requests."""
@@ -216,11 +216,7 @@ class Inspector:
             self._head.clear()
         except HeaderError as error:
             raise _invalid(error) from None
-        if len(self.header.tensors) > self._settings.max_tensors:
-            detail = f"the file holds {len(self.header.tensors)} tensors, max_tensors is {self._settings.max_tensors}"
-            raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=self._settings.max_tensors)
-        self._check_names(self.header)
-        self._check_elements(self.header)
+        check_header(self.header, self._settings)
 
     async def _count_header(self, length: int) -> None:
         """Hold the memory that a large header takes, until the request is answered."""
@@ -238,20 +234,6 @@ class Inspector:
             if first and first != b"{":
                 raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
             raise
-
-    def _check_names(self, header: Header) -> None:
-        longest = max(header.tensors, key=len, default="")
-        if len(longest) > MAX_NAME_LENGTH:
-            detail = f"tensor {longest[:40]!r}... has a name of {len(longest)} characters, not up to {MAX_NAME_LENGTH}"
-            raise RequestError(Code.INVALID_SAFETENSORS, detail, limit=MAX_NAME_LENGTH)
-
-    def _check_elements(self, header: Header) -> None:
-        limit = self._settings.max_elements
-        for name, entry in header.tensors.items():
-            count = math.prod(entry.shape)
-            if count > limit:
-                detail = f"tensor {name[:200]!r} has {count} entries, max_elements is {limit}; split it"
-                raise RequestError(Code.TOO_MANY_ELEMENTS, detail, tensor=name[:200], limit=limit)
 
     async def _finish(self) -> None:
         if self.header is None:

@@ -94,6 +94,8 @@ def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> l
         wanted = ", ".join([*map(str, stack), "in, in"])
         reason = f"gram has shape {list(gram.shape)}, the weight's layout needs [{wanted}]"
         raise UpdateError(reason, options.get("name"))
+    if not stack:
+        return [gram]
     return list(gram.reshape(layout.count(tuple(weight.shape)), *gram.shape[len(stack) :]))
 
 

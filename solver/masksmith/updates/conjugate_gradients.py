@@ -23,6 +23,10 @@ MARGIN = 0.9
 """Factor of a bound that a factorisation in the system's own dtype confirmed: its rounding is not counted."""
 
 
+BAND_ENTRIES = 2**22
+"""Entries of the Gram matrix that are scaled at a time."""
+
+
 @dataclass(frozen=True)
 class System:
     """A positive definite matrix with a unit diagonal, and what is known of its eigenvalues.
@@ -44,20 +48,29 @@ class System:
             damping: Positive.
             dtype: Of the system; float64 is used instead where the smallest eigenvalue is too small for float32.
         """
-        matrix = gram.clone()
-        matrix.diagonal().add_(damping)
-        scale = matrix.diagonal().sqrt()
-        matrix /= scale[:, None]
-        matrix /= scale[None, :]
+        scale = (gram.diagonal() + damping).sqrt()
         certain = damping / float(scale.max()) ** 2
         tried = damping / float(scale.square().mean())
         while True:
-            system = matrix.to(dtype if tried >= SMALLEST_OF_FLOAT32 else torch.float64)
+            system = _scaled(gram, damping, scale, dtype if tried >= SMALLEST_OF_FLOAT32 else torch.float64)
             if tried <= certain:
                 return cls(system, certain), scale
             if _is_positive_definite(system, tried):
                 return cls(system, MARGIN * tried), scale
             tried /= 4
+
+
+def _scaled(gram: Tensor, damping: float, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scale `gram + damping I`, a band of rows at a time, so that it is not in memory in float64 once more."""
+    system = torch.empty_like(gram, dtype=dtype)
+    step = max(1, BAND_ENTRIES // len(gram))
+    for first in range(0, len(gram), step):
+        band = gram[first : first + step].clone()
+        band.diagonal(first).add_(damping)
+        band /= scale[first : first + step, None]
+        band /= scale[None, :]
+        system[first : first + step] = band
+    return system
 
 
 @dataclass(frozen=True)
@@ -162,10 +175,12 @@ def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
 
 
 def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
-    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation."""
-    shifted = matrix.clone()
-    shifted.diagonal().sub_(shift)
-    return int(torch.linalg.cholesky_ex(shifted)[1]) == 0
+    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation; the diagonal is changed meanwhile."""
+    before = matrix.diagonal().clone()
+    matrix.diagonal().sub_(shift)
+    fault = int(torch.linalg.cholesky_ex(matrix)[1])
+    matrix.diagonal().copy_(before)
+    return fault == 0
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
+
+from .gram_bands import as_tensor, check_finite, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 ASYMMETRY = 1e-5
@@ -60,8 +61,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         raise UpdateError(f"damping={damping} must be a finite share of at least 0", name)
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
-    matrix = _tensor(weight).reshape(shape[0], -1)
-    _check_finite(matrix, "weight", name)
+    matrix = as_tensor(weight).reshape(shape[0], -1)
+    check_finite(matrix, "weight", name)
     products = _gram(gram, matrix, name)
     # If all inputs were 0, any positive damping gives the right result: no change.
     added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
@@ -78,7 +79,7 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
     shape, expected = list(mask.shape), list(operands.original.shape)
     if shape != expected:
         raise UpdateError(f"mask has shape {shape}, the weight has {expected}", operands.name)
-    matrix = _tensor(mask).reshape(operands.weight.shape).to(operands.weight.device)
+    matrix = as_tensor(mask).reshape(operands.weight.shape).to(operands.weight.device)
     if matrix.dtype is not torch.bool:
         invalid = (matrix != 0) & (matrix != 1)
         if bool(invalid.any()):
@@ -91,27 +92,11 @@ def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
     if shape != [inputs, inputs]:
         expected = [inputs, inputs]
         raise UpdateError(f"gram has shape {shape}, a weight of {list(matrix.shape)} needs {expected}", name)
-    products = _tensor(gram).to(device=matrix.device, dtype=torch.float64)
-    _check_finite(products, "gram", name)
+    products, largest = read_in_bands(gram, matrix.device, name)
     if bool((products.diagonal() < 0).any()):
         k = int(products.diagonal().argmin())
         raise UpdateError(f"gram holds {float(products[k, k]):g} at {[k, k]}; its diagonal is a sum of squares", name)
-    skew = (products - products.T).abs()
-    if float(skew.max()) > ASYMMETRY * float(products.abs().max()):
-        index = [int(k) for k in np.unravel_index(int(skew.argmax()), skew.shape)]
+    skew, index = symmetrise(products)
+    if skew > ASYMMETRY * largest:
         raise UpdateError(f"gram is not symmetric at {index}; expected X^T X of the layer's inputs", name)
-    return (products + products.T) / 2
-
-
-def _tensor(values: Any) -> torch.Tensor:
-    if is_torch(values):
-        return torch.as_tensor(values).detach()
-    array = np.ascontiguousarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _check_finite(values: torch.Tensor, label: str, name: str | None) -> None:
-    invalid = ~torch.isfinite(values)
-    if bool(invalid.any()):
-        index = [int(k) for k in invalid.nonzero()[0]]
-        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {index}", name)
+    return products

@@ -20,6 +20,8 @@ SEARCH_S = 5e-8
 """Per entry: read, score, search and store."""
 UPDATE_S = {"reconstruct": 2e-9, "admm": 6e-9}
 """Per row and square of the number of columns."""
+GRAM_S = 1.8e-8
+"""Per byte of a large Gram matrix: read and scale it, and bound its eigenvalues, once for each shard."""
 SPECTRUM_S = 2e-9
 """Per entry and length of the shorter side."""
 

@@ -8,15 +8,17 @@ from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, Skipped
 from masksmith_wire.masks import packed_bytes
 
+from .outputs import PlannedOutput
 from .shards import PlannedTensor
 
 
 class MasksPlan(BaseModel):
-    """The plan of a masks job: options, located tensors, and skipped tensors."""
+    """The plan of a masks job: options, located tensors, skipped tensors, and the output that workers write."""
 
     options: MasksOptions
     tensors: list[PlannedTensor]
     skipped: list[Skipped] = []
+    output: PlannedOutput | None = None
 
     @property
     def summary_fields(self) -> dict[str, str]:
@@ -40,7 +42,7 @@ class MasksPlan(BaseModel):
             part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
         ]
         previous = self.options.previous or ""
-        return sorted({part.digest for part in inputs} | ({previous} if is_digest(previous) else set()))
+        return sorted({part.digest for part in inputs if part.digest} | ({previous} if is_digest(previous) else set()))
 
     @property
     def result_bytes(self) -> int:

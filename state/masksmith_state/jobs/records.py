@@ -213,6 +213,16 @@ class JobRecords:
         with reading(job):
             return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
 
+    def report(self, job: str, index: int) -> ShardReport | None:
+        """Read the report of one shard; None if it is not finished."""
+        with reading(job):
+            text = cast("str | None", self.redis.hget(reports_key(job), str(index)))
+            return ShardReport.model_validate_json(text) if text else None
+
+    def is_leased(self, job: str, index: int) -> bool:
+        """Whether a living worker has taken a shard."""
+        return bool(self.redis.exists(f"{job_key(job)}:lease:{index}"))
+
     def cases(self, job: str) -> dict[int, PlannedCase]:
         """Read all cases of a benchmark by index."""
         with reading(job):
@@ -321,8 +331,8 @@ def _digest_of_key(idempotency_key: str) -> str:
 
 
 def _increments(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
-    """Counter increments of a finished shard; benchmark cases are not counted."""
-    if isinstance(report, CaseReport):
+    """Counter increments of a finished shard; benchmark cases and written files are not counted."""
+    if isinstance(report, CaseReport) or (report.result is None and report.error is None):
         return {}
     outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"
     gap = report.gap if math.isfinite(report.objective) and math.isfinite(report.upper_bound) else None

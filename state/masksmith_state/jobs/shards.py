@@ -8,14 +8,14 @@ from functools import cache, partial
 
 from pydantic import BaseModel
 
-from masksmith.layouts import ITEM_BYTES, Layout, Rule
+from masksmith.layouts import ITEM_BYTES, WHOLE_BYTES, Layout, Rule
 from masksmith.patterns import Pattern
 from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
 from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
 
-from .costs import OVERHEAD_S, TARGET_S, estimated_seconds
+from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
 BLOCK_ROWS = 16
@@ -32,13 +32,24 @@ class MaskPart(BaseModel):
     is_bool: bool = False
 
 
+class Source(BaseModel):
+    """A file in a root, as it was when the job began.
+
+    `version` is what changes when the file is written: its ETag, or size and time of change.
+    """
+
+    location: str
+    version: str
+
+
 class PlannedTensor(BaseModel):
-    """A tensor located in an upload.
+    """A tensor located in an upload, or in a file of a root.
 
     Attributes:
         name: Name of the weight; of a statistic, its kind.
-        digest: Digest of the upload.
-        start: Byte offset of the data from the beginning of the upload.
+        digest: Digest of the upload; empty if it is in a root.
+        source: The file in a root; None if it is in an upload.
+        start: Byte offset of the data from the beginning of the file.
         axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution.
         out_parts: Rows of each of its fused parts, if these are solved separately.
         rule: Which rule decided the layout.
@@ -49,7 +60,8 @@ class PlannedTensor(BaseModel):
     """
 
     name: str
-    digest: str
+    digest: str = ""
+    source: Source | None = None
     dtype: str
     shape: list[int]
     start: int
@@ -82,6 +94,7 @@ class Shard(BaseModel):
     """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
 
     Attributes:
+        file: Number of the file of weights that is written, if this is no part of a tensor.
         cost_s: Seconds that it is expected to take.
         is_long: Whether it takes long and cannot be cut.
     """
@@ -89,6 +102,7 @@ class Shard(BaseModel):
     tensor: int
     first: int
     last: int
+    file: int | None = None
     cost_s: float = 1.0
     is_long: bool = False
 
@@ -126,7 +140,7 @@ def cut(
         estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
         by_bytes, by_seconds = (
             shard_bytes // max(1, tensor.row_bytes * unit),
-            int(TARGET_S / max(estimate(unit) - OVERHEAD_S, 1e-9)),
+            int(_target_s(tensor) / max(estimate(unit) - OVERHEAD_S, 1e-9)),
         )
         step = max(1, min(by_bytes, by_seconds)) * unit
         if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
@@ -140,11 +154,19 @@ def cut(
     return shards
 
 
+def _target_s(tensor: PlannedTensor) -> float:
+    """Seconds that a shard shall take: more where each has to read and scale a large Gram matrix first."""
+    gram = tensor.gram
+    gram_bytes = 0 if gram is None else gram.shape[0] * gram.row_bytes
+    return TARGET_S if gram_bytes <= WHOLE_BYTES else 4 * GRAM_S * gram_bytes
+
+
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
     """Indices of each tensor's shards, in order; a tied tensor has those of the first tensor with the same data."""
     own: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
-        own[shards[index].tensor].append(index)
+        if shards[index].file is None:
+            own[shards[index].tensor].append(index)
     return [indices or own[first] for indices, first in zip(own, _first_equal(tensors), strict=True)]
 
 

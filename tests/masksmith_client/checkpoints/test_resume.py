@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from masksmith_client.checkpoints import partial_file
-from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
+from masksmith_wire.output_names import JOURNAL_NAME
 
 Saved = Callable[[str], Path]
 Solved = list[str]

@@ -20,9 +20,9 @@ from masksmith.patterns import TensorPatterns
 from masksmith_client import Masks
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import ChoiceOptions, choose
-from masksmith_client.checkpoints.output_names import JOURNAL_NAME
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
+from masksmith_wire.output_names import JOURNAL_NAME
 
 from .conftest import MODELS
 from .test_prune import forward, tensors

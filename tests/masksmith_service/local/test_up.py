@@ -1,5 +1,6 @@
 import contextlib
 import ctypes
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from masksmith_service.local.data_directory import DataDirectory
 from masksmith_service.local.errors import UsageError
 from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, Part, children_of
+from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import PartFailedError, Supervisor
 from masksmith_service.local.up import _free_port
 
@@ -268,3 +270,25 @@ class TestPlan:
         with held(tmp_path) as directory:
             workers = InstallationPlan("h", 1, directory, 2, 2).workers
         assert workers == {"worker-cpu": ("cpu", 2), "worker-cuda0": ("cuda:0", 1), "worker-cuda1": ("cuda:1", 1)}
+
+
+class TestRoots:
+    def test_options_add_to_the_variable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MASKSMITH_ROOTS", '[{"url": "s3://a", "read": ["ann"]}]')
+        assert roots_variable([]) is None
+        roots = json.loads(roots_variable([str(tmp_path), "s3://b/c"]) or "")
+        assert roots == [
+            {"url": "s3://a", "read": ["ann"]},
+            {"url": str(tmp_path), "read": ["*"], "write": ["*"]},
+            {"url": "s3://b/c", "read": ["*"], "write": ["*"]},
+        ]
+        assert root_urls(json.dumps(roots)) == ["s3://a", str(tmp_path), "s3://b/c"]
+
+    def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="there is no such directory"):
+            roots_variable([str(tmp_path / "none")])
+
+    def test_a_variable_that_is_no_list_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MASKSMITH_ROOTS", "/srv/models")
+        with pytest.raises(UsageError, match="MASKSMITH_ROOTS is not a JSON list"):
+            roots_variable([str(tmp_path)])

@@ -165,3 +165,13 @@ def test_what_cannot_be_cut_and_takes_long_is_long():
     assert not whole.is_long
     (huge,) = cut([planned(65536, 8192)], specified("50%"))
     assert huge.is_long
+
+
+def test_a_large_gram_matrix_is_read_for_more_rows_at_a_time():
+    """Each shard has to read and scale all of it first."""
+    of_update = specified("2:4", update="reconstruct")
+    gram = PlannedTensor(name="gram", digest="1" * 64, dtype="F64", shape=[14336, 14336], start=0)
+    shards = cut([planned(4096, 14336, gram=gram)], of_update)
+    assert 8 < len(shards) < 64
+    assert all(shard.is_long for shard in shards)
+    assert len(cut([planned(4096, 14336)], of_update)) > 200

@@ -49,6 +49,7 @@ class BudgetAllocator:
 
     def __init__(self, work: ShardWork, plan: MasksPlan, read_shards: Callable[[], Mapping[int, Shard]]) -> None:
         self._store, self._specification, self._check = work.store, work.specification, work.check
+        self._inputs = work.inputs
         self._tensors, self._read_shards = plan.tensors, read_shards
 
     def allocate(self, index: int) -> Allocation:
@@ -95,7 +96,9 @@ class BudgetAllocator:
         try:
             return np.frombuffer(self._store.get_sealed(name), "<f8")
         except (FileNotFoundError, DamagedBlobError):
-            scores = Scoring(self._store, tensor, self._specification.scores, self._check).rows(shard.first, shard.last)
+            scores = Scoring(self._inputs, tensor, self._specification.scores, self._check).rows(
+                shard.first, shard.last
+            )
             measurement = measure_from(family, scores, state, tensor.name, shard.first)
             self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement

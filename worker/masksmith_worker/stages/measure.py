@@ -19,7 +19,6 @@ from masksmith_wire import masks
 from masksmith_wire.documents import DiversityReport, SpectrumReport
 from masksmith_wire.dtypes import to_numpy
 
-from .load import load_rows
 from .update import UpdatedShard
 from .work import ShardWork
 
@@ -104,8 +103,6 @@ def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
 def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
     """Singular values of the masked weight; the shard is the whole tensor."""
     tensor = work.tensor
-    weight = (
-        load_rows(work.store, tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
-    )
+    weight = work.inputs.rows(tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
     values = measures.spectrum(weight, solution.mask, tensor.layout)
     return SpectrumReport(least=values.least, mean=values.mean, most=values.most)

@@ -11,13 +11,12 @@ from masksmith import ScoresError, scores
 from masksmith.layouts import Layout
 from masksmith.scores.by_layout import PER_ENTRY
 from masksmith_state.blobs.names import statistic_name
-from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
 
-from .load import Array, load_rows
+from .load import Array, Inputs
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
@@ -44,7 +43,7 @@ def score_shard(work: ShardWork) -> Array:
         CalibrationError: If weights or statistics have values from which no score can be computed.
         UploadMissingError: If an upload no longer exists.
     """
-    scoring = Scoring(work.store, work.tensor, work.specification.scores, work.check)
+    scoring = Scoring(work.inputs, work.tensor, work.specification.scores, work.check)
     try:
         if work.tensor.layout is not None:
             return scoring.matrices(work.tensor.layout, work.shard.first, work.shard.last)
@@ -57,14 +56,14 @@ class Scoring:
     """Computes the scores of a tensor, some rows at a time.
 
     Args:
-        store: Store of weights and statistics.
+        inputs: What weights and statistics are read from.
         tensor: The tensor.
         method: Score method.
         check: Called regularly; raises an error to stop the work.
     """
 
-    def __init__(self, store: BlobStore, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]) -> None:
-        self._store, self._tensor, self._check = store, tensor, check
+    def __init__(self, inputs: Inputs, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]) -> None:
+        self._inputs, self._store, self._tensor, self._check = inputs, inputs.store, tensor, check
         self._method, self._options = method, dict(method.options)
 
     def rows(self, first: int, last: int) -> Array:
@@ -90,11 +89,11 @@ class Scoring:
 
         Statistics that are not of the tensor's own shape are stacked as its matrices are.
         """
-        weight, statistic = load_rows(self._store, self._tensor, first, last), self._tensor.statistic
+        weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
         statistic_rows, kind = None, None if statistic is None else statistic.name
         if statistic is not None:
             span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
-            statistic_rows = load_rows(self._store, statistic, *span)
+            statistic_rows = self._inputs.rows(statistic, *span)
         result: Array = scores.by_layout(
             layout, self._method.name, weight, statistic_rows, kind, name=self._tensor.name, **self._options
         )
@@ -108,10 +107,10 @@ class Scoring:
             if kind == "gram":
                 statistic, kind, options = self._cached(self._inverse_diagonal), "inverse_diagonal", {}
             else:
-                statistic = load_rows(self._store, tensor.statistic, *self._span(kind, first, last))
+                statistic = self._inputs.rows(tensor.statistic, *self._span(kind, first, last))
         if method.name == "given" and statistic is not None:
             return statistic
-        weight = load_rows(self._store, tensor, first, last)
+        weight = self._inputs.rows(tensor, first, last)
         result: Array = scores.by_name(method.name, weight, statistic, kind, name=tensor.name, **options)
         return result
 
@@ -133,7 +132,7 @@ class Scoring:
     def _column_sums(self) -> Array:
         total = np.zeros(self._tensor.shape[1:])
         for first, last in self._slices():
-            total += scores.column_sums(load_rows(self._store, self._tensor, first, last))
+            total += scores.column_sums(self._inputs.rows(self._tensor, first, last))
         return total
 
     def _channels(self) -> Array:
@@ -146,7 +145,7 @@ class Scoring:
 
     def _inverse_diagonal(self) -> Array:
         assert self._tensor.statistic is not None
-        gram = load_rows(self._store, self._tensor.statistic)
+        gram = self._inputs.rows(self._tensor.statistic)
         return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _cached(self, compute: Callable[[], Array]) -> Array:

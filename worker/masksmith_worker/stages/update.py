@@ -7,11 +7,12 @@ from typing import Any
 
 import masksmith as ms
 from masksmith.layouts import Layout, default_axes
+from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
 from masksmith_wire.updates import UpdateMethod
 
-from .load import load_rows
+from .load import Array
 from .work import ShardWork
 
 
@@ -56,8 +57,8 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
     tensor, shard, pattern = work.tensor, work.shard, work.specification.pattern
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))
-    weight = load_rows(work.store, tensor, shard.first, shard.last)
-    gram = load_rows(work.store, tensor.gram, *((shard.first, shard.last) if layout.is_stack else ()))
+    weight = work.inputs.rows(tensor, shard.first, shard.last)
+    gram = work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
     options: dict[str, Any] = {
         "threads": 1,
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
@@ -69,6 +70,18 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
     solver = work.specification.options.solver
     pruned = admm_by_layout(layout, weight, gram, pattern, solver=solver, start=start, **options)
     return pruned.solution, pruned
+
+
+class GramOfJob:
+    """A Gram matrix of a job, read in bands; see `masksmith.updates.gram_bands.GramRows`."""
+
+    def __init__(self, work: ShardWork, tensor: PlannedTensor) -> None:
+        self._work, self._tensor, self.shape = work, tensor, tuple(tensor.shape)
+
+    def rows(self, first: int, last: int) -> Array:
+        """Read rows `first` to `last` (exclusive); raises as `Inputs.rows` does."""
+        self._work.check()
+        return self._work.inputs.rows(self._tensor, first, last)
 
 
 def _report(update: ms.Update) -> UpdateReport:

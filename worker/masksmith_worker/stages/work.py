@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.roots.roots import Roots
 from masksmith_wire.specification import JobSpecification
+
+from .load import Inputs
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class ShardWork:
         shard: Its rows.
         specification: The job's specification with the tensor's own pattern; under a budget, once that is known.
         store: Uploads and results.
+        roots: Files of tensors by reference.
         check: Called regularly; raises an error to stop the work.
         deadline: Monotonic time at which the job's time limit ends, which all of its shards share.
     """
@@ -32,6 +36,12 @@ class ShardWork:
     store: BlobStore
     check: Callable[[], None]
     deadline: float | None
+    roots: Roots = field(default_factory=Roots)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What its tensors are read from."""
+        return Inputs(self.store, self.roots)
 
     @property
     def remaining_s(self) -> float | None:

@@ -1,0 +1,111 @@
+"""`masksmith prune --by-reference` against `prune --local`, with as many slots as cores, and the memory that it takes.
+
+python benchmarks/by_reference.py [--blocks N] [--rounds N] [--write]
+
+The checkpoint is that of `checkpoint.py`. Both write into the same file system; each run is followed by `sync`, and
+results are deleted before each run by reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from checkpoint import PATTERNS, timed, write_checkpoint
+from measuring import ROOT, stamp, table
+from memory import children_of, command_line
+
+MASKSMITH = str(Path(sys.executable).with_name("masksmith"))
+
+
+def peak_mib(process: int) -> float:
+    """Most memory that a process has had in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def measure(folder: Path, url: str, pattern: str, rounds: int) -> tuple[float, float]:
+    """Prune in turn by reference and locally; gives the medians of seconds."""
+    model, local, referred = (folder / "root" / name for name in ("model", "local", "referred"))
+    seconds: dict[str, list[float]] = {"local": [], "referred": []}
+    for _ in range(rounds):
+        for results in ("masks", "weights", "statistics"):
+            shutil.rmtree(folder / "data" / "store" / results, ignore_errors=True)
+        referring = ["--by-reference", "--url", url, "-o", str(referred)]
+        for name, options in (("referred", referring), ("local", ["--local", "-o", str(local)])):
+            took, _ = timed([MASKSMITH, "prune", str(model), "-p", pattern, "--json", *options])
+            seconds[name].append(took)
+        for file in model.glob("*.safetensors"):
+            subprocess.run(["cmp", local / file.name, referred / file.name], check=True)
+        shutil.rmtree(local)
+        shutil.rmtree(referred)
+    return statistics.median(seconds["referred"]), statistics.median(seconds["local"])
+
+
+def run(folder: Path, blocks: int, rounds: int) -> tuple[int, list[list[str]], list[list[str]]]:
+    """Start an installation and measure; gives the model's bytes, rows of seconds, and rows of memory."""
+    model = folder / "root" / "model"
+    model.mkdir(parents=True)
+    total = write_checkpoint(model, blocks)
+    subprocess.run([MASKSMITH, "inspect", model], stdout=subprocess.DEVNULL, check=True)
+    command = [MASKSMITH, "up", "--port", "0", "--data", str(folder / "data"), "--no-bench", "--json"]
+    with subprocess.Popen([*command, "--root", str(folder / "root")], stdout=subprocess.PIPE, text=True) as up:
+        try:
+            assert up.stdout is not None
+            url = json.loads(up.stdout.readline())["url"]
+            parts = {word: find(up.pid, word) for word in ("masksmith_service", "masksmith_worker")}
+            before = peak_mib(parts["masksmith_service"])
+            rows = []
+            for pattern in PATTERNS:
+                referred, local = measure(folder, url, pattern, rounds)
+                rows.append([pattern, f"{local:.1f}", f"{referred:.1f}", f"{referred / local:.2f}"])
+            pool = [pid for pid in children_of(parts["masksmith_worker"]) if b"spawn_main" in command_line(pid)]
+            memory = [
+                ["service, before", f"{before:.0f}"],
+                ["service, after", f"{peak_mib(parts['masksmith_service']):.0f}"],
+            ]
+            memory += [[f"slot {number}", f"{peak_mib(pid):.0f}"] for number, pid in enumerate(pool, 1)]
+        finally:
+            up.send_signal(signal.SIGINT)
+    return total, rows, memory
+
+
+def find(up: int, word: str) -> int:
+    """Return the child process whose command line has a word."""
+    (found,) = (pid for pid in children_of(up) if word.encode() in command_line(pid))
+    return found
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--blocks", type=int, default=18)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--write", action="store_true")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        total, rows, memory = run(Path(folder), given.blocks, given.rounds)
+    what = (
+        f"`masksmith prune` of a random bfloat16 checkpoint of {total / 1e9:.2f} GB with Llama's shapes, from and to\n"
+        f"one file system, each run followed by `sync`; medians of {given.rounds} alternating rounds. By reference:\n"
+        f"one worker with {len(os.sched_getaffinity(0))} slots, as many as cores, whose results were deleted before\n"
+        "each run. Files of weights of both are equal.\n"
+    )
+    head = ("pattern", "prune --local, s", "by reference, s", "by reference / local")
+    peaks = table(("process", "peak, MiB"), memory)
+    text = f"# Pruning by reference\n\n{stamp()}\n\n{what}\n{table(head, rows)}\n\n{peaks}\n"
+    print(text)
+    if given.write:
+        (ROOT / "docs" / "benchmarks" / "by_reference.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

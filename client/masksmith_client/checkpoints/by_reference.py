@@ -1,0 +1,242 @@
+"""Prunes a model that service and workers reach themselves: they read it from a root, and write the copy into one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from masksmith import layouts
+from masksmith.layouts import Candidate, LayoutError, SelectionError
+from masksmith.patterns import Pattern, PatternError, PatternsByTensor
+from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client._jobs import Job, Jobs
+from masksmith_client._progress import ShowProgress
+from masksmith_client.submission.description import describe
+from masksmith_client.submission.prepare import specify
+from masksmith_wire.documents import LayoutInput, MasksOptions, MasksRequest, OutputInput, StatisticInput, TensorInput
+from masksmith_wire.names import default_name
+from masksmith_wire.priorities import PriorityName
+from masksmith_wire.references import ListedTensor, ModelListing
+from masksmith_wire.scores import statistic_key
+from masksmith_wire.specification import JobSpecification
+
+from .checkpoint import Checkpoint
+from .choice import ChoiceOptions, ChosenTensor, choose, given_layouts
+from .prune_method import PruneMethod
+from .prune_options import PruneOptions, choice_options_of
+
+BUCKET = "s3://"
+
+
+@dataclass(frozen=True)
+class ReferencePruner:
+    """Prunes models by reference.
+
+    Attributes:
+        jobs: The service's jobs.
+        method: Scores and update; a calibration is a reference, too.
+        progress: Whether to show progress bars.
+        name, labels, priority: Of the job; see `SubmitOptions`.
+        on_submit: Called with the submitted job.
+    """
+
+    jobs: Jobs
+    method: PruneMethod
+    progress: ShowProgress = None
+    name: str | None = None
+    labels: Mapping[str, str] | None = None
+    priority: PriorityName = "batch"
+    on_submit: Callable[[Job], None] = field(default=lambda _: None)
+
+    def prune(self, model: str, output: str, options: ChoiceOptions) -> dict[str, Any]:
+        """Have a pruned copy of a model written, and wait for it.
+
+        Args:
+            model: Reference of a safetensors file, an index or a model's directory.
+            output: Reference of a new or empty directory, or of one that the same call began.
+            options: Patterns, and which tensors are masked.
+
+        Returns:
+            The record of the output, `masksmith.json`.
+
+        Raises:
+            InputError: If an argument is invalid.
+            StatusError: If the service refuses.
+            JobFailedError: If a tensor has no mask or a file was not written; the output is marked as unfinished.
+        """
+        model, output = location_of(model), location_of(output)
+        listing = self.jobs.list_reference(model)
+        chosen = chosen_tensors(listing, options)
+        request = self._request(model, output, options, listing, chosen)
+        job = self.jobs.submit_request(request, uuid4().hex)
+        self.on_submit(job)
+        try:
+            job.wait(progress=self.progress)
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
+        return job.output()
+
+    def _request(
+        self,
+        model: str,
+        output: str,
+        options: ChoiceOptions,
+        listing: ModelListing,
+        chosen: Mapping[str, tuple[LayoutInput | None, Pattern]],
+    ) -> MasksRequest:
+        assert options.patterns is not None
+        first = options.patterns.first
+        update = None if self.method.update is None else str(self.method.update)
+        specification = specify(
+            first, axis=first.axis, ragged=first.ragged, scores=str(self.method.scores), update=update
+        )
+        _check_patterns({name: pattern for name, (_, pattern) in chosen.items()}, specification)
+        statistics = self._statistics(list(chosen))
+        files = {tensor.name: tensor.file for tensor in listing.tensors}
+        tensors = [
+            TensorInput(
+                name=name,
+                key=name,
+                reference=files[name],
+                layout=layout,
+                pattern=None if options.patterns.is_single else str(pattern),
+                statistic=statistics.get(name, (None, None))[0],
+                gram=statistics.get(name, (None, None))[1],
+            )
+            for name, (layout, pattern) in chosen.items()
+        ]
+        own = default_name(listing.location.rpartition("/")[2], str(options.patterns))
+        description = describe(self.name or own, self.labels, self.priority)
+        members = {name: getattr(specification.options, name) for name in MasksOptions.model_fields}
+        return MasksRequest(
+            **members,
+            name=description.name,
+            labels=description.labels,
+            priority=description.priority,
+            tensors=tensors,
+            output=OutputInput(location=output, model=model),
+        )
+
+    def _statistics(self, names: list[str]) -> dict[str, tuple[StatisticInput | None, StatisticInput | None]]:
+        """Look up the statistics of all tensors in the calibration file, by reference.
+
+        Raises:
+            InputError: If there is none, or a tensor has none there.
+        """
+        kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
+        if self.method.calibration is None:
+            if not self.method.scores.is_optional or needs_gram:
+                raise InputError(f"{self.method.scores} needs a calibration: the reference of a file in a root")
+            return {}
+        if not isinstance(self.method.calibration, str | Path):
+            raise InputError("by reference, a calibration is the reference of a file in a root")
+        listing = self.jobs.list_reference(location_of(str(self.method.calibration)))
+        files = {tensor.name: tensor.file for tensor in listing.tensors}
+        return {
+            name: (
+                _statistic(name, kinds, files) if kinds else None,
+                _statistic(name, ("gram",), files) if needs_gram else None,
+            )
+            for name in names
+        }
+
+
+def prune_by_reference(
+    jobs: Jobs, model: str, output: str, pattern: PatternsByTensor, progress: ShowProgress, options: PruneOptions
+) -> dict[str, Any]:
+    """Have a pruned copy of a model written by workers; see `Client.prune`."""
+    method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
+    pruner = ReferencePruner(
+        jobs,
+        method,
+        progress,
+        name=options.get("name"),
+        labels=options.get("labels"),
+        priority=options.get("priority", "batch"),
+    )
+    return pruner.prune(model, output, choice_options_of(pattern, options))
+
+
+def is_by_reference(model: object, output: object, options: PruneOptions) -> bool:
+    """Whether a model is pruned by reference: if that is asked for, or one of both is in a bucket."""
+    return options.get("by_reference", False) or is_reference(str(model)) or is_reference(str(output))
+
+
+def location_of(path: str) -> str:
+    """Reference of a path: a URL as it is, a directory or file by its absolute path."""
+    return path if is_reference(path) else os.path.abspath(path)
+
+
+def is_reference(path: str) -> bool:
+    """Whether a path is a URL of a bucket, which only a service can read."""
+    return path.startswith(BUCKET)
+
+
+def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
+    """Choose the tensors to mask: their layouts, where this process can read the model or its config, and patterns.
+
+    Raises:
+        InputError: If a name, glob or layout is for no tensor, or nothing can be masked.
+    """
+    local = None if is_reference(listing.location) else _local_choice(Path(listing.location), listing, options)
+    if local is not None:
+        return {
+            tensor.name: (None if tensor.layout is None else LayoutInput.of(tensor.layout), tensor.pattern)
+            for tensor in local
+            if tensor.pattern is not None
+        }
+    return _by_listing(listing, options)
+
+
+def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
+    """Choose as `prune` does without a service; None if the model is not here, or another one is."""
+    if not path.exists():
+        return None
+    checkpoint = Checkpoint.open(path)
+    checkpoint.check_is_readable()
+    here = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in checkpoint.tensors.items()}
+    if here != {tensor.name: (tensor.dtype, tensor.shape) for tensor in listing.tensors}:
+        return None
+    return choose(checkpoint, options).masked
+
+
+def _by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
+    assert options.patterns is not None
+    names = [tensor.name for tensor in listing.tensors]
+    with as_input_errors(LayoutError, PatternError, SelectionError):
+        given = given_layouts(options.layouts, names)
+        candidates = layouts.with_layouts([_candidate(tensor) for tensor in listing.tensors], given, listing.config)
+        patterns = options.patterns.assign(names)
+        selection = layouts.select(candidates, patterns, list(options.layers), list(options.exclude), in_parts=True)
+        layouts.check_rules_apply(options.patterns, names, selection.skipped)
+    found = {candidate.name: candidate.layout for candidate in candidates}
+    return {
+        name: (None if (layout := found[name]) is None else LayoutInput.of(layout), patterns[name])
+        for name in selection.chosen
+    }
+
+
+def _candidate(tensor: ListedTensor) -> Candidate:
+    return Candidate(tensor.name, tuple(tensor.shape), tensor.dtype, file_format=tensor.format)
+
+
+def _check_patterns(patterns: Mapping[str, Pattern], specification: JobSpecification) -> None:
+    for pattern in dict.fromkeys(patterns.values()):
+        if specification.with_own_pattern(str(pattern)).pattern != pattern:
+            raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
+
+
+def _statistic(name: str, kinds: tuple[str, ...], files: Mapping[str, str]) -> StatisticInput:
+    for kind in kinds:
+        key = statistic_key(name, kind)
+        if key in files:
+            return StatisticInput.model_validate({"kind": kind, "reference": files[key], "key": key})
+    raise InputError(
+        f"{name!r} is not calibrated: the calibration holds no {statistic_key(name, kinds[-1])!r}; leave it out with "
+        f"--exclude"
+    )

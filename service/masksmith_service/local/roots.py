@@ -1,0 +1,50 @@
+"""The option `--root` of `masksmith up`, which adds roots to those of `MASKSMITH_ROOTS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import settings
+from .errors import UsageError
+
+BUCKET = "s3://"
+
+
+def roots_variable(options: Sequence[str]) -> str | None:
+    """Value of `MASKSMITH_ROOTS` with further roots, which all keys may read and write; None if there are none.
+
+    Raises:
+        UsageError: If an option is no directory, or `MASKSMITH_ROOTS` is not a JSON list.
+    """
+    if not options:
+        return None
+    given = _parse(settings.roots())
+    return json.dumps([*given, *({"url": _url(text), "read": ["*"], "write": ["*"]} for text in options)])
+
+
+def root_urls(text: str | None) -> list[str]:
+    """The URLs in a value of `MASKSMITH_ROOTS`."""
+    return [str(each["url"]) for each in _parse(text) if isinstance(each, dict) and "url" in each]
+
+
+def _url(text: str) -> str:
+    if text.startswith(BUCKET):
+        return text
+    path = Path(text).absolute()
+    if not path.is_dir():
+        raise UsageError(f"--root {text!r}: there is no such directory")
+    return str(path.resolve())
+
+
+def _parse(text: str | None) -> list[object]:
+    try:
+        parsed = json.loads(text or "[]")
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, list):
+        raise UsageError(
+            f"MASKSMITH_ROOTS is not a JSON list of objects such as {{'url': ..., 'read': ['*']}}: {text!r}"
+        )
+    return parsed

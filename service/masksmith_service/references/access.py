@@ -1,0 +1,112 @@
+"""Finds files in roots, for principals who have the right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from masksmith_service.auth.principal import Principal
+from masksmith_service.errors import RequestError
+from masksmith_state.errors import InvalidLocationError, NoRootError
+from masksmith_state.roots.root import FileState, Root
+from masksmith_state.roots.roots import Roots
+from masksmith_state.roots.setting import EVERY_KEY
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import (
+    LARGEST_HEADER_BYTES,
+    PREFIX_BYTES,
+    Header,
+    HeaderError,
+    HeaderTooLargeError,
+    check_members,
+    header_length,
+    parse_header,
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file or directory in a root; `path` is relative to the root."""
+
+    root: Root
+    path: str
+
+    @property
+    def location(self) -> str:
+        """Its reference."""
+        return self.root.location(self.path)
+
+    def below(self, name: str) -> Located:
+        """A file of this directory."""
+        return Located(self.root, f"{self.path}/{name}" if self.path else name)
+
+    def stat(self) -> FileState:
+        """State of the file.
+
+        Raises:
+            RequestError: If there is no such file.
+        """
+        try:
+            return self.root.stat(self.path)
+        except FileNotFoundError:
+            raise reference_not_found(self.location) from None
+
+    def read_header(self, max_header_bytes: int, max_tensors: int) -> tuple[FileState, str, Header]:
+        """Read the header of a safetensors file: the file's state, the header's text, and the header.
+
+        Raises:
+            RequestError: If there is no such file, it is not a safetensors file, or its header is too large.
+        """
+        state = self.stat()
+        try:
+            prefix = self.root.read(self.path, 0, min(PREFIX_BYTES, state.size), state.version)
+            length = header_length(prefix, LARGEST_HEADER_BYTES)
+            if length > max_header_bytes:
+                raise HeaderTooLargeError(f"the header has {length} bytes, max_header_bytes is {max_header_bytes}")
+            if PREFIX_BYTES + length > state.size:
+                raise HeaderError(f"file is truncated: its header claims {length} bytes, it has {state.size}")
+            text = self.root.read(self.path, PREFIX_BYTES, PREFIX_BYTES + length, state.version)
+            check_members(text, max_tensors)
+            return state, text.decode(errors="replace"), parse_header(text, state.size)
+        except HeaderTooLargeError as error:
+            raise RequestError(Code.HEADER_TOO_LARGE, f"{self.location!r}: {error}", location=self.location) from None
+        except HeaderError as error:
+            detail = f"{self.location!r}: {error}"
+            raise RequestError(Code.INVALID_SAFETENSORS, detail, location=self.location) from None
+
+
+def find_readable(roots: Roots, principal: Principal, reference: str) -> Located:
+    """Find what a reference names, for reading.
+
+    Raises:
+        RequestError: If it is malformed, in no root, or the principal may not read that root.
+    """
+    return _find(roots, principal, reference, "read")
+
+
+def find_writable(roots: Roots, principal: Principal, reference: str) -> Located:
+    """Find what a reference names, for writing; raises as `find_readable` does."""
+    return _find(roots, principal, reference, "write")
+
+
+def _find(roots: Roots, principal: Principal, reference: str, right: str) -> Located:
+    try:
+        setting, root, path = roots.find(reference)
+    except InvalidLocationError as error:
+        raise RequestError(Code.INVALID_REFERENCE, str(error), location=error.location) from None
+    except NoRootError as error:
+        own = [each.url for each in roots.settings if _has_right(principal, getattr(each, right))]
+        detail = f"{error}; the roots that you may {right}: {', '.join(own) or 'none'}"
+        raise RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location) from None
+    if not _has_right(principal, getattr(setting, right)):
+        detail = f"key {principal.name!r} may not {right} the root {root.url} (MASKSMITH_ROOTS)"
+        raise RequestError(Code.FORBIDDEN, detail, location=reference)
+    return Located(root, path)
+
+
+def _has_right(principal: Principal, keys: list[str]) -> bool:
+    return principal.is_admin or not ({EVERY_KEY} | principal.names).isdisjoint(keys)
+
+
+def reference_not_found(location: str) -> RequestError:
+    """Error of a file that does not exist."""
+    return RequestError(Code.REFERENCE_NOT_FOUND, f"there is no {location!r}", location=location)

@@ -1,0 +1,165 @@
+"""Reads what a reference names: a safetensors file, an index, or the directory of a model; headers, never values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from masksmith_service.bounds.table import cost
+from masksmith_service.errors import RequestError
+from masksmith_service.resources import State
+from masksmith_service.uploads.header_checks import check_header
+from masksmith_service.uploads.receive import SMALL_HEADER_BYTES
+from masksmith_state.roots.root import FileState
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import Header
+from masksmith_wire.references import ListedTensor, ModelListing
+
+from .access import Located, reference_not_found
+
+SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
+CONFIG_NAME = "config.json"
+NOT_THE_MODEL = ("consolidated", "masks.safetensors", ".")
+"""How names of files begin that are beside the model's: another form of it, masks, and hidden files."""
+MAX_FILES = 1000
+"""Files of weights of a model."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in a root.
+
+    Attributes:
+        folder: Its directory; of a single file, the directory that this is in.
+        files: Its files of weights by name, each with its state and header.
+        weight_map: Name of the file that counts, by the tensor's name.
+        index: Name of its index; None for a single file.
+        beside: Sizes of all files below its directory, by path; empty for a single file.
+        config: Its `config.json`.
+    """
+
+    folder: Located
+    files: Mapping[str, tuple[FileState, Header]]
+    weight_map: Mapping[str, str]
+    index: str | None = None
+    beside: Mapping[str, int] = field(default_factory=dict)
+    config: dict[str, Any] | None = None
+
+    def listing(self, location: str) -> ModelListing:
+        """Build its document."""
+        tensors = []
+        for name, file in self.weight_map.items():
+            header = self.files[file][1]
+            entry = header.tensors[name]
+            tensors.append(
+                ListedTensor(
+                    name=name,
+                    dtype=entry.dtype,
+                    shape=list(entry.shape),
+                    file=self.folder.below(file).location,
+                    format=header.metadata.get("format", ""),
+                )
+            )
+        return ModelListing(location=location, tensors=tensors, config=self.config)
+
+
+class ModelReader:
+    """Reads models within the bounds of a request.
+
+    Args:
+        state: Resources of the application.
+        hold: Holds a number of bytes of memory for the request.
+    """
+
+    def __init__(self, state: State, hold: Callable[[int], None]) -> None:
+        self._settings, self._hold = state.settings, hold
+        self._total = 0
+
+    def header(self, file: Located) -> tuple[FileState, Header]:
+        """Read the header of a file.
+
+        Raises:
+            RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
+        """
+        limit = self._settings.max_header_bytes
+        state, text, header = file.read_header(limit, self._settings.max_tensors)
+        self._total += len(text)
+        if self._total > limit:
+            detail = f"the headers of all files are larger than max_header_bytes = {limit}; name fewer in a job"
+            raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
+        if len(text) > SMALL_HEADER_BYTES:
+            self._hold(cost("header") * len(text))
+        check_header(header, self._settings)
+        return state, header
+
+    def read(self, place: Located) -> Model:
+        """Read what a reference names.
+
+        Raises:
+            RequestError: If there is nothing, the directory has no weights or several, or the index contradicts its
+                files.
+        """
+        folder, _, name = place.path.rpartition("/")
+        if name.endswith(INDEX_SUFFIX):
+            return self._of_index(Located(place.root, folder), name, place.root.list(folder))
+        if name.endswith(SUFFIX):
+            states = {name: self.header(place)}
+            return Model(Located(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
+        beside = place.root.list(place.path)
+        return self._of_folder(place, beside)
+
+    def _of_folder(self, folder: Located, beside: Mapping[str, int]) -> Model:
+        if not beside:
+            raise reference_not_found(folder.location)
+        top = [name for name in beside if "/" not in name and not name.startswith(NOT_THE_MODEL)]
+        indexes = [name for name in top if name.endswith(INDEX_SUFFIX)]
+        files = [name for name in top if name.endswith(SUFFIX)]
+        found = indexes or files
+        if len(found) != 1:
+            what = f"{len(found)} candidates ({', '.join(found[:4])}); name one of them" if found else "no weights"
+            raise _invalid(folder, f"the directory has {what}: a model has one .safetensors file, or one index")
+        if indexes:
+            return self._of_index(folder, found[0], beside)
+        states = {found[0]: self.header(folder.below(found[0]))}
+        weight_map = dict.fromkeys(states[found[0]][1].tensors, found[0])
+        return Model(folder, states, weight_map, None, beside, self._config(folder, beside))
+
+    def _of_index(self, folder: Located, name: str, beside: Mapping[str, int]) -> Model:
+        index = folder.below(name)
+        document = self._json(index)
+        weight_map = document.get("weight_map") if isinstance(document, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise _invalid(index, "it is no index of a checkpoint: it has no 'weight_map' of names to files")
+        names = list(dict.fromkeys(weight_map.values()))
+        if len(names) > MAX_FILES or len(weight_map) > self._settings.max_tensors:
+            raise _invalid(index, f"it lists {len(names)} files and {len(weight_map)} tensors, which are too many")
+        wrong = next((file for file in names if "/" in file or not file.endswith(SUFFIX) or file.startswith(".")), None)
+        if wrong is not None:
+            raise _invalid(index, f"it lists {wrong[:200]!r}, which is no .safetensors file beside it")
+        files = {file: self.header(folder.below(file)) for file in names}
+        for tensor, file in weight_map.items():
+            if tensor not in files[file][1].tensors:
+                raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
+        return Model(folder, files, weight_map, name, beside, self._config(folder, beside))
+
+    def _config(self, folder: Located, beside: Mapping[str, int]) -> dict[str, Any] | None:
+        if CONFIG_NAME not in beside:
+            return None
+        config = self._json(folder.below(CONFIG_NAME))
+        if not isinstance(config, dict):
+            raise _invalid(folder.below(CONFIG_NAME), "it is not a JSON object")
+        return config
+
+    def _json(self, file: Located) -> Any:
+        try:
+            return json.loads(file.root.get(file.path, self._settings.max_document_bytes))
+        except FileNotFoundError:
+            raise reference_not_found(file.location) from None
+        except (ValueError, RecursionError):
+            raise _invalid(file, "it is not JSON") from None
+
+
+def _invalid(place: Located, reason: str) -> RequestError:
+    return RequestError(Code.INVALID_REFERENCE, f"{place.location!r}: {reason}", location=place.location)

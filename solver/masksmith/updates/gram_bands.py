@@ -1,0 +1,90 @@
+"""Reads and checks a Gram matrix a band of rows at a time, so that it is in memory once, however it is stored."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from masksmith._errors import UpdateError
+from masksmith._tensors import is_torch
+
+BAND_BYTES = 2**26
+"""Bytes of the rows that are read at a time."""
+BLOCK = 2048
+"""Rows and columns that are compared with their transpose at a time."""
+
+
+class GramRows(Protocol):
+    """A Gram matrix whose rows are read when they are needed, as from a file; it can be passed instead of an array.
+
+    Attributes:
+        shape: `(inputs, inputs)`.
+    """
+
+    shape: tuple[int, ...]
+
+    def rows(self, first: int, last: int) -> Any:
+        """Return rows `first` to `last` (exclusive), numpy or torch."""
+
+
+def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[torch.Tensor, float]:
+    """Read a Gram matrix into a new float64 tensor; returns it and its largest absolute entry.
+
+    Args:
+        gram: `[inputs, inputs]`, numpy, torch or `GramRows`.
+        device: Device of the tensor.
+        name: Name of the weight in error messages.
+
+    Raises:
+        UpdateError: If an entry is not finite.
+    """
+    length, largest = int(gram.shape[0]), 0.0
+    products = torch.empty((length, length), dtype=torch.float64, device=device)
+    step = max(1, BAND_BYTES // (8 * max(1, length)))
+    for first in range(0, length, step):
+        last = min(first + step, length)
+        band = gram.rows(first, last) if hasattr(gram, "rows") else gram[first:last]
+        products[first:last] = as_tensor(band).to(device)
+        check_finite(products[first:last], "gram", name, first)
+        largest = max(largest, float(products[first:last].abs().max()))
+    return products, largest
+
+
+def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
+    """Replace a matrix by its mean with its transpose, block by block; returns the largest difference and its index."""
+    largest, index = 0.0, [0, 0]
+    for i in range(0, len(products), BLOCK):
+        for j in range(i, len(products), BLOCK):
+            upper, lower = products[i : i + BLOCK, j : j + BLOCK], products[j : j + BLOCK, i : i + BLOCK]
+            skew = (upper - lower.T).abs()
+            if float(skew.max()) > largest:
+                largest = float(skew.max())
+                row, column = np.unravel_index(int(skew.argmax()), skew.shape)
+                index = [i + int(row), j + int(column)]
+            mean = (upper + lower.T) / 2
+            upper.copy_(mean)
+            lower.copy_(mean.T)
+    return largest, index
+
+
+def as_tensor(values: Any) -> torch.Tensor:
+    """Return numpy or torch values as a tensor, copied only where torch needs it."""
+    if is_torch(values):
+        return torch.as_tensor(values).detach()
+    array = np.ascontiguousarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def check_finite(values: torch.Tensor, label: str, name: str | None, first: int = 0) -> None:
+    """Check that all entries of rows, of which the first is number `first`, are finite.
+
+    Raises:
+        UpdateError: Naming the first that is not.
+    """
+    invalid = ~torch.isfinite(values)
+    if bool(invalid.any()):
+        index = [int(k) for k in invalid.nonzero()[0]]
+        shown = [index[0] + first, *index[1:]]
+        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {shown}", name)

@@ -1,0 +1,49 @@
+"""Sums the reports of a tensor's shards to its certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from masksmith_wire.documents import SolveStatus, UpdateReport
+from masksmith_wire.totals import relative_gap
+
+from .reports import ShardReport
+
+_WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
+
+
+def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
+    """Sum the reports of all shards of a tensor.
+
+    Returns:
+        `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `solve_s`, `solver` and `update`, an
+        `UpdateReport` or None.
+    """
+    objective, bound, total = (
+        math.fsum(getattr(part, name) for part in parts) for name in ("objective", "upper_bound", "total_score")
+    )
+    kept = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in parts)
+    return {
+        "status": next((word for word in _WORST if any(part.status == word for part in parts)), None),
+        "objective": objective,
+        "upper_bound": bound,
+        "gap": relative_gap(objective, bound),
+        "retained": kept / total if total > 0 else 1.0,
+        "density": sum(part.kept for part in parts) / sum(part.entries for part in parts),
+        "solve_s": math.fsum(part.solve_s for part in parts),
+        "solver": parts[0].solver,
+        "update": _update(parts),
+    }
+
+
+def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
+    parts = [part.update for part in done if part.update is not None]
+    if not parts:
+        return None
+    error, masked, energy, seconds = (
+        math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
+    )
+    # With ADMM, a tensor has one shard.
+    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)

@@ -1,0 +1,126 @@
+"""A root that is a prefix of an S3-compatible bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError as StoreError,
+    GenericError,
+    NotModifiedError,
+    PreconditionError,
+)
+from obstore.store import from_url
+
+from masksmith_state.blobs.objects import BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S, CHUNK_BYTES, CONCURRENT_CHUNKS
+from masksmith_state.errors import ChangedSourceError, RootUnavailableError
+from masksmith_state.panics import panics_as
+
+from .root import FileState, Root
+
+MAX_OBJECT_BYTES = 10_000 * CHUNK_BYTES
+"""Largest object that is written: the parts of an upload are as large as chunks, and S3 takes 10,000 of them."""
+
+
+@dataclass(frozen=True)
+class BucketRoot(Root):
+    """Objects below a prefix; credentials and endpoint come from the environment. The version is the ETag."""
+
+    def stat(self, path: str) -> FileState:
+        """See `Root.stat`."""
+        with self._errors(path):
+            return _state(obstore.head(self._store, path))
+
+    def read(self, path: str, start: int, stop: int, version: str) -> bytes:
+        """See `Root.read`."""
+        if start >= stop:
+            return b""
+        # A store without ETags has a version of another form, which is compared after the request alone.
+        options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
+        try:
+            with self._errors(path):
+                answer = obstore.get(self._store, path, options=options)
+                is_same, data = _state(answer.meta).version == version, bytes(answer.bytes())
+        except FileNotFoundError:
+            raise self.gone(path) from None
+        except (PreconditionError, NotModifiedError):
+            is_same, data = False, b""
+        if not is_same or len(data) < stop - start:
+            raise ChangedSourceError(self.location(path), "its ETag is not the same")
+        return data
+
+    def list(self, path: str) -> dict[str, int]:
+        """See `Root.list`."""
+        sizes: dict[str, int] = {}
+        prefix = f"{path}/" if path else ""
+        with self._errors(path):
+            for page in obstore.list(self._store, prefix, chunk_size=1000):
+                sizes |= {str(entry["path"]).removeprefix(prefix): int(entry["size"]) for entry in page}
+                self.check_listed(path, len(sizes))
+        return dict(sorted(sizes.items()))
+
+    def write(self, path: str, pieces: Iterable[bytes]) -> None:
+        """See `Root.write`; an object appears when the writer is closed, which it is not if `pieces` raises."""
+        with self._errors(path):
+            # Not by `obstore.put`, whose iterators run where no other call of obstore is possible.
+            writer = obstore.open_writer(self._store, path, buffer_size=CHUNK_BYTES, max_concurrency=CONCURRENT_CHUNKS)
+            for piece in pieces:
+                writer.write(piece)
+            writer.close()
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Root.create`."""
+        with suppress(AlreadyExistsError), self._errors(path):
+            obstore.put(self._store, path, data, mode="create", use_multipart=False)
+            return True
+        return False
+
+    def delete(self, path: str) -> None:
+        """See `Root.delete`."""
+        with self._errors(path), suppress(FileNotFoundError):
+            obstore.delete(self._store, path)
+
+    @cached_property
+    def _store(self) -> Any:
+        timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
+        return from_url(self.url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        """Name the location in errors of the store; a missing object is told from a missing bucket."""
+        try:
+            with panics_as(GenericError):
+                yield
+        except FileNotFoundError:
+            self._check_bucket()
+            raise FileNotFoundError(self.location(path)) from None
+        except (AlreadyExistsError, PreconditionError, NotModifiedError, RootUnavailableError):
+            raise
+        except StoreError as error:
+            raise RootUnavailableError(self.location(path), _reason(error)) from None
+
+    def _check_bucket(self) -> None:
+        """Raise an error if the bucket does not exist, or refuses to be listed."""
+        try:
+            with panics_as(GenericError):
+                next(iter(obstore.list(self._store, chunk_size=1)), None)
+        except (StoreError, FileNotFoundError) as error:
+            raise RootUnavailableError(self.url, _reason(error)) from None
+
+
+def _state(meta: Mapping[str, Any]) -> FileState:
+    size, tag = int(meta["size"]), meta.get("e_tag")
+    return FileState(size, str(tag) if tag else f"{size}-{meta['last_modified'].timestamp()}")
+
+
+def _reason(error: Exception) -> str:
+    """First line of an error, without the URL of the request."""
+    text = str(error).partition("\n")[0]
+    return text.rpartition(" - ")[2][:300] if " - " in text else text[:300]

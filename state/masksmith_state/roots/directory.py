@@ -1,0 +1,208 @@
+"""A root that is a directory; no link leads outside it, also if one is made while a file is opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from masksmith_state.errors import ChangedSourceError, InvalidLocationError, RootUnavailableError
+
+from .location import is_inside
+from .root import FileState, Root
+
+PART_SUFFIX = ".part"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_OUTSIDE = "a link on the way leads outside the root"
+
+
+@dataclass(frozen=True)
+class DirectoryRoot(Root):
+    """Files of a directory. The version of a file is its size and the time of its last change, in nanoseconds."""
+
+    def stat(self, path: str) -> FileState:
+        """See `Root.stat`."""
+        with self._opened(path) as file:
+            return _state(file)
+
+    def read(self, path: str, start: int, stop: int, version: str) -> bytes:
+        """See `Root.read`; the version is compared before and after."""
+        try:
+            with self._opened(path) as file:
+                self._check(path, file, version)
+                data = _pread(file, start, stop)
+                self._check(path, file, version)
+        except FileNotFoundError:
+            raise self.gone(path) from None
+        if len(data) < stop - start:
+            raise ChangedSourceError(self.location(path), f"it ends before byte {stop}")
+        return data
+
+    def list(self, path: str) -> dict[str, int]:
+        """See `Root.list`; files that cannot be read, such as links that lead nowhere, are left out."""
+        with self._errors(path):
+            self._resolved("")
+            try:
+                base = self._resolved(path)
+            except FileNotFoundError:
+                return {}
+            if not base.is_dir():
+                return {}
+            return self._sizes(path, base)
+
+    def write(self, path: str, pieces: Iterable[bytes]) -> None:
+        """See `Root.write`."""
+        with self._errors(path), self._folder_of(path) as (folder, name):
+            part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+            try:
+                self._write_part(folder, part, pieces)
+                os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=folder)
+                raise
+            os.fsync(folder)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Root.create`."""
+        with self._errors(path), self._folder_of(path) as (folder, name):
+            part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+            self._write_part(folder, part, [data])
+            try:
+                # Unlike a rename, a link does not replace what is there.
+                os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(part, dir_fd=folder)
+            return True
+
+    def delete(self, path: str) -> None:
+        """See `Root.delete`."""
+        with self._errors(path), suppress(FileNotFoundError), self._folder_of(path, make=False) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+
+    def _sizes(self, path: str, base: Path) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for folder, folders, names in os.walk(base):
+            folders.sort()
+            for name in sorted(names):
+                target = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    if target.is_file():
+                        sizes[target.relative_to(base).as_posix()] = target.stat().st_size
+            self.check_listed(path, len(sizes))
+        return sizes
+
+    def _resolved(self, path: str) -> Path:
+        """Follow all links of a path, and check that it ends inside the root."""
+        try:
+            base = Path(self.url).resolve(strict=True)
+        except OSError as error:
+            raise RootUnavailableError(self.url, str(error.strerror)) from None
+        try:
+            target = (base / path).resolve(strict=True)
+        except (RuntimeError, OSError) as error:
+            if isinstance(error, RuntimeError) or error.errno == errno.ELOOP:
+                raise InvalidLocationError(self.location(path), "its links lead in a circle") from None
+            if isinstance(error, NotADirectoryError):
+                raise FileNotFoundError(self.location(path)) from None
+            raise
+        if not is_inside(str(target), str(base)):
+            raise InvalidLocationError(self.location(path), _OUTSIDE)
+        return target
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        """Open a file for reading, without following a link that was made after the path was resolved."""
+        with self._errors(path):
+            base = Path(self.url).resolve()
+            names = self._resolved(path).relative_to(base).parts
+            if not names:
+                raise InvalidLocationError(self.location(path), "it is the root itself, and not a file")
+            folder = _walk(os.open(base, _FOLDER), names[:-1], make=False)
+            try:
+                file = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            finally:
+                os.close(folder)
+            try:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    raise InvalidLocationError(self.location(path), "it is not a file")
+                yield file
+            finally:
+                os.close(file)
+
+    @contextmanager
+    def _folder_of(self, path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
+        """Open the directory of a path, without following links, and make it; gives it and the file's name."""
+        base = self._resolved("")
+        *folders, name = path.split("/")
+        folder = _walk(os.open(base, _FOLDER), folders, make=make)
+        try:
+            yield folder, name
+        finally:
+            os.close(folder)
+
+    def _write_part(self, folder: int, part: str, pieces: Iterable[bytes]) -> None:
+        """Write a new file, as readable for others as its directory is."""
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:
+            os.fchmod(file.fileno(), 0o600 | os.fstat(folder).st_mode & 0o066)
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _check(self, path: str, file: int, version: str) -> None:
+        if _state(file).version != version:
+            raise ChangedSourceError(self.location(path), "size or time of change are not the same")
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, RootUnavailableError):
+            raise
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise InvalidLocationError(self.location(path), "a link or a file is on the way") from None
+            raise RootUnavailableError(self.location(path), str(error.strerror)) from None
+
+
+def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
+    """Go down directories that are no links; closes `folder`, and gives the last one, open."""
+    for name in names:
+        try:
+            is_new = make and _make(name, folder)
+            child = os.open(name, _FOLDER, dir_fd=folder)
+            if is_new:
+                os.fchmod(child, 0o700 | os.fstat(folder).st_mode & 0o077)
+        finally:
+            os.close(folder)
+        folder = child
+    return folder
+
+
+def _make(name: str, folder: int) -> bool:
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _state(file: int) -> FileState:
+    status = os.fstat(file)
+    return FileState(status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def _pread(file: int, start: int, stop: int) -> bytes:
+    pieces: list[bytes] = []
+    while start < stop and (piece := os.pread(file, min(stop - start, 2**30), start)):
+        pieces.append(piece)
+        start += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

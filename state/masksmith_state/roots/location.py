@@ -1,0 +1,50 @@
+"""Locations: absolute paths, or URLs such as `s3://bucket/prefix/file`, without credentials and without `..`."""
+
+from __future__ import annotations
+
+from masksmith_state.errors import InvalidLocationError
+
+BUCKET = "s3://"
+MAX_LENGTH = 1024
+"""Characters of a location, which is the limit of keys in S3."""
+
+
+def normalise(text: str) -> str:
+    """Check a location, and remove slashes at its end.
+
+    Raises:
+        InvalidLocationError: If it is neither an absolute path nor an `s3://` URL, has credentials, a query or a
+            fragment, or a part that is empty, `.` or `..`.
+    """
+    if len(text) > MAX_LENGTH:
+        raise InvalidLocationError(text[:80], f"it has {len(text)} characters, and at most {MAX_LENGTH} are allowed")
+    if not text.isprintable():
+        raise InvalidLocationError(ascii(text)[:200], "it has characters that cannot be printed")
+    prefix, rest = (BUCKET, text[len(BUCKET) :]) if text.startswith(BUCKET) else ("/", text[1:])
+    if not text.startswith(prefix):
+        raise InvalidLocationError(text, "it is neither an absolute path nor a URL such as s3://bucket/prefix")
+    if prefix == BUCKET and "@" in rest.partition("/")[0]:
+        raise InvalidLocationError(
+            BUCKET + "...", "it has credentials, which belong in the environment of service and workers"
+        )
+    if prefix == BUCKET and ("?" in rest or "#" in rest):
+        raise InvalidLocationError(rest.partition("?")[0], "it has a query or a fragment")
+    parts = rest.rstrip("/").split("/")
+    check_parts(text, parts)
+    return prefix + "/".join(parts)
+
+
+def check_parts(text: str, parts: list[str]) -> None:
+    """Check the names of a path.
+
+    Raises:
+        InvalidLocationError: If one is empty, `.` or `..`.
+    """
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise InvalidLocationError(text, f"its part {part!r} is not the name of a file or a directory")
+
+
+def is_inside(location: str, base: str) -> bool:
+    """Whether a normalised location is `base`, or below it."""
+    return location == base or location.startswith(base + "/")

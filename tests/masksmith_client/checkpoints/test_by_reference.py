@@ -1,0 +1,145 @@
+"""What the client asks for when a model is pruned by reference."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from masksmith.patterns import TensorPatterns
+from masksmith_client import InputError
+from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
+from masksmith_client.checkpoints.choice import ChoiceOptions
+from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_wire.references import ListedTensor, ModelListing
+
+SHAPES = {
+    "model.embed_tokens.weight": [64, 32],
+    "model.layers.0.mlp.experts.gate_up_proj": [4, 32, 64],
+    "model.layers.0.q_proj.weight": [32, 32],
+    "model.layers.0.norm.weight": [32],
+}
+
+
+def listing(location="s3://models/m", config=None, shapes=SHAPES):
+    tensors = [
+        ListedTensor(name=name, dtype="F32", shape=shape, file=f"{location}/{number}.safetensors", format="pt")
+        for number, (name, shape) in enumerate(shapes.items())
+    ]
+    return ModelListing(location=location, tensors=tensors, config=config)
+
+
+class Jobs:
+    """Answers listings, and keeps the document of the job."""
+
+    def __init__(self, *listings):
+        self._listings = {each.location: each for each in listings}
+        self.request = None
+
+    def list_reference(self, location):
+        return self._listings[location]
+
+    def submit_request(self, request, key):
+        self.request = request
+        return self
+
+    def wait(self, progress):
+        return self
+
+    def output(self):
+        return {"tensors": []}
+
+
+def options(*patterns, **more):
+    return ChoiceOptions(TensorPatterns.parse(patterns), **more)
+
+
+def test_names_config_and_shapes_decide_what_cannot_be_read_here():
+    chosen = chosen_tensors(listing(config={"model_type": "gpt_oss"}), options("2:4"))
+    layouts = {name: layout.axes for name, (layout, _) in chosen.items()}
+    assert layouts == {
+        "model.layers.0.mlp.experts.gate_up_proj": "stack in out", "model.layers.0.q_proj.weight": "out in"
+    }  # fmt: skip
+    (given,) = chosen_tensors(
+        listing(), options("2:4", layers=["*experts*"], layouts={"*experts*": "stack out in"})
+    ).values()
+    assert given[0].axes == "stack out in"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"layers": ["nothing"]}, "no tensor is called 'nothing'"),
+        ({"layers": ["model.layers.0.norm.weight"]}, "cannot be masked"),
+        ({"layouts": {"nothing": "out in"}}, "no tensor has this name"),
+        ({"exclude": ["*"]}, "none of"),
+    ],
+)
+def test_names_that_match_nothing_are_refused(more, reason):
+    with pytest.raises(InputError, match=reason):
+        chosen_tensors(listing(), options("2:4", **more))
+
+
+def test_the_document_names_files_and_output():
+    jobs = Jobs(listing())
+    pruner = ReferencePruner(jobs, PruneMethod.parse("magnitude"))
+    pruner.prune("s3://models/m", "s3://pruned/m", options("2:4", "q_proj=transposable 2:4", layers=["*q_proj*"]))
+    document = json.loads(jobs.request.model_dump_json(exclude_none=True))
+    assert document["output"] == {"location": "s3://pruned/m", "model": "s3://models/m"}
+    assert document["priority"] == "batch"
+    assert document["name"] == "m, 2:4, q_proj=transposable 2:4"
+    (tensor,) = document["tensors"]
+    assert tensor["reference"] == "s3://models/m/2.safetensors"
+    assert tensor["pattern"] == "transposable 2:4"
+    assert "digest" not in tensor
+
+
+def test_statistics_are_references_too():
+    calibration = listing("s3://models/c.safetensors", shapes={"model.layers.0.q_proj.weight/norms": [32]})
+    jobs = Jobs(listing(), calibration)
+    pruner = ReferencePruner(jobs, PruneMethod.parse("wanda", None, "s3://models/c.safetensors"))
+    pruner.prune("s3://models/m", "s3://pruned/m", options("2:4", layers=["*q_proj*"]))
+    (tensor,) = jobs.request.tensors
+    assert (tensor.statistic.kind, tensor.statistic.key) == ("norms", "model.layers.0.q_proj.weight/norms")
+    assert tensor.statistic.reference == "s3://models/c.safetensors/0.safetensors"
+    with pytest.raises(InputError, match="is not calibrated: the calibration holds no"):
+        pruner.prune("s3://models/m", "s3://p/m", options("2:4", layouts={"*experts*": "stack in out"}))
+    for scores, update in (("wanda", None), ("magnitude", "reconstruct")):
+        with pytest.raises(InputError, match="needs a calibration: the reference of a file in a root"):
+            ReferencePruner(jobs, PruneMethod.parse(scores, update)).prune("s3://models/m", "s3://p/m", options("2:4"))
+    method = PruneMethod.parse("wanda", None, {"a": np.ones(3)})
+    with pytest.raises(InputError, match="the reference of a file in a root"):
+        ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
+
+
+def test_a_model_that_can_be_read_here_shows_its_layout(tmp_path):
+    """As it does for a prune without a service; a directory with another model does not count."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    shapes = {"h.0.attn.c_attn.weight": [32, 96], "h.0.attn.c_proj.weight": [32, 32]}
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    here = listing(str(folder), shapes=shapes)
+    # The listing has no config: it is read here.
+    assert {layout.axes for layout, _ in chosen_tensors(here, options("2:4")).values()} == {"in out"}
+    other = listing(str(folder), shapes={"h.0.attn.c_attn.weight": [32, 48]})
+    assert {layout.axes for layout, _ in chosen_tensors(other, options("2:4")).values()} != {"stack in out"}
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "asked", "expected"),
+    [
+        ("s3://a", "b", False, True),
+        ("a", "s3://b", False, True),
+        ("a", "b", True, True),
+        ("a", "b", False, False),
+    ],
+)
+def test_a_bucket_is_always_by_reference(model, output, asked, expected):
+    assert is_by_reference(model, output, {"by_reference": asked} if asked else {}) is expected
+
+
+def test_a_directory_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert location_of("a/../b") == str(tmp_path / "b")
+    assert location_of("s3://a/b") == "s3://a/b"

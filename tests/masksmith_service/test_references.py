@@ -1,0 +1,201 @@
+"""Tensors by reference: who may name them, and what is refused before anything is queued."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from starlette.testclient import TestClient
+
+from masksmith_state.keys import Keys, Role
+from masksmith_state.roots.setting import RootSetting
+
+WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def settings(settings, root):
+    return settings.model_copy(
+        update={"roots": [RootSetting(url=str(root), read=["ann", "bob"], write=["bob"])], "max_tensors": 20}
+    )
+
+
+@pytest.fixture
+def model(root):
+    """A sharded model: two files, an index, and a config."""
+    folder = root / "model"
+    folder.mkdir()
+    files = {"a-1.safetensors": ["w1", "w2"], "a-2.safetensors": ["w3", "bias"]}
+    for file, names in files.items():
+        save_file({name: WEIGHT[0] if name == "bias" else WEIGHT + len(name) for name in names}, folder / file)
+    weight_map = {name: file for file, names in files.items() for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return folder
+
+
+def tensor(reference, key="w1", **members):
+    return {"name": key, "reference": str(reference), "key": key} | members
+
+
+def post(client, *tensors, headers=None, **members):
+    return client.post("/v1/jobs", json={"pattern": "2:4", "tensors": list(tensors)} | members, headers=headers)
+
+
+def test_a_model_is_listed(client, model):
+    listing = client.get("/v1/references", params={"location": str(model)}).json()
+    assert [(each["name"], each["file"].rpartition("/")[2]) for each in listing["tensors"]] == [
+        ("w1", "a-1.safetensors"), ("w2", "a-1.safetensors"), ("w3", "a-2.safetensors"), ("bias", "a-2.safetensors")
+    ]  # fmt: skip
+    assert listing["tensors"][0]["shape"] == [8, 8]
+    assert listing["config"] == {"model_type": "llama"}
+    of_index = client.get("/v1/references", params={"location": f"{model}/model.safetensors.index.json"}).json()
+    assert of_index["tensors"] == listing["tensors"]
+    of_file = client.get("/v1/references", params={"location": f"{model}/a-2.safetensors"}).json()
+    assert sorted(each["name"] for each in of_file["tensors"]) == ["bias", "w3"]
+
+
+def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, records):
+    response = post(client, tensor(model / "a-1.safetensors"), tensor(model / "a-2.safetensors", "w3"))
+    assert response.status_code == 202, response.text
+    planned = records.read(response.json()["id"]).plan.tensors
+    for each, file in zip(planned, ("a-1.safetensors", "a-2.safetensors"), strict=True):
+        status = os.stat(model / file)
+        assert each.source.location == str(model / file)
+        assert each.source.version == f"{status.st_size}-{status.st_mtime_ns}"
+        assert each.digest == ""
+    assert records.read(response.json()["id"]).plan.uploads == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "status", "code", "words"),
+    [
+        ("{root}/nothing.safetensors", 404, "reference_not_found", ["there is no", "nothing.safetensors"]),
+        ("/elsewhere/a.safetensors", 404, "root_not_found", ["is in no root", "that you may read: {root}"]),
+        ("s3://elsewhere/a.safetensors", 404, "root_not_found", ["is in no root"]),
+        ("{root}/../a.safetensors", 422, "invalid_reference", ["its part '..'"]),
+        ("a.safetensors", 422, "invalid_reference", ["neither an absolute path"]),
+        ("s3://key:secret@b/a.safetensors", 422, "invalid_reference", ["credentials"]),
+        ("{root}/model", 422, "invalid_reference", ["it is not a file"]),
+        ("{root}/link.safetensors", 422, "invalid_reference", ["leads outside the root"]),
+        ("{root}/pickle.safetensors", 400, "invalid_safetensors", ["pickle.safetensors"]),
+        ("{root}/cut.safetensors", 400, "invalid_safetensors", ["cut.safetensors", "truncated"]),
+        ("{root}/empty.safetensors", 400, "invalid_safetensors", ["empty.safetensors"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_at_once(client, model, root, reference, status, code, words, records, tmp_path):
+    whole = (model / "a-1.safetensors").read_bytes()
+    (tmp_path / "outside.safetensors").write_bytes(whole)
+    (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    (root / "pickle.safetensors").write_bytes(b"\x80\x04\x95" + bytes(100))
+    (root / "cut.safetensors").write_bytes(whole[:-1])
+    (root / "empty.safetensors").write_bytes(b"")
+    response = post(client, tensor(reference.format(root=root)))
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (status, code), problem
+    for word in words:
+        assert word.format(root=root) in problem["detail"]
+    assert "secret" not in problem["detail"]
+    assert records.live_count() == 0
+
+
+@pytest.mark.parametrize("members", [{}, {"digest": "0" * 64}])
+def test_a_tensor_is_in_one_file(client, model, members):
+    given = tensor(model / "a-1.safetensors", **members)
+    if not members:
+        del given["reference"]
+    problem = post(client, given).json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_document")
+    assert "exactly one of digest and reference" in json.dumps(problem["errors"])
+
+
+def test_a_missing_tensor_names_the_file(client, model):
+    problem = post(client, tensor(model / "a-1.safetensors", "w9")).json()
+    assert (problem["status"], problem["code"]) == (422, "unknown_tensor")
+    assert "a-1.safetensors' holds no 'w9'" in problem["detail"]
+
+
+def test_only_keys_with_the_right_may_read(app, records, model):
+    keys = Keys(records.redis)
+    tokens = {
+        name: keys.create(name, role)[1] for name, role in (("ann", Role.USER), ("eve", Role.USER), ("ops", Role.ADMIN))
+    }
+    with TestClient(app) as client:
+        for name, token in tokens.items():
+            headers = {"Authorization": f"Bearer {token}"}
+            responses = [
+                post(client, tensor(model / "a-1.safetensors"), headers=headers),
+                client.get("/v1/references", params={"location": str(model)}, headers=headers),
+            ]
+            for response in responses:
+                if name == "eve":
+                    assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+                    assert "key 'eve' may not read the root" in response.json()["detail"]
+                else:
+                    assert response.is_success, response.text
+        # A reference in no root names the roots that the key may read, and no others.
+        eve = {"Authorization": f"Bearer {tokens['eve']}"}
+        problem = post(client, tensor("/elsewhere/a.safetensors"), headers=eve).json()
+        assert "that you may read: none" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        ("[]", "no 'weight_map'"),
+        ("{", "it is not JSON"),
+        ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is no .safetensors file beside it"),
+        ('{"weight_map": {"w1": "a-1.bin"}}', "is no .safetensors file beside it"),
+        ('{"weight_map": {"w9": "a-1.safetensors"}}', "which does not contain it"),
+    ],
+)
+def test_an_index_that_contradicts_its_files_is_refused(client, model, index, reason):
+    (model / "model.safetensors.index.json").write_text(index)
+    problem = client.get("/v1/references", params={"location": str(model)}).json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_reference")
+    assert reason in problem["detail"]
+
+
+def test_a_directory_without_one_model_is_refused(client, root, model):
+    (root / "texts").mkdir()
+    (root / "texts" / "a.txt").touch()
+    for folder, code, reason in (
+        ("texts", "invalid_reference", "no weights"),
+        ("none", "reference_not_found", "there is no"),
+    ):
+        problem = client.get("/v1/references", params={"location": f"{root}/{folder}"}).json()
+        assert problem["code"] == code
+        assert reason in problem["detail"]
+    (model / "model.safetensors.index.json").unlink()
+    problem = client.get("/v1/references", params={"location": str(model)}).json()
+    assert "2 candidates (a-1.safetensors, a-2.safetensors)" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "is_refused"),
+    [
+        ({"update": "reconstruct"}, "gram", False),
+        ({"update": "admm"}, "gram", True),
+        ({"scores": "sparsegpt"}, "statistic", True),
+    ],
+)
+def test_only_what_reads_a_gram_matrix_in_bands_takes_one_of_any_size(
+    client, root, model, monkeypatch, options, kind, is_refused
+):
+    monkeypatch.setattr("masksmith_service.jobs.statistics.WHOLE_BYTES", 8 * 8 * 8 - 1)
+    save_file({"w1/gram": np.eye(8)}, root / "grams.safetensors")
+    gram = {"kind": "gram", "reference": f"{root}/grams.safetensors", "key": "w1/gram"}
+    response = post(client, tensor(model / "a-1.safetensors", **{kind: gram}), **options)
+    if is_refused:
+        assert response.json()["code"] == "invalid_calibration"
+        assert "more than the 511 bytes that go to one worker" in response.json()["detail"]
+    else:
+        assert response.status_code == 202, response.text

@@ -1,0 +1,230 @@
+"""Directories and buckets as roots: what is read is of one version, and nothing leads outside."""
+
+import os
+
+import pytest
+from support.buckets import BUCKET, Bucket
+
+from masksmith_state.errors import (
+    ChangedSourceError,
+    InstallationError,
+    InvalidLocationError,
+    NoRootError,
+    RootUnavailableError,
+)
+from masksmith_state.roots.location import normalise
+from masksmith_state.roots.roots import Roots
+from masksmith_state.roots.setting import RootSetting
+from masksmith_state.settings import StateSettings
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    bucket = Bucket()
+    bucket.start()
+    yield bucket
+    bucket.stop()
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def root(request, tmp_path, monkeypatch):
+    if request.param == "directory":
+        url = str(tmp_path / "root")
+        os.mkdir(url)
+    else:
+        for name, value in request.getfixturevalue("bucket").environment.items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{BUCKET}/{tmp_path.name}"
+    return Roots([RootSetting(url=url)]).find(url)[1]
+
+
+def test_what_was_written_is_read_in_ranges(root):
+    root.write("a/b.bin", iter([b"01234", b"56789"]))
+    state = root.stat("a/b.bin")
+    assert state.size == 10
+    assert root.read("a/b.bin", 3, 7, state.version) == b"3456"
+    assert root.read("a/b.bin", 4, 4, state.version) == b""
+    assert root.get("a/b.bin", 10) == b"0123456789"
+    with pytest.raises(InvalidLocationError, match="at most 9"):
+        root.get("a/b.bin", 9)
+
+
+def test_a_file_that_changes_is_refused(root):
+    root.write("a", [b"0123"])
+    version = root.stat("a").version
+    root.write("a", [b"4567"])
+    assert root.stat("a").version != version
+    with pytest.raises(ChangedSourceError, match=r"'.*/a' has changed since the job began"):
+        root.read("a", 0, 4, version)
+    root.delete("a")
+    with pytest.raises(ChangedSourceError, match="no longer exists"):
+        root.read("a", 0, 4, version)
+    with pytest.raises(FileNotFoundError):
+        root.stat("a")
+
+
+def test_a_range_beyond_the_end_is_a_change(root):
+    root.write("a", [b"0123"])
+    with pytest.raises(ChangedSourceError):
+        root.read("a", 2, 6, root.stat("a").version)
+
+
+def test_a_write_that_breaks_leaves_what_was_there(root):
+    def broken(size):
+        yield bytes(size)
+        raise ValueError("broken")
+
+    root.write("folder/a", [b"old"])
+    for size in (1, 9 * 2**20):
+        with pytest.raises(ValueError, match="broken"):
+            root.write("folder/a", broken(size))
+    assert root.get("folder/a", 10) == b"old"
+    assert root.list("folder") == {"a": 3}
+
+
+def test_the_first_to_create_a_file_wins(root):
+    assert root.create("a", b"first")
+    assert not root.create("a", b"second")
+    assert root.get("a", 10) == b"first"
+
+
+def test_lists_are_of_files_below(root):
+    for name in ("m/b", "m/a", "m/c/d", "mm"):
+        root.write(name, [b"12"])
+    assert list(root.list("m").items()) == [("a", 2), ("b", 2), ("c/d", 2)]
+    assert root.list("nothing") == {}
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("/a/../b", "its part '..'"),
+        ("/a//b", "its part ''"),
+        ("a/b", "neither an absolute path"),
+        ("file:///a", "neither an absolute path"),
+        ("s3://key:secret@bucket/a", "it has credentials"),
+        ("s3://bucket/a?X-Amz-Signature=1", "it has a query"),
+        ("s3://bucket/./a", "its part '.'"),
+        ("/a\n/b", "cannot be printed"),
+        ("/" + "a" * 2000, "2001 characters"),
+    ],
+)
+def test_malformed_locations_are_refused(location, reason):
+    with pytest.raises(InvalidLocationError, match=reason.replace("?", r"\?")) as raised:
+        normalise(location)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_location_belongs_to_the_innermost_root(tmp_path):
+    roots = Roots([RootSetting(url=str(tmp_path)), RootSetting(url=str(tmp_path / "inner"))])
+    assert roots.find(f"{tmp_path}/inner/a/b/")[0].url == str(tmp_path / "inner")
+    assert roots.find(f"{tmp_path}/inner/a/b/")[2] == "a/b"
+    assert roots.find(f"{tmp_path}/innermost")[2] == "innermost"
+    assert roots.find(str(tmp_path))[2] == ""
+    with pytest.raises(NoRootError, match="MASKSMITH_ROOTS"):
+        roots.find(f"{tmp_path}-other/a")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(b"secret")
+    return Roots([RootSetting(url=str(tmp_path / "root"))]).find(str(tmp_path / "root"))[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"), [("../outside/secret", "link"), ("../outside", "link/secret"), ("/etc/passwd", "link")]
+)
+def test_links_that_lead_outside_are_refused(directory, tmp_path, target, path):
+    (tmp_path / "root" / "link").symlink_to(target)
+    with pytest.raises(InvalidLocationError, match="leads outside the root"):
+        directory.stat(path)
+    with pytest.raises(InvalidLocationError, match="leads outside the root"):
+        directory.read(path, 0, 1, "")
+    if "/" in path:
+        with pytest.raises(InvalidLocationError):
+            directory.list("link")
+        with pytest.raises(InvalidLocationError, match="on the way"):
+            directory.write("link/new", [b"1"])
+        assert os.listdir(tmp_path / "outside") == ["secret"]
+
+
+def test_links_inside_are_followed_for_reading(directory, tmp_path):
+    """As in the cache of huggingface_hub, whose snapshots are links to blobs."""
+    (tmp_path / "root" / "blobs").mkdir()
+    (tmp_path / "root" / "blobs" / "b").write_bytes(b"0123")
+    (tmp_path / "root" / "snapshot").mkdir()
+    (tmp_path / "root" / "snapshot" / "file").symlink_to("../blobs/b")
+    assert directory.list("snapshot") == {"file": 4}
+    assert directory.get("snapshot/file", 10) == b"0123"
+
+
+def test_a_link_that_is_written_over_leaves_its_target(directory, tmp_path):
+    (tmp_path / "root" / "link").symlink_to("../outside/secret")
+    directory.write("link", [b"new"])
+    assert (tmp_path / "outside" / "secret").read_bytes() == b"secret"
+    assert (tmp_path / "root" / "link").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink(path.name, path)])
+def test_what_is_no_file_is_refused(directory, tmp_path, make):
+    make(tmp_path / "root" / "thing")
+    with pytest.raises(InvalidLocationError):
+        directory.stat("thing")
+
+
+def test_outputs_are_as_readable_as_their_directory(directory, tmp_path):
+    os.chmod(tmp_path / "root", 0o750)
+    umask = os.umask(0o077)
+    try:
+        directory.write("new/file", [b"1"])
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "root" / "new").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "root" / "new" / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_directory_that_is_gone_is_unavailable(directory, tmp_path):
+    directory.write("a", [b"1"])
+    version = directory.stat("a").version
+    (tmp_path / "root").rename(tmp_path / "away")
+    for call in (lambda: directory.stat("a"), lambda: directory.read("a", 0, 1, version), lambda: directory.list("")):
+        with pytest.raises(RootUnavailableError, match="cannot be accessed: No such file"):
+            call()
+    (tmp_path / "away").rename(tmp_path / "root")
+    assert directory.read("a", 0, 1, version) == b"1"
+
+
+def test_a_file_without_permission_is_named(directory, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "root" / "a").write_bytes(b"1")
+    os.chmod(tmp_path / "root" / "a", 0)
+    with pytest.raises(RootUnavailableError, match="Permission denied"):
+        directory.stat("a")
+
+
+def test_a_bucket_that_does_not_exist_is_named(bucket, monkeypatch):
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    root = Roots([RootSetting(url="s3://nowhere/a")]).find("s3://nowhere/a")[1]
+    with pytest.raises(RootUnavailableError, match=r"s3://nowhere/a.*404") as raised:
+        root.stat("b")
+    assert "127.0.0.1" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("root", "store"), [("data", "data/store"), ("data/store/a", "data/store"), ("a", "a")])
+def test_a_root_and_the_store_are_apart(tmp_path, root, store):
+    with pytest.raises(InstallationError, match="keep them apart"):
+        Roots([RootSetting(url=str(tmp_path / root))]).check_apart(str(tmp_path / store))
+    Roots([RootSetting(url=str(tmp_path / "other"))]).check_apart(str(tmp_path / store))
+
+
+def test_the_setting_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MASKSMITH_ROOTS", '[{"url": "/srv/models/", "read": ["*"]}, {"url": "s3://b/p"}]')
+    roots = StateSettings().roots
+    assert [(root.url, root.read, root.write) for root in roots] == [("/srv/models", ["*"], []), ("s3://b/p", [], [])]
+    monkeypatch.setenv("MASKSMITH_ROOTS", '[{"url": "srv"}]')
+    with pytest.raises(ValueError, match="neither an absolute path"):
+        StateSettings()

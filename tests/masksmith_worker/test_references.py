@@ -1,0 +1,166 @@
+"""Weights by reference: the masks of the library, from no more bytes than are needed, and of one version alone."""
+
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.shards import TRANSPOSABLE, mask_of, run_all, specified
+
+import masksmith as ms
+from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.shards import PlannedTensor, Source, cut
+from masksmith_state.roots.roots import Roots
+from masksmith_state.roots.setting import RootSetting
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import read_header
+from masksmith_worker.stages.load import Inputs
+
+WEIGHTS = {
+    name: np.random.default_rng(seed).standard_normal((32, 48)).astype(np.float32) for seed, name in enumerate("ab")
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    save_file(WEIGHTS, root / "model.safetensors")
+    return root
+
+
+@pytest.fixture
+def referring(runner_with, root):
+    return runner_with(roots=Roots([RootSetting(url=str(root))]))
+
+
+def source_of(path):
+    status = os.stat(path)
+    return Source(location=str(path), version=f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def planned(path, name, **more):
+    with path.open("rb") as file:
+        entry = read_header(file).tensors[name]
+    return PlannedTensor(
+        name=name, source=source_of(path), dtype=entry.dtype, shape=list(entry.shape), start=entry.start, **more
+    )
+
+
+def start(records, tensors, shard_bytes=16 * 48 * 4, **options):
+    specification = specified(TRANSPOSABLE, **options)
+    plan = MasksPlan(options=specification.options, tensors=tensors)
+    return records.create(plan, cut(tensors, specification, shard_bytes))[0]
+
+
+def test_masks_are_those_of_the_library(referring, records, root):
+    job = start(records, [planned(root / "model.safetensors", name) for name in "ab"])
+    assert set(run_all(referring, job)) == {"completed"}
+    for number, name in enumerate("ab"):
+        assert np.array_equal(mask_of(referring, job, number), ms.solve(ms.magnitude(WEIGHTS[name]), TRANSPOSABLE).mask)
+
+
+def test_only_the_rows_of_a_shard_are_read(referring, records, root, monkeypatch):
+    """The other rows are no longer there when they are read."""
+    path = root / "model.safetensors"
+    tensor = planned(path, "a")
+    (_, directory, relative) = referring.roots.find(str(path))
+    ranges = []
+    read = type(directory).read
+    monkeypatch.setattr(
+        type(directory), "read", lambda self, path, start, stop, version: (
+            ranges.append((path, start, stop)), read(self, path, start, stop, version)
+        )[1],
+    )  # fmt: skip
+    job = start(records, [tensor])
+    run_all(referring, job)
+    half = 16 * 48 * 4
+    assert sorted(ranges) == [
+        (relative, tensor.start, tensor.start + half), (relative, tensor.start + half, tensor.start + 2 * half)
+    ]  # fmt: skip
+
+
+def test_a_file_that_changed_fails_its_tensors_by_name(referring, records, root):
+    save_file({"c": WEIGHTS["a"]}, root / "other.safetensors")
+    tensors = [planned(root / "model.safetensors", "a"), planned(root / "other.safetensors", "c")]
+    job = start(records, tensors)
+    changed = load_file(root / "model.safetensors")
+    changed["a"] = changed["a"] + 1
+    save_file(changed, root / "model.safetensors")
+    os.utime(root / "model.safetensors", ns=(1, 1))
+    run_all(referring, job)
+    reports = records.reports(job)
+    assert [report.error is None for report in reports.values()] == [False, False, True, True]
+    assert reports[0].error.code == Code.REFERENCE_CHANGED
+    assert reports[0].error.message.startswith("tensor 'a': ")
+    assert "has changed since the job began" in reports[0].error.message
+
+
+def test_an_unchanged_file_is_not_solved_again_and_a_new_one_is(referring, records, root):
+    path = root / "model.safetensors"
+    first = start(records, [planned(path, "a")])
+    run_all(referring, first)
+    second = start(records, [planned(path, "a")])
+    run_all(referring, second)
+    assert [report.remembered for report in records.reports(second).values()] == [True, True]
+    save_file({name: weight[::-1].copy() for name, weight in WEIGHTS.items()}, path)
+    os.utime(path, ns=(5, 5))
+    third = start(records, [planned(path, "a")])
+    run_all(referring, third)
+    assert [report.remembered for report in records.reports(third).values()] == [False, False]
+    expected = ms.solve(ms.magnitude(WEIGHTS["a"][::-1].copy()), TRANSPOSABLE).mask
+    assert np.array_equal(mask_of(referring, third), expected)
+
+
+def test_a_worker_without_the_root_says_so(runner, records, root):
+    job = start(records, [planned(root / "model.safetensors", "a")])
+    run_all(runner, job)
+    error = records.reports(job)[0].error
+    assert error.code == Code.ROOT_NOT_FOUND
+    assert "give it the same roots as the service" in error.message
+
+
+def test_a_link_that_is_made_after_the_job_began_leads_nowhere(referring, records, root, tmp_path):
+    path = root / "model.safetensors"
+    tensor = planned(path, "a")
+    path.rename(tmp_path / "outside")
+    path.symlink_to(tmp_path / "outside")
+    job = start(records, [tensor])
+    run_all(referring, job)
+    error = records.reports(job)[0].error
+    assert error.code == Code.INVALID_REFERENCE
+    assert "leads outside the root" in error.message
+
+
+def test_statistics_are_read_from_roots_too(referring, records, root):
+    norms = np.random.default_rng(3).uniform(0.5, 2, 48)
+    save_file({"a/norms": norms}, root / "statistics.safetensors")
+    statistic = planned(root / "statistics.safetensors", "a/norms").model_copy(update={"name": "norms"})
+    tensor = planned(root / "model.safetensors", "a", statistic=statistic)
+    job = start(records, [tensor], scores="wanda")
+    assert set(run_all(referring, job)) == {"completed"}
+    scores = np.abs(WEIGHTS["a"]) * norms.astype(np.float32)
+    kept = scores[mask_of(referring, job)].sum(dtype=np.float64)
+    best = ms.solve(scores, TRANSPOSABLE)
+    assert kept == pytest.approx(best.objective, rel=1e-6)
+
+
+def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
+    inputs = np.random.default_rng(4).standard_normal((99, 48))
+    save_file({"a/gram": inputs.T @ inputs}, root / "grams.safetensors")
+    gram = planned(root / "grams.safetensors", "a/gram").model_copy(update={"name": "gram"})
+    monkeypatch.setattr("masksmith.updates.gram_bands.BAND_BYTES", 48 * 8 * 5)
+    sizes = []
+    read = Inputs.source
+    monkeypatch.setattr(
+        Inputs, "source", lambda self, source, start, stop: (
+            sizes.append(stop - start) if "grams" in source.location else None, read(self, source, start, stop)
+        )[1],
+    )  # fmt: skip
+    job = start(records, [planned(root / "model.safetensors", "a", gram=gram)], update="reconstruct")
+    assert set(run_all(referring, job)) == {"completed"}
+    assert max(sizes) == 48 * 8 * 5
+    reports = records.reports(job)
+    expected = ms.reconstruct(WEIGHTS["a"], mask_of(referring, job), inputs.T @ inputs)
+    error = sum(report.update.error for report in reports.values())
+    assert error == pytest.approx(expected.error, rel=1e-9)

@@ -1,0 +1,28 @@
+"""Names of files of a model's directory: which hold weights, and which masksmith adds."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+MASKS_NAME = "masks.safetensors"
+RECORD_NAME = "masksmith.json"
+JOURNAL_NAME = ".masksmith-journal.jsonl"
+OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME})
+INDEX_SUFFIX = ".index.json"
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
+    ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
+}  # fmt: skip
+WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf"})
+
+
+def names_weights(name: str) -> bool:
+    """Whether a file is of weights, or an index of such files, by its name."""
+    stem = name.removesuffix(INDEX_SUFFIX) if name.endswith(INDEX_SUFFIX) else name
+    return PurePosixPath(stem).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
+
+
+def holds_weights(path: str) -> bool:
+    """Whether a file of a model's directory holds the weights once more, by its path."""
+    *folders, name = path.split("/")
+    return names_weights(name) or any(folder.lower() in WEIGHT_FOLDERS for folder in folders)

@@ -1,0 +1,51 @@
+"""Members of `masksmith.json`, the record of a pruned checkpoint, that do not depend on who wrote it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .documents import UpdateReport
+from .updates import UpdateMethod
+
+PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide what comes out."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sum the figures of all tensors of a record."""
+    masked = [tensor for tensor in tensors if tensor["masked"]]
+    entries = sum(math.prod(tensor["shape"]) for tensor in masked)
+    objective, bound = (math.fsum(tensor[key] for tensor in masked) for key in ("objective", "upper_bound"))
+    kept = sum(tensor["kept"] for tensor in masked)
+    parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
+    return {
+        "tensors": len(tensors),
+        "masked": len(masked),
+        "optimal": sum(tensor["status"] == "optimal" for tensor in masked),
+        "parameters": parameters,
+        "masked_parameters": entries,
+        "kept": kept,
+        "density": kept / entries if entries else None,
+        "zeros": (entries - kept) / parameters if parameters else None,
+        "objective": objective,
+        "upper_bound": bound,
+        "gap": (bound - objective) / bound if bound else 0.0,
+    }
+
+
+def update_record(method: UpdateMethod | None, report: UpdateReport) -> dict[str, Any]:
+    """Return what the record says of a tensor's update: method, and squared errors before and after it."""
+    return {"method": str(method), **report.model_dump(exclude_none=True)}

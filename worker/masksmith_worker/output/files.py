@@ -1,0 +1,121 @@
+"""Writes a file of weights of an output, as the model's, with zeros or updated values in masked tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from blake3 import blake3
+
+from masksmith.layouts import ITEM_BYTES
+from masksmith_state.blobs.names import result_name, weights_name
+from masksmith_state.jobs.outputs import FileNote, OutputFile
+from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_wire.masks import masked_bytes, packed_bytes
+from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
+
+from .finish import finish
+from .work import OutputLostError, OutputWork
+
+BAND_BYTES = 8 * 2**20
+"""Bytes of a weight that are in memory while it is masked."""
+
+
+def write_output_file(work: OutputWork, number: int) -> None:
+    """Write a file of weights; what is written last finishes the output.
+
+    A file that is complete is not written again, nor is a finished output.
+
+    Raises:
+        OutputLostError: If the directory is not that of this job any more.
+        ShardFailedError: If a tensor of the file has no mask.
+    """
+    names = work.names()
+    if _is_finished(work, names):
+        return
+    if work.identity_in(work.output.marker) != work.output.identity:
+        if _is_finished(work, work.names()):
+            return
+        raise OutputLostError(
+            f"{work.output.location!r} is no longer the unfinished output of this job; submit it with another one"
+        )
+    file = work.output.files[number]
+    if not _is_complete(work, file, names):
+        digest = _Hashed(_pieces(work, file))
+        work.write(work.output.place(file.name), digest)
+        note = FileNote(bytes=digest.size, blake3=digest.hasher.hexdigest())
+        work.write(work.output.note(file.name), [note.model_dump_json().encode()])
+    names = work.names()
+    if all(_is_complete(work, each, names) for each in work.output.files):
+        _finish(work)
+
+
+def _finish(work: OutputWork) -> None:
+    try:
+        finish(work)
+    except FileNotFoundError:
+        # Another worker may have finished the same output meanwhile, and deleted its notes.
+        if not _is_finished(work, work.names()):
+            raise
+
+
+class _Hashed:
+    """Pieces that are hashed and counted while they are written."""
+
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._pieces, self.hasher, self.size = pieces, blake3(), 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.hasher.update(piece)
+            self.size += len(piece)
+            yield bytes(piece)
+
+
+def _is_finished(work: OutputWork, names: dict[str, int]) -> bool:
+    if JOURNAL_NAME in names or RECORD_NAME not in names:
+        return False
+    return work.identity_in(work.output.place(RECORD_NAME)) == work.output.identity
+
+
+def _is_complete(work: OutputWork, file: OutputFile, names: dict[str, int]) -> bool:
+    note = work.output.note(file.name).removeprefix(work.output.location + "/")
+    return note in names and names.get(file.name) == file.bytes
+
+
+def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
+    header, position = work.header(file), 0
+    for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
+        number = work.numbers.get(entry.name)
+        if number is not None:
+            yield from work.copied(file.source, position, entry.start)
+            yield from _masked_tensor(work, number)
+            position = entry.stop
+    yield from work.copied(file.source, position, file.bytes)
+
+
+def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:
+    tensor = work.plan.tensors[number]
+    for index in work.by_tensor[number]:
+        work.check()
+        report, shard = work.solved(index), work.shards[index]
+        if work.plan.options.update is None:
+            yield from _masked_rows(work, tensor, shard, report)
+        else:
+            yield work.inputs.store.get(weights_name(str(report.result)), report.weights_digest)
+
+
+def _masked_rows(
+    work: OutputWork, tensor: PlannedTensor, shard: Shard, report: ShardReport
+) -> Iterator[bytes | memoryview]:
+    packed = np.frombuffer(work.inputs.store.get(result_name(str(report.result)), report.mask_digest), np.uint8)
+    row_shape = tuple(tensor.shape[1:])
+    pitch = packed_bytes((1, *row_shape))
+    step = max(1, BAND_BYTES // tensor.row_bytes)
+    for first in range(shard.first, shard.last, step):
+        work.check()
+        last = min(first + step, shard.last)
+        data = work.inputs.data(tensor, first, last)
+        band = packed[(first - shard.first) * pitch : (last - shard.first) * pitch]
+        yield masked_bytes(data, band, ITEM_BYTES[tensor.dtype], tensor.shape[-1])

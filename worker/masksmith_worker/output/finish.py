@@ -1,0 +1,137 @@
+"""Finishes an output whose files of weights are complete: masks, the files beside, the record, and no marker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from blake3 import blake3
+
+from masksmith.layouts import Layout, default_axes
+from masksmith_state.blobs.names import result_name
+from masksmith_state.jobs.certificates import certificate
+from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
+from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.masks import MaskInfo, file_header
+from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
+from masksmith_wire.pruned_record import totals, update_record, versions
+
+from .work import OutputWork
+
+MAX_NOTE_BYTES = 2**12
+
+
+def finish(work: OutputWork) -> None:
+    """Finish an output; doing so twice, or at the same time, gives the same files.
+
+    The record and the index come after all else that a reader needs, and the marker goes last.
+    """
+    output = work.output
+    reports = [[work.solved(index) for index in indices] for indices in work.by_tensor]
+    hasher = blake3()
+    work.write(output.place(MASKS_NAME), _masks(work, reports, hasher))
+    for file in output.beside:
+        work.write(output.place(file.name), work.copied(file.source, 0, file.bytes))
+    record = _record(work, reports, hasher.hexdigest())
+    work.write(output.place(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
+    for name in work.names():
+        if name.startswith(NOTE_PREFIX) or (name.startswith(".") and name.endswith(".part")):
+            work.delete(output.place(name))
+    work.delete(output.marker)
+
+
+def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
+    options = work.plan.options
+    infos = {
+        tensor.name: MaskInfo(
+            shape=tensor.shape,
+            pattern=parts[0].pattern or tensor.pattern or options.pattern,
+            ragged=options.ragged,
+            axis=options.axis,
+            axes=tensor.axes,
+            out_parts=tensor.out_parts,
+            digests=[
+                (work.shards[index].last - work.shards[index].first, str(part.mask_digest))
+                for index, part in zip(indices, parts, strict=True)
+            ],
+        )
+        for tensor, indices, parts in zip(work.plan.tensors, work.by_tensor, reports, strict=True)
+    }
+    blobs = [(result_name(str(part.result)), part.mask_digest) for parts in reports for part in parts]
+    header = file_header(infos)
+    hasher.update(header)
+    yield header
+    for name, digest in blobs:
+        work.check()
+        data = work.inputs.store.get(name, digest)
+        hasher.update(data)
+        yield data
+
+
+def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: str) -> dict[str, Any]:
+    output, options = work.output, work.plan.options
+    tensors = _tensors(work, reports)
+    return {
+        "format": 1,
+        "model_type": output.model_type,
+        "scores": str(options.scores),
+        "update": None if options.update is None else str(options.update),
+        "calibration_text": None,
+        "versions": versions(),
+        "totals": totals(tensors),
+        "tensors": tensors,
+        "inputs": {file.name: {"bytes": file.bytes, "version": file.source.version} for file in output.files},
+        "outputs": {file.name: _note(work, file.name).model_dump() for file in output.files}
+        | {MASKS_NAME: {"blake3": masks_digest}},
+        "copied": [file.name for file in output.beside],
+        "not_copied": output.left,
+        "notes": [],
+        "identity": output.identity,
+    }
+
+
+def _note(work: OutputWork, name: str) -> FileNote:
+    _, root, path = work.inputs.roots.find(work.output.note(name))
+    return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
+
+
+def _tensors(work: OutputWork, reports: list[list[ShardReport]]) -> list[dict[str, Any]]:
+    documents: dict[str, dict[str, Any]] = {}
+    for file in work.output.files:
+        for entry in work.header(file).tensors.values():
+            members = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype, "tied": [], "scale": None}
+            number = work.numbers.get(entry.name)
+            if number is None:
+                documents.setdefault(entry.name, members | _DENSE)
+            else:
+                documents[entry.name] = members | _masked(work, work.plan.tensors[number], reports[number])
+    return list(documents.values())
+
+
+_DENSE: dict[str, Any] = {
+    "axes": None, "out_parts": [], "matrices": 0, "rule": None, "masked": False, "pattern": None, "axis": None,
+    "ragged": None, "reason": "it is none of the job's tensors",
+}  # fmt: skip
+
+
+def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -> dict[str, Any]:
+    options = work.plan.options
+    layout = tensor.layout or Layout(default_axes(tensor.shape))
+    members = certificate(parts)
+    update = members.pop("update")
+    return {
+        "axes": str(layout),
+        "out_parts": tensor.out_parts,
+        "matrices": layout.count(tensor.shape),
+        "rule": tensor.rule,
+        "masked": True,
+        "pattern": parts[0].pattern or tensor.pattern or options.pattern,
+        "axis": options.axis,
+        "ragged": options.ragged,
+        "reason": None,
+        **members,
+        "kept": sum(part.kept for part in parts),
+        **({} if update is None else {"update": update_record(options.update, update)}),
+    }

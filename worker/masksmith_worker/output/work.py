@@ -1,0 +1,104 @@
+"""What the writing of an output needs: the job's plan, its inputs, and the results of its shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from masksmith_state.errors import ChangedSourceError
+from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
+from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.reports import ShardReport
+from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor
+from masksmith_wire.errors import TensorError
+from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, header_length, parse_header
+from masksmith_worker.stages.load import Inputs
+
+COPY_BYTES = 8 * 2**20
+"""Bytes of a file that are in memory while it is copied."""
+MAX_DOCUMENT_BYTES = 2**28
+
+
+class ShardFailedError(Exception):
+    """A shard failed whose result an output needs.
+
+    Attributes:
+        error: Its error.
+    """
+
+    def __init__(self, error: TensorError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class OutputLostError(Exception):
+    """The directory of an output is not that of this job any more."""
+
+
+@dataclass(frozen=True)
+class OutputWork:
+    """An output, and how to get what it consists of.
+
+    Attributes:
+        plan: The job's plan.
+        output: The output of the plan.
+        inputs: What tensors and files are read from.
+        shards: The job's shards, by index.
+        solved: Returns the report of a shard of a tensor, whose result is then in the store.
+        check: Called regularly; raises an error to stop the work.
+    """
+
+    plan: MasksPlan
+    output: PlannedOutput
+    inputs: Inputs
+    shards: Mapping[int, Shard]
+    solved: Callable[[int], ShardReport]
+    check: Callable[[], None]
+
+    @cached_property
+    def by_tensor(self) -> list[list[int]]:
+        """Indices of each tensor's shards."""
+        return shards_by_tensor(self.plan.tensors, self.shards)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Numbers of the plan's tensors, by name."""
+        return {tensor.name: number for number, tensor in enumerate(self.plan.tensors)}
+
+    def header(self, file: OutputFile) -> Header:
+        """Read the header of a file of weights."""
+        length = header_length(self.inputs.source(file.source, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
+        return parse_header(self.inputs.source(file.source, PREFIX_BYTES, PREFIX_BYTES + length), file.bytes)
+
+    def copied(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
+        """Read a range of a file in pieces."""
+        for first in range(start, stop, COPY_BYTES):
+            self.check()
+            yield self.inputs.source(source, first, min(first + COPY_BYTES, stop))
+
+    def write(self, location: str, pieces: Iterable[bytes]) -> None:
+        """Write a file of the output."""
+        _, root, path = self.inputs.roots.find(location)
+        root.write(path, pieces)
+
+    def delete(self, location: str) -> None:
+        """Delete a file of the output."""
+        _, root, path = self.inputs.roots.find(location)
+        root.delete(path)
+
+    def names(self) -> dict[str, int]:
+        """Sizes of the output's files, by name."""
+        _, root, path = self.inputs.roots.find(self.output.location)
+        return root.list(path)
+
+    def identity_in(self, location: str) -> object:
+        """Identity in the first JSON object of a file of the output; None if there is no such file or member."""
+        _, root, path = self.inputs.roots.find(location)
+        try:
+            text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")
+            document = json.JSONDecoder().raw_decode(text)[0]
+        except (FileNotFoundError, ChangedSourceError, ValueError):
+            return None
+        return document.get("identity") if isinstance(document, dict) else None
