@@ -67,7 +67,7 @@ class Settings(StateSettings):
     auth: Literal["required", "none"] = "required"
     """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
     trusted_proxies: str = ""
-    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, separated by commas."""
+    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` count, separated by commas."""
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
