@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .cases import Case, Layer
@@ -90,6 +90,7 @@ class Estimate:
         kernels: The fastest kernel, by shape.
         by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
         low, high: Range of `speedup`, from the ranges of all layers.
+        least_by_kernel: The least of the range of `by_kernel`.
     """
 
     pattern: str
@@ -102,6 +103,7 @@ class Estimate:
     by_kernel: dict[str, float]
     low: float = 1.0
     high: float = 1.0
+    least_by_kernel: dict[str, float] = field(default_factory=dict)
 
     @property
     def speedup(self) -> float:
@@ -181,7 +183,7 @@ def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> 
     dense_s = best_s = slowest_s = fastest_s = 0.0
     chosen: dict[str, str] = {}
     names = {one.kernel for result in members for one, _ in result.sparse}
-    by_kernel = dict.fromkeys(sorted(names), 0.0)
+    by_kernel, least_by_kernel = dict.fromkeys(sorted(names), 0.0), dict.fromkeys(sorted(names), 0.0)
     for result in members:
         assert result.dense_s is not None
         base = result.case.layer.count * result.dense_s
@@ -200,4 +202,5 @@ def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> 
         chosen[result.case.layer.shape] = best
         for name in by_kernel:
             by_kernel[name] += base / gains[name].value if name in gains else base
-    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s)
+            least_by_kernel[name] += base / gains[name].high if name in gains else base
+    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least_by_kernel)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .answers import Answers
 from .conclusions import BreakEven, Estimate
+from .results import Timing
 
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
 
@@ -162,15 +163,14 @@ def _layers(report: Answers) -> Table:
             f"{case.layer.shape} (x{case.layer.count})",
             case.pattern,
             str(case.batch),
-            seconds(dense.timing.median_s),
+            _spread(dense.timing),
         ]
         if best is None or best.timing is None or gain is None:
             rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
             continue
-        low, high = seconds(best.timing.p20_s), seconds(best.timing.p80_s)
         share = "-" if best.roofline is None else f"{best.roofline:.0%}"
         packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
-        took = f"{seconds(best.timing.median_s)} ({low} - {high})"
+        took = _spread(best.timing)
         rows.append([*row[:2], best.kernel, *row[2:], took, str(gain), packed, share])
     note = (
         "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
@@ -178,6 +178,10 @@ def _layers(report: Answers) -> Table:
     )
     head = ("layer", "pattern", "fastest", "batch", "dense", "sparse", "speed-up", "bytes", "roofline")
     return Table("Layer by layer", note, head, rows, 3)
+
+
+def _spread(timing: Timing) -> str:
+    return f"{seconds(timing.median_s)} ({seconds(timing.p20_s)} - {seconds(timing.p80_s)})"
 
 
 def _break_evens(report: Answers) -> Table:

@@ -88,9 +88,9 @@ def test_words_rows_and_documents_have_the_same_figures():
     case = Case(SMALL, 32, "float32", "2:4", "forward", "asked", ("dense", "csr"))
     report = Report([CaseResult(case, 0.5, [dense, csr])])
     [line] = report.conclusions()
-    assert line.endswith("nothing beats dense; the best sparse kernel, csr, reaches 0.95x.")
+    assert line.endswith("nothing beats dense; the best sparse kernel, csr, reaches 0.95x, within the noise.")
     layers = next(table for table in report.tables() if table.title == "Layer by layer")
-    assert layers.rows[0][4:7] == ["277 us", "292 us (260 us - 330 us)", "0.95x, within noise"]
+    assert layers.rows[0][4:7] == ["277 us (250 us - 300 us)", "292 us (260 us - 330 us)", "0.95x, within noise"]
     kernels = next(table for table in report.tables() if table.title.startswith("Each kernel"))
     assert kernels.rows == [["2:4", "csr", "0.95x"]]
     [winner] = report.winners
