@@ -20,6 +20,7 @@ from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
 from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification, SpecificationError
+from masksmith_wire.validation import reason as reason_of
 
 MAX_GLOB_STEPS = limit("glob_steps")
 
@@ -99,7 +100,7 @@ def describe_file_job(options: FileOptions) -> JobDescription:
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(str(part) for part in reason["loc"])
-        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason['msg']}") from None
+        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason_of(reason)}") from None
     except ValueError as error:
         raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
 
