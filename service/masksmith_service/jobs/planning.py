@@ -112,10 +112,19 @@ def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification
         RequestError: If it is invalid.
     """
     specification = parse_specification(document)
-    if len(document.tensors) > max_tensors:
-        detail = f"the job names {len(document.tensors)} tensors, max_tensors is {max_tensors}"
-        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
+    check_count(len(document.tensors), max_tensors)
     return specification
+
+
+def check_count(count: int, max_tensors: int) -> None:
+    """Check the number of tensors of a job.
+
+    Raises:
+        RequestError: If there are too many.
+    """
+    if count > max_tensors:
+        detail = f"the job names {count} tensors, max_tensors is {max_tensors}"
+        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
 
 
 def locate_named(

@@ -94,6 +94,7 @@ class JobSubmitter:
         headers = read_headers(self.state, self.principal, options, self._hold)
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
+        planning.check_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], names)
         located, selection = planning.locate_selected(options, specification, files)
