@@ -21,7 +21,7 @@ from masksmith_wire.headers import build_header
 
 from .results import FinishedTensors, finished_tensors
 
-BAND_BYTES = 2**22
+BAND_BYTES = 2**20
 """Bytes of weights that are read and sent at once, unless one row has more."""
 
 
