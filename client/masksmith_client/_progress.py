@@ -33,6 +33,7 @@ class Bar:
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._label, self._unit, self._count, self._total = label, None if in_bytes else unit, 0, total
         self._lines: threading.Thread | None = None
+        self._note = ""
         if show == "lines" and not _is_shown(show):
             self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
@@ -43,6 +44,17 @@ class Bar:
         with self._lock:
             self._count += count
             self._bar.update(count)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody sees the progress."""
+        return self._lines is not None or not self._bar.disable
+
+    def note(self, text: str) -> None:
+        """Set a text that is shown instead of the count, or none if it is empty."""
+        if text != self._note:
+            self._note = text
+            self._bar.set_postfix_str(text)
 
     def on_event(self, event: Event) -> None:
         """Show the progress of a job's event, if it has one."""
@@ -68,7 +80,7 @@ class Bar:
     def _print_lines(self) -> None:
         began = time.monotonic()
         while not self._closed.wait(LINE_PERIOD_S):
-            sys.stderr.write(f"{self._label}: {self._amount()}, {time.monotonic() - began:.0f} s\n")
+            sys.stderr.write(f"{self._label}: {self._note or self._amount()}, {time.monotonic() - began:.0f} s\n")
             sys.stderr.flush()
 
     def _amount(self) -> str:

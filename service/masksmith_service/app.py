@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     # Further out, so that responses of the other middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
-    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path)
+    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted=settings.trusted_proxies)
     app.add_middleware(SecurityHeadersMiddleware)
     problems.install(app)
     for module in (uploads, references, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code, ProblemDocument
+from masksmith_wire.validation import reason as reason_of
 
 from .errors import DOMAIN_ERRORS, RequestError, translate
 from .pages.rendering import render
@@ -70,7 +71,7 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
 
 def _invalid(error: RequestValidationError) -> RequestError:
     errors = error.errors()[:20]
-    entries = [{"at": _location(each), "message": each["msg"] + _value(each)} for each in errors]
+    entries = [{"at": _location(each), "message": reason_of(each) + _value(each)} for each in errors]
     detail = f"{entries[0]['at']}: {entries[0]['message']}"
     status, code = None, Code.INVALID_DOCUMENT
     if errors[0]["type"] == "json_invalid":

@@ -69,7 +69,7 @@ class Settings(StateSettings):
     auth: Literal["required", "none"] = "required"
     """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
     trusted_proxies: str = ""
-    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, separated by commas."""
+    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` count, separated by commas."""
     oidc_issuer: str = ""
     """URL of an OpenID Connect issuer whose tokens are accepted beside keys (extra `oidc`)."""
     oidc_audience: str = ""

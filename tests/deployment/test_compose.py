@@ -197,12 +197,13 @@ def test_targets_and_extras_exist(service):
     assert STAGES[target] == "runtime"
     installed = re.search(r"pip install -c constraints\.txt ['\"]\.\[([^\]]+)\]['\"]", stage(f"build-{target}"))[1]
     default = re.search(r"^ARG WORKER_EXTRAS=(\S+)$", stage(f"build-{target}"), re.MULTILINE)
-    extra, *others = (installed if default is None else default[1]).split(",")
-    assert others == (["cli"] if service == "service" else ["torch"])
+    chosen = build.get("args", {}).get("WORKER_EXTRAS") or (installed if default is None else default[1])
+    extra, *others = chosen.split(",")
+    assert others == {"service": ["cli"], "worker-gpu": ["cuda"]}.get(service, ["torch"])
     assert f"COPY --from=build-{target} " in stage(target)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra == target
-    assert extra in project["optional-dependencies"]
+    assert {extra, *others} <= project["optional-dependencies"].keys()
     module = image_command(service)[-1]
     assert list(ROOT.glob(f"*/{module}/__main__.py"))
 

@@ -1,5 +1,6 @@
 import importlib.metadata
 import inspect
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 
 from masksmith_client.cli import info
 from masksmith_client.cli.app import run
-from masksmith_client.cli.lazy import load
-from masksmith_client.cli.table import COMMANDS, GROUPS, Entry
+from masksmith_client.cli.lazy import build_command, load
+from masksmith_client.cli.table import COMMANDS, EXAMPLES, GROUPS, PANELS, Entry
 
 MODULES = {entry.target.partition(":")[0] for entry in COMMANDS.values()}
 HEAVY = {"numpy", "httpx2", "asyncio", "redis", "torch", "masksmith_service", "masksmith_worker", "masksmith_wire"}
@@ -40,6 +41,28 @@ def test_entries_name_functions_and_their_docstrings(path: str) -> None:
     function = load(path, COMMANDS[path])
     assert (inspect.getdoc(function) or "").split("\n")[0] == COMMANDS[path].help
     assert path.count(" ") == (path.partition(" ")[0] in GROUPS)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_shows_examples_that_are_valid_and_no_type_of_flags(path: str, capsys: Any) -> None:
+    assert run([*path.split(), "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "<bool>" not in text
+    command = build_command(path, load(path, COMMANDS[path]))
+    for example in EXAMPLES.get(path, ()):
+        assert " ".join(example.split()) in text.replace("\\ ", "")
+        words = shlex.split(example)
+        assert words[: 1 + len(path.split())] == ["masksmith", *path.split()]
+        parsed = command.make_context(path, words[1 + len(path.split()) :], resilient_parsing=False)
+        assert parsed is not None
+
+
+def test_commands_are_grouped(capsys: Any) -> None:
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert [text.index(panel) for panel in PANELS] == sorted(text.index(panel) for panel in PANELS)
+    names = {path.partition(" ")[0] for path in COMMANDS}
+    assert {name for panel in PANELS.values() for name in panel} == names
 
 
 def test_extras_are_those_of_the_distribution() -> None:

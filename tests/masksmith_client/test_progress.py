@@ -2,11 +2,13 @@ import re
 import time
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 
 from masksmith_client import Client, _progress
 from masksmith_client._progress import Bar
+from masksmith_wire.documents import JobState, QueuePosition
 
 from .conftest import FakeService
 
@@ -55,3 +57,23 @@ def test_no_lines_without_being_told(capsys: Any, show: Any) -> None:
 def test_waiting_for_a_job_prints_lines(client: Client, service: FakeService, capsys: Any) -> None:
     job = client.jobs.submit({"a": np.ones((8, 8))}, "2:4", progress=False)
     job.wait(progress="lines", on_event=lambda event: printed(capsys, "solving: ") if event.progress else None)
+
+
+def test_a_queued_job_says_what_is_ahead_of_it(client: Client, service: FakeService, capsys: Any) -> None:
+    job = client.jobs.submit({"a": np.ones((8, 8))}, "2:4", progress=False)
+    queued = service.jobs[job.id].model_copy(update={"position": QueuePosition(jobs_ahead=2, starts_in_s=12.0)})
+    job.document = service.jobs[job.id] = queued
+    polls = 0
+
+    def read(request: httpx2.Request) -> httpx2.Response:
+        nonlocal polls
+        polls += 1
+        if polls > 6:
+            printed(capsys, "solving: queued: 2 jobs ahead, starts in about 12 s, ")
+            service.jobs[job.id] = queued.model_copy(update={"state": JobState.RUNNING, "position": None})
+        return httpx2.Response(200, content=service.jobs[job.id].model_dump_json())
+
+    service.fail("GET", f"/v1/jobs/{job.id}", *[read] * 7)
+    job.wait(progress="lines")
+    assert polls == 7
+    assert job.state is JobState.SUCCEEDED

@@ -217,9 +217,10 @@ def test_an_unknown_job(client, check_problem, method, path, job):
 
 
 def test_no_such_page_and_no_such_method(client, check_problem):
-    for path in ("/nothing", "/v1", "/v1/nothing", "/v1/jobs/a/b/c", "/v1/tensors", "/v2/masks"):
+    for path in ("/nothing", "/v1", "/v1/nothing", "/v1/jobs/a/b/c", "/v2/masks"):
         check_problem(client.get(path), 404, "not_found", path)
-    for method, path, allowed in [("GET", "/v1/masks", "POST"), ("PATCH", "/v1/jobs", ""),
+    for method, path, allowed in [("GET", "/v1/masks", "POST"), ("GET", "/v1/tensors", "POST"),
+                                  ("PATCH", "/v1/jobs", ""),
                                   ("PATCH", "/v1/tensors/" + "0" * 64, "PUT"), ("POST", "/healthz", "GET"),
                                   ("GET", "/v1/jobs/x/cancel", "POST")]:  # fmt: skip
         response = client.request(method, path)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from support.leases import take
@@ -36,6 +37,19 @@ def test_a_curve_rises_with_its_gains():
     assert {label for label, _ in curve.y_labels} == {"0.5x", "1x", "2x", "4x"}
     assert bars.is_bars
     assert [series.name for series in bars.series] == ["50%", "25%", "10%"]
+
+
+def test_a_curve_has_the_band_of_its_times():
+    spread = result("50%", 0.5, fast=2.0), result("25%", 0.25, fast=4.0)
+    wide = [replace(each, measurements=[replace(one, eager=replace(one.eager, p20_s=one.eager.median_s / 2))
+            for one in each.measurements]) for each in spread]  # fmt: skip
+    curve = charts.draw(Report(wide))[0]
+    places = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", curve.series[0].band)]
+    line = [mark.y for mark in curve.series[0].marks]
+    # Twice as fast at best, and half as fast at worst, is as far from the line.
+    assert len(places) == 4
+    assert places[0] < line[0] < places[3]
+    assert line[0] - places[0] == pytest.approx(places[3] - line[0], abs=0.11)
 
 
 def test_bars_stand_on_dense_and_hang_from_it():

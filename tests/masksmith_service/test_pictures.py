@@ -9,6 +9,7 @@ from support.leases import run_shard
 
 import masksmith as ms
 from masksmith_service.app import create_app
+from masksmith_service.jobs import pruned_weights
 from masksmith_service.layers import windows
 from masksmith_service.layers.tiling import Tiling
 from masksmith_state.blobs.names import upload_name
@@ -208,3 +209,39 @@ def test_what_is_not_there_is_named(client, solve, submit, settings):
     response = client.get(f"/v1/jobs/{job}/window", params={"tensor": "w"})
     assert (response.status_code, response.json()["code"]) == (404, "result_not_found")
     assert "expired" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pruned_weights_are_the_weights_where_the_mask_keeps_them(client, solve, monkeypatch, dtype):
+    monkeypatch.setattr(pruned_weights, "BAND_BYTES", 1000)
+    weights = {"w": torch.as_tensor(FLAT).to(dtype), "c": torch.as_tensor(CONVOLUTION).to(dtype)}
+    job = solve(weights, pattern="2:4")
+    answer = client.get(f"/v1/jobs/{job}/pruned")
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    pruned, masks = safetensors.torch.load(answer.content), client.get(f"/v1/jobs/{job}/masks?format=bool").content
+    for name, mask in safetensors.torch.load(masks).items():
+        assert pruned[name].dtype == dtype
+        assert torch.equal(pruned[name], torch.where(mask, weights[name], torch.zeros_like(weights[name])))
+        assert 0 < mask.sum() < mask.numel()
+
+
+def test_pruned_weights_expire_with_the_upload(client, solve, settings, check_problem):
+    job = solve({"w": FLAT}, pattern="2:4")
+    upload = client.app.state.masksmith.records.read(job).plan.tensors[0].digest
+    BlobStore(settings.store_path).delete(upload_name(upload))
+    check_problem(client.get(f"/v1/jobs/{job}/pruned"), 404, "result_not_found", "expired")
+
+
+def test_histograms_count_kept_and_dropped_scores(client, solve):
+    job = solve({"w": FLAT}, pattern="2:4")
+    profile = safetensors.numpy.load(client.get(f"/v1/jobs/{job}/profile?tensor=w").content)
+    mask = safetensors.numpy.load(client.get(f"/v1/jobs/{job}/masks?format=bool").content)["w"]
+    scores = np.abs(FLAT)[[number * 75 // 64 for number in range(64)]]
+    kept = mask[[number * 75 // 64 for number in range(64)]]
+    edges = profile["edges"]
+    assert edges[0] == 0
+    assert edges[-1] == scores.max()
+    for name, members in (("kept_counts", scores[kept]), ("dropped_counts", scores[~kept])):
+        counts = profile[name]
+        assert counts.sum() == members.size
+        assert [int(count) for count in counts] == [int(c) for c in np.histogram(members, edges)[0]]

@@ -80,6 +80,18 @@ def test_pages_say_what_a_job_waits_for(client, submit, announce):
     assert "Waiting:" not in client.get(f"/jobs/{jobs[0]}", headers=HTML).text
 
 
+def test_a_queued_job_has_a_position(client, submit, announce, records):
+    announce(CPU_QUEUE)
+    first, second = submit()["id"], submit()
+    assert second["position"]["jobs_ahead"] == 1
+    position = client.get(f"/v1/jobs/{second['id']}").json()["position"]
+    assert position["starts_in_s"] > 0
+    assert "Queued: 1 job ahead, starts " in client.get(f"/jobs/{second['id']}", headers=HTML).text
+    take(records, first, 0, lease_s=60, attempts=3)
+    assert client.get(f"/v1/jobs/{first}").json()["position"] is None
+    assert client.get(f"/v1/jobs/{second['id']}").json()["position"]["jobs_ahead"] == 0
+
+
 def states(client, job, members):
     return [member["state"] for member in client.get(f"/v1/jobs/{job}").json()[members]]
 

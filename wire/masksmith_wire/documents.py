@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, FailFast, Field, model_validator
 
 from masksmith.layouts import Layout
 
+from .durations import in_about
 from .errors import TensorError
 from .names import JobDescription
 from .payload_limits import StrictModel
@@ -297,6 +298,22 @@ class WaitingFor(BaseModel):
         )
 
 
+class QueuePosition(BaseModel):
+    """What a queued job has before it, by the order in which keys and jobs share the workers.
+
+    `jobs_ahead` counts up to a hundred jobs. `starts_in_s` estimates the seconds until its start; null where no worker
+    is alive or too many jobs are queued. Jobs that are submitted later can be taken before it.
+    """
+
+    jobs_ahead: int
+    starts_in_s: float | None = None
+
+    def __str__(self) -> str:
+        jobs = "1 job" if self.jobs_ahead == 1 else f"{self.jobs_ahead} jobs"
+        ahead = f"{jobs} ahead" if self.jobs_ahead else "next in the queue"
+        return ahead if self.starts_in_s is None else f"{ahead}, starts {in_about(self.starts_in_s)}"
+
+
 class Job(BaseModel):
     """The document of a job."""
 
@@ -323,6 +340,8 @@ class Job(BaseModel):
     finished_at: datetime | None = None
     waiting_for: WaitingFor | None = None
     """What it waits for, while no living worker takes its shards."""
+    position: QueuePosition | None = None
+    """Its position in the queue, while it is queued."""
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []

@@ -14,6 +14,7 @@ _COMMANDS = (
         r"start one with 'masksmith up'$",
         "start one with 'masksmith up', or pass --local to commands that can do without",
     ),
+    (r"choose ragged='pad' or 'dense'", "choose --ragged pad or --ragged dense"),
     (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
 )
 

@@ -13,6 +13,7 @@ from masksmith_client._version import __version__
 
 from .advice import advise_commands
 from .console import print_error
+from .help_pages import complete
 from .lazy import add_commands
 
 HELP = (
@@ -47,6 +48,7 @@ def build() -> Any:
     )
     root.callback()(main)
     group: Any = typer.main.get_command(root)
+    complete("", group)
     add_commands(group)
     return group
 

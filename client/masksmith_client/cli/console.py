@@ -16,6 +16,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout a
 
 # Width of tables in files and pipes, so that names are not wrapped.
 PIPE_WIDTH = 200
+GAP = 2
+MIN_NAME_WIDTH = 12
+"""Names are shortened to this many characters at most; JSON has them in full."""
 
 
 def print_error(message: str, code: int) -> int:
@@ -71,12 +74,30 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    cells = _fitting([[*map(_shown, row)] for row in rows], columns, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_shown, row))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False).print(table)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _fitting(rows: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
+    """Shorten the names in the first column of a table that is too wide, in the middle."""
+    widths = [max(map(len, [column, *(row[number] for row in rows)])) for number, column in enumerate(columns)]
+    others = sum(widths[1:]) + GAP * (len(columns) - 1)
+    room = max(MIN_NAME_WIDTH, width - others)
+    return [[elide(row[0], room), *row[1:]] for row in rows]
+
+
+def elide(text: str, width: int) -> str:
+    """Replace the middle of a text that is longer than `width` by `...`."""
+    if len(text) <= width:
+        return text
+    tail = (width - 3) * 2 // 3
+    return f"{text[: width - 3 - tail]}...{text[-tail:]}"
 
 
 def percent(share: float | None) -> str:

@@ -10,6 +10,7 @@ import typer
 from masksmith_client._client import Client
 from masksmith_client._errors import JobFailedError
 from masksmith_client._jobs import Job
+from masksmith_client.operations.following import queue_note
 from masksmith_client.submission.job_filters import JobFilters
 from masksmith_wire.documents import Job as JobDocument, JobState
 
@@ -156,6 +157,8 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 def _show_head(document: JobDocument, units: str) -> None:
     print_line(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} {units}")
+    if document.state is JobState.QUEUED:
+        print_line(queue_note(document))
     if document.name is not None:
         labels = " ".join(f"{key}={value}" if value else key for key, value in document.labels.items())
         print_line(f"name: {document.name}" + f" ({labels})" * bool(labels))

@@ -9,14 +9,16 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .table import COMMANDS, GROUPS, Entry
+from .help_pages import complete, panel_of
+from .table import COMMANDS, GROUPS, PANELS, Entry
 
 
 class LazyCommand(TyperCommand):
     """Placeholder of a command; parsing its arguments imports the real command."""
 
     def __init__(self, path: str, entry: Entry) -> None:
-        super().__init__(path.rpartition(" ")[2], help=entry.help)
+        name = path.rpartition(" ")[2]
+        super().__init__(name, help=entry.help, rich_help_panel=None if " " in path else panel_of(path))
         self._path, self._entry = path, entry
 
     def make_context(self, info_name: str | None, args: list[str], *options: Any, **more_options: Any) -> Any:
@@ -26,13 +28,17 @@ class LazyCommand(TyperCommand):
             InputError: If a package that the command imports is not installed.
         """
         command = build_command(self.name, load(self._path, self._entry))
+        complete(self._path, command)
         return command.make_context(info_name, args, *options, **more_options)
 
 
 def add_commands(root: TyperGroup) -> None:
     """Add all commands of the table, and then the groups."""
-    groups = {name: TyperGroup(name=name, help=line) for name, line in GROUPS.items()}
-    for path, entry in COMMANDS.items():
+    groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
+    for group in groups.values():
+        complete("", group)
+    panels = list(PANELS)
+    for path, entry in sorted(COMMANDS.items(), key=lambda item: panels.index(panel_of(item[0].partition(" ")[0]))):
         groups.get(path.partition(" ")[0], root).add_command(LazyCommand(path, entry))
     for group in groups.values():
         root.add_command(group)

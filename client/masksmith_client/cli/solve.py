@@ -79,7 +79,7 @@ def solve(
         Literal["channels-last", "flat"], typer.Option(help="How convolutions are viewed as matrices.")
     ] = "channels-last",
     time_limit_s: Annotated[
-        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit for solving.")
+        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit of the job, from its start.")
     ] = None,
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")

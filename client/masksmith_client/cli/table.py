@@ -30,6 +30,43 @@ GROUPS = {
 _JOBS, _RESULTS = "masksmith_client.cli.jobs", "masksmith_client.cli.job_results"
 _KEYS = "masksmith_service.local.keys"
 
+PANELS = {
+    "Masks and weights": ("solve", "prune", "apply", "inspect", "verify", "diff"),
+    "Measurements": ("bench",),
+    "A service": ("info", "jobs"),
+    "An installation": ("up", "service", "worker", "keys", "backup", "restore", "fsck", "warmup"),
+}
+"""Commands and groups as `masksmith --help` shows them."""
+
+PATTERNS = (
+    "Patterns (n counts the kept entries): '2:4', 'transposable 8:16', 'transposable <=8:16', '16:2:8' (V:N:M), "
+    "'block 32x32 50%', 'channels out 50%', '25%'; for some tensors only: 'GLOB=PATTERN'."
+)
+EXAMPLES = {
+    "up": ("masksmith up", "masksmith up --workers 8 --data /srv/masksmith"),
+    "solve": (
+        "masksmith solve model.safetensors --pattern 'transposable 8:16' --output masks.safetensors",
+        "masksmith solve model/ -p 2:4 -p '*.mlp.*=transposable 4:8' -o masks.safetensors --local",
+    ),
+    "prune": ("masksmith prune model/ --pattern 2:4 --output pruned/ --local",),
+    "inspect": ("masksmith inspect model/ --pattern 2:4",),
+    "verify": (
+        "masksmith verify masks.safetensors",
+        "masksmith verify pruned/ --pattern 2:4",
+    ),
+    "apply": ("masksmith apply masks.safetensors model.safetensors --output pruned.safetensors",),
+    "diff": ("masksmith diff old.safetensors new.safetensors",),
+    "bench": (
+        "masksmith bench --model MiniLM --patterns '2:4,transposable 8:16,10%' --batch 1,32,256",
+        "masksmith bench --shapes '4096x4096*2' --patterns 2:4 --local --output report.md",
+    ),
+    "jobs list": ("masksmith jobs list --state running --since 2h",),
+    "jobs watch": ("masksmith jobs watch 1a2b",),
+    "keys create": ("masksmith keys create ann --expires 90d",),
+    "backup": ("masksmith backup /srv/backup",),
+}
+"""Command lines that the help of a command shows."""
+
 COMMANDS = {
     "up": Entry(
         "masksmith_service.local.up:up",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from masksmith_client._errors import ClientError
@@ -10,11 +10,39 @@ from masksmith_client._job_view import JobView
 from masksmith_client.transport import calls as calls
 from masksmith_client.transport.events import Deadline, Event, ResumeState, events_of, poll_pause_s
 from masksmith_client.transport.session import ServiceSession
+from masksmith_wire.documents import Job, JobState
+
+NOTED_FROM = 3
+"""Polls of a queued job after which its position is shown; most jobs start sooner."""
 
 
 async def refresh(session: ServiceSession, job: JobView) -> None:
     """Update a job's document from the service."""
     job.document = await session.send(calls.get_job(job.id))
+
+
+async def wait_for_start(
+    session: ServiceSession, job: JobView, deadline: Deadline, note: Callable[[str], None]
+) -> None:
+    """Poll a job while it has a position in the queue, and say what is ahead of it.
+
+    Returns early if the deadline is near, and at once if the service does not know positions.
+    """
+    polls = 0
+    while job.state is JobState.QUEUED and job.document.position is not None and not deadline.is_near:
+        if polls > NOTED_FROM:
+            note("waits for a worker" if job.document.waiting_for is not None else queue_note(job.document))
+        await session.sleep(poll_pause_s(polls, deadline))
+        polls += 1
+        await refresh(session, job)
+    note("")
+
+
+def queue_note(document: Job) -> str:
+    """Say what a queued job waits for."""
+    if document.waiting_for is not None:
+        return f"waits: {document.waiting_for}"
+    return "queued" if document.position is None else f"queued: {document.position}"
 
 
 async def stream_events(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:

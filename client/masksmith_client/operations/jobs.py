@@ -26,7 +26,7 @@ from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobState, JobSummary, MasksRequest, Skipped
 
-from .following import events_until_end, refresh
+from .following import events_until_end, refresh, wait_for_start
 
 PAGE_SIZE = 100
 Listener = Callable[[Event], None]
@@ -89,7 +89,10 @@ async def wait(
     """
     unit = "shard" if job.document.kind == "masks" else "case"
     with Bar(*job._work, show=progress, unit=unit) as bar:
-        async with aclosing(events_until_end(session, job, Deadline(timeout_s))) as events:
+        deadline = Deadline(timeout_s)
+        if bar.is_shown:
+            await wait_for_start(session, job, deadline, bar.note)
+        async with aclosing(events_until_end(session, job, deadline)) as events:
             async for event in events:
                 bar.on_event(event)
                 if on_event is not None:

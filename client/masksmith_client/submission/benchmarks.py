@@ -14,6 +14,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import PriorityName
+from masksmith_wire.validation import reason as reason_of
 
 from .description import describe, subject_of_weights
 from .input_weights import read_weights
@@ -90,7 +91,7 @@ def prepare_benchmark(
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{field}: {first['msg']}" if field else first["msg"].removeprefix("Value error, ")) from None
+        raise InputError(f"{field}: {reason_of(first)}" if field else reason_of(first)) from None
 
 
 def _default_name(model: object, patterns: Sequence[str]) -> str | None:

@@ -17,9 +17,9 @@ from .capacity import Capacity
 from .table import MIB, cost, limit
 
 STREAMS = re.compile(r"/v1/jobs/[^/]*/events")
-DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|benchmark)")
+DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|pruned|benchmark)")
 PICTURES = re.compile(r"/v1/jobs/[^/]*/(window|profile)")
-UPLOADS = re.compile(r"/v1/(tensors/.*|masks)")
+UPLOADS = re.compile(r"/v1/(tensors(/.*)?|masks)")
 LOGIN = "/v1/session"
 
 

@@ -16,7 +16,7 @@ from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import ID_LENGTH
 from masksmith_state.jobs.redis_keys import is_job_id, job_key
-from masksmith_state.jobs.snapshots import read_snapshot, read_snapshot_async
+from masksmith_state.jobs.snapshots import Snapshot, read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
 from masksmith_wire.errors import Code
@@ -94,9 +94,9 @@ async def view_job(state: State, job: str, principal: Principal, held: Held) -> 
     if snapshot is None:
         raise job_not_found(job)
     _check_access(job, snapshot.owner, principal)
-    if len(snapshot.parts) <= MAX_PARTS_ON_LOOP:
+    if len(snapshot.parts) <= MAX_PARTS_ON_LOOP and not snapshot.is_queued:
         return snapshot_view(snapshot)
-    return await anyio.to_thread.run_sync(snapshot_view, snapshot)
+    return await anyio.to_thread.run_sync(_document, state, snapshot)
 
 
 def read_document(state: State, job: str) -> Job:
@@ -108,7 +108,14 @@ def read_document(state: State, job: str) -> Job:
     snapshot = read_snapshot(state.records.redis, job)
     if snapshot is None:
         raise job_not_found(job)
-    return snapshot_view(snapshot)
+    return _document(state, snapshot)
+
+
+def _document(state: State, snapshot: Snapshot) -> Job:
+    """Build a job's document; a queued job's position takes a second round trip."""
+    document = snapshot_view(snapshot)
+    position = state.records.schedule.position(snapshot.job) if snapshot.is_queued else None
+    return document if position is None else document.model_copy(update={"position": position})
 
 
 def read_masks_job(state: State, job: str) -> JobRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -14,12 +14,13 @@ from masksmith_service.bounds.table import limit
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Source
-from masksmith_wire.documents import FileInput, MasksOptions, MasksRequest, Skipped, TensorInput
+from masksmith_wire.documents import Digest, FileInput, MasksOptions, MasksRequest, Skipped, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
 from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification, SpecificationError
+from masksmith_wire.validation import reason as reason_of
 
 MAX_GLOB_STEPS = limit("glob_steps")
 
@@ -28,8 +29,8 @@ class FileOptions(MasksOptions):
     """Options of a job on an uploaded file.
 
     `pattern` is a pattern for all tensors, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`; `layers` and
-    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, and `label` is `KEY=VALUE`;
-    all can be repeated.
+    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, `label` is `KEY=VALUE`, and
+    `also` is the digest of another uploaded file, such as another shard of the checkpoint; all can be repeated.
     """
 
     pattern: Annotated[  # type: ignore[assignment]  # several here, one in each job's specification
@@ -40,6 +41,7 @@ class FileOptions(MasksOptions):
     layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
     layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
     exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    also: Annotated[list[Digest], Field(default_factory=list, max_length=1000)]
     name: JobName | None = None
     priority: Priority = Priority.NORMAL
     require_worker: bool = False
@@ -98,7 +100,7 @@ def describe_file_job(options: FileOptions) -> JobDescription:
     except ValidationError as error:
         reason = error.errors()[0]
         place = ".".join(str(part) for part in reason["loc"])
-        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason['msg']}") from None
+        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason_of(reason)}") from None
     except ValueError as error:
         raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
 
@@ -110,10 +112,19 @@ def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification
         RequestError: If it is invalid.
     """
     specification = parse_specification(document)
-    if len(document.tensors) > max_tensors:
-        detail = f"the job names {len(document.tensors)} tensors, max_tensors is {max_tensors}"
-        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
+    check_count(len(document.tensors), max_tensors)
     return specification
+
+
+def check_count(count: int, max_tensors: int) -> None:
+    """Check the number of tensors of a job.
+
+    Raises:
+        RequestError: If there are too many.
+    """
+    if count > max_tensors:
+        detail = f"the job names {count} tensors, max_tensors is {max_tensors}"
+        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)
 
 
 def locate_named(
@@ -150,36 +161,49 @@ def locate_named(
 
 
 def locate_selected(
-    options: FileOptions, specification: JobSpecification, digest: str, header: Header
+    options: FileOptions, specification: JobSpecification, files: Mapping[str, Header]
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Select tensors of a file by `layers` and `exclude`; by default every float weight that fits.
+    """Select tensors of files, by digest, by `layers` and `exclude`; by default every float weight that fits.
 
     Returns:
         The selected tensors, located; and the selection, which has the reasons why others were skipped.
 
     Raises:
-        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, or no tensor is
-            selected.
+        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
+            selected, or two files have a tensor of the same name.
     """
-    _check_globs(options, header)
-    candidates = [_candidate(name, entry, header) for name, entry in header.tensors.items()]
+    places = _places(files)
+    _check_globs(options, places)
+    candidates = [_candidate(name, files[digest].tensors[name], files[digest]) for name, digest in places.items()]
     given = _parse_layouts(options.layout)
-    own = _own_specifications(parse_patterns(options), list(header.tensors), specification)
+    own = _own_specifications(parse_patterns(options), list(places), specification)
     selection, layouts = _select(candidates, specification, own, given, options.layers, options.exclude)
     located = [
-        _locate(name, {"digest": digest}, header.tensors[name], layouts[name], own[name]) for name in selection.chosen
+        _locate(name, {"digest": places[name]}, files[places[name]].tensors[name], layouts[name], own[name])
+        for name in selection.chosen
     ]
     return _with_patterns(located, own, specification), selection
 
 
-def _check_globs(options: FileOptions, header: Header) -> None:
+def _places(files: Mapping[str, Header]) -> dict[str, str]:
+    """Digest of the file that has each tensor."""
+    places: dict[str, str] = {}
+    for digest, header in files.items():
+        for name in header.tensors:
+            if places.setdefault(name, digest) != digest:
+                detail = f"two of the files have a tensor {name!r}; a job has each name once"
+                raise RequestError(Code.INVALID_DOCUMENT, detail, tensor=name)
+    return places
+
+
+def _check_globs(options: FileOptions, names: Collection[str]) -> None:
     """Check that matching all globs and selectors with all names takes a limited time."""
     texts = [*options.layers, *options.exclude, *options.pattern, *options.layout]
-    steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in header.tensors)
+    steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in names)
     if steps > MAX_GLOB_STEPS:
         detail = (
             f"the globs and selectors have {sum(map(len, texts))} characters, and the names of the file's "
-            f"{len(header.tensors)} tensors {sum(map(len, header.tensors))}: the product may be {MAX_GLOB_STEPS}; "
+            f"{len(names)} tensors {sum(map(len, names))}: the product may be {MAX_GLOB_STEPS}; "
             "use fewer or shorter ones"
         )
         raise RequestError(Code.TOO_MANY_GLOBS, detail, limit=MAX_GLOB_STEPS)

@@ -28,6 +28,7 @@ from masksmith_wire.errors import Code
 from . import events, planning
 from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
 from .listing import JobQuery, find_jobs
+from .pruned_weights import pruned_file
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
 
@@ -149,6 +150,24 @@ def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str
     return read_record(state, principal, output.location)
 
 
+@router.get("/jobs/{job}/pruned")
+def get_pruned(job: WholeJobId, state: StateDep) -> Response:
+    """Download the weights, those that the masks drop set to zero, as one safetensors file, once the job has ended.
+
+    Of a job with an update, these are the updated weights.
+    """
+    record = _ended_job(job, state)
+    if record.plan.options.update is not None:
+        return _download(weights_file(record, state.records), state)
+    file = pruned_file(record, state.records)
+    file.check(state.store)
+    return StreamingResponse(
+        file.stream(state.store),
+        media_type="application/octet-stream",
+        headers=_download_headers("pruned", job, file.size),
+    )
+
+
 @router.post("/jobs/{job}/cancel")
 async def cancel_job(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
@@ -203,8 +222,12 @@ def _ended_job(job: str, state: State) -> JobRecord:
 
 def _download(file: ResultsFile, state: State) -> StreamingResponse:
     file.check(state.store)
-    headers = {
-        "Content-Length": str(file.size),
-        "Content-Disposition": f'attachment; filename="{file.what}-{file.job.id}.safetensors"',
-    }
+    headers = _download_headers(file.what, file.job.id, file.size)
     return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)
+
+
+def _download_headers(what: str, job: str, size: int) -> dict[str, str]:
+    return {
+        "Content-Length": str(size),
+        "Content-Disposition": f'attachment; filename="{what}-{job}.safetensors"',
+    }

@@ -96,18 +96,21 @@ class JobSubmitter:
         digest: str,
         header: Header,
     ) -> str:
-        """Submit a masks job on an uploaded file.
+        """Submit a masks job on an uploaded file, and on those that the options name beside it.
 
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
         headers = read_headers(self.state, self.principal, options, self._hold)
+        files = {digest: header} | {each: headers[each] for each in options.also}
+        names = [name for each in files.values() for name in each.tensors]
+        planning.check_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
-            check_calibrated_names(headers[options.calibration], header.tensors)
-        located, selection = planning.locate_selected(options, specification, digest, header)
+            check_calibrated_names(headers[options.calibration], names)
+        located, selection = planning.locate_selected(options, specification, files)
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
-        skipped = [Skipped(name=name, reason=reasons[name]) for name in header.tensors if name in reasons]
+        skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
         return self._submit_masks(specification, tensors, skipped, headers, description)
 
     def _submit_masks(

@@ -16,6 +16,8 @@ from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
 
+from .planning import FileOptions
+
 
 def read_headers(
     state: State, principal: Principal, request: MasksOptions, hold: Callable[[int], None]
@@ -50,6 +52,8 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
         for tensor in request.tensors:
             parts = (part for part in (tensor, tensor.statistic, tensor.gram) if part is not None)
             yield from (part.digest for part in parts if part.digest is not None)
+    if isinstance(request, FileOptions):
+        yield from request.also
     if request.calibration is not None:
         yield request.calibration
     if request.previous is not None and is_digest(request.previous):

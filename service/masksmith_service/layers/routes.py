@@ -64,7 +64,11 @@ def get_window(
 
 @router.get("/profile", response_class=Response)
 def get_profile(layer: LayerDep, state: StateDep) -> Response:
-    """Count the kept entries of each row (`row_kept`) and column (`col_kept`); sample 101 `quantiles` of the scores."""
+    """Count the kept entries of each row (`row_kept`) and column (`col_kept`), and sample the scores of some rows.
+
+    The sample gives 101 `quantiles`, and histograms of kept and dropped scores: `kept_counts` and `dropped_counts`
+    between neighbours of `edges`.
+    """
     height, width = layer.shape
     return _answer(read_profile(layer, state.store), rows=height, cols=width)
 

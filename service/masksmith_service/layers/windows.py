@@ -17,6 +17,7 @@ MAX_CELLS = 2**18
 BAND_BYTES = 8 * 2**20
 SAMPLED_ENTRIES = 2**24
 SAMPLED_ROWS = 64
+HISTOGRAM_BINS = 60
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[
     """Read the kept entries of all rows and columns, and quantiles of the scores.
 
     Returns:
-        `row_kept` and `col_kept`: entries kept of each row and column; `quantiles`: 101 quantiles of the scores of up
-        to 64 rows, evenly spaced, for colour scales.
+        `row_kept` and `col_kept`: entries kept of each row and column; of up to 64 evenly spaced rows, `quantiles`: 101
+        quantiles of the scores, for colour scales, and `kept_counts` and `dropped_counts`: numbers of kept and dropped
+        entries whose scores are between two neighbours of the 61 `edges`.
     """
     height, width = layer.shape
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
@@ -87,15 +89,22 @@ def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[
         mask = layer.kept(store, range(first, min(height, first + step)), 0, width)
         row_kept[first : first + step] = np.count_nonzero(mask, axis=1)
         col_kept += np.count_nonzero(mask, axis=0).astype(np.int32)
-    return {"row_kept": row_kept, "col_kept": col_kept, "quantiles": _quantiles(layer, store)}
+    return {"row_kept": row_kept, "col_kept": col_kept, **_distributions(layer, store)}
 
 
-def _quantiles(layer: MaskedLayer, store: BlobStore) -> Floats:
+def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
     height, width = layer.shape
     count = max(1, min(height, SAMPLED_ROWS, BAND_BYTES // (4 * width)))
     rows = [number * height // count for number in range(count)]
-    scores = layer.scores(store, rows, 0, width)
-    return np.quantile(scores, np.linspace(0, 1, 101)).astype(np.float32)
+    scores, kept = layer.scores(store, rows, 0, width), layer.kept(store, rows, 0, width)
+    edges = np.linspace(0, float(scores.max()) or 1.0, HISTOGRAM_BINS + 1).astype(np.float32)
+    counts = [np.histogram(scores[each], edges)[0].astype(np.int32) for each in (kept, ~kept)]
+    return {
+        "quantiles": np.quantile(scores, np.linspace(0, 1, 101)).astype(np.float32),
+        "edges": edges,
+        "kept_counts": counts[0],
+        "dropped_counts": counts[1],
+    }
 
 
 def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:

@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from masksmith_service.middleware.addresses import is_loopback
-from masksmith_wire.errors import ProblemDocument
+from masksmith_wire.errors import Code, ProblemDocument
 
 from . import keys, parts, settings, valkey
 from .data_directory import DataDirectory
@@ -125,7 +125,7 @@ def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
     with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
         while not supervisor.stopping:
             supervisor.check()
-            progress = _progress(client)
+            progress = _progress(client, len(plan.workers))
             if progress is None:
                 return
             if progress != shown and time.monotonic() > show_at:
@@ -134,20 +134,24 @@ def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
             supervisor.wait()
 
 
-def _progress(client: httpx2.Client) -> str | None:
+def _progress(client: httpx2.Client, workers: int) -> str | None:
     """Return what the start is waiting for, or None if everything is ready."""
     try:
         response = client.get("/readyz")
     except httpx2.RequestError:
-        return "the service is starting"
+        return f"workers 0 of {workers}: the service is starting"
     if response.is_success:
-        return None
+        alive = int(response.json()["workers"])
+        return None if alive >= workers else f"workers {alive} of {workers}: others are starting"
     try:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    if problem.code != Code.NO_WORKER:
+        return problem.detail
     # The worker has just been started: its own progress replaces the advice to start one.
-    return "the worker is starting" if "start one" in problem.detail else problem.detail
+    step = "starting" if "start one" in problem.detail else problem.detail
+    return f"workers 0 of {workers}: {step}"
 
 
 def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:

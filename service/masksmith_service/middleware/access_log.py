@@ -22,7 +22,7 @@ from .host_checks import READS
 audit = logging.getLogger("masksmith_service.audit")
 
 HEADER = "X-Request-Id"
-DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|benchmark)")
+DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark)")
 """Paths whose reads are logged, too: what leaves the installation."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

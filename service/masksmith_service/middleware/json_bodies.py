@@ -16,7 +16,7 @@ from masksmith_wire.errors import Code
 
 from .host_checks import READS
 
-UPLOADS = ("/v1/tensors/", "/v1/masks")
+UPLOADS = ("/v1/tensors", "/v1/masks")
 CHUNK_BYTES = 2**20
 _OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int8)

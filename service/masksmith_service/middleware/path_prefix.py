@@ -1,29 +1,77 @@
-"""Removes the prefix below which a proxy serves the installation from the paths of requests."""
+"""The prefix below which a proxy serves the installation: removed from paths, and added to redirects and locations."""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import ipaddress
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PREFIX = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
+"""Form of a prefix; anything else in `X-Forwarded-Prefix` is ignored."""
 
 
 class PathPrefixMiddleware:
     """Serves `PREFIX/x` as `/x`; a path without the prefix is served as it is.
 
-    Pages and redirects have relative addresses, so that nothing else need know the prefix.
+    Pages have relative addresses, so that only absolute `Location` headers need the prefix.
 
     Args:
         app: The application.
-        prefix: Such as `/tools/masks`; empty removes nothing.
+        prefix: Such as `/tools/masks`. If it is empty, `X-Forwarded-Prefix` of a trusted proxy counts.
+        trusted: Addresses or networks of trusted proxies, separated by commas; `*` for all.
     """
 
-    def __init__(self, app: ASGIApp, prefix: str) -> None:
-        self._app, self._prefix = app, prefix
+    def __init__(self, app: ASGIApp, prefix: str, trusted: str = "") -> None:
+        self._app, self._prefix = app, prefix.encode()
+        names = [name.strip() for name in trusted.split(",") if name.strip()]
+        self._trusts_all = "*" in names
+        self._networks = [network for name in names if (network := _network(name)) is not None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] == "http" and self._prefix and scope["path"].startswith(self._prefix + "/"):
-            raw = scope.get("raw_path")
-            shortened = {"path": scope["path"].removeprefix(self._prefix)}
-            if raw is not None:
-                shortened["raw_path"] = raw.removeprefix(self._prefix.encode())
-            scope = {**scope, **shortened}
-        await self._app(scope, receive, send)
+        prefix = self._prefix_of(scope) if scope["type"] == "http" else b""
+        if not prefix:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_located(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [_located(name, value, prefix) for name, value in message["headers"]]}
+            await send(message)
+
+        await self._app(_shortened(scope, prefix), receive, send_located)
+
+    def _prefix_of(self, scope: Scope) -> bytes:
+        if self._prefix:
+            return self._prefix
+        forwarded = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").rstrip(b"/")
+        return forwarded if self._trusts(scope) and PREFIX.fullmatch(forwarded) else b""
+
+    def _trusts(self, scope: Scope) -> bool:
+        host = (scope.get("client") or ("",))[0]
+        address = _network(host)
+        return self._trusts_all or any(
+            address is not None and address.version == network.version and address[0] in network
+            for network in self._networks
+        )
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _shortened(scope: Scope, prefix: bytes) -> Scope:
+    if not scope["path"].startswith(prefix.decode() + "/"):
+        return scope
+    raw = scope.get("raw_path")
+    shortened = {"path": scope["path"].removeprefix(prefix.decode())}
+    return {**scope, **shortened} | ({} if raw is None else {"raw_path": raw.removeprefix(prefix)})
+
+
+def _located(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:
+    is_absolute = name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//")
+    return name, prefix + value if is_absolute else value

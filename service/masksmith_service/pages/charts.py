@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from masksmith.benchmark import Report, bars, curves
+from masksmith.benchmark import Report, bars, curve_bands, curves
 
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 22, 12, 36
@@ -31,6 +31,8 @@ class Series:
     name: str
     colour: int
     marks: Sequence[Mark]
+    band: str = ""
+    """The range of the marks, as an SVG path."""
 
     @property
     def path(self) -> str:
@@ -77,14 +79,18 @@ def draw(report: Report) -> list[Chart]:
     for batch in sorted({result.case.batch for result in report.results}):
         lines = {kernel: points for kernel, points in curves(report, batch).items() if len(points) > 1}
         if lines:
-            charts.append(_lines(batch, lines))
+            charts.append(_lines(batch, lines, curve_bands(report, batch)))
         if gains := bars(report, batch):
             charts.append(_bars(batch, gains))
     return charts
 
 
-def _lines(batch: int, kernels: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
-    axis = _Axis(gain for points in kernels.values() for _, gain in points)
+def _lines(
+    batch: int,
+    kernels: Mapping[str, Sequence[tuple[float, float]]],
+    bands: Mapping[str, Sequence[tuple[float, float, float]]],
+) -> Chart:
+    axis = _Axis(gain for kernel in kernels for point in bands[kernel] for gain in point[1:])
     series = [
         Series(
             kernel, number % COLOURS,
@@ -92,11 +98,18 @@ def _lines(batch: int, kernels: Mapping[str, Sequence[tuple[float, float]]]) -> 
                 Mark(_x(1 - kept), axis.y(gain), f"{kernel}: {gain:.2f}x, {100 * (1 - kept):.1f} % dropped")
                 for kept, gain in points
             ],
+            _band(bands[kernel], axis),
         )
         for number, (kernel, points) in enumerate(kernels.items())
     ]  # fmt: skip
     x_labels = [(f"{percent} %", _x(percent / 100)) for percent in (0, 25, 50, 75, 100)]
     return Chart(f"Batch {batch}: all layers", "weights dropped", series, axis.labels, x_labels, axis.y(1.0))
+
+
+def _band(points: Sequence[tuple[float, float, float]], axis: _Axis) -> str:
+    above = [(_x(1 - kept), axis.y(high)) for kept, _, high in points]
+    below = [(_x(1 - kept), axis.y(low)) for kept, low, _ in reversed(points)]
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in above + below) + "Z"
 
 
 def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:

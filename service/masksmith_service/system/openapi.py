@@ -13,9 +13,14 @@ _PROBLEM = {
     "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
 }
 _RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-_UPLOADS = {("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
-_ANSWERED_EARLY = {("/v1/tensors/{digest}", "put"): "201", ("/v1/masks", "post"): "202", ("/v1/jobs", "post"): "202"}
-_BINARY = {("/v1/jobs/{job}/masks", "get"), ("/v1/jobs/{job}/weights", "get")}
+_UPLOADS = {("/v1/tensors", "post"), ("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
+_ANSWERED_EARLY = {
+    ("/v1/tensors", "post"): "201",
+    ("/v1/tensors/{digest}", "put"): "201",
+    ("/v1/masks", "post"): "202",
+    ("/v1/jobs", "post"): "202",
+}
+_BINARY = {(f"/v1/jobs/{{job}}/{what}", "get") for what in ("masks", "weights", "pruned")}
 
 
 def describe(app: FastAPI) -> None:

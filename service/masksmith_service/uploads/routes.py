@@ -27,6 +27,17 @@ class Upload(BaseModel):
     tensors: list[str]
 
 
+@router.post("", status_code=201)
+async def post_tensor(request: Request, response: Response, state: StateDep, principal: PrincipalDep) -> Upload:
+    """Store a safetensors file under the digest of its bytes, which is computed here: 201 if it is new, else 200."""
+    inspector, new = await receive(request, state, principal, None)
+    await state.count_upload(inspector.bytes)
+    if not new:
+        response.status_code = 200
+    assert inspector.header is not None
+    return Upload(digest=inspector.digest, bytes=inspector.bytes, tensors=list(inspector.header.tensors))
+
+
 @router.put("/{digest}", status_code=201)
 async def put_tensor(
     digest: DigestPath, request: Request, response: Response, state: StateDep, principal: PrincipalDep

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .method import Bench as Bench
     from .models import MODELS as MODELS
     from .planning import Request as Request, plan as plan
-    from .plots import bars as bars, curves as curves, draw as draw
+    from .plots import bars as bars, curve_bands as curve_bands, curves as curves, draw as draw
     from .registry import all_kernels as all_kernels, own_kernels as own_kernels
     from .report import Report as Report
     from .results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
@@ -46,7 +46,7 @@ __all__, __getattr__, __dir__ = attach(
         "planning": ("Request", "plan"),
         "tables": ("Table", "machine_line"),
         "registry": ("all_kernels", "own_kernels"),
-        "plots": ("bars", "curves", "draw"),
+        "plots": ("bars", "curve_bands", "curves", "draw"),
         "run": ("benchmark",),
         "machine": ("device_identity",),
     },

@@ -80,11 +80,15 @@ def _conclusion(estimate: Estimate) -> str:
     where = f"{estimate.pattern}, batch {estimate.batch}, {estimate.dtype}, {estimate.direction}"
     if not estimate.by_kernel:
         return f"{where}: no sparse kernel takes this pattern here; stay with dense."
-    if estimate.speedup > 1.0 + NOISE:
-        sparse = sorted({name for name in estimate.kernels.values() if name != "dense"})
-        return f"{where}: {estimate.speedup:.2f}x faster than dense over all layers, with {', '.join(sparse)}."
+    sparse = ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"}))
+    if estimate.is_noise:
+        spread = f"{estimate.low:.2f}x to {estimate.high:.2f}x"
+        return f"{where}: within the noise of dense: {estimate.speedup:.2f}x ({spread}) over all layers, with {sparse}."
+    if estimate.speedup > 1.0:
+        return f"{where}: {estimate.speedup:.2f}x faster than dense over all layers, with {sparse}."
     name = min(estimate.by_kernel, key=lambda kernel: estimate.by_kernel[kernel])
     ratio = estimate.dense_s / estimate.by_kernel[name]
     if ratio > 1.0 - NOISE:
-        return f"{where}: nothing beats dense by more than noise; {name} is as fast, at {ratio:.2f}x."
-    return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x."
+        return f"{where}: nothing beats dense; {name} is about as fast, at {ratio:.2f}x."
+    noise = ", within the noise" * (estimate.least_by_kernel.get(name, estimate.by_kernel[name]) <= estimate.dense_s)
+    return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x{noise}."

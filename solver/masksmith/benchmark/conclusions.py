@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .cases import Case, Layer
-from .results import CaseResult
+from .results import CaseResult, Gain
 
 Key = tuple[str, Layer, int, str, str]
 NOISE = 0.03
@@ -29,6 +29,7 @@ class Winner:
         kernel: The fastest kernel that uses the mask; None if none was measured.
         speedup: Speed-up over dense.
         dense_s: Seconds of the dense product.
+        low, high: Range of the speed-up, from the 20 % and 80 % quantiles of both times.
     """
 
     case: Case
@@ -36,11 +37,13 @@ class Winner:
     kernel: str | None
     speedup: float | None
     dense_s: float
+    low: float | None = None
+    high: float | None = None
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster than dense."""
-        return self.speedup is not None and self.speedup > 1.0
+        """Whether it is faster than dense, by more than the noise."""
+        return self.speedup is not None and self.speedup > 1.0 and (self.low is None or self.low > 1.0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class BreakEven:
         density: Density at which both take the same time; None if all points are on one side.
         lowest, highest: Range of densities measured.
         always: If `density` is None: whether the kernel was faster at all densities, or at none.
+        low, high: Range of `density`, from the 20 % and 80 % quantiles of all times; within the densities measured.
     """
 
     kernel: str
@@ -65,10 +69,13 @@ class BreakEven:
     lowest: float
     highest: float
     always: bool
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
         if self.density is not None:
-            return f"{self.density:.1%}"
+            spread = "" if self.low is None or self.high is None else f" ({self.low:.1%} - {self.high:.1%})"
+            return f"{self.density:.1%}{spread}"
         return f"above {self.highest:.0%}" if self.always else f"below {self.lowest:.1%}"
 
 
@@ -82,6 +89,8 @@ class Estimate:
         best_s: Seconds with the fastest kernel for each shape, which may be dense.
         kernels: The fastest kernel, by shape.
         by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
+        low, high: Range of `speedup`, from the ranges of all layers.
+        least_by_kernel: The least of the range of `by_kernel`.
     """
 
     pattern: str
@@ -92,11 +101,19 @@ class Estimate:
     best_s: float
     kernels: dict[str, str]
     by_kernel: dict[str, float]
+    low: float = 1.0
+    high: float = 1.0
+    least_by_kernel: dict[str, float] = field(default_factory=dict)
 
     @property
     def speedup(self) -> float:
         """Dense time over best time; 1 if no kernel is faster than dense."""
         return self.dense_s / self.best_s
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the best choice is faster than dense, but not by more than the noise."""
+        return self.speedup > 1.0 and (self.low <= 1.0 or self.speedup <= 1.0 + NOISE)
 
 
 def winners(results: Iterable[CaseResult]) -> list[Winner]:
@@ -104,24 +121,43 @@ def winners(results: Iterable[CaseResult]) -> list[Winner]:
     fastest = []
     for result in results:
         if result.case.purpose == "asked" and result.dense_s is not None:
-            name, gain = (None, None) if result.best is None else (result.best[0].kernel, result.best[1])
-            fastest.append(Winner(result.case, result.density, name, gain, result.dense_s))
+            one, gain = max(result.gains, key=lambda pair: pair[1].value, default=(None, None))
+            shown = (
+                (None, None, result.dense_s)
+                if one is None or gain is None
+                else (one.kernel, gain.value, result.dense_s)
+            )
+            spread = (None, None) if gain is None else (gain.low, gain.high)
+            fastest.append(Winner(result.case, result.density, *shown, *spread))
     return fastest
 
 
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
     """Return the break-even of each kernel that was measured at two or more densities."""
-    points: dict[Key, dict[float, float]] = defaultdict(dict)
+    points: dict[Key, dict[float, Gain]] = defaultdict(dict)
     for result in results:
         case = result.case
-        for one, gain in result.sparse:
-            points[one.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = 1.0 / gain
+        for one, gain in result.gains:
+            points[one.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = gain
     return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
 
 
-def _break_even(key: Key, curve: dict[float, float]) -> BreakEven:
+def _break_even(key: Key, gains: dict[float, Gain]) -> BreakEven:
+    curve, slowest, fastest = (
+        {density: 1.0 / getattr(gain, name) for density, gain in gains.items()} for name in ("value", "low", "high")
+    )
+    density = crossing(curve)
+    spread = (None, None) if density is None else (_bounded(slowest), _bounded(fastest))
     always = all(ratio < 1.0 for ratio in curve.values())
-    return BreakEven(*key, density=crossing(curve), lowest=min(curve), highest=max(curve), always=always)
+    return BreakEven(*key, density, min(curve), max(curve), always, *spread)
+
+
+def _bounded(curve: dict[float, float]) -> float:
+    """Crossing of a curve, or the end of the densities measured beyond which it lies."""
+    density = crossing(curve)
+    if density is not None:
+        return density
+    return max(curve) if all(ratio < 1.0 for ratio in curve.values()) else min(curve)
 
 
 def crossing(curve: dict[float, float]) -> float | None:
@@ -144,18 +180,27 @@ def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
 
 
 def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> Estimate:
-    dense_s = best_s = 0.0
+    dense_s = best_s = slowest_s = fastest_s = 0.0
     chosen: dict[str, str] = {}
     names = {one.kernel for result in members for one, _ in result.sparse}
-    by_kernel = dict.fromkeys(sorted(names), 0.0)
+    by_kernel, least_by_kernel = dict.fromkeys(sorted(names), 0.0), dict.fromkeys(sorted(names), 0.0)
     for result in members:
         assert result.dense_s is not None
         base = result.case.layer.count * result.dense_s
-        gains = {one.kernel: gain for one, gain in result.sparse}
-        best = max(gains, key=lambda name: gains[name], default="dense")
+        gains = {one.kernel: gain for one, gain in result.gains}
+        best = max(gains, key=lambda name: gains[name].value, default="dense")
+        if best == "dense" or gains[best].value <= 1.0:
+            best, gain = "dense", Gain(1.0, 1.0, 1.0)
+        else:
+            gain = gains[best]
         dense_s += base
-        best_s += base / max(gains.get(best, 0.0), 1.0)
-        chosen[result.case.layer.shape] = best if gains.get(best, 0.0) > 1.0 else "dense"
+        best_s, slowest_s, fastest_s = (
+            best_s + base / gain.value,
+            slowest_s + base / gain.low,
+            fastest_s + base / gain.high,
+        )
+        chosen[result.case.layer.shape] = best
         for name in by_kernel:
-            by_kernel[name] += base / gains.get(name, 1.0)
-    return Estimate(*key, dense_s, best_s, chosen, by_kernel)
+            by_kernel[name] += base / gains[name].value if name in gains else base
+            least_by_kernel[name] += base / gains[name].high if name in gains else base
+    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least_by_kernel)

@@ -179,10 +179,8 @@ def summary(seconds: Sequence[float]) -> Timing:
 
 
 def speedup(seconds: Seconds, name: str) -> float | None:
-    """Return the median over rounds of dense time / kernel time, or None without dense."""
-    if "dense" not in seconds:
-        return None
-    return statistics.median(a / b for a, b in zip(seconds["dense"], seconds[name], strict=True))
+    """Return the median dense time / the kernel's median time, or None without dense."""
+    return statistics.median(seconds["dense"]) / statistics.median(seconds[name]) if "dense" in seconds else None
 
 
 def _uuid(device: str) -> str:

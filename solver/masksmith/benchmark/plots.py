@@ -25,7 +25,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
     figure = Figure(figsize=(4.2 * len(batches), 8), layout="constrained")
     axes = figure.subplots(2, len(batches), squeeze=False, sharey="row")
     for column, batch in enumerate(batches):
-        _draw_curves(axes[0][column], curves(report, batch), batch)
+        _draw_curves(axes[0][column], curves(report, batch), curve_bands(report, batch), batch)
         _draw_bars(axes[1][column], bars(report, batch), batch)
     axes[0][0].set_ylabel("speed-up over dense, all layers")
     axes[1][0].set_ylabel("speed-up of the fastest kernel")
@@ -37,14 +37,27 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 def curves(report: Report, batch: int) -> Curves:
     """Return for each kernel (density, speed-up) over all layers, where that density was measured for all of them."""
+    return _curves(report, batch, "value")
+
+
+def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float, float]]]:
+    """Return for each kernel (density, low, high): the ranges of the speed-ups of `curves`."""
+    low, high = (_curves(report, batch, name) for name in ("low", "high"))
+    return {
+        kernel: [(density, least, most) for (density, least), (_, most) in zip(points, high[kernel], strict=True)]
+        for kernel, points in low.items()
+    }
+
+
+def _curves(report: Report, batch: int, member: str) -> Curves:
     sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
     for result in report.results:
         case, dense_s = result.case, result.dense_s
         if case.batch != batch or dense_s is None:
             continue
-        for one, gain in result.sparse:
+        for one, gain in result.gains:
             weight, shape = case.layer.count * dense_s, (case.layer.rows, case.layer.cols)
-            sums[one.kernel, case.pattern].append((result.density, weight, weight / gain, shape))
+            sums[one.kernel, case.pattern].append((result.density, weight, weight / getattr(gain, member), shape))
     most = max((len({part[3] for part in parts}) for parts in sums.values()), default=0)
     found: Curves = defaultdict(list)
     for (kernel, _), parts in sums.items():
@@ -63,11 +76,12 @@ def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _draw_curves(axis: Any, kernels: Curves, batch: int) -> None:
+def _draw_curves(axis: Any, kernels: Curves, bands: dict[str, list[tuple[float, float, float]]], batch: int) -> None:
     for kernel, points in kernels.items():
-        axis.plot(
-            [100 * (1 - density) for density, _ in points], [gain for _, gain in points], "o-", ms=4, label=kernel
-        )
+        dropped = [100 * (1 - density) for density, _ in points]
+        (line,) = axis.plot(dropped, [gain for _, gain in points], "o-", ms=4, label=kernel)
+        low, high = ([point[member] for point in bands[kernel]] for member in (1, 2))
+        axis.fill_between(dropped, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     _mark_dense(axis, f"batch {batch}")
     axis.set_xlabel("sparsity, % of weights dropped")
 

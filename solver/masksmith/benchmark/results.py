@@ -38,7 +38,7 @@ class Measurement:
         reason: Why it was not measured.
         eager: Time of an eager call.
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
-        speedup: Median over rounds of dense time / kernel time, from graphs if there are any.
+        speedup: Median dense time / median time of the kernel, from graphs if there are any.
         eager_speedup: The same for eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; at most 1.
         pack_s: Seconds to convert the masked weight to the kernel's format.
@@ -66,6 +66,35 @@ class Measurement:
     def timing(self) -> Timing | None:
         """The time used for comparisons: the graph's if there is one."""
         return self.graph or self.eager
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A speed-up over dense, computed from the times that reports show.
+
+    Attributes:
+        value: Ratio of the medians.
+        low: Ratio of the 20 % quantile of dense and the 80 % quantile of the kernel.
+        high: Ratio of the 80 % quantile of dense and the 20 % quantile of the kernel.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, dense: Timing, kernel: Timing) -> Gain:
+        """Compare the times of dense and of a kernel."""
+        low, high = dense.p20_s / kernel.p80_s, dense.p80_s / kernel.p20_s
+        return cls(dense.median_s / kernel.median_s, low, high)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the kernel cannot be told from dense."""
+        return self.low <= 1.0 <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}x" + ", within noise" * self.is_noise
 
 
 @dataclass(frozen=True)
@@ -98,9 +127,21 @@ class CaseResult:
         return [one for one in self.measurements if one.outcome == "measured"]
 
     @property
+    def gains(self) -> list[tuple[Measurement, Gain]]:
+        """Measurements of kernels that use the mask, with their speed-ups over dense and the spread of these."""
+        dense = self.of("dense")
+        if dense is None or dense.timing is None:
+            return []
+        return [
+            (one, Gain.of(dense.timing, one.timing))
+            for one in self.measured
+            if one.kernel not in BASELINES and one.timing is not None
+        ]
+
+    @property
     def sparse(self) -> list[tuple[Measurement, float]]:
         """Measurements of kernels that use the mask, with their speed-ups over dense."""
-        return [(one, one.speedup) for one in self.measured if one.kernel not in BASELINES and one.speedup is not None]
+        return [(one, gain.value) for one, gain in self.gains]
 
     @property
     def best(self) -> tuple[Measurement, float] | None:

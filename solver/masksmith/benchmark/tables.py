@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import Answers
-from .conclusions import NOISE, BreakEven, Estimate
+from .conclusions import BreakEven, Estimate
+from .results import Timing
 
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
 
@@ -121,21 +122,23 @@ def _model(report: Answers) -> Table:
             seconds(one.dense_s),
             seconds(one.best_s),
             f"{one.speedup:.2f}x",
+            f"{one.low:.2f}x - {one.high:.2f}x",
         ]
         for one in report.estimates
     ]
     note = (
         "All layers, each as often as the model has it. For every shape the fastest kernel is taken, and dense where "
-        "nothing beats it: so 1.00x means that no kernel pays anywhere."
+        "nothing beats it: so 1.00x means that no kernel pays anywhere. The range is from the 20th and 80th "
+        "percentiles of all times; where it includes 1x, the speed-up is within the noise."
     )
-    head = ("pattern", "worth it?", "with", "batch", "dense", "best", "speed-up")
+    head = ("pattern", "worth it?", "with", "batch", "dense", "best", "speed-up", "range")
     return Table("What each pattern buys, over the whole model", note, head, rows, 3)
 
 
 def _verdict(one: Estimate) -> str:
-    if one.speedup > 1.0 + NOISE:
-        return "yes"
-    return "no, about even" if one.speedup > 1.0 else "no"
+    if one.is_noise:
+        return "within noise"
+    return "yes" if one.speedup > 1.0 else "no"
 
 
 def _kernels(report: Answers) -> Table:
@@ -155,21 +158,20 @@ def _layers(report: Answers) -> Table:
         case, dense = result.case, result.of("dense")
         if case.purpose != "asked" or dense is None or dense.timing is None:
             continue
-        best, gain = result.best or (None, 0.0)
+        best, gain = max(result.gains, key=lambda pair: pair[1].value, default=(None, None))
         row = [
             f"{case.layer.shape} (x{case.layer.count})",
             case.pattern,
             str(case.batch),
-            seconds(dense.timing.median_s),
+            _spread(dense.timing),
         ]
-        if best is None or best.timing is None:
+        if best is None or best.timing is None or gain is None:
             rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
             continue
-        low, high = seconds(best.timing.p20_s), seconds(best.timing.p80_s)
         share = "-" if best.roofline is None else f"{best.roofline:.0%}"
         packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
-        took = f"{seconds(best.timing.median_s)} ({low} - {high})"
-        rows.append([*row[:2], best.kernel, *row[2:], took, f"{gain:.2f}x", packed, share])
+        took = _spread(best.timing)
+        rows.append([*row[:2], best.kernel, *row[2:], took, str(gain), packed, share])
     note = (
         "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
         "packed weight, relative to dense. The roofline share may exceed 100% where operands stay in a cache."
@@ -178,11 +180,16 @@ def _layers(report: Answers) -> Table:
     return Table("Layer by layer", note, head, rows, 3)
 
 
+def _spread(timing: Timing) -> str:
+    return f"{seconds(timing.median_s)} ({seconds(timing.p20_s)} - {seconds(timing.p80_s)})"
+
+
 def _break_evens(report: Answers) -> Table:
     cells = {(f"{one.kernel}{_where(one, report)}", one.layer.shape, one.batch): str(one) for one in report.break_evens}
     note = (
-        'The density (share of weights kept) below which a kernel beats dense. "above 50%": it did at every density '
-        'measured, up to that; "below 2%": at none, down to that.'
+        "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "
+        '20th and 80th percentiles of all times. "above 50%": it did at every density measured, up to that; '
+        '"below 2%": at none, down to that.'
     )
     return _by_batch("Break-even density", note, ("kernel", "layer"), dict(sorted(cells.items())))
 

@@ -13,6 +13,7 @@ import redis
 
 from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.scripts import Scripts
+from masksmith_wire.documents import QueuePosition
 from masksmith_wire.errors import Code, TensorError
 
 from .model import Lease
@@ -22,6 +23,9 @@ from .unreadable_records import reading, set_aside_job
 
 AGE_S = 30.0
 """Seconds without a shard taken after which a job goes before its key's other jobs, at most every other time."""
+
+EXAMINED_JOBS = 100
+"""Jobs that are examined at most to find the position of one, so that this takes the broker less than a millisecond."""
 
 
 class Schedule:
@@ -75,6 +79,15 @@ class Schedule:
     def depth(self, queue: str) -> int:
         """Number of queued shards of a queue."""
         return int(self._scripts.run("depth", queue))
+
+    def position(self, job: str) -> QueuePosition | None:
+        """Estimate when the first shard of a queued job is taken; None if it has no queued shard."""
+        with reading(job):
+            reply = self._scripts.run("position", job, EXAMINED_JOBS)
+        if not reply:
+            return None
+        jobs_ahead, seconds = reply
+        return QueuePosition(jobs_ahead=int(jobs_ahead), starts_in_s=float(seconds) if seconds else None)
 
     def _live(self) -> list[str]:
         return sorted(cast("set[str]", self._redis.smembers(LIVE)))

@@ -37,6 +37,11 @@ class Snapshot(NamedTuple):
         return frozenset(map(int, self.in_work))
 
     @property
+    def is_queued(self) -> bool:
+        """Whether no worker has taken any of the job's shards yet."""
+        return self.fields["state"] == JobState.QUEUED
+
+    @property
     def waits_for_queue(self) -> str | None:
         """The job's queue, if the job is live and no living worker consumes it."""
         queue = self.fields.get("queue", CPU_QUEUE)

@@ -14,6 +14,7 @@ def test_every_control_has_a_name(browser, solved):
         f"/jobs/{solved.id}/layer?tensor={solved.document.tensors[0].name}",
     ):
         browser.open(path)
+        browser.run("for (const e of document.querySelectorAll('details')) e.open = true")
         assert [found for found in browser.run(script) if "ramp" not in found] == []
         assert len(browser.all("h1")) == 1
 
@@ -38,8 +39,10 @@ return [...seen.values()]"""
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_is_readable_in_dark_and_light(browser, solved, dark):
     browser.resize((1280, 900), dark=dark)
-    for path in ("/", "/jobs", f"/jobs/{solved.id}", f"/compare?a={solved.id}&b={solved.id}"):
+    layer = f"/jobs/{solved.id}/layer?tensor={solved.document.tensors[0].name}"
+    for path in ("/", "/jobs", "/login", f"/jobs/{solved.id}", layer, f"/compare?a={solved.id}&b={solved.id}"):
         browser.open(path)
+        browser.run("for (const e of document.querySelectorAll('details')) e.open = true")
         assert (luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) < 0.1) == dark
         for text, ground in browser.run(COLOURS):
             lights = sorted((luminance(text), luminance(ground)))

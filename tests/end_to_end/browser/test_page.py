@@ -100,7 +100,7 @@ def test_sending_shows_how_far_it_is_and_can_be_stopped(browser, file, stack):
         assert browser.text("#sent-text").endswith(" MiB")
         assert not browser.find("#go").is_enabled()
         browser.find("#stop").click()
-        browser.until(lambda: browser.text("#start-error") == "Upload stopped; no data was kept.")
+        browser.until(lambda: browser.text("#start-error") == "Upload stopped; no job was started.")
     finally:
         browser.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
     assert len(stack.http.get("/v1/jobs").json()["jobs"]) == before
@@ -207,7 +207,11 @@ def test_the_picture_obeys_the_keys_and_tells_what_it_shows(browser, solved, lay
     browser.open(f"/jobs/{solved.id}/layer?tensor={name}")
     ready(browser)
     canvas = browser.find(".picture")
+    opened = browser.run("return document.querySelector('.picture').picture.scale")
+    canvas.send_keys("0")
     whole = browser.run("return document.querySelector('.picture').picture.scale")
+    assert opened > whole, "it opens on a few tiles"
+    assert "kept, about" in browser.text("#score-range")
     canvas.send_keys("+" * 4)
     assert browser.run("return document.querySelector('.picture').picture.scale") > 4 * whole
     ready(browser)

@@ -71,13 +71,43 @@ def test_a_model_takes_the_best_kernel_for_each_shape_and_dense_where_none_beats
     ("seconds", "words"),
     [
         (2.0, "nothing beats dense; the best sparse kernel, csr, reaches 0.50x."),
-        (1.01, "nothing beats dense by more than noise; csr is as fast, at 0.99x."),
-        (0.99, "nothing beats dense by more than noise; csr is as fast, at 1.01x."),
+        (1.01, "nothing beats dense; csr is about as fast, at 0.99x."),
+        (0.99, "within the noise of dense: 1.01x (0.83x to 1.23x) over all layers, with csr."),
+        (0.85, "within the noise of dense: 1.18x (0.96x to 1.44x) over all layers, with csr."),
+        (0.5, "2.00x faster than dense over all layers, with csr."),
     ],
 )
 def test_it_says_in_words_when_nothing_beats_dense(seconds, words):
     [line] = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "csr": seconds})]).conclusions()
     assert line == f"2:4, batch 32, float32, forward: {words}"
+
+
+def test_words_rows_and_documents_have_the_same_figures():
+    dense = Measurement("dense", "measured", eager=Timing(277e-6, 250e-6, 300e-6, 15), speedup=1.0, weight_bytes=100)
+    csr = Measurement("csr", "measured", eager=Timing(292e-6, 260e-6, 330e-6, 15), speedup=0.69, weight_bytes=50)
+    case = Case(SMALL, 32, "float32", "2:4", "forward", "asked", ("dense", "csr"))
+    report = Report([CaseResult(case, 0.5, [dense, csr])])
+    [line] = report.conclusions()
+    assert line.endswith("nothing beats dense; the best sparse kernel, csr, reaches 0.95x, within the noise.")
+    layers = next(table for table in report.tables() if table.title == "Layer by layer")
+    assert layers.rows[0][4:7] == ["277 us (250 us - 300 us)", "292 us (260 us - 330 us)", "0.95x, within noise"]
+    kernels = next(table for table in report.tables() if table.title.startswith("Each kernel"))
+    assert kernels.rows == [["2:4", "csr", "0.95x"]]
+    [winner] = report.winners
+    assert (winner.speedup, winner.low, winner.high) == pytest.approx((277 / 292, 250 / 330, 300 / 260))
+    assert not winner.pays
+
+
+def test_break_evens_carry_the_range_of_the_times():
+    # Times of 0.2 + 2 * density against 1: 40 %; both off by 10 %: where their ratio is 9 / 11, and 11 / 9.
+    points = [result(SMALL, f"{d}%", d / 100, {"dense": 1.0, "csr": 0.2 + d / 50}) for d in (60, 50, 40, 30, 20, 10)]
+    [found] = Report(points).break_evens
+    assert found.density == pytest.approx(0.4)
+    assert found.low == pytest.approx((9 / 11 - 0.2) / 2)
+    assert found.high == pytest.approx((11 / 9 - 0.2) / 2)
+    assert str(found) == "40.0% (30.9% - 51.1%)"
+    few = [result(SMALL, f"{d}%", d / 100, {"dense": 1.0, "csr": 0.2 + d / 50}) for d in (41, 39)]
+    assert str(Report(few).break_evens[0]) == "40.0% (39.0% - 41.0%)", "no further than what was measured"
 
 
 def test_a_pattern_that_no_kernel_takes_is_said_to_have_none():

@@ -91,7 +91,7 @@ def by_service(pattern, layers, exclude):
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
     options = FileOptions(pattern=[pattern], **as_lists)
     specification = parse_file_options(options)
-    located, error = attempt(RequestError, locate_selected, options, specification, "0" * 64, header)
+    located, error = attempt(RequestError, locate_selected, options, specification, {"0" * 64: header})
     if error is not None:
         assert error.status == 422
         skipped = [skip["name"] for skip in error.extra.get("skipped", []) if skip["reason"] != "not selected"]

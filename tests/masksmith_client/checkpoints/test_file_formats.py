@@ -50,8 +50,8 @@ def test_the_service_masks_their_kernels_only_with_a_layout(path: Path, file_for
         options = FileOptions(pattern=["2:4"], layout=layout)
         if not layout:
             with pytest.raises(RequestError) as caught:
-                locate_selected(options, parse_file_options(options), "0" * 64, header)
+                locate_selected(options, parse_file_options(options), {"0" * 64: header})
             assert f"the format {file_format!r}" in str(caught.value.extra["skipped"])
             continue
-        _, selection = locate_selected(options, parse_file_options(options), "0" * 64, header)
+        _, selection = locate_selected(options, parse_file_options(options), {"0" * 64: header})
         assert selection.chosen == [NAME]

@@ -1,4 +1,4 @@
-// The page of a layer: its mask, and the share of kept entries of its rows and columns.
+// The page of a layer: its mask, the scores that it keeps and drops, and the share of kept entries of rows and columns.
 import { Picture } from "./picture.js";
 import { steer } from "./steering.js";
 
@@ -30,11 +30,36 @@ function drawFill(canvas, label, counts, length) {
   label.textContent = least === most ? `all ${percent(least)}` : `${percent(least)} to ${percent(most)}, mean ${percent(sum / bars)}`;
 }
 
+/** Draw two histograms upon each other: of the scores that are dropped, and of those kept. */
+function drawScores(canvas, label, { edges, kept_counts: kept, dropped_counts: dropped }) {
+  const box = canvas.getBoundingClientRect();
+  const density = devicePixelRatio || 1;
+  canvas.width = Math.round(box.width * density);
+  canvas.height = Math.round(box.height * density);
+  const brush = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const highest = Math.max(1, ...kept.data.map((count, bin) => count + dropped.data[bin]));
+  const width = canvas.width / kept.data.length;
+  for (let bin = 0; bin < kept.data.length; bin++) {
+    const [low, high] = [dropped.data[bin], dropped.data[bin] + kept.data[bin]].map((count) => (canvas.height * count) / highest);
+    for (const [name, top, bottom] of [["--mask-dropped", low, 0], ["--kept", high, low]]) {
+      brush.fillStyle = style.getPropertyValue(name);
+      brush.fillRect(Math.floor(bin * width), canvas.height - top, Math.ceil(width) - (width > 4 ? 1 : 0), top - bottom);
+    }
+  }
+  const sum = (counts) => counts.data.reduce((a, b) => a + b, 0);
+  const mean = (counts) => counts.data.reduce((total, count, bin) => total + (count * (edges.data[bin] + edges.data[bin + 1])) / 2, 0) / Math.max(1, sum(counts));
+  const most = edges.data[edges.data.length - 1];
+  label.textContent = `from 0 to ${most.toPrecision(3)}: ${sum(kept).toLocaleString("en")} kept, about ${mean(kept).toPrecision(3)} in the mean; ${sum(dropped).toLocaleString("en")} dropped, about ${mean(dropped).toPrecision(3)}`;
+}
+
+const FEW_TILES = 4;
 const picture = new Picture(document.querySelector(".viewer"));
 try {
-  const profile = await picture.open();
+  const profile = await picture.open(FEW_TILES);
   steer(picture);
   const fills = () => {
+    drawScores(document.getElementById("scores"), document.getElementById("score-range"), profile);
     drawFill(document.getElementById("rows"), document.getElementById("row-fill"), profile.row_kept.data, picture.cols);
     drawFill(document.getElementById("cols"), document.getElementById("col-fill"), profile.col_kept.data, picture.rows);
   };

@@ -89,5 +89,5 @@ addEventListener("popstate", () => refresh());
 const stream = document.querySelector("[data-events]")?.dataset.events;
 if (stream) follow(stream);
 setInterval(() => {
-  if (document.querySelector("[data-poll]") && !document.hidden) refresh().catch(() => {});
+  if (document.querySelector("[data-poll], [data-repeat]") && !document.hidden) refresh().catch(() => {});
 }, POLL_MS);

@@ -43,12 +43,13 @@ export class Picture {
     this.canvas.picture = this;
   }
 
-  /** Fetch the profile, then show the whole layer. */
-  async open() {
+  /** Fetch the profile, then show the first tiles, or the whole layer if `tiles` is 0. */
+  async open(tiles = 0) {
     const profile = await fetchTensors(`${this.address}profile?${new URLSearchParams({ tensor: this.tensor })}`);
     this.top = profile.quantiles.data[99] || profile.quantiles.data[100] || 1;
     this.resize();
-    this.fit();
+    if (tiles) this.zoomToTiles(tiles);
+    else this.fit();
     this.drawRamp();
     return profile;
   }
@@ -80,6 +81,16 @@ export class Picture {
     this.scale = Math.min(MAX_SCALE, 0.8 * Math.min(this.width / wide, this.height / high));
     this.row = this.tileStart(0, row) + high / 2 - this.height / this.scale / 2;
     this.col = this.tileStart(1, col) + wide / 2 - this.width / this.scale / 2;
+    this.changed();
+  }
+
+  /** Show the first tiles, `count` in each direction; the whole layer if it has fewer, or its tiles are large. */
+  zoomToTiles(count) {
+    const [high, wide] = this.tile.map((length, axis) => Math.min(count * length, axis ? this.cols : this.rows));
+    const scale = Math.min(MAX_SCALE, 0.96 * Math.min(this.width / wide, this.height / high));
+    if (scale < LINES_FROM || scale < this.fitting) { this.fit(); return; }
+    this.scale = scale;
+    this.row = this.col = -24 / scale;
     this.changed();
   }
 

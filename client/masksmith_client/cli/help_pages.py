@@ -1,0 +1,48 @@
+"""What `--help` shows beside typer's own: groups of options and commands, examples, and no type of a flag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .table import EXAMPLES, PANELS, PATTERNS
+
+OPTION_PANELS = {
+    "Which tensors": "layers exclude layout axis ragged view trust_remote_code",
+    "Scores, budgets and updates": (
+        "scores calibration calibration_text calibration_windows calibration_tokens budget floors update previous"
+    ),
+    "The job and its service": "url name label priority timeout_s time_limit_s local solver threads device",
+    "Output": "output weights_out as_json measures spectrum",
+}
+_PANEL_OF = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
+MIN_GROUPED = 12
+"""Options from which on they are shown in groups."""
+
+
+def panel_of(name: str) -> str:
+    """Panel of a command, or of a group of commands, in `masksmith --help`."""
+    return next(panel for panel, names in PANELS.items() if name in names)
+
+
+def complete(path: str, command: Any) -> None:
+    """Group the options of a command, hide the type of its flags, and add its examples."""
+    options = [each for each in command.params if each.param_type_name == "option"]
+    for option in options:
+        if option.is_flag:
+            option.metavar = ""
+        if len(options) >= MIN_GROUPED and option.name in _PANEL_OF:
+            option.rich_help_panel = _PANEL_OF[option.name]
+    lines = [PATTERNS] if any(option.name == "pattern" for option in options) else []
+    examples = EXAMPLES.get(path, ())
+    if examples:
+        lines += [f"Example{'s' * (len(examples) > 1)}:", *(f"  {line}" for line in examples)]
+    command.epilog = "\n\n".join(lines) or None
+    make_help_option = command.get_help_option
+
+    def help_option(context: Any) -> Any:
+        option = make_help_option(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    command.get_help_option = help_option

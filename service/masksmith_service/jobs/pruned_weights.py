@@ -1,0 +1,87 @@
+"""Streams the weights of a job with everything that its masks drop set to zero, a few rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from masksmith.layouts import ITEM_BYTES
+from masksmith_service.errors import RequestError
+from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.jobs.model import JobRecord
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire import masks
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import build_header
+
+from .results import FinishedTensors, finished_tensors
+
+BAND_BYTES = 2**20
+"""Bytes of weights that are read and sent at once, unless one row has more."""
+
+
+@dataclass(frozen=True)
+class PrunedFile:
+    """A safetensors file of the masked weights, each in its own dtype and shape.
+
+    Attributes:
+        job: The job.
+        tensors: The tensors whose masks are complete.
+    """
+
+    job: JobRecord
+    tensors: FinishedTensors
+
+    @property
+    def header(self) -> bytes:
+        """Length and header of the file."""
+        return build_header({tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in self.tensors})
+
+    @property
+    def size(self) -> int:
+        """Size of the file."""
+        return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
+
+    def check(self, store: BlobStore) -> None:
+        """Check that everything that is sent exists, before the first byte is sent.
+
+        Raises:
+            RequestError: If no tensor has a mask, or a mask or an upload has expired.
+        """
+        if not self.tensors:
+            detail = f"no tensor of job {self.job.id} has a mask; its state is {self.job.state}"
+            raise RequestError(Code.RESULT_NOT_FOUND, detail)
+        names = {upload_name(tensor.digest) for tensor, _ in self.tensors}
+        names |= {result_name(str(report.result)) for _, parts in self.tensors for _, report in parts}
+        if any(store.size(name) is None for name in names):
+            raise RequestError(Code.RESULT_NOT_FOUND, "masks or weights of this job have expired; submit it again")
+
+    def stream(self, store: BlobStore) -> Iterator[bytes]:
+        """Yield the file."""
+        yield self.header
+        for tensor, parts in self.tensors:
+            for shard, report in parts:
+                yield from _masked(tensor, shard.first, shard.last, result_name(str(report.result)), store)
+
+
+def pruned_file(record: JobRecord, records: JobRecords) -> PrunedFile:
+    """The file of a job's masked weights."""
+    return PrunedFile(record, finished_tensors(record, records))
+
+
+def _masked(tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore) -> Iterator[bytes]:
+    row_shape, item = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
+    pitch, band = masks.packed_bytes((1, *row_shape)), max(1, BAND_BYTES // tensor.row_bytes)
+    for row in range(first, last, band):
+        rows = min(band, last - row)
+        start = tensor.start + row * tensor.row_bytes
+        weight = store.get_range(upload_name(tensor.digest), start, start + rows * tensor.row_bytes)
+        packed = store.get_range(mask_name, (row - first) * pitch, (row - first + rows) * pitch)
+        kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
+        entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item)
+        yield (entries * kept).tobytes()

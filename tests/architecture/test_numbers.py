@@ -1,0 +1,55 @@
+"""Figures that stand on several pages come from one: the tables that the benchmarks write."""
+
+import re
+
+import pytest
+from support.pages import ROOT
+
+
+def page(name):
+    return (ROOT / name).read_text()
+
+
+def column(table, title):
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    index = rows[0].index(title)
+    return {row[0]: row[index] for row in rows[2:]}
+
+
+def measured_table():
+    return re.search(r"<!-- solvers-table -->(.*)<!-- /solvers-table -->", page("README.md"), re.DOTALL)[1]
+
+
+def times(text):
+    return int(text.removesuffix("x"))
+
+
+def test_other_tools_are_slower_by_what_was_measured():
+    factors = [times(text) for text in column(measured_table(), "faster than OR-Tools bulk by").values()]
+    assert f"{min(factors)} to {max(factors)} times slower" in page("docs/comparison.md")
+
+
+@pytest.mark.parametrize(("solver", "title"), [
+    ("OR-Tools bulk", "faster than OR-Tools bulk by"),
+    ("Dykstra-300 (torch)", "faster than Dykstra-300 (torch) by"),
+    ("greedy (numba)", "faster than greedy (numba) by"),
+])  # fmt: skip
+def test_the_readme_has_the_figures_of_the_full_table(solver, title):
+    sections = re.split(r"^## ", page("docs/benchmarks/solvers.md"), flags=re.MULTILINE)[1:]
+    for pattern, factor in column(measured_table(), title).items():
+        section = next(each for each in sections if each.splitlines()[0].strip().startswith(pattern))
+        table = re.search(r"^### MiniLM\n(.*?)(?:^###|\Z)", section, re.DOTALL | re.MULTILINE)[1]
+        full = float(column(table, "Exact is faster by")[solver].removesuffix("x"))
+        assert times(factor) == pytest.approx(full, abs=0.55), pattern
+
+
+def test_the_questions_have_the_speed_ups_of_the_kernels_page():
+    measured = dict(
+        re.findall(r"- 2:4, batch (\d+), float32, forward: ([\d.]+)x faster", page("docs/benchmarks/kernels.md"))
+    )
+    text = " ".join(page("docs/faq.md").split())
+    assert f"is {measured['32']}x as fast as dense at batch 32 and {measured['256']}x at batch 256" in text
+    assert "1" not in measured
+    assert "nothing beats dense at batch 1" in text
