@@ -46,7 +46,7 @@ class Refresher:
 
     Attributes:
         pending: The request without a response so far, if there is one.
-        late: Number of refreshes skipped because the request before was still pending.
+        late: Number of refreshes that became due while an earlier one was pending.
         outages: Number of outages: sequences of failed requests.
         failure: Why the last request failed; None if it succeeded.
         failing: Layers that got no mask in the last response, with the reason.
@@ -125,12 +125,12 @@ class Refresher:
         return pending
 
     def count_late(self) -> None:
-        """Count a refresh skipped because a request is still pending; the first one is logged."""
+        """Count a refresh that became due while a request is pending; the first one is logged."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
                 "the masks requested at step %d have not arrived, and the next are due; training continues with the "
-                "last masks",
+                "last masks, and the next are requested as soon as these arrive",
                 self.pending.step,
             )
         self.late += 1
@@ -182,6 +182,8 @@ class Refresher:
         if self._scores is None:
             return layer.whole_weight()
         scores = self._scores(layer.name, layer.whole_weight())
+        if not isinstance(scores, Tensor):
+            raise InputError(f"scores of {layer.name!r} are {type(scores).__name__}, not a tensor")
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores

@@ -16,19 +16,21 @@ from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, mask_state as mask_plain_state, plain_state, pruned_values, restore_pruned
+from .copies import bake_copy, mask_state, plain_state
 from .history import History
 from .layers import choose
+from .loggers import Logger
 from .masked_layer import MaskedLayer
 from .methods.method import Method
 from .methods.numbers import not_negative
 from .optimizers import WatchedOptimizers
+from .pacing import Pacing
 from .refresh import Refresh, as_refresh
 from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
-from .state import FORMAT, check_state, mask_state, read_state, set_mask, write_state
+from .state import check_state, layers_state, load_layers, read_state, write_state
 
 
 class Sparsifier:
@@ -95,7 +97,7 @@ class Sparsifier:
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
-        self._requested_at: int | None = None
+        self._pacing = Pacing(self._refresh)
         self._history = History({layer.name: layer.shape for layer in self._layers})
         self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
         self._baked = False
@@ -123,6 +125,7 @@ class Sparsifier:
             self._request(pattern)
         self._record_gradients()
         self._zero_pruned()
+        self._history.log()
 
     def refresh_now(self) -> None:
         """Request masks for the present weights, wait for them, and apply them; useful at the end of training.
@@ -139,6 +142,21 @@ class Sparsifier:
             self._apply(self._refresher.wait())
         self._request(pattern, wait=True)
         self._zero_pruned()
+        self._history.log()
+
+    def log_to(self, logger: Logger) -> None:
+        """Call `logger(metrics, step)` for each refresh, those so far included.
+
+        Args:
+            logger: Such as `accelerator.log`, `TensorBoardLogger(writer)` or `RunLogger(run)`; for the names of metrics
+                see `loggers.metrics_of`.
+
+        Raises:
+            InputError: If it cannot be called.
+        """
+        if not callable(logger):
+            raise InputError(f"logger={logger!r} cannot be called: pass a function, TensorBoardLogger or RunLogger")
+        self._history.log_to(logger)
 
     def watch(self, *optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
@@ -209,7 +227,7 @@ class Sparsifier:
             state: The state dict, whose names and masked weights become those of `plain_state_dict`.
             model: The module whose names it has.
         """
-        mask_plain_state(state, model, () if self._baked else self._layers)
+        mask_state(state, model, () if self._baked else self._layers)
 
     @property
     def is_baked(self) -> bool:
@@ -226,18 +244,8 @@ class Sparsifier:
         Args:
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
         """
-        values = {layer.name: pruned_values(layer) for layer in self._layers} if pruned and not self._in_place else {}
-        return (
-            ({"pruned": values} if values else {})
-            | {
-                "format": FORMAT,
-                "pattern": str(self.pattern),
-                "method": type(self.method).__name__,
-                "step": self._step,
-                "masks": {layer.name: mask_state(layer) for layer in self._layers},
-            }
-            | self._history.state()
-        )
+        own = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._step}
+        return layers_state(self._layers, pruned=pruned and not self._in_place) | own | self._history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
@@ -248,12 +256,10 @@ class Sparsifier:
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         self._refresher.drop()
-        for layer in self._layers:
-            set_mask(layer, state["masks"][layer.name])
-            if layer.name in state.get("pruned", {}):
-                restore_pruned(layer, state["pruned"][layer.name])
+        load_layers(self._layers, state)
         self._history.load(state)
-        self._step = self._requested_at = int(state["step"])
+        self._step = int(state["step"])
+        self._pacing.reset(self._step)
         self._record_gradients()
         self._zero_pruned()
 
@@ -284,6 +290,8 @@ class Sparsifier:
             raise InputError(f"{name} also trains the pruned weights, which in_place=True would set to zero")
         if scores is not None and self.method.gives_scores:
             raise InputError(f"{name} computes its own scores: leave scores= out")
+        if scores is not None and not callable(scores):
+            raise InputError(f"scores={scores!r} cannot be called: pass a function of a weight's name and value")
         not_negative("hysteresis", hysteresis)
         self.method.check(self.pattern)
         self.schedule.check(self.pattern)
@@ -320,17 +328,15 @@ class Sparsifier:
         return self.schedule.pattern_at(self.pattern, self._step)
 
     def _is_due(self, pattern: Pattern | None, step: int) -> bool:
-        if pattern is None:
-            return False
         any_dense = any(layer.masking.dense for layer in self._layers)
-        may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
-        return self._refresh.is_due(step) or (any_dense and may_retry)
+        return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
 
     def _request(self, pattern: Pattern, *, wait: bool = False) -> None:
-        self._requested_at = self._step
         if self._refresher.pending is not None:
-            self._refresher.count_late()
+            if self._pacing.on_late(self._step):
+                self._refresher.count_late()
             return
+        self._pacing.on_request(self._step)
         self._check_layers()
         self._refresher.request(pattern, self._step)
         if wait or self._refresh.wait:
@@ -347,7 +353,7 @@ class Sparsifier:
         for layer in self._layers:
             if response.layers[layer.name].has_new_mask:
                 self._set_mask(layer)
-        self._history.add(response, pending, self._step, dense)
+        self._history.add(response, pending, self._step, dense, self._refresher.late)
 
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:
