@@ -39,15 +39,19 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     """Write masked weights into a copy of the model, and remove the masks from it.
 
     Raises:
-        InputError: If the copy lacks a masked layer.
+        InputError: If the copy lacks a masked layer, or one has another shape; the copy is left as it was.
     """
     modules = {plain_path(copy, path): module for path, module in copy.named_modules()}
+    pairs = []
     for layer in layers:
         for path in layer.modules:
             module = modules.get(plain_path(model, path))
             if module is None:
                 raise InputError(f"the copy has no layer {path!r}")
-            layer.bake_into(module)
+            layer.check_copy(module)
+            pairs.append((layer, module))
+    for layer, module in pairs:
+        layer.bake_into(module)
     return copy
 
 

@@ -82,11 +82,15 @@ class ThresholdedWeight(torch.autograd.Function):
     """`m * [|W| > t] * W` with the estimator's gradients for `W` and `t`."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
+    def forward(weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
         """Return `m * [|W| > t] * W`."""
-        ctx.save_for_backward(weight, threshold, mask)
-        ctx.strength = strength
         return weight * (mask & (weight.abs() > threshold))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+        """Save what the backward pass needs; apart from `forward`, as `torch.func` demands."""
+        *tensors, ctx.strength = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -102,7 +106,9 @@ class ThresholdedWeight(torch.autograd.Function):
 
 
 def _threshold(masking: Masking) -> Tensor:
-    return masking.get_parameter("threshold")
+    # Not necessarily a parameter: torch.func and DataParallel replace parameters by tensors.
+    threshold: Tensor = masking.threshold  # type: ignore[assignment]
+    return threshold
 
 
 def _step_derivative(above: Tensor) -> Tensor:
