@@ -27,12 +27,14 @@ _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref
 def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
     """Let `module.<name>` give the masked parameter: by a property of a subclass, which is made for this module."""
     module.register_module(_key(name), masking)
-    module.__class__ = _subclass(type(module), name)
+    module.__class__ = _subclass(type(module), name, with_forward=masking.product is not None)
 
 
-def _subclass(base: type[torch.nn.Module], name: str) -> type[torch.nn.Module]:
+def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> type[torch.nn.Module]:
     members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
     members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations)}
+    if with_forward:
+        members["forward"] = _forward_of(name, base)
     members |= {reset: _reset(name, getattr(base, reset)) for reset in RESETS if hasattr(base, reset)}
     return type(base.__name__, (base,), members)
 
@@ -91,6 +93,20 @@ def _reader(name: str) -> property:
     return property(read, write)
 
 
+def _forward_of(name: str, base: type[torch.nn.Module]) -> Callable[[Any, Tensor], Tensor]:
+    key = _key(name)
+
+    def forward(module: torch.nn.Linear, input: Tensor) -> Tensor:
+        masking = module._modules.get(key)
+        parameter = module._parameters.get(name)
+        if not isinstance(masking, Masking) or masking.product is None or parameter is None:
+            output: Tensor = base.forward(module, input)
+            return output
+        return masking.product(input, parameter, module.bias, masking)
+
+    return forward
+
+
 def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
     """Let a method that initializes parameters write to the dense parameter, not to the masked values."""
     key = _key(name)
@@ -113,14 +129,14 @@ def _reduce(module: torch.nn.Module, protocol: int) -> Any:
     state = tuple(object.__reduce_ex__(module, protocol))[2]
     base, masked = type(module), []
     while MARK in vars(base):
-        masked.append(vars(base)[MARK])
+        masked.append((vars(base)[MARK], "forward" in vars(base)))
         base = base.__mro__[1]
     return _restore, (base, tuple(reversed(masked))), state
 
 
-def _restore(base: type[torch.nn.Module], masked: tuple[str, ...]) -> torch.nn.Module:
-    for name in masked:
-        base = _subclass(base, name)
+def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) -> torch.nn.Module:
+    for name, with_forward in masked:
+        base = _subclass(base, name, with_forward=with_forward)
     return base.__new__(base)
 
 

@@ -23,6 +23,13 @@ SAMPLE = 1024
 """Entries of a weight that are compared to see whether it has changed."""
 
 
+class Product(Protocol):
+    """Computes the output of a linear layer by other kernels."""
+
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
+        """Return the output for inputs and the dense weight."""
+
+
 class MaskingMethod(Protocol):
     """The part of a training method that a masking calls."""
 
@@ -60,6 +67,7 @@ class Masking(torch.nn.Module):
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
+        product: Computes the layer's output; None for the module's own `forward`.
         is_bypassed: Whether reading the module's parameter gives the dense one, as while it is initialized again.
     """
 
@@ -72,6 +80,7 @@ class Masking(torch.nn.Module):
         self.dense = True
         self.records_gradient = False
         self.gradient: Tensor | None = None
+        self.product: Product | None = None
         self.is_bypassed = False
         self._owner: Callable[[], torch.nn.Module | None] = _no_owner
         self._parameter = ""

@@ -30,6 +30,7 @@ from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
+from .semi_structured import check_sparse, is_sparse, use_sparse
 from .state import check_state, layers_state, load_layers, read_state, write_state
 
 
@@ -64,6 +65,7 @@ class Sparsifier:
             change only if the score increases by more; proofs are for the scores with this bonus.
         scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
         optimizer: The optimizer, or a list of several, if they exist already; see `watch`.
+        compute: `"dense"`, or `"sparse"` for products by the 2:4 kernels of a GPU, with transposable 2:4 masks.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
@@ -85,6 +87,7 @@ class Sparsifier:
         hysteresis: float = 0.0,
         scores: ScoresOf | None = None,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+        compute: str = "dense",
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
@@ -92,8 +95,12 @@ class Sparsifier:
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
         self._check(in_place, hysteresis, scores)
+        if is_sparse(compute):
+            check_sparse(self.pattern, self.schedule, in_place)
         self._model, self._in_place = model, in_place
         self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        if is_sparse(compute):
+            use_sparse(self._layers)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
