@@ -365,7 +365,7 @@ class Sparsifier:
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.mask(layer.name)))
+        layer.masking.mask.copy_(self._refresher.mask(layer.name))
         layer.masking.dense = False
         self.method.settle(layer, previous)
 

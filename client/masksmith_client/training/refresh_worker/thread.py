@@ -6,8 +6,14 @@ import queue
 import threading
 from typing import Protocol
 
-from .handler import RefreshHandler
 from .messages import RefreshRequest, RefreshResponse
+
+
+class Handler(Protocol):
+    """Handles one request at a time."""
+
+    def handle(self, request: RefreshRequest) -> RefreshResponse:
+        """Solve the masks of a request; failures are part of the response."""
 
 
 class RefreshWorker(Protocol):
@@ -33,7 +39,7 @@ class InlineWorker:
 
     where = "in this process"
 
-    def __init__(self, handler: RefreshHandler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._request: RefreshRequest | None = None
 
@@ -60,7 +66,7 @@ class ThreadWorker:
 
     where = "a thread"
 
-    def __init__(self, handler: RefreshHandler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._requests: queue.SimpleQueue[RefreshRequest | None] = queue.SimpleQueue()
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
         arguments = (handler, self._requests, self._responses)
@@ -87,7 +93,7 @@ class ThreadWorker:
 
 
 def _handle_all(
-    handler: RefreshHandler,
+    handler: Handler,
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:
