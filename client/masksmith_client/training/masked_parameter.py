@@ -15,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masksmith_client._errors import InputError
+
 from .masking import Masking
 from .sharding import is_sharded
 
 MARK = "_masked_parameter"
 RESETS = ("reset_parameters", "_reset_parameters")
 """Methods of torch's modules that initialize parameters."""
+FSDP2, TENSOR_PARALLEL = "reset_sharded_param", "_partition_linear_fn"
+"""Functions of torch that read a module's weight to shard it."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -77,7 +81,7 @@ def _reader(name: str) -> property:
             # The module's own lookup follows, which finds what has replaced the parameter.
             raise AttributeError(name)
         masking = module._modules.get(key)
-        if masking is None or masking.is_bypassed or (is_sharded(parameter) and _is_read_by_fsdp()):
+        if masking is None or masking.is_bypassed or _is_read_to_shard(parameter):
             return parameter
         try:
             masked: Tensor = masking(parameter)
@@ -140,9 +144,16 @@ def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) 
     return base.__new__(base)
 
 
-def _is_read_by_fsdp() -> bool:
-    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter (`reset_sharded_param`)."""
-    return not torch.compiler.is_compiling() and sys._getframe(2).f_code.co_name == "reset_sharded_param"
+def _is_read_to_shard(parameter: Tensor) -> bool:
+    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter; refuse tensor parallelism."""
+    if torch.compiler.is_compiling():
+        return False
+    reader = sys._getframe(2).f_code.co_name
+    if reader == TENSOR_PARALLEL:
+        raise InputError(
+            "parallelize_module reads weights and takes them for parameters: create the Sparsifier after it"
+        )
+    return reader == FSDP2 and is_sharded(parameter)
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
