@@ -172,7 +172,7 @@ class MaskedLayer:
             raise InputError(
                 f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
             )
-        if self._hooked is not weight:
+        if self._hooked is not weight and weight.requires_grad:
             if self._hook is not None:
                 self._hook.remove()
             self._hooked = weight

@@ -25,6 +25,8 @@ RESETS = ("reset_parameters", "_reset_parameters")
 """Methods of torch's modules that initialize parameters."""
 FSDP2, TENSOR_PARALLEL = "reset_sharded_param", "_partition_linear_fn"
 """Functions of torch that read a module's weight to shard it."""
+MERGES = ("merge", "unmerge")
+"""Methods of peft's layers that write to a weight."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
@@ -145,10 +147,13 @@ def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) 
 
 
 def _is_read_to_shard(parameter: Tensor) -> bool:
-    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter; refuse tensor parallelism."""
+    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter; refuse others that do so."""
     if torch.compiler.is_compiling():
         return False
-    reader = sys._getframe(2).f_code.co_name
+    frame = sys._getframe(2)
+    reader = frame.f_code.co_name
+    if reader in MERGES and str(frame.f_globals.get("__name__")).startswith("peft."):
+        raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
     if reader == TENSOR_PARALLEL:
         raise InputError(
             "parallelize_module reads weights and takes them for parameters: create the Sparsifier after it"

@@ -147,13 +147,6 @@ class _Product(torch.autograd.Function):
         return of_inputs, above.t() @ rows if ctx.needs_input_grad[1] else None, None
 
 
-def is_sparse(compute: object) -> bool:
-    """Whether `compute` is `"sparse"`; raises `InputError` unless it is `"dense"` or `"sparse"`."""
-    if compute not in ("dense", "sparse"):
-        raise InputError(f"compute={compute!r} is neither 'dense' nor 'sparse'")
-    return compute == "sparse"
-
-
 def use_sparse(layers: Iterable[MaskedLayer]) -> None:
     """Have the layers' outputs computed by the kernels, from when they are attached.
 
@@ -164,12 +157,17 @@ def use_sparse(layers: Iterable[MaskedLayer]) -> None:
         layer.masking.product = sparse_product(layer)
 
 
-def check_sparse(pattern: Pattern, schedule: Schedule, in_place: bool) -> None:
-    """Check that masks of a pattern suit the kernels at every step.
+def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_place: bool) -> bool:
+    """Return whether products are sparse, after checking that the masks suit the kernels at every step.
 
     Raises:
-        InputError: If they do not, or the schedule changes the pattern, or masks are in place.
+        InputError: If they do not, or the schedule changes the pattern, or masks are in place; or if `compute` is
+            neither `"dense"` nor `"sparse"`.
     """
+    if compute == "dense":
+        return False
+    if compute != "sparse":
+        raise InputError(f"compute={compute!r} is neither 'dense' nor 'sparse'")
     where = f"compute='sparse' needs the pattern 'transposable 2:4', or one with fewer entries, not {pattern}"
     if not isinstance(pattern, NM) or not pattern.transposable or (pattern.m, pattern.m_out) != (4, 4):
         raise InputError(f"{where}: {DENSE}")
@@ -180,6 +178,7 @@ def check_sparse(pattern: Pattern, schedule: Schedule, in_place: bool) -> None:
         raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {DENSE}")
     if in_place:
         raise InputError(f"compute='sparse' packs masked weights, which in_place=True does not make: {DENSE}")
+    return True
 
 
 def sparse_product(layer: MaskedLayer) -> SparseProduct:

@@ -15,14 +15,14 @@ from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 
+from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
 from .copies import bake_copy, mask_state, plain_state
 from .history import History
 from .layers import choose
 from .loggers import Logger
 from .masked_layer import MaskedLayer
-from .methods.method import Method
-from .methods.numbers import not_negative
+from .methods.method import Method, check_options
 from .optimizers import WatchedOptimizers
 from .pacing import Pacing
 from .refresh import Refresh, as_refresh
@@ -30,7 +30,7 @@ from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
-from .semi_structured import check_sparse, is_sparse, use_sparse
+from .semi_structured import check_compute, use_sparse
 from .state import check_state, layers_state, load_layers, read_state, write_state
 
 
@@ -94,12 +94,12 @@ class Sparsifier:
         self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
-        self._check(in_place, hysteresis, scores)
-        if is_sparse(compute):
-            check_sparse(self.pattern, self.schedule, in_place)
+        check_options(self.method, self.pattern, in_place, hysteresis, scores)
+        self.schedule.check(self.pattern)
+        is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         self._model, self._in_place = model, in_place
         self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
-        if is_sparse(compute):
+        if is_sparse:
             use_sparse(self._layers)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
@@ -236,6 +236,20 @@ class Sparsifier:
         """
         mask_state(state, model, () if self._baked else self._layers)
 
+    def merge_adapters(self) -> dict[str, float]:
+        """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
+
+        Returns:
+            For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
+
+        Raises:
+            InputError: If no masked layer has an adapter, one is of another kind, or the masks are baked.
+        """
+        self._check_not_baked()
+        lost = merge(self._model, self._layers)
+        self._zero_pruned()
+        return lost
+
     @property
     def is_baked(self) -> bool:
         """Whether the masks are baked into the model."""
@@ -290,18 +304,6 @@ class Sparsifier:
 
     def __repr__(self) -> str:
         return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._step}>"
-
-    def _check(self, in_place: bool, hysteresis: float, scores: ScoresOf | None) -> None:
-        name = type(self.method).__name__
-        if in_place and self.method.keeps_dense:
-            raise InputError(f"{name} also trains the pruned weights, which in_place=True would set to zero")
-        if scores is not None and self.method.gives_scores:
-            raise InputError(f"{name} computes its own scores: leave scores= out")
-        if scores is not None and not callable(scores):
-            raise InputError(f"scores={scores!r} cannot be called: pass a function of a weight's name and value")
-        not_negative("hysteresis", hysteresis)
-        self.method.check(self.pattern)
-        self.schedule.check(self.pattern)
 
     def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
