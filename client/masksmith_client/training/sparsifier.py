@@ -256,7 +256,7 @@ class Sparsifier:
         return self._baked
 
     def close(self) -> None:
-        """Stop the refresh worker; the masks stay as they are."""
+        """Stop the refresh worker; the masks stay as they are until a refresh that is due later starts it again."""
         self._refresher.close()
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:

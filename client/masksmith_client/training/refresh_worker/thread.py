@@ -67,13 +67,16 @@ class ThreadWorker:
     where = "a thread"
 
     def __init__(self, handler: Handler) -> None:
-        self._requests: queue.SimpleQueue[RefreshRequest | None] = queue.SimpleQueue()
+        self._handler = handler
+        self._requests: queue.SimpleQueue[RefreshRequest | None] | None = None
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
-        arguments = (handler, self._requests, self._responses)
-        threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread."""
+        """Pass a request to the thread, which the first request starts, and the first one after `close`."""
+        if self._requests is None:
+            self._requests = queue.SimpleQueue()
+            arguments = (self._handler, self._requests, self._responses)
+            threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
         self._requests.put(request)
 
     def poll(self) -> RefreshResponse | None:
@@ -88,8 +91,10 @@ class ThreadWorker:
         return self._responses.get()
 
     def close(self) -> None:
-        """Stop the thread after the running request."""
-        self._requests.put(None)
+        """Stop the thread after the running request; the next request starts another."""
+        if self._requests is not None:
+            self._requests.put(None)
+            self._requests = None
 
 
 def _handle_all(
