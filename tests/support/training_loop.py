@@ -43,3 +43,8 @@ def train(model, optimizer, sparsifier, steps, after=lambda step: None):
 
 def obeys(sparsifier, pattern):
     return all(ms.verify(mask, pattern) for mask in sparsifier.masks.values())
+
+
+def loss_of_double(model, seed=0):
+    inputs, targets = (each.double() for each in batch(seed))
+    return torch.nn.functional.mse_loss(model(inputs), targets)

@@ -48,7 +48,7 @@ def total(reports: Iterable[TensorReport]) -> Totals:
         entries=entries,
         density=kept / entries if entries else None,
         retained=total_retained((report.objective, report.retained) for report in solved),
-        gap=_total_gap(solved),
+        gap=total_gap((report.objective or 0.0, report.upper_bound) for report in solved),
         solve_s=math.fsum(report.solve_s or 0.0 for report in solved),
     )
 
@@ -67,14 +67,15 @@ def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float 
     return _ratio([objective for objective, _ in known], [score for _, score in known])
 
 
-def _total_gap(solved: Sequence[TensorReport]) -> float | None:
-    pairs = [(report.objective or 0.0, report.upper_bound) for report in solved]
+def total_gap(masks: Iterable[tuple[float, float | None]]) -> float | None:
+    """Gap of masks together, from (objective, upper bound) of each: 1 if a bound is missing, None without masks."""
+    pairs = list(masks)
     if any(bound in (None, math.inf) for _, bound in pairs):
         return 1.0
     bounded = [(objective, bound) for objective, bound in pairs if bound is not None and bound > 0]
     # Sum the differences instead of subtracting sums: if all gaps are 0, the result must be exactly 0.
     gap = _ratio([bound - objective for objective, bound in bounded], [bound for _, bound in bounded])
-    return (gap or 0.0) if solved else None
+    return (gap or 0.0) if pairs else None
 
 
 def _ratio(parts: Sequence[float], wholes: Sequence[float]) -> float | None:

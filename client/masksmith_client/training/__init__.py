@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from masksmith._lazy import attach
 
 if TYPE_CHECKING:
+    from .loggers import RunLogger as RunLogger, TensorBoardLogger as TensorBoardLogger
     from .methods.method import Fixed as Fixed, Method as Method
     from .methods.prune_and_grow import PruneAndGrow as PruneAndGrow
     from .methods.straight_through import (
@@ -42,6 +43,7 @@ __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "sparsifier": ("Sparsifier",),
+        "loggers": ("RunLogger", "TensorBoardLogger"),
         "refresh": ("Refresh",),
         "report": ("LayerReport", "RefreshRecord", "TrainingReport"),
         "methods.method": ("Fixed", "Method"),

@@ -29,8 +29,9 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
         for name, value in model.state_dict().items()
         if not name.startswith(maskings or ("\0",))
     }
+    paths = _paths(model)
     for layer, weight in masked:
-        for path in layer.modules:
+        for path in _paths_of(layer, paths):
             state[_weight_name(model, path, layer)] = weight
     return state
 
@@ -39,15 +40,19 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     """Write masked weights into a copy of the model, and remove the masks from it.
 
     Raises:
-        InputError: If the copy lacks a masked layer.
+        InputError: If the copy lacks a masked layer, or one has another shape; the copy is left as it was.
     """
     modules = {plain_path(copy, path): module for path, module in copy.named_modules()}
+    pairs, paths = [], _paths(model)
     for layer in layers:
-        for path in layer.modules:
+        for path in _paths_of(layer, paths):
             module = modules.get(plain_path(model, path))
             if module is None:
                 raise InputError(f"the copy has no layer {path!r}")
-            layer.bake_into(module)
+            layer.check_copy(module)
+            pairs.append((layer, module))
+    for layer, module in pairs:
+        layer.bake_into(module)
     return copy
 
 
@@ -92,6 +97,18 @@ def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
     weight.copy_(as_sharded(whole, weight))
     for name, parameter in layer.masking.named_parameters():
         parameter.copy_(as_sharded(pruned[name].to(parameter.dtype), parameter))
+
+
+def _paths(model: torch.nn.Module) -> dict[int, list[str]]:
+    """Return the present paths of a model's modules, which change when one is wrapped; by the module's id."""
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    return paths
+
+
+def _paths_of(layer: MaskedLayer, paths: Mapping[int, list[str]]) -> list[str]:
+    return [path for module in layer.modules.values() for path in paths.get(id(module), ())]
 
 
 def _weight_name(model: torch.nn.Module, path: str, layer: MaskedLayer) -> str:

@@ -1,16 +1,17 @@
-"""Collect the results of refreshes: a report for each layer, and a record for each refresh."""
+"""Collect the results of refreshes: a report for each layer, a record for each refresh, and what loggers get."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from masksmith_wire.totals import total_retained
+from masksmith_wire.totals import total_gap, total_retained
 
+from .loggers import Logger, metrics_of
 from .refresh_worker.messages import PROVED, LayerResult, RefreshResponse
 from .refresher import Pending
 from .report import LayerReport, RefreshRecord
@@ -28,8 +29,11 @@ class History:
         self.layers = {name: LayerReport(name, shape, 1.0) for name, shape in shapes.items()}
         self.records: list[RefreshRecord] = []
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+        self._loggers: list[Logger] = []
+        # Records before the first were made before a checkpoint was saved, and logged then.
+        self._first = self._logged = 0
 
-    def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str]) -> None:
+    def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str], late: int = 0) -> None:
         """Record a response applied after optimizer step `step`; layers that were dense count no changed entries."""
         flips = {name: 0 if name in dense else one.added + one.dropped for name, one in response.layers.items()}
         for name, one in response.layers.items():
@@ -50,8 +54,24 @@ class History:
                 flip_rate=sad / sum(self._entries.values()),
                 retained=total_retained((one.objective, one.retained) for one in new),
                 optimal=all(one.status == "optimal" and one.gap == 0.0 for one in new),
+                gap=_gap(new),
+                late=late,
             )
         )
+
+    def log_to(self, logger: Logger) -> None:
+        """Add a logger, and pass it the records of this process so far."""
+        for record in self.records[self._first : self._logged]:
+            logger(metrics_of(record), record.applied_at)
+        self._loggers.append(logger)
+        self.log()
+
+    def log(self) -> None:
+        """Pass the records that are new to all loggers."""
+        new, self._logged = self.records[self._logged :], len(self.records)
+        for record in new:
+            for logger in self._loggers:
+                logger(metrics_of(record), record.applied_at)
 
     def state(self) -> dict[str, Any]:
         """Return reports and records as plain lists and dicts."""
@@ -65,9 +85,16 @@ class History:
         reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
         self.layers = {report.name: report for report in reports}
         self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
+        self._first = self._logged = len(self.records)
 
     def _report(self, name: str, result: LayerResult, step: int, sad: int) -> LayerReport:
         report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
         if not result.has_new_mask:
             return report
         return replace(report, asked_at=step, **{name: getattr(result, name) for name in PROVED})
+
+
+def _gap(results: Sequence[LayerResult]) -> float | None:
+    if any(one.objective is None or one.upper_bound is None for one in results):
+        return None
+    return total_gap((one.objective or 0.0, one.upper_bound) for one in results)

@@ -10,7 +10,7 @@ from torch import Tensor
 from masksmith.layouts import Layout
 from masksmith_client._errors import InputError
 
-from .masked_parameter import attach, detach, masking_of
+from .masked_parameter import attach, detach, mark_in_place, masking_of
 from .masking import Masking
 from .sharding import as_sharded, gathered, is_sharded
 from .unsupported import missing_reason, storage_reason
@@ -89,6 +89,7 @@ class MaskedLayer:
         self._in_place = in_place
         if in_place:
             self._hook_gradient()
+            self._mark_in_place(is_masked=True)
             return
         self.masking.belong_to(self.module, self.parameter)
         for module in self.modules.values():
@@ -103,15 +104,21 @@ class MaskedLayer:
             self.weight.copy_(self.masking(self.weight.detach()))
         for module in {} if self._in_place else self.modules.values():
             detach(module, self.parameter)
+        self._mark_in_place(is_masked=False)
         self._is_detached = True
+
+    def check_copy(self, module: torch.nn.Module) -> None:
+        """Raise `InputError` unless a copy of the layer's module has a weight of the same shape."""
+        weight = module._parameters.get(self.parameter)
+        if weight is None or tuple(weight.shape) != self.shape:
+            raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")
 
     def bake_into(self, module: torch.nn.Module) -> None:
         """Write the masked weight into a copy of the layer's module."""
         masking = masking_of(module, self.parameter) or self.masking
         masking.follow_origin()
-        weight = module._parameters.get(self.parameter)
-        if weight is None or tuple(weight.shape) != self.shape:
-            raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")
+        weight = module._parameters[self.parameter]
+        assert weight is not None
         with torch.no_grad():
             kept = weight.detach() if masking.dense else masking.method.masked(weight.detach(), masking)
             weight.copy_(kept)
@@ -146,6 +153,10 @@ class MaskedLayer:
         if not self.masking.dense:
             self.weight.mul_(self.mask)
 
+    def _mark_in_place(self, *, is_masked: bool) -> None:
+        for module in self.modules.values():
+            mark_in_place(module, self.parameter, is_masked=is_masked)
+
     def _move_mask(self) -> None:
         # A masking moves with its module; a mask applied in place is not part of the model.
         if self.masking.mask.device != self.weight.device:
@@ -161,7 +172,7 @@ class MaskedLayer:
             raise InputError(
                 f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
             )
-        if self._hooked is not weight:
+        if self._hooked is not weight and weight.requires_grad:
             if self._hook is not None:
                 self._hook.remove()
             self._hooked = weight

@@ -8,25 +8,41 @@ and copies see a plain module. `module.parametrizations.weight.original` is the 
 from __future__ import annotations
 
 import sys
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from masksmith_client._errors import InputError
+
 from .masking import Masking
 from .sharding import is_sharded
 
 MARK = "_masked_parameter"
+RESETS = ("reset_parameters", "_reset_parameters")
+"""Methods of torch's modules that initialize parameters."""
+FSDP2, TENSOR_PARALLEL = "reset_sharded_param", "_partition_linear_fn"
+"""Functions of torch that read a module's weight to shard it."""
+MERGES = ("merge", "unmerge")
+"""Methods of peft's layers that write to a weight."""
+_masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
 def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
     """Let `module.<name>` give the masked parameter: by a property of a subclass, which is made for this module."""
     module.register_module(_key(name), masking)
-    base = type(module)
+    module.__class__ = _subclass(type(module), name, with_forward=masking.product is not None)
+
+
+def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> type[torch.nn.Module]:
     members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
-    if "parametrizations" not in module._modules:
-        members["parametrizations"] = property(_parametrizations)
-    module.__class__ = type(base.__name__, (base,), members)
+    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations)}
+    if with_forward:
+        members["forward"] = _forward_of(name, base)
+    members |= {reset: _reset(name, getattr(base, reset)) for reset in RESETS if hasattr(base, reset)}
+    return type(base.__name__, (base,), members)
 
 
 def detach(module: torch.nn.Module, name: str) -> None:
@@ -40,6 +56,17 @@ def masking_of(module: torch.nn.Module, name: str) -> Masking | None:
     """Return the masking of a module's parameter; None if it has none."""
     masking = module._modules.get(_key(name))
     return masking if isinstance(masking, Masking) and isinstance(getattr(type(module), name, None), property) else None
+
+
+def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> None:
+    """Record whether a module's parameter has a mask in place."""
+    names = _masked_in_place.setdefault(module, set())
+    (names.add if is_masked else names.discard)(name)
+
+
+def is_masked(module: torch.nn.Module, name: str) -> bool:
+    """Whether a module's parameter has a mask, in place or not."""
+    return masking_of(module, name) is not None or name in _masked_in_place.get(module, ())
 
 
 def _key(name: str) -> str:
@@ -56,9 +83,13 @@ def _reader(name: str) -> property:
             # The module's own lookup follows, which finds what has replaced the parameter.
             raise AttributeError(name)
         masking = module._modules.get(key)
-        if masking is None or (is_sharded(parameter) and _is_read_by_fsdp()):
+        if masking is None or masking.is_bypassed or _is_read_to_shard(parameter):
             return parameter
-        masked: Tensor = masking(parameter)
+        try:
+            masked: Tensor = masking(parameter)
+        except AttributeError as error:
+            # Python would look the name up elsewhere, and the module would return its dense parameter.
+            raise RuntimeError(f"the masked {name} of {type(module).__name__} cannot be computed: {error}") from error
         return masked
 
     def write(module: torch.nn.Module, value: Tensor) -> None:
@@ -68,9 +99,66 @@ def _reader(name: str) -> property:
     return property(read, write)
 
 
-def _is_read_by_fsdp() -> bool:
-    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter (`reset_sharded_param`)."""
-    return not torch.compiler.is_compiling() and sys._getframe(2).f_code.co_name == "reset_sharded_param"
+def _forward_of(name: str, base: type[torch.nn.Module]) -> Callable[[Any, Tensor], Tensor]:
+    key = _key(name)
+
+    def forward(module: torch.nn.Linear, input: Tensor) -> Tensor:
+        masking = module._modules.get(key)
+        parameter = module._parameters.get(name)
+        if not isinstance(masking, Masking) or masking.product is None or parameter is None:
+            output: Tensor = base.forward(module, input)
+            return output
+        return masking.product(input, parameter, module.bias, masking)
+
+    return forward
+
+
+def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
+    """Let a method that initializes parameters write to the dense parameter, not to the masked values."""
+    key = _key(name)
+
+    def reset_dense(module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        masking = module._modules.get(key)
+        if not isinstance(masking, Masking):
+            return reset(module, *args, **kwargs)
+        masking.is_bypassed = True
+        try:
+            reset(module, *args, **kwargs)
+        finally:
+            masking.is_bypassed = False
+
+    return reset_dense
+
+
+def _reduce(module: torch.nn.Module, protocol: int) -> Any:
+    """Pickle a module as its own class and the names of its masked parameters."""
+    state = tuple(object.__reduce_ex__(module, protocol))[2]
+    base, masked = type(module), []
+    while MARK in vars(base):
+        masked.append((vars(base)[MARK], "forward" in vars(base)))
+        base = base.__mro__[1]
+    return _restore, (base, tuple(reversed(masked))), state
+
+
+def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) -> torch.nn.Module:
+    for name, with_forward in masked:
+        base = _subclass(base, name, with_forward=with_forward)
+    return base.__new__(base)
+
+
+def _is_read_to_shard(parameter: Tensor) -> bool:
+    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter; refuse others that do so."""
+    if torch.compiler.is_compiling():
+        return False
+    frame = sys._getframe(2)
+    reader = frame.f_code.co_name
+    if reader in MERGES and str(frame.f_globals.get("__name__")).startswith("peft."):
+        raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
+    if reader == TENSOR_PARALLEL:
+        raise InputError(
+            "parallelize_module reads weights and takes them for parameters: create the Sparsifier after it"
+        )
+    return reader == FSDP2 and is_sharded(parameter)
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:

@@ -23,6 +23,13 @@ SAMPLE = 1024
 """Entries of a weight that are compared to see whether it has changed."""
 
 
+class Product(Protocol):
+    """Computes the output of a linear layer by other kernels."""
+
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
+        """Return the output for inputs and the dense weight."""
+
+
 class MaskingMethod(Protocol):
     """The part of a training method that a masking calls."""
 
@@ -60,6 +67,8 @@ class Masking(torch.nn.Module):
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
+        product: Computes the layer's output; None for the module's own `forward`.
+        is_bypassed: Whether reading the module's parameter gives the dense one, as while it is initialized again.
     """
 
     mask: Tensor
@@ -71,6 +80,8 @@ class Masking(torch.nn.Module):
         self.dense = True
         self.records_gradient = False
         self.gradient: Tensor | None = None
+        self.product: Product | None = None
+        self.is_bypassed = False
         self._owner: Callable[[], torch.nn.Module | None] = _no_owner
         self._parameter = ""
         self._origin: _Origin | None = None
@@ -124,6 +135,11 @@ class Masking(torch.nn.Module):
         replica.__dict__["_origin"] = _Origin(self, self._sample())
         return replica
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled copy is a snapshot.
+        self.follow_origin()
+        return {**self.__dict__, "_owner": _no_owner, "_origin": None, "gradient": None, "records_gradient": False}
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.mask = self.mask.to(fn(self.mask).device)
@@ -168,11 +184,15 @@ class MaskedWeight(torch.autograd.Function):
     """`mask * weight` with a custom gradient rule; plain autograd would always multiply the gradient by the mask."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, rule: Rule) -> Tensor:
+    def forward(weight: Tensor, mask: Tensor, rule: Rule) -> Tensor:
         """Return `mask * weight`."""
-        ctx.save_for_backward(weight, mask)
-        ctx.rule = rule
         return weight * mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Rule], output: Tensor) -> None:
+        """Save what the backward pass needs; apart from `forward`, as `torch.func` demands."""
+        weight, mask, ctx.rule = inputs
+        ctx.save_for_backward(weight, mask)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -24,6 +24,9 @@ class WatchedOptimizers:
         self._layers, self._before_step = layers, before_step
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._stepped: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self._missed: dict[str, int] = {}
 
     def add(self, *optimizers: object) -> None:
         """Watch those optimizers that own masked weights, also inside wrappers and lists.
@@ -44,11 +47,13 @@ class WatchedOptimizers:
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
     def check(self) -> None:
-        """Check that every trainable masked weight belongs to a watched optimizer.
+        """Check that every trainable masked weight is trained by a watched optimizer; called after each step.
 
         Raises:
-            InputError: If such a weight belongs to no watched optimizer.
+            InputError: If such a weight belongs to no watched optimizer, or changed twice without a step of one.
         """
+        for layer in self._layers:
+            self._check_trained(layer)
         owned = set[int]().union(*(_parameters(optimizer) for optimizer in self._optimizers))
         for layer in self._layers:
             if layer.weight.requires_grad and id(layer.weight) not in owned:
@@ -62,6 +67,19 @@ class WatchedOptimizers:
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._optimizers = [], []
+
+    def _check_trained(self, layer: MaskedLayer) -> None:
+        # One change may be a checkpoint that was loaded while a gradient scaler skipped the step.
+        version, missed = layer.weight._version, self._missed.get(layer.name, 0)
+        has_stepped = layer.name in self._stepped
+        missed = 0 if has_stepped else missed + (version != self._versions.get(layer.name, version))
+        self._versions[layer.name], self._missed[layer.name] = version, missed
+        self._stepped.discard(layer.name)
+        if missed > 1:
+            raise InputError(
+                f"{layer.name!r} was changed by something else than the watched optimizer: call watch() with the "
+                "optimizer that trains it"
+            )
 
     def _check_method_parameters(
         self, optimizer: torch.optim.Optimizer, others: Sequence[torch.optim.Optimizer]
@@ -101,6 +119,7 @@ class WatchedOptimizers:
         for layer in self._layers:
             if id(layer.weight) in owned:
                 layer.gradient_scale = 1.0 if scale is None else scale.to(layer.weight.device)
+                self._stepped.add(layer.name)
                 self._before_step(layer)
 
 

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from masksmith_wire.masks import pack, packed_width, unpack
 
 from .masked_layer import MaskedLayer
+from .on_device import DeviceMemory
 from .refresh_worker.messages import RefreshResponse
 from .refresh_worker.shared_memory import SharedMemory
 
@@ -27,7 +28,10 @@ class ProcessGroup:
         self._device = device if self.joined and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def share(
-        self, poll: Callable[[], RefreshResponse | None], layers: list[MaskedLayer], memory: SharedMemory
+        self,
+        poll: Callable[[], RefreshResponse | None],
+        layers: list[MaskedLayer],
+        memory: SharedMemory | DeviceMemory,
     ) -> RefreshResponse | None:
         """Poll on rank 0, and broadcast the response and the masks to all ranks.
 
@@ -53,8 +57,11 @@ class ProcessGroup:
                 self._share_mask(layer, memory)
         return response
 
-    def _share_mask(self, layer: MaskedLayer, memory: SharedMemory) -> None:
+    def _share_mask(self, layer: MaskedLayer, memory: SharedMemory | DeviceMemory) -> None:
         mask = memory.mask(layer.name)
+        if isinstance(mask, torch.Tensor):
+            mask.copy_(self._broadcast_on_device(mask.to(torch.uint8)))
+            return
         size = math.prod(layer.shape[:-1]) * packed_width(layer.shape)
         bits = self._broadcast(_as_bytes(pack(mask).reshape(-1)) if self.is_first else _empty(size))
         if not self.is_first:
@@ -62,9 +69,12 @@ class ProcessGroup:
             mask[...] = unpack(packed, layer.shape)
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._broadcast_on_device(tensor).cpu()
+
+    def _broadcast_on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         on_device = tensor.to(self._device)
         dist.broadcast(on_device, src=0)
-        return on_device.cpu()
+        return on_device
 
 
 def _as_bytes(data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:

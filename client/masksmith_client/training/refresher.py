@@ -17,6 +17,7 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
 from .masked_layer import MaskedLayer
 from .methods.method import Method
+from .on_device import DeviceMemory, DeviceSnapshots, start_on_device, stays_on_device
 from .process_group import ProcessGroup
 from .refresh import Refresh
 from .refresh_worker.messages import RefreshRequest, RefreshResponse
@@ -46,7 +47,7 @@ class Refresher:
 
     Attributes:
         pending: The request without a response so far, if there is one.
-        late: Number of refreshes skipped because the request before was still pending.
+        late: Number of refreshes that became due while an earlier one was pending.
         outages: Number of outages: sequences of failed requests.
         failure: Why the last request failed; None if it succeeded.
         failing: Layers that got no mask in the last response, with the reason.
@@ -65,15 +66,30 @@ class Refresher:
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
         self._are_scores = method.gives_scores or scores is not None
         self._process_group = ProcessGroup(layers[0].weight.device)
-        self.memory = SharedMemory(self._slot(layer) for layer in layers)
-        self._snapshots = Snapshots(self.memory)
-        self._worker: RefreshWorker | None = (
-            start(masks, self.memory, refresh) if self._process_group.is_first else None
-        )
+        self._worker: RefreshWorker | None = None
+        self._snapshots: Snapshots | DeviceSnapshots
+        self.memory: SharedMemory | DeviceMemory
+        self._start(masks)
         self.pending: Pending | None = None
         self.late = self.outages = 0
         self.failure: str | None = None
         self.failing: dict[str, str] = {}
+
+    def _start(self, masks: object) -> None:
+        slots, is_first = [self._slot(layer) for layer in self._layers], self._process_group.is_first
+        if stays_on_device(self._layers, masks):
+            memory = DeviceMemory(slots, [layer.weight.device for layer in self._layers])
+            self._worker = start_on_device(masks, memory, self._refresh) if is_first else None
+            self.memory, self._snapshots = memory, DeviceSnapshots(memory)
+        else:
+            shared = SharedMemory(slots)
+            self._worker = start(masks, shared, self._refresh) if is_first else None
+            self.memory, self._snapshots = shared, Snapshots(shared)
+
+    def mask(self, name: str) -> Tensor:
+        """Return a layer's new mask."""
+        mask = self.memory.mask(name)
+        return mask if isinstance(mask, Tensor) else torch.from_numpy(mask)
 
     @property
     def where(self) -> str:
@@ -125,12 +141,12 @@ class Refresher:
         return pending
 
     def count_late(self) -> None:
-        """Count a refresh skipped because a request is still pending; the first one is logged."""
+        """Count a refresh that became due while a request is pending; the first one is logged."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
                 "the masks requested at step %d have not arrived, and the next are due; training continues with the "
-                "last masks",
+                "last masks, and the next are requested as soon as these arrive",
                 self.pending.step,
             )
         self.late += 1
@@ -182,6 +198,8 @@ class Refresher:
         if self._scores is None:
             return layer.whole_weight()
         scores = self._scores(layer.name, layer.whole_weight())
+        if not isinstance(scores, Tensor):
+            raise InputError(f"scores of {layer.name!r} are {type(scores).__name__}, not a tensor")
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores

@@ -21,6 +21,8 @@ class RefreshRecord:
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
         retained: Share of the score that the new masks keep, over the layers sent; None if no layer was sent.
         optimal: Whether every new mask was proved optimal (gap 0.0) for the weights it was computed from.
+        gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None where one has no bound.
+        late: Number of refreshes that had become due while an earlier one was pending, from the beginning to this one.
     """
 
     asked_at: int
@@ -34,6 +36,13 @@ class RefreshRecord:
     flip_rate: float
     retained: float | None
     optimal: bool
+    gap: float | None = None
+    late: int = 0
+
+    @property
+    def staleness_steps(self) -> int:
+        """Number of optimizer steps between the copy of the weights and the masks computed from it."""
+        return self.applied_at - self.asked_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class TrainingReport:
         layers: The masked layers.
         skipped: Layers left dense, with the reason.
         refreshes: All refreshes, including the first masks.
-        late: Number of refreshes skipped because the request before was still pending.
+        late: Number of refreshes that became due while an earlier one was pending; they are requested after it.
         outages: Number of outages: sequences of failed requests, each ended by a successful one.
         trouble: Why the last request failed; None if it succeeded.
     """

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from masksmith.patterns import NM, Block, Channels, Pattern, Unstructured
 from masksmith_client._errors import InputError
 
+from .methods.numbers import share, whole
+
 
 class Schedule:
     """Base class of schedules: the final pattern from the first step on."""
@@ -44,8 +46,13 @@ class DensePhases(Schedule):
     between: Schedule = Schedule()  # noqa: RUF009 - it has no state
 
     def __post_init__(self) -> None:
-        if self.warm_up < 0 or (self.tail_from is not None and self.tail_from <= self.warm_up):
-            raise InputError(f"warm_up={self.warm_up} must be at least 0 and less than tail_from={self.tail_from}")
+        whole("warm_up", self.warm_up, 0)
+        if self.tail_from is not None:
+            whole("tail_from", self.tail_from, 0)
+            if self.tail_from <= self.warm_up:
+                raise InputError(f"warm_up={self.warm_up} must be at least 0 and less than tail_from={self.tail_from}")
+        if not isinstance(self.between, Schedule):
+            raise InputError(f"between={self.between!r} is not a schedule, such as FallingN(begin=10, end=60)")
 
     def check(self, pattern: Pattern) -> None:
         """Check that the schedule `between` supports the final pattern."""
@@ -77,8 +84,7 @@ class CubicDensity(Schedule):
 
     def __post_init__(self) -> None:
         _check_span(self.begin, self.end)
-        if not 0 < self.start <= 1:
-            raise InputError(f"start={self.start} must be a density in (0, 1]")
+        share("start", self.start)
 
     def check(self, pattern: Pattern) -> None:
         """Check that the pattern has a density, which is at most `start`."""
@@ -139,7 +145,9 @@ def _stages(pattern: NM) -> list[NM]:
 
 def _check_span(begin: int, end: int) -> None:
     """Raise `InputError` unless the steps are in order."""
-    if not 0 <= begin < end:
+    whole("begin", begin, 0)
+    whole("end", end, 0)
+    if begin >= end:
         raise InputError(f"begin={begin} must be at least 0 and less than end={end}")
 
 

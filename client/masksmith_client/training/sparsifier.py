@@ -15,20 +15,23 @@ from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 
+from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, mask_state as mask_plain_state, plain_state, pruned_values, restore_pruned
+from .copies import bake_copy, mask_state, plain_state
 from .history import History
 from .layers import choose
+from .loggers import Logger
 from .masked_layer import MaskedLayer
-from .methods.method import Method
-from .methods.numbers import not_negative
+from .methods.method import Method, check_options
 from .optimizers import WatchedOptimizers
+from .pacing import Pacing
 from .refresh import Refresh, as_refresh
 from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
-from .state import FORMAT, check_state, mask_state, read_state, set_mask, write_state
+from .semi_structured import check_compute, use_sparse
+from .state import check_state, layers_state, load_layers, read_state, write_state
 
 
 class Sparsifier:
@@ -62,6 +65,7 @@ class Sparsifier:
             change only if the score increases by more; proofs are for the scores with this bonus.
         scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
         optimizer: The optimizer, or a list of several, if they exist already; see `watch`.
+        compute: `"dense"`, or `"sparse"` for products by the 2:4 kernels of a GPU, with transposable 2:4 masks.
 
     Raises:
         InputError: If an argument is invalid; the message names it.
@@ -83,19 +87,24 @@ class Sparsifier:
         hysteresis: float = 0.0,
         scores: ScoresOf | None = None,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+        compute: str = "dense",
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
         self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
-        self._check(in_place, hysteresis, scores)
+        check_options(self.method, self.pattern, in_place, hysteresis, scores)
+        self.schedule.check(self.pattern)
+        is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
         self._model, self._in_place = model, in_place
         self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        if is_sparse:
+            use_sparse(self._layers)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
         self._step = 0
-        self._requested_at: int | None = None
+        self._pacing = Pacing(self._refresh)
         self._history = History({layer.name: layer.shape for layer in self._layers})
         self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
         self._baked = False
@@ -123,6 +132,7 @@ class Sparsifier:
             self._request(pattern)
         self._record_gradients()
         self._zero_pruned()
+        self._history.log()
 
     def refresh_now(self) -> None:
         """Request masks for the present weights, wait for them, and apply them; useful at the end of training.
@@ -139,6 +149,21 @@ class Sparsifier:
             self._apply(self._refresher.wait())
         self._request(pattern, wait=True)
         self._zero_pruned()
+        self._history.log()
+
+    def log_to(self, logger: Logger) -> None:
+        """Call `logger(metrics, step)` for each refresh, those so far included.
+
+        Args:
+            logger: Such as `accelerator.log`, `TensorBoardLogger(writer)` or `RunLogger(run)`; for the names of metrics
+                see `loggers.metrics_of`.
+
+        Raises:
+            InputError: If it cannot be called.
+        """
+        if not callable(logger):
+            raise InputError(f"logger={logger!r} cannot be called: pass a function, TensorBoardLogger or RunLogger")
+        self._history.log_to(logger)
 
     def watch(self, *optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
@@ -209,7 +234,21 @@ class Sparsifier:
             state: The state dict, whose names and masked weights become those of `plain_state_dict`.
             model: The module whose names it has.
         """
-        mask_plain_state(state, model, () if self._baked else self._layers)
+        mask_state(state, model, () if self._baked else self._layers)
+
+    def merge_adapters(self) -> dict[str, float]:
+        """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
+
+        Returns:
+            For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
+
+        Raises:
+            InputError: If no masked layer has an adapter, one is of another kind, or the masks are baked.
+        """
+        self._check_not_baked()
+        lost = merge(self._model, self._layers)
+        self._zero_pruned()
+        return lost
 
     @property
     def is_baked(self) -> bool:
@@ -217,7 +256,7 @@ class Sparsifier:
         return self._baked
 
     def close(self) -> None:
-        """Stop the refresh worker; the masks stay as they are."""
+        """Stop the refresh worker; the masks stay as they are until a refresh that is due later starts it again."""
         self._refresher.close()
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
@@ -226,18 +265,8 @@ class Sparsifier:
         Args:
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
         """
-        values = {layer.name: pruned_values(layer) for layer in self._layers} if pruned and not self._in_place else {}
-        return (
-            ({"pruned": values} if values else {})
-            | {
-                "format": FORMAT,
-                "pattern": str(self.pattern),
-                "method": type(self.method).__name__,
-                "step": self._step,
-                "masks": {layer.name: mask_state(layer) for layer in self._layers},
-            }
-            | self._history.state()
-        )
+        own = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._step}
+        return layers_state(self._layers, pruned=pruned and not self._in_place) | own | self._history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
@@ -248,12 +277,10 @@ class Sparsifier:
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         self._refresher.drop()
-        for layer in self._layers:
-            set_mask(layer, state["masks"][layer.name])
-            if layer.name in state.get("pruned", {}):
-                restore_pruned(layer, state["pruned"][layer.name])
+        load_layers(self._layers, state)
         self._history.load(state)
-        self._step = self._requested_at = int(state["step"])
+        self._step = int(state["step"])
+        self._pacing.reset(self._step)
         self._record_gradients()
         self._zero_pruned()
 
@@ -277,16 +304,6 @@ class Sparsifier:
 
     def __repr__(self) -> str:
         return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._step}>"
-
-    def _check(self, in_place: bool, hysteresis: float, scores: ScoresOf | None) -> None:
-        name = type(self.method).__name__
-        if in_place and self.method.keeps_dense:
-            raise InputError(f"{name} also trains the pruned weights, which in_place=True would set to zero")
-        if scores is not None and self.method.gives_scores:
-            raise InputError(f"{name} computes its own scores: leave scores= out")
-        not_negative("hysteresis", hysteresis)
-        self.method.check(self.pattern)
-        self.schedule.check(self.pattern)
 
     def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
@@ -320,17 +337,15 @@ class Sparsifier:
         return self.schedule.pattern_at(self.pattern, self._step)
 
     def _is_due(self, pattern: Pattern | None, step: int) -> bool:
-        if pattern is None:
-            return False
         any_dense = any(layer.masking.dense for layer in self._layers)
-        may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
-        return self._refresh.is_due(step) or (any_dense and may_retry)
+        return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
 
     def _request(self, pattern: Pattern, *, wait: bool = False) -> None:
-        self._requested_at = self._step
         if self._refresher.pending is not None:
-            self._refresher.count_late()
+            if self._pacing.on_late(self._step):
+                self._refresher.count_late()
             return
+        self._pacing.on_request(self._step)
         self._check_layers()
         self._refresher.request(pattern, self._step)
         if wait or self._refresh.wait:
@@ -347,12 +362,12 @@ class Sparsifier:
         for layer in self._layers:
             if response.layers[layer.name].has_new_mask:
                 self._set_mask(layer)
-        self._history.add(response, pending, self._step, dense)
+        self._history.add(response, pending, self._step, dense, self._refresher.late)
 
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(torch.from_numpy(self._refresher.memory.mask(layer.name)))
+        layer.masking.mask.copy_(self._refresher.mask(layer.name))
         layer.masking.dense = False
         self.method.settle(layer, previous)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,27 @@ from safetensors.torch import save_file
 from masksmith_client._errors import InputError
 from masksmith_wire.masks import pack, packed_width, unpack
 
+from .copies import pruned_values, restore_pruned
 from .masked_layer import MaskedLayer
 
 FORMAT = 1
 KEY = "masksmith_training"
 PRUNED = "/pruned/"
+
+
+def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, Any]:
+    """Return the masks of layers, and if `pruned` the dense values of pruned entries."""
+    layers = list(layers)
+    state: dict[str, Any] = {"format": FORMAT, "masks": {layer.name: mask_state(layer) for layer in layers}}
+    return state | {"pruned": {layer.name: pruned_values(layer) for layer in layers}} if pruned else state
+
+
+def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None:
+    """Restore what `layers_state` returned."""
+    for layer in layers:
+        set_mask(layer, state["masks"][layer.name])
+        if layer.name in state.get("pruned", {}):
+            restore_pruned(layer, state["pruned"][layer.name])
 
 
 def mask_state(layer: MaskedLayer) -> dict[str, Any]:

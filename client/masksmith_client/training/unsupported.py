@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from masksmith_client._errors import InputError
 
-from .masked_parameter import masking_of
+from .masked_parameter import is_masked
 
 FSDP1 = "FSDP1 keeps all weights in flat pieces: shard with fully_shard (FSDP2) instead of FullyShardedDataParallel"
 ZERO3 = "it is empty, as DeepSpeed ZeRO-3 leaves weights between uses: train with ZeRO-2, or shard with fully_shard"
@@ -25,7 +25,7 @@ def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:
     parameter = module._parameters.get(name)
     if parameter is None:
         return missing_reason(module, name)
-    if masking_of(module, name) is not None:
+    if is_masked(module, name):
         return "it has the mask of another Sparsifier: bake that one first"
     if isinstance(module, torch.nn.RNNBase):
         return f"{type(module).__name__} passes its weights to a kernel, which a mask does not reach"

@@ -25,6 +25,7 @@ _SCALE = re.compile(
     )
 )
 _BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_\w+)?$|(?:^|\.)(?:\w*_bias\w*|sinks|b_[qkvo])$")
+_ADAPTER = re.compile(r"(?:^|\.)lora_(?:embedding_)?[ABab](?:\.|$)")
 _NORM = re.compile(r"(?:^|[._])(?:\w*norm\d*|layernorm_\w+|ln|ln_\w+|bn\d*)(?:\.weight)?$", re.IGNORECASE)
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
@@ -60,7 +61,7 @@ class Roles:
     """Finds the roles of a checkpoint's tensors. Some names have a meaning only together with others."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.has_blocks = any(map(in_block, names))
+        self.has_blocks = any(in_block(name) for name in names if not _ADAPTER.search(name))
         self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
@@ -74,6 +75,8 @@ class Roles:
             return Role("a zero point", cannot_be_masked=True)
         if _SCALE.search(name):
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
+        if _ADAPTER.search(name):
+            return Role("a low-rank adapter")
         inside = in_block(name)
         # Without blocks, a name without a dot, such as `head`, was chosen by the caller, not by a model's author.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2

@@ -28,6 +28,7 @@ DENSE = {
     "model.layers.0.mlp.router.weight": "a router",
     "model.layers.0.mlp.shared_expert_gate.weight": "a router",
     "model.layers.0.mlp.experts.down_proj_bias": "a bias",
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight": "a low-rank adapter",
     "model.layers.0.attn.bias": "a bias",
     "model.layers.0.mixer.A_log": "a state parameter",
     "model.layers.0.q_norm.weight": "a norm",

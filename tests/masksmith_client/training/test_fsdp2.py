@@ -1,12 +1,9 @@
 """FSDP2 on one and two processes, sharded before and after masking: the masks and losses of a single process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from support import sharded_transformer
+from support.ranks import run_ranks
 from support.sharded_training import METHODS, train_in_double
 from support.training_loop import perceptron
 
@@ -14,20 +11,10 @@ import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import Sparsifier
 
-TESTS = Path(__file__).parents[2]
-
 
 @pytest.mark.parametrize("world", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_sharded_training_has_the_masks_and_losses_of_one_process(world, tmp_path):
-    command = [sys.executable, "-m", "support.sharded_training"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(world), str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(world)
-    ]
-    errors = [process.communicate(timeout=240)[1].decode() for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * world, "\n".join(errors)
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+    results = run_ranks("support.sharded_training", world, tmp_path)
     for method in METHODS:
         expected = train_in_double(method)
         for order in ("before", "after") if method != "fixed" else ("before",):
@@ -39,6 +26,15 @@ def test_sharded_training_has_the_masks_and_losses_of_one_process(world, tmp_pat
                     torch.testing.assert_close(result["state"][name], weight)
     message = "'2.weight' was sharded after it was masked in place: create the Sparsifier afterwards"
     assert [result["refused"] for result in results] == [message] * world
+
+
+@pytest.mark.slow
+def test_sr_ste_on_a_transformer_reaches_the_loss_of_one_process(tmp_path):
+    expected = sharded_transformer.train()
+    assert expected["loss"] < expected["guess"] / 10, "it has learnt the task"
+    for result in run_ranks("support.sharded_transformer", 2, tmp_path):
+        assert result["loss"] == pytest.approx(expected["loss"], abs=0.05)
+        assert ms.verify(result["state"]["blocks.1.linear1.weight"] != 0, sharded_transformer.PATTERN)
 
 
 def test_fsdp1_is_refused_with_what_to_do():

@@ -106,6 +106,17 @@ def test_the_process_ends_with_the_sparsifier(model):
         os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
+def test_masks_are_refreshed_again_after_close(model, masks):
+    """As Lightning's callback closes after an exception, and training may go on."""
+    sparsifier = Sparsifier(model, PATTERN, masks, refresh=2)
+    for _ in range(2):
+        sparsifier.step()
+    sparsifier.close()
+    step_until(sparsifier, refreshed(sparsifier, 3))
+    sparsifier.close()
+
+
 def test_the_loop_never_waits_and_says_once_that_masks_stay_out(model, optimizer, caplog):
     gate = Gate()
     sparsifier = Sparsifier(model, PATTERN, gate, refresh=2)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.training_loop import WAITING, perceptron, train
+from support.training_loop import WAITING, loss_of, perceptron, train
 from torch.nn.utils import parametrize
 
 import masksmith as ms
@@ -72,6 +72,21 @@ def test_masks_are_compiled_once_and_refreshed_without_compiling_again(model):
     assert sum(record.sad for record in sparsifier.report().refreshes) > 0
     inputs = torch.randn(3, 8)
     assert torch.equal(compiled(inputs), model(inputs))
+
+
+@compiles
+@pytest.mark.parametrize("options", ["sr-ste decay={}", "trainable-thresholds strength={}"], ids=lambda each: each[:6])
+def test_models_with_other_strengths_are_compiled_in_one_process(options):
+    torch.compiler.reset()
+    for strength in (0.1, 0.3, 0.5):
+        model = perceptron()
+        Sparsifier(model, "2:4", ms.solve, None, options.format(strength))
+        gradients = []
+        for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+            model.zero_grad()
+            loss_of(run).backward()
+            gradients.append(model[2].parametrizations.weight.original.grad.clone())
+        torch.testing.assert_close(*gradients)
 
 
 def remove_mask(model):

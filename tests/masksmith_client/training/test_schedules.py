@@ -83,7 +83,7 @@ def test_schedules_nest():
     ("make", "message"),
     [
         (lambda: CubicDensity(begin=5, end=5), "begin=5 must be at least 0 and less than end=5"),
-        (lambda: CubicDensity(begin=0, end=5, start=1.5), "start=1.5 must be a density"),
+        (lambda: CubicDensity(begin=0, end=5, start=1.5), "start=1.5 must lie in"),
         (lambda: DensePhases(warm_up=5, tail_from=4), "warm_up=5 must be at least 0 and less than tail_from=4"),
         (lambda: CubicDensity(0, 9).check(ms.parse("2:4")), "not 2:4; use FallingN for n:m"),
         (lambda: CubicDensity(0, 9).check(ms.parse("hybrid 4x4 2:4 50%")), "not hybrid 4x4 2:4 50%; use FallingN"),

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from masksmith.patterns import Pattern
+from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masking import MaskedWeight, Masking
+
+from .numbers import not_negative
 
 
 class Method:
@@ -61,6 +64,23 @@ class Method:
     def kept(self, layer: MaskedLayer) -> Tensor:
         """Return the mask of the entries that the layer computes with."""
         return torch.ones_like(layer.masking.mask) if layer.masking.dense else layer.masking.mask
+
+
+def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: float, scores: object) -> None:
+    """Check a sparsifier's options against its method.
+
+    Raises:
+        InputError: If one is invalid, or the method does not support it.
+    """
+    name = type(method).__name__
+    if in_place and method.keeps_dense:
+        raise InputError(f"{name} also trains the pruned weights, which in_place=True would set to zero")
+    if scores is not None and method.gives_scores:
+        raise InputError(f"{name} computes its own scores: leave scores= out")
+    if scores is not None and not callable(scores):
+        raise InputError(f"scores={scores!r} cannot be called: pass a function of a weight's name and value")
+    not_negative("hysteresis", hysteresis)
+    method.check(pattern)
 
 
 @dataclass(frozen=True)

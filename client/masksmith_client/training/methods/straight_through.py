@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -41,14 +41,17 @@ class SRSTE(Method):
     """
 
     decay: float = 2e-4
+    _decay: str = field(init=False, repr=False, compare=False)
     keeps_dense: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         not_negative("decay", self.decay)
+        object.__setattr__(self, "_decay", repr(float(self.decay)))
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Return `g + decay * (1 - m) * W`."""
-        return torch.add(gradient, weight * ~mask, alpha=self.decay)
+        # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
+        return torch.add(gradient, weight * ~mask, alpha=float(self._decay))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -40,12 +40,14 @@ class TrainableThresholds(Method):
     """
 
     strength: float = 5e-6
+    _strength: str = field(init=False, repr=False, compare=False)
     keeps_dense: ClassVar[bool] = True
     needs_optimizer: ClassVar[bool] = True
     gives_scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         not_negative("strength", self.strength)
+        object.__setattr__(self, "_strength", repr(float(self.strength)))
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Register the layer's thresholds, one per output."""
@@ -56,7 +58,8 @@ class TrainableThresholds(Method):
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
-        arguments = (weight, _threshold(masking), masking.mask_of(weight), self.strength)
+        # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
+        arguments = (weight, _threshold(masking), masking.mask_of(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
@@ -82,11 +85,15 @@ class ThresholdedWeight(torch.autograd.Function):
     """`m * [|W| > t] * W` with the estimator's gradients for `W` and `t`."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
+    def forward(weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
         """Return `m * [|W| > t] * W`."""
-        ctx.save_for_backward(weight, threshold, mask)
-        ctx.strength = strength
         return weight * (mask & (weight.abs() > threshold))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+        """Save what the backward pass needs; apart from `forward`, as `torch.func` demands."""
+        *tensors, ctx.strength = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -102,7 +109,9 @@ class ThresholdedWeight(torch.autograd.Function):
 
 
 def _threshold(masking: Masking) -> Tensor:
-    return masking.get_parameter("threshold")
+    # Not necessarily a parameter: torch.func and DataParallel replace parameters by tensors.
+    threshold: Tensor = masking.threshold  # type: ignore[assignment]
+    return threshold
 
 
 def _step_derivative(above: Tensor) -> Tensor:

@@ -65,9 +65,10 @@ class ProcessWorker:
         return response
 
     def close(self) -> None:
-        """Stop the process."""
+        """Stop the process; the next request starts another."""
         if self._finalizer is not None:
             self._finalizer()
+        self._process, self._start_error = None, "the refresh process was stopped by close()"
 
     def _launch(self) -> None:
         self.close()

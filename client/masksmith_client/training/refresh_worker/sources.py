@@ -147,15 +147,39 @@ class FunctionSource:
         return results
 
     def _solve(self, one: LayerValues, pattern: Pattern) -> tuple[Bools, LayerResult]:
-        """Solve each matrix of a layer, and the parts fused in it, on its own."""
-        layout, mask = one.slot.layout, np.empty(one.slot.shape, np.bool_)
-        parts = []
-        for scores, mask_matrix in zip(layout.matrices(one.scores()), layout.matrices(mask), strict=True):
-            for first, last in layout.row_ranges(pattern, one.slot.shape):
-                solution = self.call(np.ascontiguousarray(scores[first:last]), pattern)
-                mask_matrix[first:last] = _as_mask(solution, one.slot, scores[first:last].shape)
-                parts.append(_result(solution))
-        return mask, parts[0] if len(parts) == 1 else _sum(parts)
+        mask = np.empty(one.slot.shape, np.bool_)
+
+        def call(scores: Array, pattern: Pattern) -> Any:
+            return self.call(np.ascontiguousarray(scores), pattern)
+
+        return mask, solve_matrices(call, one.scores(), mask, one.slot, pattern, _as_mask)
+
+
+def solve_matrices(
+    call: Callable[[Any, Pattern], Any],
+    scores: Any,
+    mask: Any,
+    slot: LayerSlot,
+    pattern: Pattern,
+    as_mask: Callable[[Any, LayerSlot, tuple[int, ...]], Any],
+) -> LayerResult:
+    """Solve each matrix of a layer, and the parts fused in it, on its own.
+
+    Args:
+        call: Returns the solution of scores `[out, in, *kernel]`.
+        scores: The layer's scores, an array or a tensor.
+        mask: Where its mask is written, of the same kind.
+        slot: Name, shape and axes of the layer.
+        pattern: The pattern.
+        as_mask: Returns the mask of a solution, and checks that it has a shape.
+    """
+    layout, parts = slot.layout, []
+    for matrix, mask_matrix in zip(layout.matrices(scores), layout.matrices(mask), strict=True):
+        for first, last in layout.row_ranges(pattern, slot.shape):
+            solution = call(matrix[first:last], pattern)
+            mask_matrix[first:last] = as_mask(solution, slot, matrix[first:last].shape)
+            parts.append(_result(solution))
+    return parts[0] if len(parts) == 1 else _sum(parts)
 
 
 class WorkerConfiguration(BaseModel):

@@ -6,8 +6,14 @@ import queue
 import threading
 from typing import Protocol
 
-from .handler import RefreshHandler
 from .messages import RefreshRequest, RefreshResponse
+
+
+class Handler(Protocol):
+    """Handles one request at a time."""
+
+    def handle(self, request: RefreshRequest) -> RefreshResponse:
+        """Solve the masks of a request; failures are part of the response."""
 
 
 class RefreshWorker(Protocol):
@@ -33,7 +39,7 @@ class InlineWorker:
 
     where = "in this process"
 
-    def __init__(self, handler: RefreshHandler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._request: RefreshRequest | None = None
 
@@ -60,14 +66,17 @@ class ThreadWorker:
 
     where = "a thread"
 
-    def __init__(self, handler: RefreshHandler) -> None:
-        self._requests: queue.SimpleQueue[RefreshRequest | None] = queue.SimpleQueue()
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._requests: queue.SimpleQueue[RefreshRequest | None] | None = None
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
-        arguments = (handler, self._requests, self._responses)
-        threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread."""
+        """Pass a request to the thread, which the first request starts, and the first one after `close`."""
+        if self._requests is None:
+            self._requests = queue.SimpleQueue()
+            arguments = (self._handler, self._requests, self._responses)
+            threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
         self._requests.put(request)
 
     def poll(self) -> RefreshResponse | None:
@@ -82,12 +91,14 @@ class ThreadWorker:
         return self._responses.get()
 
     def close(self) -> None:
-        """Stop the thread after the running request."""
-        self._requests.put(None)
+        """Stop the thread after the running request; the next request starts another."""
+        if self._requests is not None:
+            self._requests.put(None)
+            self._requests = None
 
 
 def _handle_all(
-    handler: RefreshHandler,
+    handler: Handler,
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:

@@ -1,0 +1,216 @@
+"""`compute="sparse"`: products of linear layers by torch's kernels for 2:4 weights, forward and backward.
+
+With a transposable 2:4 mask both `W` and its transpose have at most 2 of every 4 entries, so the layer's output
+`x W^T` and the gradient of its input `g W` are products with a 2:4 matrix. The gradient of the weight, `g^T x`, is
+dense. Values change at every optimizer step, so a weight is packed in each forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from masksmith.patterns import NM, Pattern
+from masksmith_client._errors import InputError
+
+from .masked_layer import MaskedLayer
+from .masking import Masking
+from .schedules import DensePhases, Schedule
+from .sharding import is_sharded
+
+DTYPES = (torch.float16, torch.bfloat16)
+MULTIPLE = 64
+"""Rows and columns must be multiples of this, since a weight is packed both ways."""
+CAPABILITY = (8, 0)
+TOLERANCE = 0.02
+"""Norm of the difference between a kernel's product and the dense one, relative to that of the dense one."""
+DENSE = "use compute='dense'"
+
+
+class Kernel(Protocol):
+    """Packs 2:4 matrices and multiplies with them."""
+
+    def unsupported_reason(self, weight: Tensor) -> str | None:
+        """Return why weights like this one cannot be multiplied; None if they can."""
+
+    def pack(self, matrix: Tensor) -> Tensor:
+        """Pack a matrix `[out, in]` with at most 2 of every 4 entries along `in`."""
+
+    def linear(self, inputs: Tensor, packed: Tensor) -> Tensor:
+        """Return `inputs @ matrix.T` for inputs `[batch, in]`."""
+
+
+class TorchKernel:
+    """`torch.sparse.to_sparse_semi_structured`: cuSPARSELt, or CUTLASS where torch was built without it."""
+
+    def unsupported_reason(self, weight: Tensor) -> str | None:
+        """Return why there is no kernel for the weight's device."""
+        if not weight.is_cuda or torch.version.cuda is None:
+            return f"it is on the device {weight.device}; the kernels are those of NVIDIA GPUs"
+        capability = torch.cuda.get_device_capability(weight.device)
+        if capability < CAPABILITY:
+            return f"{weight.device} has compute capability {capability}; the kernels need {CAPABILITY}"
+        return None
+
+    def pack(self, matrix: Tensor) -> Tensor:
+        """Pack a matrix."""
+        return torch.sparse.to_sparse_semi_structured(matrix.contiguous())
+
+    def linear(self, inputs: Tensor, packed: Tensor) -> Tensor:
+        """Multiply by the packed matrix."""
+        return torch.nn.functional.linear(inputs, packed)
+
+
+KERNELS: Callable[[], Kernel] = TorchKernel
+
+
+class SparseProduct:
+    """The products of one linear layer, by packed weights.
+
+    Args:
+        name: The weight's name, for messages.
+        kernel: Packs and multiplies.
+    """
+
+    def __init__(self, name: str, kernel: Kernel) -> None:
+        self._name, self._kernel = name, kernel
+        self._is_checked = False
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
+        """Return the layer's output; in dense phases by a dense product.
+
+        Raises:
+            InputError: If weight or dtype do not suit the kernel, or its first products differ from the dense ones.
+        """
+        masked = masking(weight)
+        if masking.dense:
+            return torch.nn.functional.linear(inputs, masked, bias)
+        if torch.is_autocast_enabled(inputs.device.type):
+            dtype = torch.get_autocast_dtype(inputs.device.type)
+            inputs, masked, bias = inputs.to(dtype), masked.to(dtype), None if bias is None else bias.to(dtype)
+        self._check(inputs, masked)
+        output: Tensor = _Product.apply(inputs, masked, self._kernel)  # type: ignore[no-untyped-call]
+        return output if bias is None else output + bias
+
+    def _check(self, inputs: Tensor, masked: Tensor) -> None:
+        """Check device and dtype, and once the kernel's products against the dense ones."""
+        reason = self._kernel.unsupported_reason(masked) or _unsupported_dtype(inputs, masked)
+        if reason is not None:
+            raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
+        if self._is_checked:
+            return
+        with torch.no_grad(), torch.autocast(masked.device.type, enabled=False):
+            matrix, sample = masked.detach(), inputs.detach().reshape(-1, inputs.shape[-1])
+            output = self._compare("output", matrix, sample)
+            gradient = self._compare("gradient of the input", matrix.t(), output)
+        # A sample with overflows, as of a gradient scaler's first steps, shows nothing.
+        self._is_checked = bool(gradient.isfinite().all())
+
+    def _compare(self, product: str, matrix: Tensor, inputs: Tensor) -> Tensor:
+        expected = inputs @ matrix.t()
+        actual = self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix))
+        difference = float((actual.float() - expected.float()).norm())
+        size = float(expected.float().norm())
+        if math.isfinite(size) and not difference <= TOLERANCE * size:
+            raise InputError(
+                f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one by "
+                f"{difference:.3g}, whose norm is {size:.3g}: {DENSE}"
+            )
+        return expected
+
+
+class _Product(torch.autograd.Function):
+    """`x W^T` with packed `W`; the gradient of the input with packed `W^T`, that of the weight dense."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, masked: Tensor, kernel: Kernel) -> Tensor:
+        """Return `x W^T`."""
+        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
+        matrix = masked.detach()
+        ctx.save_for_backward(rows)
+        ctx.kernel, ctx.transposed = kernel, kernel.pack(matrix.t()) if ctx.needs_input_grad[0] else None
+        return kernel.linear(rows, kernel.pack(matrix)).reshape(*inputs.shape[:-1], matrix.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Return `g W` and `g^T x`."""
+        (rows,) = ctx.saved_tensors
+        above = gradient.reshape(-1, gradient.shape[-1]).contiguous()
+        of_inputs = None
+        if ctx.transposed is not None:
+            of_inputs = ctx.kernel.linear(above, ctx.transposed).reshape(*gradient.shape[:-1], rows.shape[-1])
+        return of_inputs, above.t() @ rows if ctx.needs_input_grad[1] else None, None
+
+
+def use_sparse(layers: Iterable[MaskedLayer]) -> None:
+    """Have the layers' outputs computed by the kernels, from when they are attached.
+
+    Raises:
+        InputError: If a layer is not linear, or its weight or device does not suit the kernels.
+    """
+    for layer in layers:
+        layer.masking.product = sparse_product(layer)
+
+
+def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_place: bool) -> bool:
+    """Return whether products are sparse, after checking that the masks suit the kernels at every step.
+
+    Raises:
+        InputError: If they do not, or the schedule changes the pattern, or masks are in place; or if `compute` is
+            neither `"dense"` nor `"sparse"`.
+    """
+    if compute == "dense":
+        return False
+    if compute != "sparse":
+        raise InputError(f"compute={compute!r} is neither 'dense' nor 'sparse'")
+    where = f"compute='sparse' needs the pattern 'transposable 2:4', or one with fewer entries, not {pattern}"
+    if not isinstance(pattern, NM) or not pattern.transposable or (pattern.m, pattern.m_out) != (4, 4):
+        raise InputError(f"{where}: {DENSE}")
+    if pattern.n > 2 or (pattern.n_out or pattern.n) > 2:
+        raise InputError(f"{where}: {DENSE}")
+    between = schedule.between if isinstance(schedule, DensePhases) else schedule
+    if type(between) is not Schedule:
+        raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {DENSE}")
+    if in_place:
+        raise InputError(f"compute='sparse' packs masked weights, which in_place=True does not make: {DENSE}")
+    return True
+
+
+def sparse_product(layer: MaskedLayer) -> SparseProduct:
+    """Return the products of a layer.
+
+    Raises:
+        InputError: If the layer is not linear, or its weight or device does not suit the kernels.
+    """
+    kernel = KERNELS()
+    reason = next(filter(None, (_unsupported_layer(layer), kernel.unsupported_reason(layer.weight))), None)
+    if reason is not None:
+        raise InputError(
+            f"compute='sparse': {layer.name!r} cannot be computed by 2:4 kernels: {reason}. Leave it out with "
+            f"exclude=, or {DENSE}"
+        )
+    return SparseProduct(layer.name, kernel)
+
+
+def _unsupported_layer(layer: MaskedLayer) -> str | None:
+    for module in layer.modules.values():
+        if not isinstance(module, torch.nn.Linear) or type(module).forward is not torch.nn.Linear.forward:
+            return f"{type(module).__name__} does not compute what torch.nn.Linear does"
+    if is_sharded(layer.weight):
+        return "it is sharded"
+    if any(size % MULTIPLE for size in layer.shape):
+        return f"its shape is {list(layer.shape)}, and both sizes must be multiples of {MULTIPLE}"
+    return None
+
+
+def _unsupported_dtype(inputs: Tensor, masked: Tensor) -> str | None:
+    if inputs.dtype != masked.dtype:
+        return f"its inputs are {inputs.dtype}, and it is {masked.dtype}"
+    if masked.dtype not in DTYPES:
+        return f"it is {masked.dtype}, and the kernels compute with float16 and bfloat16: use torch.autocast"
+    return None

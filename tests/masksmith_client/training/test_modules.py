@@ -1,0 +1,140 @@
+"""Masked modules are used as plain ones are: pickled, initialized again, differentiated; faults are named."""
+
+import io
+
+import pytest
+import torch
+from support.training_loop import WAITING, loss_of, perceptron, train
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.training import CubicDensity, DensePhases, FallingN, Fixed, MaskedDecay, Refresh, Sparsifier
+
+PATTERN = "2:4"
+
+
+def dense(layer):
+    return layer.parametrizations.weight.original
+
+
+@pytest.mark.parametrize("method", ["sr-ste", "trainable-thresholds"])
+def test_a_pickled_model_is_a_snapshot_with_its_masks(model, method):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, method)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    restored = torch.load(file, weights_only=False)
+    before = model[2].weight.detach().clone()
+    with torch.no_grad():
+        dense(model[2]).normal_()
+    sparsifier.refresh_now()
+    assert torch.equal(restored[2].weight, before)
+    assert ms.verify(restored[2].weight != 0, PATTERN)
+    assert list(restored.state_dict()) == list(model.state_dict())
+    sparsifier.bake(restored)
+    assert type(restored[2]) is torch.nn.Linear
+
+
+def test_initializing_again_writes_to_the_dense_weight(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    torch.manual_seed(5)
+    model[2].reset_parameters()
+    torch.manual_seed(5)
+    assert torch.equal(dense(model[2]), torch.nn.Linear(32, 32).weight)
+    sparsifier.refresh_now()
+    assert torch.equal(sparsifier.masks["2.weight"], torch.as_tensor(ms.solve(dense(model[2]).abs(), PATTERN).mask))
+    sparsifier.bake()
+    model[2].reset_parameters()
+    assert bool((model[2].weight != 0).all())
+
+
+@pytest.mark.parametrize("method", ["fixed", "sr-ste", "trainable-thresholds"])
+def test_gradients_of_torch_func_are_those_of_backward(model, method):
+    Sparsifier(model, PATTERN, ms.solve, None, method)
+    values = dict(model.named_parameters())
+    inputs = torch.randn(4, 8)
+    gradients = torch.func.grad(
+        lambda parameters: torch.func.functional_call(model, parameters, (inputs,)).square().mean()
+    )({name: value.detach() for name, value in values.items()})
+    model(inputs).square().mean().backward()
+    for name, value in values.items():
+        torch.testing.assert_close(gradients[name], value.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_fault_of_a_method_does_not_give_the_dense_weight(model):
+    class Broken(Fixed):
+        def masked(self, weight, masking):
+            return masking.no_such_mask
+
+    Sparsifier(model, PATTERN, ms.solve, None, Broken())
+    with pytest.raises(RuntimeError, match=r"masked weight of Linear cannot be computed.*no_such_mask"):
+        model(torch.randn(2, 8))
+
+
+@pytest.mark.parametrize("first_in_place", [True, False])
+def test_a_second_sparsifier_of_the_same_weight_is_refused(model, first_in_place):
+    first = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), layers="2", in_place=first_in_place)
+    with pytest.raises(InputError, match=r"'2\.weight' cannot be masked: it has the mask of another Sparsifier"):
+        Sparsifier(model, "1:4", ms.solve, None, Fixed(), layers="2", in_place=True)
+    assert "another Sparsifier" in Sparsifier(model, "1:4", ms.solve, None).report().skipped["2.weight"]
+    first.bake()
+    Sparsifier(model, "1:4", ms.solve, None, Fixed(), layers="2", in_place=True)
+
+
+def test_a_copy_that_cannot_be_baked_is_left_as_it_was(model):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    other = perceptron(seed=1)
+    other[4] = torch.nn.Linear(8, 8)
+    before = other[2].weight.detach().clone()
+    with pytest.raises(InputError, match=r"the copy's '4\.weight' does not have shape \[32, 32\]"):
+        sparsifier.bake(other)
+    assert torch.equal(other[2].weight, before)
+
+
+def test_an_optimizer_that_takes_over_unseen_is_named(model):
+    first = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, MaskedDecay(), optimizer=first)
+    train(model, first, sparsifier, 2)
+    second = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match=r"'2\.weight' was changed by something else than the watched optimizer"):
+        train(model, second, sparsifier, 2)
+    sparsifier.watch(second)
+    train(model, second, sparsifier, 2)
+
+
+def test_steps_that_a_gradient_scaler_skips_are_no_fault(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, MaskedDecay(), optimizer=optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)
+    for step in range(5):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, step) * 1e10).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        sparsifier.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DensePhases(warm_up="many"), "warm_up='many'"),
+        (lambda: DensePhases(between="falling-n"), "between='falling-n' is not a schedule"),
+        (lambda: FallingN(begin=0, end="last"), "end='last'"),
+        (lambda: CubicDensity(begin=0, end=5, start="all"), "start='all' must lie in"),
+        (lambda: Refresh(until="never"), "until='never'"),
+        (lambda: Refresh(timeout_s="1"), "timeout_s='1'"),
+    ],
+    ids=["warm_up", "between", "end", "start", "until", "timeout_s"],
+)
+def test_wrong_numbers_are_named(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("scores", [3, lambda name, weight: None], ids=["number", "none"])
+def test_scores_that_are_none_are_refused(model, scores):
+    before = list(model.state_dict())
+    with pytest.raises(InputError, match="scores"):
+        Sparsifier(model, PATTERN, ms.solve, None, scores=scores)
+    assert list(model.state_dict()) == before
+    assert type(model[2]) is torch.nn.Linear

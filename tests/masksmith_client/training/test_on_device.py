@@ -1,0 +1,116 @@
+"""Refreshes that stay on the weights' device: no tensor is read by the host; a GPU is stood in for by the CPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.training_loop import perceptron, train
+from torch.overrides import TorchFunctionMode
+
+import masksmith as ms
+from masksmith_client.training import Refresh, Sparsifier, refresher
+from masksmith_client.training.on_device import stays_on_device
+
+PATTERN = "2:4"
+WAITING = Refresh(every=4, wait=True)
+FORBIDDEN = ("numpy", "cpu", "__array__", "from_numpy")
+
+
+class NothingLeaves(TorchFunctionMode):
+    """Fails where a tensor is read by the host, but for a few numbers."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        assert name not in FORBIDDEN, name
+        assert name not in ("tolist", "item") or args[0].numel() <= 2, name
+        return func(*args, **(kwargs or {}))
+
+
+def solve_in_torch(scores, pattern):
+    """Two of every four by their scores, and the proof, as `masksmith.solve` gives them on a device."""
+    matrix = scores.reshape(scores.shape[0], -1, 4)
+    mask = torch.zeros_like(matrix, dtype=torch.bool).scatter_(-1, matrix.topk(2, dim=-1).indices, True)
+    if not bool(scores.isfinite().all()):
+        raise ValueError("scores: NaN")
+    kept = float((matrix * mask).sum())
+    return SimpleNamespace(
+        mask=mask.reshape(scores.shape), status="optimal", gap=0.0, retained=kept / float(scores.sum()), objective=kept,
+        upper_bound=kept,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    monkeypatch.setattr(refresher, "stays_on_device", lambda layers, masks: True)
+
+
+def trained(masks, **options):
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    sparsifier = Sparsifier(model, PATTERN, masks, WAITING, **options)
+    train(model, optimizer, sparsifier, 9)
+    return sparsifier
+
+
+@pytest.mark.parametrize("options", [{}, {"hysteresis": 0.01}, {"method": "trainable-thresholds"}], ids=str)
+def test_masks_are_those_of_the_host_and_no_tensor_leaves(on_device, monkeypatch, options):
+    if "method" in options:
+        monkeypatch.setattr("masksmith_client.training.optimizers.WatchedOptimizers.check", lambda self: None)
+        monkeypatch.setattr("masksmith_client.training.optimizers.WatchedOptimizers.__bool__", lambda self: True)
+    with NothingLeaves():
+        sparsifier = trained(solve_in_torch, **options)
+    assert sparsifier.report().asking == "in this process, on the device of the weights"
+    monkeypatch.undo()
+    if "method" in options:
+        return
+    expected = trained(ms.solve, **options)
+    for name, mask in expected.masks.items():
+        assert torch.equal(sparsifier.masks[name], mask), name
+    for record, other in zip(sparsifier.report().refreshes, expected.report().refreshes, strict=True):
+        assert (record.asked_at, record.applied_at, record.sad) == (other.asked_at, other.applied_at, other.sad)
+        assert record.retained == pytest.approx(other.retained)
+        assert (record.gap, record.optimal) == (0.0, True)
+
+
+def test_a_thread_solves_while_training_goes_on(on_device):
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Sparsifier(model, PATTERN, solve_in_torch, refresh=2) as sparsifier:
+        assert sparsifier.report().asking == "a thread, on the device of the weights"
+        while len(sparsifier.report().refreshes) < 3:
+            train(model, optimizer, sparsifier, 1)
+        assert all(ms.verify(mask, PATTERN) for mask in sparsifier.masks.values())
+
+
+def test_attention_and_experts_are_solved_matrix_by_matrix(on_device):
+    torch.manual_seed(0)
+    model = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2)
+    masks = Sparsifier(model, PATTERN, solve_in_torch, None).masks
+    assert all(ms.verify(mask, PATTERN) for mask in masks.values())
+
+
+def test_a_layer_with_nan_keeps_its_mask(on_device):
+    model = perceptron()
+    sparsifier = Sparsifier(model, PATTERN, solve_in_torch, Refresh(every=1, wait=True))
+    before = sparsifier.masks["2.weight"]
+    model[2].parametrizations.weight.original.data[0, 0] = torch.nan
+    sparsifier.step()
+    assert torch.equal(sparsifier.masks["2.weight"], before)
+    assert sparsifier.report().refreshes[-1].failed == 1
+
+
+def test_weights_on_the_cpu_and_other_functions_do_not_stay():
+    layer = SimpleNamespace(weight=torch.zeros(1))
+    assert not stays_on_device([layer], ms.solve)
+    assert not stays_on_device([SimpleNamespace(weight=SimpleNamespace(is_cuda=True))], solve_in_torch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_masks_are_those_of_the_cpu():
+    model = perceptron().cuda()
+    sparsifier = Sparsifier(model, "transposable 2:4", ms.solve, WAITING)
+    assert "on the device" in sparsifier.report().asking
+    expected = Sparsifier(perceptron(), "transposable 2:4", ms.solve, WAITING)
+    for name, mask in expected.masks.items():
+        assert torch.equal(sparsifier.masks[name].cpu(), mask)
