@@ -51,6 +51,7 @@ def make_record(
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
         "calibration_text": None if method.text is None else method.text.document(),
+        "blocks": None if method.text is None else method.blocks.document(),
         "versions": _versions(),
         "totals": _totals(tensors),
         "tensors": tensors,

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.block_options import BlockOptions
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChoiceOptions
+from masksmith_client.checkpoints.output_names import BLOCK_PAGE_NAME
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.pruning import prune_model
 from masksmith_client.checkpoints.remote import RemoteSolver
@@ -63,6 +65,17 @@ def prune(
         int, typer.Option(min=1, help="Sequences of the calibration text that are used.")
     ] = 64,
     calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 256,
+    order: Annotated[
+        Literal["together", "sequential"],
+        typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
+    ] = "together",
+    tune_steps: Annotated[
+        int, typer.Option(min=0, help="With --calibration-text: steps of Adam on a pruned block's kept weights.")
+    ] = 0,
+    min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: fewest tokens of an expert.")] = 64,
+    few_tokens: Annotated[
+        Literal["refuse", "without data"], typer.Option(help="What happens to an expert with fewer.")
+    ] = "refuse",
     update: UpdateOption = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
@@ -84,13 +97,21 @@ def prune(
         text = CalibrationText(calibration_text, calibration_windows, calibration_tokens)
     if text is not None and not local:
         raise InputError("--calibration-text needs --local: the model runs in this process")
-    method = PruneMethod.parse(scores or ("magnitude" if text is None else "wanda"), update, calibration, text)
+    method = PruneMethod.parse(
+        scores or ("magnitude" if text is None else "wanda"),
+        update,
+        calibration,
+        text,
+        BlockOptions(order, tune_steps, min_tokens, few_tokens),
+    )
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     described = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     if local:
-        record = prune_model(model, output, options, method, _local_solver(method, options, threads), progress="lines")
+        record = prune_model(
+            model, output, options, method, _local_solver(method, options, output, threads), progress="lines"
+        )
     else:
         with Client(url) as client, _stop_note():
             solver = _remote_solver(client, method, described)
@@ -102,7 +123,7 @@ def prune(
 
 
 def _local_solver(
-    method: PruneMethod, options: ChoiceOptions, threads: int | None
+    method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
     from .block_prune import block_solver
     from .local_prune import local_solver
@@ -112,7 +133,7 @@ def _local_solver(
         return lambda *_: solve
     trust = options.trust_remote_code
     return lambda checkpoint, choice, _: block_solver(
-        checkpoint, choice, method, threads=threads, trust_remote_code=trust
+        checkpoint, choice, method, output, threads=threads, trust_remote_code=trust
     )
 
 
@@ -166,6 +187,8 @@ def _show(record: dict[str, Any], output: Path) -> None:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
+    if (output / BLOCK_PAGE_NAME).exists():
+        print_line(f"errors and seconds of each block: {output / BLOCK_PAGE_NAME}")
     totals = record["totals"]
     print_line(
         f"{totals['masked']} of {totals['tensors']} tensor(s) masked: {percent(totals['density'])} of entries kept, "
