@@ -166,6 +166,9 @@ class _Blocks:
         """Prune all blocks but the first ones."""
         order = self._captured.order
         self._done = sum(self._entries[number] for number in order[:finished])
+        for folder in self._folder.glob(f"{AFTER}*"):
+            if folder != self._after(finished - 1):
+                shutil.rmtree(folder)
         run = BlockRun(self._blocks, self._captured, self._options, self._activations, self._advance, finished)
         for place in range(finished, len(order)):
             number = order[place]
@@ -176,17 +179,17 @@ class _Blocks:
             report = run.prune_block(number, self._loaded(number))
             self._source.finish(place, report)
             self._source.release(name)
-            self._remove(place - 1)
+            shutil.rmtree(self._after(place - 1), ignore_errors=True)
             gc.collect()
 
     def _loaded(self, number: int) -> list[BlockWeight]:
         return [replace(weight, parameter=self._model.get_parameter(weight.name)) for weight in self._weights[number]]
 
     def _activations(self, place: int, kind: str) -> Activations:
-        return OnDisk(self._folder / f"{AFTER}{place:05}" / kind)
+        return OnDisk(self._after(place) / kind)
 
-    def _remove(self, place: int) -> None:
-        shutil.rmtree(self._folder / f"{AFTER}{place:05}", ignore_errors=True)
+    def _after(self, place: int) -> Path:
+        return self._folder / f"{AFTER}{place:05}"
 
     def _advance(self, entries: int) -> None:
         self._done += entries

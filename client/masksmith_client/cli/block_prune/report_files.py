@@ -26,7 +26,7 @@ PAGE = Template("""<!doctype html>
 @media (prefers-color-scheme: dark) { :root { --first: #fbbf24; --second: #93c5fd; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: currentColor; }
+svg { width: 100%; min-width: 36rem; height: auto; } svg text { font-size: 11px; fill: currentColor; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
@@ -40,9 +40,9 @@ $notes
 <h2>Error of each block's output</h2>
 <p>Squared difference from the dense model, as a share of its square: while the block is dense and those before it are
 pruned, and after it is pruned.</p>
-$errors
+<div class="wide">$errors</div>
 <h2>Seconds of each block</h2>
-$seconds
+<div class="wide">$seconds</div>
 <h2>Blocks</h2>
 <div class="wide">$blocks</div>
 <h2>Weights</h2>
@@ -93,7 +93,7 @@ def page(document: Mapping[str, Any]) -> str:
         "after it is pruned": [block["error_after"] for block in blocks],
     }
     return PAGE.substitute(
-        title=escape(f"Pruned block by block: {document['block_list']}"),
+        title="Pruned block by block",
         summary=escape(_summary(document)),
         notes=_notes(blocks),
         errors=line_chart(names, lines),
@@ -109,7 +109,8 @@ def _summary(document: Mapping[str, Any]) -> str:
     blocks, text, options = document["blocks"], document["calibration_text"], document["options"]
     seconds = math.fsum(block["seconds"] for block in blocks)
     parts = [
-        f"{len(blocks)} of {document['count']} blocks in {seconds:.1f} s",
+        f"{document['block_list']} of the weights",
+        f"{len(blocks)} of {document['count']} blocks finished in {seconds:.1f} s",
         f"scores {document['scores']}",
         f"update {document['update'] or 'none'}",
         f"statistics {options['order']}",
@@ -138,7 +139,7 @@ def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
         str(len(block["weights"])),
         f"{block['error_before']:.3%}",
         f"{block['error_after']:.3%}",
-        f"{masked / written:.2f}x" if written else "-",
+        f"{masked / written:.2f}x" if written and masked != written else "-",
         "-" if tuning is None else f"{tuning['error_before']:.3%} to {tuning['error_after']:.3%}",
         f"{block['seconds']:.2f}",
     )
