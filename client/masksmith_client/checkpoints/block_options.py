@@ -13,12 +13,14 @@ class BlockOptions:
     Attributes:
         order: Whether the statistics of a block are gathered at once, or after each group of its layers.
         tune_steps: Steps of Adam on the kept weights of a pruned block.
+        tune_rate: Their rate, relative to the root mean square of each weight.
         min_tokens: Fewest tokens that a matrix must get.
         few_tokens: What happens to a matrix that gets fewer.
     """
 
     order: Literal["together", "sequential"] = "together"
     tune_steps: int = 0
+    tune_rate: float = 0.02
     min_tokens: int = 64
     few_tokens: Literal["refuse", "without data"] = "refuse"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             _check(lines[0].get("identity"), identity, folder)
         else:
             _remove_parts(folder)
+            shutil.rmtree(folder / BLOCKS_NAME, ignore_errors=True)
             journal.restart(identity)
         try:
             yield journal

@@ -75,6 +75,8 @@ class PruneMethod:
             raise InputError(f"{', '.join(method.blocks.changed())} need(s) --calibration-text")
         if method.blocks.tune_steps and update is None:
             raise InputError("--tune-steps needs --update: without one, the kept weights stay as they are")
+        if not 0 < method.blocks.tune_rate < float("inf"):
+            raise InputError(f"--tune-rate {method.blocks.tune_rate} must be positive and finite")
         return method
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:

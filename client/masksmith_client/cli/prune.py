@@ -72,6 +72,9 @@ def prune(
     tune_steps: Annotated[
         int, typer.Option(min=0, help="With --calibration-text: steps of Adam on a pruned block's kept weights.")
     ] = 0,
+    tune_rate: Annotated[
+        float, typer.Option(help="Rate of these steps, relative to the root mean square of each weight.")
+    ] = 0.02,
     min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: fewest tokens of an expert.")] = 64,
     few_tokens: Annotated[
         Literal["refuse", "without data"], typer.Option(help="What happens to an expert with fewer.")
@@ -102,7 +105,7 @@ def prune(
         update,
         calibration,
         text,
-        BlockOptions(order, tune_steps, min_tokens, few_tokens),
+        BlockOptions(order, tune_steps, tune_rate, min_tokens, few_tokens),
     )
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:

@@ -81,6 +81,11 @@ def test_tuning_without_an_update(refused, tmp_path):
     refused(model, "--tune-steps needs --update", extra=("--tune-steps", "3"))
 
 
+def test_a_rate_that_is_not_positive(refused, tmp_path):
+    model, extra = save_llama(tmp_path / "model"), ("--update", "admm", "--tune-steps", "3", "--tune-rate", "0")
+    refused(model, "--tune-rate 0.0 must be positive and finite", extra=extra)
+
+
 def test_options_of_blocks_without_a_text(tmp_path, capsys):
     model = save_llama(tmp_path / "model")
     arguments = ["prune", str(model), "-p", "2:4", "--local", "-o", str(tmp_path / "out"), "--order", "sequential"]

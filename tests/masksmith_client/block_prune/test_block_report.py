@@ -91,7 +91,7 @@ def test_a_directory_has_both_reports(tmp_path, capsys):
     report = json.loads((tmp_path / "out" / "masksmith-blocks.json").read_text())
     assert [block["name"] for block in report["blocks"]] == ["model.layers.0", "model.layers.1"]
     assert report["options"] == {
-        "order": "sequential", "tune_steps": 4, "min_tokens": 64, "few_tokens": "refuse"
+        "order": "sequential", "tune_steps": 4, "tune_rate": 0.02, "min_tokens": 64, "few_tokens": "refuse"
     }  # fmt: skip
     for block in report["blocks"]:
         assert 0 <= block["error_before"] < block["error_after"] < 1

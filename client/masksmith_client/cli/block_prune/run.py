@@ -112,6 +112,7 @@ class BlockPruning:
             threads=self._threads,
             order=own.order,
             tune_steps=own.tune_steps,
+            tune_rate=own.tune_rate,
         )
 
 
