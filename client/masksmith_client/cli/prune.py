@@ -112,11 +112,11 @@ def prune(
         raise InputError("--threads is for --local; a service has workers")
     described = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     if local:
-        record = prune_model(
-            model, output, options, method, _local_solver(method, options, output, threads), progress="lines"
-        )
+        local_solver = _local_solver(method, options, output, threads)
+        with _stop_note("stopped"):
+            record = prune_model(model, output, options, method, local_solver, progress="lines")
     else:
-        with Client(url) as client, _stop_note():
+        with Client(url) as client, _stop_note("stopped, and the service's jobs are canceled"):
             solver = _remote_solver(client, method, described)
             record = prune_model(model, output, options, method, solver, progress="lines")
     if as_json:
@@ -155,12 +155,12 @@ def _remote_solver(
 
 
 @contextmanager
-def _stop_note() -> Iterator[None]:
-    """After Ctrl-C, print how to go on."""
+def _stop_note(what: str) -> Iterator[None]:
+    """After Ctrl-C, print what was stopped and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        print_note("\nmasksmith: stopped, and the service's jobs are canceled; the same command goes on from here")
+        print_note(f"\nmasksmith: {what}; the same command goes on from here")
         raise
 
 

@@ -95,6 +95,21 @@ def test_a_killed_run_gives_the_same_bits(model, text, tmp_path, monkeypatch, ca
     assert not (output / JOURNAL_NAME).exists()
 
 
+def test_an_interruption_keeps_the_captured_batches(model, text, tmp_path, capsys, monkeypatch):
+    output, calls = tmp_path / "out", tmp_path / "out" / BLOCKS_NAME / "activations" / "calls"
+
+    def interrupt(self, number, weights):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(block_run.BlockRun, "prune_block", interrupt)
+    assert run(command(model, output, text)) == 130
+    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    times = [path.stat().st_mtime_ns for path in sorted(calls.glob("*.safetensors"))]
+    assert len(times) == 3
+    assert run(command(model, output, text)) == 130
+    assert [path.stat().st_mtime_ns for path in sorted(calls.glob("*.safetensors"))] == times
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["/after-00001/pruned/00001", "/inputs/00001", "model-00002", "/block-00002"])
 def test_a_run_that_is_killed_elsewhere_gives_the_same_bits(model, text, tmp_path, part):

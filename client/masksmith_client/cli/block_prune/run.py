@@ -128,7 +128,7 @@ class _ProgressBar:
         captures = progress.block is None
         if self._bar is None or captures != self._captures:
             self._close()
-            label, unit = ("capturing", "batch") if captures else ("pruning", "weight")
+            label, unit = ("capturing", "step") if captures else ("pruning", "weight")
             self._bar = Bar(
                 label, progress.total, show="lines", unit=unit, start=progress.done, unit_scale=not captures
             )

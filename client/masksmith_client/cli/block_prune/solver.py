@@ -59,9 +59,10 @@ def block_solver(
             pruning = BlockPruning(skeleton, blocks, choice, method, folder, threads)
             try:
                 pruning.run(batches)
-            finally:
+            except Exception:  # not an interruption, after which the captured batches are of use
                 if not pruning.has_progress:
                     shutil.rmtree(folder, ignore_errors=True)
+                raise
         for tensor in chain((first,), tensors):
             yield pruning.finished.solved(tensor.chosen)
 
