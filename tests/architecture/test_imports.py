@@ -150,7 +150,7 @@ def test_torch_stays_in_the_solver_in_training_loops_and_in_tracing():
     elsewhere = {path for path in importers("torch") if not path.startswith("solver/")}
     assert elsewhere
     rooms = tuple(
-        f"client/masksmith_client/{room}" for room in ("training/", "checkpoints/tracing/", "cli/block_prune.py")
+        f"client/masksmith_client/{room}" for room in ("training/", "checkpoints/tracing/", "cli/block_prune/")
     )
     assert all(path.startswith(rooms) for path in elsewhere)
 

@@ -40,6 +40,16 @@ def test_lines_where_there_is_no_terminal(capsys: Any) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_lines_say_how_long_the_rest_takes_at_the_rate_of_this_run() -> None:
+    bar = Bar("pruning", 8_000_000, show="lines", unit="weight", start=2_000_000, unit_scale=True)
+    assert bar._time_left(30.0) == ""
+    bar.advance(2_000_000)
+    assert bar._time_left(30.0) == ", about 60 s left"
+    assert bar._amount() == "4.00M of 8.00M weights"
+    bar.advance(4_000_000)
+    assert bar._time_left(90.0) == ""
+
+
 def test_lines_of_bytes(capsys: Any) -> None:
     with Bar("uploading", 3 * 2**20, show="lines", in_bytes=True) as bar:
         bar.advance(2**20)

@@ -7,7 +7,11 @@ from pathlib import PurePosixPath
 MASKS_NAME = "masks.safetensors"
 RECORD_NAME = "masksmith.json"
 JOURNAL_NAME = ".masksmith-journal.jsonl"
-OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME})
+BLOCK_REPORT_NAME = "masksmith-blocks.json"
+BLOCK_PAGE_NAME = "masksmith-blocks.html"
+BLOCKS_NAME = ".masksmith-blocks"
+"""Folder of the blocks that are finished while a model is pruned block by block."""
+OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME, BLOCK_REPORT_NAME, BLOCK_PAGE_NAME})
 INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {

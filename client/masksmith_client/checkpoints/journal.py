@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
-from masksmith_wire.output_names import JOURNAL_NAME
+from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME
 
 from .partial_file import PART_SUFFIX
 
@@ -47,7 +48,8 @@ class Journal:
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or create the journal of an output directory and lock it against other processes.
 
-    If an error ends the work before anything is finished, the journal and partial files are removed again.
+    If an error ends the work before anything is finished, the journal and partial files are removed again. Blocks that
+    are finished in a folder of their own count.
 
     Raises:
         InputError: If it has progress of another input or of other options, or another process has locked it.
@@ -60,15 +62,16 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             raise InputError(f"another process is writing {folder}") from None
         lines = _read(file)
         journal = Journal(file, lines[1:])
-        if journal.has_progress:
+        if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
             _check(lines[0].get("identity"), identity, folder)
         else:
             _remove_parts(folder)
+            shutil.rmtree(folder / BLOCKS_NAME, ignore_errors=True)
             journal.restart(identity)
         try:
             yield journal
         except BaseException:
-            if not journal.has_progress:
+            if not journal.has_progress and not (folder / BLOCKS_NAME).exists():
                 _remove_parts(folder)
                 path.unlink()
             raise

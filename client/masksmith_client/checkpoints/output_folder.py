@@ -17,7 +17,7 @@ from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
-from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
+from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -37,7 +37,12 @@ def identity(
         "config": _digest(checkpoint.config),
         "calibration": statistics.digest() if method.text is None else method.text.document(),
         "options": _digest(
-            [str(method.scores), str(method.update), [tensor.document() for tensor in choice.tensors.values()]]
+            [
+                str(method.scores),
+                str(method.update),
+                [tensor.document() for tensor in choice.tensors.values()],
+                *([] if method.text is None else [method.blocks.document()]),
+            ]
         ),
     }
 
@@ -72,6 +77,7 @@ def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> N
         _copy(checkpoint.folder / path, output / path)
     if checkpoint.is_sharded:
         _copy(checkpoint.weights, output / checkpoint.weights.name)
+    shutil.rmtree(output / BLOCKS_NAME, ignore_errors=True)
     os.unlink(output / JOURNAL_NAME)
     sync_folder(output)
 

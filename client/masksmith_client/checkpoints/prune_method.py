@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.scores import ScoreMethod
 from masksmith_wire.updates import UpdateMethod
 
+from .block_options import BlockOptions
 from .calibration_text import CalibrationText
 from .checkpoint import Checkpoint
 from .choice import Choice, ChosenTensor
@@ -31,16 +32,23 @@ class PruneMethod:
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for both; see `SubmitOptions`.
         text: Text that a language model is calibrated with instead, block by block.
+        blocks: How blocks are pruned with that text.
     """
 
     scores: ScoreMethod
     update: UpdateMethod | None = None
     calibration: object = None
     text: CalibrationText | None = None
+    blocks: BlockOptions = field(default_factory=BlockOptions)
 
     @classmethod
     def parse(
-        cls, scores: str, update: str | None = None, calibration: object = None, text: CalibrationText | None = None
+        cls,
+        scores: str,
+        update: str | None = None,
+        calibration: object = None,
+        text: CalibrationText | None = None,
+        blocks: BlockOptions | None = None,
     ) -> PruneMethod:
         """Read scores and update.
 
@@ -49,7 +57,11 @@ class PruneMethod:
         """
         try:
             method = cls(
-                ScoreMethod.parse(scores), None if update is None else UpdateMethod.parse(update), calibration, text
+                ScoreMethod.parse(scores),
+                None if update is None else UpdateMethod.parse(update),
+                calibration,
+                text,
+                blocks or BlockOptions(),
             )
         except ValueError as error:
             raise InputError(str(error)) from None
@@ -59,6 +71,12 @@ class PruneMethod:
             raise InputError(f"scores {scores!r} do not go with a calibration text; use {', '.join(BLOCK_SCORES)}")
         if text is not None and calibration is not None:
             raise InputError("a calibration and a calibration text exclude each other: the text makes the statistics")
+        if text is None and method.blocks != BlockOptions():
+            raise InputError(f"{', '.join(method.blocks.changed())} need(s) --calibration-text")
+        if method.blocks.tune_steps and update is None:
+            raise InputError("--tune-steps needs --update: without one, the kept weights stay as they are")
+        if not 0 < method.blocks.tune_rate < float("inf"):
+            raise InputError(f"--tune-rate {method.blocks.tune_rate} must be positive and finite")
         return method
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:

@@ -50,5 +50,7 @@ def prune_model(
     statistics = method.statistics(checkpoint, choice)
     solve = solver(checkpoint, choice, statistics)
     total = sum(header.file_bytes for header in checkpoint.headers.values())
-    with Bar("pruning", total, show=progress, in_bytes=True) as bar:
+    # With a text, blocks are pruned first, under a bar of their own; then files are written, which takes seconds.
+    shown = progress if method.text is None else False
+    with Bar("pruning", total, show=shown, in_bytes=True) as bar:
         return prune(checkpoint, choice, output, solve, method=method, statistics=statistics, on_bytes=bar.advance)

@@ -48,6 +48,7 @@ def make_record(
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
         "calibration_text": None if method.text is None else method.text.document(),
+        "blocks": None if method.text is None else method.blocks.document(),
         "versions": versions(),
         "totals": totals(tensors),
         "tensors": tensors,

@@ -15,6 +15,12 @@ _COMMANDS = (
         "start one with 'masksmith up', or pass --local to commands that can do without",
     ),
     (r"choose ragged='pad' or 'dense'", "choose --ragged pad or --ragged dense"),
+    (
+        r"calibrate with more tokens, (.*)pass few_tokens='without data'",
+        r"give more --calibration-windows, \1--few-tokens 'without data'",
+    ),
+    (r"min_tokens=(\d+)", r"--min-tokens \1"),
+    (r"; load the whole model and prune it in memory$", "; prune the loaded model with masksmith.prune in Python"),
     (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
 )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.block_options import BlockOptions
 from masksmith_client.checkpoints.by_reference import ReferencePruner, is_reference
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
@@ -21,6 +22,7 @@ from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.documents import UpdateReport
+from masksmith_wire.output_names import BLOCK_PAGE_NAME
 
 from .checkpoint_options import (
     AxisOption,
@@ -38,6 +40,8 @@ from .console import JsonOption, UrlOption, gap_text, percent, print_json, print
 from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
 from .service import note_waiting
+
+STOPPED_AT_SERVICE = "stopped, and the service's jobs are canceled"
 
 
 def prune(
@@ -73,6 +77,20 @@ def prune(
         int, typer.Option(min=1, help="Sequences of the calibration text that are used.")
     ] = 64,
     calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 256,
+    order: Annotated[
+        Literal["together", "sequential"],
+        typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
+    ] = "together",
+    tune_steps: Annotated[
+        int, typer.Option(min=0, help="With --calibration-text: steps of Adam on a pruned block's kept weights.")
+    ] = 0,
+    tune_rate: Annotated[
+        float, typer.Option(help="Rate of these steps, relative to the root mean square of each weight.")
+    ] = 0.02,
+    min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: fewest tokens of an expert.")] = 64,
+    few_tokens: Annotated[
+        Literal["refuse", "without data"], typer.Option(help="What happens to an expert with fewer.")
+    ] = "refuse",
     update: UpdateOption = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
@@ -94,7 +112,13 @@ def prune(
         text = CalibrationText(calibration_text, calibration_windows, calibration_tokens)
     if text is not None and not local:
         raise InputError("--calibration-text needs --local: the model runs in this process")
-    method = PruneMethod.parse(scores or ("magnitude" if text is None else "wanda"), update, calibration, text)
+    method = PruneMethod.parse(
+        scores or ("magnitude" if text is None else "wanda"),
+        update,
+        calibration,
+        text,
+        BlockOptions(order, tune_steps, tune_rate, min_tokens, few_tokens),
+    )
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
@@ -103,14 +127,15 @@ def prune(
     if by_reference and (local or threads is not None):
         raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
     if by_reference:
-        with Client(url) as client, _stop_note():
+        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
             pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, **described)
             record = pruner.prune(model, output, options)
     elif local:
-        solver = _local_solver(method, options, threads)
-        record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
+        solver = _local_solver(method, options, Path(output), threads)
+        with _stop_note("stopped"):
+            record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
-        with Client(url) as client, _stop_note():
+        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
             remote = _remote_solver(client, method, described)
             record = prune_model(Path(model), Path(output), options, method, remote, progress="lines")
     if as_json:
@@ -120,7 +145,7 @@ def prune(
 
 
 def _local_solver(
-    method: PruneMethod, options: ChoiceOptions, threads: int | None
+    method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
     from .block_prune import block_solver
     from .local_prune import local_solver
@@ -130,7 +155,7 @@ def _local_solver(
         return lambda *_: solve
     trust = options.trust_remote_code
     return lambda checkpoint, choice, _: block_solver(
-        checkpoint, choice, method, threads=threads, trust_remote_code=trust
+        checkpoint, choice, method, output, threads=threads, trust_remote_code=trust
     )
 
 
@@ -149,12 +174,12 @@ def _remote_solver(
 
 
 @contextmanager
-def _stop_note() -> Iterator[None]:
-    """After Ctrl-C, print how to go on."""
+def _stop_note(what: str) -> Iterator[None]:
+    """After Ctrl-C, print what was stopped and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        print_note("\nmasksmith: stopped, and the service's jobs are canceled; the same command goes on from here")
+        print_note(f"\nmasksmith: {what}; the same command goes on from here")
         raise
 
 
@@ -184,6 +209,8 @@ def _show(record: dict[str, Any], output: str) -> None:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
+    if (blocks := Path(output) / BLOCK_PAGE_NAME).exists():
+        print_line(f"errors and seconds of each block: {blocks}")
     totals = record["totals"]
     print_line(
         f"{totals['masked']} of {totals['tensors']} tensor(s) masked: {percent(totals['density'])} of entries kept, "

@@ -8,14 +8,22 @@ from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
     from .blocks import BlockList as BlockList, find_blocks as find_blocks
+    from .options import Options as Options
     from .report import BlockReport as BlockReport, PrunedModel as PrunedModel, WeightReport as WeightReport
+    from .streamed import BlockSource as BlockSource, Progress as Progress, prune_streamed as prune_streamed
+    from .tensor_files import read_tensors as read_tensors, write_tensors as write_tensors
+    from .tuning import Tuning as Tuning
     from .whole_model import prune as prune
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
         "blocks": ("BlockList", "find_blocks"),
+        "options": ("Options",),
         "report": ("BlockReport", "PrunedModel", "WeightReport"),
+        "streamed": ("BlockSource", "Progress", "prune_streamed"),
+        "tensor_files": ("read_tensors", "write_tensors"),
+        "tuning": ("Tuning",),
         "whole_model": ("prune",),
     },
     extras=EXTRAS,

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from masksmith._errors import PruningError
+
 Tensors = list[torch.Tensor]
 
 
@@ -25,11 +27,23 @@ class Call:
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor]) -> Tensors:
-        """Call a block with copies of what the block before returned; gives the tensors that it returns."""
+    def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor], name: str) -> Tensors:
+        """Call a block with copies of what the block before returned; gives the tensors that it returns.
+
+        Raises:
+            PruningError: If the block before returned fewer tensors than when the call was recorded.
+        """
 
         def fill(leaf: Any) -> Any:
-            return returned[leaf.number].clone() if isinstance(leaf, OutputPlaceholder) else leaf
+            if not isinstance(leaf, OutputPlaceholder):
+                return leaf
+            if leaf.number >= len(returned):
+                raise PruningError(
+                    f"it is called with tensor {leaf.number} of the {len(returned)} that the block before "
+                    f"returns; load the whole model and prune it in memory",
+                    name,
+                )
+            return returned[leaf.number].clone()
 
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), fill)
         return tensors_of(block(*arguments, **keywords))

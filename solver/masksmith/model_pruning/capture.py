@@ -1,11 +1,12 @@
-"""Captures what a model calls its blocks with, in one pass of the dense model over the batches."""
+"""Captures what a model calls its blocks with, in one pass of the model over the batches."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,53 +22,51 @@ PADDING = "attention_mask"
 CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 
 
-@dataclass
-class Captured:
-    """What blocks are called with.
+@dataclass(frozen=True)
+class CapturedBatch:
+    """What the blocks are called with in one batch.
 
     Attributes:
         order: Numbers of the blocks, in the order in which they run.
-        calls: By number of the block, then by batch.
-        inputs: For each batch, what the first block gets from the model.
-        kept: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
+        calls: Their calls, by number of the block.
+        inputs: What the first block gets from the model.
+        kept: `[sequences, tokens]`, False at padding; None where nothing is padded.
     """
 
-    order: list[int] = field(default_factory=list)
-    calls: list[list[Call]] = field(default_factory=list)
-    inputs: list[Tensors] = field(default_factory=list)
-    kept: list[Tensor | None] = field(default_factory=list)
+    order: list[int]
+    calls: list[Call]
+    inputs: Tensors
+    kept: Tensor | None
 
 
 class _LastBlockError(Exception):
     """Ends a forward pass after its last block."""
 
 
-def capture(model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any]) -> Captured:
-    """Run all batches through the blocks and record their calls.
+def capture(
+    model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any], *, start: int = 0, are_skipped: bool = False
+) -> Iterator[CapturedBatch]:
+    """Run batches through the blocks and yield what they are called with.
 
     Args:
         model: The model, in evaluation mode.
         blocks: Its blocks.
         batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
+        start: Number of batches at the beginning that are left out.
+        are_skipped: Whether blocks return NaN, as `skipping` makes them do, so that no argument may depend on it.
 
     Raises:
-        PruningError: If there is no batch, one does not fit the model, or the model does not run its blocks one after
-            the other.
+        PruningError: If a batch does not fit the model, or the model does not run its blocks one after the other.
     """
-    captured = Captured(calls=[[] for _ in blocks.modules])
-    for number, batch in enumerate(batches):
-        recorder = _Recorder(blocks, captured)
+    for number, batch in islice(enumerate(batches), start, None):
+        recorder = _Recorder(blocks, are_skipped)
         hooks = [hook for index, block in enumerate(blocks.modules) for hook in recorder.register(index, block)]
         try:
             _run(model, batch, number)
         finally:
             for hook in hooks:
                 hook.remove()
-        recorder.finish(number)
-        captured.kept.append(_kept(batch, captured.inputs[number][0], number))
-    if not captured.kept:
-        raise PruningError("there is no batch to calibrate with")
-    return captured
+        yield recorder.finish(batch, number)
 
 
 def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
@@ -101,8 +100,8 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
 class _Recorder:
     """Records the calls of one pass."""
 
-    def __init__(self, blocks: BlockList, captured: Captured) -> None:
-        self._blocks, self._captured = blocks, captured
+    def __init__(self, blocks: BlockList, are_skipped: bool) -> None:
+        self._blocks, self._are_skipped = blocks, are_skipped
         self._order: list[int] = []
         self._calls: list[Call] = []
         self._input: Tensors = []
@@ -118,18 +117,13 @@ class _Recorder:
 
         return [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
 
-    def finish(self, batch: int) -> None:
-        """Check that all blocks ran, in the order of the first batch, and keep their calls."""
+    def finish(self, batch: Any, number: int) -> CapturedBatch:
+        """Check that all blocks ran, and return their calls."""
         missing = sorted(set(range(len(self._blocks.modules))) - set(self._order))
         if missing:
-            raise PruningError(f"batch {batch} does not run it", self._blocks.name(missing[0]))
-        if batch == 0:
-            self._captured.order = self._order
-        elif self._order != self._captured.order:
-            raise PruningError(f"batch {batch} runs the blocks in another order than batch 0")
-        self._captured.inputs.append(self._input)
-        for number, call in zip(self._order, self._calls, strict=True):
-            self._captured.calls[number].append(call)
+            raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
+        calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
+        return CapturedBatch(self._order, calls, self._input, _kept(batch, self._input[0], number))
 
     def _before(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         name = self._blocks.name(number)
@@ -143,7 +137,7 @@ class _Recorder:
         elif [each._version for each in self._returned] != self._versions or not self._passes_on(arguments, keywords):
             before = self._blocks.name(self._order[-1])
             raise PruningError(f"its input is not what {before} returns: the model changes it in between", name)
-        arguments, keywords = map_leaves((arguments, keywords), self._recorded)
+        arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._recorded(leaf, number))
         self._calls.append(Call(arguments, keywords))
         self._order.append(number)
 
@@ -156,9 +150,14 @@ class _Recorder:
     def _passes_on(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
         return bool(self._returned) and any(leaf is self._returned[0] for leaf in tensors_of((arguments, keywords)))
 
-    def _recorded(self, leaf: Any) -> Any:
+    def _recorded(self, leaf: Any, number: int) -> Any:
         places = [place for place, returned in enumerate(self._returned) if leaf is returned]
-        return OutputPlaceholder(places[0]) if places else leaf
+        if places:
+            return OutputPlaceholder(places[0])
+        if self._are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
+            reason = "one of its arguments is computed from what the blocks before it return"
+            raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
+        return leaf
 
 
 def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensors:

@@ -14,6 +14,7 @@ SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": 
 UPDATES = ("reconstruct", "admm", None)
 FewTokens = Literal["refuse", "without data"]
 InputsFrom = Literal["pruned", "dense"]
+Order = Literal["together", "sequential"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,20 @@ class Options:
     min_tokens: int = 64
     few_tokens: FewTokens = "refuse"
     threads: int | None = None
+    order: Order = "together"
+    tune_steps: int = 0
+    tune_rate: float = 0.02
 
     def __post_init__(self) -> None:
         _check("scores", self.scores, tuple(SCORES))
         _check("update", self.update, UPDATES)
         _check("inputs_from", self.inputs_from, ("pruned", "dense"))
         _check("few_tokens", self.few_tokens, ("refuse", "without data"))
+        _check("order", self.order, ("together", "sequential"))
+        if self.tune_steps < 0:
+            raise PruningError(f"tune_steps={self.tune_steps} must not be negative")
+        if not 0 < self.tune_rate < float("inf"):
+            raise PruningError(f"tune_rate={self.tune_rate} must be positive and finite")
         if self.min_tokens < 1:
             raise PruningError(f"min_tokens={self.min_tokens} must be at least 1")
         if self.update is None and self.update_options:

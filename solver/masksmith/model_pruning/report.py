@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import BlockList
+from .tuning import Tuning
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class BlockReport:
         error_before: Error while this block was dense and those before it pruned.
         error_after: Error after this block was pruned.
         seconds: Time that it took.
+        tuning: What tuning did, where the block was tuned.
     """
 
     name: str
@@ -68,10 +70,12 @@ class BlockReport:
     error_before: float
     error_after: float
     seconds: float
+    tuning: Tuning | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON."""
-        return vars(self) | {"weights": [weight.as_dict() for weight in self.weights]}
+        tuning = None if self.tuning is None else self.tuning.as_dict()
+        return vars(self) | {"weights": [weight.as_dict() for weight in self.weights], "tuning": tuning}
 
 
 @dataclass(frozen=True, eq=False)

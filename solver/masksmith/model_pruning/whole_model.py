@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from masksmith._errors import PruningError
 from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
-from .blocks import BlockList, find_blocks
-from .calls import Call, Tensors
-from .capture import Captured, capture, prepared
-from .options import FewTokens, InputsFrom, Options
-from .report import BlockReport, PrunedModel
-from .solving import check_token_count, prune_weight
-from .watching import BlockWatcher
+from .activations import InMemory
+from .block_run import BlockRun
+from .blocks import find_blocks
+from .capture import capture, prepared
+from .captured import CapturedInMemory
+from .options import FewTokens, InputsFrom, Options, Order
+from .report import PrunedModel
 from .weights import BlockWeight, weights_of
-
-Tensor = torch.Tensor
 
 
 def prune(
@@ -39,6 +35,9 @@ def prune(
     inputs_from: InputsFrom = "pruned",
     min_tokens: int = 64,
     few_tokens: FewTokens = "refuse",
+    order: Order = "together",
+    tune_steps: int = 0,
+    tune_rate: float = 0.02,
     blocks: str | None = None,
     layers: Globs = None,
     exclude: Globs = None,
@@ -69,6 +68,11 @@ def prune(
         min_tokens: Fewest tokens that a matrix, such as that of an expert, must get.
         few_tokens: What happens to a matrix that gets fewer, or whose inputs are all 0: `refuse`, or `without data`:
             masked by its weights alone, not updated, and named in the report.
+        order: Whether a block's statistics are gathered `together`, before any of its weights is pruned, or
+            `sequential`: weights of the same inputs are one group (query, key and value; output; gate and up; down),
+            and each group's statistics come from a pass in which the groups before it are pruned.
+        tune_steps: Steps of Adam on all kept weights of a pruned block, for the error of its output; the masks stay.
+        tune_rate: Rate of these steps, relative to the root mean square of each weight; it falls to 0 as a cosine.
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
         layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
         exclude: Names or globs of weights that stay dense.
@@ -85,68 +89,17 @@ def prune(
         MasksmithError: As patterns, scores, solvers and updates do.
     """
     options = Options(
-        scores, update, score_options or {}, update_options or {}, inputs_from, min_tokens, few_tokens, threads
-    )
+        scores, update, score_options or {}, update_options or {}, inputs_from, min_tokens, few_tokens, threads,
+        order, tune_steps, tune_rate,
+    )  # fmt: skip
     block_list = find_blocks(model, blocks)
     weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
-        run = _Run(block_list, weights.by_block, capture(model, block_list, batches), options)
-        shown = tqdm(run.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
-        reports = [run.prune_block(number) for number in shown]
+        captured = CapturedInMemory(capture(model, block_list, batches))
+        run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
+        shown = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
+        reports = [run.prune_block(number, weights.by_block[number]) for number in shown]
     return PrunedModel(block_list, reports, weights.skipped)
-
-
-class _Run:
-    """The activations of the dense and the pruned model between two blocks."""
-
-    def __init__(
-        self, blocks: BlockList, weights: Sequence[Sequence[BlockWeight]], captured: Captured, options: Options
-    ) -> None:
-        self._blocks, self._weights, self._captured, self._options = blocks, weights, captured, options
-        self.order = captured.order
-        self._dense = self._pruned = captured.inputs
-
-    def prune_block(self, number: int) -> BlockReport:
-        """Prune a block and go on to the next."""
-        started = time.perf_counter()
-        name, block = self._blocks.name(number), self._blocks.modules[number]
-        calls, self._captured.calls[number] = self._captured.calls[number], []
-        watcher = BlockWatcher(block, name, self._weights[number])
-        on_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
-        target = self._forward(block, calls, self._dense, watcher if on_dense else None)
-        before = target
-        if self._dense is not self._pruned:
-            before = self._forward(block, calls, self._pruned, None if on_dense else watcher)
-        error_before = self._error(before, target, name)
-        del before
-        for statistics in watcher.statistics.values():
-            check_token_count(statistics, self._options)
-        reports = [prune_weight(statistics, self._options) for statistics in watcher.statistics.values()]
-        self._dense, self._pruned = target, self._forward(block, calls, self._pruned, None)
-        error_after = self._error(self._pruned, target, name)
-        return BlockReport(name, reports, error_before, error_after, time.perf_counter() - started)
-
-    def _forward(
-        self, block: torch.nn.Module, calls: Sequence[Call], inputs: Sequence[Tensors], watcher: BlockWatcher | None
-    ) -> list[Tensors]:
-        outputs = []
-        for batch, (call, given) in enumerate(zip(calls, inputs, strict=True)):
-            with nullcontext() if watcher is None else watcher.watching(batch, self._captured.kept[batch]):
-                outputs.append(call.run(block, given))
-        return outputs
-
-    def _error(self, outputs: Sequence[Tensors], target: Sequence[Tensors], name: str) -> float:
-        """Return the squared difference of outputs, as a share of the target's square; padding does not count."""
-        difference = energy = 0.0
-        for batch, kept in enumerate(self._captured.kept):
-            ours, wanted = outputs[batch][0].double(), target[batch][0].double()
-            if kept is not None:
-                ours, wanted = ours[kept], wanted[kept]
-            difference += float((ours - wanted).square().sum())
-            energy += float(wanted.square().sum())
-            if not difference + energy < float("inf"):
-                raise PruningError(f"its output contains NaN or infinity in batch {batch}", name)
-        return difference / energy if energy else 0.0
 
 
 @contextmanager

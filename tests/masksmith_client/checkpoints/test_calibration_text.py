@@ -6,54 +6,22 @@ import shutil
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
+from support.language_models import WORDS, prune_command, save_llama, write_text
 
 import masksmith as ms
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.cli.app import run
 
-WORDS = [f"w{number}" for number in range(64)]
-
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    generator = torch.Generator().manual_seed(1)
-    path.write_text(" ".join(WORDS[int(i)] for i in torch.randint(0, 64, (700,), generator=generator)))
-    return path
+    return write_text(tmp_path_factory.mktemp("text") / "text.txt")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny Llama in bfloat16, with a tokenizer whose tokens are words."""
-    folder = tmp_path_factory.mktemp("model") / "llama"
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
-    )
-    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
-    return folder
-
-
-def prune_command(model, output, text, *options):
-    windows = ["--calibration-windows", "10", "--calibration-tokens", "64"]
-    return [
-        "prune",
-        str(model),
-        "-p",
-        "2:4",
-        "--local",
-        "-o",
-        str(output),
-        "--calibration-text",
-        str(text),
-        *windows,
-        *options,
-    ]
+    return save_llama(tmp_path_factory.mktemp("model") / "llama")
 
 
 def pruned_in_memory(model, text, **options):

@@ -1,0 +1,35 @@
+"""Options of pruning a language model's directory block by block."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOptions:
+    """How blocks are pruned; see `masksmith.prune`.
+
+    Attributes:
+        order: Whether the statistics of a block are gathered at once, or after each group of its layers.
+        tune_steps: Steps of Adam on the kept weights of a pruned block.
+        tune_rate: Their rate, relative to the root mean square of each weight.
+        min_tokens: Fewest tokens that a matrix must get.
+        few_tokens: What happens to a matrix that gets fewer.
+    """
+
+    order: Literal["together", "sequential"] = "together"
+    tune_steps: int = 0
+    tune_rate: float = 0.02
+    min_tokens: int = 64
+    few_tokens: Literal["refuse", "without data"] = "refuse"
+
+    def document(self) -> dict[str, Any]:
+        """Return them as JSON."""
+        return asdict(self)
+
+    def changed(self) -> list[str]:
+        """Return the command line's names of those that are not the defaults."""
+        default = BlockOptions()
+        changed = [each.name for each in fields(self) if getattr(self, each.name) != getattr(default, each.name)]
+        return [f"--{name.replace('_', '-')}" for name in changed]

@@ -1,0 +1,84 @@
+"""Charts with one column for each block, as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT = 800, 260
+LEFT, RIGHT, TOP, BOTTOM = 60, 16, 28, 30
+CLASSES = ("first", "second")
+MAX_LABELS = 12
+
+
+def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
+    """Return lines of shares, from 0.
+
+    Args:
+        names: Names of the blocks.
+        lines: Values by the line's name, one for each block; two lines at most.
+    """
+    top = _nice_top(max((value for line in lines.values() for value in line), default=0.0))
+    parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
+    for number, (label, values) in enumerate(lines.items()):
+        kind = CLASSES[number]
+        points = [(_x(place, len(names)), _y(value, top)) for place, value in enumerate(values)]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        parts.append(f'<path class="{kind}" stroke-width="2" d="{path}"/>')
+        for (x, y), name, value in zip(points, names, values, strict=True):
+            title = f"<title>{escape(name)}, {label}: {value:.3%}</title>"
+            parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>')
+        parts.append(f'<rect class="{kind}" x="{LEFT + 220 * number}" y="6" width="10" height="10"/>')
+        parts.append(f'<text x="{LEFT + 220 * number + 16}" y="15">{escape(label)}</text>')
+    return _svg("errors of blocks", parts)
+
+
+def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
+    """Return one bar of seconds for each block."""
+    top = _nice_top(max(values, default=0.0))
+    parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
+    width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
+        x, y = _x(place, len(names)) - width / 2, _y(value, top)
+        title = f"<title>{escape(name)}: {value:.2f} s</title>"
+        height = HEIGHT - BOTTOM - y
+        parts.append(
+            f'<rect class="second" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">{title}</rect>'
+        )
+    return _svg("seconds of blocks", parts)
+
+
+def _svg(label: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _axes(names: Sequence[str], top: float, text: object, scale: float) -> str:
+    assert callable(text)
+    parts = []
+    for step in range(5):
+        value = top * step / 4
+        y = _y(value, top)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--grid)"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text(scale * value)}</text>')
+    every = math.ceil(len(names) / MAX_LABELS) or 1
+    for place in range(0, len(names), every):
+        number = escape(names[place].rpartition(".")[2])
+        parts.append(f'<text x="{_x(place, len(names)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{number}</text>')
+    return "".join(parts)
+
+
+def _x(place: int, count: int) -> float:
+    return LEFT + (place + 0.5) * (WIDTH - LEFT - RIGHT) / max(1, count)
+
+
+def _y(value: float, top: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
+
+
+def _nice_top(value: float) -> float:
+    """Return the smallest of 1, 2, 4 and 8 times a power of ten that is not below a value."""
+    if not 0 < value < math.inf:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 8, 10) if value <= step * power * (1 + 1e-9))

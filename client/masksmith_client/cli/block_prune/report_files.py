@@ -1,0 +1,166 @@
+"""The report of a model that is pruned block by block: JSON, and a page that shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_client.results.atomic_write import atomic_write
+from masksmith_wire.output_names import BLOCK_PAGE_NAME, BLOCK_REPORT_NAME
+
+from .charts import bar_chart, line_chart
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --first: #b45309; --second: #1d4ed8; --grid: #8884; }
+@media (prefers-color-scheme: dark) { :root { --first: #fbbf24; --second: #93c5fd; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+svg { width: 100%; min-width: 36rem; height: auto; } svg text { font-size: 11px; fill: currentColor; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.first { stroke: var(--first); fill: none; } .second { stroke: var(--second); fill: none; }
+circle.first, rect.first { fill: var(--first); } circle.second, rect.second { fill: var(--second); }
+</style>
+<h1>$title</h1>
+<p>$summary</p>
+$notes
+<h2>Error of each block's output</h2>
+<p>Squared difference from the dense model, as a share of its square: while the block is dense and those before it are
+pruned, and after it is pruned.</p>
+<div class="wide">$errors</div>
+<h2>Seconds of each block</h2>
+<div class="wide">$seconds</div>
+<h2>Blocks</h2>
+<div class="wide">$blocks</div>
+<h2>Weights</h2>
+<p>Errors of a weight's outputs on the calibration data, as shares of their square: with the first mask and the original
+values, and with the values that were written.</p>
+<div class="wide">$weights</div>
+</html>
+""")
+
+
+def write_report(
+    folder: Path, block_list: str, count: int, method: PruneMethod, reports: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the report of the blocks that are finished into a folder, as JSON and as a page.
+
+    Args:
+        folder: The output.
+        block_list: What the blocks are.
+        count: Number of all blocks.
+        method: How they are pruned.
+        reports: The finished blocks.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    document = {
+        "format": 1,
+        "block_list": block_list,
+        "count": count,
+        "scores": str(method.scores),
+        "update": None if method.update is None else str(method.update),
+        "calibration_text": None if method.text is None else method.text.document(),
+        "options": method.blocks.document(),
+        "blocks": list(reports),
+    }
+    with atomic_write(folder / BLOCK_REPORT_NAME) as file:
+        file.write(json.dumps(document, indent=2).encode() + b"\n")
+    with atomic_write(folder / BLOCK_PAGE_NAME) as file:
+        file.write(page(document).encode())
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """Return the page of a report, which needs no other file and no network."""
+    blocks = document["blocks"]
+    names = [block["name"] for block in blocks]
+    lines = {
+        "before the block is pruned": [block["error_before"] for block in blocks],
+        "after it is pruned": [block["error_after"] for block in blocks],
+    }
+    return PAGE.substitute(
+        title="Pruned block by block",
+        summary=escape(_summary(document)),
+        notes=_notes(blocks),
+        errors=line_chart(names, lines),
+        seconds=bar_chart(names, [block["seconds"] for block in blocks]),
+        blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "seconds"),
+                      [_block_row(block) for block in blocks]),
+        weights=_table(("weight", "pattern", "status", "retained", "tokens", "masked", "written"),
+                       [_weight_row(weight) for block in blocks for weight in block["weights"]]),
+    )  # fmt: skip
+
+
+def _summary(document: Mapping[str, Any]) -> str:
+    blocks, text, options = document["blocks"], document["calibration_text"], document["options"]
+    seconds = math.fsum(block["seconds"] for block in blocks)
+    parts = [
+        f"{document['block_list']} of the weights",
+        f"{len(blocks)} of {document['count']} blocks finished in {seconds:.1f} s",
+        f"scores {document['scores']}",
+        f"update {document['update'] or 'none'}",
+        f"statistics {options['order']}",
+        f"{options['tune_steps']} steps of tuning",
+        f"{text['windows']} windows of {text['tokens']} tokens (text {text['blake3'][:12]})",
+    ]
+    return ", ".join(parts) + "."
+
+
+def _notes(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """List the matrices that were masked without data."""
+    reasons = {name: reason for block in blocks for weight in block["weights"]
+               for name, reason in weight["without_data"].items()}  # fmt: skip
+    if not reasons:
+        return ""
+    items = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in reasons.items())
+    return f"<h2>Masked without data</h2><ul>{items}</ul>"
+
+
+def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
+    masked = math.fsum(weight["masked_error"] for weight in block["weights"])
+    written = math.fsum(weight["error"] for weight in block["weights"])
+    tuning = block["tuning"]
+    return (
+        block["name"],
+        str(len(block["weights"])),
+        f"{block['error_before']:.3%}",
+        f"{block['error_after']:.3%}",
+        f"{masked / written:.2f}x" if written and masked != written else "-",
+        "-" if tuning is None else f"{tuning['error_before']:.3%} to {tuning['error_after']:.3%}",
+        f"{block['seconds']:.2f}",
+    )
+
+
+def _weight_row(weight: Mapping[str, Any]) -> tuple[str, ...]:
+    energy = weight["energy"]
+    return (
+        weight["name"],
+        weight["pattern"],
+        weight["proof"]["status"],
+        f"{weight['proof']['retained']:.2%}",
+        str(min(weight["tokens"]))
+        if len(weight["tokens"]) == 1
+        else f"{min(weight['tokens'])} to {max(weight['tokens'])}",
+        f"{weight['masked_error'] / energy:.3%}" if energy else "-",
+        f"{weight['error'] / energy:.3%}" if energy else "-",
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"

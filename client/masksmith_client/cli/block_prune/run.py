@@ -1,0 +1,150 @@
+"""The run: which blocks are left, where they come from, and how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from masksmith_client._progress import Bar
+from masksmith_client.checkpoints.choice import Choice
+from masksmith_client.checkpoints.prune_method import PruneMethod
+
+from .finished_blocks import FinishedBlocks
+from .report_files import write_report
+from .skeleton import Skeleton
+
+
+class BlockPruning:
+    """Prunes the blocks of a checkpoint that are not finished.
+
+    Args:
+        skeleton: The model.
+        blocks: Its blocks.
+        choice: What is done with each tensor.
+        method: Scores, update, and options of pruning block by block.
+        folder: Folder of finished blocks and of activations, in the output.
+        threads: Threads of solvers and updates.
+
+    Attributes:
+        finished: The finished blocks.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        blocks: Any,
+        choice: Choice,
+        method: PruneMethod,
+        folder: Path,
+        threads: int | None,
+    ) -> None:
+        self._skeleton, self._blocks, self._choice, self._method = skeleton, blocks, choice, method
+        self._folder, self._threads = folder, threads
+        self.finished = FinishedBlocks(folder, choice, method)
+        self._progress = _ProgressBar()
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether a block is finished, so that a later run can go on."""
+        return bool(self.finished.reports)
+
+    def run(self, batches: list[dict[str, Any]]) -> None:
+        """Prune the blocks that are left.
+
+        Raises:
+            PruningError: As `prune_streamed` does.
+            OSError: If a file cannot be written.
+        """
+        if len(self.finished.reports) == len(self._blocks.modules):
+            return
+        from masksmith.model_pruning import prune_streamed
+
+        layouts = {each.name: str(each.layout) for each in self._choice.masked}
+        patterns = {each.name: each.pattern for each in self._choice.masked if each.pattern is not None}
+        with self._progress:
+            prune_streamed(
+                self._skeleton.model,
+                batches,
+                self,
+                self._folder / "activations",
+                patterns,
+                options=self._options(),
+                finished=len(self.finished.reports),
+                layers=list(layouts),
+                layouts=layouts,
+                on_progress=self._progress.show,
+            )
+
+    def load_outside(self) -> None:
+        """Load what lies outside the blocks."""
+        self._skeleton.load_around(self._blocks.path)
+
+    def release_outside(self) -> None:
+        """Free what lies outside the blocks."""
+        self._skeleton.release_around(self._blocks.path)
+
+    def load(self, block: str) -> None:
+        """Load a block."""
+        self._skeleton.load(block)
+
+    def release(self, block: str) -> None:
+        """Free a block."""
+        self._skeleton.release(block)
+
+    def finish(self, place: int, report: Any) -> None:
+        """Keep a pruned block, and write the report as far as it goes."""
+        self.finished.write(place, report, self._skeleton.model)
+        write_report(
+            self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
+        )
+
+    def _options(self) -> Any:
+        from masksmith.model_pruning import Options
+
+        scores, update, own = self._method.scores, self._method.update, self._method.blocks
+        return Options(
+            scores.name,
+            None if update is None else update.name,
+            scores.options,
+            {} if update is None else update.options,
+            min_tokens=own.min_tokens,
+            few_tokens=own.few_tokens,
+            threads=self._threads,
+            order=own.order,
+            tune_steps=own.tune_steps,
+            tune_rate=own.tune_rate,
+        )
+
+
+class _ProgressBar:
+    """Shows first the batches that are captured, then the weights that are pruned."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._captures = True
+
+    def show(self, progress: Any) -> None:
+        """Show how far the run is."""
+        captures = progress.block is None
+        if self._bar is None or captures != self._captures:
+            self._close()
+            label, unit = ("capturing", "step") if captures else ("pruning", "weight")
+            self._bar = Bar(
+                label, progress.total, show="lines", unit=unit, start=progress.done, unit_scale=not captures
+            )
+            self._bar.__enter__()
+            self._captures = captures
+        if not captures:
+            self._bar.rename(f"pruning {progress.block}")
+        self._bar.move_to(progress.done, progress.total)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+    def __enter__(self) -> None:
+        """Show nothing yet."""
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()

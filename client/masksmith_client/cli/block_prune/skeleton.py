@@ -1,0 +1,199 @@
+"""A checkpoint's model without weights, whose parts are loaded from the files of the checkpoint and freed again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@contextmanager
+def loading(what: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what transformers raises while it loads a part of a checkpoint into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"the {what} of {checkpoint.folder} cannot be loaded: {reason}") from None
+
+
+class Skeleton:
+    """A causal language model in float32 whose parameters are on the meta device, with its buffers.
+
+    Args:
+        checkpoint: Where its weights are.
+        trust_remote_code: Whether code that the checkpoint brings may run.
+
+    Attributes:
+        model: The model.
+
+    Raises:
+        InputError: If the model cannot be built.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+        self._checkpoint = checkpoint
+        with loading("language model", checkpoint):
+            self.model = _build(checkpoint, trust_remote_code=trust_remote_code)
+        self._stored = _Stored(self.model, checkpoint)
+        self._check_stored()
+
+    def _check_stored(self) -> None:
+        """Refuse a checkpoint without a parameter before anything is loaded; fused ones are checked when they are."""
+        fused = self._stored.patterns
+        names = {name for name, _ in self.model.named_parameters()} - {*self._stored.targets.values()}
+        for name in [] if fused else sorted(names):
+            if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._head:
+                raise self._missing(name)
+
+    @property
+    def _head(self) -> str | None:
+        """Name of the module that is the output head, which no block needs."""
+        head = self.model.get_output_embeddings()
+        return next((name for name, each in self.model.named_modules() if head is not None and each is head), None)
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(f"{self._checkpoint.folder} has no tensor for the model's parameter {name!r}")
+
+    def load(self, prefix: str) -> None:
+        """Load the tensors of a module.
+
+        Raises:
+            InputError: If one is missing, unreadable, or of another shape.
+        """
+        self._load(name for name in self._stored.targets if self._stored.targets[name].startswith(f"{prefix}."))
+        self._check_loaded(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
+
+    def release(self, prefix: str) -> None:
+        """Free the weights of a module."""
+        self._release(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
+
+    def load_around(self, prefix: str) -> None:
+        """Load everything outside a module, except the output head.
+
+        Raises:
+            InputError: As `load` does.
+        """
+        outside = self._around(prefix)
+        self._load(name for name, target in self._stored.targets.items() if target in outside)
+        self._check_loaded(name for name in outside if name in dict(self.model.named_parameters()))
+
+    def release_around(self, prefix: str) -> None:
+        """Free what `load_around` loads."""
+        self._release(self._around(prefix))
+
+    def _around(self, prefix: str) -> set[str]:
+        names, head = {*self.model.state_dict()}, self._head
+        return {name for name in names if not name.startswith(f"{prefix}.") and name.rpartition(".")[0] != head}
+
+    def _load(self, stored: Iterable[str]) -> None:
+        converters: dict[str, Any] = {}
+        for name in stored:
+            value, target = self._read(name), self._stored.targets[name]
+            converter = self._stored.converter(name)
+            if converter is None:
+                self._set(target, value)
+            else:
+                converters.setdefault(target, converter).add_tensor(target, name, self._stored.patterns[name], value)
+        for target, converter in converters.items():
+            with loading(f"parameter {target}", self._checkpoint):
+                values = converter.convert(target, model=self.model, config=self.model.config)
+            for name, value in values.items():
+                self._set(name, value[0] if isinstance(value, list) else value)
+
+    def _read(self, name: str) -> torch.Tensor:
+        tensor = self._checkpoint.weight(name)
+        if tensor.dtype not in TORCH_DTYPES:
+            raise InputError(
+                f"{name!r} is of {tensor.dtype}, which a model is not calibrated with; convert it to floats"
+            )
+        values = torch.frombuffer(tensor.read(), dtype=getattr(torch, TORCH_DTYPES[tensor.dtype]))
+        return values.reshape(tensor.shape).to(torch.float32)
+
+    def _set(self, name: str, value: torch.Tensor) -> None:
+        path, _, own = name.rpartition(".")
+        owner = self.model.get_submodule(path)
+        expected = getattr(owner, own)
+        if value.shape != expected.shape:
+            shapes = f"{list(value.shape)}, and in the model {list(expected.shape)}"
+            raise InputError(f"{name!r} has in {self._checkpoint.folder} the shape {shapes}")
+        if own in owner._parameters:
+            owner._parameters[own] = torch.nn.Parameter(value.contiguous(), requires_grad=False)
+        else:
+            owner._buffers[own] = value.to(expected.dtype)
+
+    def _release(self, names: Iterable[str]) -> None:
+        for name in [*names]:
+            path, _, own = name.rpartition(".")
+            owner = self.model.get_submodule(path)
+            if own in owner._parameters:
+                empty = torch.empty_like(owner._parameters[own], device="meta")
+                owner._parameters[own] = torch.nn.Parameter(empty, requires_grad=False)
+
+    def _check_loaded(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not self.model.get_parameter(name).is_meta:
+                continue
+            tied = self._checkpoint.find(name)
+            if tied is None:
+                raise self._missing(name)
+            self._set(name, self._read(tied.name))
+
+
+def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
+    import accelerate
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    config = transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)
+    with accelerate.init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    return model.eval()
+
+
+class _Stored:
+    """Which parameter each stored tensor becomes, or a part of it.
+
+    Attributes:
+        targets: Names of parameters by the names of stored tensors.
+        patterns: Patterns by which tensors are recognised that are converted.
+    """
+
+    def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
+        self.targets: dict[str, str] = {}
+        self.patterns: dict[str, str] = {}
+        self._converters: dict[str, Any] = {}
+        known = model.state_dict()
+        rename = self._renaming(model, known)
+        for name in checkpoint.tensors:
+            target, pattern = (name, None) if name in known else rename(name)
+            if target in known:
+                self.targets[name] = target
+            if target in known and pattern is not None:
+                self.patterns[name] = pattern
+
+    def converter(self, name: str) -> Any:
+        """Return a new converter of a stored tensor; None if it is loaded as it is."""
+        return copy.deepcopy(self._converters[self.patterns[name]]) if name in self.patterns else None
+
+    def _renaming(self, model: Any, known: dict[str, Any]) -> Any:
+        try:
+            from transformers.conversion_mapping import get_model_conversion_mapping
+            from transformers.core_model_loading import WeightConverter, rename_source_key
+        except ImportError:  # before version 5, tensors were loaded as they are
+            return lambda name: (f"{model.base_model_prefix}.{name}", None)
+        mapping = get_model_conversion_mapping(model)
+        converters = [each for each in mapping if isinstance(each, WeightConverter)]
+        renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
+        self._converters = {pattern: each for each in converters for pattern in each.source_patterns}
+        return lambda name: rename_source_key(name, renamings, converters, model.base_model_prefix, known)

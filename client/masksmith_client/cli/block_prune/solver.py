@@ -1,0 +1,83 @@
+"""Prunes a checkpoint's blocks into a folder of the output, and passes on what was found for each tensor."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Generator, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.choice import Choice
+from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
+from masksmith_client.cli.local import library
+from masksmith_wire.output_names import BLOCKS_NAME
+
+PACKAGES = ("torch", "transformers", "accelerate")
+
+
+def block_solver(
+    checkpoint: Checkpoint,
+    choice: Choice,
+    method: PruneMethod,
+    output: Path,
+    *,
+    threads: int | None,
+    trust_remote_code: bool,
+) -> Solve:
+    """Return what prunes the blocks at its first use, and yields masks and weights of the tensors.
+
+    Raises:
+        InputError: If a package is missing, the text is too short, or the model does not have a tensor as a parameter.
+    """
+    masksmith = library()
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"--calibration-text needs {' and '.join(missing)}: pip install 'masksmith[huggingface]'")
+    from masksmith.model_pruning import find_blocks
+
+    from .calibration_batches import calibration_batches
+    from .run import BlockPruning
+    from .skeleton import Skeleton
+
+    skeleton = Skeleton(checkpoint, trust_remote_code=trust_remote_code)
+    with as_input_errors(masksmith.MasksmithError):
+        blocks = find_blocks(skeleton.model)
+    _check_parameters(skeleton.model, choice, method)
+    batches = calibration_batches(checkpoint, method, skeleton.model, trust_remote_code=trust_remote_code)
+    folder = output.resolve() / BLOCKS_NAME
+
+    def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
+        first = next(tensors, None)
+        if first is None:
+            return
+        with as_input_errors(masksmith.MasksmithError):
+            pruning = BlockPruning(skeleton, blocks, choice, method, folder, threads)
+            try:
+                pruning.run(batches)
+            except Exception:  # not an interruption, after which the captured batches are of use
+                if not pruning.has_progress:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+        for tensor in chain((first,), tensors):
+            yield pruning.finished.solved(tensor.chosen)
+
+    return solve
+
+
+def _check_parameters(model: Any, choice: Choice, method: PruneMethod) -> None:
+    from .skeleton import TORCH_DTYPES
+
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for tensor in choice.masked:
+        if shapes.get(tensor.name) != tensor.shape:
+            held = "is not a parameter" if tensor.name not in shapes else f"has the shape {list(shapes[tensor.name])}"
+            raise InputError(
+                f"{tensor.name!r} {held} of the loaded model; exclude it, or calibrate with masksmith.prune in Python"
+            )
+        if method.update is not None and tensor.dtype not in TORCH_DTYPES:
+            raise InputError(f"{tensor.name!r} is of {tensor.dtype}, whose values are not updated; omit --update")

@@ -1,0 +1,96 @@
+"""Prunes one block after the other, with the activations of the dense and of the pruned model before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from .activations import Activations
+from .block_step import BlockStep
+from .blocks import BlockList
+from .captured import Captured
+from .groups import groups_of
+from .options import Options
+from .report import BlockReport, WeightReport
+from .solving import check_token_count, prune_weight
+from .tuning import tune
+from .watching import BlockWatcher
+from .weights import BlockWeight
+
+NewActivations = Callable[[int, str], Activations]
+"""Makes a place for what a block returns, from the block's place in the order and `dense` or `pruned`."""
+
+
+class BlockRun:
+    """Prunes blocks in the order in which they run.
+
+    Args:
+        blocks: The blocks.
+        captured: What they are called with.
+        options: How weights are pruned.
+        new_activations: Makes places for what blocks return.
+        on_weight: Called with the number of entries of each weight that is done.
+        finished: Number of blocks that an earlier run finished, whose activations are in their places.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockList,
+        captured: Captured,
+        options: Options,
+        new_activations: NewActivations,
+        on_weight: Callable[[int], None] = lambda entries: None,
+        finished: int = 0,
+    ) -> None:
+        self._blocks, self._captured, self._options = blocks, captured, options
+        self._new_activations, self._on_weight, self._place = new_activations, on_weight, finished
+        self._dense = self._pruned = captured.inputs
+        if finished:
+            self._dense, self._pruned = (new_activations(finished - 1, kind) for kind in ("dense", "pruned"))
+
+    def prune_block(self, number: int, weights: Sequence[BlockWeight]) -> BlockReport:
+        """Prune a block and go on to the next.
+
+        Raises:
+            PruningError: If an activation is not finite, or a matrix gets too few tokens.
+            MasksmithError: As scores, solver and update do.
+        """
+        started = time.perf_counter()
+        step = BlockStep(self._blocks, number, self._captured)
+        dense, pruned = (self._new_activations(self._place, kind) for kind in ("dense", "pruned"))
+        groups = self._groups(step, weights)
+        watcher, on_dense = step.watcher(groups[0]), self._options.inputs_from == "dense"
+        on_dense = on_dense or self._dense is self._pruned
+        step.run(self._dense, into=dense, watcher=watcher if on_dense else None)
+        error_before = 0.0
+        if self._dense is not self._pruned:
+            error_before = step.run(self._pruned, target=dense, watcher=None if on_dense else watcher)
+        by_name = self._prune_groups(step, groups, watcher, self._dense if on_dense else self._pruned)
+        reports = [by_name[weight.name] for weight in weights]
+        tuned = tune(step, weights, [each.mask for each in reports], self._pruned, dense, self._options)
+        error_after = step.run(self._pruned, into=pruned, target=dense)
+        self._dense, self._pruned, self._place = dense, pruned, self._place + 1
+        self._captured.forget(number)
+        return BlockReport(step.name, reports, error_before, error_after, time.perf_counter() - started, tuned)
+
+    def _groups(self, step: BlockStep, weights: Sequence[BlockWeight]) -> list[list[BlockWeight]]:
+        if self._options.order == "together" or not weights:
+            return [list(weights)]
+        return groups_of(step, self._pruned, weights)
+
+    def _prune_groups(
+        self, step: BlockStep, groups: Sequence[Sequence[BlockWeight]], watcher: BlockWatcher, inputs: Activations
+    ) -> dict[str, WeightReport]:
+        reports: dict[str, WeightReport] = {}
+        for place, group in enumerate(groups):
+            if place:
+                watcher = step.watcher(group)
+                step.run(inputs, watcher=watcher)
+            for statistics in watcher.statistics.values():
+                check_token_count(statistics, self._options)
+            for name in list(watcher.statistics):
+                statistics = watcher.statistics.pop(name)
+                reports[name] = prune_weight(statistics, self._options)
+                self._on_weight(statistics.weight.parameter.numel())
+                del statistics
+        return reports

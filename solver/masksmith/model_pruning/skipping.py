@@ -1,0 +1,79 @@
+"""Runs a model without the weights of its blocks: the first block computes, and all of them return NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from masksmith._errors import PruningError
+
+from .blocks import BlockList
+from .calls import map_leaves, tensors_of
+
+
+@contextmanager
+def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
+    """Replace the blocks' forward passes for a while; what the model passes on between them is seen all the same.
+
+    The block that runs first computes, since what it returns shows how many tensors a block returns and of which
+    shapes. All blocks return tensors of these shapes that hold NaN, so whatever else depends on them is NaN too.
+
+    Args:
+        blocks: The blocks.
+        load: Gives a block its weights; called for the first one only.
+
+    Raises:
+        PruningError: If the first block returns something else than tensors in tuples, lists and dicts.
+    """
+    stand_in = _StandIn(blocks, load)
+    replaced = {module: vars(module).get("forward") for module in blocks.modules}
+    try:
+        for number, module in enumerate(blocks.modules):
+            module.forward = stand_in.forward_of(number, module.forward)
+        yield
+    finally:
+        for module, forward in replaced.items():
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+class _StandIn:
+    """What the blocks return in one pass of the model."""
+
+    def __init__(self, blocks: BlockList, load: Callable[[int], None]) -> None:
+        self._blocks, self._load = blocks, load
+        self._first: int | None = None
+        self._returned: Any = None
+
+    def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def stand_in(*arguments: Any, **keywords: Any) -> Any:
+            if self._first is None:
+                self._first = number
+                self._load(number)
+            if number == self._first:
+                self._returned = self._without_values(forward(*arguments, **keywords))
+            return map_leaves(self._returned, _copied)
+
+        return stand_in
+
+    def _without_values(self, output: Any) -> Any:
+        assert self._first is not None
+        unknown = map_leaves(output, lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+        before, after = tensors_of(output), tensors_of(unknown)
+        if not after or any(one is other for one, other in zip(before, after, strict=True)):
+            reason = (
+                f"it returns {type(output).__name__}, of which only tensors, tuples, lists and dicts are understood"
+            )
+            raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(self._first))
+        for tensor in after:
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+        return unknown
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf

@@ -1,0 +1,196 @@
+"""Prunes a model whose blocks are loaded one at a time; what lies between two blocks is in files.
+
+A run that was killed goes on after the last block that it finished, and while it captures, after the last batch.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from masksmith._errors import PruningError
+from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
+from masksmith.patterns.matching import Globs
+
+from .activations import Activations, OnDisk
+from .block_run import BlockRun
+from .blocks import BlockList, find_blocks
+from .capture import capture, prepared
+from .captured import CapturedOnDisk
+from .options import Options
+from .report import BlockReport
+from .skipping import skipping
+from .weights import BlockWeight, weights_of
+
+CALLS = "calls"
+AFTER = "after-"
+
+
+class BlockSource(Protocol):
+    """Where the weights of blocks come from, and where pruned ones go."""
+
+    def load_outside(self) -> None:
+        """Give the modules outside the blocks their weights."""
+
+    def release_outside(self) -> None:
+        """Free these weights."""
+
+    def load(self, block: str) -> None:
+        """Give the parameters of a block their values; they may be other objects afterwards."""
+
+    def release(self, block: str) -> None:
+        """Free the values of a block."""
+
+    def finish(self, place: int, report: BlockReport) -> None:
+        """Keep the weights and masks of a pruned block, so that they outlive the process."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        block: The block that it is at; None while it captures.
+        done: Entries of weights that are pruned; while it captures, batches.
+        total: Entries of all weights; while it captures, batches.
+    """
+
+    block: str | None
+    done: int
+    total: int
+
+
+def prune_streamed(
+    model: torch.nn.Module,
+    batches: Sequence[Any],
+    source: BlockSource,
+    folder: Path,
+    pattern: PatternsByTensor,
+    *,
+    options: Options,
+    finished: int = 0,
+    blocks: str | None = None,
+    layers: Globs = None,
+    exclude: Globs = None,
+    layouts: Mapping[str, str] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Prune a model whose weights are on the meta device, one block at a time.
+
+    In memory are the weights outside the blocks while inputs are captured, and later one block, the statistics of its
+    weights, and the activations of one batch. The files in the folder have the recorded calls, and the activations of
+    the dense and the pruned model before and after one block.
+
+    Args:
+        model: The model, with its buffers.
+        batches: As for `prune`.
+        source: Weights of its blocks.
+        folder: Where activations lie. What an earlier run with the same arguments left there is used.
+        pattern: As for `prune`.
+        options: As for `prune`.
+        finished: Number of blocks that the source has from earlier runs, in the order in which they run.
+        blocks: As for `prune`.
+        layers: As for `prune`.
+        exclude: As for `prune`.
+        layouts: As for `prune`.
+        on_progress: Called after each batch and each weight.
+
+    Raises:
+        PruningError: As for `prune`; or if what the model passes to its blocks cannot be kept in files.
+        OSError: If a file cannot be written.
+    """
+    block_list = find_blocks(model, blocks)
+    chosen = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
+    with prepared(model):
+        captured = CapturedOnDisk(folder / CALLS, block_list)
+        _capture(model, block_list, batches, source, captured, on_progress)
+        _Blocks(model, block_list, chosen.by_block, captured, source, folder, options, on_progress).run(finished)
+
+
+def _capture(
+    model: torch.nn.Module,
+    blocks: BlockList,
+    batches: Sequence[Any],
+    source: BlockSource,
+    captured: CapturedOnDisk,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Record the calls of the batches of which that was not done before."""
+    if not batches:
+        raise PruningError("there is no batch to calibrate with")
+    if captured.count == len(batches):
+        return
+    loaded: list[str] = []
+
+    def load(number: int) -> None:
+        loaded.append(blocks.name(number))
+        source.load(loaded[-1])
+
+    source.load_outside()
+    on_progress(Progress(None, captured.count, len(batches)))
+    with skipping(blocks, load):
+        for batch in capture(model, blocks, batches, start=captured.count, are_skipped=True):
+            captured.add(batch)
+            on_progress(Progress(None, captured.count, len(batches)))
+    source.release_outside()
+    for name in loaded:
+        source.release(name)
+
+
+class _Blocks:
+    """Prunes the blocks that are left."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        blocks: BlockList,
+        weights: Sequence[Sequence[BlockWeight]],
+        captured: CapturedOnDisk,
+        source: BlockSource,
+        folder: Path,
+        options: Options,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._model, self._blocks, self._weights, self._captured = model, blocks, weights, captured
+        self._source, self._folder, self._options, self._on_progress = source, folder, options, on_progress
+        self._entries = [sum(weight.parameter.numel() for weight in group) for group in weights]
+        self._done, self._current = 0, ""
+
+    def run(self, finished: int) -> None:
+        """Prune all blocks but the first ones."""
+        order = self._captured.order
+        self._done = sum(self._entries[number] for number in order[:finished])
+        for folder in self._folder.glob(f"{AFTER}*"):
+            if folder != self._after(finished - 1):
+                shutil.rmtree(folder)
+        run = BlockRun(self._blocks, self._captured, self._options, self._activations, self._advance, finished)
+        for place in range(finished, len(order)):
+            number = order[place]
+            name = self._blocks.name(number)
+            self._current = name
+            self._advance(0)
+            self._source.load(name)
+            report = run.prune_block(number, self._loaded(number))
+            self._source.finish(place, report)
+            self._source.release(name)
+            shutil.rmtree(self._after(place - 1), ignore_errors=True)
+            gc.collect()
+
+    def _loaded(self, number: int) -> list[BlockWeight]:
+        return [replace(weight, parameter=self._model.get_parameter(weight.name)) for weight in self._weights[number]]
+
+    def _activations(self, place: int, kind: str) -> Activations:
+        return OnDisk(self._after(place) / kind)
+
+    def _after(self, place: int) -> Path:
+        return self._folder / f"{AFTER}{place:05}"
+
+    def _advance(self, entries: int) -> None:
+        self._done += entries
+        self._on_progress(Progress(self._current, self._done, sum(self._entries)))

@@ -1,0 +1,124 @@
+"""Tunes the kept weights of a pruned block, all of them together, for the error of the block's output."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from masksmith._errors import PruningError
+
+from .activations import Activations
+from .block_step import BlockStep
+from .options import Options
+from .weights import BlockWeight
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning did to a block; errors as in `BlockReport`.
+
+    Attributes:
+        steps: Steps of Adam.
+        error_before: Error of the block's output before it.
+        error_after: Error after it; never higher, since the weights are then put back.
+        seconds: Time that it took.
+    """
+
+    steps: int
+    error_before: float
+    error_after: float
+    seconds: float
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Return it as JSON."""
+        return dict(vars(self))
+
+
+def tune(
+    step: BlockStep,
+    weights: Sequence[BlockWeight],
+    masks: Sequence[Tensor],
+    inputs: Activations,
+    target: Activations,
+    options: Options,
+) -> Tuning | None:
+    """Lower the squared difference between the block's outputs and a target by Adam, with the masks fixed.
+
+    Each step takes one batch, in turn. The rate is relative to the root mean square of each weight's kept entries, and
+    falls to 0 as a cosine.
+
+    Returns:
+        What it did; None if no steps are asked for, or the block has no weights.
+
+    Raises:
+        PruningError: If an activation or a gradient is not finite.
+    """
+    if not options.tune_steps or not weights:
+        return None
+    started = time.perf_counter()
+    before = step.run(inputs, target=target)
+    copies = [weight.parameter.detach().clone() for weight in weights]
+    with _trained(weights) as parameters:
+        _descend(step, parameters, masks, inputs, target, options)
+    after = step.run(inputs, target=target)
+    if after > before:
+        after = before
+        for weight, copy in zip(weights, copies, strict=True):
+            weight.parameter.data.copy_(copy)
+    return Tuning(options.tune_steps, before, after, time.perf_counter() - started)
+
+
+def _descend(
+    step: BlockStep,
+    parameters: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    inputs: Activations,
+    target: Activations,
+    options: Options,
+) -> None:
+    optimiser = torch.optim.Adam(
+        [{"params": [each], "lr": _rate(each, options)} for each in parameters], betas=(0.9, 0.95)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tune_steps))
+    )
+    for number in range(options.tune_steps):
+        batch = number % step.batches
+        outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
+        difference, energy = step.squares(batch, outputs, target.read(batch))
+        gradients = torch.autograd.grad(difference / energy.clamp(min=torch.finfo(energy.dtype).tiny), parameters)
+        for parameter, gradient, mask in zip(parameters, gradients, masks, strict=True):
+            if not bool(torch.isfinite(gradient).all()):
+                raise PruningError(f"a gradient of its tuning contains NaN or infinity in batch {batch}", step.name)
+            parameter.grad = gradient * mask.to(gradient.device)
+        optimiser.step()
+        schedule.step()
+
+
+def _rate(parameter: Tensor, options: Options) -> float:
+    kept = parameter.detach()[parameter.detach() != 0]
+    return options.tune_rate * float(kept.square().mean().sqrt()) if len(kept) else options.tune_rate
+
+
+@contextmanager
+def _trained(weights: Sequence[BlockWeight]) -> Iterator[list[Tensor]]:
+    """Let gradients of the weights be computed for a while."""
+    parameters: list[Tensor] = [weight.parameter for weight in weights]
+    before = [each.requires_grad for each in parameters]
+    try:
+        for each in parameters:
+            each.requires_grad_(True)
+        with torch.enable_grad():
+            yield parameters
+    finally:
+        for each, required in zip(parameters, before, strict=True):
+            each.grad = None
+            each.requires_grad_(required)
