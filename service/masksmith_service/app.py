@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
                 async with _sweeper_running(state):
                     yield
         finally:
-            await state.events.aclose()
+            await state.async_redis.aclose()
             await state.followers.aclose()
             state.records.redis.close()
             if telemetry is not None:

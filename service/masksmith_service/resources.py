@@ -64,7 +64,7 @@ class State:
 
     settings: Settings
     records: JobRecords
-    events: redis.asyncio.Redis
+    async_redis: redis.asyncio.Redis
     followers: redis.asyncio.Redis
     completions: CompletionNotifier
     store: BlobStore
@@ -82,14 +82,14 @@ class State:
     async def count_upload(self, size: int) -> None:
         """Add an upload's bytes to the counters; the upload does not fail if the broker is unavailable."""
         try:
-            await self.events.hincrbyfloat(COUNTS, UPLOAD_BYTES, size)
+            await self.async_redis.hincrbyfloat(COUNTS, UPLOAD_BYTES, size)
         except redis.RedisError as error:
             log.warning("an upload of %d bytes is not counted: %s", size, error)
 
 
 def connect(settings: Settings, closing: Event) -> State:
     """Make all clients; connections are opened at their first use."""
-    events = _client(
+    async_redis = _client(
         settings, redis.asyncio.BlockingConnectionPool, limit("broker_connections"), timeout=CONNECTION_WAIT_S
     )
     # One connection for each stream, and one for the completion notifier.
@@ -103,7 +103,7 @@ def connect(settings: Settings, closing: Event) -> State:
     return State(
         settings,
         records,
-        events,
+        async_redis,
         followers,
         CompletionNotifier(followers, closing),
         store,
@@ -116,7 +116,7 @@ def connect(settings: Settings, closing: Event) -> State:
         CapacityLimiter(limit("creations")),
         Capacities(settings),
         Event(),
-        ReadinessProbe(events, store, housekeeping),
+        ReadinessProbe(async_redis, store, housekeeping),
     )
 
 

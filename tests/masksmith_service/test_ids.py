@@ -28,7 +28,7 @@ def named(client, app, monkeypatch):
     def named(method, path, **options):
         commands = []
         state = app.state.masksmith
-        for pool in (state.records.redis.connection_pool, state.events.connection_pool):
+        for pool in (state.records.redis.connection_pool, state.async_redis.connection_pool):
             pack = pool.connection_class.pack_command if hasattr(pool.connection_class, "pack_command") else None
             assert pack is not None
 

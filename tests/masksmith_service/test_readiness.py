@@ -129,6 +129,6 @@ def test_readiness_uses_the_client_that_authenticates_requests(client, app, monk
     def exhausted(*_, **__):
         raise redis.MaxConnectionsError("Too many connections")
 
-    monkeypatch.setattr(app.state.masksmith.events, "set", exhausted)
+    monkeypatch.setattr(app.state.masksmith.async_redis, "set", exhausted)
     response = client.get("/readyz")
     assert (response.status_code, response.json()["code"]) == (503, "broker_unavailable")

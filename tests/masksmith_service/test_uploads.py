@@ -156,7 +156,7 @@ def test_a_disk_below_its_floor_takes_no_uploads(settings, save, on_disk, how):
 
 
 def test_a_disk_that_fills_while_a_body_comes_is_seen(settings, save, on_disk, monkeypatch):
-    monkeypatch.setattr("masksmith_service.uploads.receive.DISK_CHECK_BYTES", 2**16)
+    monkeypatch.setattr("masksmith_service.uploads.inspector.DISK_CHECK_BYTES", 2**16)
     looks = iter([10**12])
     monkeypatch.setattr("masksmith_state.blobs.store.BlobStore.free_bytes", lambda _: next(looks, 0))
     data = save({"a": np.zeros(10**6, np.float32)})

@@ -48,7 +48,7 @@ class AuthenticationMiddleware:
         if _is_public(request.method, request.url.path):
             return
         state = request.app.state.masksmith
-        client: Redis = state.events
+        client: Redis = state.async_redis
         principal = await authenticate(
             client, self._settings, request.headers, request.cookies.get(COOKIE), state.keys_seen, self._issuer
         )

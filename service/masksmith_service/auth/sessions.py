@@ -53,16 +53,16 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     """Exchange a token for a session cookie; a form is redirected to the home page."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     token = _token(await request.body(), is_form=is_form)
-    key = await find_key(state.events, token)
+    key = await find_key(state.async_redis, token)
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown, was revoked or has expired")
     logs.add_fields(key=key.id)
-    await check_rate(state.events, principal_of(key, state.settings))
+    await check_rate(state.async_redis, principal_of(key, state.settings))
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
     # The session ends with the token: when it is rotated out, or its key is revoked or expires.
     session = (session_key(cookie), sessions_key(key.id), f"{key.id} {hash_token(token)}")
-    await state.events.eval(scripts.load(__package__)["begin_session"], 0, *session, seconds, MAX_SESSIONS)
+    await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *session, seconds, MAX_SESSIONS)
     if is_form:
         response.status_code = 303
         response.headers["Location"] = "../"
@@ -84,7 +84,7 @@ async def log_out(
 ) -> None:
     """End the browser's session, if there is one."""
     if cookie:
-        await state.events.delete(session_key(cookie))
+        await state.async_redis.delete(session_key(cookie))
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
 
 

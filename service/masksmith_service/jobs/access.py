@@ -58,7 +58,7 @@ async def hold_parts(state: State, job: str, held: Held) -> None:
     """
     counts = state.capacities.part_counts
     if job not in counts:
-        total: Any = await state.events.hget(job_key(job), "total")
+        total: Any = await state.async_redis.hget(job_key(job), "total")
         if total is None or not total.isdecimal():
             return
         counts[job] = int(total)
@@ -86,11 +86,11 @@ async def view_job(state: State, job: str, principal: Principal, held: Held) -> 
     snapshot = None
     if is_job_id(job):
         await hold_parts(state, job, held)
-        snapshot = await read_snapshot_async(state.events, job)
+        snapshot = await read_snapshot_async(state.async_redis, job)
     if snapshot is None:
         job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
         await hold_parts(state, job, held)
-        snapshot = await read_snapshot_async(state.events, job)
+        snapshot = await read_snapshot_async(state.async_redis, job)
     if snapshot is None:
         raise job_not_found(job)
     _check_access(job, snapshot.owner, principal)

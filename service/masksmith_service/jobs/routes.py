@@ -122,7 +122,7 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
     async for event in events.follow(
-        state.followers, job, state.closing, partial(is_valid, state.events, principal), last or "0-0"
+        state.followers, job, state.closing, partial(is_valid, state.async_redis, principal), last or "0-0"
     ):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 

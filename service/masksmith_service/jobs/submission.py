@@ -19,7 +19,7 @@ from masksmith_service.references.models import ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claimed
 from masksmith_service.references.sources import read_references
 from masksmith_service.resources import State
-from masksmith_service.uploads.receive import too_many_bytes
+from masksmith_service.uploads.quota import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission

@@ -8,7 +8,7 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError, upload_damaged
 from masksmith_service.resources import State
-from masksmith_service.uploads.receive import SMALL_HEADER_BYTES
+from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.digests import is_digest

@@ -11,7 +11,7 @@ from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_service.uploads.header_checks import check_header
-from masksmith_service.uploads.receive import SMALL_HEADER_BYTES
+from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header

@@ -13,7 +13,8 @@ from masksmith_service.resources import StateDep
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 
-from .receive import receive, uploaded_bytes
+from .quota import uploaded_bytes
+from .receive import receive
 
 router = APIRouter(prefix="/v1/tensors", tags=["tensors"])
 DigestPath = Annotated[str, Path(description="BLAKE3 of the file, 64 hex digits", max_length=200)]

@@ -1,0 +1,218 @@
+"""Inspects the body of an upload as it arrives: header, length, digest, speed and room on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import anyio.to_thread
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from masksmith_service.bounds.table import cost
+from masksmith_service.errors import RequestError
+from masksmith_service.settings import Settings
+from masksmith_state.blobs.pieces import PieceHasher
+from masksmith_state.blobs.store import BlobStore
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import (
+    PREFIX_BYTES,
+    Header,
+    HeaderError,
+    HeaderTooLargeError,
+    UnknownDtypeError,
+    check_members,
+    header_length,
+    parse_header,
+)
+
+from .header_checks import check_header
+from .quota import Quota
+
+SMALL_HEADER_BYTES = 2**17
+"""Headers up to this size are parsed on the event loop, larger ones on a thread, so as not to delay other requests."""
+BLOCK_BYTES = 2**20
+"""Bytes that are hashed and written at once; pieces from a socket are small, and each write to the store has a cost."""
+PROGRESS_BYTES = 2**16
+"""A body that grows by less than this within `upload_stall_s` has stalled."""
+DISK_CHECK_BYTES = 2**26
+"""Bytes of a body between two checks of the free disk space."""
+
+
+class Inspector:
+    """Yields an upload's chunks, while it parses the header, checks limits and hashes.
+
+    Args:
+        request: The upload.
+        settings: Limits.
+        digest: Expected digest of the body, or None.
+        store: Store that the body is written to; None if it is not written.
+        quota: Counts the body as it is received.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        settings: Settings,
+        digest: str | None,
+        store: BlobStore | None,
+        quota: Quota | None = None,
+    ) -> None:
+        self._request, self._settings, self._expected, self._store = request, settings, digest, store
+        self._quota = quota
+        self._head, self._is_header_counted = bytearray(), False
+        self.hasher = PieceHasher()
+        self.header: Header | None = None
+        self.error: RequestError | None = None
+        self.bytes = 0
+        self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
+
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of the chunks yielded so far."""
+        return self.hasher.digest
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body; the first error is stored in `error` and raised."""
+        try:
+            length = content_length(self._request)
+            self._check_length(length)
+            self._check_disk(length)
+            async for chunk in self._arriving():
+                await self._inspect(chunk)
+                yield chunk
+            await self._finish()
+        except RequestError as error:
+            self.error = error
+            raise
+        except ClientDisconnect:
+            self.error = RequestError(Code.BODY_INCOMPLETE, f"the upload was cut off after {self.bytes} bytes")
+            raise self.error from None
+
+    async def _arriving(self) -> AsyncIterator[bytes]:
+        """Yield the body: piece by piece up to the header's end, then in blocks."""
+        pieces = aiter(self._request.stream())
+        while block := await self._block(pieces):
+            yield block
+
+    async def _block(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Receive the next block, empty at the end; only the time spent waiting for the client is limited."""
+        parts, size, clock = list[bytes](), 0, asyncio.get_running_loop().time
+        until = clock() + self._remaining_s
+        try:
+            async with asyncio.timeout_at(until) as limit:
+                async for piece in pieces:
+                    parts.append(piece)
+                    size += len(piece)
+                    if self.bytes + size >= self._next_progress:
+                        until, self._next_progress = (
+                            clock() + self._settings.upload_stall_s,
+                            self.bytes + size + PROGRESS_BYTES,
+                        )
+                        limit.reschedule(until)
+                    if size >= (1 if self.header is None else BLOCK_BYTES):
+                        break
+        except TimeoutError:
+            stall_s, count = self._settings.upload_stall_s, self.bytes + size
+            detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
+            raise RequestError(Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
+        self._remaining_s = until - clock()
+        return b"".join(parts)
+
+    async def _inspect(self, chunk: bytes) -> None:
+        self.bytes += len(chunk)
+        self._check_length(self.bytes)
+        if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk crosses a multiple of it.
+            self._check_disk(0)
+        if self._quota is not None:
+            self._quota.grow(self.bytes)
+        self.hasher.update(chunk)
+        if self.header is None:
+            self._head += chunk
+            await self._read_header(complete=False)
+        if self.header is not None and self.bytes > self.header.file_bytes:
+            raise _invalid(
+                HeaderError(
+                    f"file is followed by bytes that belong to no tensor: the header implies {self.header.file_bytes}"
+                )
+            )
+
+    async def _read_header(self, *, complete: bool) -> None:
+        """Parse the header when it is complete; its length is checked as soon as nine bytes have arrived."""
+        try:
+            if len(self._head) <= PREFIX_BYTES and not complete:
+                return
+            length = self._header_length()
+            await self._count_header(length)
+            end = PREFIX_BYTES + length
+            if len(self._head) < end and not complete:
+                return
+            if len(self._head) < end:
+                raise HeaderError(f"file is truncated: {self.bytes} bytes, the header alone takes {end}")
+            text = bytes(self._head[PREFIX_BYTES:end])
+            if len(text) <= SMALL_HEADER_BYTES:
+                self.header = _parse(text, self._settings.max_tensors)
+            else:
+                self.header = await anyio.to_thread.run_sync(_parse, text, self._settings.max_tensors)
+            self._head.clear()
+        except HeaderError as error:
+            raise _invalid(error) from None
+        check_header(self.header, self._settings)
+
+    async def _count_header(self, length: int) -> None:
+        """Hold the memory that a large header takes, until the request is answered."""
+        if length > SMALL_HEADER_BYTES and not self._is_header_counted:
+            self._is_header_counted = True
+            memory = self._request.app.state.masksmith.capacities.memory
+            await self._request.state.held.add(memory, cost("header") * length)
+
+    def _header_length(self) -> int:
+        prefix, first = bytes(self._head[:PREFIX_BYTES]), self._head[PREFIX_BYTES : PREFIX_BYTES + 1]
+        try:
+            return header_length(prefix, self._settings.max_header_bytes)
+        except HeaderTooLargeError:
+            # The first bytes of a zip or pickle file can be a valid length.
+            if first and first != b"{":
+                raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
+            raise
+
+    async def _finish(self) -> None:
+        if self.header is None:
+            await self._read_header(complete=True)
+        assert self.header is not None
+        if self.bytes < self.header.file_bytes:
+            message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"
+            raise _invalid(HeaderError(message))
+        if self._expected is not None and self.digest != self._expected:
+            detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
+            raise RequestError(Code.DIGEST_MISMATCH, detail)
+
+    def _check_length(self, length: int) -> None:
+        limit = self._settings.max_body_bytes
+        if length > limit:
+            detail = f"the body is larger than max_body_bytes = {limit}; split the file"
+            raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
+
+    def _check_disk(self, expected_bytes: int) -> None:
+        floor = self._settings.min_free_bytes
+        free = None if self._store is None or floor == 0 else self._store.free_bytes()
+        if free is not None and free - expected_bytes < floor:
+            detail = f"{free} bytes are free on the store's disk, of which min_free_bytes = {floor} stay free"
+            raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
+
+
+def content_length(request: Request) -> int:
+    """Content-Length of a request; 0 without the header."""
+    return int(request.headers.get("content-length") or 0)
+
+
+def _parse(text: bytes, max_tensors: int) -> Header:
+    check_members(text, max_tensors)
+    return parse_header(text)
+
+
+def _invalid(error: HeaderError) -> RequestError:
+    if isinstance(error, HeaderTooLargeError):
+        return RequestError(Code.HEADER_TOO_LARGE, f"{error}; name fewer tensors in a file")
+    code = Code.UNKNOWN_DTYPE if isinstance(error, UnknownDtypeError) else Code.INVALID_SAFETENSORS
+    return RequestError(code, str(error))
