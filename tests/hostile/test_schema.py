@@ -19,9 +19,13 @@ OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
 
 
 def can_be_wrong(operation):
-    """Whether an operation takes anything that a request could violate: any text in a path is text, as in a cookie."""
+    """Whether an operation takes anything that a request could violate.
+
+    Any text in a path is text, as in a cookie, and any bytes are a body of bytes.
+    """
     parameters = operation.definition.raw.get("parameters", [])
-    return bool(operation.body) or any(
+    body = operation.definition.raw.get("requestBody", {}).get("content", {})
+    return bool(body.keys() - {"application/octet-stream"}) or any(
         parameter["in"] in ("query", "header") or "maxLength" in parameter["schema"] for parameter in parameters
     )
 

@@ -113,7 +113,7 @@ def test_a_document_names_each_tensor_as_layers_does(pattern, name):
     header = parse_header(build_header(TENSORS)[PREFIX_BYTES:])
     document = MasksRequest(pattern=pattern, tensors=[TensorInput(name=name, digest="0" * 64, key=name)])
     specification, headers = parse_specification(document), {"0" * 64: header}
-    located, error = attempt(RequestError, locate_named, document.tensors, specification, headers)
+    located, error = attempt(RequestError, locate_named, document.tensors, specification, headers, {})
     answer = by_service(pattern, name, None)
     if error is not None:
         assert (error.code, error.extra["tensor"]) == answer
