@@ -166,14 +166,15 @@ def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_p
         (b'"2:4"', 422, ["body"]),
         (b"{}", 422, ["body.pattern"]),
         (b'{"pattern": "2:4", "tensors": []}', 422, ["body.tensors"]),
-        (b'{"pattern": "2:4", "tensors": [{"name": "w"}]}', 422, ["body.tensors.0.digest"]),
+        (b'{"pattern": "2:4", "tensors": [{"name": "w"}]}', 422, ["body.tensors.0.key"]),
+        (b'{"pattern": "2:4", "tensors": [{"name": "w", "key": "w"}]}', 422, ["body.tensors.0", "digest", "reference"]),
         (b'{"pattern": "2:4", "kind": "oracle", "tensors": []}', 422, ["body", "oracle"]),
         (b'{"\\ud800": 1, "pattern": "2:4"}', 422, []),
         (b'{"pattern": "\\ud800", "tensors": []}', 422, ["body.pattern"]),
         (b'{"pattern": "2:4", "tensors": [{"name": "\\ud800", "digest": "' + b"0" * 64 + b'", "key": "w"}]}', 422, []),
         (b'{"time_limit_s": NaN, "pattern": "2:4", "tensors": []}', 422, ["body.time_limit_s"]),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_malformed_documents(client, check_problem, content, status, words):
     response = client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})

@@ -95,7 +95,9 @@ def test_histograms_add_up(records, read, submit):
     reports = [(0.02, 1.0, 1.0), (0.05, 99.0, 100.0), (7.0, 1.0, 2.0), (1e6, 0.0, 0.0)]
     for took_s, objective, bound in reports:
         lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
-        assert records.complete(lease, ShardReport(objective=objective, upper_bound=bound, device="cpu"), took_s)
+        assert records.complete(
+            lease, ShardReport(result="r", objective=objective, upper_bound=bound, device="cpu"), took_s
+        )
     found = read()
     for bound in SECONDS:
         below = sum(took_s <= bound for took_s, *_ in reports)
@@ -110,7 +112,7 @@ def test_histograms_add_up(records, read, submit):
 def test_what_is_no_number_is_not_observed(records, read, submit):
     for number in (float("nan"), float("inf")):
         lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
-        assert records.complete(lease, ShardReport(objective=number, upper_bound=number, device="cpu"), 1.0)
+        assert records.complete(lease, ShardReport(result="r", objective=number, upper_bound=number, device="cpu"), 1.0)
     found = read()
     assert found["masksmith_shards_total", ("device", "cpu"), ("outcome", "solved")] == 2
     assert found["masksmith_shard_gap_count",] == 0

@@ -144,6 +144,8 @@ REQUESTS = {
     ("GET", "/v1/jobs/{job}/pruned"): {Scope.READ},
     ("GET", "/v1/jobs/{job}/masks"): {Scope.READ},
     ("GET", "/v1/jobs/{job}/weights"): {Scope.READ},
+    ("GET", "/v1/jobs/{job}/output"): {Scope.READ},
+    ("GET", "/v1/references"): {Scope.READ},
     ("GET", "/v1/jobs/{job}/benchmark"): {Scope.READ},
     ("GET", "/v1/jobs/{job}/window"): {Scope.READ},
     ("GET", "/v1/jobs/{job}/profile"): {Scope.READ},

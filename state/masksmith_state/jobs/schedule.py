@@ -6,6 +6,7 @@ Messages in the broker only say that a queue has work.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ from .unreadable_records import reading, set_aside_job
 
 AGE_S = 30.0
 """Seconds without a shard taken after which a job goes before its key's other jobs, at most every other time."""
+
+log = logging.getLogger(__name__)
 
 EXAMINED_JOBS = 100
 """Jobs that are examined at most to find the position of one, so that this takes the broker less than a millisecond."""
@@ -81,9 +84,16 @@ class Schedule:
         return int(self._scripts.run("depth", queue))
 
     def position(self, job: str) -> QueuePosition | None:
-        """Estimate when the first shard of a queued job is taken; None if it has no queued shard."""
-        with reading(job):
-            reply = self._scripts.run("position", job, EXAMINED_JOBS)
+        """Estimate when the first shard of a queued job is taken.
+
+        None if it has no queued shard, or the record of a job before it cannot be read and is yet to be set aside.
+        """
+        try:
+            with reading(job):
+                reply = self._scripts.run("position", job, EXAMINED_JOBS)
+        except UnreadableRecordError as error:
+            log.info("the position of job %s is unknown: %s", job, error.reason)
+            return None
         if not reply:
             return None
         jobs_ahead, seconds = reply

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from masksmith_client.checkpoints.output_names import BLOCKS_NAME, JOURNAL_NAME
 from support.language_models import prune_command, save_llama, write_text
 
 from masksmith.model_pruning import block_run
 from masksmith_client.cli.app import run
+from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME
 
 KILLED_AT = """
 import os, signal, sys
