@@ -74,6 +74,7 @@ def check(output, size):
     assert np.count_nonzero(entries) / entries.size == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_larger_model_takes_no_more_memory(fleet, root):
     write_model(root / "small", 1)
     prune(fleet, root / "small", root / "small-pruned")

@@ -100,6 +100,7 @@ def check_complete(store, output):
             assert np.array_equal(written[name], expected), name
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_an_output_that_the_other_finishes(fleet, client, store):
     job = begin(client, "killed")
     fleet.await_done(job.id, 3)

@@ -22,10 +22,10 @@ from .redis_keys import LIVE
 from .reports import ShardReport
 from .unreadable_records import reading, set_aside_job
 
+log = logging.getLogger(__name__)
+
 AGE_S = 30.0
 """Seconds without a shard taken after which a job goes before its key's other jobs, at most every other time."""
-
-log = logging.getLogger(__name__)
 
 EXAMINED_JOBS = 100
 """Jobs that are examined at most to find the position of one, so that this takes the broker less than a millisecond."""

@@ -60,7 +60,8 @@ def empty(model):
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, {}) for kind in ("llama", "gpt2", "opt", "mixtral", "gpt_oss")]
+    [(kind, {}) for kind in ("gpt2", "gpt_oss")]
+    + [pytest.param(kind, {}, marks=pytest.mark.slow) for kind in ("llama", "opt", "mixtral")]
     + [("llama", options) for options in ({"order": "sequential"}, {"inputs_from": "dense"}, {"tune_steps": 4})],
 )
 def test_the_result_is_that_of_the_model_in_memory(tmp_path, kind, options):
