@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from masksmith.benchmark import Report, bars, curve_bands, curves
 
 WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 22, 12, 36
+LEFT, RIGHT, TOP, BOTTOM = 60, 22, 12, 36
 COLOURS = 6
 
 
