@@ -209,14 +209,16 @@ def _by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tupl
     assert options.patterns is not None
     names = [tensor.name for tensor in listing.tensors]
     with as_input_errors(LayoutError, PatternError, SelectionError):
-        given = given_layouts(options.layouts, names)
-        candidates = layouts.with_layouts([_candidate(tensor) for tensor in listing.tensors], given, listing.config)
+        users_layouts = given_layouts(options.layouts, names)
+        candidates = layouts.with_layouts(
+            [_candidate(tensor) for tensor in listing.tensors], users_layouts, listing.config
+        )
         patterns = options.patterns.assign(names)
         selection = layouts.select(candidates, patterns, list(options.layers), list(options.exclude), in_parts=True)
         layouts.check_rules_apply(options.patterns, names, selection.skipped)
-    found = {candidate.name: candidate.layout for candidate in candidates}
+    tensor_layouts = {candidate.name: candidate.layout for candidate in candidates}
     return {
-        name: (None if (layout := found[name]) is None else LayoutInput.of(layout), patterns[name])
+        name: (None if (layout := tensor_layouts[name]) is None else LayoutInput.of(layout), patterns[name])
         for name in selection.chosen
     }
 

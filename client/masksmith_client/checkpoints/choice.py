@@ -144,8 +144,8 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
     ]
     traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
-        given = given_layouts(options.layouts, list(checkpoint.tensors))
-        return layouts.with_layouts(traced, given, checkpoint.config), notes
+        users_layouts = given_layouts(options.layouts, list(checkpoint.tensors))
+        return layouts.with_layouts(traced, users_layouts, checkpoint.config), notes
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Candidate:

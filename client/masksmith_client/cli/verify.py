@@ -89,8 +89,8 @@ def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *
     if not masks:
         raise InputError(f"{path} contains no mask: there is nothing to verify")
     with as_input_errors(PatternError):
-        given = parse_patterns(texts).assign(list(masks)) if texts else {}
-    patterns = {name: _pattern(name, masks.infos.get(name), given.get(name), axis, ragged) for name in masks}
+        requested = parse_patterns(texts).assign(list(masks)) if texts else {}
+    patterns = {name: _pattern(name, masks.infos.get(name), requested.get(name), axis, ragged) for name in masks}
     results: list[dict[str, Any]] = []
     for name, expected in patterns.items():
         mask = masks[name]

@@ -68,8 +68,8 @@ def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTens
     """
     name, shape = entry.name, expected.shape
     if info is None or tuple(info.shape) != shape:
-        found = None if info is None else info.shape
-        raise WireError(f"the mask of {name!r} has the shape {found}, and the weight {list(shape)}")
+        mask_shape = None if info is None else info.shape
+        raise WireError(f"the mask of {name!r} has the shape {mask_shape}, and the weight {list(shape)}")
     if entry.dtype != "U8" or not shape or entry.shape != (*shape[:-1], packed_width(shape)):
         raise WireError(f"the mask of {name!r} is not packed as {list(shape)} is: {entry.dtype} {list(entry.shape)}")
     if expected.pattern is not None and info.pattern != expected.pattern:

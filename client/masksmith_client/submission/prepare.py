@@ -291,8 +291,8 @@ def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> Ten
 
 def _own_options(pattern: PatternsByTensor) -> dict[str, Any]:
     """Axis and ragged of pattern objects; those of texts are options. The text of `Channels` says its axis."""
-    given = pattern.values() if isinstance(pattern, Mapping) else [pattern]
-    patterns = [one for one in given if isinstance(one, Pattern)]
+    values = pattern.values() if isinstance(pattern, Mapping) else [pattern]
+    patterns = [one for one in values if isinstance(one, Pattern)]
     if not patterns:
         return {}
     axis = next((one.axis for one in patterns if one.axis != "in" and not isinstance(one, Channels)), "in")

@@ -102,12 +102,12 @@ def find_weights(model: torch.nn.Module) -> dict[str, FoundWeight]:
 
     Names are those of the plain model: segments that wrappers add, as `torch.compile` does, are left out.
     """
-    found = [(path, module, name) for path, module in _own_modules(model) for name in _matrix_names(module)]
+    matrices = [(path, module, name) for path, module in _own_modules(model) for name in _matrix_names(module)]
     # An embedding that shares its weight with a head is named after the head, which is a layer.
-    found.sort(key=lambda each: not _is_layer(each[1]))
+    matrices.sort(key=lambda each: not _is_layer(each[1]))
     names: dict[int, str] = {}
     weights: dict[str, FoundWeight] = {}
-    for path, module, parameter in found:
+    for path, module, parameter in matrices:
         value = module._parameters.get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)

@@ -148,5 +148,5 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:
 def _has(claims: Mapping[str, Any], claim: str) -> bool:
     """Whether claims have a value that is written `name=value`, alone or in a list; nothing has the empty text."""
     name, _, value = claim.partition("=")
-    found = claims.get(name) if claim else None
-    return value in found if isinstance(found, list) else bool(value) and found == value
+    value_of_token = claims.get(name) if claim else None
+    return value in value_of_token if isinstance(value_of_token, list) else bool(value) and value_of_token == value

@@ -147,12 +147,12 @@ def locate_named(
     entries = [(tensor.name, _entry(tensor, headers)) for tensor in tensors]
     of_pattern = cache(specification.with_own_pattern)
     own = {tensor.name: _own_specification(tensor, of_pattern) for tensor in tensors}
-    given = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
+    users_layouts = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
     candidates = [
         _candidate(tensor.name, entry, headers[tensor.file])
         for tensor, (_, entry) in zip(tensors, entries, strict=True)
     ]
-    _, layouts = _select(candidates, specification, own, given, [tensor.name for tensor in tensors], [])
+    _, layouts = _select(candidates, specification, own, users_layouts, [tensor.name for tensor in tensors], [])
     located = [
         _locate(tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], own[tensor.name])
         for tensor, (_, entry) in zip(tensors, entries, strict=True)
@@ -175,9 +175,9 @@ def locate_selected(
     places = _places(files)
     _check_globs(options, places)
     candidates = [_candidate(name, files[digest].tensors[name], files[digest]) for name, digest in places.items()]
-    given = _parse_layouts(options.layout)
+    users_layouts = _parse_layouts(options.layout)
     own = _own_specifications(parse_patterns(options), list(places), specification)
-    selection, layouts = _select(candidates, specification, own, given, options.layers, options.exclude)
+    selection, layouts = _select(candidates, specification, own, users_layouts, options.layers, options.exclude)
     located = [
         _locate(name, {"digest": places[name]}, files[places[name]].tensors[name], layouts[name], own[name])
         for name in selection.chosen

@@ -20,8 +20,8 @@ def roots_variable(options: Sequence[str]) -> str | None:
     """
     if not options:
         return None
-    given = _parse(settings.roots())
-    return json.dumps([*given, *({"url": _url(text), "read": ["*"], "write": ["*"]} for text in options)])
+    configured = _parse(settings.roots())
+    return json.dumps([*configured, *({"url": _url(text), "read": ["*"], "write": ["*"]} for text in options)])
 
 
 def root_urls(text: str | None) -> list[str]:

@@ -116,14 +116,18 @@ class ModelReader:
         top = [name for name in beside if "/" not in name and not name.startswith(NOT_THE_MODEL)]
         indexes = [name for name in top if name.endswith(INDEX_SUFFIX)]
         files = [name for name in top if name.endswith(SUFFIX)]
-        found = indexes or files
-        if len(found) != 1:
-            what = f"{len(found)} candidates ({', '.join(found[:4])}); name one of them" if found else "no weights"
+        candidates = indexes or files
+        if len(candidates) != 1:
+            what = (
+                f"{len(candidates)} candidates ({', '.join(candidates[:4])}); name one of them"
+                if candidates
+                else "no weights"
+            )
             raise _invalid(folder, f"the directory has {what}: a model has one .safetensors file, or one index")
         if indexes:
-            return self._of_index(folder, found[0], beside)
-        states = {found[0]: self.header(folder.below(found[0]))}
-        weight_map = dict.fromkeys(states[found[0]][1].tensors, found[0])
+            return self._of_index(folder, candidates[0], beside)
+        states = {candidates[0]: self.header(folder.below(candidates[0]))}
+        weight_map = dict.fromkeys(states[candidates[0]][1].tensors, candidates[0])
         return Model(folder, states, weight_map, None, beside, self._config(folder, beside))
 
     def _of_index(self, folder: Located, name: str, beside: Mapping[str, int]) -> Model:

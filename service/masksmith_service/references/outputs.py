@@ -186,8 +186,8 @@ def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, place: Locate
         file = model.weight_map.get(tensor.name)
         entry = None if file is None else model.files[file][1].tensors[tensor.name]
         location = None if file is None else model.folder.below(file).location
-        found = None if tensor.source is None else tensor.source.location
-        if entry is None or (found, tensor.start) != (location, entry.start):
+        source_location = None if tensor.source is None else tensor.source.location
+        if entry is None or (source_location, tensor.start) != (location, entry.start):
             detail = f"tensor {tensor.name!r} is not that of {model.folder.location}, whose copy is the output"
             raise _invalid(detail, place)
 

@@ -132,10 +132,10 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
 
 def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
     """`tensor[:, indices]`: the indices' dimensions take the place of the one that they index."""
-    given = [(place, index) for place, index in enumerate(args[1]) if index is not None]
-    if len(given) != 1 or given[0][1].dtype in (torch.bool, torch.uint8):
+    indices = [(place, index) for place, index in enumerate(args[1]) if index is not None]
+    if len(indices) != 1 or indices[0][1].dtype in (torch.bool, torch.uint8):
         return []
-    place, index = given[0]
+    place, index = indices[0]
     return [
         Source(each.parameter, (*each.dims[:place], *[each.dims[place]] * index.ndim, *each.dims[place + 1 :]))
         for each in sources.of(args[0])
