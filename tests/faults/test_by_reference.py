@@ -128,6 +128,7 @@ def test_an_output_is_finished_after_all_workers_were_killed(fleet, client, stor
     check_complete(store, "all-killed")
 
 
+@pytest.mark.slow
 def test_a_job_waits_for_a_bucket_that_goes_away(fleet, client, store, cable):
     fleet.forget_results()
     job = begin(client, "away")

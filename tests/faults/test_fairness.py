@@ -78,6 +78,7 @@ def test_a_small_job_is_taken_next_beside_thousands_of_shards_of_another_key(lon
     finish(lone, big)
 
 
+@pytest.mark.slow
 def test_an_interactive_job_is_taken_before_the_batch_of_its_own_key(lone, key_of):
     ann = key_of("ann")
     big = ann(SHARDS, priority="batch")
@@ -99,6 +100,7 @@ def test_two_keys_get_equal_shares_and_a_third_gets_its_weight(lone, key_of):
     assert 1.8 <= taken["cid"] / taken["ann"] <= 4.5
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_right_after_it_took_a_shard_loses_nothing(lone, key_of):
     job = key_of("ann")(200)
     records = JobRecords(lone.broker.url)
@@ -110,6 +112,7 @@ def test_a_worker_that_dies_right_after_it_took_a_shard_loses_nothing(lone, key_
     records.redis.close()
 
 
+@pytest.mark.slow
 def test_messages_that_are_lost_are_sent_again(lone, key_of):
     job = key_of("ann")(300)
     for _ in range(5):
