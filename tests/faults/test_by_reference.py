@@ -31,10 +31,8 @@ def weights(file):
 
 @pytest.fixture(scope="module")
 def bucket():
-    bucket = Bucket()
-    bucket.start()
-    yield bucket
-    bucket.stop()
+    with Bucket() as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="module")

@@ -32,10 +32,8 @@ FILES = {"m-1.safetensors": MASKED[:2], "m-2.safetensors": [*MASKED[2:], "norm.w
 
 @pytest.fixture(scope="module")
 def bucket():
-    bucket = Bucket()
-    bucket.start()
-    yield bucket
-    bucket.stop()
+    with Bucket() as bucket:
+        yield bucket
 
 
 @pytest.fixture(params=["directory", "bucket"])

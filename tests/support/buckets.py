@@ -34,6 +34,13 @@ class Bucket:
             "AWS_ALLOW_HTTP": "true",
         }
 
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
     def start(self):
         self._process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -24,9 +22,6 @@ from masksmith_wire.updates import UpdateMethod
 from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
 
-LARGE_BYTES = 2**27
-"""Size of a tensor and its statistics above which no scores of another are in memory at the same time."""
-
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     """Return a function that solves tensors in this process.
@@ -39,59 +34,37 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
-    def read_scores(tensor: TensorToSolve, memory: Memory) -> Any:
-        with _naming(tensor, masksmith):
-            return _scores(tensor, method.scores, memory)
+    memory = Memory()
 
-    def solve_one(tensor: TensorToSolve, scores: Any) -> SolvedTensor:
-        with _naming(tensor, masksmith):
-            return _solve(masksmith, tensor, scores, method, threads)
+    def solve_one(tensor: TensorToSolve) -> SolvedTensor:
+        try:
+            return _solve(masksmith, tensor, method, threads, memory)
+        except masksmith.MasksmithError as error:
+            raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    return partial(_solve_ahead, read_scores, solve_one)
-
-
-@contextmanager
-def _naming(tensor: TensorToSolve, masksmith: Any) -> Iterator[None]:
-    """Name a tensor in the library's errors."""
-    try:
-        yield
-    except masksmith.MasksmithError as error:
-        raise InputError(f"{tensor.chosen.name!r}: {error}") from None
+    return partial(_solve_ahead, solve_one)
 
 
 def _solve_ahead(
-    read_scores: Callable[[TensorToSolve, Memory], Any],
-    solve_one: Callable[[TensorToSolve, Any], SolvedTensor],
-    tensors: Iterator[TensorToSolve],
+    solve_one: Callable[[TensorToSolve], SolvedTensor], tensors: Iterator[TensorToSolve]
 ) -> Generator[SolvedTensor]:
-    """Solve a tensor while the scores of the next one are read and the mask of the one before is written.
-
-    Scores of two tensors are in memory at a time, or of one that is larger than `LARGE_BYTES`.
-    """
-    memories, solved = (Memory(), Memory()), deque[Future[SolvedTensor]]()
-
-    def read(tensor: TensorToSolve, memory: Memory, earlier: Sequence[Future[SolvedTensor]]) -> Any:
-        wait(earlier)
-        return read_scores(tensor, memory)
-
-    def solve(tensor: TensorToSolve, scores: Future[Any]) -> SolvedTensor:
-        return solve_one(tensor, scores.result())
-
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as solver:
-        for number, tensor in enumerate(tensors):
-            earlier = list(solved) if tensor.data_bytes > LARGE_BYTES else list(solved)[:-1]
-            scores = reader.submit(read, tensor, memories[number % 2], earlier)
-            solved.append(solver.submit(solve, tensor, scores))
-            if len(solved) > 2:
-                yield solved.popleft().result()
-        while solved:
-            yield solved.popleft().result()
+    """Solve a tensor while the mask of the one before is written."""
+    with ThreadPoolExecutor(1) as executor:
+        pending: Future[SolvedTensor] | None = None
+        for tensor in tensors:
+            following = executor.submit(solve_one, tensor)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 def _solve(
-    masksmith: Any, tensor: TensorToSolve, scores: Any, method: PruneMethod, threads: int | None
+    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, memory: Memory
 ) -> SolvedTensor:
     chosen = tensor.chosen
+    scores = _scores(tensor, method.scores, memory)
     solution = masksmith.solve(scores, chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name)
     updated: bytes | None = None
     update: dict[str, Any] = {}

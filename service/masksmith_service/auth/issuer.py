@@ -23,10 +23,10 @@ from joserfc.jwk import KeySet, import_key
 
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
-from masksmith_state.keys import SCOPES_OF_ROLE, Quotas, Role
+from masksmith_state.keys import SCOPES_OF_ROLE, Role
 from masksmith_wire.errors import Code
 
-from .principal import Principal
+from .principal import Principal, default_quotas
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,11 @@ class Issuer:
         subject = blake3(f"{settings.oidc_issuer}\0{claims['sub']}".encode()).hexdigest(16)
         name = next((claims[each] for each in ("preferred_username", "email", "sub") if claims.get(each)), "")
         role = Role.ADMIN if _has(claims, settings.oidc_admin) else Role.USER
-        quotas = Quotas(
-            stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
-        )
         return Principal(
             key=f"oidc-{subject}",
             name=ascii(str(name)[:100])[1:-1],
             role=role,
-            quotas=quotas,
+            quotas=default_quotas(settings),
             scopes=frozenset(SCOPES_OF_ROLE[role]),
             expires_at=float(claims["exp"]) + LEEWAY_S,
         )

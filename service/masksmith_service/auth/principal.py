@@ -180,11 +180,15 @@ def _bearer_token(header: str | None) -> str | None:
 def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:
     """Principal of a key, with the service's quotas where the key has none of its own."""
     own = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
-    quotas = Quotas(
+    quotas = default_quotas(settings).model_copy(update=own)
+    return Principal(key.id, key.name, key.role, quotas, frozenset(key.scopes), token_hash, key.max_priority)
+
+
+def default_quotas(settings: Settings) -> Quotas:
+    """Quotas of a sender that has none of its own."""
+    return Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )
-    scopes = frozenset(key.scopes)
-    return Principal(key.id, key.name, key.role, quotas.model_copy(update=own), scopes, token_hash, key.max_priority)
 
 
 async def _request_principal(request: Request) -> Principal:

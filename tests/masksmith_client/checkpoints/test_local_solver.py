@@ -1,7 +1,6 @@
-"""Tensors solved in this process one after the other: scores are read ahead into memory that earlier ones used."""
+"""Tensors solved in this process one after the other: scores are read into memory that earlier ones used."""
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file, save_file
 
 import masksmith as ms
@@ -10,9 +9,7 @@ from masksmith_client.cli.app import run
 SHAPES = [(16, 32), (64, 64), (8, 8), (48, 96), (32, 16), (96, 48), (8, 64)]
 
 
-@pytest.mark.parametrize("large_bytes", [0, 4096, 2**27])
-def test_every_tensor_gets_the_mask_of_its_own_scores(tmp_path, monkeypatch, large_bytes):
-    monkeypatch.setattr("masksmith_client.cli.local_prune.LARGE_BYTES", large_bytes)
+def test_every_tensor_gets_the_mask_of_its_own_scores(tmp_path):
     rng = np.random.default_rng(5)
     weights = {f"layers.{i}.w.weight": rng.standard_normal(shape).astype(np.float32) for i, shape in enumerate(SHAPES)}
     save_file(weights, tmp_path / "model.safetensors")

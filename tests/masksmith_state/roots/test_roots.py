@@ -20,10 +20,8 @@ from masksmith_state.settings import StateSettings
 
 @pytest.fixture(scope="module")
 def bucket():
-    bucket = Bucket()
-    bucket.start()
-    yield bucket
-    bucket.stop()
+    with Bucket() as bucket:
+        yield bucket
 
 
 @pytest.fixture(params=["directory", "bucket"])

@@ -2,13 +2,18 @@
 import { Picture } from "./picture.js";
 import { steer } from "./steering.js";
 
-/** Draw the shares of rows or columns as bars, at most one per pixel: their mean, with the maximum behind it. */
-function drawFill(canvas, label, counts, length) {
+/** Give a canvas the pixels of its box, and return its context. */
+function brushOf(canvas) {
   const box = canvas.getBoundingClientRect();
   const density = devicePixelRatio || 1;
   canvas.width = Math.round(box.width * density);
   canvas.height = Math.round(box.height * density);
-  const brush = canvas.getContext("2d");
+  return canvas.getContext("2d");
+}
+
+/** Draw the shares of rows or columns as bars, at most one per pixel: their mean, with the maximum behind it. */
+function drawFill(canvas, label, counts, length) {
+  const brush = brushOf(canvas);
   const style = getComputedStyle(document.documentElement);
   const bars = Math.min(counts.length, canvas.width);
   const width = canvas.width / bars;
@@ -32,11 +37,7 @@ function drawFill(canvas, label, counts, length) {
 
 /** Draw two histograms upon each other: of the scores that are dropped, and of those kept. */
 function drawScores(canvas, label, { edges, kept_counts: kept, dropped_counts: dropped }) {
-  const box = canvas.getBoundingClientRect();
-  const density = devicePixelRatio || 1;
-  canvas.width = Math.round(box.width * density);
-  canvas.height = Math.round(box.height * density);
-  const brush = canvas.getContext("2d");
+  const brush = brushOf(canvas);
   const style = getComputedStyle(document.documentElement);
   const highest = Math.max(1, ...kept.data.map((count, bin) => count + dropped.data[bin]));
   const width = canvas.width / kept.data.length;
