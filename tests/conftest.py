@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.axes import mark_repeated_values, note_lane
 from support.broker import Valkey
+from support.scheduling import InstallationScheduling
 from support.without_torch import INSTALLED, is_left_out, left_out
 
 from masksmith_state.blobs.store import BlobStore
@@ -27,6 +28,11 @@ def pytest_configure(config):
         folder = tempfile.mkdtemp(prefix="ms-cache-")
         os.environ["XDG_CACHE_HOME"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return InstallationScheduling(config, log)
 
 
 def pytest_ignore_collect(collection_path):

@@ -12,11 +12,12 @@ import pytest
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reader(tmp_path_factory):
     """The environment of a reader of the guide, with an installation running at `MASKSMITH_URL`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
-    environment = clean | {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120", "NO_COLOR": "1"}
+    environment = clean | {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120", "NO_COLOR": "1",
+                           "MASKSMITH_WORKER_COMPILE_LATER": "false"}  # fmt: skip
     data = tmp_path_factory.mktemp("data")
     command = [str(BIN / "masksmith"), "up", "--port", "0", "--workers", "2", "--data", str(data), "--json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -91,8 +91,8 @@ class Stack:
         return run(module, path, self.environment)
 
 
-@pytest.fixture(scope="session")
-def session_stack(valkey_with_workers, request):
+@pytest.fixture(scope="package")
+def shared_stack(valkey_with_workers, request):
     with tempfile.TemporaryDirectory(prefix="ms-e2e-") as folder:
         stack = Stack(Path(folder), valkey_with_workers)
         request.config.stash[logs] = stack.logs
@@ -104,12 +104,12 @@ def session_stack(valkey_with_workers, request):
 
 
 @pytest.fixture
-def stack(session_stack):
+def stack(shared_stack):
     """The installation, ready."""
-    if session_stack.worker.poll() is not None:
-        session_stack.start_worker()
-    poll(session_stack.is_ready)
-    return session_stack
+    if shared_stack.worker.poll() is not None:
+        shared_stack.start_worker()
+    poll(shared_stack.is_ready)
+    return shared_stack
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ SMALL = {"batches": [1, 16], "rounds": 3}
 
 
 @pytest.fixture(scope="module")
-def measuring(session_stack):
+def measuring(shared_stack):
     """A worker that measures, with the installation of the other tests."""
     more = {"MASKSMITH_WORKER_ROLE": "bench", "MASKSMITH_WORKER_NAME": "bench-1"}
-    log = session_stack.folder / "bench.log"
-    session_stack.logs.append(log)
-    process = run("masksmith_worker", log, session_stack.environment | more)
+    log = shared_stack.folder / "bench.log"
+    shared_stack.logs.append(log)
+    process = run("masksmith_worker", log, shared_stack.environment | more)
     yield
     process.terminate()
     process.wait(240)

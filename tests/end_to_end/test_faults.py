@@ -85,6 +85,7 @@ def idle_job(stack):
     return stack.http.post("/v1/masks?pattern=2:4", content=data).json()["id"]
 
 
+@pytest.mark.slow
 def test_a_hundred_and_fifty_follow_one_job(stack):
     job = idle_job(stack)
     followers = [follow(stack, job) for _ in range(150)]
@@ -127,6 +128,7 @@ def test_an_upload_that_is_cut_leaves_nothing(stack, poll):
     assert stack.http.head(f"/v1/tensors/{blake3(data).hexdigest()}").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_job_outlives_everything_killed_at_once(up, big, poll):
     first = up()
     with Client(first.url) as client:

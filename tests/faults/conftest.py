@@ -49,8 +49,8 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(f"{fault:{width}}  {row.times:5}  {row.lost:4}  {row.recovery}")
 
 
-@pytest.fixture(scope="session")
-def session_fleet(tmp_path_factory, request):
+@pytest.fixture(scope="package")
+def shared_fleet(tmp_path_factory, request):
     given = {"PYTHONPATH": str(Path(__file__).with_name("injection"))}
     with Fleet(tmp_path_factory.mktemp("fleet"), services=2, workers=3, **given) as fleet:
         request.config.stash[FLEET] = fleet
@@ -58,14 +58,14 @@ def session_fleet(tmp_path_factory, request):
 
 
 @pytest.fixture
-def fleet(session_fleet):
+def fleet(shared_fleet):
     """Two services and three workers on one broker, all there."""
-    for seat in [*session_fleet.services, *session_fleet.workers]:
+    for seat in [*shared_fleet.services, *shared_fleet.workers]:
         if not seat.runs:
             seat.start()
-    session_fleet.await_all()
-    session_fleet.forget_results()
-    return session_fleet
+    shared_fleet.await_all()
+    shared_fleet.forget_results()
+    return shared_fleet
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +73,10 @@ def weights():
     return forty(seed=7)
 
 
-@pytest.fixture(scope="session")
-def undisturbed(session_fleet, weights):
+@pytest.fixture(scope="package")
+def undisturbed(shared_fleet, weights):
     """The masks of a run in which nothing happens."""
-    with session_fleet.client() as client:
+    with shared_fleet.client() as client:
         return bits(submit(client, weights))
 
 

@@ -110,6 +110,7 @@ def test_a_killed_worker_leaves_an_output_that_the_other_finishes(fleet, client,
     fleet.await_all()
 
 
+@pytest.mark.slow
 def test_an_output_is_finished_after_all_workers_were_killed(fleet, client, store):
     fleet.forget_results()
     job = begin(client, "all-killed")

@@ -90,6 +90,7 @@ def test_an_interactive_job_is_taken_before_the_batch_of_its_own_key(lone, key_o
     finish(lone, big)
 
 
+@pytest.mark.slow
 def test_two_keys_get_equal_shares_and_a_third_gets_its_weight(lone, key_of):
     jobs = {name: key_of(name, weight=weight)(SHARDS) for name, weight in (("ann", 1), ("bob", 1), ("cid", 3))}
     begun = {name: lone.done(job) for name, job in jobs.items()}

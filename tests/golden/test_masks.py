@@ -12,7 +12,9 @@ GROUPS: dict[str, list[Case]] = {}
 for _case in CASES:
     GROUPS.setdefault(_case.group, []).append(_case)
 # Tiles of two different budgets have kernels of their own, which take long to compile.
-LONG_GROUPS = {"patterns: transposable 8:16 x 4:8", "patterns: transposable <=8:16 x 3:8"}
+LONG_GROUPS = {
+    f"patterns: transposable {budgets}{kind}" for budgets in ("8:16 x 4:8", "<=8:16 x 3:8") for kind in ("", " dense")
+}
 
 
 def differs(case: Case) -> bool:

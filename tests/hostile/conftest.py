@@ -42,8 +42,8 @@ class Target:
         assert "Traceback" not in self.fleet.services[0].log.read_text()
 
 
-@pytest.fixture(scope="session")
-def session_target(tmp_path_factory, request):
+@pytest.fixture(scope="package")
+def shared_target(tmp_path_factory, request):
     with Fleet(tmp_path_factory.mktemp("hostile"), workers=0) as fleet:
         request.config.stash[LONE] = fleet
         target = Target(fleet)
@@ -52,12 +52,12 @@ def session_target(tmp_path_factory, request):
 
 
 @pytest.fixture
-def target(session_target):
+def target(shared_target):
     """The service; afterwards it must be as sound as before."""
-    session_target.check_sound()
-    yield session_target
-    session_target.check_sound()
-    assert session_target.resident_mib < 512
+    shared_target.check_sound()
+    yield shared_target
+    shared_target.check_sound()
+    assert shared_target.resident_mib < 512
 
 
 @pytest.hookimpl(wrapper=True)

@@ -34,6 +34,9 @@ def test_a_failed_compilation_ends_the_start(monkeypatch):
         kernels.prepare_kernels(lambda line: None)
 
 
-def test_later_patterns_are_compiled_at_the_lowest_priority(monkeypatch):
-    monkeypatch.setattr(kernels, "LATER_PATTERNS", ("2:4",))
-    assert kernels.compile_later().wait(120) == 0
+def test_later_patterns_are_compiled_once(monkeypatch):
+    monkeypatch.setattr(kernels, "LATER_PATTERNS", ("2:4", "1:4"))
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "is_warm", lambda patterns: False)
+        assert kernels.compile_later().wait(120) == 0
+    assert kernels.compile_later() is None

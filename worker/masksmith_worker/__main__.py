@@ -73,8 +73,8 @@ def main() -> None:
         heartbeat.start()
         sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
-        if settings.worker_role == "search" and settings.worker_compile_later:
-            background.append(compile_later())
+        if settings.worker_role == "search" and settings.worker_compile_later and (process := compile_later()):
+            background.append(process)
 
     def stop_background() -> None:
         for process in background:

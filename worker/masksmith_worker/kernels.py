@@ -39,7 +39,9 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
         raise RuntimeError(f"compiling kernels failed with exit code {process.returncode}")
 
 
-def compile_later() -> subprocess.Popen[bytes]:
-    """Start to compile the kernels of other frequent patterns, at the lowest priority."""
+def compile_later() -> subprocess.Popen[bytes] | None:
+    """Start to compile the kernels of other frequent patterns at a lower priority; None if they are on disk."""
+    if is_warm(LATER_PATTERNS):
+        return None
     command = [*WARM_UP, BACKGROUND, *LATER_PATTERNS]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

@@ -64,7 +64,7 @@ class Browser:
         return folder / name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def driver(tmp_path_factory):
     if MISSING and os.environ.get("CI"):
         pytest.fail(REASON)

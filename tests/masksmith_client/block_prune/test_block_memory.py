@@ -60,13 +60,8 @@ def limited(tmp_path, monkeypatch, layers, update, *, loads="blocks"):
     return result, size
 
 
-@pytest.mark.parametrize(
-    ("layers", "update"),
-    [
-        (20, ("--layers", "*.mlp.*")),
-        pytest.param(40, ("--update", "admm max_rounds=4"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "update"), [(20, ("--layers", "*.mlp.*")), (40, ("--update", "admm max_rounds=4"))])
 def test_a_model_twice_as_large_as_the_memory_goes_through(tmp_path, monkeypatch, layers, update):
     result, size = limited(tmp_path, monkeypatch, layers, update)
     assert result.returncode == 0
@@ -77,6 +72,7 @@ def test_a_model_twice_as_large_as_the_memory_goes_through(tmp_path, monkeypatch
     assert weights > size // 2
 
 
+@pytest.mark.slow
 def test_the_limit_is_too_small_for_the_whole_model(tmp_path, monkeypatch):
     result, _ = limited(tmp_path, monkeypatch, 20, (), loads="whole")
     assert result.returncode == 3

@@ -6,6 +6,7 @@ from support.ranks import run_ranks
 from support.tensor_parallel import train_part
 
 
+@pytest.mark.slow
 def test_training_resumes_on_another_number_of_processes(tmp_path):
     expected = [train_part(None)]
     for _ in range(2):

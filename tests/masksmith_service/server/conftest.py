@@ -70,7 +70,7 @@ class Speaker:
         self._socket.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fleet_of(tmp_path_factory, request):
     """Return a service of so many processes, running."""
     with contextlib.ExitStack() as stack:
