@@ -1,5 +1,6 @@
 """What several suites share: a real Valkey server on a unix socket, emptied before each test."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ os.environ.setdefault("MASKSMITH_AUTH", "none")
 def pytest_configure(config):
     """Give this run a cache directory of its own, which its test processes share."""
     note_lane(config)
+    gc.disable()
     if not hasattr(config, "workerinput"):
         folder = tempfile.mkdtemp(prefix="ms-cache-")
         os.environ["XDG_CACHE_HOME"] = folder
@@ -45,6 +47,12 @@ def pytest_collection_modifyitems(config, items):
     needs_torch = [item for item in items if not INSTALLED and item.get_closest_marker("torch")]
     config.hook.pytest_deselected(items=needs_torch)
     items[:] = [item for item in items if item not in needs_torch]
+
+
+def pytest_collection_finish(session):
+    """Exempt what collecting has made from garbage collection: each full collection would pass over all of it."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -16,6 +16,7 @@ import masksmith as ms
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "studies"))
 ROOT = Path(__file__).resolve().parents[2]
+LONG = {"block_size", "unification"}
 STUDIES = sorted(path for path in (ROOT / "examples" / "studies").glob("*.py") if path.stem != "workbench")
 
 VERDICT = re.compile(r"^- .*: \*\*(yes|not beyond the noise|the opposite)\*\* \(", re.MULTILINE)
@@ -29,7 +30,10 @@ def threads():
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "study",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else (), id=path.stem) for path in STUDIES],
+)
 def test_a_study_runs_and_says_what_showed_up(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(study), "--quick", "--out", str(tmp_path)])
     runpy.run_path(str(study), run_name="__main__")

@@ -84,17 +84,19 @@ def unpack(packed: npt.NDArray[np.uint8], shape: Iterable[int]) -> npt.NDArray[n
     return bits.view(np.bool_)
 
 
-def masked_bytes(data: bytes, packed: npt.NDArray[np.uint8], item_bytes: int, cols: int) -> memoryview:
+def masked_bytes(data: bytes | memoryview, packed: npt.NDArray[np.uint8], item_bytes: int, cols: int) -> memoryview:
     """Return rows of a weight with zeros in the dropped entries.
 
     Args:
-        data: Their bytes.
+        data: Their bytes, which are overwritten if they may be.
         packed: Their mask, packed along the last axis, of any shape.
         item_bytes: Bytes of an entry.
         cols: Entries of a row along the last axis.
     """
     values: npt.NDArray[Any] = np.frombuffer(data, f"<u{item_bytes}").reshape(-1, cols)
-    return (values * unpack(packed, values.shape)).astype(values.dtype, copy=False).data.cast("B")
+    output = values if values.flags.writeable else None
+    masked: npt.NDArray[Any] = np.multiply(values, unpack(packed, values.shape), out=output)
+    return masked.data.cast("B")
 
 
 def packed_width(shape: tuple[int, ...]) -> int:

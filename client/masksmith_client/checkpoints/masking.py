@@ -11,15 +11,15 @@ import numpy.typing as npt
 from masksmith_wire.headers import DTYPE_BITS
 from masksmith_wire.masks import masked_bytes
 
-from .tensors import Tensor, read_range
+from .tensors import Tensor, read_into
 
 CHUNK_ENTRIES = 2**20
 
 
 def masked_pieces(
-    tensor: Tensor, packed: npt.NDArray[np.uint8], on_stored: Callable[[bytes], None] = lambda data: None
+    tensor: Tensor, packed: npt.NDArray[np.uint8], on_stored: Callable[[memoryview], None] = lambda data: None
 ) -> Iterator[memoryview]:
-    """Yield a tensor's bytes with zeros in the dropped entries.
+    """Yield a tensor's bytes with zeros in the dropped entries; each piece is overwritten by the next one.
 
     Args:
         tensor: A tensor of at least one dimension, whose entries are whole bytes.
@@ -30,10 +30,12 @@ def masked_pieces(
     rows = math.prod(tensor.shape[:-1])
     packed = packed.reshape(rows, -1)
     step = max(1, CHUNK_ENTRIES // max(1, cols))
+    buffer = memoryview(bytearray(min(step, rows) * cols * item_bytes))
     with tensor.file.open("rb", buffering=0) as file:
         for first in range(0, rows, step):
             last = min(first + step, rows)
-            start, stop = (tensor.start + row * cols * item_bytes for row in (first, last))
-            data = b"".join(read_range(file, start, stop, f"{tensor.file} ended inside {tensor.name!r}"))
+            data = buffer[: (last - first) * cols * item_bytes]
+            start = tensor.start + first * cols * item_bytes
+            read_into(data, file, start, f"{tensor.file} ended inside {tensor.name!r}")
             on_stored(data)
             yield masked_bytes(data, packed[first:last], item_bytes, cols)

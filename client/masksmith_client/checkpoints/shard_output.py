@@ -77,7 +77,7 @@ class ShardOutput:
             self._count(piece)
         self._position = stop
 
-    def _count(self, piece: bytes) -> None:
+    def _count(self, piece: bytes | memoryview) -> None:
         """Add bytes of the input to its digest and to the position."""
         self._hasher.update(piece)
         self._on_bytes(len(piece))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,3 +74,17 @@ def read_range(file: BinaryIO, start: int, stop: int, at_end: str) -> Iterator[b
             raise InputError(f"{at_end}: the file changed while it was read")
         remaining -= len(piece)
         yield piece
+
+
+def read_into(buffer: memoryview, file: FileIO, start: int, at_end: str) -> None:
+    """Fill a buffer with a range of an open file.
+
+    Raises:
+        InputError: If the file ends before the buffer is full; the message begins with `at_end`.
+    """
+    file.seek(start)
+    while buffer:
+        size = file.readinto(buffer)
+        if not size:
+            raise InputError(f"{at_end}: the file changed while it was read")
+        buffer = buffer[size:]

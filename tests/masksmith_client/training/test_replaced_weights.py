@@ -75,7 +75,11 @@ def test_masks_are_compiled_once_and_refreshed_without_compiling_again(model):
 
 
 @compiles
-@pytest.mark.parametrize("options", ["sr-ste decay={}", "trainable-thresholds strength={}"], ids=lambda each: each[:6])
+@pytest.mark.parametrize(
+    "options",
+    ["sr-ste decay={}", pytest.param("trainable-thresholds strength={}", marks=pytest.mark.slow)],
+    ids=lambda each: each[:6],
+)
 def test_models_with_other_strengths_are_compiled_in_one_process(options):
     torch.compiler.reset()
     for strength in (0.1, 0.3, 0.5):
