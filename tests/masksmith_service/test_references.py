@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -89,6 +90,8 @@ def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, r
         ("{root}/pickle.safetensors", 400, "invalid_safetensors", ["pickle.safetensors"]),
         ("{root}/cut.safetensors", 400, "invalid_safetensors", ["cut.safetensors", "truncated"]),
         ("{root}/empty.safetensors", 400, "invalid_safetensors", ["empty.safetensors"]),
+        ("{root}/dtype.safetensors", 400, "unknown_dtype", ["dtype.safetensors", "'w1' has unknown dtype 'F8'"]),
+        ("{root}/long.safetensors", 413, "header_too_large", ["long.safetensors", "max_header_bytes is"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_at_once(client, model, root, reference, status, code, words, records, tmp_path):
@@ -98,6 +101,8 @@ def test_what_cannot_be_read_is_named_at_once(client, model, root, reference, st
     (root / "pickle.safetensors").write_bytes(b"\x80\x04\x95" + bytes(100))
     (root / "cut.safetensors").write_bytes(whole[:-1])
     (root / "empty.safetensors").write_bytes(b"")
+    (root / "dtype.safetensors").write_bytes(whole.replace(b'"F32"', b'"F8" '))
+    (root / "long.safetensors").write_bytes(struct.pack("<Q", 17 * 2**20) + b"{")
     response = post(client, tensor(reference.format(root=root)))
     problem = response.json()
     assert (response.status_code, problem["code"]) == (status, code), problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.bounds.table import cost
@@ -14,7 +15,7 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
+from masksmith_wire.headers import Header, HeaderError, parse_header, read_header_text
 
 from .planning import FileOptions
 
@@ -63,10 +64,10 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
 def _read(state: State, principal: Principal, digest: str) -> bytes:
     name = upload_name(digest)
     try:
-        if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
+        size = state.references.touch(principal.key, digest, any_owner=principal.is_admin)
+        if size is None:
             raise upload_missing(digest)
-        length = header_length(state.store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
-        return state.store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length)
+        return read_header_text(partial(state.store.get_range, name), size)
     except FileNotFoundError:
         raise upload_missing(digest) from None
     except (DamagedBlobError, HeaderError):

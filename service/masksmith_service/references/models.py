@@ -10,7 +10,6 @@ from typing import Any
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
-from masksmith_service.uploads.header_checks import check_header
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
@@ -84,14 +83,13 @@ class ModelReader:
             RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
         """
         limit = self._settings.max_header_bytes
-        state, text, header = file.read_header(limit, self._settings.max_tensors)
-        self._total += len(text)
+        state, header, header_bytes = file.read_header(self._settings)
+        self._total += header_bytes
         if self._total > limit:
             detail = f"the headers of all files are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
-        if len(text) > SMALL_HEADER_BYTES:
-            self._hold(cost("header") * len(text))
-        check_header(header, self._settings)
+        if header_bytes > SMALL_HEADER_BYTES:
+            self._hold(cost("header") * header_bytes)
         return state, header
 
     def read(self, place: Located) -> Model:

@@ -15,18 +15,9 @@ from masksmith_service.settings import Settings
 from masksmith_state.blobs.pieces import PieceHasher
 from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import (
-    PREFIX_BYTES,
-    Header,
-    HeaderError,
-    HeaderTooLargeError,
-    UnknownDtypeError,
-    check_members,
-    header_length,
-    parse_header,
-)
+from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, truncated_header
 
-from .header_checks import check_header
+from .header_checks import header_error, parse_untrusted
 from .quota import Quota
 
 SMALL_HEADER_BYTES = 2**17
@@ -131,33 +122,29 @@ class Inspector:
             self._head += chunk
             await self._read_header(complete=False)
         if self.header is not None and self.bytes > self.header.file_bytes:
-            raise _invalid(
-                HeaderError(
-                    f"file is followed by bytes that belong to no tensor: the header implies {self.header.file_bytes}"
-                )
-            )
+            reason = f"bytes that belong to no tensor: the header implies {self.header.file_bytes}"
+            raise header_error(HeaderError(f"file is followed by {reason}"))
 
     async def _read_header(self, *, complete: bool) -> None:
         """Parse the header when it is complete; its length is checked as soon as nine bytes have arrived."""
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
-            length = self._header_length()
+            length = header_length(bytes(self._head[: PREFIX_BYTES + 1]), self._settings.max_header_bytes)
             await self._count_header(length)
             end = PREFIX_BYTES + length
             if len(self._head) < end and not complete:
                 return
             if len(self._head) < end:
-                raise HeaderError(f"file is truncated: {self.bytes} bytes, the header alone takes {end}")
+                raise truncated_header(self.bytes, end)
             text = bytes(self._head[PREFIX_BYTES:end])
-            if len(text) <= SMALL_HEADER_BYTES:
-                self.header = _parse(text, self._settings.max_tensors)
+            if length <= SMALL_HEADER_BYTES:
+                self.header = parse_untrusted(text, self._settings)
             else:
-                self.header = await anyio.to_thread.run_sync(_parse, text, self._settings.max_tensors)
+                self.header = await anyio.to_thread.run_sync(parse_untrusted, text, self._settings)
             self._head.clear()
         except HeaderError as error:
-            raise _invalid(error) from None
-        check_header(self.header, self._settings)
+            raise header_error(error) from None
 
     async def _count_header(self, length: int) -> None:
         """Hold the memory that a large header takes, until the request is answered."""
@@ -166,23 +153,13 @@ class Inspector:
             memory = self._request.app.state.masksmith.capacities.memory
             await self._request.state.held.add(memory, cost("header") * length)
 
-    def _header_length(self) -> int:
-        prefix, first = bytes(self._head[:PREFIX_BYTES]), self._head[PREFIX_BYTES : PREFIX_BYTES + 1]
-        try:
-            return header_length(prefix, self._settings.max_header_bytes)
-        except HeaderTooLargeError:
-            # The first bytes of a zip or pickle file can be a valid length.
-            if first and first != b"{":
-                raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
-            raise
-
     async def _finish(self) -> None:
         if self.header is None:
             await self._read_header(complete=True)
         assert self.header is not None
         if self.bytes < self.header.file_bytes:
             message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"
-            raise _invalid(HeaderError(message))
+            raise header_error(HeaderError(message))
         if self._expected is not None and self.digest != self._expected:
             detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
             raise RequestError(Code.DIGEST_MISMATCH, detail)
@@ -204,15 +181,3 @@ class Inspector:
 def content_length(request: Request) -> int:
     """Content-Length of a request; 0 without the header."""
     return int(request.headers.get("content-length") or 0)
-
-
-def _parse(text: bytes, max_tensors: int) -> Header:
-    check_members(text, max_tensors)
-    return parse_header(text)
-
-
-def _invalid(error: HeaderError) -> RequestError:
-    if isinstance(error, HeaderTooLargeError):
-        return RequestError(Code.HEADER_TOO_LARGE, f"{error}; name fewer tensors in a file")
-    code = Code.UNKNOWN_DTYPE if isinstance(error, UnknownDtypeError) else Code.INVALID_SAFETENSORS
-    return RequestError(code, str(error))

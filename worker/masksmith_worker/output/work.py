@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from masksmith_state.errors import ChangedSourceError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
@@ -13,7 +13,7 @@ from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor
 from masksmith_wire.errors import TensorError
-from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, header_length, parse_header
+from masksmith_wire.headers import Header, parse_header, read_header_text
 from masksmith_worker.stages.load import Inputs
 
 COPY_BYTES = 8 * 2**20
@@ -69,8 +69,7 @@ class OutputWork:
 
     def header(self, file: OutputFile) -> Header:
         """Read the header of a file of weights."""
-        length = header_length(self.inputs.source(file.source, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
-        return parse_header(self.inputs.source(file.source, PREFIX_BYTES, PREFIX_BYTES + length), file.bytes)
+        return parse_header(read_header_text(partial(self.inputs.source, file.source), file.bytes), file.bytes)
 
     def copied(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
         """Read a range of a file in pieces."""
