@@ -162,5 +162,5 @@ class ShardRunner(PartRunner):
 
     def _add_reference(self, job: str, key: str) -> None:
         # The reference is added before the result is looked up, so that the result cannot be deleted in between.
-        if not self.references.hold_result(job, key):
+        if not self.references.add_result_reference(job, key):
             raise StoppedError

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from masksmith_state.blobs.store import BATCH_PIECES, CACHED_LISTS
+from masksmith_state.blobs.piece_lists import CACHED_LISTS
+from masksmith_state.blobs.piece_reader import BATCH_PIECES
 from masksmith_state.broker import MAX_USED_SHARE
 from masksmith_state.keys import MAX_SESSIONS
 from masksmith_wire.errors import Code

@@ -14,8 +14,7 @@ from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
-from masksmith_state.jobs.records import ID_LENGTH
-from masksmith_state.jobs.redis_keys import is_job_id, job_key
+from masksmith_state.jobs.redis_keys import ID_LENGTH, is_job_id, job_key
 from masksmith_state.jobs.snapshots import Snapshot, read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job

@@ -13,7 +13,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.broker import BrokerWatch
+from masksmith_state.broker import BrokerMonitor
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
@@ -22,7 +22,7 @@ from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, coun
 class Gauges:
     """A Prometheus collector over job records and the store."""
 
-    def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerWatch) -> None:
+    def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerMonitor) -> None:
         self._records, self._store, self._broker = records, store, broker
 
     def collect(self) -> Iterator[Metric]:
