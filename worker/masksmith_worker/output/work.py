@@ -1,4 +1,4 @@
-"""What the writing of an output needs: the job's plan, its inputs, and the results of its shards."""
+"""Input of the writing of an output: the job's plan, its inputs, and the results of its shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DOCUMENT_BYTES = 2**28
 
 
 class ShardFailedError(Exception):
-    """A shard failed whose result an output needs.
+    """An output needs the result of a shard that failed.
 
     Attributes:
         error: Its error.
@@ -34,19 +34,19 @@ class ShardFailedError(Exception):
 
 
 class OutputLostError(Exception):
-    """The directory of an output is not that of this job any more."""
+    """The directory of an output no longer belongs to this job."""
 
 
 @dataclass(frozen=True)
 class OutputWork:
-    """An output, and how to get what it consists of.
+    """An output, and access to its content.
 
     Attributes:
         plan: The job's plan.
         output: The output of the plan.
         inputs: What tensors and files are read from.
         shards: The job's shards, by index.
-        solved: Returns the report of a shard of a tensor, whose result is then in the store.
+        report_of: Returns the report of a shard of a tensor, once its result is in the store.
         check: Called regularly; raises an error to stop the work.
     """
 
@@ -54,7 +54,7 @@ class OutputWork:
     output: PlannedOutput
     inputs: Inputs
     shards: Mapping[int, Shard]
-    solved: Callable[[int], ShardReport]
+    report_of: Callable[[int], ShardReport]
     check: Callable[[], None]
 
     @cached_property
@@ -71,8 +71,8 @@ class OutputWork:
         """Read the header of a file of weights."""
         return parse_header(read_header_text(partial(self.inputs.source, file.source), file.bytes), file.bytes)
 
-    def copied(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
-        """Read a range of a file in pieces."""
+    def read_pieces(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes `start` to `stop` (exclusive) of a file, in pieces of `COPY_BYTES`."""
         for first in range(start, stop, COPY_BYTES):
             self.check()
             yield self.inputs.source(source, first, min(first + COPY_BYTES, stop))
