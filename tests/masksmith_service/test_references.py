@@ -94,7 +94,9 @@ def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, r
         ("{root}/long.safetensors", 413, "header_too_large", ["long.safetensors", "max_header_bytes is"]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_named_at_once(client, model, root, reference, status, code, words, records, tmp_path):
+def test_an_unreadable_reference_is_rejected_at_submission(
+    client, model, root, reference, status, code, words, records, tmp_path
+):
     whole = (model / "a-1.safetensors").read_bytes()
     (tmp_path / "outside.safetensors").write_bytes(whole)
     (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
@@ -157,8 +159,8 @@ def test_only_keys_with_the_right_may_read(app, records, model):
     [
         ("[]", "no 'weight_map'"),
         ("{", "it is not JSON"),
-        ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is no .safetensors file beside it"),
-        ('{"weight_map": {"w1": "a-1.bin"}}', "is no .safetensors file beside it"),
+        ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is not a .safetensors file of the same directory"),
+        ('{"weight_map": {"w1": "a-1.bin"}}', "is not a .safetensors file of the same directory"),
         ('{"weight_map": {"w9": "a-1.safetensors"}}', "which does not contain it"),
     ],
 )

@@ -22,14 +22,14 @@ Per = Literal["request", "connection", "key", "key and process", "process", "ins
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound.
+    """A limit of what clients may use.
 
     Attributes:
-        name: Its name, which for a setting is the setting's.
-        limit: Its value; of a setting the default.
-        meaning: What is limited, with its unit.
-        per: What has the limit, each by itself.
-        beyond: Codes of the responses beyond it, or what happens instead.
+        name: Its name; if it is a setting, the name of the setting.
+        limit: Its value; if it is a setting, the default.
+        meaning: What is limited, and in which unit.
+        per: To what the limit applies: each of them has its own.
+        beyond: Error codes of requests beyond it, or what happens instead.
         is_setting: Whether an operator may change it.
     """
 
@@ -112,13 +112,13 @@ _BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
 
 
 def limit(name: str) -> int:
-    """Limit of a bound that is a whole number; of a setting the default."""
+    """Value of a bound that is a whole number; if it is a setting, the default."""
     return int(_BY_NAME[name])
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Memory that one unit of work is counted as, at worst.
+    """Estimated peak memory of one unit of work.
 
     Attributes:
         name: Its name.
@@ -143,11 +143,11 @@ COSTS = (
     Cost("picture", 96 * MIB, "a window or profile of a layer"),
     Cost("part", 3 * KIB, "a shard or case of a job that is shown"),
 )
-"""Memory that work is counted as; a test measures those that depend on what clients send."""
+"""Estimated memory of work; a test measures those that depend on what clients send."""
 
 _COST_BY_NAME = {cost.name: cost.bytes for cost in COSTS}
 
 
 def cost(name: str) -> int:
-    """Bytes of a unit of work."""
+    """Estimated memory of a unit of work, in bytes."""
     return _COST_BY_NAME[name]

@@ -17,11 +17,11 @@ from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, HeaderError, parse_header, read_header_text
 
-from .planning import FileOptions
+from .options import FileOptions
 
 
 def read_headers(
-    state: State, principal: Principal, request: MasksOptions, hold: Callable[[int], None]
+    state: State, principal: Principal, request: MasksOptions, reserve_memory: Callable[[int], None]
 ) -> dict[str, Header]:
     """Read the headers of all uploads that a request names, by digest.
 
@@ -29,7 +29,7 @@ def read_headers(
         state: Resources of the application.
         principal: Who sent the request.
         request: The request.
-        hold: Holds a number of bytes of memory for the request.
+        reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
         RequestError: If an upload does not exist, belongs to another key, or is damaged; or if all headers together
@@ -43,7 +43,7 @@ def read_headers(
             detail = f"the headers of the uploads are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
         if len(text) > SMALL_HEADER_BYTES:
-            hold(cost("header") * len(text))
+            reserve_memory(cost("header") * len(text))
         headers[digest] = _parse(state, digest, text)
     return headers
 

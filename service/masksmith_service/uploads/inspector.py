@@ -1,4 +1,4 @@
-"""Inspects the body of an upload as it arrives: header, length, digest, speed and room on the disk."""
+"""Checks the body of an upload while it is received: header, length, digest, speed, and free disk space."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Inspector:
         settings: Limits.
         digest: Expected digest of the body, or None.
         store: Store that the body is written to; None if it is not written.
-        quota: Counts the body as it is received.
+        quota: Counts the body toward the quota of its key.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Inspector:
             length = content_length(self._request)
             self._check_length(length)
             self._check_disk(length)
-            async for chunk in self._arriving():
+            async for chunk in self._received_blocks():
                 await self._inspect(chunk)
                 yield chunk
             await self._finish()
@@ -80,8 +80,8 @@ class Inspector:
             self.error = RequestError(Code.BODY_INCOMPLETE, f"the upload was cut off after {self.bytes} bytes")
             raise self.error from None
 
-    async def _arriving(self) -> AsyncIterator[bytes]:
-        """Yield the body: piece by piece up to the header's end, then in blocks."""
+    async def _received_blocks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it is received up to the end of the header, then in blocks of `BLOCK_BYTES`."""
         pieces = aiter(self._request.stream())
         while block := await self._block(pieces):
             yield block
@@ -151,7 +151,7 @@ class Inspector:
         if length > SMALL_HEADER_BYTES and not self._is_header_counted:
             self._is_header_counted = True
             memory = self._request.app.state.masksmith.capacities.memory
-            await self._request.state.held.add(memory, cost("header") * length)
+            await self._request.state.reservation.add(memory, cost("header") * length)
 
     async def _finish(self) -> None:
         if self.header is None:
