@@ -223,7 +223,7 @@ def _parses(data: bytes) -> Header | None:
 
 @pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (3, 5)])
-def test_what_is_built_is_read_back(dtype, shape):
+def test_a_header_that_is_built_is_read_back(dtype, shape):
     size = data_bytes(dtype, shape)
     data = build_header({"a": (dtype, shape), "b": ("U8", (2,))}, {"note": "x"}) + bytes(size + 2)
     header = read_header(io.BytesIO(data))

@@ -339,7 +339,7 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     waiting_for: WaitingFor | None = None
-    """What it waits for, while no living worker takes its shards."""
+    """The workers that the job waits for, if no living worker takes its shards."""
     position: QueuePosition | None = None
     """Its position in the queue, while it is queued."""
     progress: Progress

@@ -10,7 +10,7 @@ from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.documents import Skipped, StatisticInput, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
-from masksmith_wire.scores import KINDS, statistic_key, statistic_misfit
+from masksmith_wire.scores import KINDS, statistic_key, statistic_mismatch
 from masksmith_wire.specification import JobSpecification
 
 from .located_tensors import origin
@@ -147,7 +147,7 @@ class _StatisticFinder:
         if entry is None:
             file_text = repr(file) if file in self._sources else f"upload {file}"
             raise _calibration_error(f"tensor {name!r}: {file_text} holds no {key!r}", tensor=name)
-        reason = statistic_misfit(kind, entry.shape, tuple(weight.shape), weight.layout)
+        reason = statistic_mismatch(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             reason = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
         is_whole = kind == "activations" or (kind == "gram" and not in_bands)
