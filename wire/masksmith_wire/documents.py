@@ -321,7 +321,7 @@ class Job(BaseModel):
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
-    """Its priority among the jobs of its key: what was asked for, or the highest that the key may have."""
+    """Its priority among the jobs of its key: the requested one, or the highest that the key may have."""
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str

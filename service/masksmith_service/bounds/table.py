@@ -80,8 +80,8 @@ BOUNDS = (
     _fixed("glob_steps", 2**28, "characters of all globs and selectors, times those of all tensors' names", "request",
            (Code.TOO_MANY_GLOBS,)),
     Bound("max_shards", 100_000, "shards of a job", "request", (Code.TOO_MANY_SHARDS,)),
-    Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests at work, as the table below counts them; "
-          f"of a key {_SHARE}", "process", (Code.OVERLOADED,)),
+    Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests that are being answered, as the "
+          f"table below counts them; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
     _fixed("creations", 4, f"jobs that are being created; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
     Bound("max_streams", 256, f"event streams, and requests that wait for a job; of a key {_SHARE}", "process",
           (Code.OVERLOADED,)),
