@@ -1,10 +1,10 @@
 # Two images from one file: `docker build --target service .` and `docker build --target worker .`
-# The service's has no torch, numba or ortools: it plans and serves, it never solves.
+# The image of the service has no torch, numba or ortools, because the service does not solve.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
-# Build arguments are environment variables while building, and pip reads these three: a mirror, or wheels of torch
-# without CUDA for workers that have no GPU.
+# pip reads these build arguments as environment variables: for a mirror, or for wheels of torch without CUDA, for
+# workers without a GPU.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
@@ -24,8 +24,8 @@ FROM build AS build-service
 RUN pip install -c constraints.txt '.[service,cli]'
 
 FROM build AS build-worker
-# Without torch (WORKER_EXTRAS=worker) the image is far smaller; such a worker refuses jobs with the solvers greedy and
-# sinkhorn and those with updates, and cannot measure kernels or use a GPU.
+# Without torch (WORKER_EXTRAS=worker) the image is far smaller; but jobs with updates, or with the solvers greedy and
+# sinkhorn, fail on such a worker, and it cannot measure kernels or use a GPU.
 ARG WORKER_EXTRAS=worker,torch
 RUN pip install -c constraints.txt ".[${WORKER_EXTRAS}]"
 
@@ -50,7 +50,7 @@ CMD ["python", "-P", "-m", "masksmith_service"]
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/masksmith /opt/masksmith
-# Kernels are compiled when first used and kept here; on a volume they survive the container.
+# Cache of compiled kernels; on a volume it is kept when the container is replaced.
 ENV NUMBA_CACHE_DIR=/cache/numba
 VOLUME /cache
 CMD ["python", "-P", "-m", "masksmith_worker"]

@@ -1,10 +1,10 @@
-"""The FastAPI application: middleware, routes, and the tasks that run in the background."""
+"""The FastAPI application: its middleware, routes, lifespan, and the sweeper in the background."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from threading import Event, current_thread, main_thread
 from types import FrameType
 
@@ -46,8 +46,43 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         closing: Set when the process is stopping, so that event streams and waiting requests end.
     """
     settings = settings or Settings()
-    closing = closing or Event()
     telemetry = tracing.make_tracer_provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    app = FastAPI(
+        title="masksmith",
+        summary="Proved-optimal sparsity masks.",
+        version="1",
+        lifespan=_lifespan(settings, closing or Event(), None if telemetry is None else telemetry.shutdown),
+        docs_url=None,
+        redoc_url=None,
+        telemetry=_telemetry_settings(telemetry),
+    )
+    _add_middleware(app, settings)
+    problems.install(app)
+    for module in (uploads, references, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
+        app.include_router(module.router)
+    app.mount("/static", pages.static_files())
+    describe(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Add the middleware, the innermost first."""
+    app.add_middleware(JsonBodyMiddleware, settings=settings)
+    app.add_middleware(CapacityMiddleware, settings=settings)
+    app.add_middleware(AuthenticationMiddleware, settings=settings)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    # Outside of those above, so that their responses have a request id, too.
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(UnreadBodyMiddleware)
+    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted=settings.trusted_proxies)
+    app.add_middleware(SecurityHeadersMiddleware)
+
+
+def _lifespan(
+    settings: Settings, closing: Event, stop_telemetry: Callable[[], object] | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan of the application: its connections, its signal handlers and the sweeper."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,36 +94,12 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
                     yield
         finally:
             await state.async_redis.aclose()
-            await state.followers.aclose()
+            await state.events_redis.aclose()
             state.records.redis.close()
-            if telemetry is not None:
-                await anyio.to_thread.run_sync(telemetry.shutdown)
+            if stop_telemetry is not None:
+                await anyio.to_thread.run_sync(stop_telemetry)
 
-    app = FastAPI(
-        title="masksmith",
-        summary="Proved-optimal sparsity masks.",
-        version="1",
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        telemetry=_telemetry_settings(telemetry),
-    )
-    app.add_middleware(JsonBodyMiddleware, settings=settings)
-    app.add_middleware(CapacityMiddleware, settings=settings)
-    app.add_middleware(AuthenticationMiddleware, settings=settings)
-    if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # Further out, so that responses of the other middleware have a request id, too.
-    app.add_middleware(AccessLogMiddleware)
-    app.add_middleware(UnreadBodyMiddleware)
-    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted=settings.trusted_proxies)
-    app.add_middleware(SecurityHeadersMiddleware)
-    problems.install(app)
-    for module in (uploads, references, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
-        app.include_router(module.router)
-    app.mount("/static", pages.static_files())
-    describe(app)
-    return app
+    return lifespan
 
 
 @contextmanager
@@ -128,7 +139,7 @@ async def _sweeper_running(state: State) -> AsyncIterator[None]:
 
 
 def _telemetry_settings(provider: TracerProvider | None) -> TelemetryConfig:
-    """Telemetry settings of FastAPI: spans of requests if a collector is configured; no metrics and logs."""
+    """Telemetry settings of FastAPI: spans of requests, if there is a provider; no metrics, no logs."""
     return {
         "tracer_provider": provider,
         "tracing": provider is not None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio.events import TimerHandle
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -13,28 +12,29 @@ from masksmith_wire.errors import PROBLEM_MEDIA_TYPE, Code
 
 from .bounds.capacity import RETRY_AFTER_S
 from .bounds.connections import Connections
+from .bounds.head_timer import HeadTimer
 from .bounds.request_meter import RequestMeter
-from .bounds.stalled_readers import StalledReader
 from .bounds.table import limit
+from .bounds.write_stalls import WriteStallTimer
 from .errors import RequestError
 from .middleware.security_headers import add_headers
 
 MAX_PIPELINED, MAX_PIPELINED_FIELDS = limit("pipelined"), limit("pipelined_fields")
 HEALTH = b"/healthz"
-"""The only address that is served beyond the limit of connections."""
+"""The only path that is served beyond the limit of connections."""
 FLUSH_S = 2.0
-"""Seconds within which a client can read the response to a rejected request."""
+"""Seconds between the response to a rejected request and the abort of its connection."""
 
 
 class Connection(HttpToolsProtocol):
     """Parses requests; answers one that exceeds a limit with a problem document, and closes the connection.
 
-    Trailers are counted and dropped: uvicorn would append them to the headers, unchecked.
+    Trailers are counted and dropped, because uvicorn would append them to the headers without a check.
 
     Args:
         head_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
         head_s: Seconds within which line and headers must arrive.
-        read_s: Seconds within which the client must read another part of a full buffer.
+        read_s: Seconds within which the client must read more of the response while the write buffer is full.
         open_connections: All connections of the process.
     """
 
@@ -42,24 +42,23 @@ class Connection(HttpToolsProtocol):
         self, *args: Any, head_bytes: int, head_s: float, read_s: float, open_connections: Connections, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._meter, self._head_s = RequestMeter(head_bytes), head_s
-        self._reader = StalledReader(read_s, self.abort)
-        self._open, self._is_served = open_connections, True
+        self._meter = RequestMeter(head_bytes)
+        self._head_timer, self._write_timer = HeadTimer(head_s, self._on_late_head), WriteStallTimer(read_s, self.abort)
+        self._connections, self._is_served = open_connections, True
         self._running: RequestResponseCycle | None = None
-        self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first head."""
         super().connection_made(transport)
-        self._is_served = self._open.add(self)
-        self._start_timer()
+        self._is_served = self._connections.add(self)
+        self._head_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify the request that is being answered; uvicorn notifies the last one, which may be queued behind it."""
-        self._open.discard(self)
-        self._stop_timer()
-        self._reader.stop()
-        self._disconnect()
+        self._connections.discard(self)
+        self._head_timer.stop()
+        self._write_timer.stop()
+        _disconnect(self._running)
         super().connection_lost(exc)
 
     @property
@@ -68,30 +67,30 @@ class Connection(HttpToolsProtocol):
         return self._running is None or self._running.response_complete
 
     def abort(self) -> None:
-        """Close the connection at once, with what was not sent."""
-        self._disconnect()
+        """Close the connection at once, without sending the rest of its buffer."""
+        _disconnect(self._running)
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Wait until the client has read, for a limited time."""
+        """Pause until the client has read, for a limited time."""
         super().pause_writing()
-        self._reader.start(self.transport)
+        self._write_timer.start(self.transport)
 
     def resume_writing(self) -> None:
-        """Go on sending."""
-        self._reader.stop()
+        """Stop the timer: the client has read."""
+        self._write_timer.stop()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, then check the size of what is neither a complete head nor a body."""
+        """Parse data; reject a request whose head, trailers or chunk framing are too large."""
         self._meter.pending += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._meter.pending > self._meter.limit:
             self._reject(self._meter.too_large())
-        elif self._meter.pending and not self._meter.in_body and self._timer is None:
-            self._start_timer()
+        elif self._meter.pending and not self._meter.in_body and not self._head_timer.is_running:
+            self._head_timer.start()
 
     def on_url(self, url: bytes) -> None:
         """Count and pass on a piece of the request target."""
@@ -106,12 +105,10 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind an earlier one."""
-        self._stop_timer()
+        self._head_timer.stop()
         if not self._is_served and self.url != HEALTH:
-            raise self._meter.refuse(_too_many_connections(self._open.limit))
-        waiting = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
-        if len(waiting) >= MAX_PIPELINED or sum(waiting) + len(self.headers) > MAX_PIPELINED_FIELDS:
-            raise OverflowError(f"more than {MAX_PIPELINED} requests, or {MAX_PIPELINED_FIELDS} fields, wait")
+            raise self._meter.with_error(_too_many_connections(self._connections.limit))
+        _check_pipeline([len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline], len(self.headers))
         super().on_headers_complete()
         self._meter.restart(in_body=True)
 
@@ -133,42 +130,52 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._head_s, self._on_timer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
+    def _on_late_head(self) -> None:
         if self.flow.read_paused:
             # The rest of the head is not read while an earlier request is being answered.
-            self._start_timer()
+            self._head_timer.start()
         elif self._meter.pending:
-            detail = f"the request's line and headers did not arrive within request_head_s = {self._head_s:g}"
-            self._reject(RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=self._head_s))
+            self._reject(_late_head(self._head_timer.head_s))
         else:
             self.transport.close()
 
     def _reject(self, error: RequestError) -> None:
-        """Respond with an error, unless the client would take it for another response; then close the connection."""
-        if self._can_respond():
+        """Respond with an error, unless another response has begun; then close the connection."""
+        if _can_respond(self._running, self.cycle if self._meter.in_body else None):
             self.transport.write(_encode_response(error))
-        self._disconnect()
+        _disconnect(self._running)
         self.transport.close()
         self.loop.call_later(FLUSH_S, self.transport.abort)
 
-    def _can_respond(self) -> bool:
-        running, in_body = self._running, self._meter.in_body
-        if running is None or running.response_complete:
-            return not in_body
-        return in_body and running is self.cycle and not running.response_started
 
-    def _disconnect(self) -> None:
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+def _disconnect(cycle: RequestResponseCycle | None) -> None:
+    """Notify a request that is being answered that its client has disconnected."""
+    if cycle is not None and not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()
+
+
+def _can_respond(running: RequestResponseCycle | None, received: RequestResponseCycle | None) -> bool:
+    """Whether the next bytes that the client reads can be the response to the request that is being parsed.
+
+    Args:
+        running: The request that is being answered.
+        received: The request whose body is being received; None while a head is being received.
+    """
+    if running is None or running.response_complete:
+        return received is None
+    return running is received and not running.response_started
+
+
+def _check_pipeline(queued_fields: list[int], fields: int) -> None:
+    """Check that a request with so many fields may be queued behind others, whose numbers of fields are listed."""
+    if len(queued_fields) >= MAX_PIPELINED or sum(queued_fields) + fields > MAX_PIPELINED_FIELDS:
+        raise OverflowError(f"more than {MAX_PIPELINED} requests, or {MAX_PIPELINED_FIELDS} fields, wait")
+
+
+def _late_head(head_s: float) -> RequestError:
+    detail = f"the request's line and headers did not arrive within request_head_s = {head_s:g}"
+    return RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=head_s)
 
 
 def _too_many_connections(limit: int) -> RequestError:

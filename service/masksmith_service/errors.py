@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -52,23 +53,6 @@ _CODES = {
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
 """HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
-DOMAIN_ERRORS = (
-    BrokerFullError,
-    BrokerUnsafeError,
-    ChangedSourceError,
-    DamagedBlobError,
-    FileNotFoundError,
-    InstallationError,
-    InvalidLocationError,
-    NoMasksError,
-    NoRootError,
-    TooManyShardsError,
-    UnreadableRecordError,
-    redis.RedisError,
-    StoreError,
-)
-"""Errors that routes need not handle, because `translate` converts them."""
-
 
 class RequestError(Exception):
     """A request that cannot be served, with all members of its problem document.
@@ -101,61 +85,105 @@ class RequestError(Exception):
 
 def translate(error: Exception) -> RequestError:
     """Convert one of `DOMAIN_ERRORS` to a RequestError."""
-    match error:
-        case NoMasksError():
-            return RequestError(Code.RESULT_NOT_FOUND, f"{error}; its results: /v1/jobs/{error.job}/{error.kind}")
-        case TooManyShardsError():
-            detail = f"the job would have more than max_shards = {error.limit} shards; name fewer tensors"
-            return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
-        case BrokerFullError():
-            return RequestError(Code.BROKER_FULL, f"{error}; delete jobs, or try again", retry_after_s=30)
-        case BrokerUnsafeError():
-            return RequestError(
-                Code.BROKER_UNAVAILABLE, f"the broker may lose or refuse work: {error}", retry_after_s=5
-            )
-        case DamagedBlobError():
-            return _damaged(error.blob)
-        case FileNotFoundError():
-            # The store raises it for a blob that was deleted after its record was read.
-            log.warning("deleted while it was read: %s", str(error).partition("\n")[0])
-            return RequestError(Code.RESULT_NOT_FOUND, "what the request reads was deleted meanwhile")
-        case UnreadableRecordError():
-            log.error("%s", ascii(str(error)))
-            detail = f"the record of job {error.job} cannot be read; delete the job and submit it again"
-            return RequestError(Code.RECORD_UNREADABLE, detail)
-        case redis.RedisError():
-            log.warning("broker unavailable: %s", error)
-            detail = "the broker (Redis) does not answer; try again shortly"
-            return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
-        case InstallationError():
-            log.error("installation refused: %s", error)
-            return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
-        case InvalidLocationError():
-            return RequestError(Code.INVALID_REFERENCE, str(error), location=error.location)
-        case NoRootError():
-            detail = f"{error}; name a location inside a root of the service, or have it added there"
-            return RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location)
-        case ChangedSourceError():
-            return RequestError(Code.REFERENCE_CHANGED, str(error), location=error.location)
-        case RootUnavailableError():
-            log.error("root unavailable: %s", error)
-            return RequestError(Code.ROOT_UNAVAILABLE, str(error), retry_after_s=5, location=error.location)
-        case StoreError():
-            log.error("store unavailable: %s", error)
-            detail = "the blob store does not answer or is full; nothing was written"
-            return RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=5)
-    raise TypeError(f"not a domain error: {error!r}")
+    handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), None)
+    if handler is None:
+        raise TypeError(f"not a domain error: {error!r}")
+    return handler(error)
 
 
 def upload_damaged(digest: str) -> RequestError:
-    """Error of an upload that was set aside."""
+    """Error of an upload that was damaged in the store."""
     detail = f"upload {digest} was damaged in the store and was set aside; PUT it again"
     return RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest)
 
 
-def _damaged(blob: str) -> RequestError:
-    digest = digest_of_upload(blob)
+def _no_masks(error: NoMasksError) -> RequestError:
+    return RequestError(Code.RESULT_NOT_FOUND, f"{error}; its results: /v1/jobs/{error.job}/{error.kind}")
+
+
+def _too_many_shards(error: TooManyShardsError) -> RequestError:
+    detail = f"the job would have more than max_shards = {error.limit} shards; name fewer tensors"
+    return RequestError(Code.TOO_MANY_SHARDS, detail, limit=error.limit)
+
+
+def _broker_full(error: BrokerFullError) -> RequestError:
+    return RequestError(Code.BROKER_FULL, f"{error}; delete jobs, or try again", retry_after_s=30)
+
+
+def _broker_unsafe(error: BrokerUnsafeError) -> RequestError:
+    return RequestError(Code.BROKER_UNAVAILABLE, f"the broker may lose or refuse work: {error}", retry_after_s=5)
+
+
+def _broker_unavailable(error: redis.RedisError) -> RequestError:
+    log.warning("broker unavailable: %s", error)
+    detail = "the broker (Redis) does not answer; try again shortly"
+    return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+
+
+def _damaged_blob(error: DamagedBlobError) -> RequestError:
+    digest = digest_of_upload(error.blob)
     if digest is not None:
         return upload_damaged(digest)
     detail = "a result of this job was damaged in the store and was set aside; submit the job again to compute it anew"
     return RequestError(Code.RESULT_DAMAGED, detail)
+
+
+def _deleted_blob(error: FileNotFoundError) -> RequestError:
+    # The store raises it for a blob that was deleted after its record was read.
+    log.warning("deleted while it was read: %s", str(error).partition("\n")[0])
+    return RequestError(Code.RESULT_NOT_FOUND, "what the request reads was deleted meanwhile")
+
+
+def _unreadable_record(error: UnreadableRecordError) -> RequestError:
+    log.error("%s", ascii(str(error)))
+    detail = f"the record of job {error.job} cannot be read; delete the job and submit it again"
+    return RequestError(Code.RECORD_UNREADABLE, detail)
+
+
+def _other_installation(error: InstallationError) -> RequestError:
+    log.error("installation refused: %s", error)
+    return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
+
+
+def _invalid_location(error: InvalidLocationError) -> RequestError:
+    return RequestError(Code.INVALID_REFERENCE, str(error), location=error.location)
+
+
+def _no_root(error: NoRootError) -> RequestError:
+    detail = f"{error}; name a location inside a root of the service, or have it added there"
+    return RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location)
+
+
+def _changed_source(error: ChangedSourceError) -> RequestError:
+    return RequestError(Code.REFERENCE_CHANGED, str(error), location=error.location)
+
+
+def _root_unavailable(error: RootUnavailableError) -> RequestError:
+    log.error("root unavailable: %s", error)
+    return RequestError(Code.ROOT_UNAVAILABLE, str(error), retry_after_s=5, location=error.location)
+
+
+def _store_unavailable(error: StoreError) -> RequestError:
+    log.error("store unavailable: %s", error)
+    detail = "the blob store does not answer or is full; nothing was written"
+    return RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=5)
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Any], RequestError]] = {
+    BrokerFullError: _broker_full,
+    BrokerUnsafeError: _broker_unsafe,
+    ChangedSourceError: _changed_source,
+    DamagedBlobError: _damaged_blob,
+    FileNotFoundError: _deleted_blob,
+    InstallationError: _other_installation,
+    InvalidLocationError: _invalid_location,
+    NoMasksError: _no_masks,
+    NoRootError: _no_root,
+    RootUnavailableError: _root_unavailable,
+    TooManyShardsError: _too_many_shards,
+    UnreadableRecordError: _unreadable_record,
+    redis.RedisError: _broker_unavailable,
+    StoreError: _store_unavailable,
+}
+DOMAIN_ERRORS: tuple[type[Exception], ...] = tuple(_HANDLERS)
+"""Errors that routes need not handle, because `translate` converts them."""

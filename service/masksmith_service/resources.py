@@ -40,32 +40,32 @@ CONNECTION_WAIT_S = 10
 
 
 class Capacities:
-    """What the requests of this process share.
+    """Limited amounts that the requests of this process share.
 
     Attributes:
         memory: Bytes of memory.
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
-        begun: Bytes of each key's uploads that are being received.
-        part_counts: Numbers of parts of jobs that were read.
+        incoming_bytes: Bytes of each key's uploads that are being received.
+        part_counts: Number of shards or cases of jobs that were read, by id.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.memory = Capacity("request_memory_bytes", settings.request_memory_bytes, CAPACITY_WAIT_S)
         self.streams = Capacity("max_streams", settings.max_streams)
         self.creations = Capacity("creations", limit("creations"), CAPACITY_WAIT_S)
-        self.begun: Counter[str] = Counter()
+        self.incoming_bytes: Counter[str] = Counter()
         self.part_counts: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
 class State:
-    """Settings and the connections made from them."""
+    """Settings, connections and shared objects of the application."""
 
     settings: Settings
     records: JobRecords
     async_redis: redis.asyncio.Redis
-    followers: redis.asyncio.Redis
+    events_redis: redis.asyncio.Redis
     completions: CompletionNotifier
     store: BlobStore
     roots: Roots
@@ -74,7 +74,7 @@ class State:
     housekeeping: Housekeeping
     queue: Queue
     closing: Event
-    creating: CapacityLimiter
+    creation_threads: CapacityLimiter
     capacities: Capacities
     keys_seen: Event
     readiness: ReadinessProbe
@@ -88,12 +88,12 @@ class State:
 
 
 def connect(settings: Settings, closing: Event) -> State:
-    """Make all clients; connections are opened at their first use."""
+    """Make the state of an application; connections are opened at their first use."""
     async_redis = _client(
         settings, redis.asyncio.BlockingConnectionPool, limit("broker_connections"), timeout=CONNECTION_WAIT_S
     )
     # One connection for each stream, and one for the completion notifier.
-    followers = _client(settings, redis.asyncio.ConnectionPool, settings.max_streams + 1)
+    events_redis = _client(settings, redis.asyncio.ConnectionPool, settings.max_streams + 1)
     records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
@@ -101,27 +101,27 @@ def connect(settings: Settings, closing: Event) -> State:
         Installation(records.redis, store), partial(clear_leftovers, store), retention.sweep_if_claimed
     )
     return State(
-        settings,
-        records,
-        async_redis,
-        followers,
-        CompletionNotifier(followers, closing),
-        store,
-        Roots(settings.roots),
-        references,
-        retention,
-        housekeeping,
-        Queue(settings.redis_url),
-        closing,
-        CapacityLimiter(limit("creations")),
-        Capacities(settings),
-        Event(),
-        ReadinessProbe(async_redis, store, housekeeping),
+        settings=settings,
+        records=records,
+        async_redis=async_redis,
+        events_redis=events_redis,
+        completions=CompletionNotifier(events_redis, closing),
+        store=store,
+        roots=Roots(settings.roots),
+        references=references,
+        retention=retention,
+        housekeeping=housekeeping,
+        queue=Queue(settings.redis_url),
+        closing=closing,
+        creation_threads=CapacityLimiter(limit("creations")),
+        capacities=Capacities(settings),
+        keys_seen=Event(),
+        readiness=ReadinessProbe(async_redis, store, housekeeping),
     )
 
 
 def _client(
-    settings: Settings, pool: type[redis.asyncio.ConnectionPool], size: int, **more: Any
+    settings: Settings, pool: type[redis.asyncio.ConnectionPool], size: int, **options: Any
 ) -> redis.asyncio.Redis:
     # A client that follows a job's events blocks for longer than the default timeout.
     connections = pool.from_url(
@@ -130,7 +130,7 @@ def _client(
         socket_connect_timeout=3,
         socket_timeout=BLOCK_MS / 1000 + 5,
         max_connections=size,
-        **more,
+        **options,
     )
     return redis.asyncio.Redis.from_pool(connections)
 

@@ -20,7 +20,7 @@ from masksmith_state.installation import protect_files
 
 from .app import create_app
 from .bounds.connections import Connections
-from .bounds.totals import worst_files
+from .bounds.totals import max_open_files
 from .connection import Connection
 from .settings import Settings
 
@@ -72,7 +72,7 @@ def make_app() -> FastAPI:
     settings.configure_logging()
     protect_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _raise_file_limit(worst_files(settings))
+    _raise_file_limit(max_open_files(settings))
     _stop_with_parent()
     app = create_app(settings)
     _freeze_garbage_collector()

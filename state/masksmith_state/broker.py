@@ -1,4 +1,4 @@
-"""The broker's own state: whether it keeps what it is given, and how much room it has left."""
+"""Monitors the broker: whether it persists its data, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BrokerStatus:
 
     @property
     def losses(self) -> list[str]:
-        """Why work would be lost or refused."""
+        """Reasons why work may be lost or refused."""
         losses = []
         if self.evicts:
             losses.append(f"it evicts keys when its memory is full (maxmemory-policy {self.policy})")
@@ -61,8 +61,8 @@ class BrokerStatus:
         return losses
 
 
-class BrokerWatch:
-    """Reads the broker's state at the start and then again and again, and logs what changes.
+class BrokerMonitor:
+    """Reads the broker's state, and logs changes.
 
     Args:
         client: Redis client, with `decode_responses`.
@@ -74,7 +74,7 @@ class BrokerWatch:
         self._logged: list[str] = []
 
     def check(self) -> None:
-        """Check at the start that the broker evicts nothing, and warn if it keeps nothing on disk.
+        """Check at the start that the broker evicts no keys, and warn if it persists nothing or has no memory limit.
 
         Raises:
             InstallationError: If it evicts keys.
@@ -86,12 +86,12 @@ class BrokerWatch:
                 "and keys are lost: set maxmemory-policy to noeviction"
             )
         if not status.is_durable:
-            log.warning("the broker keeps nothing on disk (appendonly no, save ''): a restart loses all jobs")
+            log.warning("the broker persists nothing (appendonly no, save ''): a restart loses all jobs")
         if not status.max_bytes:
             log.warning("the broker's memory has no limit (maxmemory 0): set one")
 
     def status(self) -> BrokerStatus:
-        """Read the state, at most once in `FRESH_S`; log what has become wrong, and when it is well again.
+        """Read the state, at most once in `FRESH_S`; log new problems, and when all are solved.
 
         Raises:
             redis.RedisError: If the broker does not answer.
@@ -104,7 +104,7 @@ class BrokerWatch:
             return self._status
 
     def require_room(self, wanted_bytes: int) -> None:
-        """Check that the broker has room for a record of about this size.
+        """Check that the broker has room for a record of this size.
 
         Raises:
             BrokerFullError: If it has not.
@@ -130,7 +130,7 @@ class BrokerWatch:
         try:
             return str(dict(self._redis.config_get(name)).get(name, ""))
         except redis.ResponseError as error:
-            # A managed server may not let its clients read settings.
+            # A managed server may forbid its clients to read settings.
             log.debug("the broker's %s cannot be read: %s", name, error)
             return ""
 
@@ -138,5 +138,5 @@ class BrokerWatch:
         if losses and [loss[:20] for loss in losses] != [loss[:20] for loss in self._logged]:
             log.error("the broker may lose or refuse work: %s", "; ".join(losses))
         elif self._logged and not losses:
-            log.warning("the broker is well again")
+            log.warning("the broker has recovered")
         self._logged = losses

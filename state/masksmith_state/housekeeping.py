@@ -1,4 +1,4 @@
-"""Checks that a process uses the broker and the store of one installation, at its start and before every sweep."""
+"""Checks that the broker and the store of a process belong to one installation, at its start and before every sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threading import Lock
 import redis
 from obstore.exceptions import BaseError as StoreError
 
-from .broker import BrokerWatch
+from .broker import BrokerMonitor
 from .errors import InstallationError
 from .installation import Installation
 
@@ -37,7 +37,7 @@ class Housekeeping:
         self._claiming, self._is_broker_checked = Lock(), False
 
     @property
-    def broker(self) -> BrokerWatch:
+    def broker(self) -> BrokerMonitor:
         """The state of the broker."""
         return self._installation.broker
 

@@ -18,7 +18,7 @@ from masksmith_state import DATA_FORMAT
 from masksmith_wire.text import without_credentials
 
 from .blobs.store import BlobStore
-from .broker import BrokerWatch
+from .broker import BrokerMonitor
 from .errors import InstallationError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Installation:
     def __init__(self, client: redis.Redis, store: BlobStore) -> None:
         self._redis, self._store = client, store
         self.identity: str | None = None
-        self.broker = BrokerWatch(client)
+        self.broker = BrokerMonitor(client)
 
     def claim(self) -> str:
         """Check that broker and store belong together; if both are new, give them an identity. Returns it.

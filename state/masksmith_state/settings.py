@@ -23,7 +23,7 @@ class StateSettings(BaseSettings):
     roots: list[RootSetting] = []
     """Roots that jobs may read from and write to, as JSON: `[{"url": ..., "read": ["*"], "write": ["ops"]}]`."""
     sweep_s: float = Field(default=3.0, gt=0)
-    """Seconds between looks for stranded shards."""
+    """Seconds between two searches for shards whose lease has lapsed."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
     log_format: logs.LogFormat = "text"

@@ -1,4 +1,4 @@
-"""Messages and records that cannot be read: each is set aside with its reason, so that it stops nothing twice."""
+"""Messages and records that cannot be read: each is moved to a list, with the reason, so that it is read only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .telemetry.counters import COUNTS, field_name
 log = logging.getLogger(__name__)
 
 UNREADABLE = "masksmith:unreadable"
-"""List of what was set aside, newest first, as JSON objects."""
+"""List of the messages and records that were set aside, newest first, as JSON objects."""
 MAX_ENTRIES = 100
 MAX_TEXT = 2**16
 KEPT_S = 30 * 86_400
@@ -27,9 +27,9 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
     Args:
         client: Redis client.
         kind: `message`, `job`, `worker` or `delivery`.
-        name: Where it was found.
+        name: Queue of the message, or name of the record.
         reason: Why it cannot be read.
-        text: What was found, of which the first 64 Ki characters are kept.
+        text: Its content, of which the first 64 Ki characters are kept.
     """
     entry = {
         "kind": kind,

@@ -61,7 +61,7 @@ class WorkerRegistry(Generic[Entry]):
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         expired = [name for name, text in zip(names, texts, strict=True) if text is None]
         if expired:
-            # If one of them is alive after all, its next heartbeat adds it again.
+            # If one of them is alive, its next heartbeat adds it again.
             self._redis.srem(self._key, *expired)
         return [entry for entry in map(self._parse, names, texts) if entry is not None]
 

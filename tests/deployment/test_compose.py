@@ -255,6 +255,6 @@ def test_only_this_machine_is_listened_on():
         assert all(port.startswith("127.0.0.1:") for port in found.get("ports", []))
 
 
-def test_the_gpu_worker_is_asked_for():
+def test_the_gpu_worker_is_started_by_the_profile():
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
     assert not any("profiles" in SERVICES[name] for name in ("redis", "service", "worker"))

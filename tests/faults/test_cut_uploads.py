@@ -54,7 +54,7 @@ def test_a_client_goes_on_where_the_service_was_killed(fleet, table):
     assert not lost
 
 
-def test_an_upload_under_way_is_finished_before_the_service_ends(fleet, table):
+def test_a_running_upload_is_finished_before_the_service_stops(fleet, table):
     service = fleet.services[1]
     data = safetensors.numpy.save({"w": np.random.default_rng(9).standard_normal((512, 512))})
     begun = threading.Event()

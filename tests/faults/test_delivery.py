@@ -27,7 +27,7 @@ def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table)
     assert all(json.loads(text)["error"] is None for text in fleet.redis.hvals(f"masksmith:job:{job.id}:reports"))
 
 
-def test_two_services_and_three_workers_are_one_installation(fleet, weights, undisturbed):
+def test_two_services_and_three_workers_share_one_installation(fleet, weights, undisturbed):
     with fleet.client(0) as first, fleet.client(1) as second:
         job = submit(first, weights)
         fleet.await_done(job.id, 1)

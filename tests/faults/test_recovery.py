@@ -31,7 +31,7 @@ def test_a_shard_that_kills_its_worker_fails_alone(fleet, weights, undisturbed, 
 
 
 @pytest.mark.slow
-def test_what_is_told_to_stop_in_the_middle_of_a_job_drains(fleet, weights, undisturbed, table):
+def test_a_worker_that_is_stopped_during_a_job_drains(fleet, weights, undisturbed, table):
     worker, service = fleet.workers[0], fleet.services[0]
     with fleet.client(0) as client:
         job = submit(client, weights)

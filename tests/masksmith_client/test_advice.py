@@ -7,7 +7,7 @@ from masksmith_client import Client, TimeoutError
 from masksmith_client.cli.advice import advise_commands
 from masksmith_client.cli.app import explain, run
 from masksmith_client.transport.events import Deadline
-from masksmith_service.benchmarks.planning import read_report
+from masksmith_service.benchmarks.reports import read_report
 from masksmith_service.errors import RequestError, translate, upload_damaged
 from masksmith_service.jobs.access import check_ended, job_not_found
 from masksmith_service.jobs.upload_headers import upload_missing

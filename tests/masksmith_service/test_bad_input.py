@@ -19,7 +19,7 @@ def job(client, digest, **changes):
 
 @pytest.mark.parametrize("pattern", ["5:4", "0:4", "2:65", "abc", "", "2:4 x 1:2", "transposable 3:4 x 1:2", "٢:٤"])
 @pytest.mark.parametrize("how", ["file", "document"])
-def test_what_is_no_pattern(client, put, save, check_problem, pattern, how):
+def test_an_invalid_pattern_is_rejected(client, put, save, check_problem, pattern, how):
     data = save({"w": EYE})
     response = masks(client, data, pattern=pattern) if how == "file" else job(client, put(data), pattern=pattern)
     problem = check_problem(response, 422, "invalid_pattern")
@@ -109,7 +109,7 @@ def test_a_layer_that_is_not_there(client, save, check_problem):
 
 
 @pytest.mark.parametrize("option", ["layers", "exclude"])
-def test_globs_that_match_nothing_are_refused_by_name(client, save, check_problem, option):
+def test_globs_that_match_nothing_are_rejected_by_name(client, save, check_problem, option):
     data = save({"w": EYE, "x": EYE})
     for texts in ("v*", ["x", "v*"]):
         problem = check_problem(masks(client, data, **{option: texts}), 422, "unknown_tensor", "'v*'", "there are w, x")
@@ -135,7 +135,7 @@ def test_only_its_full_name_selects_a_tensor_of_integers(client, save):
     assert len(masks(client, data, layers=["w", "codes"]).json()["tensors"]) == 2
 
 
-def test_what_is_named_and_excluded_is_left_out(client, save):
+def test_a_tensor_that_is_named_and_excluded_is_left_out(client, save):
     answer = masks(client, save({"w": EYE, "x": EYE}), layers=["w", "x"], exclude="x*").json()
     assert answer["skipped"] == [{"name": "x", "reason": "excluded"}]
 

@@ -59,7 +59,7 @@ def worker(records):
     records.bench_workers.remove("bench-1")
 
 
-def test_a_benchmark_is_queued_for_those_who_measure(ask, client, records):
+def test_a_benchmark_is_queued_for_bench_workers(ask, client, records):
     response = ask()
     assert response.status_code == 202, response.text
     job = response.json()
@@ -95,7 +95,7 @@ def test_a_well_known_model_needs_no_layers(ask):
          "invalid_benchmark", "25000 cases are more than 20000"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_measured_is_refused_by_name(ask, client, records, changes, code, words):
+def test_what_cannot_be_measured_is_rejected_by_name(ask, client, records, changes, code, words):
     response = ask(**changes)
     problem = response.json()
     assert (response.status_code, problem["code"]) == (422, code), problem
@@ -124,7 +124,7 @@ def test_documents_that_do_not_validate_say_where(ask, changes, place):
 
 
 @pytest.mark.usefixtures("worker")
-def test_kernels_of_workers_are_known_and_what_none_can_run_is_refused(ask, client):
+def test_kernels_of_workers_are_listed_and_unsupported_ones_rejected(ask, client):
     kernels = {one["name"]: one for one in client.get("/v1/kernels").json()}
     assert {"dense", "nm-gather", "stranger"} <= set(kernels)
     assert kernels["stranger"]["workers"] == [{"worker": "bench-1", "device": "cpu", "runs": True, "reason": None}]

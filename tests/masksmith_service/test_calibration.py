@@ -1,4 +1,4 @@
-"""Scores that data makes: found by headers, or refused by name before anything is queued."""
+"""Scores that need calibration data: located by headers, or rejected before anything is queued."""
 
 import numpy as np
 import pytest

@@ -52,7 +52,7 @@ def test_a_curve_has_the_band_of_its_times():
     assert line[0] - places[0] == pytest.approx(places[3] - line[0], abs=0.11)
 
 
-def test_bars_stand_on_dense_and_hang_from_it():
+def test_bars_begin_at_the_dense_baseline():
     report = Report(
         [result("2:4", 0.5, fast=2.0), result("1:4", 0.25, fast=0.5), result("2:4", 0.5, rows=32, fast=8.0)]
     )
@@ -69,7 +69,7 @@ def test_bars_stand_on_dense_and_hang_from_it():
 
 
 @pytest.mark.parametrize("gain", [1e-6, 0.99, 1.0, 1.01, 1e6])
-def test_any_gain_stays_inside(gain):
+def test_marks_of_any_gain_are_inside_the_chart(gain):
     [chart] = charts.draw(Report([result("2:4", 0.5, fast=gain)]))
     [mark] = chart.series[0].marks
     assert charts.TOP - 1e-6 <= mark.y <= chart.bottom + 1e-6

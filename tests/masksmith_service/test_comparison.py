@@ -35,7 +35,7 @@ def read(records):
     return read
 
 
-def test_layers_meet_by_name(solve, read):
+def test_layers_are_paired_by_name(solve, read):
     first = solve({"w": WEIGHT, "only a": WEIGHT}, pattern="2:4")
     second = solve({"w": WEIGHT, "only b": WEIGHT.astype(np.float16)}, pattern="25%")
     pairs = {pair.name: pair for pair in pair_layers(*read(first), *read(second))}

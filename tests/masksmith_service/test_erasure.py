@@ -48,7 +48,7 @@ def test_an_upload_is_deleted_at_once(senders, good, on_disk):
     assert send(ann, good) == digest
 
 
-def test_its_bytes_count_no_more(senders, good, records):
+def test_bytes_of_a_deleted_upload_are_not_counted(senders, good, records):
     ann = senders("ann")
     digest = send(ann, good)
     (key,) = records.redis.keys("masksmith:owner:*:bytes")
@@ -57,7 +57,7 @@ def test_its_bytes_count_no_more(senders, good, records):
     assert int(records.redis.get(key)) == 0
 
 
-def test_copies_that_were_set_aside_are_deleted_too(senders, good, on_disk):
+def test_damaged_copies_are_deleted_too(senders, good, on_disk):
     ann = senders("ann")
     digest = send(ann, good)
     ann.store.set_aside(upload_name(digest))
@@ -67,7 +67,7 @@ def test_copies_that_were_set_aside_are_deleted_too(senders, good, on_disk):
     assert not any(digest in path.name for path in on_disk.path.rglob("*"))
 
 
-def test_an_upload_of_another_key_is_as_good_as_none(senders, good):
+def test_an_upload_of_another_key_is_answered_like_an_unknown_one(senders, good):
     ann, bob, ops = senders("ann"), senders("bob"), senders("ops", Role.ADMIN)
     digest = send(ann, good)
     for other in (bob, ops):

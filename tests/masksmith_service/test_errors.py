@@ -31,7 +31,7 @@ def test_every_code_has_the_status_that_is_documented(code):
     assert STATUS.get(code) == (None if documented == "in a job" else int(documented))
 
 
-def test_a_code_without_a_status_answers_no_request():
+def test_only_codes_with_a_status_answer_requests():
     with pytest.raises(KeyError):
         RequestError(Code.ATTEMPTS_EXHAUSTED, "only ever in a job's document")
 

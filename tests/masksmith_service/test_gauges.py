@@ -1,4 +1,4 @@
-"""What /metrics says is what happened, whoever did it and whichever service is asked."""
+"""The metrics of an installation, which are the same in every service."""
 
 import json
 import re
@@ -109,7 +109,7 @@ def test_histograms_add_up(records, read, submit):
     assert found["masksmith_shard_gap_count",] == 4
 
 
-def test_what_is_no_number_is_not_observed(records, read, submit):
+def test_infinite_gaps_are_not_observed(records, read, submit):
     for number in (float("nan"), float("inf")):
         lease = take(records, submit()["id"], 0, lease_s=30, attempts=3)
         assert records.complete(lease, ShardReport(result="r", objective=number, upper_bound=number, device="cpu"), 1.0)
@@ -216,7 +216,7 @@ def test_the_dashboard_names_only_what_exists(client, records, settings, submit)
     assert shown == {re.sub(r"_(bucket|sum|count)$", "", name) for name in labels}
 
 
-def test_shares_of_a_real_solve_are_seen(client, records, settings, read, save):
+def test_the_measures_of_a_real_solve_are_shown(client, records, settings, read, save):
     scores = np.random.default_rng(0).random((64, 64), dtype=np.float32)
     data = save({"w": scores})
     for solver in ("greedy", "exact"):

@@ -46,19 +46,19 @@ def named(client, app, monkeypatch):
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("path", JOB_PATHS)
-def test_a_part_of_a_record_is_no_job(client, submit, part, path):
+def test_a_key_below_a_record_is_not_a_job(client, submit, part, path):
     job = submit()["id"]
     assert client.get(f"/v1/jobs/{job}{part}{path}").status_code == 404
 
 
-def test_what_can_be_an_id_names_one(named):
+def test_a_text_with_the_form_of_an_id_is_looked_up(named):
     answer, commands = named("GET", f"/v1/jobs/{'0' * 27}")
     assert answer.status_code == 404
     assert [command for command in commands if f"masksmith:job:{'0' * 27}" in command]
 
 
 @pytest.mark.parametrize("job", WRONG)
-def test_what_cannot_be_an_id_names_no_key(named, job):
+def test_other_texts_are_not_looked_up(named, job):
     for method, path in [("GET", path) for path in JOB_PATHS] + [("POST", "/cancel"), ("DELETE", "")]:
         answer, commands = named(method, f"/v1/jobs/{job}{path}")
         assert answer.status_code in (404, 405), (method, path)

@@ -29,7 +29,7 @@ def test_ready_once_a_worker_lives(client, records):
     assert [worker["name"] for worker in client.get("/v1/workers").json()] == ["w"]
 
 
-def test_what_is_offered_exists(client):
+def test_everything_that_discovery_lists_exists(client):
     assert {solver["name"] for solver in client.get("/v1/solvers").json()} == set(SolverName.__args__)
     for pattern in client.get("/v1/patterns").json():
         assert str(parse(pattern["example"])) == pattern["example"]
@@ -88,7 +88,7 @@ def poll(condition, timeout_s=300.0):
         time.sleep(0.02)
 
 
-def test_without_a_broker_everything_says_so_and_comes_back(fragile, fragile_valkey, good):
+def test_without_a_broker_requests_fail_until_it_is_back(fragile, fragile_valkey, good):
     def submit(**headers):
         return fragile.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=headers)
 

@@ -53,7 +53,7 @@ def submit(client, token):
     return response.json()["id"]
 
 
-def test_a_sender_is_who_the_issuer_says(client, issuer, keys):
+def test_a_sender_is_the_subject_of_the_issuers_token(client, issuer, keys):
     session = get(client, issuer.token(preferred_username="Ann A.")).json()
     assert (session["name"], session["role"]) == ("Ann A.", "user")
     assert session["key"].startswith("oidc-")
@@ -83,7 +83,7 @@ def test_a_name_that_an_issuers_user_chose_gives_no_right(settings, issuer, reco
 
 
 @pytest.mark.parametrize("groups", ["masksmith-admins", ["users", "masksmith-admins"]])
-def test_a_claim_makes_an_admin(client, issuer, keys, groups):
+def test_a_claim_of_the_token_makes_its_sender_an_admin(client, issuer, keys, groups):
     job = submit(client, issuer.token())
     admin = issuer.token(sub="root", groups=groups)
     assert get(client, admin).json()["role"] == "admin"
@@ -170,12 +170,12 @@ def test_a_long_response_ends_with_its_token(client, issuer):
     assert not asyncio.run(is_valid(None, replace(sender, expires_at=time.time() - 1)))
 
 
-def test_a_token_begins_no_session(client, issuer, keys):
+def test_an_issuers_token_begins_no_session(client, issuer, keys):
     check_refused(client.post("/v1/session", json={"token": issuer.token()[:200]}))
 
 
 @pytest.mark.parametrize("fault", ["gone", "another name", "keys elsewhere", "no keys", "no object", "too large"])
-def test_an_issuer_that_gives_no_keys_lets_nobody_in(client, issuer, keys, fault):
+def test_an_issuer_without_keys_authenticates_nobody(client, issuer, keys, fault):
     documents = issuer.documents
     if fault == "gone":
         documents.clear()

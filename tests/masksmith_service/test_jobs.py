@@ -34,7 +34,7 @@ def work(records, settings):
         key = f"{shard:064x}"
         if outcome is None:
             store = BlobStore(settings.store_url)
-            assert BlobReferences(records.redis, store).hold_result(job, key)
+            assert BlobReferences(records.redis, store).add_result_reference(job, key)
             store.put(result_name(key), pack(mask).tobytes())
         lease = take(records, job, shard, lease_s=60, attempts=3)
         assert records.complete(lease, outcome or report(key))
@@ -242,7 +242,7 @@ def test_events_from_the_beginning_and_from_anywhere(client, two, work):
         assert followed(client, two, **{"Last-Event-ID": found[number][0]}) == found[number + 1 :]
 
 
-def test_a_follower_who_saw_the_last_event_is_let_go(client, two, work):
+def test_a_stream_resumed_after_the_last_event_ends(client, two, work):
     work(two, 0)
     client.post(f"/v1/jobs/{two}/cancel")
     last = followed(client, two)[-1]
@@ -250,7 +250,7 @@ def test_a_follower_who_saw_the_last_event_is_let_go(client, two, work):
     assert followed(client, two, **{"Last-Event-ID": last[0]}) == []
 
 
-def test_followers_are_let_go_when_the_service_closes(app, client, two):
+def test_event_streams_end_when_the_service_stops(app, client, two):
     app.state.masksmith.closing.set()
     assert followed(client, two) == []
     response = client.post("/v1/masks?pattern=2:4", content=b"", headers={"Prefer": "wait=50"})
@@ -258,7 +258,7 @@ def test_followers_are_let_go_when_the_service_closes(app, client, two):
 
 
 @pytest.mark.parametrize("last", ["abc", "1", "-1", "0-0\u00e9", "1" * 50 + "-0"])
-def test_an_event_id_that_is_none(client, two, check_problem, last):
+def test_an_invalid_event_id_is_rejected(client, two, check_problem, last):
     response = client.get(f"/v1/jobs/{two}/events", headers={"Last-Event-ID": last.encode("latin-1")})
     check_problem(response, 422, "invalid_document", "header.Last-Event-ID")
 

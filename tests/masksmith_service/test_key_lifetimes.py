@@ -1,4 +1,4 @@
-"""Keys that end, keys whose token is exchanged, and keys that may do only one thing."""
+"""Expiry of keys, rotation of their tokens, and scopes."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ def status(client, token, path="/v1/jobs", method="GET", **options):
     return client.request(method, path, headers=bearer(token), **options).status_code
 
 
-def test_a_key_ends(client, keys, records):
+def test_a_key_expires(client, keys, records):
     info, token = keys.create("ann", expires_at=datetime.now(UTC) + timedelta(days=1))
     assert status(client, token) == 200
     client.post("/v1/session", json={"token": token})
@@ -46,7 +46,7 @@ def test_a_key_ends(client, keys, records):
     assert not keys.get(info.id).is_valid
 
 
-def test_the_end_of_the_last_key_opens_nothing(client, keys):
+def test_the_expiry_of_the_last_key_does_not_disable_authentication(client, keys):
     _, token = keys.create("ann", expires_at=PAST)
     assert status(client, token) == 401
     assert client.get("/v1/jobs").status_code == 401
@@ -189,7 +189,7 @@ def test_a_key_does_what_its_scope_says_and_nothing_else(client, keys, scope):
         assert status(client, token, path) != 403
 
 
-def test_one_right_does_not_give_the_other(client, keys, good):
+def test_scopes_are_independent(client, keys, good):
     _, submit = keys.create("a", scopes=[Scope.SUBMIT])
     _, benchmark = keys.create("b", scopes=[Scope.BENCHMARK])
     masks = {"pattern": "2:4", "tensors": [{"name": "w", "digest": "0" * 64, "key": "w"}]}
@@ -201,7 +201,7 @@ def test_one_right_does_not_give_the_other(client, keys, good):
     assert status(client, benchmark, "/v1/jobs", "POST", json=measure) == 202
 
 
-def test_a_path_that_is_new_is_not_open():
+def test_a_new_path_requires_a_scope():
     assert needed_scopes("GET", "/v1/new") == (Scope.READ,)
     assert needed_scopes("POST", "/v1/new") == (Scope.SUBMIT,)
 

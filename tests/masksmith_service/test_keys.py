@@ -1,4 +1,4 @@
-"""Who gets in, and sees what."""
+"""Authentication by keys, and which jobs and uploads each key can see."""
 
 import threading
 import time
@@ -77,7 +77,7 @@ def test_every_address_but_the_open_ones_takes_a_key(app, client, made):
 
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Bearer msk_0123456789_" + "A" * 43])
-def test_what_is_no_key(client, made, header):
+def test_texts_that_are_no_token(client, made, header):
     made()
     check_refused(client.get("/v1/jobs", headers={"Authorization": header}), 401, "unauthorized")
 
@@ -93,7 +93,7 @@ def test_a_revoked_key_is_refused_at_once(client, keys, made):
     assert client.get("/v1/session").status_code == 401
 
 
-def test_a_revoked_key_follows_no_longer(client, keys, good):
+def test_a_revoked_key_ends_its_event_streams(client, keys, good):
     info, token = keys.create("ann")
     headers = {"Authorization": f"Bearer {token}"}
     job = submit(client, good, headers).json()["id"]
@@ -231,7 +231,7 @@ def test_a_form_logs_in_too_and_goes_on_to_the_page(client, keys):
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"token": 3}', b"[]", b"\xff", b'{"token": "' + b"x" * 300 + b'"}'])
-def test_a_login_that_is_none(client, body):
+def test_an_invalid_login_is_rejected(client, body):
     response = client.post("/v1/session", content=body, headers={"Content-Type": "application/json"})
     check_refused(response, 422, "invalid_document")
     wrong = client.post("/v1/session", json={"token": "msk_secret"})
@@ -245,14 +245,14 @@ def test_a_session_of_https_stays_there(settings, keys):
     assert "secure" in response.headers["set-cookie"].lower()
 
 
-def test_a_key_tells_when_it_was_used(client, keys, made):
+def test_a_key_records_when_it_was_last_used(client, keys, made):
     made()
     assert keys.all()[0].last_used_at is None
     client.get("/v1/jobs", headers=made("bob"))
     assert [key.last_used_at is None for key in keys.all()] == [True, False]
 
 
-def test_an_upload_is_there_for_who_has_sent_it(client, made, save, on_disk):
+def test_an_upload_exists_for_the_key_that_has_sent_it(client, made, save, on_disk):
     ann, bob, root = made("ann"), made("bob"), made("root", Role.ADMIN)
     data = save({"w": np.ones((4, 4), np.float32)})
     digest = blake3(data).hexdigest()
@@ -279,7 +279,7 @@ def test_an_upload_is_there_for_who_has_sent_it(client, made, save, on_disk):
     assert on_disk.files() == [f"tensors/{digest[:2]}/{digest}"]
 
 
-def test_a_calibration_of_another_key_is_not_there(client, made, save):
+def test_a_calibration_of_another_key_is_not_found(client, made, save):
     ann, bob = made("ann"), made("bob")
     data, norms = save({"w": np.ones((4, 4), np.float32)}), save({"w/norms": np.ones(4, np.float32)})
     digest = blake3(norms).hexdigest()
@@ -311,7 +311,7 @@ def test_a_key_may_keep_so_many_bytes(client, made, save, on_disk):
     assert client.post("/v1/jobs", json=job, headers=ann).status_code == 202
 
 
-def test_no_address_of_a_job_tells_another_key_that_it_is_there(app, client, made, good):
+def test_no_address_reveals_a_job_to_another_key(app, client, made, good):
     ann, bob = made("ann"), made("bob")
     job = submit(client, good, ann).json()["id"]
     asked = 0
@@ -344,7 +344,7 @@ def test_expired_uploads_go_while_the_service_runs(settings, save, on_disk, monk
         assert client.get(f"/v1/jobs/{job}").json()["code"] == "job_not_found"
 
 
-def test_the_client_waits_as_it_is_told(settings, keys):
+def test_the_client_waits_as_retry_after_says(settings, keys):
     token = keys.create("ann", quotas=Quotas(requests_s=0.5))[1]
     with TestClient(create_app(settings)) as server:
         taken = 0
@@ -364,7 +364,7 @@ def test_keys_are_required_unless_it_is_said(settings):
     assert type(settings).model_fields["auth"].default == "required"
 
 
-def test_a_broker_that_loses_its_keys_opens_nothing(client, settings, records, made):
+def test_a_broker_that_loses_its_keys_does_not_disable_authentication(client, settings, records, made):
     made()
     assert client.get("/v1/session").status_code == 401
     for name in records.redis.keys("masksmith:key*"):
@@ -382,7 +382,7 @@ def test_a_forwarded_request_is_never_local(client, header):
     assert client.get("/v1/jobs", headers={header: "127.0.0.1"}).status_code == 401
 
 
-def test_logins_are_rated(client, keys):
+def test_logins_are_rate_limited(client, keys):
     _, token = keys.create("ann", Role.USER, Quotas(requests_s=0.1))
     statuses = [client.post("/v1/session", json={"token": token}).status_code for _ in range(3)]
     assert statuses == [200, 429, 429]

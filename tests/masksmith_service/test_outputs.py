@@ -135,7 +135,7 @@ def test_an_output_is_the_model_with_zeros(app, runner, root, model, url, tmp_pa
         assert f'Output <span class="mono">{url}/out</span>: 2 of 2 files of weights written</p>' in page
 
 
-def test_files_are_written_by_whoever_takes_them_first(app, runner, records, root, model, url, tmp_path):
+def test_files_are_written_by_the_worker_that_takes_them_first(app, runner, records, root, model, url, tmp_path):
     """Before any tensor is solved: what nobody has taken is solved where it is needed."""
     with TestClient(app) as client:
         job = submit(client, model, f"{url}/out")
@@ -219,7 +219,7 @@ def test_a_directory_with_something_else_is_refused(app, root, model, url, recor
         ("{url}/../out", {}, "invalid_reference", "its part '..'"),
     ],
 )
-def test_an_output_that_cannot_be_is_named_at_once(app, model, url, output, more, code, reason, records):
+def test_an_impossible_output_is_rejected_at_submission(app, model, url, output, more, code, reason, records):
     with TestClient(app) as client:
         problem = client.post("/v1/jobs", json=document(model, output.format(url=url), **more)).json()
     assert problem["code"] == code, problem
@@ -247,7 +247,7 @@ def test_a_quantised_model_is_refused(app, root, model, url):
 
 
 @pytest.mark.parametrize("url", ["bucket"], indirect=True)
-def test_a_file_that_is_larger_than_an_object_may_be_is_named_at_once(app, root, model, url, monkeypatch):
+def test_a_file_that_is_too_large_for_an_object_is_rejected_at_submission(app, root, model, url, monkeypatch):
     monkeypatch.setattr("masksmith_service.references.outputs.MAX_OBJECT_BYTES", 1000)
     with TestClient(app) as client:
         problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
@@ -275,7 +275,7 @@ def test_a_job_that_is_refused_leaves_no_mark(settings, root, model, url):
     assert root.list("other") == {}
 
 
-def test_a_tensor_that_fails_leaves_its_file_and_the_mark(app, runner, records, root, url, model, tmp_path):
+def test_a_failed_tensor_leaves_the_output_unfinished(app, runner, records, root, url, model, tmp_path):
     bad = {name: WEIGHTS[name].copy() for name in FILES["m-1.safetensors"]}
     bad[MASKED[1]][3, 5] = np.nan
     save_file(bad, tmp_path / "bad", {"format": "pt"})

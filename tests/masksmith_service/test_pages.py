@@ -34,7 +34,7 @@ MORE = [
 
 
 @pytest.mark.parametrize("text", sorted({*WRITTEN, *MORE}))
-def test_what_is_drawn_is_allowed(text):
+def test_a_drawn_mask_satisfies_its_pattern(text):
     drawing = choices.describe_pattern(text).drawing
     mask = np.array(drawing.mask)
     assert mask.any()
@@ -53,7 +53,7 @@ def test_along_out_the_drawing_stands():
     assert ms.verify(mask, ms.NM(1, 4, axis="out")).ok
 
 
-def test_a_kind_of_pattern_that_nobody_can_draw_is_not_drawn():
+def test_an_unknown_type_of_pattern_is_not_drawn():
     class Odd:
         axis, ragged, density, shard_rows = "in", "pad", 0.5, None
 
@@ -254,7 +254,7 @@ def job_of(*rows):
     )  # fmt: skip
 
 
-def test_layers_are_sorted_with_the_unknown_last():
+def test_layers_without_a_value_are_sorted_last():
     job = job_of(("b", 4, 0.2), ("a", 8, None), ("c", 2, 0.1))
 
     def names(sort, **options):

@@ -178,7 +178,7 @@ def test_the_profile_counts_rows_and_columns(client, solve):
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "läufer", "what?&#", "w w"])
-def test_any_name_will_do(solve, window, name):
+def test_any_printable_name_is_valid(solve, window, name):
     job = solve({name: FLAT}, pattern="2:4")
     assert window(job, tensor=name)["kept"].shape == (75, 101)
 
@@ -193,7 +193,7 @@ def test_windows_that_are_none_are_refused(client, solve, query):
     assert (response.status_code, response.json()["code"]) == (422, "invalid_document")
 
 
-def test_what_is_not_there_is_named(client, solve, submit, settings):
+def test_a_layer_that_cannot_be_shown_is_named(client, solve, submit, settings):
     waiting = submit()["id"]
     for query, status, code, word in [
         ({"tensor": "layer.weight"}, 404, "result_not_found", "layer.weight"),

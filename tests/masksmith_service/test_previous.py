@@ -1,4 +1,4 @@
-"""Previous masks: an earlier job's or an uploaded file's, found part by part, or refused by name."""
+"""Previous masks, of an earlier job or an uploaded file: located part by part, or rejected by name."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_an_earlier_jobs_masks_are_found_part_by_part(app, client, save, finishe
 
 
 @pytest.mark.parametrize("as_bool", [False, True])
-def test_an_uploaded_masks_file_will_do(app, client, save, put, as_bool):
+def test_an_uploaded_masks_file_can_be_the_previous_mask(app, client, save, put, as_bool):
     body = MASK.tobytes() if as_bool else pack(MASK).tobytes()
     data = file_header({"w": MaskInfo(shape=[8, 8], pattern="2:4")}, as_bool=as_bool) + body
     digest = put(data)
@@ -76,7 +76,7 @@ def test_metadata_that_lies_is_no_masks_file(client, save, put, check_problem):
     check_problem(ask(client, good, digest), 422, "invalid_previous", "neither bool nor a packed mask")
 
 
-def test_tied_tensors_are_solved_once_and_both_are_answered(client, put, save, records, settings):
+def test_tied_tensors_are_solved_once_and_both_have_results(client, put, save, records, settings):
     digest = put(save({"x": np.ones((8, 8), np.float32)}))
     inputs = [{"name": name, "digest": digest, "key": "x"} for name in ("a", "b")]
     job = client.post("/v1/jobs", json={"pattern": "2:4", "tensors": inputs}).json()

@@ -87,7 +87,7 @@ def test_an_admin_sets_weight_and_highest_priority(client, records, capsys, valk
 
 
 @pytest.mark.parametrize("document", [{"weight": 0}, {"weight": 1e9}, {"weight": "x"}, {"max_priority": "urgent"}])
-def test_shares_that_are_none_are_refused(client, document, capsys, valkey):
+def test_invalid_weights_and_priorities_are_rejected(client, document, capsys, valkey):
     create("ops", role="admin", redis_url=valkey.url, as_json=True)
     headers = {"Authorization": f"Bearer {json.loads(capsys.readouterr().out)['token']}"}
     response = client.post("/v1/keys", json={"name": "bob"} | document, headers=headers)

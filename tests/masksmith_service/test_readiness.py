@@ -112,7 +112,7 @@ def test_readiness_fails_while_the_broker_may_lose_work(installation, caplog, ch
     assert "masksmith_broker_losses 1.0" in client.get("/metrics", headers=admin(records)).text
     mend(records.redis)
     assert client.get("/readyz").status_code == 200
-    assert "the broker is well again" in caplog.text
+    assert "the broker has recovered" in caplog.text
 
 
 def test_readiness_writes_at_most_once_a_second(client, app, records, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -89,15 +90,21 @@ def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, r
         ("{root}/pickle.safetensors", 400, "invalid_safetensors", ["pickle.safetensors"]),
         ("{root}/cut.safetensors", 400, "invalid_safetensors", ["cut.safetensors", "truncated"]),
         ("{root}/empty.safetensors", 400, "invalid_safetensors", ["empty.safetensors"]),
+        ("{root}/dtype.safetensors", 400, "unknown_dtype", ["dtype.safetensors", "'w1' has unknown dtype 'F8'"]),
+        ("{root}/long.safetensors", 413, "header_too_large", ["long.safetensors", "max_header_bytes is"]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_named_at_once(client, model, root, reference, status, code, words, records, tmp_path):
+def test_an_unreadable_reference_is_rejected_at_submission(
+    client, model, root, reference, status, code, words, records, tmp_path
+):
     whole = (model / "a-1.safetensors").read_bytes()
     (tmp_path / "outside.safetensors").write_bytes(whole)
     (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     (root / "pickle.safetensors").write_bytes(b"\x80\x04\x95" + bytes(100))
     (root / "cut.safetensors").write_bytes(whole[:-1])
     (root / "empty.safetensors").write_bytes(b"")
+    (root / "dtype.safetensors").write_bytes(whole.replace(b'"F32"', b'"F8" '))
+    (root / "long.safetensors").write_bytes(struct.pack("<Q", 17 * 2**20) + b"{")
     response = post(client, tensor(reference.format(root=root)))
     problem = response.json()
     assert (response.status_code, problem["code"]) == (status, code), problem
@@ -152,8 +159,8 @@ def test_only_keys_with_the_right_may_read(app, records, model):
     [
         ("[]", "no 'weight_map'"),
         ("{", "it is not JSON"),
-        ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is no .safetensors file beside it"),
-        ('{"weight_map": {"w1": "a-1.bin"}}', "is no .safetensors file beside it"),
+        ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is not a .safetensors file of the same directory"),
+        ('{"weight_map": {"w1": "a-1.bin"}}', "is not a .safetensors file of the same directory"),
         ('{"weight_map": {"w9": "a-1.safetensors"}}', "which does not contain it"),
     ],
 )

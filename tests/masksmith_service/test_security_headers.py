@@ -1,4 +1,4 @@
-"""No answer may be kept, guessed at, or used as a page of another origin: whatever it answers."""
+"""Security headers, which every response has."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -65,7 +65,7 @@ def test_answers_with_data(client, submit, good, put):
         check(stream.headers)
 
 
-def test_a_bug(client, app, monkeypatch):
+def test_an_unexpected_error_is_a_500_without_details(client, app, monkeypatch):
     monkeypatch.setattr(type(app.state.masksmith.records), "summaries", lambda *_: 1 / 0)
     response = client.get("/v1/jobs")
     assert response.status_code == 500

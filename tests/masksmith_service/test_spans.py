@@ -1,4 +1,4 @@
-"""Spans, taken by a collector that listens on a real port."""
+"""OpenTelemetry spans, received by a collector that listens on a real port."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def collector():
     collector.server_close()
 
 
-def test_requests_are_told(settings, collector):
+def test_requests_have_spans(settings, collector):
     with TestClient(create_app(settings.model_copy(update={"otlp_url": collector.url}))) as client:
         client.get("/v1/jobs/nope")
     [(service, name, told, _)] = collector.taken
@@ -81,7 +81,7 @@ def test_shards_of_a_job_make_one_trace(collector):
     assert collector.taken[0][2]["masksmith.outcome"] == "completed"
 
 
-def test_without_a_collector_nothing_is_told_or_loaded():
+def test_without_a_collector_no_span_is_sent_and_nothing_imported():
     code = (
         "import sys; from masksmith_worker.tracing import Spans\n"
         "with Spans('').shard('j', 0) as found: found['outcome'] = 'completed'\n"

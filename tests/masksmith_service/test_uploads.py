@@ -53,7 +53,7 @@ def test_malformed_files_are_refused_and_leave_nothing(client, check_problem, on
     check_problem(response, 400, code, *words)
 
 
-def test_an_upload_is_here_once_it_is_whole(client, good, on_disk):
+def test_an_upload_exists_once_it_is_complete(client, good, on_disk):
     digest = blake3(good).hexdigest()
     assert client.head(f"/v1/tensors/{digest}").status_code == 404
     first = client.put(f"/v1/tensors/{digest}", content=good)
@@ -142,7 +142,7 @@ def test_too_many_shards_are_refused(settings, save):
 
 
 @pytest.mark.parametrize("how", ["whole", "chunked"])
-def test_a_disk_below_its_floor_takes_no_uploads(settings, save, on_disk, how):
+def test_a_disk_with_less_than_min_free_bytes_takes_no_uploads(settings, save, on_disk, how):
     data = save({"a": np.zeros((100, 100), np.float32)})
     free = shutil.disk_usage(Path(settings.store_url).parent).free
     with TestClient(create_app(settings.model_copy(update={"min_free_bytes": 2 * free}))) as client:
@@ -171,7 +171,7 @@ def test_a_disk_that_fills_while_a_body_comes_is_seen(settings, save, on_disk, m
     ("path", "method"), [("/v1/masks", "POST"), ("/v1/tensors/" + "0" * 64, "PUT"), ("/v1/jobs", "POST")]
 )
 @pytest.mark.parametrize("drip", [0, 1])
-def test_a_body_that_stalls_or_drips_is_given_up(settings, save, on_disk, path, method, drip):
+def test_a_stalled_or_slow_body_is_rejected(settings, save, on_disk, path, method, drip):
     app = create_app(settings.model_copy(update={"upload_stall_s": 0.4}))
     data = save({"a": np.zeros(10_000, np.float32)})
 

@@ -50,7 +50,7 @@ class Site:
 
     def finish(self, job, number):
         key = f"{number:064x}"
-        assert self.references.hold_result(job, key)
+        assert self.references.add_result_reference(job, key)
         digest = self.store.put(result_name(key), bytes([number % 256]) * 32)
         lease = take(self.records, job, 0)
         report = ShardReport(result=key, status="optimal", kept=128, entries=256, mask_digest=digest)

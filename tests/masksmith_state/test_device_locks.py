@@ -1,4 +1,4 @@
-"""A device shared out: any number of searches side by side, a benchmark alone, and nobody waits for ever."""
+"""Device locks: searches share a device, a benchmark holds it alone, and none of them waits for ever."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ def test_searches_share_a_device(device):
         pass
 
 
-def test_a_benchmark_waits_for_searches_to_end_and_keeps_new_ones_off(device):
+def test_a_benchmark_waits_for_running_searches_and_blocks_new_ones(device):
     began, over = threading.Event(), threading.Event()
 
     def measure():
@@ -87,12 +87,12 @@ def test_two_benchmarks_never_overlap(valkey, records):
     assert max(worst) == 1
 
 
-def test_devices_do_not_know_of_each_other(records, device):
+def test_locks_of_two_devices_are_independent(records, device):
     with device.exclusive(give_up), DeviceLock(records.redis, "gpu-test").exclusive(give_up):
         pass
 
 
-def test_what_dies_lets_go(records):
+def test_a_dead_process_loses_its_device_lock(records):
     dead = DeviceLock(records.redis, "cpu-test", lease_s=0.3)
     # As a killed process leaves it: claimed, and nobody renews.
     assert dead._run("acquire_exclusive", "dead", 300) == 2
@@ -116,7 +116,7 @@ def test_a_lost_hold_is_noticed(records, device):
         assert not intact()
 
 
-def test_whoever_gives_up_waiting_leaves_nothing_behind(device):
+def test_a_wait_that_is_given_up_leaves_no_state(device):
     with device.shared(give_up):
         with pytest.raises(GivenUpError), device.exclusive(give_up):
             pass

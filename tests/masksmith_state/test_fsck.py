@@ -68,7 +68,7 @@ def test_a_lost_list_of_an_upload_is_written_again(full, capsys):
     assert (full / piece_list_name(PLAIN[0])).exists()
 
 
-def test_files_of_others_are_named_and_left_alone(full, capsys):
+def test_foreign_files_are_listed_and_not_changed(full, capsys):
     other = full / "tensors" / "thesis.txt"
     other.write_text("precious")
     assert main(["--repair"]) == 0
@@ -76,7 +76,7 @@ def test_files_of_others_are_named_and_left_alone(full, capsys):
     assert other.read_text() == "precious"
 
 
-def test_what_is_no_store_is_refused(tmp_path, full, monkeypatch, capsys):
+def test_a_directory_that_is_no_store_is_rejected(tmp_path, full, monkeypatch, capsys):
     monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path))
     assert main([]) == 2
     assert "is not a store" in capsys.readouterr().err

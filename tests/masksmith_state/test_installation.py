@@ -134,4 +134,4 @@ def test_a_broker_that_evicts_is_refused(installation, records, monkeypatch, pol
 def test_a_broker_without_persistence_causes_a_warning(installation, caplog):
     with caplog.at_level(logging.WARNING):
         installation.broker.check()
-    assert "keeps nothing on disk" in caplog.text
+    assert "the broker persists nothing" in caplog.text

@@ -25,7 +25,7 @@ def test_a_key_is_made_listed_and_revoked(keys):
     assert keys.get("nobody") is None
 
 
-def test_revoking_the_last_key_opens_nothing(keys):
+def test_revoking_the_last_key_does_not_disable_authentication(keys):
     key, _ = keys.create("ann")
     keys.revoke(key.id)
     assert keys.any_exist()
@@ -62,6 +62,6 @@ def test_tokens_do_not_repeat(keys):
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
      ("10.0.0.1", False), ("gpu-box", False), ("localhost.example", False)],
 )  # fmt: skip
-def test_what_only_this_machine_reaches(host, loopback):
+def test_loopback_addresses(host, loopback):
     assert is_loopback(host) is loopback
     assert is_address(host) is (host[0] in "0123456789:")

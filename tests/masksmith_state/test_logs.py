@@ -1,4 +1,4 @@
-"""A line of the log is one line, which no terminal obeys, and which has no credentials."""
+"""A log entry is one line, without control characters and without credentials."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Rolls: who is there."""
+"""The worker registry: heartbeats, removal and expiry."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def registry(records):
     return WorkerRegistry(records.redis, "masksmith:workers", WorkerInfo)
 
 
-def test_workers_are_known_until_they_are_dismissed(registry):
+def test_workers_are_listed_until_they_are_removed(registry):
     assert registry.live() == []
     for name in ("b", "a"):
         registry.announce(worker(name))
@@ -25,7 +25,7 @@ def test_workers_are_known_until_they_are_dismissed(registry):
     assert registry.live() == [worker("b")]
 
 
-def test_who_is_silent_is_forgotten_until_he_speaks_up_again(registry, records):
+def test_a_worker_without_heartbeats_is_dropped_until_the_next_one(registry, records):
     registry.announce(worker("a"))
     registry.announce(worker("b"))
     assert 0 < records.redis.ttl("masksmith:workers:a") <= HEARTBEAT_TIMEOUT_S
@@ -36,7 +36,7 @@ def test_who_is_silent_is_forgotten_until_he_speaks_up_again(registry, records):
     assert registry.live() == [worker("a"), worker("b")]
 
 
-def test_what_else_the_broker_holds_is_not_looked_at(registry, records):
+def test_reading_the_registry_reads_no_other_keys(registry, records):
     records.redis.mset({f"masksmith:job:{number}": "" for number in range(100)})
     registry.announce(worker("a"))
     before = records.redis.info("commandstats")

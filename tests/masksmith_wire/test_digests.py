@@ -20,5 +20,5 @@ def test_documents_are_named_by_their_members_whatever_the_order():
 @pytest.mark.parametrize(
     "text", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "\u0660" * 64, "0" * 63 + "\n", "../" * 21 + "a"]
 )
-def test_what_is_no_digest(text):
+def test_texts_that_are_no_digest(text):
     assert not is_digest(text)

@@ -13,12 +13,14 @@ from masksmith_wire.headers import (
     MAX_HEADER_BYTES,
     Header,
     HeaderError,
+    HeaderTooLargeError,
     UnknownDtypeError,
     build_header,
     data_bytes,
     header_length,
     parse_header,
     read_header,
+    read_header_text,
 )
 
 ONE = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
@@ -221,7 +223,7 @@ def _parses(data: bytes) -> Header | None:
 
 @pytest.mark.parametrize("dtype", sorted(DTYPE_BITS))
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (3, 5)])
-def test_what_is_built_is_read_back(dtype, shape):
+def test_a_header_that_is_built_is_read_back(dtype, shape):
     size = data_bytes(dtype, shape)
     data = build_header({"a": (dtype, shape), "b": ("U8", (2,))}, {"note": "x"}) + bytes(size + 2)
     header = read_header(io.BytesIO(data))
@@ -234,7 +236,7 @@ def test_what_is_built_is_read_back(dtype, shape):
 
 @pytest.mark.parametrize(
     ("cut", "message"),
-    [(4, "takes 8"), (20, "header claims"), (-1, "file is truncated")],
+    [(4, "takes 8"), (20, "file is truncated: 20 bytes, the header alone takes"), (-1, "file is truncated")],
     ids=["length", "header", "data"],
 )
 def test_open_files_that_are_cut_are_refused(cut, message):
@@ -248,3 +250,27 @@ def test_headers_of_open_files_may_be_larger_than_an_upload_may_send():
     data = build_header(names)
     assert len(data) > MAX_HEADER_BYTES
     assert len(read_header(io.BytesIO(data)).tensors) == len(names)
+
+
+def test_a_header_is_read_by_ranges_of_which_none_is_longer_than_the_limit():
+    data = build_header({"a": ("F32", (4, 4))}) + bytes(64)
+    ranges = []
+
+    def read(start, stop):
+        ranges.append((start, stop))
+        return data[start:stop]
+
+    text = read_header_text(read, len(data))
+    assert parse_header(text, len(data)).tensors["a"].shape == (4, 4)
+    assert ranges == [(0, 9), (8, 8 + len(text))]
+    ranges.clear()
+    with pytest.raises(HeaderTooLargeError, match=f"claims {len(text)} bytes, max_header_bytes is {len(text) - 1}"):
+        read_header_text(read, len(data), len(text) - 1)
+    assert ranges == [(0, 9)]
+
+
+def test_another_format_is_named_even_if_its_first_bytes_are_a_length():
+    """Eight bytes of a file that is not safetensors may form a valid length; the ninth is not `{` then."""
+    data = struct.pack("<Q", 5000) + b"x"
+    with pytest.raises(HeaderError, match=r"does not begin with '\{'"):
+        header_length(data, limit=1000)

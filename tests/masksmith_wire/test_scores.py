@@ -1,6 +1,6 @@
 import pytest
 
-from masksmith_wire.scores import ScoreMethod, statistic_misfit
+from masksmith_wire.scores import ScoreMethod, statistic_mismatch
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_same_scores_have_one_spelling():
         ("taylor group=in joint=true", "use the library"),
     ],
 )
-def test_what_is_wrong_is_named(text, words):
+def test_invalid_score_methods_are_rejected_with_the_reason(text, words):
     with pytest.raises(ValueError, match=r".") as caught:
         ScoreMethod.parse(text)
     assert words in str(caught.value)
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_named(text, words):
         ("given", ("scores",)),
     ],
 )
-def test_scores_tell_what_they_are_made_from(text, kinds):
+def test_each_score_method_names_its_statistics(text, kinds):
     assert ScoreMethod.parse(text).kinds == kinds
 
 
@@ -84,7 +84,7 @@ def test_scores_tell_what_they_are_made_from(text, kinds):
     ],
 )
 def test_shapes_are_judged_by_what_the_statistic_is(kind, shape, weight, fits):
-    fault = statistic_misfit(kind, shape, weight)
+    fault = statistic_mismatch(kind, shape, weight)
     assert (fault is None) == fits
     if not fits:
         assert kind in fault

@@ -33,7 +33,7 @@ def test_objects_are_made_of_the_texts():
         ({"pattern": "2:4", "floors": ["*=1%"]}, "invalid_budget", {"budget": None, "floors": ["*=1%"]}),
     ],
 )  # fmt: skip
-def test_what_is_refused_has_a_code_and_a_place(options, code, place):
+def test_an_invalid_specification_has_a_code_and_a_place(options, code, place):
     with pytest.raises(SpecificationError) as caught:
         specified(**options)
     assert (caught.value.code, caught.value.place) == (code, place)

@@ -1,4 +1,4 @@
-"""What a job's reports add up to."""
+"""Totals over the reports of a job."""
 
 import math
 

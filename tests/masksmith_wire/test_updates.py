@@ -1,4 +1,4 @@
-"""Updates as jobs name them."""
+"""The grammar of update methods."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_an_update_has_one_spelling(text, canonical):
         ("admm max_rounds=99999", "is not a whole number from 1 to 10000"),
     ],
 )
-def test_what_is_no_update_is_refused_by_name(text, message):
+def test_an_unknown_update_is_rejected_by_name(text, message):
     with pytest.raises(ValueError, match=message):
         UpdateMethod.parse(text)
     with pytest.raises(ValueError, match=message):

@@ -43,7 +43,7 @@ def test_every_tensor_gets_the_librarys_pattern_and_mask(runner, submit, pattern
     assert str(expected.patterns["large"]) in file.header[8:].decode()
 
 
-def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeypatch):
+def test_a_measurement_of_one_shard_is_reused_by_others(runner, submit, monkeypatch):
     seen = []
     measure = allocate.measure_from
     monkeypatch.setattr(allocate, "measure_from", lambda *given: seen.append(given[3:]) or measure(*given))
@@ -56,7 +56,7 @@ def test_what_one_shard_measured_no_other_measures_again(runner, submit, monkeyp
     assert len(seen) == len(shards)
 
 
-def test_a_bad_score_spoils_the_sharing_out_and_is_named_everywhere(runner, submit):
+def test_an_invalid_score_fails_the_allocation_of_the_budget_in_every_tensor(runner, submit):
     bad = LAYERS | {"plain": LAYERS["plain"].copy()}
     bad["plain"][9, 2] = np.inf
     job = submit(bad, "50%", budget="50%")

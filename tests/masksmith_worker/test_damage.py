@@ -1,4 +1,4 @@
-"""A byte flipped in any kind of blob: what can be computed again is, what cannot is asked for by name."""
+"""A flipped byte in a blob of each kind: results are computed again, uploads must be sent again."""
 
 from pathlib import Path
 

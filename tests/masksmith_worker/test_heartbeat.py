@@ -11,7 +11,7 @@ def poll(condition, timeout_s=300.0):
         time.sleep(0.02)
 
 
-def test_a_worker_is_known_while_it_lives(records):
+def test_a_worker_is_listed_while_it_sends_heartbeats(records):
     heartbeat = Heartbeat(records, "w", "cpu", 2, ["masksmith.cpu"])
     heartbeat.start()
     poll(records.workers.live)

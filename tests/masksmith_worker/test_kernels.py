@@ -19,7 +19,7 @@ def test_progress_is_counted_only_if_kernels_are_compiled(tmp_path, monkeypatch)
     assert len(lines) == 3
 
 
-def test_a_warm_start_starts_no_process(monkeypatch):
+def test_a_warm_start_compiles_nothing(monkeypatch):
     monkeypatch.setattr(kernels, "READY_PATTERNS", ("2:4",))
     kernels.prepare_kernels(lambda line: None)
     assert is_warm(["2:4"])

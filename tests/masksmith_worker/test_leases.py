@@ -1,4 +1,4 @@
-"""Leases: a shard is held, given back, lost, tried again, and given up."""
+"""Leases of shards: taken, released, lost, retried and exhausted."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from masksmith_worker import part_runner
 from masksmith_worker.stages import solve as solve_stage
 
 
-def test_a_shard_that_somebody_holds_is_left_alone(runner, submit, solves):
+def test_a_leased_shard_is_not_taken(runner, submit, solves):
     job = submit({"w": WEIGHT})
     lease = take(runner.records, job, 0, lease_s=60, attempts=3)
     assert run_shard(runner, job, 0) == "held"
@@ -97,7 +97,7 @@ def test_one_that_stops_in_time_is_not_killed(runner, runner_with, submit, monke
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
 
 
-def test_a_shard_whose_lease_was_lost_is_not_struck(runner, submit, monkeypatch, in_background):
+def test_a_shard_whose_lease_was_lost_is_not_completed(runner, submit, monkeypatch, in_background):
     slow, job = Slow(monkeypatch, deaf=True), submit({"w": WEIGHT})
     word = in_background(runner, job)
     assert slow.entered.wait(20)
@@ -121,7 +121,9 @@ def test_a_lease_is_renewed_for_as_long_as_the_solve_takes(runner, runner_with, 
     assert word() == "completed"
 
 
-def test_a_worker_that_stops_gives_its_shard_back_as_it_was(runner, runner_with, submit, monkeypatch, in_background):
+def test_a_worker_that_stops_releases_its_shard_without_an_attempt(
+    runner, runner_with, submit, monkeypatch, in_background
+):
     slow, job = Slow(monkeypatch), submit({"w": WEIGHT})
     for _ in range(5):
         slow.entered.clear()

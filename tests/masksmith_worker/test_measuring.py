@@ -1,4 +1,4 @@
-"""Measures that shards add up to are those of the whole mask."""
+"""The summed measures of shards are those of the whole mask."""
 
 import numpy as np
 import pytest

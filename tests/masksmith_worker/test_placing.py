@@ -26,7 +26,7 @@ T48 = ms.parse("transposable 4:8")
         ("auto", ms.parse("block 4x4 50%"), ms.Auto()),
     ],
 )
-def test_what_runs_on_a_device_is_sent_there(monkeypatch, name, pattern, solver):
+def test_jobs_that_a_gpu_supports_are_sent_to_gpu_workers(monkeypatch, name, pattern, solver):
     monkeypatch.setattr(solve, "_unusable_reason", lambda device: None)
     assert solver_on(name, pattern, "cuda:1") == solver
 
@@ -41,5 +41,5 @@ def test_a_device_that_cannot_be_used_is_named_and_the_processor_reported(record
     assert "cuda:0 cannot be used" in caplog.text
 
 
-def test_a_processor_has_no_gpu_to_tell_of():
+def test_a_cpu_has_no_gpu_facts():
     assert device_facts("cpu") == device_facts("cuda:0") == (None, None)

@@ -1,4 +1,4 @@
-"""Weights by reference: the masks of the library, from no more bytes than are needed, and of one version alone."""
+"""Weights by reference: the library's masks, from no more bytes than are needed, of one version of the file."""
 
 import os
 
@@ -120,7 +120,7 @@ def test_a_worker_without_the_root_says_so(runner, records, root):
     assert "give it the same roots as the service" in error.message
 
 
-def test_a_link_that_is_made_after_the_job_began_leads_nowhere(referring, records, root, tmp_path):
+def test_a_link_that_is_made_after_the_job_began_is_not_followed(referring, records, root, tmp_path):
     path = root / "model.safetensors"
     tensor = planned(path, "a")
     path.rename(tmp_path / "outside")

@@ -1,4 +1,4 @@
-"""Results: done once, held while they are looked for, made again where a part is gone."""
+"""Results: computed once, referenced before they are read, computed again if a part is missing."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from masksmith_state.blobs.names import result_name, result_report_name
 from masksmith_state.blobs.retention import Retention
 
 
-def test_a_result_is_held_before_it_is_looked_for(runner, submit, store, monkeypatch):
+def test_a_result_is_referenced_before_it_is_read(runner, submit, store, monkeypatch):
     run_all(runner, first := submit({"w": WEIGHT}))
     second = submit({"w": WEIGHT})
     retention = Retention(runner.records, runner.references, store, 10.0, 10.0)
@@ -65,7 +65,7 @@ def test_a_result_of_which_a_part_is_missing_is_made_again(runner, submit, solve
     assert (len(solves), files(runner.store)) == (2, before)
 
 
-def test_what_a_time_limit_left_is_nobody_elses_result(runner, submit, solves):
+def test_a_result_ended_by_a_time_limit_is_not_reused(runner, submit, solves):
     jobs = [submit({"w": np.tile(WEIGHT, (40, 30))}, TRANSPOSABLE, time_limit_s=1e-9) for _ in range(2)]
     results = []
     for job in jobs:

@@ -44,7 +44,7 @@ def test_a_job_that_cannot_be_read_is_set_aside_and_the_next_is_solved(runner, r
     assert records.state(good) == "succeeded"
 
 
-def test_what_the_job_referred_to_can_be_deleted(runner, records, submit):
+def test_uploads_of_an_ended_job_can_be_deleted(runner, records, submit):
     bad = submit(WEIGHT)
     assert run_shard(runner, bad, 0) == "completed"
     (result,) = records.redis.smembers(f"masksmith:job:{bad}:results")

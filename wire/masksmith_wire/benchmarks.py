@@ -26,7 +26,7 @@ Distinct = AfterValidator(_without_duplicates)
 
 
 class LayerInput(StrictModel):
-    """A weight of `rows` outputs and `cols` inputs, which the model has `count` times."""
+    """A weight of `rows` outputs and `cols` inputs, of which the model has `count`."""
 
     name: TensorName
     rows: Side

@@ -321,7 +321,7 @@ class Job(BaseModel):
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
-    """Its priority among the jobs of its key: what was asked for, or the highest that the key may have."""
+    """Its priority among the jobs of its key: the requested one, or the highest that the key may have."""
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str
@@ -339,7 +339,7 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     waiting_for: WaitingFor | None = None
-    """What it waits for, while no living worker takes its shards."""
+    """The workers that the job waits for, if no living worker takes its shards."""
     position: QueuePosition | None = None
     """Its position in the queue, while it is queued."""
     progress: Progress

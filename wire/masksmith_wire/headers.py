@@ -10,7 +10,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -84,26 +84,50 @@ def build_header(tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Map
     return struct.pack("<Q", len(text)) + text
 
 
-def header_length(prefix: bytes, limit: int = MAX_HEADER_BYTES) -> int:
-    """Read the length of the JSON header from a file's first eight bytes.
+def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
+    """Read the length of the JSON header from a file's first eight bytes; more bytes improve the error messages.
 
     Raises:
         HeaderTooLargeError: If the length exceeds `limit`.
-        HeaderError: If `prefix` is too short, or the length is less than 2 or exceeds the limit of the format.
+        HeaderError: If `beginning` is too short, or the length is less than 2 or exceeds the limit of the format.
     """
-    if not prefix:
-        raise HeaderError(f"not a safetensors file: 0 bytes, it is {foreign_format(prefix)}")
-    if len(prefix) < PREFIX_BYTES:
-        raise HeaderError(f"not a safetensors file: {len(prefix)} byte(s), the header's length alone takes 8")
-    (length,) = struct.unpack("<Q", prefix[:PREFIX_BYTES])
-    foreign = foreign_format(prefix)
-    if foreign is not None and not 2 <= length <= limit:
-        raise HeaderError(f"not a safetensors file: it is {foreign}")
+    if not beginning:
+        raise HeaderError(f"not a safetensors file: 0 bytes, it is {foreign_format(beginning)}")
+    if len(beginning) < PREFIX_BYTES:
+        raise HeaderError(f"not a safetensors file: {len(beginning)} byte(s), the header's length alone takes 8")
+    (length,) = struct.unpack("<Q", beginning[:PREFIX_BYTES])
+    if 2 <= length <= limit:
+        return int(length)
+    _reject_other_formats(beginning)
     if limit < length <= LARGEST_HEADER_BYTES:
+        _check_brace(beginning[PREFIX_BYTES:])
         raise HeaderTooLargeError(f"the header claims {length} bytes, max_header_bytes is {limit}")
-    if not 2 <= length <= limit:
-        raise HeaderError(f"not a safetensors file: its header claims {length} bytes (allowed: 2 to {limit})")
-    return int(length)
+    raise HeaderError(f"not a safetensors file: its header claims {length} bytes (allowed: 2 to {limit})")
+
+
+def read_header_text(read: Callable[[int, int], bytes], file_bytes: int, limit: int = LARGEST_HEADER_BYTES) -> bytes:
+    """Read the JSON header of a file by ranges, for `parse_header`.
+
+    Args:
+        read: Reads the bytes from a start to a stop (exclusive).
+        file_bytes: Size of the file.
+        limit: Limit of the header's length.
+
+    Raises:
+        HeaderTooLargeError: If the header is longer than `limit`.
+        HeaderError: If the file does not begin with the length of a header, or ends before the header does.
+    """
+    beginning = read(0, min(PREFIX_BYTES + 1, file_bytes))
+    end = PREFIX_BYTES + header_length(beginning, limit)
+    if end > file_bytes:
+        _reject_other_formats(beginning)
+        raise truncated_header(file_bytes, end)
+    return read(PREFIX_BYTES, end)
+
+
+def truncated_header(file_bytes: int, end: int) -> HeaderError:
+    """Error of a file that ends before its header, which would end at byte `end`."""
+    return HeaderError(f"file is truncated: {file_bytes} bytes, the header alone takes {end}")
 
 
 def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
@@ -151,17 +175,27 @@ def read_header(file: BinaryIO) -> Header:
         HeaderError: If it is not a safetensors file, or is truncated.
     """
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    length = header_length(file.read(PREFIX_BYTES), limit=max(2, size))
-    text = file.read(length)
-    if len(text) < length:
-        raise HeaderError(f"file is truncated: its header claims {length} bytes, {len(text)} are there")
-    return parse_header(text, size)
+
+    def read(start: int, stop: int) -> bytes:
+        file.seek(start)
+        return file.read(stop - start)
+
+    return parse_header(read_header_text(read, size), size)
+
+
+def _reject_other_formats(beginning: bytes) -> None:
+    other_format = foreign_format(beginning)
+    if other_format is not None:
+        raise HeaderError(f"not a safetensors file: it is {other_format}")
+
+
+def _check_brace(text: bytes) -> None:
+    if text and not text.startswith(b"{"):
+        raise HeaderError("not a safetensors file: the header does not begin with '{'")
 
 
 def _load(text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise HeaderError("not a safetensors file: the header does not begin with '{'")
+    _check_brace(text)
     try:
         document = json.loads(
             text.decode("utf-8"), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant

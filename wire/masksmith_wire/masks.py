@@ -40,7 +40,7 @@ class MaskInfo(BaseModel):
 
     @classmethod
     def of(cls, shape: Sequence[int], pattern: Pattern, layout: Layout | None) -> MaskInfo:
-        """Describe a mask of a pattern; the layout is left out if it is one matrix `[out, in]` or a convolution."""
+        """Describe a mask; the layout is omitted if the weight is one matrix `[out, in]` or a convolution."""
         members: dict[str, Any] = {}
         if layout is not None and not layout.is_plain(pattern, shape):
             members = {"axes": str(layout), "out_parts": list(layout.out_parts)}

@@ -1,4 +1,4 @@
-"""Names, labels and priorities of jobs; the texts of clients are short and printable."""
+"""Names, labels and priorities of jobs. Texts that clients choose are limited in length, and printable."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ Labels = Annotated[
 
 
 class JobDescription(StrictModel):
-    """What a client calls a job, and how soon it needs it; nothing of that has an effect on the results.
+    """Name, labels and priority of a job, which have no effect on its results.
 
-    `labels` are to find it by, and `priority` is that among the jobs of its key, which may bound it.
+    Jobs can be searched by labels. The priority orders the jobs of one key; a key may limit it.
     """
 
     name: JobName | None = None
@@ -58,7 +58,7 @@ def replace_unprintable(text: str) -> str:
 
 
 def default_name(subject: str, pattern: str) -> str:
-    """Name of a job on a subject, such as a file; both are shortened to the length of a name."""
+    """Default name of a job, from its subject, such as a file, and its pattern; both are shortened."""
     parts = [
         _shorten(text, MAX_NAME_LENGTH // 2 - 2)
         for text in (replace_unprintable(subject), replace_unprintable(pattern))
@@ -67,7 +67,7 @@ def default_name(subject: str, pattern: str) -> str:
 
 
 def subject_of(names: Iterable[str]) -> str:
-    """What a job on these tensors is about, where no file is known."""
+    """Subject of a job for its default name, from the names of its tensors."""
     listed = list(names)
     return listed[0] if len(listed) == 1 else f"{len(listed)} tensors"
 

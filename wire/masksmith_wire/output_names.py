@@ -1,4 +1,4 @@
-"""Names of files of a model's directory: which hold weights, and which masksmith adds."""
+"""Names of files in a model's directory: which ones hold weights, and which ones masksmith adds."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def names_weights(name: str) -> bool:
 
 
 def holds_weights(path: str) -> bool:
-    """Whether a file of a model's directory holds the weights once more, by its path."""
+    """Whether a file of a model's directory holds weights, by its path: in another format, or in a folder of such."""
     *folders, name = path.split("/")
     return names_weights(name) or any(folder.lower() in WEIGHT_FOLDERS for folder in folders)

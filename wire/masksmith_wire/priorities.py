@@ -11,7 +11,7 @@ PriorityName = Literal["interactive", "normal", "batch"]
 class Priority(StrEnum):
     """Priority of a job: its shards are taken before those of lower priority of the same key.
 
-    `interactive` is for what somebody waits for, `batch` for what may take hours.
+    `interactive` is for jobs that somebody waits for, `batch` for jobs that may wait for hours.
     """
 
     INTERACTIVE = "interactive"

@@ -14,14 +14,14 @@ PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what comes out."""
-    found: dict[str, str] = {}
+    """Return the versions of the packages that the result depends on."""
+    installed: dict[str, str] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

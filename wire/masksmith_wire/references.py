@@ -1,4 +1,4 @@
-"""What the service tells of a safetensors file or a model in a root: tensors, config and files, without any values."""
+"""Documents that list the tensors of a safetensors file or a model in a root, from headers alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class ListedTensor(BaseModel):
-    """A tensor of a model; `file` is the reference of the file that counts for it, `format` what that file names."""
+    """A tensor of a model; `file` is the reference of its file, and `format` that of the file's metadata."""
 
     name: str
     dtype: str

@@ -86,7 +86,7 @@ def statistic_key(name: str, kind: str) -> str:
     return name if kind == "scores" else f"{name}/{kind}"
 
 
-def statistic_misfit(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
+def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
     """Reason why a statistic of this shape cannot belong to a weight of shape `weight`, or None if it can.
 
     Statistics of stacked matrices are stacked as the matrices are.
@@ -95,7 +95,7 @@ def statistic_misfit(kind: str, shape: Shape, weight: Shape, layout: Layout | No
         stack = layout.stack_shape(weight)
         if shape[: len(stack)] != stack:
             return f"{kind} of shape {list(shape)} are not stacked as the weight is: expected {[*stack]} in front"
-        return statistic_misfit(kind, shape[len(stack) :], layout.matrix_shape(weight))
+        return statistic_mismatch(kind, shape[len(stack) :], layout.matrix_shape(weight))
     inputs, flat = weight[1:], math.prod(weight[1:])
     if kind in ("norms", "inverse_diagonal"):
         fits, expected = shape in (inputs, (flat,), weight[1:2]), f"[{flat}]"
@@ -105,8 +105,6 @@ def statistic_misfit(kind: str, shape: Shape, weight: Shape, layout: Layout | No
         fits, expected = len(shape) == 2 and shape[0] > 0 and shape[1] == flat, f"[samples, {flat}]"
     else:
         fits, expected = shape == weight, f"{list(weight)}"
-    return (
-        None
-        if fits
-        else f"{kind} of shape {list(shape)} do not fit a weight of shape {list(weight)}: expected {expected}"
-    )
+    if fits:
+        return None
+    return f"{kind} of shape {list(shape)} do not fit a weight of shape {list(weight)}: expected {expected}"

@@ -33,8 +33,8 @@ class JobSpecification:
 
     Attributes:
         options: The options as sent, with the pattern in canonical form.
-        pattern: The pattern of every tensor without one of its own; under a budget, the family that a tensor has one
-            of.
+        pattern: The pattern of every tensor without its own pattern; with a budget, the family of patterns from which
+            each tensor gets one.
         budget: What all tensors together may keep, or None.
     """
 
@@ -70,7 +70,7 @@ class JobSpecification:
         if text is None:
             return self
         if self.budget is not None:
-            detail = f"a budget is divided under one pattern, and {text[:80]!r} is a pattern of single tensors"
+            detail = f"a job with a budget has one pattern, so {text[:80]!r} cannot be the pattern of single tensors"
             raise SpecificationError(Code.INVALID_BUDGET, detail, budget=self.options.budget, pattern=text)
         own = self.with_pattern(text)
         _check_solver(own.pattern, own.options)
@@ -88,7 +88,7 @@ class JobSpecification:
 
     @property
     def fitting_pattern(self) -> Pattern:
-        """The pattern that shapes are checked against; under a budget, a tensor's share may round to no entry."""
+        """The pattern against which shapes are checked; with a budget, a tensor's share may be rounded to no entry."""
         return self.pattern if self.budget is None else unshared(self.pattern)
 
     def binding(self, pattern: Pattern) -> str | None:

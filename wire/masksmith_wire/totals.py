@@ -11,7 +11,7 @@ from .documents import TensorReport
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """All masked tensors of a job together; shares are None where no tensor has a mask.
+    """Totals of the masked tensors of a job; shares are None if no tensor has a mask.
 
     Attributes:
         solved: Tensors with a mask.

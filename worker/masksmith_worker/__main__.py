@@ -54,65 +54,83 @@ def main() -> None:
     except InstallationError as error:
         log.error("refusing to start: %s", error)
         sys.exit(2)
-    queue = consumed_queue(settings)
-    name, device = settings.worker_name, settings.worker_device
-    bench = bench_worker_document(name, device, all_kernels()) if settings.worker_role == "bench" else None
-    heartbeat = Heartbeat(records, name, device, settings.slots, [queue], bench)
-    sweeper = Sweeper(records, partial(request_work, app), settings.sweep_s, housekeeping.run)
-    pools: list[Any] = []
-    background: list[subprocess.Popen[bytes]] = []
+    WorkerProcess(settings, records, housekeeping).run()
 
-    def report(line: str) -> None:
+
+class WorkerProcess:
+    """The main process of a worker: Celery with its pool, heartbeats, sweeper, and compilation in the background.
+
+    Args:
+        settings: Settings of the worker.
+        records: Job records.
+        housekeeping: The check of broker and store.
+    """
+
+    def __init__(self, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
+        self._settings, self._start_progress = settings, records.start_progress
+        self._queue = consumed_queue(settings)
+        self._searches = settings.worker_role == "search"
+        name, device = settings.worker_name, settings.worker_device
+        bench = None if self._searches else bench_worker_document(name, device, all_kernels())
+        self._heartbeat = Heartbeat(records, name, device, settings.slots, [self._queue], bench)
+        self._sweeper = Sweeper(records, partial(request_work, app), settings.sweep_s, housekeeping.run)
+        self._pool: Any = None
+        self._compilation: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """Run until a stop signal."""
+        # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
+        if self._searches:
+            self._report_progress("the worker is starting")
+            began = time.monotonic()
+            prepare_kernels(self._report_progress)
+            log.info("kernels ready after %.1f s", time.monotonic() - began)
+        try:
+            run(app, self._settings, self._on_ready, self._on_stop)
+        finally:
+            self._stop_compilation()
+            if self._sweeper.is_alive():
+                self._sweeper.stop()
+                self._heartbeat.stop()
+
+    def _report_progress(self, line: str) -> None:
         with contextlib.suppress(redis.RedisError):
-            records.start_progress.report(name, line)
+            self._start_progress.report(self._settings.worker_name, line)
 
-    def on_ready(pool: Any) -> None:
-        pools.append(pool)
+    def _on_ready(self, pool: Any) -> None:
+        self._pool = pool
         with contextlib.suppress(redis.RedisError):
-            records.start_progress.clear(name)
-        heartbeat.start()
-        sweeper.start()
-        log.info("worker %s ready: %d slot(s) on %s", settings.worker_name, settings.slots, queue)
-        if settings.worker_role == "search" and settings.worker_compile_later and (process := compile_later()):
-            background.append(process)
+            self._start_progress.clear(self._settings.worker_name)
+        self._heartbeat.start()
+        self._sweeper.start()
+        log.info("worker %s ready: %d slot(s) on %s", self._settings.worker_name, self._settings.slots, self._queue)
+        if self._searches and self._settings.worker_compile_later:
+            self._compilation = compile_later()
 
-    def stop_background() -> None:
-        for process in background:
-            process.kill()
-            process.wait()
-
-    def signal_pools(number: signal.Signals) -> None:
-        for process in (process for pool in pools for process in pool.info["processes"]):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
-
-    def on_stop() -> None:
-        heartbeat.request_stop()
-        signal_pools(STOP_SIGNAL)
-        deadline = threading.Timer(STOP_GRACE_S, exit_now)
+    def _on_stop(self) -> None:
+        """Let pool processes release their shards; called in a signal handler."""
+        self._heartbeat.request_stop()
+        self._signal_pool(STOP_SIGNAL)
+        deadline = threading.Timer(STOP_GRACE_S, self._exit_now)
         deadline.daemon = True
         deadline.start()
 
-    def exit_now() -> None:
+    def _exit_now(self) -> None:
         # A pool process that was still starting ignored the signal; if it holds a shard, the lease lapses.
         log.warning("not drained within %.0f s: exiting", STOP_GRACE_S)
-        signal_pools(signal.SIGKILL)
-        stop_background()
+        self._signal_pool(signal.SIGKILL)
+        self._stop_compilation()
         os._exit(0)
 
-    # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
-    if settings.worker_role == "search":
-        report("the worker is starting")
-        began = time.monotonic()
-        prepare_kernels(report)
-        log.info("kernels ready after %.1f s", time.monotonic() - began)
-    try:
-        run(app, settings, on_ready, on_stop)
-    finally:
-        stop_background()
-        if sweeper.is_alive():
-            sweeper.stop()
-            heartbeat.stop()
+    def _signal_pool(self, number: signal.Signals) -> None:
+        for process in self._pool.info["processes"] if self._pool is not None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _stop_compilation(self) -> None:
+        if self._compilation is not None:
+            self._compilation.kill()
+            self._compilation.wait()
 
 
 if __name__ == "__main__":

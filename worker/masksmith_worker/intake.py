@@ -1,4 +1,4 @@
-"""The queue that a worker takes shards from, and the messages that it sends for further ones."""
+"""Takes shards from the queue of a worker, and sends messages so that other workers take further ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def _send_nothing(queue: str, count: int) -> None:
-    """Send no messages: nothing else takes shards of the queue."""
+    """Send no messages, if no other worker consumes the queue."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Intake:
             self._request(1)
         return lease
 
-    def free(self, schedule: Schedule, lease: Lease) -> None:
-        """Send the messages that a queue lacks after a long shard: other long ones may have waited for its slot."""
+    def release_slot(self, schedule: Schedule, lease: Lease) -> None:
+        """After a long shard, send missing messages: other long shards may have waited for the slot."""
         if lease.is_long:
             self._request(schedule.messages_wanted(self.queue))
 

@@ -1,4 +1,4 @@
-"""Reads messages of a queue, which anything with access to the broker may have written."""
+"""Validates the messages of a queue, which any client of the broker may have written."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class _Message(_Part):
     properties: _Properties
 
 
-def readable(item: bytes, queue: str) -> bytes:
-    """Return a message without the members that nothing of ours reads.
+def validated(item: bytes, queue: str) -> bytes:
+    """Check a message, and return it without the members that neither Kombu, Celery nor masksmith reads.
 
     Raises:
         UnreadableMessageError: If it is not a message of this queue.

@@ -85,7 +85,7 @@ class PartRunner(ABC):
             schedule = self.records.schedule
             lease = self._intake.take(schedule, self._lease_s, self._attempts)
             if lease is not None:
-                stack.callback(self._intake.free, schedule, lease)
+                stack.callback(self._intake.release_slot, schedule, lease)
             yield lease
 
     def run(self, lease: Lease) -> str:

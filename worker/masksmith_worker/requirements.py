@@ -1,4 +1,4 @@
-"""What a worker of some role and device needs besides the extra `worker`, checked before it starts."""
+"""Checks at the start that the packages for a worker's role and device are installed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .settings import Settings
 
 
 def check_requirements(settings: Settings) -> None:
-    """Refuse to start a worker that could only fail.
+    """Check that torch is installed, if the worker needs it.
 
     Raises:
-        SystemExit: With the line that installs what is missing.
+        SystemExit: If it is missing; the message has the command that installs it.
     """
     measures = settings.worker_role == "bench"
     if (measures or settings.worker_device != "cpu") and find_spec("torch") is None:

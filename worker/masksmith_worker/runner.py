@@ -33,10 +33,10 @@ from .stages.store import load_result, store_result
 from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
-OTHERS_S = 0.2
-"""Seconds between looks for the result of a shard that another worker has taken."""
-KEPT_PLANS = 4
-"""Plans of jobs that a worker keeps; one of a large model takes some ten megabytes."""
+RESULT_POLL_S = 0.2
+"""Seconds between two reads of the report of a shard that another worker has taken."""
+MAX_CACHED_PLANS = 4
+"""Plans of jobs that are cached; that of a large model takes about ten megabytes."""
 
 
 class ShardRunner(PartRunner):
@@ -44,7 +44,7 @@ class ShardRunner(PartRunner):
 
     @cached_property
     def _plans(self) -> dict[str, MasksPlan]:
-        """Plans of the jobs of the last shards, the latest one last."""
+        """Cache of plans by job, the one that was used last at the end."""
         return {}
 
     @cached_property
@@ -97,29 +97,31 @@ class ShardRunner(PartRunner):
         assert plan.output is not None
         shards = self.records.shards(job)
 
-        def solved(index: int) -> ShardReport:
-            return self._solved(plan, job, index, shards[index], check)
+        def report_of(index: int) -> ShardReport:
+            return self._wait_or_solve(plan, job, index, shards[index], check)
 
-        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, solved, check)
+        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, report_of, check)
         try:
             write_output_file(work, number)
         except (*FAILURES, *OUTPUT_FAILURES) as error:
             return output_failure_report(error, plan.output.files[number].name)
         return ShardReport()
 
-    def _solved(self, plan: MasksPlan, job: str, index: int, shard: Shard, check: Callable[[], None]) -> ShardReport:
-        """Report of a shard whose result is in the store: waits while another worker has it, else solves it here."""
+    def _wait_or_solve(
+        self, plan: MasksPlan, job: str, index: int, shard: Shard, check: Callable[[], None]
+    ) -> ShardReport:
+        """Report of a shard whose result is in the store: wait for the worker that has taken it, or solve it here."""
         while (report := self.records.report(job, index)) is None and self.records.is_leased(job, index):
-            self.stopping.wait(OTHERS_S)
+            self.stopping.wait(RESULT_POLL_S)
             check()
         if report is not None and report.error is not None:
             raise ShardFailedError(report.error)
         return self._report(plan, job, index, shard, check)
 
     def _plan_of(self, job: str) -> MasksPlan | None:
-        """Read the plan of a job, or take the one read for an earlier shard: those of large models take long to parse.
+        """Read the plan of a job, from the cache if possible: the plan of a large model takes long to parse.
 
-        Shards of several keys take turns, so that more than one plan is kept.
+        Shards of several keys alternate, so more than one plan is cached.
         """
         plan = self._plans.pop(job, None)
         if plan is None:
@@ -128,7 +130,7 @@ class ShardRunner(PartRunner):
                 return None
             plan = record.plan
         self._plans[job] = plan
-        if len(self._plans) > KEPT_PLANS:
+        if len(self._plans) > MAX_CACHED_PLANS:
             del self._plans[next(iter(self._plans))]
         return plan
 
@@ -162,5 +164,5 @@ class ShardRunner(PartRunner):
 
     def _add_reference(self, job: str, key: str) -> None:
         # The reference is added before the result is looked up, so that the result cannot be deleted in between.
-        if not self.references.hold_result(job, key):
+        if not self.references.add_result_reference(job, key):
             raise StoppedError

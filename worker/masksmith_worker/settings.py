@@ -23,15 +23,15 @@ class Settings(StateSettings):
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """Shards solved at the same time, each in a process of its own."""
     worker_nice: int = Field(default=10, ge=0, le=19)
-    """How much the processes that solve give way to others on their machine; 0: not at all."""
+    """Niceness of the processes that solve, so that other processes of the machine get the CPU first; 0: none."""
     worker_compile_later: bool = True
     """Compile the kernels of less frequent patterns in the background, once the worker is ready."""
     lease_s: float = Field(default=15.0, gt=0)
-    """Seconds that a shard stays taken without a sign of life."""
+    """Seconds after which the lease of a shard lapses, unless its worker renews it."""
     attempts: int = Field(default=3, ge=1)
     """Times that a shard is tried before its tensor fails."""
     store_patience_s: float = Field(default=120.0, ge=0)
-    """Seconds that a shard waits for a store that fails, before the attempt has failed."""
+    """Seconds that a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0)
     """Seconds after which a shard's process is killed."""
 

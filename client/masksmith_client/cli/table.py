@@ -111,12 +111,12 @@ COMMANDS = {
         "Compile the solver's kernels for this machine, once; later processes load them from disk.",
     ),
     "service": Entry(
-        "masksmith_service.local.parts:service",
+        "masksmith_service.local.components:service",
         "service",
         "Run the HTTP service alone, against a Redis server of yours.",
     ),
     "worker": Entry(
-        "masksmith_service.local.parts:worker", "worker", "Run a worker alone, against a Redis server of yours."
+        "masksmith_service.local.components:worker", "worker", "Run a worker alone, against a Redis server of yours."
     ),
     "fsck": Entry(
         "masksmith_service.local.fsck:fsck",
@@ -156,7 +156,7 @@ COMMANDS = {
     "keys rotate": Entry(
         f"{_KEYS}:rotate",
         "service",
-        "Give a key a new token and print it; the present one stays valid for a time. Its jobs and quotas stay.",
+        "Replace a key's token and print the new one; the old one stays valid for a time. Jobs and quotas stay.",
     ),
     "keys revoke": Entry(
         f"{_KEYS}:revoke",

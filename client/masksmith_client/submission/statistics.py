@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from masksmith.layouts import FLOAT_DTYPES
 from masksmith_client._errors import InputError
-from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_misfit
+from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_mismatch
 from masksmith_wire.updates import UpdateMethod
 
 from .files import read_path
@@ -144,7 +144,7 @@ class CalibrationReader:
             tensor = next((self._tensors[key] for key in keys if key in self._tensors), None)
             if tensor is None:
                 continue
-            reason = tensor.unsupported_reason or statistic_misfit(kind, tensor.shape, weight.shape, weight.layout)
+            reason = tensor.unsupported_reason or statistic_mismatch(kind, tensor.shape, weight.shape, weight.layout)
             if tensor.dtype not in FLOAT_DTYPES:
                 reason = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
             if reason is not None:

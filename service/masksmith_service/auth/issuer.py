@@ -1,7 +1,7 @@
-"""Tokens of an OpenID Connect issuer, accepted beside keys: who sent a request is what the issuer signed.
+"""Authenticates requests by tokens of an OpenID Connect issuer, in addition to keys.
 
-OpenID Connect Discovery 1.0 says where the issuer's keys are; a token is a JSON Web Token (RFC 7519) with an asymmetric
-signature, and must name this issuer, this service as its audience, a subject and its end.
+The issuer's keys are found by OpenID Connect Discovery 1.0. A token is a JSON Web Token (RFC 7519) with an asymmetric
+signature; it must have this issuer, this service as its audience, a subject and an expiry.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .principal import Principal, default_quotas
 log = logging.getLogger(__name__)
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Signatures with a public key; a token signed with a shared secret, or not at all, is not valid."""
+"""Asymmetric signatures only: a token that is signed with a shared secret, or not at all, is not valid."""
 LEEWAY_S = 30
 """Seconds by which the issuer's clock may differ from ours."""
 KEYS_AGE_S, FETCH_PAUSE_S = 3600.0, 10.0
-"""Seconds after which the issuer's keys are fetched again, and between two fetches for keys that are not known."""
+"""Seconds after which the issuer's keys are fetched again, and minimum between two fetches for an unknown key."""
 MAX_DOCUMENT_BYTES = 2**20
 
 
 class Issuer:
-    """An issuer, whose keys are fetched when the first token arrives.
+    """An issuer; its keys are fetched when the first token arrives.
 
     Args:
-        settings: `oidc_issuer`, `oidc_audience` and `oidc_admin`, and the quotas of a sender.
+        settings: `oidc_issuer`, `oidc_audience` and `oidc_admin`, and the default quotas.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,12 +67,12 @@ class Issuer:
         if token.count(".") != 2:
             return None
         is_fresh = time.monotonic() - self._fetched_at < KEYS_AGE_S
-        claims = self._verified(token) if is_fresh else None
+        claims = self._verified_claims(token) if is_fresh else None
         if claims is None and await self._fetch_keys():
-            claims = self._verified(token)
+            claims = self._verified_claims(token)
         return None if claims is None else self._principal(claims)
 
-    def _verified(self, token: str) -> Mapping[str, Any] | None:
+    def _verified_claims(self, token: str) -> Mapping[str, Any] | None:
         try:
             claims = jwt.decode(token, self._keys, algorithms=ALGORITHMS).claims
             self._claims.validate(claims)
@@ -96,10 +96,10 @@ class Issuer:
         )
 
     async def _fetch_keys(self) -> bool:
-        """Fetch the issuer's keys, unless they have just been fetched; gives whether there are new ones."""
-        seen = self._fetched_at
+        """Fetch the issuer's keys, unless they have just been fetched; returns whether they were fetched."""
+        before = self._fetched_at
         async with self._fetching:
-            if self._fetched_at != seen:
+            if self._fetched_at != before:
                 return True
             if time.monotonic() - self._fetched_at < FETCH_PAUSE_S:
                 return False
@@ -107,7 +107,7 @@ class Issuer:
                 self._keys = await _fetch_key_set(self._settings.oidc_issuer)
             except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("the keys of issuer %s cannot be fetched: %s", self._settings.oidc_issuer, error)
-                detail = "the issuer of the token does not answer with its keys; try again shortly, or use a key"
+                detail = "the keys of the token's issuer cannot be fetched; try again shortly, or use a key"
                 raise RequestError(Code.ISSUER_UNAVAILABLE, detail, retry_after_s=5) from None
             self._fetched_at = time.monotonic()
             return True
@@ -117,10 +117,10 @@ async def _fetch_key_set(issuer: str) -> KeySet:
     async with httpx2.AsyncClient(timeout=5.0) as client:
         discovered = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if discovered["issuer"] != issuer:
-            raise ValueError(f"it calls itself {str(discovered['issuer'])[:200]!r}")
+            raise ValueError(f"its document names the issuer {str(discovered['issuer'])[:200]!r}")
         address = discovered["jwks_uri"]
         if urlsplit(address).scheme != urlsplit(issuer).scheme:
-            raise ValueError(f"its keys are at {str(address)[:200]!r}")
+            raise ValueError(f"its jwks_uri {str(address)[:200]!r} has another scheme")
         documents = (await _fetch(client, address))["keys"]
     keys = []
     for document in documents:
@@ -143,7 +143,7 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:
 
 
 def _has(claims: Mapping[str, Any], claim: str) -> bool:
-    """Whether claims have a value that is written `name=value`, alone or in a list; nothing has the empty text."""
+    """Whether claims contain the claim `name=value`, whose value may be in a list; False for an empty text."""
     name, _, value = claim.partition("=")
     value_of_token = claims.get(name) if claim else None
     return value in value_of_token if isinstance(value_of_token, list) else bool(value) and value_of_token == value

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 class KeyRequest(StrictModel, Quotas, Sharing):
-    """Name, role, scopes, end, quotas and share of a new key."""
+    """Name, role, scopes, expiry, quotas, weight and highest priority of a new key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
@@ -28,13 +28,13 @@ class KeyRequest(StrictModel, Quotas, Sharing):
 
 
 class RotateRequest(StrictModel):
-    """How long the present token of a key stays valid beside its new one."""
+    """Seconds for which the old token of a key stays valid after its rotation."""
 
     overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = DEFAULT_OVERLAP_S
 
 
 class NewKey(KeyInfo):
-    """A key with its token, which is returned only once."""
+    """A key with its token; no later response contains the token."""
 
     token: str
 
@@ -54,9 +54,9 @@ def list_keys(keys: KeysDep) -> list[KeyInfo]:
 
 @router.post("", status_code=201)
 def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewKey:
-    """Create a key. The first one is created by `masksmith keys create`; once it exists, all requests need a key."""
+    """Create a key. The first one must be created with `masksmith keys create`; then all requests need a key."""
     if not principal.key:
-        detail = "keys are created over HTTP only with a key; create the first one with 'masksmith keys create'"
+        detail = "only a request with a key can create keys; create the first one with 'masksmith keys create'"
         raise RequestError(Code.FORBIDDEN, detail)
     quotas = Quotas.model_validate(document.model_dump(include=set(Quotas.model_fields)))
     sharing = Sharing.model_validate(document.model_dump(include=set(Sharing.model_fields)))
@@ -69,7 +69,7 @@ def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewK
 
 @router.post("/{key}/rotate", status_code=201)
 def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
-    """Give a key a new token; the present one stays valid for `overlap_s`. Its jobs, uploads and quotas stay."""
+    """Replace a key's token; the old one stays valid for `overlap_s`. Its jobs, uploads and quotas stay."""
     rotated = keys.rotate(key, document.overlap_s)
     if rotated is None:
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no valid key {key[:80]!r}; GET /v1/keys lists them")

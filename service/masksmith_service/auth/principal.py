@@ -34,7 +34,7 @@ COOKIE = "masksmith_session"
 
 
 class TokenIssuer(Protocol):
-    """Somebody else whose tokens are accepted."""
+    """An identity provider whose tokens are accepted."""
 
     async def principal_of(self, token: str) -> Principal | None:
         """Return the sender of a request; None if the token is not valid."""
@@ -69,7 +69,7 @@ class Principal:
 
     @property
     def names(self) -> frozenset[str]:
-        """What settings may call it: its id, and its name if an administrator chose that, not an issuer's user."""
+        """Its names in settings: the key's id and name; of an issuer's user only the id, as users choose names."""
         return frozenset({self.key} if self.expires_at is not None else {self.key, self.name})
 
     @property
@@ -85,7 +85,7 @@ class Principal:
         """
         if not self.scopes.intersection(scopes):
             needed, granted = " or ".join(scopes), ", ".join(sorted(self.scopes))
-            detail = f"key {self.name!r} has the scopes {granted}; this takes {needed}"
+            detail = f"key {self.name!r} has the scopes {granted}; this request needs {needed}"
             raise RequestError(Code.FORBIDDEN, detail)
 
     def can_see(self, owner: str) -> bool:
@@ -113,34 +113,39 @@ async def authenticate(
         headers: The request's headers.
         cookie: The request's session cookie.
         keys_seen: Whether this process has ever seen a key.
-        issuer: Whose tokens are accepted, too.
+        issuer: Identity provider whose tokens are accepted, too.
 
     Raises:
         RequestError: 401, if a key is required and the request has no valid one.
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None and issuer is not None and key_id_of(token) is None:
-        sender = await issuer.principal_of(token)
-        if sender is not None:
-            return sender
-    if token is not None:
-        info, token_hash = await find_key(client, token), hash_token(token)
-    else:
-        session: Any = await client.get(session_key(cookie)) if cookie else None
-        key, _, token_hash = (session or "").partition(" ")
-        info = await _read_valid_key(client, key, token_hash) if key else None
-    if info is not None:
-        return principal_of(info, settings, token_hash)
+        issuers_user = await issuer.principal_of(token)
+        if issuers_user is not None:
+            return issuers_user
+    key, token_hash = await _read_request_key(client, token, cookie)
+    if key is not None:
+        return principal_of(key, settings, token_hash)
     if settings.insecure and token is None:
         return LOCAL_PRINCIPAL
-    if settings.is_open and host_checks.is_from_here(headers, settings) and not await _has_keys(client, keys_seen):
+    is_local = settings.is_open and host_checks.is_from_this_machine(headers, settings)
+    if is_local and not await _has_keys(client, keys_seen):
         return LOCAL_PRINCIPAL
-    what = "this service requires a key" if token is None else "the key is unknown, was revoked or has expired"
+    reason = "this service requires a key" if token is None else "the key is unknown, was revoked or has expired"
     detail = (
-        f"{what}: send it as 'Authorization: Bearer ...'; the client takes it from MASKSMITH_TOKEN, and "
+        f"{reason}: send it as 'Authorization: Bearer ...'; the client takes it from MASKSMITH_TOKEN, and "
         "'masksmith keys create' creates one"
     )
     raise RequestError(Code.UNAUTHORIZED, detail)
+
+
+async def _read_request_key(client: Redis, token: str | None, cookie: str | None) -> tuple[KeyInfo | None, str]:
+    """Read the key of a bearer token, else of a session cookie, and the hash of its token."""
+    if token is not None:
+        return await find_key(client, token), hash_token(token)
+    session: Any = await client.get(session_key(cookie)) if cookie else None
+    key, _, token_hash = (session or "").partition(" ")
+    return await _read_valid_key(client, key, token_hash) if key else None, token_hash
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:
@@ -178,14 +183,14 @@ def _bearer_token(header: str | None) -> str | None:
 
 
 def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:
-    """Principal of a key, with the service's quotas where the key has none of its own."""
-    own = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
-    quotas = default_quotas(settings).model_copy(update=own)
+    """Principal of a key; the service's quotas apply where the key has none."""
+    own_quotas = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
+    quotas = default_quotas(settings).model_copy(update=own_quotas)
     return Principal(key.id, key.name, key.role, quotas, frozenset(key.scopes), token_hash, key.max_priority)
 
 
 def default_quotas(settings: Settings) -> Quotas:
-    """Quotas of a sender that has none of its own."""
+    """The service's quotas, for principals without their own."""
     return Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )
@@ -198,7 +203,9 @@ async def _request_principal(request: Request) -> Principal:
 
 async def _require_admin(principal: Annotated[Principal, Depends(_request_principal)]) -> Principal:
     if not principal.is_admin:
-        raise RequestError(Code.FORBIDDEN, f"key {principal.name!r} has the role user; this takes an admin's key")
+        raise RequestError(
+            Code.FORBIDDEN, f"key {principal.name!r} has the role user; this request needs an admin's key"
+        )
     return principal
 
 

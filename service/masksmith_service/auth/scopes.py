@@ -1,10 +1,10 @@
-"""The scopes that requests need, by method and path."""
+"""Which scope a request needs, by method and path."""
 
 from __future__ import annotations
 
 import re
 
-from masksmith_service.middleware.host_checks import READS
+from masksmith_service.middleware.host_checks import SAFE_METHODS
 from masksmith_state.keys import Scope
 
 _ANY = tuple(Scope)
@@ -13,7 +13,7 @@ _RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
     (r"\w+ /static/.*", _ANY),
     (r"\w+ /(v1/(keys|workers)(/.*)?|metrics)", (Scope.ADMINISTER,)),
     (r"\w+ /v1/tensors/.*", (Scope.SUBMIT,)),
-    # The document says which of them it needs; see `jobs.routes`.
+    # Which of the two depends on the document; see `jobs.routes`.
     (r"POST /v1/jobs", (Scope.SUBMIT, Scope.BENCHMARK)),
     (r"POST /(v1/)?jobs/[^/]*/cancel", (Scope.SUBMIT, Scope.BENCHMARK)),
     (r"DELETE /v1/jobs/[^/]*", (Scope.SUBMIT, Scope.BENCHMARK)),
@@ -22,8 +22,8 @@ _COMPILED = tuple((re.compile(pattern), scopes) for pattern, scopes in _RULES)
 
 
 def needed_scopes(method: str, path: str) -> tuple[Scope, ...]:
-    """Scopes of which a key needs one; for all other paths `read` for reads, and `submit` for writes."""
+    """Scopes of which the key needs one; for paths without a rule, `read` for safe methods, else `submit`."""
     for pattern, scopes in _COMPILED:
         if pattern.fullmatch(f"{method} {path}"):
             return scopes
-    return (Scope.READ,) if method in READS else (Scope.SUBMIT,)
+    return (Scope.READ,) if method in SAFE_METHODS else (Scope.SUBMIT,)

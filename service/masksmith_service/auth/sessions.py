@@ -1,4 +1,4 @@
-"""HTTP routes of browser sessions: a cookie stands for a key, as event streams cannot carry bearer tokens."""
+"""HTTP routes of browser sessions, which authenticate by cookie: an `EventSource` cannot send a bearer token."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     await check_rate(state.async_redis, principal_of(key, state.settings))
     cookie = secrets.token_urlsafe(32)
     seconds = int(state.settings.session_s)
-    # The session ends with the token: when it is rotated out, or its key is revoked or expires.
+    # The session is bound to the token, and ends when the token becomes invalid: by rotation, revocation or expiry.
     session = (session_key(cookie), sessions_key(key.id), f"{key.id} {hash_token(token)}")
     await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *session, seconds, MAX_SESSIONS)
     if is_form:

@@ -10,7 +10,8 @@ from masksmith_service.jobs.access import WholeJobId, check_ended, read_job
 from masksmith_service.resources import StateDep
 from masksmith_wire.benchmarks import KernelInfo
 
-from .planning import kernel_infos, read_report
+from .kernels import kernel_infos
+from .reports import read_report
 
 router = APIRouter(prefix="/v1", tags=["benchmarks"])
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "markdown": "text/markdown; charset=utf-8"}

@@ -1,1 +1,1 @@
-"""Bounds: one table of what clients may take of this service, and the capacities that enforce a part of it."""
+"""Bounds: one table of limits of what clients may use, and the enforcement of those on memory and connections."""

@@ -1,4 +1,4 @@
-"""Capacities: limited amounts that requests hold for a time, of which one key can hold a part only."""
+"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold at most half."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RETRY_AFTER_S = 2
 
 
 class Capacity:
-    """An amount of something that requests of a process share; to be used on the event loop.
+    """An amount that the requests of a process share; to be used on the event loop.
 
     Args:
         bound: Name of the bound, for the error.
-        total: The whole amount. A key can hold half of it, so that others are served beside it; requests without a key,
-            where none are used, can hold all of it.
-        wait_s: Seconds that a request waits for its part before it is refused.
+        total: The whole amount. A key can hold half of it, so that other keys are served at the same time. Requests
+            without a key, if none is required, can hold all of it.
+        wait_s: Seconds that a request waits before it is refused.
     """
 
     def __init__(self, bound: str, total: int, wait_s: float = 0.0) -> None:
@@ -29,7 +29,7 @@ class Capacity:
         self._changed: asyncio.Event = asyncio.Event()
 
     async def acquire(self, key: str, amount: int) -> None:
-        """Take an amount for a key.
+        """Acquire an amount for a key.
 
         Raises:
             RequestError: 429, if the key holds too much; 503, if all keys together do.
@@ -44,7 +44,7 @@ class Capacity:
         self.held[key] += amount
 
     def release(self, key: str, amount: int) -> None:
-        """Give an amount back."""
+        """Release an amount."""
         self.held[key] -= amount
         if not self.held[key]:
             del self.held[key]
@@ -52,7 +52,7 @@ class Capacity:
 
     @asynccontextmanager
     async def hold(self, key: str, amount: int) -> AsyncIterator[None]:
-        """Hold an amount for a time; raises as `acquire` does."""
+        """Hold an amount within the block; raises as `acquire` does."""
         await self.acquire(key, amount)
         try:
             yield
@@ -68,7 +68,7 @@ class Capacity:
 
     def _refusal(self, key: str, amount: int) -> RequestError:
         is_own = bool(key) and self.held[key] + amount > self.share_of(key)
-        limit, who = (self.share_of(key), "requests of this key") if is_own else (self.total, "requests")
-        detail = f"{who} at work take all of {self.bound} ({limit}); try again shortly"
+        limit, requests = (self.share_of(key), "requests of this key") if is_own else (self.total, "requests")
+        detail = f"{requests} that are being answered take all of {self.bound} ({limit}); try again shortly"
         status = 429 if is_own else 503
         return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Protocol
 
 RESERVE = 32
-"""Connections beyond the limit, which may ask for the health of the process only."""
+"""Connections beyond the limit, on which only `/healthz` is served."""
 
 
 class Closable(Protocol):
-    """A connection."""
+    """What `Connections` needs of a connection."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is at work."""
+        """Whether no request is being answered."""
         ...
 
     def abort(self) -> None:

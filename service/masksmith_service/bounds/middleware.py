@@ -1,4 +1,4 @@
-"""Holds the memory, and the place of an event stream, that a request is counted as, until it is answered."""
+"""Reserves memory and event streams for a request, until its response has been sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from masksmith_service import problems
 from masksmith_service.errors import RequestError
-from masksmith_service.middleware.host_checks import READS
+from masksmith_service.middleware.host_checks import SAFE_METHODS
 from masksmith_service.settings import Settings
 
 from .capacity import Capacity
@@ -23,8 +23,8 @@ UPLOADS = re.compile(r"/v1/(tensors(/.*)?|masks)")
 LOGIN = "/v1/session"
 
 
-class Held:
-    """What a request holds of capacities.
+class Reservation:
+    """The parts of capacities that a request has acquired.
 
     Args:
         key: The key of the request.
@@ -35,42 +35,42 @@ class Held:
         self._parts: list[tuple[Capacity, int]] = []
 
     async def add(self, capacity: Capacity, amount: int) -> None:
-        """Hold a part of a capacity; raises as `Capacity.acquire` does."""
+        """Acquire a part of a capacity; raises as `Capacity.acquire` does."""
         await capacity.acquire(self._key, amount)
         self._parts.append((capacity, amount))
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release all parts."""
         while self._parts:
             capacity, amount = self._parts.pop()
             capacity.release(self._key, amount)
 
 
 class CapacityMiddleware:
-    """ASGI middleware that lets a request pass when there is capacity for it.
+    """ASGI middleware that passes a request on once its capacities are acquired.
 
-    A request without a principal is one that needs no key: a login, which is small, or a page without data.
+    Requests without a principal need no capacity: a login, whose body is small, and pages without data.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or respond that there is no capacity."""
+        """Pass a request on, or respond with the error that there is no capacity."""
         principal = scope.get("state", {}).get("principal") if scope["type"] == "http" else None
         if principal is None:
             await self._app(scope, receive, send)
             return
-        held = Held(principal.key)
+        reservation = Reservation(principal.key)
         try:
             for capacity, amount in self._needs(scope):
-                await held.add(capacity, amount)
-            scope["state"]["held"] = held
+                await reservation.add(capacity, amount)
+            scope["state"]["reservation"] = reservation
             await self._app(scope, receive, send)
         except RequestError as error:
             await problems.respond(Request(scope), error)(scope, receive, send)
         finally:
-            held.release()
+            reservation.release()
 
     def _needs(self, scope: Scope) -> list[tuple[Capacity, int]]:
         capacities = scope["app"].state.masksmith.capacities
@@ -82,15 +82,15 @@ class CapacityMiddleware:
 
 
 def memory_of(method: str, path: str, length: int | None, settings: Settings) -> int:
-    """Bytes of memory that a request is counted as, from what is known before its body is read.
+    """Estimate the memory of a request, in bytes, before its body is read.
 
     Args:
         method: Its method.
         path: Its path.
         length: Its Content-Length; None if the body is sent in chunks.
-        settings: The largest document.
+        settings: The limit of a document.
     """
-    if method in READS:
+    if method in SAFE_METHODS:
         if DOWNLOADS.fullmatch(path):
             return cost("download")
         return cost("picture") if PICTURES.fullmatch(path) else 0
@@ -101,7 +101,7 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
 
 
 def body_limit(path: str, settings: Settings) -> int:
-    """Largest JSON document that a path takes."""
+    """Limit of the JSON document of a request to a path, in bytes."""
     return limit("login_bytes") if path == LOGIN else settings.max_document_bytes
 
 

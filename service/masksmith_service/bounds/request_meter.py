@@ -1,4 +1,4 @@
-"""Bounds of a request outside of its body: line, headers, trailers and chunk framing."""
+"""Counts the parts of a request that are not its body: line, headers, trailers and chunk framing."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class RequestMeter:
             raise self.error
 
     def count_body(self, size: int) -> None:
-        """Count a piece of a body, which allows for its framing: even pieces of one byte stay within the limit."""
+        """Subtract a piece of a body, with an allowance for framing: even pieces of one byte are within the limit."""
         self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
 
-    def refuse(self, error: RequestError) -> RequestError:
-        """Keep the error with which the request is answered."""
+    def with_error(self, error: RequestError) -> RequestError:
+        """Set and return the error with which the request is answered."""
         self.error = error
         return error
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from masksmith_state.blobs.store import BATCH_PIECES, CACHED_LISTS
+from masksmith_state.blobs.piece_lists import CACHED_LISTS
+from masksmith_state.blobs.piece_reader import BATCH_PIECES
 from masksmith_state.broker import MAX_USED_SHARE
 from masksmith_state.keys import MAX_SESSIONS
 from masksmith_wire.errors import Code
@@ -21,14 +22,14 @@ Per = Literal["request", "connection", "key", "key and process", "process", "ins
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound.
+    """A limit of what clients may use.
 
     Attributes:
-        name: Its name, which for a setting is the setting's.
-        limit: Its value; of a setting the default.
-        meaning: What is limited, with its unit.
-        per: What has the limit, each by itself.
-        beyond: Codes of the responses beyond it, or what happens instead.
+        name: Its name; if it is a setting, the name of the setting.
+        limit: Its value; if it is a setting, the default.
+        meaning: What is limited, and in which unit.
+        per: To what the limit applies: each of them has its own.
+        beyond: Error codes of requests beyond it, or what happens instead.
         is_setting: Whether an operator may change it.
     """
 
@@ -79,8 +80,8 @@ BOUNDS = (
     _fixed("glob_steps", 2**28, "characters of all globs and selectors, times those of all tensors' names", "request",
            (Code.TOO_MANY_GLOBS,)),
     Bound("max_shards", 100_000, "shards of a job", "request", (Code.TOO_MANY_SHARDS,)),
-    Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests at work, as the table below counts them; "
-          f"of a key {_SHARE}", "process", (Code.OVERLOADED,)),
+    Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests that are being answered, as the "
+          f"table below counts them; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
     _fixed("creations", 4, f"jobs that are being created; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
     Bound("max_streams", 256, f"event streams, and requests that wait for a job; of a key {_SHARE}", "process",
           (Code.OVERLOADED,)),
@@ -111,13 +112,13 @@ _BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
 
 
 def limit(name: str) -> int:
-    """Limit of a bound that is a whole number; of a setting the default."""
+    """Value of a bound that is a whole number; if it is a setting, the default."""
     return int(_BY_NAME[name])
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Memory that one unit of work is counted as, at worst.
+    """Estimated peak memory of one unit of work.
 
     Attributes:
         name: Its name.
@@ -142,11 +143,11 @@ COSTS = (
     Cost("picture", 96 * MIB, "a window or profile of a layer"),
     Cost("part", 3 * KIB, "a shard or case of a job that is shown"),
 )
-"""Memory that work is counted as; a test measures those that depend on what clients send."""
+"""Estimated memory of work; a test measures those that depend on what clients send."""
 
 _COST_BY_NAME = {cost.name: cost.bytes for cost in COSTS}
 
 
 def cost(name: str) -> int:
-    """Bytes of a unit of work."""
+    """Estimated memory of a unit of work, in bytes."""
     return _COST_BY_NAME[name]

@@ -1,4 +1,4 @@
-"""Adds up what the bounds allow: the memory of an installation's service, and the files of a process."""
+"""Adds up the memory of a service and the open files of a process, if every bound is reached."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from masksmith_service.settings import Settings
 from .table import cost, limit
 
 SPARE_FILES = 128
-"""Files of libraries, logs and the store's directory."""
+"""Open files that no bound counts: of libraries, logs and the store's directory."""
 
 
-def worst_memory_bytes(settings: Settings) -> int:
-    """Memory of all processes at worst: every bound reached, by the settings."""
+def max_memory_bytes(settings: Settings) -> int:
+    """Memory of all processes of a service if every bound is reached."""
     process = (
         cost("process")
         + settings.max_connections * cost("connection")
@@ -22,8 +22,8 @@ def worst_memory_bytes(settings: Settings) -> int:
     return settings.processes * process
 
 
-def worst_files(settings: Settings) -> int:
-    """Open files of one process at worst."""
+def max_open_files(settings: Settings) -> int:
+    """Open files of one process if every bound is reached."""
     to_broker = limit("broker_connections") + limit("threads") + settings.max_streams
     # Each thread, and each upload or download, has a blob and its list open.
     in_store = 2 * (limit("threads") + settings.request_memory_bytes // cost("download"))

@@ -1,4 +1,4 @@
-"""Access to jobs: reads records and documents, with authorization; jobs of other keys appear not to exist."""
+"""Reads the records and documents of jobs, with authorization: a job of another key is answered like an unknown one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import anyio.to_thread
 from fastapi import Depends, Request
 
 from masksmith_service.auth.principal import Principal, PrincipalDep
-from masksmith_service.bounds.middleware import Held
+from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
-from masksmith_state.jobs.records import ID_LENGTH
-from masksmith_state.jobs.redis_keys import is_job_id, job_key
+from masksmith_state.jobs.redis_keys import ID_LENGTH, is_job_id, job_key
 from masksmith_state.jobs.snapshots import Snapshot, read_snapshot, read_snapshot_async
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
@@ -50,11 +49,11 @@ def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
 JobId = Annotated[str, Depends(visible_job)]
 
 
-async def hold_parts(state: State, job: str, held: Held) -> None:
-    """Hold the memory that reading all parts of a job takes, until the request is answered.
+async def reserve_parts(state: State, job: str, reservation: Reservation) -> None:
+    """Reserve the memory that reading all shards or cases of a job takes, until the request is answered.
 
     Raises:
-        RequestError: If other requests take it.
+        RequestError: If other requests have reserved too much.
     """
     counts = state.capacities.part_counts
     if job not in counts:
@@ -65,11 +64,11 @@ async def hold_parts(state: State, job: str, held: Held) -> None:
         while len(counts) > KNOWN_COUNTS:
             counts.pop(next(iter(counts)))
     if counts[job] > MAX_PARTS_ON_LOOP:
-        await held.add(state.capacities.memory, cost("part") * counts[job])
+        await reservation.add(state.capacities.memory, cost("part") * counts[job])
 
 
 async def _whole_job(job: JobId, state: StateDep, request: Request) -> str:
-    await hold_parts(state, job, request.state.held)
+    await reserve_parts(state, job, request.state.reservation)
     return job
 
 
@@ -77,7 +76,7 @@ WholeJobId = Annotated[str, Depends(_whole_job)]
 """Id of a job of which the request reads all parts."""
 
 
-async def view_job(state: State, job: str, principal: Principal, held: Held) -> Job:
+async def view_job(state: State, job: str, principal: Principal, reservation: Reservation) -> Job:
     """Read a job's document, on the event loop; `job` may be a unique prefix of its id.
 
     Raises:
@@ -85,11 +84,11 @@ async def view_job(state: State, job: str, principal: Principal, held: Held) -> 
     """
     snapshot = None
     if is_job_id(job):
-        await hold_parts(state, job, held)
+        await reserve_parts(state, job, reservation)
         snapshot = await read_snapshot_async(state.async_redis, job)
     if snapshot is None:
         job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
-        await hold_parts(state, job, held)
+        await reserve_parts(state, job, reservation)
         snapshot = await read_snapshot_async(state.async_redis, job)
     if snapshot is None:
         raise job_not_found(job)
@@ -122,10 +121,11 @@ def read_masks_job(state: State, job: str) -> JobRecord:
     """Read the record of a masks job.
 
     Raises:
-        RequestError: If there is no such job, or it is a benchmark.
+        RequestError: If there is no such job.
+        NoMasksError: If it is a benchmark.
     """
     record = read_job(state, job)
-    _ = record.plan
+    _ = record.plan  # Raises NoMasksError if it is a benchmark.
     return record
 
 

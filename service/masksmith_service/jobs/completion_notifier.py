@@ -1,13 +1,13 @@
-"""Completion notifier: one subscription to ended jobs serves all requests that wait for a job."""
+"""Notifies the requests that wait for a job when it ends, over one Redis subscription per process."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from threading import Event as Flag
 from typing import Any
 
 import redis
@@ -20,20 +20,20 @@ from .events import has_ended
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
-"""Seconds after which a waiting request reads the job's state, in case a message was lost."""
+"""Seconds after which a waiting request reads the job's state even without a message, which may be lost."""
 
 
 class CompletionNotifier:
-    """Wakes requests that wait for a job to end.
+    """Waits for jobs to end, on behalf of requests with `Prefer: wait`.
 
     Args:
         client: Redis client.
-        closing: Set when the service is stopping; then all waits end.
+        closing: Set when the service is stopping; then `wait` returns.
     """
 
-    def __init__(self, client: Redis, closing: Flag) -> None:
+    def __init__(self, client: Redis, closing: threading.Event) -> None:
         self._client, self._closing = client, closing
-        self._waiting: Counter[str] = Counter()
+        self._waiter_counts: Counter[str] = Counter()
         self._ended_events: dict[str, asyncio.Event] = {}
         self._subscription: asyncio.Task[None] | None = None
 
@@ -41,7 +41,7 @@ class CompletionNotifier:
         """Wait until a job has ended or was deleted. Returns whether this happened within the timeout."""
         if self._subscription is None or self._subscription.done():
             self._subscription = asyncio.create_task(self._subscribe())
-        self._waiting[job] += 1
+        self._waiter_counts[job] += 1
         ended, deadline = self._ended_events.setdefault(job, asyncio.Event()), time.monotonic() + timeout_s
         try:
             while not await has_ended(self._client, job):
@@ -54,24 +54,24 @@ class CompletionNotifier:
                 ended.clear()
             return True
         finally:
-            self._waiting[job] -= 1
-            if not self._waiting[job]:
-                del self._waiting[job], self._ended_events[job]
+            self._waiter_counts[job] -= 1
+            if not self._waiter_counts[job]:
+                del self._waiter_counts[job], self._ended_events[job]
 
     async def _subscribe(self) -> None:
-        """Subscribe to ended jobs, as long as requests wait."""
+        """Receive the ids of ended jobs, as long as any request waits."""
         try:
             async with self._client.pubsub() as channel:
                 await channel.subscribe(ENDED)
-                while self._waiting and not self._closing.is_set():
+                while self._waiter_counts and not self._closing.is_set():
                     message = await channel.get_message(timeout=POLL_S)
                     if message is not None:
-                        self._wake(message)
+                        self._notify(message)
         except redis.RedisError as error:
             log.warning("cannot subscribe to ended jobs, so requests poll every %.0f s: %s", POLL_S, error)
 
-    def _wake(self, message: dict[str, Any]) -> None:
-        """Wake the requests that wait for a job; at the start of the subscription, wake all of them."""
+    def _notify(self, message: dict[str, Any]) -> None:
+        """Let the requests that wait for a job read its state; at the start of the subscription, all requests."""
         if message["type"] == "subscribe":
             for ended in self._ended_events.values():
                 ended.set()

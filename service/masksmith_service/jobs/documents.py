@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from masksmith.benchmark import CaseResult, winners
 from masksmith.layouts import default_axes
 from masksmith.patterns import Pattern, parse
-from masksmith_service.benchmarks.planning import case_result
+from masksmith_service.benchmarks.reports import case_result
 from masksmith_state.jobs.certificates import certificate
 from masksmith_state.jobs.model import JobRecord, parse_by_index, parse_record
 from masksmith_state.jobs.outputs import PlannedOutput

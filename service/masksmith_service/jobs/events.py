@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from threading import Event as Flag
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from masksmith_wire.documents import JobState
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
+"""Milliseconds that a read of the stream waits for an event."""
 
 
 class JobEvent(NamedTuple):
@@ -32,12 +33,11 @@ class JobEvent(NamedTuple):
 
 
 async def follow(
-    client: Redis, job: str, closing: Flag, is_authorized: Callable[[], Awaitable[bool]], after: str = "0-0"
+    client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str = "0-0"
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event `after`, until its last one.
 
-    Also ends if the job has ended or was deleted, when the service is `closing`, and within seconds after
-    `is_authorized` returns False.
+    Also ends if the job was deleted, when `closing` is set, and within seconds after `is_authorized` returns False.
     """
     has_more = True
     while has_more and not closing.is_set() and await is_authorized():

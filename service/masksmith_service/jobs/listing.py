@@ -1,4 +1,4 @@
-"""Lists of jobs: what a request for one says, and the search for the jobs that fit."""
+"""Lists of jobs: their query parameters, and the search for the jobs that match."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from masksmith_wire.payload_limits import StrictModel
 from .documents import summary_view
 
 SCAN_LIMIT = 2000
+"""Jobs that are read for one page at most, unless the page is larger."""
 BATCH = 200
+"""Jobs that are read in one round trip."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """What the jobs of a list have in common; members that are empty exclude nothing.
+    """Conditions of a list of jobs; empty members exclude no job.
 
     Attributes:
         name: Part of the name, in any case.
@@ -43,11 +45,11 @@ class JobFilter:
 
     @property
     def is_selective(self) -> bool:
-        """Whether jobs in the range of time may be left out."""
+        """Whether a job between `since` and `until` may not match."""
         return bool(self.name or self.text or self.kind or self.states or self.labels)
 
     def matches(self, job: JobSummary) -> bool:
-        """Whether a job that was created in the range of time belongs to the list."""
+        """Whether a job that was created between `since` and `until` matches."""
         has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
         is_of_kind = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
         has_name = self.name.strip().lower() in (job.name or "").lower()
@@ -55,7 +57,7 @@ class JobFilter:
 
 
 class JobQuery(StrictModel):
-    """The query of a list of jobs: a page, and what all of its jobs have in common."""
+    """The query parameters of a list of jobs: the page, and the conditions."""
 
     after: Annotated[str | None, Field(max_length=64)] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
@@ -75,29 +77,29 @@ class JobQuery(StrictModel):
 
     @property
     def filter(self) -> JobFilter:
-        """What the jobs have in common."""
+        """The conditions."""
         labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
         return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
 
 
-def find_jobs(records: JobRecords, owner: str | None, wanted: JobFilter, after: str | None, limit: int) -> JobPage:
+def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:
     """Find up to `limit` jobs older than job `after`, newest first; optionally of one owner.
 
     At most `SCAN_LIMIT` jobs are read, or `limit` if that is more. `next` continues from there, even if no job was
     found.
     """
     jobs: list[JobSummary] = []
-    batch, scanned = BATCH if wanted.is_selective else limit, 0
+    batch, scanned = BATCH if conditions.is_selective else limit, 0
     while scanned < max(SCAN_LIMIT, limit):
-        rows = records.summaries(after, batch, owner, wanted.until)
+        rows = records.summaries(after, batch, owner, conditions.until)
         for row in rows:
             scanned, after = scanned + 1, str(row["id"])
             job = summary_view(row)
             if job is None:
                 continue
-            if wanted.since is not None and job.created_at < wanted.since:
+            if conditions.since is not None and job.created_at < conditions.since:
                 return JobPage(jobs=jobs)
-            if wanted.matches(job):
+            if conditions.matches(job):
                 jobs.append(job)
             if len(jobs) == limit:
                 return JobPage(jobs=jobs, next=after)

@@ -64,7 +64,7 @@ def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPar
         infos = read_infos(header.metadata) if header.metadata else {}
     except ValueError:
         infos = {}
-    located: dict[str, tuple[Shape, list[MaskPart]]] = {}
+    masks: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
         is_bool = entry.dtype == "BOOL"
         shape = entry.shape if is_bool or name not in infos else tuple(infos[name].shape)
@@ -74,5 +74,5 @@ def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPar
             detail = f"upload {digest} is not a masks file: {name!r} is neither bool nor a packed mask"
             raise RequestError(Code.INVALID_PREVIOUS, detail, previous=digest)
         whole = MaskPart(blob=upload_name(digest), start=entry.start, first=0, last=shape[0], is_bool=is_bool)
-        located[name] = shape, [whole]
-    return located
+        masks[name] = shape, [whole]
+    return masks

@@ -1,4 +1,4 @@
-"""Streams the weights of a job with everything that its masks drop set to zero, a few rows at a time."""
+"""Streams the weights of a job, with zeros where its masks drop entries, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PrunedFile:
         return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
 
     def check(self, store: BlobStore) -> None:
-        """Check that everything that is sent exists, before the first byte is sent.
+        """Check that all masks and weights exist, before the first byte is sent.
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
@@ -75,13 +75,13 @@ def pruned_file(record: JobRecord, records: JobRecords) -> PrunedFile:
 
 
 def _masked(tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore) -> Iterator[bytes]:
-    row_shape, item = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
-    pitch, band = masks.packed_bytes((1, *row_shape)), max(1, BAND_BYTES // tensor.row_bytes)
+    row_shape, item_bytes = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
+    packed_row_bytes, band = masks.packed_bytes((1, *row_shape)), max(1, BAND_BYTES // tensor.row_bytes)
     for row in range(first, last, band):
         rows = min(band, last - row)
         start = tensor.start + row * tensor.row_bytes
         weight = store.get_range(upload_name(tensor.digest), start, start + rows * tensor.row_bytes)
-        packed = store.get_range(mask_name, (row - first) * pitch, (row - first + rows) * pitch)
+        packed = store.get_range(mask_name, (row - first) * packed_row_bytes, (row - first + rows) * packed_row_bytes)
         kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
-        entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item)
+        entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
         yield (entries * kept).tobytes()

@@ -58,14 +58,14 @@ class ResultsFile:
 
     Attributes:
         job: The job.
-        what: Content of the file: `masks` or `weights`.
+        content: `masks` or `weights`.
         header: Length and header of the file.
         parts: Name, size and digest of each blob.
         shapes: Shape of each mask, if the masks are to be unpacked to bool.
     """
 
     job: JobRecord
-    what: str
+    content: str
     header: bytes
     parts: Sequence[Part]
     shapes: Sequence[tuple[int, ...]] | None = None
@@ -86,10 +86,10 @@ class ResultsFile:
             DamagedBlobError: If a part is damaged.
         """
         if not self.parts:
-            detail = f"no tensor of job {self.job.id} has {self.what}; its state is {self.job.state}"
+            detail = f"no tensor of job {self.job.id} has {self.content}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
         if any(store.size(name) is None for name, _, _ in self.parts):
-            raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.what} of this job have expired; submit it again")
+            raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.content} of this job have expired; submit it again")
         is_small = sum(size for _, size, _ in self.parts) <= VERIFIED_BYTES
         for name, size, digest in self.parts:
             if is_small or store.size(name) != size:
@@ -108,9 +108,9 @@ class ResultsFile:
 
 
 async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> AsyncIterator[bytes]:
-    """Unpack the bits of a mask as they come, at most `UNPACKED_BYTES` at a time; one byte for each entry."""
+    """Unpack the bits of a mask as they are received, at most `UNPACKED_BYTES` at a time; one byte for each entry."""
     row_bytes, row = masks.packed_bytes((1, shape[-1])), shape[-1]
-    pending, left = bytearray(), row
+    pending, row_rest = bytearray(), row
     async for piece in packed:
         pending += piece
         if row <= UNPACKED_BYTES:
@@ -119,17 +119,17 @@ async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> Asyn
             continue
         # A row is sent in parts; its last byte may have unused bits.
         while pending:
-            count = min(len(pending), UNPACKED_BYTES // 8, -(-left // 8))
-            entries = min(left, 8 * count)
+            count = min(len(pending), UNPACKED_BYTES // 8, -(-row_rest // 8))
+            entries = min(row_rest, 8 * count)
             yield masks.unpack(_take(pending, count), (entries,)).tobytes()
-            left = left - entries or row
+            row_rest = row_rest - entries or row
 
 
 def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
-    """Take bytes off the beginning."""
-    taken = np.frombuffer(bytes(pending[:count]), np.uint8)
+    """Remove bytes from the beginning, and return them."""
+    removed = np.frombuffer(bytes(pending[:count]), np.uint8)
     del pending[:count]
-    return taken
+    return removed
 
 
 def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:

@@ -14,7 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
 from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
-from masksmith_service.bounds.middleware import Held
+from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.errors import RequestError
 from masksmith_service.references.outputs import read_record
 from masksmith_service.resources import State, StateDep
@@ -25,7 +25,7 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
 from masksmith_wire.errors import Code
 
-from . import events, planning
+from . import events, options as job_options
 from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
 from .listing import JobQuery, find_jobs
 from .pruned_weights import pruned_file
@@ -62,9 +62,9 @@ async def create_job(
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
     principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
-    submitter = JobSubmitter(state, principal, key, request.state.held, require_worker)
+    submitter = JobSubmitter(state, principal, key, request.state.reservation, require_worker)
     job = await _create(state, principal, partial(submitter.submit_document, document))
-    return await _accepted_response(state, job, principal, prefer, response, request.state.held)
+    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
 
 
 @router.post("/masks", status_code=202)
@@ -73,7 +73,7 @@ async def create_masks(
     response: Response,
     state: StateDep,
     principal: PrincipalDep,
-    options: Annotated[planning.FileOptions, Query()],
+    options: Annotated[job_options.FileOptions, Query()],
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Job:
@@ -83,15 +83,15 @@ async def create_masks(
     with two to four dimensions is masked and the rest is listed as `skipped`.
     """
     # Invalid options are rejected before the body is read.
-    specification = planning.parse_file_options(options)
-    description = planning.describe_file_job(options)
+    specification = job_options.parse_file_options(options)
+    description = job_options.describe_file_job(options)
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    submitter = JobSubmitter(state, principal, key, request.state.held, options.require_worker)
+    submitter = JobSubmitter(state, principal, key, request.state.reservation, options.require_worker)
     create = partial(submitter.submit_file, options, specification, description)
     job = await _create(state, principal, partial(create, inspector.digest, inspector.header))
-    return await _accepted_response(state, job, principal, prefer, response, request.state.held)
+    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
 
 
 @router.get("/jobs")
@@ -110,7 +110,7 @@ def list_jobs(
 @router.get("/jobs/{job}")
 async def get_job(job: str, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
     """Read a job with its progress and the results of each tensor."""
-    return await view_job(state, job, principal, request.state.held)
+    return await view_job(state, job, principal, request.state.reservation)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
@@ -122,7 +122,7 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
     async for event in events.follow(
-        state.followers, job, state.closing, partial(is_valid, state.async_redis, principal), last or "0-0"
+        state.events_redis, job, state.closing, partial(is_valid, state.async_redis, principal), last or "0-0"
     ):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
@@ -173,7 +173,7 @@ async def cancel_job(job: JobId, request: Request, state: StateDep, principal: P
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
         raise job_not_found(job)
-    return await view_job(state, job, principal, request.state.held)
+    return await view_job(state, job, principal, request.state.reservation)
 
 
 @router.delete("/jobs/{job}", status_code=204)
@@ -186,24 +186,24 @@ def delete_job(job: JobId, state: StateDep) -> None:
 
 async def _create(state: State, principal: Principal, create: Callable[[], str]) -> str:
     async with state.capacities.creations.hold(principal.key, 1):
-        return await anyio.to_thread.run_sync(create, limiter=state.creating)
+        return await anyio.to_thread.run_sync(create, limiter=state.creation_threads)
 
 
 async def _accepted_response(
-    state: State, job: str, principal: Principal, prefer: str | None, response: Response, held: Held
+    state: State, job: str, principal: Principal, prefer: str | None, response: Response, reservation: Reservation
 ) -> Job:
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-        # The body is done with, and the job exists: where too many wait already, it is answered at once.
-        held.release()
+        # The body has been read and the job exists. If too many requests wait already, this one is answered at once.
+        reservation.release()
         with suppress(RequestError):
-            await held.add(state.capacities.streams, 1)
+            await reservation.add(state.capacities.streams, 1)
             if await state.completions.wait(job, wait_s):
                 response.status_code = 200
-        held.release()
-    return await view_job(state, job, principal, held)
+        reservation.release()
+    return await view_job(state, job, principal, reservation)
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:
@@ -222,12 +222,12 @@ def _ended_job(job: str, state: State) -> JobRecord:
 
 def _download(file: ResultsFile, state: State) -> StreamingResponse:
     file.check(state.store)
-    headers = _download_headers(file.what, file.job.id, file.size)
+    headers = _download_headers(file.content, file.job.id, file.size)
     return StreamingResponse(file.stream(state.store), media_type="application/octet-stream", headers=headers)
 
 
-def _download_headers(what: str, job: str, size: int) -> dict[str, str]:
+def _download_headers(content: str, job: str, size: int) -> dict[str, str]:
     return {
         "Content-Length": str(size),
-        "Content-Disposition": f'attachment; filename="{what}-{job}.safetensors"',
+        "Content-Disposition": f'attachment; filename="{content}-{job}.safetensors"',
     }

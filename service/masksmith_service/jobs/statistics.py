@@ -10,10 +10,10 @@ from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.documents import Skipped, StatisticInput, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
-from masksmith_wire.scores import KINDS, statistic_key, statistic_misfit
+from masksmith_wire.scores import KINDS, statistic_key, statistic_mismatch
 from masksmith_wire.specification import JobSpecification
 
-from .planning import origin
+from .located_tensors import origin
 
 
 def check_calibrated_names(calibration: Header, weights: Collection[str]) -> None:
@@ -59,7 +59,7 @@ def add_statistics(
     finder = _StatisticFinder(specification, headers, sources or {})
     complete, skipped = [], []
     for tensor in tensors:
-        reason = None if tensor.name in required else finder.missing_reason(tensor.name)
+        reason = None if tensor.name in required else finder.uncalibrated_reason(tensor.name)
         if reason is not None:
             skipped.append(Skipped(name=tensor.name, reason=reason))
             continue
@@ -67,8 +67,8 @@ def add_statistics(
         statistic = finder.find(tensor, None if requested is None else requested.statistic)
         gram = finder.find_gram(tensor, None if requested is None else requested.gram)
         if specification.update is not None and specification.scores.name == "given" and statistic is None:
-            detail = f"tensor {tensor.name!r}: it holds scores, and an update needs weights; send the scores as the "
-            raise _calibration_error(detail + "calibration", tensor=tensor.name)
+            detail = "it holds scores, and an update needs weights; send the scores as the calibration"
+            raise _calibration_error(f"tensor {tensor.name!r}: {detail}", tensor=tensor.name)
         complete.append(tensor.model_copy(update={"statistic": statistic, "gram": gram}))
     return complete, skipped
 
@@ -84,7 +84,7 @@ class _StatisticFinder:
             scores = str(self._method)
             raise _calibration_error(f"scores {scores!r} are computed from the weights alone: omit the calibration")
 
-    def missing_reason(self, name: str) -> str | None:
+    def uncalibrated_reason(self, name: str) -> str | None:
         """Reason why a weight is not calibrated; None if it is, or if there is no calibration file."""
         if self._file is None:
             return None
@@ -98,19 +98,19 @@ class _StatisticFinder:
         """Locate the statistic for a weight's scores; None if none is needed."""
         name, kinds = weight.name, self._method.kinds
         if named is not None and named.kind not in kinds:
-            source = f"computed from {' or '.join(kinds)}" if kinds else "computed from the weights alone"
+            source = " or ".join(kinds) if kinds else "the weights alone"
             raise _calibration_error(
-                f"tensor {name!r}: {self._method} scores are {source}, not from {named.kind}", tensor=name
+                f"tensor {name!r}: {self._method} scores are computed from {source}, not from {named.kind}", tensor=name
             )
         if named is not None:
-            return self._located(weight, named.kind, named.file, named.key)
+            return self._locate(weight, named.kind, named.file, named.key)
         if self._file is not None and kinds:
-            reason = self.missing_reason(name)
+            reason = self.uncalibrated_reason(name)
             if reason is not None:
                 raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
             entries = self._headers[self._file].tensors
             kind = next(kind for kind in kinds if statistic_key(name, kind) in entries)
-            return self._located(weight, kind, self._file, statistic_key(name, kind))
+            return self._locate(weight, kind, self._file, statistic_key(name, kind))
         if not self._method.is_optional:
             raise _calibration_error(
                 f"tensor {name!r}: {self._method} scores need a calibration: {kinds[0]}", tensor=name
@@ -134,20 +134,20 @@ class _StatisticFinder:
         # `reconstruct` reads it in bands; the other update and the scores need all of it several times.
         in_bands = self._update.name == "reconstruct"
         if named is not None:
-            return self._located(weight, "gram", named.file, named.key, in_bands=in_bands)
+            return self._locate(weight, "gram", named.file, named.key, in_bands=in_bands)
         if self._file is None:
             raise _calibration_error(f"tensor {name!r}: {self._update.name} needs a calibration: gram", tensor=name)
-        return self._located(weight, "gram", self._file, statistic_key(name, "gram"), in_bands=in_bands)
+        return self._locate(weight, "gram", self._file, statistic_key(name, "gram"), in_bands=in_bands)
 
-    def _located(
+    def _locate(
         self, weight: PlannedTensor, kind: str, file: str, key: str, *, in_bands: bool = False
     ) -> PlannedTensor:
         name = weight.name
         entry = self._headers[file].tensors.get(key)
         if entry is None:
-            what = repr(file) if file in self._sources else f"upload {file}"
-            raise _calibration_error(f"tensor {name!r}: {what} holds no {key!r}", tensor=name)
-        reason = statistic_misfit(kind, entry.shape, tuple(weight.shape), weight.layout)
+            file_text = repr(file) if file in self._sources else f"upload {file}"
+            raise _calibration_error(f"tensor {name!r}: {file_text} holds no {key!r}", tensor=name)
+        reason = statistic_mismatch(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             reason = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
         is_whole = kind == "activations" or (kind == "gram" and not in_bands)
@@ -157,8 +157,9 @@ class _StatisticFinder:
             reason = f"{kind} of more than the {WHOLE_BYTES} bytes that go to one worker{hint}"
         if reason is not None:
             raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
-        where = origin(file, self._sources)
-        return PlannedTensor(name=kind, **where, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+        return PlannedTensor(
+            name=kind, **origin(file, self._sources), dtype=entry.dtype, shape=list(entry.shape), start=entry.start
+        )
 
 
 def _calibration_error(detail: str, tensor: str | None = None) -> RequestError:

@@ -12,7 +12,7 @@ import redis
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchmark
-from masksmith_service.bounds.middleware import Held
+from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.references.models import ModelReader
@@ -39,11 +39,14 @@ from masksmith_wire.names import JobDescription, default_name, subject_of
 from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification
 
-from . import planning
 from .access import read_job, visible_job
 from .documents import waiting_for
+from .named_tensors import locate_named
+from .options import FileOptions, check_count, parse_document
+from .planning import make_plan
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
+from .selected_tensors import locate_selected
 from .statistics import add_statistics, check_calibrated_names
 from .upload_headers import read_headers, upload_missing
 
@@ -58,39 +61,39 @@ class JobSubmitter:
         state: Resources of the application.
         principal: The owner of the job.
         key: The `Idempotency-Key` of the request, or None.
-        held: What the request holds of the process's capacities.
+        reservation: Capacities that the request holds.
         require_worker: Whether a job is refused if no living worker takes its shards.
     """
 
     state: State
     principal: Principal
     key: str | None
-    held: Held
+    reservation: Reservation
     require_worker: bool = False
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         """Submit the job of a document.
 
         Raises:
-            RequestError: If it cannot be done, or there are too many jobs.
+            RequestError: If the request is invalid, or there are too many jobs.
         """
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
-        specification = planning.parse_document(document, self.state.settings.max_tensors)
-        sources, in_roots = read_references(self.state, self.principal, document, self._hold)
-        headers = read_headers(self.state, self.principal, document, self._hold) | in_roots
-        located = planning.locate_named(document.tensors, specification, headers, sources)
+        specification = parse_document(document, self.state.settings.max_tensors)
+        sources, in_roots = read_references(self.state, self.principal, document, self._reserve_memory)
+        headers = read_headers(self.state, self.principal, document, self._reserve_memory) | in_roots
+        located = locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
         if document.output is None:
             return self._submit_masks(specification, tensors, [], headers, document)
-        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._hold))
+        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
         output = planner.plan(document.output, specification, tensors)
         return self._submit_masks(specification, tensors, [], headers, document, output)
 
     def submit_file(
         self,
-        options: planning.FileOptions,
+        options: FileOptions,
         specification: JobSpecification,
         description: JobDescription,
         digest: str,
@@ -99,15 +102,15 @@ class JobSubmitter:
         """Submit a masks job on an uploaded file, and on those that the options name beside it.
 
         Raises:
-            RequestError: If it cannot be done, or there are too many jobs.
+            RequestError: If the request is invalid, or there are too many jobs.
         """
-        headers = read_headers(self.state, self.principal, options, self._hold)
+        headers = read_headers(self.state, self.principal, options, self._reserve_memory)
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
-        planning.check_count(len(names), self.state.settings.max_tensors)
+        check_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], names)
-        located, selection = planning.locate_selected(options, specification, files)
+        located, selection = locate_selected(options, specification, files)
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
@@ -125,12 +128,12 @@ class JobSubmitter:
         """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
         tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
-        plan = planning.make_plan(specification, tensors, skipped).model_copy(update={"output": output})
+        plan = make_plan(specification, tensors, skipped).model_copy(update={"output": output})
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
         shards = with_file_shards(shards, plan.tensors, output)
-        self._hold(cost("part") * len(shards))
-        own = {tensor.pattern for tensor in plan.tensors}
-        patterns = [specification.with_own_pattern(text).pattern for text in own]
+        self._reserve_memory(cost("part") * len(shards))
+        texts = {tensor.pattern for tensor in plan.tensors}
+        patterns = [specification.with_own_pattern(text).pattern for text in texts]
         queue = search_queue(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
         with claimed(self.state, self.principal, output):
@@ -153,9 +156,9 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> str:
-        """Create the record, then notify the workers; after a crash in between, the sweeper does it.
+        """Create the record, then notify the workers; after a crash in between, the sweeper notifies them.
 
-        `name` is that of a job whose request gives none.
+        `name` is the job's name if the request has none.
         """
         if self.require_worker and not self.state.records.is_served(queue):
             raise no_worker(queue)
@@ -191,9 +194,9 @@ class JobSubmitter:
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
         return created
 
-    def _hold(self, size: int) -> None:
-        """Hold memory, until the request is answered."""
-        anyio.from_thread.run(self.held.add, self.state.capacities.memory, size)
+    def _reserve_memory(self, size: int) -> None:
+        """Reserve memory until the request is answered."""
+        anyio.from_thread.run(self.reservation.add, self.state.capacities.memory, size)
 
     def _admission(self, priority: Priority) -> Admission:
         quotas = self.principal.quotas
@@ -213,14 +216,14 @@ class JobSubmitter:
 
 def no_worker(queue: str) -> RequestError:
     """Error of a job that no living worker would take."""
-    lacking = waiting_for(queue)
-    return RequestError(Code.NO_WORKER, str(lacking), retry_after_s=10, waiting_for=lacking.model_dump())
+    workers = waiting_for(queue)
+    return RequestError(Code.NO_WORKER, str(workers), retry_after_s=10, waiting_for=workers.model_dump())
 
 
 def _fingerprint_content(
     plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], description: JobDescription
 ) -> dict[str, Any]:
-    """Content that is equal for equal requests: name and labels, and the plan, with the cases of a benchmark."""
+    """What two equal requests have in common: name, labels and plan, and the cases of a benchmark."""
     content = plan.model_dump(mode="json")
     named = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
     if isinstance(plan, MasksPlan):

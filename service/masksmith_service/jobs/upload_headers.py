@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.bounds.table import cost
@@ -14,13 +15,13 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.digests import is_digest
 from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, HeaderError, header_length, parse_header
+from masksmith_wire.headers import Header, HeaderError, parse_header, read_header_text
 
-from .planning import FileOptions
+from .options import FileOptions
 
 
 def read_headers(
-    state: State, principal: Principal, request: MasksOptions, hold: Callable[[int], None]
+    state: State, principal: Principal, request: MasksOptions, reserve_memory: Callable[[int], None]
 ) -> dict[str, Header]:
     """Read the headers of all uploads that a request names, by digest.
 
@@ -28,7 +29,7 @@ def read_headers(
         state: Resources of the application.
         principal: Who sent the request.
         request: The request.
-        hold: Holds a number of bytes of memory for the request.
+        reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
         RequestError: If an upload does not exist, belongs to another key, or is damaged; or if all headers together
@@ -42,7 +43,7 @@ def read_headers(
             detail = f"the headers of the uploads are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
         if len(text) > SMALL_HEADER_BYTES:
-            hold(cost("header") * len(text))
+            reserve_memory(cost("header") * len(text))
         headers[digest] = _parse(state, digest, text)
     return headers
 
@@ -63,10 +64,10 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
 def _read(state: State, principal: Principal, digest: str) -> bytes:
     name = upload_name(digest)
     try:
-        if state.references.touch(principal.key, digest, any_owner=principal.is_admin) is None:
+        size = state.references.touch(principal.key, digest, any_owner=principal.is_admin)
+        if size is None:
             raise upload_missing(digest)
-        length = header_length(state.store.get_range(name, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
-        return state.store.get_range(name, PREFIX_BYTES, PREFIX_BYTES + length)
+        return read_header_text(partial(state.store.get_range, name), size)
     except FileNotFoundError:
         raise upload_missing(digest) from None
     except (DamagedBlobError, HeaderError):

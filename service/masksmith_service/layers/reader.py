@@ -31,7 +31,7 @@ from .tiling import Tiling, leading_stacks
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 SPAN_BYTES = 16 * 2**20
-"""Rows of a file in a root that are this close are read at once."""
+"""Rows of a file in a root whose first and last byte are this close are read in one range."""
 Entry = TypeVar("Entry", bound=np.generic)
 
 
@@ -46,7 +46,7 @@ class MaskedLayer:
         options: Options of the job, with the tensor's own pattern.
         firsts: First row of each part of the mask, ascending.
         parts: Name of each part in the store.
-        file: The file of the weight, if that is in a root; its reader has the right to it.
+        file: The file of the weight, if it is in a root that the principal may read.
     """
 
     tensor: PlannedTensor
@@ -67,7 +67,7 @@ class MaskedLayer:
 
     @property
     def _row_shape(self) -> tuple[int, ...]:
-        """The tensor's shape, with the dimensions that count matrices and the one behind them as one."""
+        """The tensor's shape, with its leading `stack` dimensions and the rows of each matrix merged into one."""
         shape, stacked = self.tensor.shape, leading_stacks(self.tensor.layout)
         return (math.prod(shape[: stacked + 1]), *shape[stacked + 1 :])
 
@@ -77,11 +77,11 @@ class MaskedLayer:
         Raises:
             RequestError: If a part is no longer in the store.
         """
-        pitch = masks.packed_bytes(self._row_shape[1:])
-        start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, pitch)
+        row_bytes = masks.packed_bytes(self._row_shape[1:])
+        start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, row_bytes)
         pieces = []
         for part, part_rows in self._by_part(rows):
-            starts = [(row - self.firsts[part]) * pitch + start for row in part_rows]
+            starts = [(row - self.firsts[part]) * row_bytes + start for row in part_rows]
             pieces += _read_ranges(store, self.parts[part], starts, stop - start)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
@@ -96,10 +96,10 @@ class MaskedLayer:
             RequestError: If the upload is no longer in the store.
             ChangedSourceError: If the file in a root has changed since the job began.
         """
-        item, row_shape = ITEM_BYTES[self.tensor.dtype], self._row_shape[1:]
-        pitch = item * math.prod(row_shape)
-        start, stop = (first * item, last * item) if self._is_flat else (0, pitch)
-        starts = [self.tensor.start + row * pitch + start for row in rows]
+        item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._row_shape[1:]
+        row_bytes = item_bytes * math.prod(row_shape)
+        start, stop = (first * item_bytes, last * item_bytes) if self._is_flat else (0, row_bytes)
+        starts = [self.tensor.start + row * row_bytes + start for row in rows]
         data = b"".join(self._read_weight(store, starts, stop - start))
         if self._is_flat:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
@@ -148,8 +148,8 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     # A tensor may have a pattern of its own.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
-    rows_of_index = math.prod(tensor.shape[1 : leading_stacks(tensor.layout) + 1])
-    return MaskedLayer(tensor, options, [shard.first * rows_of_index for shard, _ in parts], names)
+    rows_per_index = math.prod(tensor.shape[1 : leading_stacks(tensor.layout) + 1])
+    return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], names)
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:

@@ -29,7 +29,7 @@ Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 def layer_of(
     job: WholeJobId, tensor: Annotated[str, Query(max_length=512)], state: StateDep, principal: PrincipalDep
 ) -> MaskedLayer:
-    """The layer that a request names; of a weight in a root, its file is looked up with the rights of the principal."""
+    """Find the layer of a request; a weight in a root is read only if the principal may read that root."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     source = layer.tensor.source
     return layer if source is None else replace(layer, file=find_readable(state.roots, principal, source.location))
@@ -59,7 +59,7 @@ def get_window(
         detail = f"a window begins inside the {height}x{width} layer and has at most {MAX_CELLS} cells"
         raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
-    return _answer(read_window(layer, state.store, window), sampled=window.sampled, step=step)
+    return _respond(read_window(layer, state.store, window), sampled=window.sampled, step=step)
 
 
 @router.get("/profile", response_class=Response)
@@ -70,9 +70,9 @@ def get_profile(layer: LayerDep, state: StateDep) -> Response:
     between neighbours of `edges`.
     """
     height, width = layer.shape
-    return _answer(read_profile(layer, state.store), rows=height, cols=width)
+    return _respond(read_profile(layer, state.store), rows=height, cols=width)
 
 
-def _answer(tensors: Mapping[str, npt.NDArray[np.generic]], **metadata: int) -> Response:
+def _respond(tensors: Mapping[str, npt.NDArray[np.generic]], **metadata: int) -> Response:
     texts = {name: str(value) for name, value in metadata.items()}
     return Response(safetensors.numpy.save(dict(tensors), texts), media_type="application/octet-stream")

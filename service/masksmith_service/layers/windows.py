@@ -15,8 +15,11 @@ from .reader import Floats, MaskedLayer
 MAX_SIDE = 1024
 MAX_CELLS = 2**18
 BAND_BYTES = 8 * 2**20
+"""Bytes of scores that are in memory at a time."""
 SAMPLED_ENTRIES = 2**24
+"""Entries of a window that are read at most, unless one row of each cell has more."""
 SAMPLED_ROWS = 64
+"""Rows of a profile whose scores are read."""
 HISTOGRAM_BINS = 60
 
 
@@ -65,12 +68,14 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     for cells, rows in _bands(window, height, last - window.col):
         mask = layer.kept(store, rows, window.col, last)
         scores = layer.scores(store, rows, window.col, last)
-        share, mean, above = (
+        kept_share, mean_score, mean_kept = (
             np.add.reduceat(_by_cell(plane, cells, rows, window), edges, axis=1) / counts
             for plane in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
         )
-        planes["kept"][cells], planes["scores"][cells] = share, mean
-        planes["kept_scores"][cells] = np.divide(above, share, out=np.zeros_like(above), where=share > 0)
+        planes["kept"][cells], planes["scores"][cells] = kept_share, mean_score
+        planes["kept_scores"][cells] = np.divide(
+            mean_kept, kept_share, out=np.zeros_like(mean_kept), where=kept_share > 0
+        )
     return planes
 
 
@@ -109,9 +114,9 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
 
 def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:
     """Yield bands of cell rows with the matrix rows that are read for them, of at most `BAND_BYTES`."""
-    at_once = max(1, BAND_BYTES // (4 * width * window.sampled))
-    for first in range(0, window.rows, at_once):
-        last = min(window.rows, first + at_once)
+    cell_rows = max(1, BAND_BYTES // (4 * width * window.sampled))
+    for first in range(0, window.rows, cell_rows):
+        last = min(window.rows, first + cell_rows)
         yield slice(first, last), [row for cell in range(first, last) for row in _rows(window, cell, height)]
 
 
@@ -123,9 +128,9 @@ def _rows(window: Window, cell: int, height: int) -> list[int]:
 
 
 def _by_cell(plane: Floats, cells: slice, rows: Sequence[int], window: Window) -> Floats:
-    """Mean over the rows of each cell."""
-    owners = (np.asarray(rows) - window.row) // window.step - cells.start
-    starts = np.searchsorted(owners, np.arange(cells.stop - cells.start))
+    """Average the rows of each cell."""
+    cell_of_row = (np.asarray(rows) - window.row) // window.step - cells.start
+    starts = np.searchsorted(cell_of_row, np.arange(cells.stop - cells.start))
     sums = np.add.reduceat(plane, starts, axis=0)
-    counts = np.bincount(owners).astype(np.float32)[:, None]
+    counts = np.bincount(cell_of_row).astype(np.float32)[:, None]
     return np.asarray(sums / counts, np.float32)

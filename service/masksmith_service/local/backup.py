@@ -46,9 +46,9 @@ def _run(
         raise UsageError("--data and --store-url exclude each other; give one")
     store = store_url or (None if data is not None else settings.store_url())
     store = store or str((data or settings.data_home()).expanduser().absolute() / "store")
-    words = [sys.executable, "-P", "-m", "masksmith_state.backup", command, str(folder.expanduser().absolute())]
+    arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", command, str(folder.expanduser().absolute())]
     sys.stdout.flush()
     with installation_redis(data, redis_url) as url:
         environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})
-        done = subprocess.run([*words, *["--json"] * as_json], env=environment, check=False)
-    raise typer.Exit(done.returncode)
+        completed = subprocess.run([*arguments, *["--json"] * as_json], env=environment, check=False)
+    raise typer.Exit(completed.returncode)

@@ -43,7 +43,7 @@ ExpiresOption = Annotated[
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is; for people to read.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, such as that of its owner.")],
     role: Annotated[str, typer.Option(help="user: own jobs only; admin: all jobs, workers and keys.")] = "user",
     stored: Annotated[
         str | None, typer.Option("--stored-bytes", metavar="N", help="Most bytes kept, such as 500G.")
@@ -90,14 +90,14 @@ def create(
 def rotate(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, as 'list' shows it.")],
     overlap: Annotated[
-        str, typer.Option(metavar="TIME", help="How long the present token stays valid, such as 12h; 0s: not at all.")
+        str, typer.Option(metavar="TIME", help="How long the old token stays valid, such as 12h; 0s: not at all.")
     ] = "24h",
     expires: ExpiresOption = None,
     data: DataOption = None,
     redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a key a new token and print it; the present one stays valid for a time. Its jobs and quotas stay."""
+    """Replace a key's token and print the new one; the old one stays valid for a time. Jobs and quotas stay."""
     overlap_s, expires_at = _parse_duration("--overlap", overlap), _parse_expiry(expires)
     if overlap_s > MAX_OVERLAP_S:
         raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
@@ -105,7 +105,7 @@ def rotate(
         rotated = keys.rotate(key, overlap_s, expires_at)
     if rotated is None:
         raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
-    _print_token(*rotated, f"the token before is valid for another {overlap}", as_json=as_json)
+    _print_token(*rotated, f"the old token is valid for another {overlap}", as_json=as_json)
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
@@ -114,8 +114,8 @@ def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: J
         listed = keys.all()
     if as_json:
         return _print_json([key.model_dump(mode="json") for key in listed])
-    heads = ("key", "name", "role", "scopes", "weight", "priority", "state", "created", "expires", "last used")
-    rows = [heads, *map(_row, listed)]
+    headings = ("key", "name", "role", "scopes", "weight", "priority", "state", "created", "expires", "last used")
+    rows = [headings, *map(_row, listed)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo(printable("  ".join(map(str.ljust, row, widths)).rstrip()))
@@ -139,7 +139,7 @@ def revoke(
 
 
 def require_keys(host: str, redis_url: str) -> None:
-    """Check that keys exist if other machines can reach the address.
+    """Check that a key exists, if the address can be reached from other machines.
 
     Raises:
         UsageError: If there is no key.
@@ -181,8 +181,8 @@ def _print_json(document: Any) -> None:
 
 
 def _row(key: KeyInfo) -> Sequence[str]:
-    moments = (key.created_at, key.expires_at, key.last_used_at)
-    created, expires, used = (moment and moment.astimezone().strftime("%Y-%m-%d %H:%M") for moment in moments)
+    times = (key.created_at, key.expires_at, key.last_used_at)
+    created, expires, used = (moment and moment.astimezone().strftime("%Y-%m-%d %H:%M") for moment in times)
     state = "revoked" if key.revoked_at is not None else "valid" if key.is_valid else "expired"
     scopes = "all" if set(key.scopes) == set(SCOPES_OF_ROLE[key.role]) else ",".join(key.scopes)
     share = (f"{key.weight:g}", key.max_priority.value)

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from . import parts, settings
+from . import components, settings
 from .data_directory import DataDirectory
-from .processes import Part
+from .processes import ProcessSpec
 
 # Together with that of the Redis server less than 30 s, the limit for Ctrl-C.
 SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
@@ -50,22 +50,22 @@ class InstallationPlan:
         return {"worker-cpu": ("cpu", self.slots), **gpus}
 
     @property
-    def benches(self) -> dict[str, str]:
+    def bench_workers(self) -> dict[str, str]:
         """Device of every benchmark worker, by name."""
         devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
         return {f"bench-{name}": device for name, device in devices.items() if self.bench}
 
-    def parts(self, redis_url: str, auth: str = "required") -> list[Part]:
+    def processes(self, redis_url: str, auth: str = "required") -> list[ProcessSpec]:
         """The processes, in the order in which they are started; `auth` says whether requests need a key."""
         workers = [
             self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()
         ]
-        benches = [
+        bench_workers = [
             self._worker(name, redis_url, device, MASKSMITH_WORKER_ROLE="bench")
-            for name, device in self.benches.items()
+            for name, device in self.bench_workers.items()
         ]
-        service = self._part(
+        service = self._process(
             "service",
             "service",
             redis_url,
@@ -73,19 +73,21 @@ class InstallationPlan:
             MASKSMITH_PORT=str(self.port),
             MASKSMITH_AUTH=auth,
         )
-        return [*workers, *benches, service]
+        return [*workers, *bench_workers, service]
 
-    def _worker(self, name: str, redis_url: str, device: str, **own: str) -> Part:
+    def _worker(self, name: str, redis_url: str, device: str, **variables: str) -> ProcessSpec:
         unique = f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}"
-        variables = {"MASKSMITH_WORKER_NAME": unique, "MASKSMITH_WORKER_DEVICE": device, **own}
-        return self._part("worker", name, redis_url, **variables)
+        names = {"MASKSMITH_WORKER_NAME": unique, "MASKSMITH_WORKER_DEVICE": device}
+        return self._process("worker", name, redis_url, **names, **variables)
 
-    def _part(self, package: str, name: str, redis_url: str, **own: str) -> Part:
-        variables = {
+    def _process(self, component: str, name: str, redis_url: str, **variables: str) -> ProcessSpec:
+        environment = {
             **self.variables,
             "MASKSMITH_REDIS_URL": redis_url,
             "MASKSMITH_STORE_URL": settings.store_url() or str(self.data.store),
-            **own,
+            **variables,
         }
-        grace_s = SERVICE_GRACE_S if package == "service" else WORKER_GRACE_S
-        return Part(name, parts.command(package), settings.child_environment(variables), self.data.log(name), grace_s)
+        grace_s = SERVICE_GRACE_S if component == "service" else WORKER_GRACE_S
+        return ProcessSpec(
+            name, components.command(component), settings.child_environment(environment), self.data.log(name), grace_s
+        )

@@ -20,8 +20,8 @@ TAIL_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The description of a child process.
+class ProcessSpec:
+    """How to start and stop a child process.
 
     Attributes:
         name: Name in messages and logs.
@@ -45,19 +45,19 @@ class Part:
 class Child:
     """A running child process."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
         self.started = time.monotonic()
-        with part.log.open("ab") as log:
+        with spec.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                part.command,
-                env=part.environment,
+                spec.command,
+                env=spec.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=part.keep_open,
-                preexec_fn=_end_with_parent(part.death_signal),
+                pass_fds=spec.keep_open,
+                preexec_fn=_end_with_parent(spec.death_signal),
             )
 
     @property
@@ -88,11 +88,11 @@ class Child:
 
     def log_tail(self) -> str:
         """The last lines that it logged in this run."""
-        with self.part.log.open("rb") as log:
+        with self.spec.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(f"  {self.part.name} | {line}" for line in lines[-TAIL_LINES:])
+        return "\n".join(f"  {self.spec.name} | {line}" for line in lines[-TAIL_LINES:])
 
 
 def adopt_orphans() -> None:

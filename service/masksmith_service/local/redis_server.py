@@ -18,9 +18,9 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
     """Start the server of a data directory; returns when it accepts commands, or when the supervisor is stopping.
 
     Raises:
-        PartFailedError: If it ends before that.
+        ProcessFailedError: If it ends before that.
     """
-    supervisor.start(valkey.part(data, socket_path))
+    supervisor.start(valkey.process(data, socket_path))
     while not (supervisor.stopping or valkey.is_ready(socket_path)):
         supervisor.check()
         time.sleep(0.02)

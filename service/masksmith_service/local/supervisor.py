@@ -13,28 +13,28 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .errors import FailedError
-from .processes import Child, Part, adopt_orphans, children_of, kill_all
+from .processes import Child, ProcessSpec, adopt_orphans, children_of, kill_all
 
 POLL_S = 0.2
 MIN_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 30.0
 MAX_DOUBLINGS = 10
-"""Bound of the exponent, since powers of a part that keeps failing would overflow."""
+"""Limit of the exponent of the restart delay, which would overflow for a process that keeps failing."""
 HEALTHY_AFTER_S = 60.0
 SHORT_GRACE_S = 1.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class PartFailedError(FailedError):
+class ProcessFailedError(FailedError):
     """A process ended before all processes were ready."""
 
 
 class _Supervised:
     """A process, and when to restart it."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self.child: Child | None = Child(part)
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.child: Child | None = Child(spec)
         self.failures = 0
         self.restart_at = 0.0
 
@@ -70,20 +70,20 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def start(self, part: Part) -> None:
+    def start(self, spec: ProcessSpec) -> None:
         """Start a process, which is kept running from now on."""
-        self._supervised.append(_Supervised(part))
+        self._supervised.append(_Supervised(spec))
 
     def check(self) -> None:
         """Check that no process has ended during the start-up.
 
         Raises:
-            PartFailedError: If one has ended; the message has the end of its log.
+            ProcessFailedError: If one has ended; the message has the end of its log.
         """
         for supervised in self._supervised:
             if supervised.child is not None and (reason := supervised.child.exit_reason()) is not None:
-                raise PartFailedError(
-                    f"{supervised.part.name} {reason}; {supervised.part.log} ends with\n{supervised.child.log_tail()}"
+                raise ProcessFailedError(
+                    f"{supervised.spec.name} {reason}; {supervised.spec.log} ends with\n{supervised.child.log_tail()}"
                 )
 
     def restart_ended(self) -> None:
@@ -97,10 +97,10 @@ class Supervisor:
             ):
                 self._schedule_restart(supervised, supervised.child, reason, now)
             if supervised.child is None and now >= supervised.restart_at:
-                supervised.child = Child(supervised.part)
+                supervised.child = Child(supervised.spec)
 
     def wait(self) -> None:
-        """Sleep until the next check."""
+        """Sleep until the next call of `restart_ended`."""
         time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -114,13 +114,13 @@ class Supervisor:
         groups: dict[float, list[Child]] = {}
         for supervised in reversed(self._supervised):
             if supervised.child is not None:
-                groups.setdefault(supervised.part.grace_s, []).append(supervised.child)
+                groups.setdefault(supervised.spec.grace_s, []).append(supervised.child)
         return list(groups.values())
 
     def _stop_group(self, group: list[Child]) -> None:
         for child in group:
             child.terminate()
-        deadline = time.monotonic() + group[0].part.grace_s
+        deadline = time.monotonic() + group[0].spec.grace_s
         while any(child.exit_reason() is None for child in group) and time.monotonic() < deadline:
             if self._stop_signals > 1:
                 deadline = min(deadline, time.monotonic() + SHORT_GRACE_S)
@@ -129,7 +129,7 @@ class Supervisor:
         for child in group:
             if not child.wait_or_kill(deadline):
                 self._report(
-                    f"{child.part.name} took too long to stop and was killed; its unfinished work will be redone"
+                    f"{child.spec.name} took too long to stop and was killed; its unfinished work will be redone"
                 )
 
     def _schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
@@ -137,7 +137,7 @@ class Supervisor:
             supervised.failures = 0
         delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(supervised.failures, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
         self._report(
-            f"{supervised.part.name} {reason}; starting it again in {delay_s:g} s (log: {supervised.part.log})"
+            f"{supervised.spec.name} {reason}; starting it again in {delay_s:g} s (log: {supervised.spec.log})"
         )
         supervised.failures += 1
         supervised.restart_at = now + delay_s

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_wire.errors import Code, ProblemDocument
 
-from . import keys, parts, settings, valkey
+from . import components, keys, settings, valkey
 from .data_directory import DataDirectory
 from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, note, shared_settings
@@ -27,7 +27,9 @@ from .roots import root_urls, roots_variable
 from .supervisor import Supervisor
 
 SLOW_START_MESSAGE_S = 4.0
+"""Seconds of a start without a message."""
 BETWEEN_MESSAGES_S = 2.0
+"""Minimum seconds between two messages of a start."""
 
 
 def up(
@@ -56,15 +58,17 @@ def up(
 ) -> None:
     """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
     variables = shared_settings(insecure, log_format) | {"MASKSMITH_ROOTS": roots_variable(root or [])}
-    for part in ("service", "worker"):
-        parts.check_installed(part)
+    for component in ("service", "worker"):
+        components.check_installed(component)
     _check_torch(gpus, bench)
     if gpus > settings.visible_gpus():
         raise UsageError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
     directory = DataDirectory(data or settings.data_home())
     try:
-        benches = parts.has_torch() if bench is None else bench
-        plan = InstallationPlan(host, _free_port(host, port), directory, workers or _cores(), gpus, benches, variables)
+        has_bench = components.has_torch() if bench is None else bench
+        plan = InstallationPlan(
+            host, _free_port(host, port), directory, workers or _cores(), gpus, has_bench, variables
+        )
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
     finally:
@@ -72,7 +76,7 @@ def up(
 
 
 def _check_torch(gpus: int, bench: bool | None) -> None:
-    if parts.has_torch():
+    if components.has_torch():
         return
     if gpus:
         raise UsageError(f"--gpus {gpus} needs torch: pip install 'masksmith[cuda]'")
@@ -107,8 +111,8 @@ def _start(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *,
         return
     if needs_keys:
         keys.require_keys(plan.host, redis_url)
-    for part in plan.parts(redis_url, _auth(plan, redis_url)):
-        supervisor.start(part)
+    for process in plan.processes(redis_url, _auth(plan, redis_url)):
+        supervisor.start(process)
     _wait_until_ready(plan, supervisor)
 
 
@@ -164,7 +168,7 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note(f"  page     {plan.url}/")
     note(f"  workers  {devices}")
     note(f"  data     {plan.data.path}")
-    if not parts.has_torch():
+    if not components.has_torch():
         note("  kernels  not measured, which needs torch: pip install 'masksmith[bench]'")
     for url in root_urls(plan.variables.get("MASKSMITH_ROOTS") or settings.roots()):
         note(f"  root     {url}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import settings
 from .data_directory import DataDirectory
 from .errors import UsageError
-from .processes import Part
+from .processes import ProcessSpec
 
 GRACE_S = 6.0
 # Linux takes 107 bytes, macOS 103.
@@ -62,12 +62,13 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-def part(data: DataDirectory, socket_path: Path) -> Part:
+def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
     """The process of a data directory's server.
 
-    It inherits the directory's lock: if this process is killed, no second server can start on its files before it ends.
+    It inherits the lock of the directory: if this process is killed, no other server can start on the files until the
+    server has ended, too.
     """
-    return Part(
+    return ProcessSpec(
         "valkey",
         command(find_binary(), data.redis, socket_path),
         settings.child_environment({}),

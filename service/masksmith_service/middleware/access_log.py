@@ -1,4 +1,4 @@
-"""Access log: gives every request an id, and logs a line for every write and every download of results."""
+"""Access log: sets the id of every request, and logs a line for every unsafe method and every download of results."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from masksmith_state.panics import is_panic
 from masksmith_state.telemetry import logs
 
 from .addresses import is_address
-from .host_checks import READS
+from .host_checks import SAFE_METHODS
 
 audit = logging.getLogger("masksmith_service.audit")
 
 HEADER = "X-Request-Id"
 DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark)")
-"""Paths whose reads are logged, too: what leaves the installation."""
+"""Paths whose GET requests are logged, because results leave the installation."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLogMiddleware:
-    """ASGI middleware that sets request ids, and logs downloads and requests other than reads."""
+    """ASGI middleware that sets request ids, and logs downloads and requests with unsafe methods."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,39 +38,55 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent_id = Headers(scope=scope).get(HEADER, "")
-        request_id = sent_id if _ID.fullmatch(sent_id) else uuid.uuid4().hex
-        started, status, sent_bytes = time.monotonic(), 0, 0
-        # A trusted proxy's header replaces the client further in.
-        peer = (scope.get("client") or (None,))[0]
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status, sent_bytes
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
-            await send(message)
-            sent_bytes += len(message.get("body", b""))
-
-        with logs.context(request=request_id):
+        response = _LoggedResponse(scope, send)
+        with logs.context(request=response.request_id):
             try:
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, receive, response.send)
             except BaseException as error:
-                if status or not (isinstance(error, Exception) or is_panic(error)):
+                if response.status or not (isinstance(error, Exception) or is_panic(error)):
                     raise
-                await problems.respond_to_bug(Request(scope), error)(scope, receive, send_with_id)
+                await problems.respond_to_bug(Request(scope), error)(scope, receive, response.send)
             finally:
-                is_download = scope["method"] == "GET" and DOWNLOADS.fullmatch(scope["path"]) is not None
-                if is_download or scope["method"] not in READS:
-                    fields = {"bytes": sent_bytes} if is_download else {}
-                    _write(scope, status, time.monotonic() - started, peer, fields)
+                response.log()
 
 
-def _write(scope: Scope, status: int, took_s: float, peer: str | None, more: dict[str, Any]) -> None:
+class _LoggedResponse:
+    """A response, with the id of its request in a header; counts what is sent, for the log."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        client_id = Headers(scope=scope).get(HEADER, "")
+        self.request_id = client_id if _ID.fullmatch(client_id) else uuid.uuid4().hex
+        self.status = 0
+        self._scope, self._send = scope, send
+        self._started, self._sent_bytes = time.monotonic(), 0
+        # The address of the connection: inner middleware replaces that in the scope by a trusted proxy's header.
+        self._peer = (scope.get("client") or (None,))[0]
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)[HEADER] = self.request_id
+        await self._send(message)
+        self._sent_bytes += len(message.get("body", b""))
+
+    def log(self) -> None:
+        """Log a line, if the request is a download or has an unsafe method."""
+        is_download = self._scope["method"] == "GET" and DOWNLOADS.fullmatch(self._scope["path"]) is not None
+        if is_download or self._scope["method"] not in SAFE_METHODS:
+            _write(self._scope, self._fields(is_download=is_download))
+
+    def _fields(self, *, is_download: bool) -> dict[str, Any]:
+        took_s = round(time.monotonic() - self._started, 3)
+        fields: dict[str, Any] = {"status": self.status, "took_s": took_s, "client": self._peer}
+        if is_download:
+            fields["bytes"] = self._sent_bytes
+        client = (self._scope.get("client") or (None,))[0]
+        if client != self._peer:
+            fields["forwarded_for"] = client if client is not None and is_address(client) else "invalid"
+        return fields
+
+
+def _write(scope: Scope, fields: dict[str, Any]) -> None:
     # Only the path is logged: queries may be confidential, and headers contain secrets.
     path = str(scope["path"])[:200]
-    client = (scope.get("client") or (None,))[0]
-    fields = {"status": status, "took_s": round(took_s, 3), "client": peer, **more}
-    if client != peer:
-        fields["forwarded_for"] = client if client is not None and is_address(client) else "invalid"
     audit.info("%s %s", scope["method"], path.encode("unicode_escape").decode(), extra={"fields": fields})

@@ -14,15 +14,15 @@ from masksmith_wire.errors import Code
 
 from .addresses import is_address, is_loopback
 
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 FORWARDED = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
 """Headers that a proxy adds."""
 
 
-def is_from_here(headers: Mapping[str, str], settings: Settings) -> bool:
-    """Whether a request was sent on this machine: no proxy has added its headers, and it names this machine."""
+def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
+    """Whether a request was sent on this machine: it has no header of a proxy, and its Host is this machine."""
     if any(name in headers for name in FORWARDED):
         return False
     name = _hostname("//" + headers.get("host", ""))
@@ -60,7 +60,7 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
         RequestError: 403, for writes of other origins.
     """
     origin = headers.get("origin")
-    if method in READS or (origin is None and headers.get("sec-fetch-site") != "cross-site"):
+    if method in SAFE_METHODS or (origin is None and headers.get("sec-fetch-site") != "cross-site"):
         return
     origin = origin or "null"
     if origin.partition("://")[2] == headers.get("host") or _hostname(origin) in settings.hosts:

@@ -14,11 +14,11 @@ from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
 
-from .host_checks import READS
+from .host_checks import SAFE_METHODS
 
 UPLOADS = ("/v1/tensors", "/v1/masks")
 CHUNK_BYTES = 2**20
-_OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
+_IRRELEVANT = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
@@ -31,7 +31,7 @@ class JsonBodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on once its document has been read."""
-        if scope["type"] != "http" or scope["method"] in READS or scope["path"].startswith(UPLOADS):
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS or scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
             return
         try:
@@ -46,15 +46,15 @@ class JsonBodyMiddleware:
         """Read a document; None if the client has disconnected."""
         length, limit = dict(scope["headers"]).get(b"content-length", b"0"), body_limit(scope["path"], self._settings)
         self._check_size(int(length) if length.isdigit() else 0, limit)
-        body, more = bytearray(), True
+        body, is_incomplete = bytearray(), True
         try:
             async with asyncio.timeout(self._settings.upload_stall_s):
-                while more:
+                while is_incomplete:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
                     body += message.get("body", b"")
-                    more = message.get("more_body", False)
+                    is_incomplete = message.get("more_body", False)
                     self._check_size(len(body), limit)
         except TimeoutError:
             detail = (
@@ -79,7 +79,7 @@ class JsonBodyMiddleware:
 
 def depth(body: bytes) -> int:
     """Nesting depth of the lists and objects of a JSON text; brackets inside strings do not count."""
-    symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _OTHERS)
+    symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _IRRELEVANT)
     deepest = level = quotes = 0
     for start in range(0, len(symbols), CHUNK_BYTES):
         chunk = np.frombuffer(symbols, np.uint8, min(CHUNK_BYTES, len(symbols) - start), start)

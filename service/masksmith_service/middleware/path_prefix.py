@@ -1,4 +1,4 @@
-"""The prefix below which a proxy serves the installation: removed from paths, and added to redirects and locations."""
+"""Serves the installation below a path prefix: removes it from request paths, and adds it to `Location` headers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PREFIX = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
 
 
 class PathPrefixMiddleware:
-    """Serves `PREFIX/x` as `/x`; a path without the prefix is served as it is.
+    """Serves `PREFIX/x` as `/x`; a path without the prefix is served unchanged.
 
-    Pages have relative addresses, so that only absolute `Location` headers need the prefix.
+    Links in pages are relative, so only absolute `Location` headers need the prefix.
 
     Args:
         app: The application.
@@ -35,12 +35,15 @@ class PathPrefixMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def send_located(message: Message) -> None:
+        async def send_prefixed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [_located(name, value, prefix) for name, value in message["headers"]]}
+                message = {
+                    **message,
+                    "headers": [_with_prefix(name, value, prefix) for name, value in message["headers"]],
+                }
             await send(message)
 
-        await self._app(_shortened(scope, prefix), receive, send_located)
+        await self._app(_without_prefix(scope, prefix), receive, send_prefixed)
 
     def _prefix_of(self, scope: Scope) -> bytes:
         if self._prefix:
@@ -64,14 +67,14 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def _shortened(scope: Scope, prefix: bytes) -> Scope:
+def _without_prefix(scope: Scope, prefix: bytes) -> Scope:
     if not scope["path"].startswith(prefix.decode() + "/"):
         return scope
     raw = scope.get("raw_path")
-    shortened = {"path": scope["path"].removeprefix(prefix.decode())}
-    return {**scope, **shortened} | ({} if raw is None else {"raw_path": raw.removeprefix(prefix)})
+    path = {"path": scope["path"].removeprefix(prefix.decode())}
+    return {**scope, **path} | ({} if raw is None else {"raw_path": raw.removeprefix(prefix)})
 
 
-def _located(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:
+def _with_prefix(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:
     is_absolute = name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//")
     return name, prefix + value if is_absolute else value

@@ -1,4 +1,4 @@
-"""Headers of every response: nothing is cached, no type is guessed, and no page may use a response as a document."""
+"""Security headers of every response: against caching, MIME sniffing, scripts, framing and other origins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNLESS_SET: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
 }
-"""A page sets a policy of its own, which allows its scripts and styles."""
+"""Pages set another Content-Security-Policy, which allows their scripts and styles."""
 
 
 class SecurityHeadersMiddleware:

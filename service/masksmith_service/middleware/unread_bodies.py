@@ -1,4 +1,4 @@
-"""Closes connections after responses to requests whose bodies were not read."""
+"""Closes the connection after a response if the body of the request was not read."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ class _Body:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._is_read = self._closes = self._is_answered = False
-        self._late_bytes = 0
+        self._is_read = self._closes_connection = self._has_responded = False
+        self._drained_bytes = 0
 
     async def receive(self) -> Message:
         """Receive the next message; after the start of the response, at most `DRAIN_BYTES` of the body."""
-        if self._late_bytes > DRAIN_BYTES:
+        if self._drained_bytes > DRAIN_BYTES:
             return {"type": "http.disconnect"}
         message = await self._receive()
         self._is_read = not message.get("more_body", False)
-        if self._closes:
-            self._late_bytes += len(message.get("body", b""))
+        if self._closes_connection:
+            self._drained_bytes += len(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
         """Send a message; if the connection is to be closed, the end of the response is sent by `finish`."""
         if message["type"] == "http.response.start" and not self._is_read:
-            self._closes = True
+            self._closes_connection = True
             MutableHeaders(scope=message)["connection"] = "close"
-        elif self._closes and not message.get("more_body", False):
-            self._is_answered = True
+        elif self._closes_connection and not message.get("more_body", False):
+            self._has_responded = True
             message = {**message, "more_body": True}
         await self._send(message)
 
     async def finish(self) -> None:
         """Read a limited part of the remaining body, then end the response; the server closes the connection."""
-        if not self._is_answered:
+        if not self._has_responded:
             return
         try:
             async with asyncio.timeout(DRAIN_S):
-                while not self._is_read and self._late_bytes <= DRAIN_BYTES:
+                while not self._is_read and self._drained_bytes <= DRAIN_BYTES:
                     await self.receive()
         except TimeoutError:
             pass

@@ -117,22 +117,15 @@ def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:
     patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
     group_width = (WIDTH - LEFT - RIGHT) / len(layers)
     bar_width = 0.8 * group_width / len(patterns)
-    series = [
-        Series(
-            pattern, number % COLOURS,
-            [
-                axis.bar(
-                    LEFT + (index + 0.1) * group_width + number * bar_width,
-                    bar_width,
-                    gains[pattern],
-                    f"{shape}, {pattern}",
-                )
-                for index, (shape, gains) in enumerate(layers.items())
-                if pattern in gains
-            ],
-        )
-        for number, pattern in enumerate(patterns)
-    ]  # fmt: skip
+
+    def bar(index: int, shape: str, number: int) -> Mark:
+        x = LEFT + (index + 0.1) * group_width + number * bar_width
+        return axis.bar(x, bar_width, layers[shape][patterns[number]], f"{shape}, {patterns[number]}")
+
+    series = []
+    for number, pattern in enumerate(patterns):
+        marks = [bar(index, shape, number) for index, shape in enumerate(layers) if pattern in layers[shape]]
+        series.append(Series(pattern, number % COLOURS, marks))
     x_labels = [(shape, LEFT + (index + 0.5) * group_width) for index, shape in enumerate(layers)]
     return Chart(
         f"Batch {batch}: the fastest kernel of each layer",

@@ -18,7 +18,7 @@ from masksmith_wire.documents import Job, TensorReport
 
 @dataclass(frozen=True)
 class Side:
-    """A layer in one of the jobs; `stored_bytes` is the size of its kept values and of one bit per entry."""
+    """A layer in one job; `stored_bytes` is the size of its kept values, plus one bit per entry."""
 
     report: TensorReport
     stored_bytes: int | None
@@ -26,7 +26,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer by name, in each job that has it."""
+    """A layer in the two compared jobs A and B; None for a job without it."""
 
     name: str
     a: Side | None

@@ -14,14 +14,14 @@ from fastapi.staticfiles import StaticFiles
 from masksmith.benchmark import machine_line
 from masksmith.patterns import PatternError
 from masksmith_service.auth.principal import PrincipalDep
-from masksmith_service.benchmarks.planning import read_report
+from masksmith_service.benchmarks.reports import read_report
 from masksmith_service.jobs.access import (
     JobId,
     WholeJobId,
-    hold_parts,
     read_document,
     read_job,
     read_masks_job,
+    reserve_parts,
     visible_job,
 )
 from masksmith_service.jobs.listing import JobFilter, find_jobs
@@ -69,7 +69,7 @@ def show_comparison(
     ids = [visible_job(each, state, principal) if each else None for each in (a, b)]
     for job in ids:
         if job is not None:
-            anyio.from_thread.run(hold_parts, state, job, request.state.held)
+            anyio.from_thread.run(reserve_parts, state, job, request.state.reservation)
     chosen = [read_document(state, job) if job else None for job in ids]
     context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
     if chosen[0] is not None and chosen[1] is not None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
+from masksmith_service.settings import Settings
+from masksmith_service.uploads.header_checks import header_error, parse_untrusted
 from masksmith_state.errors import InvalidLocationError, NoRootError
 from masksmith_state.roots.root import FileState, Root
 from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import EVERY_KEY
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import (
-    LARGEST_HEADER_BYTES,
-    PREFIX_BYTES,
-    Header,
-    HeaderError,
-    HeaderTooLargeError,
-    check_members,
-    header_length,
-    parse_header,
-)
+from masksmith_wire.headers import Header, HeaderError, read_header_text
+
+
+class FileHeader(NamedTuple):
+    """State and header of a safetensors file, and the size of the JSON header in bytes."""
+
+    state: FileState
+    header: Header
+    header_bytes: int
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,19 @@ class Located:
         except FileNotFoundError:
             raise reference_not_found(self.location) from None
 
-    def read_header(self, max_header_bytes: int, max_tensors: int) -> tuple[FileState, str, Header]:
-        """Read the header of a safetensors file: the file's state, the header's text, and the header.
+    def read_header(self, settings: Settings) -> FileHeader:
+        """Read the header of a safetensors file, within the bounds of the settings.
 
         Raises:
-            RequestError: If there is no such file, it is not a safetensors file, or its header is too large.
+            RequestError: If there is no such file, it is not a safetensors file, or its header is beyond a bound.
         """
         state = self.stat()
+        read = partial(self.root.read, self.path, version=state.version)
         try:
-            prefix = self.root.read(self.path, 0, min(PREFIX_BYTES, state.size), state.version)
-            length = header_length(prefix, LARGEST_HEADER_BYTES)
-            if length > max_header_bytes:
-                raise HeaderTooLargeError(f"the header has {length} bytes, max_header_bytes is {max_header_bytes}")
-            if PREFIX_BYTES + length > state.size:
-                raise HeaderError(f"file is truncated: its header claims {length} bytes, it has {state.size}")
-            text = self.root.read(self.path, PREFIX_BYTES, PREFIX_BYTES + length, state.version)
-            check_members(text, max_tensors)
-            return state, text.decode(errors="replace"), parse_header(text, state.size)
-        except HeaderTooLargeError as error:
-            raise RequestError(Code.HEADER_TOO_LARGE, f"{self.location!r}: {error}", location=self.location) from None
+            text = read_header_text(read, state.size, settings.max_header_bytes)
+            return FileHeader(state, parse_untrusted(text, settings, state.size), len(text))
         except HeaderError as error:
-            detail = f"{self.location!r}: {error}"
-            raise RequestError(Code.INVALID_SAFETENSORS, detail, location=self.location) from None
+            raise header_error(error, self.location) from None
 
 
 def find_readable(roots: Roots, principal: Principal, reference: str) -> Located:

@@ -1,4 +1,4 @@
-"""Reads what a reference names: a safetensors file, an index, or the directory of a model; headers, never values."""
+"""Reads the headers of a model by reference: of a safetensors file, or of all files of an index or a directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
-from masksmith_service.uploads.header_checks import check_header
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
@@ -21,8 +20,8 @@ from .access import Located, reference_not_found
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 CONFIG_NAME = "config.json"
-NOT_THE_MODEL = ("consolidated", "masks.safetensors", ".")
-"""How names of files begin that are beside the model's: another form of it, masks, and hidden files."""
+NOT_WEIGHTS_OF_MODEL = ("consolidated", "masks.safetensors", ".")
+"""Prefixes of files that are not the weights: the same model in another format, masks, and hidden files."""
 MAX_FILES = 1000
 """Files of weights of a model."""
 
@@ -34,9 +33,9 @@ class Model:
     Attributes:
         folder: Its directory; of a single file, the directory that this is in.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that counts, by the tensor's name.
+        weight_map: Name of the file that holds each tensor, by the tensor's name.
         index: Name of its index; None for a single file.
-        beside: Sizes of all files below its directory, by path; empty for a single file.
+        sizes: Sizes of all files below its directory, by path; empty for a single file.
         config: Its `config.json`.
     """
 
@@ -44,7 +43,7 @@ class Model:
     files: Mapping[str, tuple[FileState, Header]]
     weight_map: Mapping[str, str]
     index: str | None = None
-    beside: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     config: dict[str, Any] | None = None
 
     def listing(self, location: str) -> ModelListing:
@@ -70,11 +69,11 @@ class ModelReader:
 
     Args:
         state: Resources of the application.
-        hold: Holds a number of bytes of memory for the request.
+        reserve_memory: Reserves a number of bytes of memory for the request.
     """
 
-    def __init__(self, state: State, hold: Callable[[int], None]) -> None:
-        self._settings, self._hold = state.settings, hold
+    def __init__(self, state: State, reserve_memory: Callable[[int], None]) -> None:
+        self._settings, self._reserve_memory = state.settings, reserve_memory
         self._total = 0
 
     def header(self, file: Located) -> tuple[FileState, Header]:
@@ -84,18 +83,17 @@ class ModelReader:
             RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
         """
         limit = self._settings.max_header_bytes
-        state, text, header = file.read_header(limit, self._settings.max_tensors)
-        self._total += len(text)
+        state, header, header_bytes = file.read_header(self._settings)
+        self._total += header_bytes
         if self._total > limit:
             detail = f"the headers of all files are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
-        if len(text) > SMALL_HEADER_BYTES:
-            self._hold(cost("header") * len(text))
-        check_header(header, self._settings)
+        if header_bytes > SMALL_HEADER_BYTES:
+            self._reserve_memory(cost("header") * header_bytes)
         return state, header
 
     def read(self, place: Located) -> Model:
-        """Read what a reference names.
+        """Read the model that a reference names.
 
         Raises:
             RequestError: If there is nothing, the directory has no weights or several, or the index contradicts its
@@ -107,49 +105,51 @@ class ModelReader:
         if name.endswith(SUFFIX):
             states = {name: self.header(place)}
             return Model(Located(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
-        beside = place.root.list(place.path)
-        return self._of_folder(place, beside)
+        sizes = place.root.list(place.path)
+        return self._of_folder(place, sizes)
 
-    def _of_folder(self, folder: Located, beside: Mapping[str, int]) -> Model:
-        if not beside:
+    def _of_folder(self, folder: Located, sizes: Mapping[str, int]) -> Model:
+        if not sizes:
             raise reference_not_found(folder.location)
-        top = [name for name in beside if "/" not in name and not name.startswith(NOT_THE_MODEL)]
+        top = [name for name in sizes if "/" not in name and not name.startswith(NOT_WEIGHTS_OF_MODEL)]
         indexes = [name for name in top if name.endswith(INDEX_SUFFIX)]
         files = [name for name in top if name.endswith(SUFFIX)]
         candidates = indexes or files
         if len(candidates) != 1:
-            what = (
+            content = (
                 f"{len(candidates)} candidates ({', '.join(candidates[:4])}); name one of them"
                 if candidates
                 else "no weights"
             )
-            raise _invalid(folder, f"the directory has {what}: a model has one .safetensors file, or one index")
+            raise _invalid(folder, f"the directory has {content}: a model has one .safetensors file, or one index")
         if indexes:
-            return self._of_index(folder, candidates[0], beside)
+            return self._of_index(folder, candidates[0], sizes)
         states = {candidates[0]: self.header(folder.below(candidates[0]))}
         weight_map = dict.fromkeys(states[candidates[0]][1].tensors, candidates[0])
-        return Model(folder, states, weight_map, None, beside, self._config(folder, beside))
+        return Model(folder, states, weight_map, None, sizes, self._config(folder, sizes))
 
-    def _of_index(self, folder: Located, name: str, beside: Mapping[str, int]) -> Model:
+    def _of_index(self, folder: Located, name: str, sizes: Mapping[str, int]) -> Model:
         index = folder.below(name)
         document = self._json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-            raise _invalid(index, "it is no index of a checkpoint: it has no 'weight_map' of names to files")
+            raise _invalid(index, "it is not an index of a checkpoint: it has no 'weight_map' of names to files")
         names = list(dict.fromkeys(weight_map.values()))
         if len(names) > MAX_FILES or len(weight_map) > self._settings.max_tensors:
             raise _invalid(index, f"it lists {len(names)} files and {len(weight_map)} tensors, which are too many")
-        wrong = next((file for file in names if "/" in file or not file.endswith(SUFFIX) or file.startswith(".")), None)
-        if wrong is not None:
-            raise _invalid(index, f"it lists {wrong[:200]!r}, which is no .safetensors file beside it")
+        invalid = next(
+            (file for file in names if "/" in file or not file.endswith(SUFFIX) or file.startswith(".")), None
+        )
+        if invalid is not None:
+            raise _invalid(index, f"it lists {invalid[:200]!r}, which is not a .safetensors file of the same directory")
         files = {file: self.header(folder.below(file)) for file in names}
         for tensor, file in weight_map.items():
             if tensor not in files[file][1].tensors:
                 raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
-        return Model(folder, files, weight_map, name, beside, self._config(folder, beside))
+        return Model(folder, files, weight_map, name, sizes, self._config(folder, sizes))
 
-    def _config(self, folder: Located, beside: Mapping[str, int]) -> dict[str, Any] | None:
-        if CONFIG_NAME not in beside:
+    def _config(self, folder: Located, sizes: Mapping[str, int]) -> dict[str, Any] | None:
+        if CONFIG_NAME not in sizes:
             return None
         config = self._json(folder.below(CONFIG_NAME))
         if not isinstance(config, dict):

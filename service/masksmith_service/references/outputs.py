@@ -78,7 +78,7 @@ class OutputPlanner:
         if not place.path:
             raise _invalid("it is a root itself; name a directory inside it", place)
         # Beside a model that is a single file nothing is read, so its directory may contain the output.
-        is_in_model = bool(model.beside) and is_inside(place.location, model.folder.location)
+        is_in_model = bool(model.sizes) and is_inside(place.location, model.folder.location)
         if is_in_model or is_inside(model.folder.location, place.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", place)
         large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
@@ -93,7 +93,7 @@ class OutputPlanner:
 
     def _beside(self, model: Model, place: Located) -> tuple[list[OutputFile], list[str]]:
         """Files that are copied, the index last, and the names of those that are not."""
-        names = [name for name in model.beside if name not in model.files and not _is_hidden(name)]
+        names = [name for name in model.sizes if name not in model.files and not _is_hidden(name)]
         left = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
         # The index last: with it, a loader takes the directory for a model.
         copied = sorted((name for name in names if name not in left), key=lambda name: name == model.index)

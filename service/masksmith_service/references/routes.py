@@ -24,8 +24,8 @@ def list_reference(
 ) -> ModelListing:
     """List the tensors of a safetensors file, an index or a model's directory in a root, from headers alone."""
 
-    def hold(size: int) -> None:
-        anyio.from_thread.run(request.state.held.add, state.capacities.memory, size)
+    def reserve_memory(size: int) -> None:
+        anyio.from_thread.run(request.state.reservation.add, state.capacities.memory, size)
 
     place = find_readable(state.roots, principal, location)
-    return ModelReader(state, hold).read(place).listing(place.location)
+    return ModelReader(state, reserve_memory).read(place).listing(place.location)

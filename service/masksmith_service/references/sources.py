@@ -15,7 +15,7 @@ from .models import ModelReader
 
 
 def read_references(
-    state: State, principal: Principal, document: MasksRequest, hold: Callable[[int], None]
+    state: State, principal: Principal, document: MasksRequest, reserve_memory: Callable[[int], None]
 ) -> tuple[dict[str, Source], dict[str, Header]]:
     """Read state and header of every file in a root that a document names, by reference.
 
@@ -23,13 +23,13 @@ def read_references(
         state: Resources of the application.
         principal: Who sent the document.
         document: The document.
-        hold: Holds a number of bytes of memory for the request.
+        reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
             not a safetensors file.
     """
-    reader, sources, headers = ModelReader(state, hold), dict[str, Source](), dict[str, Header]()
+    reader, sources, headers = ModelReader(state, reserve_memory), dict[str, Source](), dict[str, Header]()
     parts = (part for tensor in document.tensors for part in (tensor, tensor.statistic, tensor.gram))
     references = (part.reference for part in parts if part is not None and part.reference is not None)
     places = {reference: find_readable(state.roots, principal, reference) for reference in dict.fromkeys(references)}

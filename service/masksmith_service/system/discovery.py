@@ -121,7 +121,7 @@ async def readyz(state: StateDep) -> Readiness:
 
 
 def _readiness(state: State) -> Readiness:
-    # Raises if the store is unavailable; there need be no such blob.
+    # Raises an error if the store is unavailable; whether this blob exists is irrelevant.
     state.store.size(upload_name("0" * 64))
     search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(search_workers)

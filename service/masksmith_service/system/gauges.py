@@ -13,7 +13,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.broker import BrokerWatch
+from masksmith_state.broker import BrokerMonitor
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
@@ -22,7 +22,7 @@ from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, coun
 class Gauges:
     """A Prometheus collector over job records and the store."""
 
-    def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerWatch) -> None:
+    def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerMonitor) -> None:
         self._records, self._store, self._broker = records, store, broker
 
     def collect(self) -> Iterator[Metric]:
@@ -31,11 +31,13 @@ class Gauges:
         yield from _jobs(counts)
         yield from _shards(counts)
         uploads: dict[tuple[str, ...], float] = {(): float(counts.get(UPLOAD_BYTES, 0))}
-        yield _filled(CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were taken in."), uploads)
+        yield _with_values(
+            CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were received."), uploads
+        )
         unreadable = CounterMetricFamily(
             "masksmith_unreadable", "Messages and records that could not be read.", labels=["kind"]
         )
-        yield _filled(unreadable, counts_by_labels(counts, "unreadable"))
+        yield _with_values(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._installation()
         yield from self._broker_state()
         damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
@@ -66,19 +68,19 @@ class Gauges:
 
 
 def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
-    now = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
-    yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], now)
+    current = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
+    yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], current)
     ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
-    yield _filled(ended, counts_by_labels(counts, "ended"))
+    yield _with_values(ended, counts_by_labels(counts, "ended"))
 
 
 def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     shards = CounterMetricFamily(
         "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
     )
-    yield _filled(shards, counts_by_labels(counts, "shards"))
+    yield _with_values(shards, counts_by_labels(counts, "shards"))
     seconds = HistogramMetricFamily(
-        "masksmith_shard_seconds", "Seconds that a solved shard was worked on, reading and writing included.",
+        "masksmith_shard_seconds", "Seconds spent on a solved shard, including reading and writing.",
         labels=["device"],
     )  # fmt: skip
     by_labels = counts_by_labels(counts, "shard_seconds")
@@ -99,10 +101,10 @@ def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tup
 
 
 def _gauge(name: str, meaning: str, labels: list[str], values: Mapping[tuple[str, ...], float]) -> Metric:
-    return _filled(GaugeMetricFamily(name, meaning, labels=labels), values)
+    return _with_values(GaugeMetricFamily(name, meaning, labels=labels), values)
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], float]) -> Metric:
+def _with_values(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], float]) -> Metric:
     for labels, value in sorted(values.items()):
         family.add_metric(labels, value)
     return family

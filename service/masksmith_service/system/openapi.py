@@ -14,7 +14,7 @@ _PROBLEM = {
 }
 _RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 _UPLOADS = {("/v1/tensors", "post"), ("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
-_ANSWERED_EARLY = {
+_STATUS_IF_NEW = {
     ("/v1/tensors", "post"): "201",
     ("/v1/tensors/{digest}", "put"): "201",
     ("/v1/masks", "post"): "202",
@@ -24,7 +24,7 @@ _BINARY = {(f"/v1/jobs/{{job}}/{what}", "get") for what in ("masks", "weights", 
 
 
 def describe(app: FastAPI) -> None:
-    """Complete the application's OpenAPI document, when it is first generated."""
+    """Complete the application's OpenAPI document when it is generated for the first time."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses["default"] = _PROBLEM
     if (path, method) in _UPLOADS:
         operation["requestBody"] = _RAW
-    if (path, method) in _ANSWERED_EARLY:
-        responses["200"] = responses[_ANSWERED_EARLY[path, method]]
+    if (path, method) in _STATUS_IF_NEW:
+        responses["200"] = responses[_STATUS_IF_NEW[path, method]]
     if (path, method) in _BINARY:
         responses["200"]["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}

@@ -1,4 +1,4 @@
-"""Readiness: tries what a request with a key needs, at a bounded rate."""
+"""Readiness probe: writes to broker and store, as requests with a key do, at most once a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from masksmith_state.housekeeping import Housekeeping
 
 PROBE_KEY = "masksmith:probe"
 PROBE_S = 1.0
-"""Seconds for which the outcome of a probe is reused: how often a process writes at most."""
+"""Seconds for which the outcome of a probe is reused."""
 EXPIRY_S = 60
 
 Error = redis.RedisError | StoreError | InstallationError | BrokerUnsafeError
@@ -29,13 +29,13 @@ class ReadinessProbe:
     """Writes a few bytes to the broker and to the store.
 
     Args:
-        events: The client through which requests are authenticated and rated.
+        client: The Redis client that authenticates requests.
         store: The blob store.
-        housekeeping: Whether broker and store belong together; nothing is written to the store before.
+        housekeeping: Checks that broker and store belong together, before anything is written to the store.
     """
 
-    def __init__(self, events: Redis, store: BlobStore, housekeeping: Housekeeping) -> None:
-        self._events, self._store, self._housekeeping = events, store, housekeeping
+    def __init__(self, client: Redis, store: BlobStore, housekeeping: Housekeeping) -> None:
+        self._redis, self._store, self._housekeeping = client, store, housekeeping
         self._lock = asyncio.Lock()
         self._probed_at = -PROBE_S
         self._error: Error | None = None
@@ -56,7 +56,7 @@ class ReadinessProbe:
 
     async def _probe(self) -> Error | None:
         try:
-            set_probe: Any = self._events.set(PROBE_KEY, "1", ex=EXPIRY_S)
+            set_probe: Any = self._redis.set(PROBE_KEY, "1", ex=EXPIRY_S)
             await set_probe
             await anyio.to_thread.run_sync(partial(_write, self._store, self._housekeeping))
         except (redis.RedisError, StoreError, InstallationError, BrokerUnsafeError) as error:
@@ -69,7 +69,7 @@ def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
     losses = housekeeping.broker.status().losses
     if losses:
         raise BrokerUnsafeError("; ".join(losses))
-    # All processes write the same object, and delete it: a reader never needs it.
+    # All processes write and delete the same object, which nothing reads.
     name = incoming_name("probe")
     store.objects.put(name, b"1")
     store.objects.delete(name)

@@ -1,4 +1,4 @@
-"""Checks the header of a safetensors file against the bounds of tensors."""
+"""Parses the headers of safetensors files that clients choose, and checks them against the bounds of tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,42 @@ import math
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import MAX_NAME_LENGTH, Header
+from masksmith_wire.headers import (
+    MAX_NAME_LENGTH,
+    Header,
+    HeaderError,
+    HeaderTooLargeError,
+    UnknownDtypeError,
+    check_members,
+    parse_header,
+)
+
+
+def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = None) -> Header:
+    """Parse a JSON header, and check it against the bounds of members and tensors.
+
+    Args:
+        text: The JSON header.
+        settings: The bounds.
+        file_bytes: Size of the whole file, if known.
+
+    Raises:
+        HeaderError: If it is invalid; see `header_error`.
+        RequestError: If a tensor, or their number, is beyond a bound.
+    """
+    check_members(text, settings.max_tensors)
+    header = parse_header(text, file_bytes)
+    check_header(header, settings)
+    return header
+
+
+def header_error(error: HeaderError, location: str | None = None) -> RequestError:
+    """Convert the error of a header to that of the request; `location` names a file in a root."""
+    detail = str(error) if location is None else f"{location!r}: {error}"
+    if isinstance(error, HeaderTooLargeError):
+        return RequestError(Code.HEADER_TOO_LARGE, f"{detail}; put fewer tensors into a file", location=location)
+    code = Code.UNKNOWN_DTYPE if isinstance(error, UnknownDtypeError) else Code.INVALID_SAFETENSORS
+    return RequestError(code, detail, location=location)
 
 
 def check_header(header: Header, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Inspects the body of an upload as it arrives: header, length, digest, speed and room on the disk."""
+"""Checks the body of an upload while it is received: header, length, digest, speed, and free disk space."""
 
 from __future__ import annotations
 
@@ -15,18 +15,9 @@ from masksmith_service.settings import Settings
 from masksmith_state.blobs.pieces import PieceHasher
 from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
-from masksmith_wire.headers import (
-    PREFIX_BYTES,
-    Header,
-    HeaderError,
-    HeaderTooLargeError,
-    UnknownDtypeError,
-    check_members,
-    header_length,
-    parse_header,
-)
+from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, truncated_header
 
-from .header_checks import check_header
+from .header_checks import header_error, parse_untrusted
 from .quota import Quota
 
 SMALL_HEADER_BYTES = 2**17
@@ -47,7 +38,7 @@ class Inspector:
         settings: Limits.
         digest: Expected digest of the body, or None.
         store: Store that the body is written to; None if it is not written.
-        quota: Counts the body as it is received.
+        quota: Counts the body toward the quota of its key.
     """
 
     def __init__(
@@ -78,7 +69,7 @@ class Inspector:
             length = content_length(self._request)
             self._check_length(length)
             self._check_disk(length)
-            async for chunk in self._arriving():
+            async for chunk in self._received_blocks():
                 await self._inspect(chunk)
                 yield chunk
             await self._finish()
@@ -89,8 +80,8 @@ class Inspector:
             self.error = RequestError(Code.BODY_INCOMPLETE, f"the upload was cut off after {self.bytes} bytes")
             raise self.error from None
 
-    async def _arriving(self) -> AsyncIterator[bytes]:
-        """Yield the body: piece by piece up to the header's end, then in blocks."""
+    async def _received_blocks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it is received up to the end of the header, then in blocks of `BLOCK_BYTES`."""
         pieces = aiter(self._request.stream())
         while block := await self._block(pieces):
             yield block
@@ -131,50 +122,36 @@ class Inspector:
             self._head += chunk
             await self._read_header(complete=False)
         if self.header is not None and self.bytes > self.header.file_bytes:
-            raise _invalid(
-                HeaderError(
-                    f"file is followed by bytes that belong to no tensor: the header implies {self.header.file_bytes}"
-                )
-            )
+            reason = f"bytes that belong to no tensor: the header implies {self.header.file_bytes}"
+            raise header_error(HeaderError(f"file is followed by {reason}"))
 
     async def _read_header(self, *, complete: bool) -> None:
         """Parse the header when it is complete; its length is checked as soon as nine bytes have arrived."""
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
-            length = self._header_length()
+            length = header_length(bytes(self._head[: PREFIX_BYTES + 1]), self._settings.max_header_bytes)
             await self._count_header(length)
             end = PREFIX_BYTES + length
             if len(self._head) < end and not complete:
                 return
             if len(self._head) < end:
-                raise HeaderError(f"file is truncated: {self.bytes} bytes, the header alone takes {end}")
+                raise truncated_header(self.bytes, end)
             text = bytes(self._head[PREFIX_BYTES:end])
-            if len(text) <= SMALL_HEADER_BYTES:
-                self.header = _parse(text, self._settings.max_tensors)
+            if length <= SMALL_HEADER_BYTES:
+                self.header = parse_untrusted(text, self._settings)
             else:
-                self.header = await anyio.to_thread.run_sync(_parse, text, self._settings.max_tensors)
+                self.header = await anyio.to_thread.run_sync(parse_untrusted, text, self._settings)
             self._head.clear()
         except HeaderError as error:
-            raise _invalid(error) from None
-        check_header(self.header, self._settings)
+            raise header_error(error) from None
 
     async def _count_header(self, length: int) -> None:
         """Hold the memory that a large header takes, until the request is answered."""
         if length > SMALL_HEADER_BYTES and not self._is_header_counted:
             self._is_header_counted = True
             memory = self._request.app.state.masksmith.capacities.memory
-            await self._request.state.held.add(memory, cost("header") * length)
-
-    def _header_length(self) -> int:
-        prefix, first = bytes(self._head[:PREFIX_BYTES]), self._head[PREFIX_BYTES : PREFIX_BYTES + 1]
-        try:
-            return header_length(prefix, self._settings.max_header_bytes)
-        except HeaderTooLargeError:
-            # The first bytes of a zip or pickle file can be a valid length.
-            if first and first != b"{":
-                raise HeaderError("not a safetensors file: the header does not begin with '{'") from None
-            raise
+            await self._request.state.reservation.add(memory, cost("header") * length)
 
     async def _finish(self) -> None:
         if self.header is None:
@@ -182,7 +159,7 @@ class Inspector:
         assert self.header is not None
         if self.bytes < self.header.file_bytes:
             message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"
-            raise _invalid(HeaderError(message))
+            raise header_error(HeaderError(message))
         if self._expected is not None and self.digest != self._expected:
             detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
             raise RequestError(Code.DIGEST_MISMATCH, detail)
@@ -204,15 +181,3 @@ class Inspector:
 def content_length(request: Request) -> int:
     """Content-Length of a request; 0 without the header."""
     return int(request.headers.get("content-length") or 0)
-
-
-def _parse(text: bytes, max_tensors: int) -> Header:
-    check_members(text, max_tensors)
-    return parse_header(text)
-
-
-def _invalid(error: HeaderError) -> RequestError:
-    if isinstance(error, HeaderTooLargeError):
-        return RequestError(Code.HEADER_TOO_LARGE, f"{error}; name fewer tensors in a file")
-    code = Code.UNKNOWN_DTYPE if isinstance(error, UnknownDtypeError) else Code.INVALID_SAFETENSORS
-    return RequestError(code, str(error))

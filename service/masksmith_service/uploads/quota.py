@@ -1,4 +1,4 @@
-"""A key's quota of stored bytes while it sends an upload."""
+"""Checks a key's quota of stored bytes while it sends an upload."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ UPLOAD_RECORD_BYTES = 1024
 
 
 class Quota:
-    """A key's quota of stored bytes while it sends an upload: begun uploads count, too.
+    """Counts an upload that is being received toward its key's quota of stored bytes.
 
     Args:
         state: Resources of the application.
-        principal: The sender.
+        principal: Who sends the upload.
         digest: Expected digest of the upload, or None.
     """
 
     def __init__(self, state: State, principal: Principal, digest: str | None) -> None:
         self._state, self._principal, self._digest = state, principal, digest
-        self._begun = state.capacities.begun
+        self._incoming_bytes = state.capacities.incoming_bytes
         self._counted = 0
-        self._room: float = float("inf")
+        self._free_bytes: float = float("inf")
 
     def check(self, length: int) -> None:
-        """Reject an upload that would exceed the quota before it is received, or for which the broker has no room.
+        """Check, before an upload is received, that it does not exceed the quota, and that the broker has room for it.
 
         Raises:
             RequestError: 429, for the quota.
@@ -42,30 +42,30 @@ class Quota:
             return
         state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
         if limit is not None:
-            self._room = limit - state.references.bytes_of(key)
-        if self._begun[key] + length > self._room:
+            self._free_bytes = limit - state.references.bytes_of(key)
+        if self._incoming_bytes[key] + length > self._free_bytes:
             raise too_many_bytes(self._principal)
 
     def grow(self, size: int) -> None:
-        """Count what has arrived, or is to arrive.
+        """Count the bytes that have arrived, or that the client has announced.
 
         Raises:
-            RequestError: If all begun uploads of the key are too large together.
+            RequestError: If all uploads of the key that are being received exceed the quota together.
         """
         if size > self._counted:
-            self._begun[self._principal.key] += size - self._counted
+            self._incoming_bytes[self._principal.key] += size - self._counted
             self._counted = size
-        if self._begun[self._principal.key] > self._room:
+        if self._incoming_bytes[self._principal.key] > self._free_bytes:
             raise too_many_bytes(self._principal)
 
     def end(self) -> None:
-        """Count the upload no longer: it is stored, or was refused."""
-        self._begun[self._principal.key] -= self._counted
+        """Stop counting the upload: it is stored, or was rejected."""
+        self._incoming_bytes[self._principal.key] -= self._counted
         self._counted = 0
 
 
 def uploaded_bytes(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
-    """Record the use of an upload, and return its size; None if it must be sent (again)."""
+    """Record the use of an upload, and return its size; None if it does not exist or is damaged."""
     try:
         return state.references.touch(principal.key, digest, any_owner=any_owner)
     except (DamagedBlobError, FileNotFoundError):

@@ -62,7 +62,7 @@ async def _receive_small(
             state.store.put(name, data)
         return _add_reference(state, principal, inspector)
 
-    return inspector, await anyio.to_thread.run_sync(store, limiter=state.creating)
+    return inspector, await anyio.to_thread.run_sync(store, limiter=state.creation_threads)
 
 
 async def _store_stream(request: Request, state: State, digest: str | None, quota: Quota) -> Inspector:

@@ -1,9 +1,9 @@
 """Backs an installation up into a directory, while it serves, and restores it into an empty one.
 
-The broker's records are read by one script, so they are of one moment. Blobs are copied after that; while a backup runs
-(`masksmith:backup` exists) no blob is deleted, so everything that the records name is there. What was to be deleted is
-listed in `masksmith:deferred`, and deleted after the backup. Leases, heartbeats, messages and sessions are not part
-of a backup: shards that were at work are enqueued again.
+One script reads all records of the broker, so that they are consistent. Blobs are copied after that. While a backup
+runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; deletions are
+deferred, by a list in `masksmith:deferred`. Leases, heartbeats, messages and sessions are not part of a backup: shards
+that workers had taken are queued again.
 """
 
 from __future__ import annotations
@@ -37,16 +37,28 @@ from masksmith_wire.text import without_credentials
 log = logging.getLogger(__name__)
 
 RECORDS, MANIFEST, STORE = "records.jsonl", "manifest.json", "store"
-HOLD_S = 60
+LOCK_S = 60
+"""Seconds after which the lock of a backup expires, unless it is renewed."""
 RANGE_BYTES = 8 * 2**20
-PASSING = ("masksmith:session", "masksmith:rate:", "masksmith:worker", "masksmith:bench-workers", "masksmith:served",
-           "masksmith:probe", "masksmith:sweep", "masksmith:device", "masksmith:start", BACKUP)  # fmt: skip
-"""Beginnings of the keys that are of no use in another installation."""
+"""Bytes of a blob that are copied at once."""
+EXCLUDED_PREFIXES = (
+    "masksmith:session",
+    "masksmith:rate:",
+    "masksmith:worker",
+    "masksmith:bench-workers",
+    "masksmith:served",
+    "masksmith:probe",
+    "masksmith:sweep",
+    "masksmith:device",
+    "masksmith:start",
+    BACKUP,
+)
+"""Prefixes of keys that are not part of a backup."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a complete backup holds; it is written last."""
+    """Content of a complete backup; the manifest is written last."""
 
     installation: str
     data_format: int
@@ -66,7 +78,7 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if any(folder.iterdir()):
         raise InstallationError(f"{folder} is not empty: a backup is written into a directory of its own")
-    with _store_errors(), _holding_blobs(client):
+    with _store_errors(), _deferring_deletions(client):
         identity = Installation(client, store).claim()
         records, digest = _save_records(client, folder / RECORDS)
         blobs, size = _copy_store(store, BlobStore(str(folder / STORE), create=True))
@@ -76,7 +88,7 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
 
 
 def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
-    """Restore a backup into an empty broker and an empty store; every blob is checked before; damaged ones are named.
+    """Restore a backup into an empty broker and an empty store, after checking its blobs; damaged ones are logged.
 
     Raises:
         InstallationError: If the backup is incomplete or damaged, or broker or store are not empty.
@@ -107,19 +119,19 @@ def _store_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _holding_blobs(client: redis.Redis) -> Iterator[None]:
-    """Let no blob be deleted; the hold is renewed, and ends by itself if this process dies.
+def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
+    """Defer deletions of blobs within the block, by a lock that is renewed, and expires if this process dies.
 
     Raises:
         InstallationError: If another backup runs.
     """
     token, ended = secrets.token_hex(8), threading.Event()
-    if not client.set(BACKUP, token, nx=True, ex=HOLD_S):
+    if not client.set(BACKUP, token, nx=True, ex=LOCK_S):
         raise InstallationError("another backup of this installation is running")
 
     def renew() -> None:
-        while not ended.wait(HOLD_S / 4):
-            client.expire(BACKUP, HOLD_S)
+        while not ended.wait(LOCK_S / 4):
+            client.expire(BACKUP, LOCK_S)
 
     renewer = threading.Thread(target=renew, name="backup", daemon=True)
     renewer.start()
@@ -134,7 +146,7 @@ def _holding_blobs(client: redis.Redis) -> Iterator[None]:
 
 
 def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
-    """Write all records of one moment; returns their number, and the digest of the file."""
+    """Write a consistent copy of all records; returns their number, and the digest of the file."""
     binary = redis.Redis(connection_pool=_binary_pool(client))
     try:
         reply: Any = binary.eval(load(__package__)["dump"], 0)
@@ -144,7 +156,7 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
     lines = []
     for key, ttl_ms, value in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
         name = key.decode()
-        if not name.startswith(PASSING) and ":lease:" not in name:
+        if not name.startswith(EXCLUDED_PREFIXES) and ":lease:" not in name:
             lines.append(json.dumps({"key": name, "ttl_ms": max(0, ttl_ms), "value": b64encode(value).decode()}))
     data = "".join(line + "\n" for line in sorted(lines)).encode()
     _write(path, data)
@@ -152,10 +164,10 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
 
 
 def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:
-    """Connections to the same server that do not decode; dumps are no text."""
+    """Connections to the same server that do not decode replies, because dumps are binary."""
     pool = client.connection_pool
-    more = {**pool.connection_kwargs, "decode_responses": False, "socket_timeout": 300}
-    return redis.ConnectionPool(connection_class=pool.connection_class, **more)
+    options = {**pool.connection_kwargs, "decode_responses": False, "socket_timeout": 300}
+    return redis.ConnectionPool(connection_class=pool.connection_class, **options)
 
 
 def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
@@ -200,9 +212,9 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
         raise InstallationError(f"{folder / RECORDS} is damaged")
     report = check_store(BlobStore(str(folder / STORE), read_only=True))
     if report.checked < manifest.blobs:
-        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them are there")
+        raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
     for name in report.damaged:
-        log.warning("%s is damaged in the backup: it is computed or asked for again", name)
+        log.warning("%s is damaged in the backup: it will be computed or must be sent again", name)
     records = [json.loads(line) for line in data.splitlines()]
     if IDENTITY_KEY not in {record["key"] for record in records}:
         raise InstallationError(f"{folder / RECORDS} has no identity")

@@ -1,4 +1,4 @@
-"""Deletes what killed writers left in a local store: only files whose names this program gives."""
+"""Deletes partial files of killed writers in a local store; only files with names that this program gives."""
 
 from __future__ import annotations
 

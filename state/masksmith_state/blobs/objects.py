@@ -1,4 +1,4 @@
-"""Reads and writes objects by name, in a local directory or an S3-compatible bucket; checks no content."""
+"""Reads and writes objects by name, in a local directory or an S3-compatible bucket, without checks of the content."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Objects:
         return self._opened
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a blob."""
+        """Write an object."""
         self._check_directory()
         with panics_as(GenericError):
             obstore.put(self._store, name, data)

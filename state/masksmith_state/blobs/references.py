@@ -124,10 +124,10 @@ class BlobReferences:
             self._store.delete_copies(upload_name(digest))
         return None if outcome < 0 else outcome == 1
 
-    def hold_result(self, job: str, key: str) -> bool:
+    def add_result_reference(self, job: str, key: str) -> bool:
         """Add a live job's reference to a result, which need not exist yet; False if the job has ended."""
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
-        while (reply := int(self._scripts.run("hold_result", job, key))) == 0:
+        while (reply := int(self._scripts.run("add_result_reference", job, key))) == 0:
             if time.monotonic() > deadline:
                 self._clear_tombstone("result", key)
             time.sleep(POLL_S)
@@ -149,7 +149,7 @@ class BlobReferences:
         # The report is deleted first: while it exists, the mask must exist.
         return self._delete_unreferenced("result", key, [result_report_name(key), result_name(key), weights_name(key)])
 
-    def exist(self, kind: str, key: str) -> bool:
+    def is_referenced(self, kind: str, key: str) -> bool:
         """Whether anything refers to an upload or a result (`kind`)."""
         keys = (f"masksmith:upload:{key}:owners", f"masksmith:upload:{key}:jobs")
         return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))

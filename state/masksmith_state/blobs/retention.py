@@ -107,21 +107,21 @@ class Retention:
         # yet.
         before, count = min(now, time.time()) - ORPHAN_AFTER_S, 0
         pairs = cast("list[tuple[str, float]]", self.records.redis.zrange(ORPHANS, 0, -1, withscores=True))
-        known = dict(pairs)
+        first_seen = dict(pairs)
         orphans = set(self._orphans(before))
         for name in orphans:
-            if name not in known:
+            if name not in first_seen:
                 self.records.redis.zadd(ORPHANS, {name: now})
                 log.info("%s has no record; it is deleted unless it gets one", name)
-            elif known[name] <= now - ORPHAN_AFTER_S:
+            elif first_seen[name] <= now - ORPHAN_AFTER_S:
                 kind, _, key = name.partition(":")
                 delete = self.references.delete_unreferenced_upload
                 if (delete if kind == "upload" else self.references.delete_unreferenced_result)(key):
                     count += 1
                     log.info("deleted %s, which has no record", name)
-        gone = [name for name in known if name not in orphans or known[name] <= now - ORPHAN_AFTER_S]
-        if gone:
-            self.records.redis.zrem(ORPHANS, *gone)
+        resolved = [name for name in first_seen if name not in orphans or first_seen[name] <= now - ORPHAN_AFTER_S]
+        if resolved:
+            self.records.redis.zrem(ORPHANS, *resolved)
         return count + self._delete_old_copies(now - self.upload_age_s, before)
 
     def _orphans(self, before: float) -> Iterator[str]:
@@ -129,13 +129,13 @@ class Retention:
         for folder, kind in ((UPLOADS, "upload"), (RESULTS, "result"), (WEIGHTS, "result")):
             for name, written in self.store.list(folder):
                 key = name.rpartition("/")[2].removesuffix(".json")
-                if not is_blob_name(name) or written >= before or self.references.exist(kind, key):
+                if not is_blob_name(name) or written >= before or self.references.is_referenced(kind, key):
                     continue
                 if is_sealed_name(name) or self.store.size(piece_list_name(name)) is not None:
                     yield f"{kind}:{key}"
 
     def _delete_old_copies(self, before: float, lists_before: float) -> int:
-        """Delete old statistics (a cache), blobs that were set aside, and lists of digests without a blob."""
+        """Delete old statistics (a cache), old blobs that were set aside, and lists of digests without a blob."""
         store, count = self.store, 0
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
         names += [f"{DAMAGED}/{name}" for name, written in store.damaged() if written < before]

@@ -2,7 +2,7 @@
 
 The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
 that are always read as a whole (reports and statistics) carry a digest of their own instead. A blob that is not what
-was written is set aside, and from then on it does not exist: it is computed or sent again.
+was written is set aside: it is moved away, so that it is computed or sent again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -20,20 +19,14 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import DamagedBlobError
 
-from .names import DAMAGED, digest_of_upload, is_blob_name, piece_list_name
+from .names import DAMAGED, digest_of_upload, is_blob_name
 from .objects import Objects
-from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList, seal, unseal
+from .piece_lists import PieceLists
+from .piece_reader import MismatchError, read_ranges, verify_pieces
+from .pieces import PIECE_BYTES, PieceHasher, PieceList, seal, unseal
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-CACHED_LISTS = 64
-BATCH_PIECES = 8
-"""Pieces that are in memory at a time while rows of a large blob are read."""
-
-
-class _MismatchError(Exception):
-    """The bytes read do not have the digests of the list."""
 
 
 class BlobStore:
@@ -50,16 +43,16 @@ class BlobStore:
 
     def __init__(self, url: str, *, create: bool = False, read_only: bool = False) -> None:
         self.url, self.objects, self.read_only = url, Objects(url, create=create), read_only
-        self._lists: OrderedDict[str, PieceList] = OrderedDict()
+        self._lists = PieceLists(self.objects, read_only=read_only)
 
     def put(self, name: str, data: bytes) -> str:
         """Write a blob; returns its BLAKE3 digest."""
         pieces = PieceList.of(data)
-        self._put_list(name, pieces)
+        self._lists.put(name, pieces)
         try:
             self.objects.put(name, data)
         except BaseException:
-            self._delete_lone_list(name)
+            self._delete_list_without_blob(name)
             raise
         return pieces.whole
 
@@ -94,7 +87,7 @@ class BlobStore:
         def read(pieces: PieceList) -> bytes:
             data = self.objects.get(name)
             if len(data) != pieces.size or blake3(data).hexdigest() != pieces.whole:
-                raise _MismatchError
+                raise MismatchError
             return data
 
         return self._read(name, read, digest)
@@ -115,11 +108,11 @@ class BlobStore:
             FileNotFoundError: If the blob does not exist.
             DamagedBlobError: If a piece of it is damaged.
         """
-        return [*self._read(name, lambda pieces: self._ranges(name, pieces, starts, length))]
+        return self._read(name, lambda pieces: read_ranges(self.objects, name, pieces, starts, length))
 
     def verify(self, name: str, digest: str | None = None) -> None:
         """Check a whole blob; raises as `get` does."""
-        self._read(name, lambda pieces: self._verify_pieces(name, pieces), digest)
+        self._read(name, lambda pieces: verify_pieces(self.objects, name, pieces), digest)
 
     def is_intact(self, name: str, digest: str | None = None) -> bool:
         """Whether a blob exists and is not damaged; a damaged one is set aside."""
@@ -135,9 +128,9 @@ class BlobStore:
 
     def delete(self, name: str) -> None:
         """Delete a blob, if it exists, and its list of digests."""
-        self._lists.pop(name, None)
+        self._lists.forget(name)
         self.objects.delete(name)
-        self.objects.delete(piece_list_name(name))
+        self._lists.delete(name)
 
     def free_bytes(self) -> int | None:
         """Free bytes on the disk of a local directory; None for a bucket."""
@@ -150,7 +143,7 @@ class BlobStore:
     def rename(self, old: str, new: str) -> None:
         """Rename a blob, replacing any blob with the new name."""
         pieces = self._read(old, lambda pieces: pieces)
-        self._put_list(new, pieces)
+        self._lists.put(new, pieces)
         self.objects.rename(old, new)
         self.delete(old)
 
@@ -162,11 +155,11 @@ class BlobStore:
             chunks: Its bytes.
             hasher: Hasher that `chunks` itself updates; by default they are hashed here.
         """
-        listed = self._with_list(name, chunks, hasher or PieceHasher(), updates=hasher is None)
+        chunks_then_list = self._with_list(name, chunks, hasher or PieceHasher(), update_hasher=hasher is None)
         try:
-            await self.objects.put_stream(name, listed)
+            await self.objects.put_stream(name, chunks_then_list)
         except BaseException:
-            await asyncio.to_thread(self._delete_lone_list, name)
+            await asyncio.to_thread(self._delete_list_without_blob, name)
             raise
 
     async def stream(self, name: str, digest: str | None = None) -> AsyncIterator[bytes]:
@@ -181,18 +174,18 @@ class BlobStore:
         async for chunk in self.objects.stream(name):
             piece += chunk
             while len(piece) >= PIECE_BYTES:
-                yield await self._checked_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
+                yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
                 number += 1
                 del piece[:PIECE_BYTES]
         if piece or number * PIECE_BYTES < pieces.size:
-            yield await self._checked_piece(name, pieces, number, bytes(piece))
+            yield await self._check_piece(name, pieces, number, bytes(piece))
 
     def set_aside(self, name: str) -> None:
         """Move a blob out of the way, under its name and the time, so that it does not exist any more."""
-        self._lists.pop(name, None)
+        self._lists.forget(name)
         with contextlib.suppress(FileNotFoundError):
             self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
-        self.objects.delete(piece_list_name(name))
+        self._lists.delete(name)
 
     def delete_copies(self, name: str) -> None:
         """Delete the copies of a blob that were set aside."""
@@ -208,19 +201,20 @@ class BlobStore:
                 yield blob, changed
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
-        """Read and check; a second time with a new list, as another process may have replaced blob and list."""
+        """Read and check; on a mismatch once more without the cache: another process may have replaced the blob."""
         digest = digest or digest_of_upload(name)
-        for fresh in (False, True):
+        for use_cache in (True, False):
             try:
-                pieces = self._list(name, fresh=fresh, digest=digest)
+                pieces = self._lists.get(name, use_cache=use_cache, digest=digest)
                 if digest not in (None, pieces.whole):
-                    raise _MismatchError
-                return self._detecting_cuts(name, pieces, read)
-            except _MismatchError:
+                    raise MismatchError
+                return self._read_whole_blob(name, pieces, read)
+            except MismatchError:
                 continue
         raise self._set_aside(name)
 
-    def _detecting_cuts(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
+    def _read_whole_blob(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
+        """Read, and raise MismatchError if the blob is shorter or longer than its list says."""
         try:
             return read(pieces)
         except StoreError:
@@ -229,7 +223,7 @@ class BlobStore:
             if size is None:
                 raise FileNotFoundError(name) from None
             if size != pieces.size:
-                raise _MismatchError from None
+                raise MismatchError from None
             raise
 
     def _set_aside(self, name: str) -> DamagedBlobError:
@@ -239,126 +233,24 @@ class BlobStore:
         log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
         return DamagedBlobError(name)
 
-    def _ranges(self, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> Sequence[bytes]:
-        ranges = [(min(start, pieces.size), min(start + length, pieces.size)) for start in starts]
-        checked: dict[int, bytes] = {}
-        parts = []
-        for batch in _batches(ranges):
-            wanted = [number for start, stop in batch for number in _piece_numbers(start, stop)]
-            # A piece that the previous batch has read, too, is kept.
-            checked = {number: checked[number] for number in wanted if number in checked}
-            self._load(name, pieces, sorted(set(wanted) - set(checked)), checked)
-            parts += [_cut(checked, start, stop) for start, stop in batch]
-        return parts
-
-    def _load(self, name: str, pieces: PieceList, numbers: Sequence[int], into: dict[int, bytes]) -> None:
-        """Read pieces, and check each of them."""
-        if not numbers:
-            return
-        starts = [number * PIECE_BYTES for number in numbers]
-        stops = [start + pieces.piece_bytes(number) for start, number in zip(starts, numbers, strict=True)]
-        for number, data in zip(numbers, self.objects.get_ranges(name, starts, stops), strict=True):
-            if not pieces.is_intact(number, data):
-                raise _MismatchError
-            into[number] = data
-
-    def _verify_pieces(self, name: str, pieces: PieceList) -> None:
-        size = self.objects.size(name)
-        if size is None:
-            raise FileNotFoundError(name)
-        if size != pieces.size:
-            raise _MismatchError
-        numbers = range(-(-pieces.size // PIECE_BYTES))
-        for first in range(0, len(numbers), BATCH_PIECES):
-            self._load(name, pieces, numbers[first : first + BATCH_PIECES], {})
-
-    def _list(self, name: str, *, fresh: bool, digest: str | None = None) -> PieceList:
-        """List of a blob's digests, by default from the cache; made again if only the blob's own digest is known."""
-        known = None if fresh else self._lists.get(name)
-        if known is not None:
-            return known
-        try:
-            pieces = PieceList.decode(name, self.objects.get(piece_list_name(name)))
-        except (FileNotFoundError, DamagedListError):
-            pieces = self._remake_list(name, digest)
-        self._remember(name, pieces)
-        return pieces
-
-    def _remake_list(self, name: str, digest: str | None) -> PieceList:
-        size = self.objects.size(name)
-        if size is None:
-            raise FileNotFoundError(name)
-        if digest is None:
-            raise _MismatchError
-        hasher = PieceHasher()
-        for start in range(0, size, BATCH_PIECES * PIECE_BYTES):
-            hasher.update(self.objects.get_range(name, start, min(size, start + BATCH_PIECES * PIECE_BYTES)))
-        pieces = hasher.finish()
-        if pieces.whole != digest:
-            raise _MismatchError
-        if self.read_only:
-            return pieces
-        log.warning("blob %s is intact, and its list of digests was missing or damaged: written again", name)
-        self._put_list(name, pieces)
-        return pieces
-
-    def _put_list(self, name: str, pieces: PieceList) -> None:
-        self.objects.put(piece_list_name(name), pieces.encode(name))
-        self._remember(name, pieces)
-
-    def _delete_lone_list(self, name: str) -> None:
-        """Delete the list of a blob that could not be written; an older blob of that name keeps it."""
+    def _delete_list_without_blob(self, name: str) -> None:
+        """Delete the list of a blob that could not be written, unless an older blob of that name exists."""
         with contextlib.suppress(StoreError, FileNotFoundError):
             if self.objects.size(name) is None:
                 self.delete(name)
 
-    def _remember(self, name: str, pieces: PieceList) -> None:
-        self._lists[name] = pieces
-        while len(self._lists) > CACHED_LISTS:
-            with contextlib.suppress(KeyError):
-                self._lists.popitem(last=False)
-
     async def _with_list(
-        self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, updates: bool
+        self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, update_hasher: bool
     ) -> AsyncIterator[bytes]:
         async for chunk in chunks:
-            if updates:
+            if update_hasher:
                 hasher.update(chunk)
             yield chunk
-        await asyncio.to_thread(self._put_list, name, hasher.finish())
+        await asyncio.to_thread(self._lists.put, name, hasher.finish())
 
-    async def _checked_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
+    async def _check_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
         if not pieces.is_intact(number, piece):
             await asyncio.to_thread(self.verify, name)
             # Another process has just replaced the blob: it is intact, and its beginning has been sent already.
             raise DamagedBlobError(name)
         return piece
-
-
-def _piece_numbers(start: int, stop: int) -> range:
-    return range(start // PIECE_BYTES, -(-stop // PIECE_BYTES)) if start < stop else range(0)
-
-
-def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Divide ranges so that each batch touches few pieces; a range that is larger is a batch of its own."""
-    batch: list[tuple[int, int]] = []
-    numbers: set[int] = set()
-    for start, stop in ranges:
-        touched = set(_piece_numbers(start, stop))
-        if batch and len(numbers | touched) > BATCH_PIECES:
-            yield batch
-            batch, numbers = [], set()
-        batch.append((start, stop))
-        numbers |= touched
-    if batch:
-        yield batch
-
-
-def _cut(pieces: dict[int, bytes], start: int, stop: int) -> bytes:
-    numbers = _piece_numbers(start, stop)
-    if len(numbers) == 1:
-        offset = numbers[0] * PIECE_BYTES
-        return pieces[numbers[0]][start - offset : stop - offset]
-    joined = b"".join(pieces[number] for number in numbers)
-    offset = start // PIECE_BYTES * PIECE_BYTES
-    return joined[start - offset : stop - offset]

@@ -1,4 +1,4 @@
-"""Seconds that shards are expected to take, by a fixed model, which decides how tensors are cut and what is long.
+"""Estimates the seconds of shards by a fixed model, which decides how tensors are cut and which shards are long.
 
 The model depends on the job alone, so that equal jobs are cut equally and their results can be reused. Its constants
 are those of one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). What a job's shards really took
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
-"""Seconds that a shard shall take at most; one that takes longer, because it cannot be cut, is long."""
+"""Target of the seconds of a shard; a shard that takes longer, because it cannot be cut further, is `long`."""
 OVERHEAD_S = 0.02
 """Per shard."""
 SEARCH_S = 5e-8

@@ -1,4 +1,4 @@
-"""Adds the shards that write an output's files, each behind those that solve the tensors of the file after it."""
+"""Adds the shards that write the files of an output: each one after the shards of the tensors of the next file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ WRITE_S = 4e-9
 def with_file_shards(
     shards: Sequence[Shard], tensors: Sequence[PlannedTensor], output: PlannedOutput | None
 ) -> list[Shard]:
-    """Order shards by file, and put the writing of each file where its tensors are probably solved.
+    """Order shards by file, and insert the writing of each file where its tensors have probably been solved.
 
-    A worker that takes the writing of a file waits for shards that others have taken, and solves those that nobody has.
+    A worker that writes a file waits for the shards of its tensors that others have taken, and solves the rest.
     """
     if output is None:
         return list(shards)
@@ -28,8 +28,8 @@ def with_file_shards(
         assert source is not None
         by_file[numbers[source.location]].append(shard)
     ordered: list[Shard] = []
-    for number, own in enumerate(by_file):
-        ordered += own
+    for number, shards_of_file in enumerate(by_file):
+        ordered += shards_of_file
         if number > 0:
             ordered.append(_writing(number - 1, output))
     return [*ordered, _writing(len(by_file) - 1, output)]
@@ -37,5 +37,5 @@ def with_file_shards(
 
 def _writing(number: int, output: PlannedOutput) -> Shard:
     seconds = round(OVERHEAD_S + WRITE_S * output.files[number].bytes, 4)
-    # Not long: a long shard is taken before its job's other ones, and would find its tensors unsolved.
+    # Never `is_long`: long shards are taken before the other shards of a job, when no tensor is solved yet.
     return Shard(tensor=0, first=0, last=0, file=number, cost_s=seconds)

@@ -9,7 +9,7 @@ from masksmith_wire.output_names import JOURNAL_NAME
 from .shards import Source
 
 NOTE_PREFIX = ".masksmith-done."
-"""How names of notes in an unfinished output begin: there is one for each file of weights that is complete."""
+"""Prefix of the notes in an unfinished output; a complete file of weights has one."""
 
 
 class OutputFile(BaseModel):
@@ -27,9 +27,9 @@ class PlannedOutput(BaseModel):
         location: Its directory.
         identity: Digest of everything that determines it: files of the model, tensors, patterns and options.
         files: Files of weights.
-        beside: Files that are copied as they are, the index last.
-        left: Names of files that are not copied, because they hold weights that are not pruned.
-        model_type: What the model's config says.
+        beside: Files of the directory that are copied unchanged, the index last.
+        left: Names of files that are left out, because they hold weights that are not pruned.
+        model_type: `model_type` of the model's config.
     """
 
     location: str

@@ -1,13 +1,10 @@
-"""Reads and changes job records in Redis; every change is one of the atomic scripts in `lua`."""
+"""Creates, changes and deletes job records in Redis; every change is one of the atomic scripts in `lua`."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import redis
@@ -20,25 +17,24 @@ from masksmith_state.telemetry import counters
 from masksmith_state.worker_registry import WorkerRegistry, served_key
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchWorker, CaseReport, PlannedCase
 from masksmith_wire.digests import digest_bytes
-from masksmith_wire.documents import JobState, WorkerInfo
+from masksmith_wire.documents import WorkerInfo
 from masksmith_wire.names import JobDescription
 
-from .model import Admission, JobRecord, Lease, parse_by_index, parse_record, read_labels
+from .job_index import JobIndex
+from .job_reader import JobReader
+from .model import Admission, Lease
 from .plans import MasksPlan
-from .redis_keys import IDS, JOBS, LIVE, job_key, parts_key, reports_key
+from .redis_keys import new_job_id
 from .reports import ShardReport
 from .schedule import Schedule
 from .shards import Shard
 from .unreadable_records import reading, set_aside_job
 
-TIMESTAMP_DIGITS = 11
-ID_LENGTH = TIMESTAMP_DIGITS + 16
-"""Hex digits of a job's id: the time of its creation in milliseconds, then random ones."""
 JOB_BYTES, PART_BYTES = 4096, 2048
 """Bytes of the broker that a job is counted as, with indexes and events, and each part, with its message."""
 
 
-class JobRecords:
+class JobRecords(JobReader, JobIndex):
     """Reads and changes job records; every change is one atomic script.
 
     Args:
@@ -46,8 +42,10 @@ class JobRecords:
     """
 
     def __init__(self, url: str) -> None:
-        self.redis = redis.Redis.from_url(
-            url, decode_responses=True, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10
+        super().__init__(
+            redis.Redis.from_url(
+                url, decode_responses=True, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10
+            )
         )
         self.workers = WorkerRegistry(self.redis, "masksmith:workers", WorkerInfo)
         self.bench_workers = WorkerRegistry(self.redis, "masksmith:bench-workers", BenchWorker)
@@ -84,7 +82,7 @@ class JobRecords:
             MissingUploadError: If an upload does not exist.
         """
         admission, description = admission or Admission(), description or JobDescription()
-        job = f"{int(datetime.now(UTC).timestamp() * 1000):0{TIMESTAMP_DIGITS}x}{secrets.token_hex(8)}"
+        job, texts = new_job_id(), [shard.model_dump_json() for shard in shards]
         fields = {
             "kind": "masks" if isinstance(plan, MasksPlan) else "benchmark",
             "plan": plan.model_dump_json(),
@@ -94,150 +92,29 @@ class JobRecords:
             "priority": admission.priority,
             **plan.summary_fields,
         }
-        texts = [shard.model_dump_json() for shard in shards]
-        limits = {
-            "full": admission.max_live_jobs,
-            "quota": admission.max_live_jobs_of_owner,
-            "bytes": admission.max_bytes_of_owner,
-            "records": admission.max_record_bytes_of_owner,
-        }
-        args: list[str | int] = [
-            job,
-            json.dumps(fields),
-            json.dumps(texts),
-            _digest_of_key(idempotency_key),
-            fingerprint,
-            admission.owner,
-            *(-1 if limit is None else limit for limit in limits.values()),
-            json.dumps(plan.uploads),
-            admission.uploaders or "",
-            plan.result_bytes,
-            record_bytes(fields, texts),
-            json.dumps([index for index, shard in enumerate(shards) if isinstance(shard, Shard) and shard.is_long]),
-        ]
-        outcome = str(self._scripts.run("create", *args))
+        limits = _limits(admission)
+        outcome = str(
+            self._scripts.run(
+                "create",
+                job,
+                json.dumps(fields),
+                json.dumps(texts),
+                _digest_of_key(idempotency_key),
+                fingerprint,
+                admission.owner,
+                *(-1 if limit is None else limit for limit in limits.values()),
+                json.dumps(plan.uploads),
+                admission.uploaders or "",
+                plan.result_bytes,
+                record_bytes(fields, texts),
+                json.dumps([index for index, shard in enumerate(shards) if isinstance(shard, Shard) and shard.is_long]),
+            )
+        )
         if outcome in limits:
             raise FullError(outcome, limits[outcome] or 0)
         if outcome.startswith("missing:"):
             raise MissingUploadError(outcome.removeprefix("missing:"))
         return None if outcome == "conflict" else (outcome, outcome == job)
-
-    def read(self, job: str) -> JobRecord | None:
-        """Read a job's record; None if there is no such job."""
-        with reading(job):
-            fields = cast("dict[str, str]", self.redis.hgetall(job_key(job)))
-            return parse_record(job, fields) if fields else None
-
-    def state(self, job: str) -> JobState | None:
-        """Read a job's state; None if there is no such job."""
-        with reading(job):
-            state = cast("str | None", self.redis.hget(job_key(job), "state"))
-            return JobState(state) if state else None
-
-    def owner(self, job: str) -> str | None:
-        """Read the owner of a job; None if there is no such job."""
-        with reading(job):
-            state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
-        return None if state is None else owner or ""
-
-    def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
-        """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
-        index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
-        return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
-
-    def summaries(
-        self, after: str | None, limit: int, owner: str | None = None, until: datetime | None = None
-    ) -> list[dict[str, Any]]:
-        """Read the list entries of up to `limit` jobs older than job `after`, newest first.
-
-        Args:
-            after: Id of a job; None begins with the newest job.
-            limit: Maximum number of entries.
-            owner: Only jobs of this owner.
-            until: Only jobs that were created until then.
-        """
-        index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
-        start = 0 if after is None else self._rank_after(index, after)
-        if until is not None:
-            start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
-        ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
-        names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
-        try:
-            rows = self._rows(ids, names)
-        except UnicodeDecodeError:
-            # One record cannot be read; the reply of a pipeline is read as a whole.
-            rows = [row for job in ids for row in self._readable_row(job, names)]
-        entries = [dict(zip(names, row, strict=True), id=job) for job, row in rows]
-        return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
-
-    def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
-        pipe = self.redis.pipeline(transaction=False)
-        for job in ids:
-            pipe.hmget(job_key(job), names)
-        # The reply for a key of another type is an error.
-        replies = pipe.execute(raise_on_error=False)
-        return [(job, row) for job, row in zip(ids, replies, strict=True) if isinstance(row, list)]
-
-    def _readable_row(self, job: str, names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
-        try:
-            return self._rows([job], names)
-        except UnicodeDecodeError:
-            return []
-
-    def _rank_after(self, index: str, after: str) -> int:
-        """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
-        rank = cast("int | None", self.redis.zrevrank(index, after))
-        if rank is not None:
-            return rank + 1
-        stamp = after[:TIMESTAMP_DIGITS]
-        created = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
-        return int(self.redis.zcount(index, created, "+inf"))
-
-    def live_count(self) -> int:
-        """Number of live jobs: queued or running."""
-        return int(self.redis.scard(LIVE))
-
-    def shards(self, job: str) -> dict[int, Shard]:
-        """Read all shards of a job by index."""
-        with reading(job):
-            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), Shard)
-
-    def shard(self, job: str, index: int) -> Shard | None:
-        """Read one shard; None if there is no such shard."""
-        with reading(job):
-            text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
-            return Shard.model_validate_json(text) if text else None
-
-    def reports(self, job: str) -> dict[int, ShardReport]:
-        """Read the reports of a job's finished shards by index."""
-        with reading(job):
-            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), ShardReport)
-
-    def report(self, job: str, index: int) -> ShardReport | None:
-        """Read the report of one shard; None if it is not finished."""
-        with reading(job):
-            text = cast("str | None", self.redis.hget(reports_key(job), str(index)))
-            return ShardReport.model_validate_json(text) if text else None
-
-    def is_leased(self, job: str, index: int) -> bool:
-        """Whether a living worker has taken a shard."""
-        return bool(self.redis.exists(f"{job_key(job)}:lease:{index}"))
-
-    def cases(self, job: str) -> dict[int, PlannedCase]:
-        """Read all cases of a benchmark by index."""
-        with reading(job):
-            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(parts_key(job))), PlannedCase)
-
-    def case(self, job: str, index: int) -> PlannedCase | None:
-        """Read one case; None if there is no such case."""
-        with reading(job):
-            text = cast("str | None", self.redis.hget(parts_key(job), str(index)))
-            return PlannedCase.model_validate_json(text) if text else None
-
-    def case_reports(self, job: str) -> dict[int, CaseReport]:
-        """Read the reports of a benchmark's finished cases by index."""
-        with reading(job):
-            return parse_by_index(cast("dict[str, str]", self.redis.hgetall(reports_key(job))), CaseReport)
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Renew a lease; False if the lease was lost or the job has ended."""
@@ -317,6 +194,16 @@ class JobRecords:
     def counts(self) -> dict[str, str]:
         """Read all counters, by field."""
         return cast("dict[str, str]", self.redis.hgetall(counters.COUNTS))
+
+
+def _limits(admission: Admission) -> dict[str, int | None]:
+    """Limits of a new job, by the reply of the script when one is reached."""
+    return {
+        "full": admission.max_live_jobs,
+        "quota": admission.max_live_jobs_of_owner,
+        "bytes": admission.max_bytes_of_owner,
+        "records": admission.max_record_bytes_of_owner,
+    }
 
 
 def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import secrets
+from datetime import UTC, datetime
 
 JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
 """Sorted sets of all jobs by creation and by id, set of live jobs, and sorted set of jobs that have ended."""
 ENDED = "masksmith:ended"
 """Channel to which the id of every job that ends is published."""
 
-_JOB_ID = re.compile(r"[0-9a-f]{27}")
-"""Time of creation in milliseconds, 11 digits, and 64 random bits."""
+TIMESTAMP_DIGITS = 11
+ID_LENGTH = TIMESTAMP_DIGITS + 16
+"""Hex digits of a job's id: the time of its creation in milliseconds, then 64 random bits."""
+_JOB_ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
+
+
+def new_job_id() -> str:
+    """Make the id of a new job."""
+    return f"{int(datetime.now(UTC).timestamp() * 1000):0{TIMESTAMP_DIGITS}x}{secrets.token_hex(8)}"
 
 
 def is_job_id(text: str) -> bool:

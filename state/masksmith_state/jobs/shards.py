@@ -130,7 +130,7 @@ def cut(
         TooManyShardsError: If there are too many shards.
     """
     shards: list[Shard] = []
-    firsts, of_pattern = _first_equal(tensors), cache(specification.with_own_pattern)
+    firsts, of_pattern = _first_with_equal_data(tensors), cache(specification.with_own_pattern)
     for number, tensor in enumerate(tensors):
         if specification.budget is None and firsts[number] != number:
             continue
@@ -155,7 +155,7 @@ def cut(
 
 
 def _target_s(tensor: PlannedTensor) -> float:
-    """Seconds that a shard shall take: more where each has to read and scale a large Gram matrix first."""
+    """Target of the seconds of a shard: higher if each shard must read and scale a large Gram matrix first."""
     gram = tensor.gram
     gram_bytes = 0 if gram is None else gram.shape[0] * gram.row_bytes
     return TARGET_S if gram_bytes <= WHOLE_BYTES else 4 * GRAM_S * gram_bytes
@@ -167,7 +167,7 @@ def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shar
     for index in sorted(shards):
         if shards[index].file is None:
             own[shards[index].tensor].append(index)
-    return [indices or own[first] for indices, first in zip(own, _first_equal(tensors), strict=True)]
+    return [indices or own[first] for indices, first in zip(own, _first_with_equal_data(tensors), strict=True)]
 
 
 def _shard_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
@@ -178,10 +178,11 @@ def _shard_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> in
     return aligned if aligned * tensor.row_bytes <= shard_bytes else pattern.shard_rows
 
 
-def _first_equal(tensors: Sequence[PlannedTensor]) -> list[int]:
-    seen: dict[str, int] = {}
+def _first_with_equal_data(tensors: Sequence[PlannedTensor]) -> list[int]:
+    """For each tensor, the number of the first tensor with the same data and options."""
+    numbers: dict[str, int] = {}
     return [
-        seen.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)
+        numbers.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)
         for number, tensor in enumerate(tensors)
     ]
 

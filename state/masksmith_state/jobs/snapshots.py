@@ -18,15 +18,15 @@ from .unreadable_records import reading
 class Snapshot(NamedTuple):
     """The unparsed record of a job: its fields, its shards or cases, and their reports.
 
-    `in_work` are the indices of those that workers have taken and not finished, and `served` the queues that a living
-    worker consumes.
+    `taken_fields` are the indices of those that workers have taken and not finished, as text; `served` are the queues
+    that a living worker consumes.
     """
 
     job: str
     fields: dict[str, str]
     parts: dict[str, str]
     reports: dict[str, str]
-    in_work: frozenset[str] = frozenset()
+    taken_fields: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset(QUEUES)
 
     @property
@@ -34,7 +34,7 @@ class Snapshot(NamedTuple):
         """Indices of the shards or cases that workers have taken and not finished."""
         if self.fields["state"] != JobState.RUNNING:
             return frozenset()
-        return frozenset(map(int, self.in_work))
+        return frozenset(map(int, self.taken_fields))
 
     @property
     def is_queued(self) -> bool:

@@ -43,6 +43,17 @@ def reading(job: str) -> Iterator[None]:
 
 def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
     """Keep a copy of a job's hashes below `masksmith:aside`, and remove the job from everything that lists it."""
+    _copy_hashes(client, job)
+    _remove_from_owner(client, job)
+    _remove_from_indexes(client, job)
+    _remove_references(client, job)
+    parts = [job_key(job) + part for part in _OTHER_PARTS]
+    client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
+    client.publish(ENDED, job)
+    unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
+
+
+def _copy_hashes(client: redis.Redis, job: str) -> None:
     with client.pipeline(transaction=True) as pipe:
         for key in (job_key(job), parts_key(job), reports_key(job)):
             copy = f"masksmith:aside:{key}"
@@ -50,30 +61,37 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
             pipe.copy(key, copy)
             pipe.expire(copy, unreadable.KEPT_S)
         pipe.execute()
-    kept = {name: _count(client, job, f"{name}_bytes") for name in ("result", "record")}
+
+
+def _remove_from_owner(client: redis.Redis, job: str) -> None:
+    """Remove a job from the lists and byte counts of its owner, which the record may not name any more."""
+    counted_bytes = {name: _bytes_of(client, job, f"{name}_bytes") for name in ("result", "record")}
     for jobs in client.scan_iter(match="masksmith:owner:*:jobs", count=1000):
         owner = jobs.removesuffix(":jobs")
         _remove(client, f"{owner}:live", job)
         _remove(client, f"{owner}:ids", job)
         if _remove(client, jobs, job):
-            client.decrby(f"{owner}:bytes", kept["result"])
-            client.decrby(f"{owner}:record_bytes", kept["record"])
+            client.decrby(f"{owner}:bytes", counted_bytes["result"])
+            client.decrby(f"{owner}:record_bytes", counted_bytes["record"])
+
+
+def _remove_from_indexes(client: redis.Redis, job: str) -> None:
     for index in (JOBS, IDS, LIVE, FINISHED):
         _remove(client, index, job)
-    for place in client.scan_iter(match="masksmith:fair:*", count=1000):
-        _remove(client, place, job)
-    for uses in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
-        _remove(client, uses, job)
+    for key in client.scan_iter(match="masksmith:fair:*", count=1000):
+        _remove(client, key, job)
+
+
+def _remove_references(client: redis.Redis, job: str) -> None:
+    """Remove a job's references to uploads and results."""
+    for jobs in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
+        _remove(client, jobs, job)
     for result in client.scan_iter(match="masksmith:result:*", count=1000):
         if _remove(client, result, job) and not client.exists(result):
             client.zadd("masksmith:unreferenced_results", {result.removeprefix("masksmith:result:"): client.time()[0]})
-    parts = [job_key(job) + part for part in _OTHER_PARTS]
-    client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
-    client.publish(ENDED, job)
-    unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
 
 
-def _count(client: redis.Redis, job: str, field: str) -> int:
+def _bytes_of(client: redis.Redis, job: str, field: str) -> int:
     """Bytes that a job is counted as; 0 if its record no longer says so."""
     with suppress(redis.ResponseError, UnicodeDecodeError, ValueError):
         return max(0, int(client.hget(job_key(job), field) or 0))

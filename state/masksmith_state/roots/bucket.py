@@ -42,14 +42,14 @@ class BucketRoot(Root):
         """See `Root.read`."""
         if start >= stop:
             return b""
-        # A store without ETags has a version of another form, which is compared after the request alone.
+        # The version of a store without ETags has another form, and can only be compared after the request.
         options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
         try:
             with self._errors(path):
-                answer = obstore.get(self._store, path, options=options)
-                is_same, data = _state(answer.meta).version == version, bytes(answer.bytes())
+                result = obstore.get(self._store, path, options=options)
+                is_same, data = _state(result.meta).version == version, bytes(result.bytes())
         except FileNotFoundError:
-            raise self.gone(path) from None
+            raise self.no_longer_exists(path) from None
         except (PreconditionError, NotModifiedError):
             is_same, data = False, b""
         if not is_same or len(data) < stop - start:
@@ -69,7 +69,7 @@ class BucketRoot(Root):
     def write(self, path: str, pieces: Iterable[bytes]) -> None:
         """See `Root.write`; an object appears when the writer is closed, which it is not if `pieces` raises."""
         with self._errors(path):
-            # Not by `obstore.put`, whose iterators run where no other call of obstore is possible.
+            # `obstore.put` iterates in a context in which `pieces` could not call obstore itself.
             writer = obstore.open_writer(self._store, path, buffer_size=CHUNK_BYTES, max_concurrency=CONCURRENT_CHUNKS)
             for piece in pieces:
                 writer.write(piece)
@@ -94,7 +94,7 @@ class BucketRoot(Root):
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
-        """Name the location in errors of the store; a missing object is told from a missing bucket."""
+        """Name the location in errors of the store, and distinguish a missing object from a missing bucket."""
         try:
             with panics_as(GenericError):
                 yield

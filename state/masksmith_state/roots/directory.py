@@ -1,4 +1,4 @@
-"""A root that is a directory; no link leads outside it, also if one is made while a file is opened."""
+"""A root that is a directory. No link leads outside, not even one that is made while a file is being opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from .root import FileState, Root
 
 PART_SUFFIX = ".part"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_OUTSIDE = "a link on the way leads outside the root"
+_NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
+_OUTSIDE = "a link in its path leads outside the root"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class DirectoryRoot(Root):
                 data = _pread(file, start, stop)
                 self._check(path, file, version)
         except FileNotFoundError:
-            raise self.gone(path) from None
+            raise self.no_longer_exists(path) from None
         if len(data) < stop - start:
             raise ChangedSourceError(self.location(path), f"it ends before byte {stop}")
         return data
@@ -139,7 +140,7 @@ class DirectoryRoot(Root):
 
     @contextmanager
     def _folder_of(self, path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
-        """Open the directory of a path, without following links, and make it; gives it and the file's name."""
+        """Open the directory of a path without following links, or `make` it; yields it, and the name of the file."""
         base = self._resolved("")
         *folders, name = path.split("/")
         folder = _walk(os.open(base, _FOLDER), folders, make=make)
@@ -149,7 +150,7 @@ class DirectoryRoot(Root):
             os.close(folder)
 
     def _write_part(self, folder: int, part: str, pieces: Iterable[bytes]) -> None:
-        """Write a new file, as readable for others as its directory is."""
+        """Write a new file, with the group and world permissions of its directory."""
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600 | os.fstat(folder).st_mode & 0o066)
             for piece in pieces:
@@ -169,12 +170,12 @@ class DirectoryRoot(Root):
             raise
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise InvalidLocationError(self.location(path), "a link or a file is on the way") from None
+                raise InvalidLocationError(self.location(path), _NOT_A_DIRECTORY) from None
             raise RootUnavailableError(self.location(path), str(error.strerror)) from None
 
 
 def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
-    """Go down directories that are no links; closes `folder`, and gives the last one, open."""
+    """Open a subdirectory step by step, without following links; closes `folder`."""
     for name in names:
         try:
             is_new = make and _make(name, folder)

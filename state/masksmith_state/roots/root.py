@@ -1,4 +1,4 @@
-"""What a root does, whether it is a directory or a prefix of a bucket."""
+"""The interface of a root, which is a directory or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Root(ABC):
         """Write a file from its pieces; it appears once it is complete, and replaces what has its name.
 
         Raises:
-            InvalidLocationError: If a link is on the way.
+            InvalidLocationError: If its path contains a link.
         """
 
     @abstractmethod
@@ -95,7 +95,7 @@ class Root(ABC):
             )
         return self.read(path, 0, state.size, state.version)
 
-    def gone(self, path: str) -> ChangedSourceError:
+    def no_longer_exists(self, path: str) -> ChangedSourceError:
         """Error of a file that no longer exists."""
         return ChangedSourceError(self.location(path), "it no longer exists")
 

@@ -1,7 +1,7 @@
 """Counters in Redis, which the scripts that change job records increment atomically.
 
-All counters are fields of one hash, so they survive restarts and are the same in every service. A field_name is a name
-and its labels, separated by `|`.
+All counters are fields of one hash, so they survive restarts and are the same in every service. A field is a
+name and its labels, separated by `|`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ UPLOAD_BYTES = "upload_bytes"
 
 
 def field_name(name: str, *labels: str) -> str:
-    """Field of a counter."""
+    """Name of the field of a counter with these labels."""
     return "|".join((name, *(label.replace("|", "_") for label in labels)))
 
 
 def histogram_increments(name: str, value: float, bounds: tuple[float, ...], *labels: str) -> dict[str, float]:
-    """Increments of a histogram for one observation: 1 for the bucket, by number, and the value for the sum."""
+    """Increments of a histogram for one observation: 1 for the number of its bucket, and the value for the sum."""
     bucket = bisect_left(bounds, value)
     return {field_name(name, *labels, str(bucket)): 1, field_name(name, *labels, "sum"): value}
 
@@ -32,8 +32,8 @@ def shard_increments(device: str, outcome: str, took_s: float, gap: float | None
     Args:
         device: Device it ran on.
         outcome: `solved`, `remembered` (the result was in the store already) or `failed`.
-        took_s: Seconds spent on it; histogram_increments only if it was solved.
-        gap: Its gap, or None; histogram_increments only if it was solved.
+        took_s: Seconds spent on it; counted only if it was solved.
+        gap: Its gap, or None; counted only if it was solved.
     """
     increments: dict[str, float] = {field_name("shards", device, outcome): 1}
     if outcome == "solved":

@@ -15,13 +15,9 @@ from masksmith_client.submission.prepare import prepare
 from masksmith_client.training.layers import choose
 from masksmith_client.training.methods.straight_through import SRSTE
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.planning import (
-    FileOptions,
-    locate_named,
-    locate_selected,
-    parse_file_options,
-    parse_specification,
-)
+from masksmith_service.jobs.named_tensors import locate_named
+from masksmith_service.jobs.options import FileOptions, parse_file_options, parse_specification
+from masksmith_service.jobs.selected_tensors import locate_selected
 from masksmith_wire.documents import MasksRequest, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import PREFIX_BYTES, build_header, parse_header

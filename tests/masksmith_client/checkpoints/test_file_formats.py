@@ -11,7 +11,8 @@ from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import ChoiceOptions, choose
 from masksmith_client.submission.prepare import prepare
 from masksmith_service.errors import RequestError
-from masksmith_service.jobs.planning import FileOptions, locate_selected, parse_file_options
+from masksmith_service.jobs.options import FileOptions, parse_file_options
+from masksmith_service.jobs.selected_tensors import locate_selected
 from masksmith_wire.headers import PREFIX_BYTES, parse_header
 
 NAME = "encoder.layers.0.conv.weight"

@@ -66,7 +66,7 @@ def check(response, bound):
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_what_one_key_holds_leaves_room_for_others(site, name):
+def test_one_key_cannot_hold_the_capacity_of_others(site, name):
     client, headers, job, capacities = site
     capacity, key = HOLDERS[name](capacities), key_of(capacities, client, headers, "ann")
     capacity.held[key] = capacity.share_of(key)
@@ -83,7 +83,7 @@ def test_what_one_key_holds_leaves_room_for_others(site, name):
 
 
 @pytest.mark.parametrize("name", HOLDERS)
-def test_what_all_keys_hold_leaves_health(site, name):
+def test_healthz_answers_when_all_capacity_is_held(site, name):
     client, headers, job, capacities = site
     capacity = HOLDERS[name](capacities)
     capacity.held["others"] = capacity.total
@@ -148,7 +148,7 @@ def test_a_full_broker_refuses_what_adds_and_serves_the_rest(site, records):
         records.redis.config_set("maxmemory", 0)
 
 
-def test_what_deletes_has_room_when_the_broker_has_none(site, records):
+def test_scripts_that_delete_run_when_the_broker_is_full(site, records):
     client, headers, _, _ = site
     body = safetensors.numpy.save({"w": np.ones((4, 4), "float32")})
     job = client.post("/v1/masks?pattern=2:4", content=body, headers=headers["ann"]).json()["id"]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from support.pages import tables
 
 from masksmith_service.bounds.table import BOUNDS, COSTS, GIB, KIB, MIB, cost, limit
-from masksmith_service.bounds.totals import worst_files, worst_memory_bytes
+from masksmith_service.bounds.totals import max_memory_bytes, max_open_files
 from masksmith_service.errors import STATUS
 from masksmith_service.settings import Settings
 from masksmith_wire.headers import HeaderTooLargeError, check_members, parse_header
@@ -64,7 +64,7 @@ def test_settings_have_the_limits_of_the_table():
     assert limits <= {bound.name for bound in BOUNDS}
 
 
-def test_every_refusal_for_lack_of_room_can_be_retried():
+def test_every_rejection_for_lack_of_room_has_retry_after():
     lacking = {"process", "installation", "key", "key and process"}
     for bound in BOUNDS:
         if bound.per in lacking and not isinstance(bound.beyond, str):
@@ -76,9 +76,9 @@ def test_the_worst_total_fits_the_container():
     variables = {name.removeprefix("MASKSMITH_").lower(): value for name, value in service["environment"].items()}
     settings = Settings(**{name: value for name, value in variables.items() if name in Settings.model_fields})
     memory = in_bytes(service["deploy"]["resources"]["limits"]["memory"])
-    assert worst_memory_bytes(settings) <= memory
-    assert worst_memory_bytes(settings.model_copy(update={"processes": 2})) > memory, "the bounds are not used"
-    assert worst_files(settings) <= 4096
+    assert max_memory_bytes(settings) <= memory
+    assert max_memory_bytes(settings.model_copy(update={"processes": 2})) > memory, "the bounds are not used"
+    assert max_open_files(settings) <= 4096
 
 
 def test_the_broker_refuses_before_its_container_is_full():

@@ -63,7 +63,7 @@ def test_the_token_alone_is_on_stdout(named, capsys):
         (["list", "--redis-url", "ftp://x"], ["--redis-url"]),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_two(named, capsys, arguments, words):
+def test_an_invalid_option_is_one_line_and_exit_code_two(named, capsys, arguments, words):
     assert run(["keys", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -71,12 +71,12 @@ def test_what_cannot_be_is_one_line_and_exit_code_two(named, capsys, arguments, 
     assert named.all() == []
 
 
-def test_a_server_that_is_away_is_said(capsys, tmp_path):
+def test_an_unreachable_server_is_reported(capsys, tmp_path):
     assert run(["keys", "list", "--redis-url", f"unix://{tmp_path}/none.sock"]) == 1
     assert "does not respond" in capsys.readouterr().err
 
 
-def test_strangers_are_kept_out_of_an_up_without_keys(tmp_path, capsys, monkeypatch):
+def test_an_up_without_keys_does_not_listen_beyond_loopback(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
     assert run(["up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err
@@ -102,7 +102,7 @@ class Up:
         self._process.stdout.close()
 
 
-def test_keys_of_an_up_whether_it_runs_or_not(tmp_path, capsys, monkeypatch):
+def test_keys_are_managed_whether_up_runs_or_not(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
     data = tmp_path / "data"
     place = ("--data", str(data))

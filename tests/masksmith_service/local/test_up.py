@@ -18,9 +18,9 @@ from masksmith_service.local import valkey
 from masksmith_service.local.data_directory import DataDirectory
 from masksmith_service.local.errors import UsageError
 from masksmith_service.local.plan import InstallationPlan
-from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, Part, children_of
+from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpec, children_of
 from masksmith_service.local.roots import root_urls, roots_variable
-from masksmith_service.local.supervisor import PartFailedError, Supervisor
+from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 from masksmith_service.local.up import _free_port
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
@@ -43,7 +43,7 @@ def held(path: Path) -> Iterator[DataDirectory]:
 
 
 class TestDataDirectory:
-    def test_it_is_ours_alone(self, tmp_path: Path) -> None:
+    def test_the_data_directory_is_private_and_locked(self, tmp_path: Path) -> None:
         with held(tmp_path / "data") as directory:
             assert directory.path.stat().st_mode & 0o777 == 0o700
             directory.write_holder("http://somewhere, process 12")
@@ -84,9 +84,9 @@ class TestDataDirectory:
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def serve(folder: Path, log: Path, socket_path: Path) -> Part:
+def serve(folder: Path, log: Path, socket_path: Path) -> ProcessSpec:
     command = valkey.command(valkey.find_binary(), folder, socket_path)
-    return Part("valkey", command, dict(os.environ), log, 5.0, death_signal=signal.SIGTERM)
+    return ProcessSpec("valkey", command, dict(os.environ), log, 5.0, death_signal=signal.SIGTERM)
 
 
 def await_true(condition: object, timeout_s: float = 10.0) -> None:
@@ -146,8 +146,8 @@ class TestValkey:
             valkey.find_binary()
 
 
-def part(tmp_path: Path, name: str, code: str, grace_s: float = 5.0) -> Part:
-    return Part(name, [sys.executable, "-c", code], dict(os.environ), tmp_path / f"{name}.log", grace_s)
+def part(tmp_path: Path, name: str, code: str, grace_s: float = 5.0) -> ProcessSpec:
+    return ProcessSpec(name, [sys.executable, "-c", code], dict(os.environ), tmp_path / f"{name}.log", grace_s)
 
 
 SLEEPS = "import time; time.sleep(60)"
@@ -161,7 +161,7 @@ POLITE = (
 
 
 class TestSupervisor:
-    def test_parts_stop_in_order(self, tmp_path: Path) -> None:
+    def test_child_processes_stop_in_order(self, tmp_path: Path) -> None:
         supervisor = Supervisor(lambda line: None)
         for name, grace_s in (("valkey", 3.0), ("worker", 4.0), ("service", 5.0)):
             supervisor.start(part(tmp_path, name, POLITE, grace_s))
@@ -171,7 +171,7 @@ class TestSupervisor:
         times = [float(re.search(r"stopped (\S+)", log.read_text())[1]) for log in logs.values()]  # type: ignore[index]
         assert times == sorted(times)
 
-    def test_what_does_not_stop_is_killed_in_time(self, tmp_path: Path) -> None:
+    def test_a_process_that_does_not_stop_is_killed_after_its_grace(self, tmp_path: Path) -> None:
         lines: list[str] = []
         supervisor = Supervisor(lines.append)
         supervisor.start(part(tmp_path, "stubborn", STUBBORN, 0.5))
@@ -181,7 +181,7 @@ class TestSupervisor:
         assert time.monotonic() - began < 2.0
         assert "killed" in lines[0]
 
-    def test_what_dies_is_started_again_visibly_and_ever_later(self, tmp_path: Path) -> None:
+    def test_a_process_that_dies_is_restarted_with_backoff_and_a_message(self, tmp_path: Path) -> None:
         lines: list[str] = []
         supervisor = Supervisor(lines.append)
         supervisor.start(part(tmp_path, "worker", "raise SystemExit(3)"))
@@ -190,10 +190,10 @@ class TestSupervisor:
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
 
-    def test_what_dies_at_the_start_tells_why(self, tmp_path: Path) -> None:
+    def test_a_process_that_dies_at_the_start_is_reported_with_its_log(self, tmp_path: Path) -> None:
         supervisor = Supervisor(lambda line: None)
         supervisor.start(part(tmp_path, "service", "print('earlier'); raise SystemExit('no such module')"))
-        with pytest.raises(PartFailedError, match=r"(?s)service exited with code 1.*service \| no such module"):
+        with pytest.raises(ProcessFailedError, match=r"(?s)service exited with code 1.*service \| no such module"):
             await_true(lambda: supervisor.check())
         supervisor.stop()
 
@@ -210,13 +210,13 @@ class TestSupervisor:
         supervisor.stop()
 
     @linux
-    def test_parts_die_with_us_and_are_deaf_to_ctrl_c(self, tmp_path: Path) -> None:
+    def test_child_processes_die_with_their_parent_and_ignore_ctrl_c(self, tmp_path: Path) -> None:
         code = (
             "import os, sys, time\n"
             "from pathlib import Path\n"
-            "from masksmith_service.local.processes import Child, Part\n"
+            "from masksmith_service.local.processes import Child, ProcessSpec\n"
             f"log = Path({str(tmp_path)!r}) / 'log'\n"
-            f"part = Part('p', [sys.executable, '-c', {SLEEPS!r}], dict(os.environ), log, 1.0)\n"
+            f"part = ProcessSpec('p', [sys.executable, '-c', {SLEEPS!r}], dict(os.environ), log, 1.0)\n"
             "print(Child(part).pid, flush=True); time.sleep(60)"
         )
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -251,7 +251,7 @@ class TestPlan:
     def test_port_zero_becomes_a_free_port(self) -> None:
         assert _free_port("127.0.0.1", 0) > 0
 
-    def test_a_port_in_use_is_said_early(self) -> None:
+    def test_a_port_in_use_is_reported_before_the_start(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -284,7 +284,7 @@ class TestRoots:
         ]
         assert root_urls(json.dumps(roots)) == ["s3://a", str(tmp_path), "s3://b/c"]
 
-    def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
+    def test_a_root_that_is_no_directory_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no such directory"):
             roots_variable([str(tmp_path / "none")])
 

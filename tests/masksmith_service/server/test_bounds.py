@@ -128,7 +128,7 @@ def test_streams_of_a_key_leave_room_for_another(fleet, tokens):
         assert get(fleet, "/healthz").status_code == 200
 
 
-def test_downloads_that_nobody_reads_end_and_hold_little(fleet, tokens, job):
+def test_downloads_that_nobody_reads_end_and_use_little_memory(fleet, tokens, job):
     path = f"/v1/jobs/{job}/masks?format=bool"
     before = resident_mib(fleet)
     with connected(fleet, 12, request(path, tokens["ann"])) as sockets:

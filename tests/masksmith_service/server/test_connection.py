@@ -1,4 +1,4 @@
-"""Connections, word by word: what is no request is refused, what is one is answered in its turn."""
+"""The HTTP connection, byte by byte: invalid requests are rejected, valid ones are answered in order."""
 
 import json
 import time
@@ -100,7 +100,7 @@ def test_a_body_of_unknown_size_is_taken(speaker, size):
     assert [one.hear()[0], one.hear()[0]] == [201, 200]
 
 
-def test_a_client_that_waits_to_be_told_is_told(speaker):
+def test_a_client_that_sends_expect_100_continue_gets_it(speaker):
     data, digest = file_of(40)
     one = speaker()
     one.say(put(digest, len(data))[:-2], b"Expect: 100-continue\r\n\r\n")
@@ -109,19 +109,19 @@ def test_a_client_that_waits_to_be_told_is_told(speaker):
     assert one.hear()[0] == 201
 
 
-def test_a_client_that_waits_to_be_told_is_refused_at_once(speaker):
+def test_a_rejected_client_that_sends_expect_100_continue_is_answered_at_once(speaker):
     one = speaker()
     one.say(put(b"no-digest", 10**9)[:-2], b"Expect: 100-continue\r\n\r\n")
     one.check_refused(400, "invalid_digest", "64 lower-case")
 
 
-def test_what_is_no_http_is_refused(speaker):
+def test_data_that_is_not_http_is_rejected(speaker):
     one = speaker()
     one.say(b"EHLO mail.example\r\n\r\n")
     one.check_refused(400, "malformed_request", "Invalid HTTP")
 
 
-def test_what_is_no_http_takes_no_others_answer(speaker):
+def test_data_that_is_not_http_does_not_disturb_an_earlier_response(speaker):
     one = speaker()
     one.say(MISSING, b"EHLO mail.example\r\n\r\n")
     answer = one.hear()
@@ -129,7 +129,7 @@ def test_what_is_no_http_takes_no_others_answer(speaker):
     assert one.is_closed()
 
 
-def test_a_body_that_is_no_body_cuts_an_upload_off(speaker):
+def test_an_invalid_chunk_aborts_an_upload(speaker):
     one = speaker()
     one.say(chunked(b"PUT", b"/v1/tensors/" + b"0" * 64), b"nonsense\r\n")
     one.check_refused(400, "malformed_request", "Invalid HTTP")
@@ -242,7 +242,7 @@ def test_trailers_that_would_part_messages_are_refused(speaker, field):
     one.check_refused(400, "malformed_request", "Invalid HTTP")
 
 
-def test_an_upgrade_that_nobody_speaks_bounds_what_follows(speaker):
+def test_an_unsupported_upgrade_bounds_the_bytes_that_follow(speaker):
     one = speaker()
     one.say(HEALTH[:-2], b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert one.hear()[0] == 200
@@ -253,7 +253,7 @@ def test_an_upgrade_that_nobody_speaks_bounds_what_follows(speaker):
     "request_line",
     [b"PRI * HTTP/2.0", b"CONNECT localhost:80 HTTP/1.1", b"GET http://[ HTTP/1.1", b"GET /%ff HTTP/9.9"],
 )
-def test_what_is_no_request_of_ours_is_refused(speaker, request_line):
+def test_an_invalid_request_line_is_rejected(speaker, request_line):
     one = speaker()
     one.say(request_line, b"\r\nHost: localhost\r\n\r\n")
     assert one.hear()[0] in (400, 405)

@@ -138,7 +138,7 @@ def test_a_killed_process_is_replaced(fleet_of):
     assert httpx2.get(f"{service.url}/healthz").status_code == 200
 
 
-def test_none_outlives_the_process_that_started_it(fleet_of):
+def test_no_child_process_outlives_its_parent(fleet_of):
     fleet = fleet_of(2)
     service = fleet.services[0]
     pids = serving(service)

@@ -1,4 +1,4 @@
-"""Bodies left unread: the answer comes, and then the connection is closed, whatever the client goes on to send."""
+"""Bodies that are not read: the response is sent, then the connection is closed, whatever the client sends."""
 
 import json
 import socket
@@ -46,7 +46,7 @@ def test_a_refused_connection_does_not_stay(speaker, method, path, body, status)
     assert ended
 
 
-def test_a_body_that_goes_on_is_cut_off(speaker):
+def test_an_endless_body_is_cut_off(speaker):
     one = speaker()
     one.say(head(b"PUT", WRONG, LENGTH))
     assert one.flood(bytes(2**16), 32 * DRAIN_BYTES) < 32 * DRAIN_BYTES
@@ -98,7 +98,7 @@ def test_a_body_that_is_read_keeps_the_connection(speaker):
         assert "connection" not in headers
 
 
-def test_clients_that_leave_early_are_let_go(speaker, fleet):
+def test_connections_of_clients_that_disconnect_early_are_released(speaker, fleet):
     for _ in range(20):
         one = speaker()
         one.say(head(b"PUT", WRONG, LENGTH))

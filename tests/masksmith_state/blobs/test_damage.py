@@ -1,4 +1,4 @@
-"""Every way in which the bytes of a blob can go wrong is noticed by every way to read it; the blob is set aside."""
+"""Every kind of damage of a blob is detected by every way to read it, and the blob is set aside."""
 
 import asyncio
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, 
 
 
 @pytest.mark.parametrize("damage", list(DAMAGE)[:6])
-def test_a_process_that_remembers_the_list_notices_damage_of_the_blob(store, root, damage):
+def test_a_process_with_a_cached_list_notices_damage_of_the_blob(store, root, damage):
     assert store.get_range(NAME, 0, 10) == DATA[:10]
     DAMAGE[damage](root)
     with pytest.raises(DamagedBlobError):
@@ -104,7 +104,7 @@ def test_a_range_checks_only_the_pieces_that_it_touches(store, root):
         store.get_range(NAME, MIB, MIB + 1)
 
 
-def test_a_blob_must_have_the_digest_on_record(store, root):
+def test_a_blob_must_have_the_recorded_digest(store, root):
     digest = blake3(DATA).hexdigest()
     assert store.get(NAME, digest) == DATA
     assert not store.is_intact(NAME, blake3(OTHER).hexdigest())

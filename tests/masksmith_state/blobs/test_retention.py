@@ -1,4 +1,4 @@
-"""What is deleted when, and what never is; a clock of our own tells the sweeps what time it is."""
+"""Retention: what is deleted when, and what never is; the tests set the clock of the sweeps."""
 
 import threading
 import time
@@ -81,7 +81,7 @@ def finish(records, references, store):
 
     def finish(job, result="f" * 64):
         lease = take(records, job, 0, lease_s=60, attempts=3)
-        assert references.hold_result(job, result)
+        assert references.add_result_reference(job, result)
         store.put(result_name(result), b"mask")
         store.put(result_report_name(result), b"{}")
         assert records.complete(lease, ShardReport(result=result))
@@ -104,7 +104,7 @@ def test_an_upload_is_its_senders(references, upload):
     assert (references.bytes_of("ann"), references.bytes_of("bob"), references.bytes_of("eve")) == (10, 10, 0)
 
 
-def test_what_is_too_much_is_neither_held_nor_kept(references, upload, store):
+def test_an_upload_beyond_a_limit_is_not_counted(references, upload, store):
     assert upload("a", most=25) is LinkOutcome.NEW
     assert upload("b", most=25) is LinkOutcome.NEW
     assert upload("c", most=25) is LinkOutcome.FULL
@@ -155,7 +155,7 @@ def test_what_a_live_job_reads_stays_however_old(upload, store, sweep, job, reco
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
-def test_a_job_that_ends_early_lets_go(upload, store, sweep, job, records, how):
+def test_a_job_that_ends_early_releases_its_uploads(upload, store, sweep, job, records, how):
     upload()
     getattr(records, how)(job("a"))
     assert sweep(UPLOAD_AGE_S + 5).uploads == 1
@@ -222,25 +222,23 @@ def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, rec
     assert names(store) == {upload_name("a" * 64)}
 
 
-def test_a_live_job_holds_a_result_that_it_has_yet_to_look_for(
-    upload, store, job, finish, records, retention, references
-):
+def test_a_live_job_references_a_result_before_it_reads_it(upload, store, job, finish, records, retention, references):
     upload()
     one, other = job("a"), job("a")
     finish(one)
     records.delete(one)
-    assert references.hold_result(other, "f" * 64)
+    assert references.add_result_reference(other, "f" * 64)
     assert retention.delete_unreferenced_results() == 0
     assert result_name("f" * 64) in names(store)
 
 
-def test_a_job_that_is_over_holds_nothing_more(upload, job, records, references):
+def test_an_ended_job_holds_no_references(upload, job, records, references):
     upload()
     made = job("a")
     records.cancel(made)
-    assert not references.hold_result(made, "e" * 64)
+    assert not references.add_result_reference(made, "e" * 64)
     records.delete(made)
-    assert not references.hold_result(made, "e" * 64)
+    assert not references.add_result_reference(made, "e" * 64)
     assert records.redis.keys("*" + "e" * 64 + "*") == []
 
 
@@ -306,7 +304,9 @@ def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, s
     assert upload() is LinkOutcome.NEW
 
 
-def test_a_deleter_that_was_taken_for_dead_deletes_nothing(records, store, references, upload, monkeypatch):
+def test_a_paused_process_whose_deletion_another_finished_deletes_nothing(
+    records, store, references, upload, monkeypatch
+):
     upload()
     hget = records.redis.hget
 

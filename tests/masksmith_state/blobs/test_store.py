@@ -33,7 +33,7 @@ async def whole(store, name):
     return b"".join([piece async for piece in store.stream(name)])
 
 
-def test_a_blob_comes_back(store):
+def test_a_blob_is_read_back(store):
     store.put("a/b/c", b"0123456789")
     assert store.get("a/b/c") == b"0123456789"
     assert store.size("a/b/c") == 10
@@ -46,7 +46,7 @@ def test_a_blob_comes_back(store):
     assert files(store) == ["a/b/c"]
 
 
-def test_what_is_missing_is_a_missing_file(store):
+def test_a_missing_object_is_a_missing_file(store):
     assert store.size("a") is None
     store.delete("a")
     for read in (lambda: store.get("a"), lambda: store.get_range("a", 0, 8), lambda: store.rename("a", "b"),
@@ -93,7 +93,7 @@ def test_a_stream_that_breaks_leaves_the_older_blob(store):
     assert (store.get("a"), files(store)) == (b"old", ["a"])
 
 
-def test_a_canceled_stream_leaves_nothing(store):
+def test_a_canceled_stream_leaves_no_files(store):
     async def cancel():
         arrived = asyncio.Event()
 
@@ -135,7 +135,7 @@ def test_a_directory_is_made_where_it_is_missing(tmp_path):
     assert (tmp_path / "a" / "b" / "c").read_bytes() == b"x"
 
 
-def test_who_starts_while_the_directory_is_away_waits_for_it(store, tmp_path):
+def test_a_store_opened_while_its_directory_is_missing_waits_for_it(store, tmp_path):
     store.put("masks/a", b"a")
     away = Path(store.url).rename(tmp_path / "away")
     late = BlobStore(store.url)
@@ -174,7 +174,7 @@ def test_files_of_other_programs_are_no_leftovers(store):
     assert files(store) == sorted(strange)
 
 
-def test_a_directory_that_is_gone_is_no_missing_blob(store, tmp_path):
+def test_a_missing_directory_is_not_a_missing_blob(store, tmp_path):
     store.put("masks/a", b"a")
     away = Path(store.url).rename(tmp_path / "away")
     for call in (
@@ -207,7 +207,7 @@ def test_a_bucket_out_of_reach_is_an_error_soon(monkeypatch, listens):
         assert time.monotonic() - begun < 60
 
 
-def test_a_directory_that_comes_back_while_it_is_looked_at_holds_what_it_held(tmp_path):
+def test_a_directory_that_is_remounted_during_a_read_is_read_again(tmp_path):
     store = BlobStore(str(tmp_path / "store"), create=True)
     store.put("blob", b"bytes")
     folder, away = tmp_path / "store", tmp_path / "away"

@@ -1,4 +1,4 @@
-"""What a key's jobs and uploads are counted as, and that nothing of it stays when they are gone."""
+"""Counted bytes of a key's jobs and uploads, which are zero again when all are deleted."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The broker's clock was set back by two hours: whatever it had promised for later lies that much further off."""
+"""The broker's clock was set back by two hours, so that stored times are in the future."""
 
 import time
 
@@ -28,7 +28,7 @@ def test_sweeps_go_on(records):
     assert not records.claim_sweep(60.0)
 
 
-def test_what_waits_since_a_later_time_is_taken(records, job):
+def test_a_job_that_waits_since_a_future_time_is_taken(records, job):
     records.redis.zadd("masksmith:fair:masksmith.cpu:waiting:", {job: time.time() + JUMP_S})
     assert records.schedule.take(CPU_QUEUE, lease_s=60, attempts=3).shard == 0
 

@@ -1,4 +1,4 @@
-"""Which workers a search goes to."""
+"""Placement of masks jobs in the queues of CPU and GPU workers."""
 
 from datetime import UTC, datetime
 
@@ -32,7 +32,7 @@ CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
         ("2:4", "auto", [GPU], GPU_QUEUE),
     ],
 )
-def test_devices_get_what_suits_them(pattern, solver, workers, queue):
+def test_each_job_gets_the_queue_of_a_device_that_supports_it(pattern, solver, workers, queue):
     assert search_queue(specified(pattern, solver=solver), workers) == queue
 
 

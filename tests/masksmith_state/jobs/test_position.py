@@ -48,7 +48,7 @@ def test_the_only_job_is_next(records):
 
 
 @pytest.mark.parametrize(("weight", "first"), [(1, "ann"), (1, "zoe"), (3, "zoe")])
-def test_what_is_ahead_is_what_is_taken(records, weight, first):
+def test_jobs_ahead_are_the_jobs_that_are_taken_before(records, weight, first):
     announce(records)
     records.redis.hset(redis_key_of("bob"), "weight", weight)
     create(records, first, 40)

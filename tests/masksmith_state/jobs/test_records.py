@@ -64,7 +64,7 @@ def test_a_job_is_written_whole(records):
     assert events(records, job) == [("state", '{"state":"queued"}')]
 
 
-def test_an_unknown_job_is_none_everywhere(records):
+def test_an_unknown_job_is_not_found_by_any_operation(records):
     assert records.read("nope") is None
     assert records.state("nope") is None
     assert (records.shards("nope"), records.reports("nope")) == ({}, {})
@@ -148,7 +148,7 @@ def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(recor
     assert take(records, args[0], 0) == "done"
 
 
-def test_a_shard_is_held_by_one(records):
+def test_a_shard_has_one_lease(records):
     job = new_job(records)
     lease = take(records, job, 0)
     assert isinstance(lease, Lease)
@@ -158,7 +158,7 @@ def test_a_shard_is_held_by_one(records):
     assert take(records, job, 0).attempt == 2
 
 
-def test_a_struck_shard_is_done(records):
+def test_a_completed_shard_is_done(records):
     job = new_job(records)
     lease = take(records, job, 0)
     assert records.complete(lease, GOOD)
@@ -182,7 +182,7 @@ def test_a_lease_lapses_unless_it_is_renewed(records):
     assert not records.renew(lease, 0.5)
 
 
-def test_the_late_striker_loses_to_the_new_holder(records):
+def test_the_holder_of_an_old_lease_cannot_complete_the_shard(records):
     job = new_job(records, 1)
     late = take(records, job, 0)
     expire(records, late)
@@ -199,7 +199,7 @@ def test_the_late_striker_loses_to_the_new_holder(records):
     assert records.reports(job) == {0: GOOD}
 
 
-def test_a_lapsed_lease_cannot_strike_even_where_nobody_followed(records):
+def test_a_lapsed_lease_cannot_complete_a_shard_that_nobody_has_taken_again(records):
     job = new_job(records, 1)
     lease = take(records, job, 0)
     expire(records, lease)
@@ -231,7 +231,7 @@ def test_the_last_shard_exhausted_closes_the_job(records):
     assert events(records, job)[-1] == ("state", '{"state":"failed"}')
 
 
-def test_an_attempt_given_back_is_not_counted(records):
+def test_a_released_attempt_is_not_counted(records):
     job = new_job(records, 1)
     for _ in range(5):
         lease = take(records, job, 0, attempts=2)
@@ -362,7 +362,7 @@ def test_paging_goes_on_where_a_deleted_job_was(records):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_report_survives_the_journey_whatever_its_numbers(records, value):
+def test_a_report_with_any_numbers_is_read_back_unchanged(records, value):
     job = new_job(records, 1)
     assert records.complete(take(records, job, 0), GOOD.model_copy(update={"objective": value}))
     assert repr(records.reports(job)[0].objective) == repr(value)

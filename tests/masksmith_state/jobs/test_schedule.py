@@ -79,7 +79,7 @@ def test_a_small_job_is_taken_next_beside_thousands_of_shards_of_another_key(rec
         take(records)
 
 
-def test_a_key_that_was_idle_has_saved_nothing(records):
+def test_a_key_that_was_idle_gets_no_extra_share(records):
     first = create(records, "bob", 1)
     big = create(records, "ann", 500)
     assert set(taken_jobs(records, 101)) == {first, big}
@@ -87,7 +87,7 @@ def test_a_key_that_was_idle_has_saved_nothing(records):
     assert Counter(taken_jobs(records, 100))[late] == pytest.approx(50, abs=2)
 
 
-def test_a_key_that_ends_and_begins_again_does_not_escape_its_share(records):
+def test_a_key_that_pauses_does_not_reset_its_share(records):
     create(records, "ann", 500)
     own = 0
     for _ in range(100):
@@ -131,7 +131,7 @@ def test_jobs_of_one_key_and_priority_share(records):
     assert taken_jobs(records, 2) == [small, big]
 
 
-def test_what_waits_long_is_taken_at_every_other_time(records):
+def test_a_job_that_waits_long_is_taken_every_other_time(records):
     create(records, shards=50, priority=Priority.INTERACTIVE)
     batch = create(records, shards=50, priority=Priority.BATCH)
     taken = [job == batch for job in taken_jobs(records, 40, age_s=0)]
@@ -173,7 +173,7 @@ def test_the_slot_of_a_long_shard_whose_worker_died_is_free_again(records):
 
 
 @pytest.mark.parametrize("end", ["cancel", "delete"])
-def test_what_ends_leaves_nothing_that_is_queued(records, end):
+def test_an_ended_job_has_no_queued_shards(records, end):
     job, other = create(records, shards=5, long=[1]), create(records, "bob", 2)
     take(records)
     getattr(records, end)(job)

@@ -129,12 +129,12 @@ def test_a_results_name_changes_with_everything_that_determines_it(change):
     assert result_key(**base) != result_key(**base | change)
 
 
-def test_a_results_name_forgets_what_the_tensor_is_called_and_where_it_stands():
+def test_a_results_name_does_not_depend_on_the_tensors_name_or_place():
     one = result_key(tensor([4, 4]), Shard(tensor=0, first=0, last=2), SPECIFICATION, "exact", 1)
     assert one == result_key(tensor([4, 4], name="other"), Shard(tensor=7, first=0, last=2), SPECIFICATION, "exact", 1)
 
 
-def test_a_results_name_forgets_the_previous_mask_with_which_it_is_only_compared():
+def test_a_results_name_does_not_depend_on_the_previous_mask():
     part = MaskPart(blob="x", start=0, first=0, last=4)
     before = tensor([4, 4]).model_copy(update={"previous": [part]})
     shard = Shard(tensor=0, first=0, last=2)

@@ -1,4 +1,4 @@
-"""Writes a file of weights of an output, as the model's, with zeros or updated values in masked tensors."""
+"""Writes a file of weights of an output: a copy of the model's file, with zeros or updated values in masked tensors."""
 
 from __future__ import annotations
 
@@ -23,12 +23,10 @@ BAND_BYTES = 8 * 2**20
 
 
 def write_output_file(work: OutputWork, number: int) -> None:
-    """Write a file of weights; what is written last finishes the output.
-
-    A file that is complete is not written again, nor is a finished output.
+    """Write a file of weights, unless it is complete; with the last file, finish the output.
 
     Raises:
-        OutputLostError: If the directory is not that of this job any more.
+        OutputLostError: If the directory no longer belongs to this job.
         ShardFailedError: If a tensor of the file has no mask.
     """
     names = work.names()
@@ -42,7 +40,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
         )
     file = work.output.files[number]
     if not _is_complete(work, file, names):
-        digest = _Hashed(_pieces(work, file))
+        digest = _HashedPieces(_pieces(work, file))
         work.write(work.output.place(file.name), digest)
         note = FileNote(bytes=digest.size, blake3=digest.hasher.hexdigest())
         work.write(work.output.note(file.name), [note.model_dump_json().encode()])
@@ -60,7 +58,7 @@ def _finish(work: OutputWork) -> None:
             raise
 
 
-class _Hashed:
+class _HashedPieces:
     """Pieces that are hashed and counted while they are written."""
 
     def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
@@ -89,17 +87,17 @@ def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
     for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         number = work.numbers.get(entry.name)
         if number is not None:
-            yield from work.copied(file.source, position, entry.start)
+            yield from work.read_pieces(file.source, position, entry.start)
             yield from _masked_tensor(work, number)
             position = entry.stop
-    yield from work.copied(file.source, position, file.bytes)
+    yield from work.read_pieces(file.source, position, file.bytes)
 
 
 def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:
     tensor = work.plan.tensors[number]
     for index in work.by_tensor[number]:
         work.check()
-        report, shard = work.solved(index), work.shards[index]
+        report, shard = work.report_of(index), work.shards[index]
         if work.plan.options.update is None:
             yield from _masked_rows(work, tensor, shard, report)
         else:

@@ -1,4 +1,4 @@
-"""Finishes an output whose files of weights are complete: masks, the files beside, the record, and no marker."""
+"""Finishes an output whose files of weights are complete: writes masks, other files and record, deletes the marker."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from masksmith_state.jobs.certificates import certificate
 from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.digests import PartDigest
 from masksmith_wire.masks import MaskInfo, file_header
 from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
 from masksmith_wire.pruned_record import totals, update_record, versions
@@ -24,16 +25,16 @@ MAX_NOTE_BYTES = 2**12
 
 
 def finish(work: OutputWork) -> None:
-    """Finish an output; doing so twice, or at the same time, gives the same files.
+    """Finish an output; if it is done twice, or by two workers at the same time, the files are the same.
 
-    The record and the index come after all else that a reader needs, and the marker goes last.
+    Record and index are written after everything that a reader of them needs; the marker is deleted last.
     """
     output = work.output
-    reports = [[work.solved(index) for index in indices] for indices in work.by_tensor]
+    reports = [[work.report_of(index) for index in indices] for indices in work.by_tensor]
     hasher = blake3()
     work.write(output.place(MASKS_NAME), _masks(work, reports, hasher))
     for file in output.beside:
-        work.write(output.place(file.name), work.copied(file.source, 0, file.bytes))
+        work.write(output.place(file.name), work.read_pieces(file.source, 0, file.bytes))
     record = _record(work, reports, hasher.hexdigest())
     work.write(output.place(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
     for name in work.names():
@@ -52,10 +53,7 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
             axis=options.axis,
             axes=tensor.axes,
             out_parts=tensor.out_parts,
-            digests=[
-                (work.shards[index].last - work.shards[index].first, str(part.mask_digest))
-                for index, part in zip(indices, parts, strict=True)
-            ],
+            digests=_mask_digests(work, indices, parts),
         )
         for tensor, indices, parts in zip(work.plan.tensors, work.by_tensor, reports, strict=True)
     }
@@ -68,6 +66,12 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
         data = work.inputs.store.get(name, digest)
         hasher.update(data)
         yield data
+
+
+def _mask_digests(work: OutputWork, indices: list[int], parts: list[ShardReport]) -> list[PartDigest]:
+    """Rows and digest of each part of a tensor's mask."""
+    shards = [work.shards[index] for index in indices]
+    return [(shard.last - shard.first, str(part.mask_digest)) for shard, part in zip(shards, parts, strict=True)]
 
 
 def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: str) -> dict[str, Any]:

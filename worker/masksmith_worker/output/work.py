@@ -1,11 +1,11 @@
-"""What the writing of an output needs: the job's plan, its inputs, and the results of its shards."""
+"""Input of the writing of an output: the job's plan, its inputs, and the results of its shards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from masksmith_state.errors import ChangedSourceError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
@@ -13,7 +13,7 @@ from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor
 from masksmith_wire.errors import TensorError
-from masksmith_wire.headers import LARGEST_HEADER_BYTES, PREFIX_BYTES, Header, header_length, parse_header
+from masksmith_wire.headers import Header, parse_header, read_header_text
 from masksmith_worker.stages.load import Inputs
 
 COPY_BYTES = 8 * 2**20
@@ -22,7 +22,7 @@ MAX_DOCUMENT_BYTES = 2**28
 
 
 class ShardFailedError(Exception):
-    """A shard failed whose result an output needs.
+    """An output needs the result of a shard that failed.
 
     Attributes:
         error: Its error.
@@ -34,19 +34,19 @@ class ShardFailedError(Exception):
 
 
 class OutputLostError(Exception):
-    """The directory of an output is not that of this job any more."""
+    """The directory of an output no longer belongs to this job."""
 
 
 @dataclass(frozen=True)
 class OutputWork:
-    """An output, and how to get what it consists of.
+    """An output, and access to its content.
 
     Attributes:
         plan: The job's plan.
         output: The output of the plan.
         inputs: What tensors and files are read from.
         shards: The job's shards, by index.
-        solved: Returns the report of a shard of a tensor, whose result is then in the store.
+        report_of: Returns the report of a shard of a tensor, once its result is in the store.
         check: Called regularly; raises an error to stop the work.
     """
 
@@ -54,7 +54,7 @@ class OutputWork:
     output: PlannedOutput
     inputs: Inputs
     shards: Mapping[int, Shard]
-    solved: Callable[[int], ShardReport]
+    report_of: Callable[[int], ShardReport]
     check: Callable[[], None]
 
     @cached_property
@@ -69,11 +69,10 @@ class OutputWork:
 
     def header(self, file: OutputFile) -> Header:
         """Read the header of a file of weights."""
-        length = header_length(self.inputs.source(file.source, 0, PREFIX_BYTES), LARGEST_HEADER_BYTES)
-        return parse_header(self.inputs.source(file.source, PREFIX_BYTES, PREFIX_BYTES + length), file.bytes)
+        return parse_header(read_header_text(partial(self.inputs.source, file.source), file.bytes), file.bytes)
 
-    def copied(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
-        """Read a range of a file in pieces."""
+    def read_pieces(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes `start` to `stop` (exclusive) of a file, in pieces of `COPY_BYTES`."""
         for first in range(start, stop, COPY_BYTES):
             self.check()
             yield self.inputs.source(source, first, min(first + COPY_BYTES, stop))

@@ -66,12 +66,14 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     if tensor.previous is None or report.result is None:
         return report
     shape = (shard.last - shard.first, *tensor.shape[1:])
-    now = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8).reshape(shape[0], -1)
+    packed = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8)
+    current = packed.reshape(shape[0], -1)
     try:
-        before = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
+        previous = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
     except (FileNotFoundError, DamagedBlobError):
         raise PreviousMissingError from None
-    added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in (now & ~before, before & ~now))
+    differences = current & ~previous, previous & ~current
+    added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in differences)
     return report.model_copy(update={"added": added, "dropped": dropped})
 
 

@@ -20,7 +20,7 @@ from .load import Array, Inputs
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
-"""Entries read at a time for sums over all rows; independent of the shards, so that the sums are, too."""
+"""Entries read at a time for sums over all rows; a constant, so that the sums do not depend on the shards."""
 
 
 class CalibrationError(Exception):

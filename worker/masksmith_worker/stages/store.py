@@ -1,4 +1,4 @@
-"""Store stage: results under a key of everything that determines them, so that no shard is solved twice."""
+"""Store stage: results under a key that contains everything that determines them, so that no shard is solved twice."""
 
 from __future__ import annotations
 

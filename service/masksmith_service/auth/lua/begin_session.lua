@@ -1,10 +1,10 @@
--- Begin a browser session of a key; beyond the limit, its oldest sessions end.
+-- Begin a browser session of a key; beyond the limit of sessions, the oldest ones end.
 --
 -- ARGV: Redis key of the session, Redis key of all sessions of the key, the session's value, seconds, limit.
 
 local session, sessions, value, seconds, limit = unpack(ARGV)
 local time = redis.call('TIME')
--- In microseconds: of two sessions that begin in one second, the first is the older one.
+-- With microseconds, so that sessions that begin in the same second are ordered, too.
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 redis.call('SET', session, value, 'EX', seconds)
 redis.call('ZREMRANGEBYSCORE', sessions, '-inf', string.format('%.6f', now))

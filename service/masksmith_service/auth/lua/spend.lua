@@ -3,13 +3,14 @@
 -- ARGV: key, requests a second, size of the bucket.
 -- Returns the seconds to wait, '0' if none.
 
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local name, rate, size = 'masksmith:rate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local last = redis.call('HMGET', name, 'left', 'at')
-local left = math.min(size, tonumber(last[1] or size) + math.max(0, now - tonumber(last[2] or now)) * rate)
-if left < 1 then return tostring((1 - left) / rate) end
-redis.call('HSET', name, 'left', left - 1, 'at', string.format('%.6f', now))
-redis.call('EXPIRE', name, math.ceil(size / rate) + 1)
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local bucket, rate, size = 'masksmith:rate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local tokens_before, time_before = unpack(redis.call('HMGET', bucket, 'left', 'at'))
+local elapsed = math.max(0, now - tonumber(time_before or now))
+local tokens = math.min(size, tonumber(tokens_before or size) + elapsed * rate)
+if tokens < 1 then return tostring((1 - tokens) / rate) end
+redis.call('HSET', bucket, 'left', tokens - 1, 'at', string.format('%.6f', now))
+redis.call('EXPIRE', bucket, math.ceil(size / rate) + 1)
 redis.call('HSET', 'masksmith:key:' .. ARGV[1], 'last_used_at', string.format('%.6f', now))
 return '0'

@@ -1,7 +1,7 @@
--- Serialize all keys of the installation at one moment.
+-- Serialize all keys of the installation; as one script, so that they are consistent.
 --
 -- ARGV: none.
--- Returns key, time to live in ms (negative: none) and serialized value of each.
+-- Returns for each key: the key, its time to live in ms (negative: none), its serialized value.
 
 local reply = {}
 for _, key in ipairs(redis.call('KEYS', 'masksmith:*')) do

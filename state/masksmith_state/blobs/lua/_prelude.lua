@@ -4,8 +4,8 @@ local function timestamp() local t = redis.call('TIME'); return string.format('%
 
 local record_bytes = 1024  -- of the broker, for an owner's reference to an upload
 
--- Whether a backup is running; then the blob is listed, to be deleted after it.
-local function is_held(blob)
+-- Returns whether a backup is running; if so, adds the blob to the list of those to delete after it.
+local function defer_deletion(blob)
   if redis.call('EXISTS', 'masksmith:backup') == 0 then return false end
   redis.call('SADD', 'masksmith:deferred', blob)
   return true

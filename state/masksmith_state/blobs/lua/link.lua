@@ -6,18 +6,20 @@
 
 local owner, digest, upload = ARGV[1], ARGV[2], 'masksmith:upload:' .. ARGV[2]
 if redis.call('HEXISTS', 'masksmith:tombstones', 'upload:' .. digest) == 1 then return 'tombstone' end
-local bytes, limit = 'masksmith:owner:' .. owner .. ':bytes', tonumber(ARGV[4])
-local known = redis.call('SISMEMBER', upload .. ':owners', owner) == 1
-if not known and limit >= 0 and tonumber(redis.call('GET', bytes) or 0) + tonumber(ARGV[3]) > limit then return 'full' end
-local records, records_limit = 'masksmith:owner:' .. owner .. ':record_bytes', tonumber(ARGV[5])
-if not known and records_limit >= 0 and tonumber(redis.call('GET', records) or 0) + record_bytes > records_limit then
-  return 'full'
+local function exceeds(key, bytes, limit)
+  return limit >= 0 and tonumber(redis.call('GET', key) or 0) + bytes > limit
 end
-if not known then
+
+local stored_key = 'masksmith:owner:' .. owner .. ':bytes'
+local records_key = 'masksmith:owner:' .. owner .. ':record_bytes'
+local is_known = redis.call('SISMEMBER', upload .. ':owners', owner) == 1
+if not is_known then
+  if exceeds(stored_key, tonumber(ARGV[3]), tonumber(ARGV[4])) then return 'full' end
+  if exceeds(records_key, record_bytes, tonumber(ARGV[5])) then return 'full' end
   redis.call('HSET', upload, 'size', ARGV[3])
   redis.call('SADD', upload .. ':owners', owner)
-  redis.call('INCRBY', bytes, ARGV[3])
-  redis.call('INCRBY', records, record_bytes)
+  redis.call('INCRBY', stored_key, ARGV[3])
+  redis.call('INCRBY', records_key, record_bytes)
 end
 redis.call('ZADD', 'masksmith:uploads', timestamp(), owner .. ':' .. digest)
-return known and 'known' or 'new'
+return is_known and 'known' or 'new'

@@ -5,6 +5,6 @@
 
 redis.call('ZREM', 'masksmith:unreferenced_results', ARGV[1])
 if redis.call('EXISTS', 'masksmith:result:' .. ARGV[1]) == 1 then return 0 end
-if is_held('result:' .. ARGV[1]) then return 0 end
+if defer_deletion('result:' .. ARGV[1]) then return 0 end
 redis.call('HSET', 'masksmith:tombstones', 'result:' .. ARGV[1], ARGV[2])
 return 1

@@ -5,7 +5,7 @@
 
 local upload = 'masksmith:upload:' .. ARGV[1]
 if redis.call('EXISTS', upload .. ':owners') == 1 or redis.call('EXISTS', upload .. ':jobs') == 1 then return 0 end
-if is_held('upload:' .. ARGV[1]) then return 0 end
+if defer_deletion('upload:' .. ARGV[1]) then return 0 end
 redis.call('DEL', upload)
 redis.call('HSET', 'masksmith:tombstones', 'upload:' .. ARGV[1], ARGV[2])
 return 1

@@ -1,13 +1,18 @@
--- Weighted fair queueing: the order in which queued shards are taken, from the key that was served least.
+-- Weighted fair queueing: the next shard is taken from the API key (`owner`) that was served least for its weight.
 --
--- A shard that takes long and cannot be cut is in the pool `:long`, every other one in the pool ``. Keys of Redis, with
--- F = `masksmith:fair:Q` for queue Q, and pool `` or `:long` at the end where `*` is:
--- F:owners* (keys with queued shards, by virtual time: seconds of work served, divided by the key's weight), F:idle
--- (virtual times of keys without queued shards, while they are ahead of the clock), F:jobs:K:P* (jobs of key K and
--- priority P with queued shards, by the seconds of work served), F:waiting:K (jobs of key K with queued shards, by the
--- time since which they wait), F:aged (keys whose last shard was taken because of its age), F:clocks (virtual times of
--- the shard that was taken last: field `owners`, and `K:P` for the jobs of a key). Below a job: `:queued*` (queued
--- indices) and `:taken` (index -> seconds charged in advance, and time of taking).
+-- There are two pools of queued shards: `:long`, of those that take long and cannot be cut, and ``, of all others.
+-- The virtual time of an owner is the seconds of work that its shards took, divided by its weight; that of a job is the
+-- seconds that its own shards took. Redis keys, where F is `masksmith:fair:Q` for queue Q, and `*` stands for a pool:
+--
+-- F:owners*        owners with queued shards, by virtual time
+-- F:idle           owners without queued shards whose virtual time is ahead of the clock, by virtual time
+-- F:jobs:K:P*      jobs of owner K and priority P with queued shards, by virtual time
+-- F:waiting:K      jobs of owner K with queued shards, by the time since which no shard of them was taken
+-- F:aged           hash of the owners whose last shard was taken because its job had waited too long
+-- F:clocks         virtual times of the shard that was taken last: field `owners`, and `K:P` for the jobs of an owner
+--
+-- Below the key of a job: `:queued*` (indices of queued shards), and `:taken` (index of a shard that a worker has
+-- taken -> seconds charged in advance, and time of taking).
 
 local POOLS = {':long', ''}
 local PRIORITIES = {'interactive', 'normal', 'batch'}
@@ -47,24 +52,26 @@ local function queue_shard(job, shard)
   redis.call('ZADD', job .. ':queued' .. pool, shard, shard)
 end
 
--- List a job in the pools in which it has queued shards. What was idle begins at the clock: nothing is saved up.
+-- List a job in the pools in which it has queued shards. An owner or job that was idle begins at the clock, so that it
+-- gets no advantage from the time in which it had nothing to do.
 local function list_job(job, id)
   local fair, owner, priority = place_of(job)
   local served = tonumber(redis.call('HGET', job, 'virtual_time') or 0)
-  local of_owner = owner_time(fair, owner)
+  local owner_virtual_time = owner_time(fair, owner)
     or math.max(clock(fair, 'owners'), score(fair .. ':idle', owner) or 0)
-  local of_job = job_time(fair, owner, priority, id) or math.max(clock(fair, owner .. ':' .. priority), served)
+  local job_virtual_time = job_time(fair, owner, priority, id)
+    or math.max(clock(fair, owner .. ':' .. priority), served)
   for _, pool in ipairs(POOLS) do
     if exists(job .. ':queued' .. pool) then
-      redis.call('ZADD', fair .. ':owners' .. pool, exact(of_owner), owner)
-      redis.call('ZADD', jobs_key(fair, owner, priority, pool), exact(of_job), id)
+      redis.call('ZADD', fair .. ':owners' .. pool, exact(owner_virtual_time), owner)
+      redis.call('ZADD', jobs_key(fair, owner, priority, pool), exact(job_virtual_time), id)
       redis.call('ZADD', fair .. ':waiting:' .. owner, 'NX', timestamp(), id)
       redis.call('ZREM', fair .. ':idle', owner)
     end
   end
 end
 
--- Remove a key from the pools in which none of its jobs is listed.
+-- Remove an owner from the pools in which none of its jobs is listed.
 local function unlist_owner(fair, owner)
   local time = owner_time(fair, owner)
   for _, pool in ipairs(POOLS) do
@@ -97,26 +104,27 @@ local function add_time(key, member, seconds)
   return redis.call('ZADD', key, 'XX', 'INCR', exact(seconds), member)
 end
 
--- Charge seconds of work to a job and its key; they are negative where too many were charged in advance.
+-- Charge seconds of work to a job and its owner; negative seconds correct a charge in advance that was too high.
 local function charge(job, id, seconds)
   local fair, owner, priority = place_of(job)
   local weight = tonumber(redis.call('HGET', 'masksmith:key:' .. owner, 'weight') or 1)
-  local share, is_owner_known, of_job = seconds / weight, add_time(fair .. ':idle', owner, seconds / weight), nil
+  local share = seconds / weight
+  local is_owner_known, job_virtual_time = add_time(fair .. ':idle', owner, share), nil
   for _, pool in ipairs(POOLS) do
     is_owner_known = add_time(fair .. ':owners' .. pool, owner, share) or is_owner_known
-    of_job = add_time(jobs_key(fair, owner, priority, pool), id, seconds) or of_job
+    job_virtual_time = add_time(jobs_key(fair, owner, priority, pool), id, seconds) or job_virtual_time
   end
   if not is_owner_known and share > 0 then
     redis.call('ZADD', fair .. ':idle', exact(clock(fair, 'owners') + share), owner)
   end
-  if of_job then
-    redis.call('HSET', job, 'virtual_time', of_job)
+  if job_virtual_time then
+    redis.call('HSET', job, 'virtual_time', job_virtual_time)
   else
     redis.call('HINCRBYFLOAT', job, 'virtual_time', exact(seconds))
   end
 end
 
--- Seconds that a shard will take: its estimate, corrected by what the job's shards took so far.
+-- Seconds that a shard will take: its estimate, scaled by the ratio of actual to estimated seconds of finished shards.
 local function expected_seconds(job, shard)
   local estimate = tonumber(shard_document(job, shard).cost_s or 1)
   local spent, planned = unpack(redis.call('HMGET', job, 'spent_s', 'planned_s'))
@@ -139,7 +147,7 @@ local function start_shard(job, id, shard)
   return pool
 end
 
--- Charge what a taken shard took in excess of what was charged in advance.
+-- Charge the difference between the seconds that a taken shard took and those that were charged in advance.
 local function settle_shard(job, id, shard)
   local charged, at = string.match(redis.call('HGET', job .. ':taken', shard) or '', '^(%S+) (%S+)$')
   if not charged then return end
@@ -167,7 +175,8 @@ local function queue_depth(queue, limit)
   return count
 end
 
--- Number of messages that a queue lacks: a few for all of its shards, because the worker that takes one sends the next.
+-- Number of messages that a queue lacks. Up to `MESSAGES` are enough for any number of shards, because a worker that
+-- takes a shard sends the next message.
 local function messages_wanted(queue)
   local waiting = redis.call('LLEN', queue)
   if waiting >= MESSAGES then return 0 end

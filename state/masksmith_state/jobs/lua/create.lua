@@ -4,8 +4,8 @@
 -- jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's records, each -1 for
 -- no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of
 -- the results, bytes of the job's records, indices of the long shards as JSON list.
--- Returns the id of the job: the new one, or the one created before with the same idempotency key; else the reason why
--- none was created: `conflict` of idempotency keys, `full`, `quota`, `bytes` or `records` for the limits, or `missing:` with a
+-- Returns the id of the job: the new one, or an earlier one with the same idempotency key. If none was created, the
+-- reason: `conflict` of idempotency keys; `full`, `quota`, `bytes` or `records` for the limits; or `missing:` with a
 -- digest. A call that is repeated because its reply was lost changes nothing.
 
 local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, max_record_bytes,
@@ -22,10 +22,10 @@ if redis.call('EXISTS', job) == 1 then return id end
 local function is_reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
 if is_reached('masksmith:live', max_live) then return 'full' end
 if is_reached(owner_keys .. ':live', max_live_of_owner) then return 'quota' end
-local kept_bytes = tonumber(redis.call('GET', owner_keys .. ':bytes') or 0)
-if tonumber(max_bytes) >= 0 and kept_bytes + tonumber(result_bytes) > tonumber(max_bytes) then return 'bytes' end
-local kept_records = tonumber(redis.call('GET', owner_keys .. ':record_bytes') or 0)
-if tonumber(max_record_bytes) >= 0 and kept_records + tonumber(record_bytes) > tonumber(max_record_bytes) then
+local stored_bytes = tonumber(redis.call('GET', owner_keys .. ':bytes') or 0)
+if tonumber(max_bytes) >= 0 and stored_bytes + tonumber(result_bytes) > tonumber(max_bytes) then return 'bytes' end
+local stored_records = tonumber(redis.call('GET', owner_keys .. ':record_bytes') or 0)
+if tonumber(max_record_bytes) >= 0 and stored_records + tonumber(record_bytes) > tonumber(max_record_bytes) then
   return 'records'
 end
 local digests = cjson.decode(uploads)

@@ -1,4 +1,5 @@
--- Delete a job's record. Results without a reference are added to `masksmith:unreferenced_results`, from which they are deleted.
+-- Delete a job's record. Results that no other job refers to are added to `masksmith:unreferenced_results`, so that
+-- retention deletes them.
 --
 -- ARGV: id.
 -- Returns 1, or 0 for an unknown job.

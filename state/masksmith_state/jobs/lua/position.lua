@@ -1,8 +1,9 @@
--- What is taken before the first shard of a queued job, by the order of fair queueing without ageing; changes nothing.
+-- Estimate how many jobs, and how much work, are taken before the first shard of a queued job. Ageing is ignored.
+-- Changes nothing.
 --
--- ARGV: id, number of jobs that are examined at most.
--- Returns {jobs ahead, seconds until the start}; the seconds are '' where no worker is alive or too many jobs are
--- queued. {} if the job has no queued shard.
+-- ARGV: id, limit of the number of jobs that are examined.
+-- Returns {jobs ahead, seconds until the start}; the seconds are '' if no worker is alive or too many jobs are queued.
+-- {} if the job has no queued shard.
 
 local id, limit = ARGV[1], tonumber(ARGV[2])
 local job = 'masksmith:job:' .. id
@@ -14,9 +15,9 @@ local examined, jobs_ahead, is_complete = 0, 0, true
 local function in_order(key_of_pool)
   local times, members = {}, {}
   for _, pool in ipairs(POOLS) do
-    local found = redis.call('ZRANGE', key_of_pool(pool), 0, limit, 'WITHSCORES')
-    for i = 1, #found, 2 do
-      local member, time = found[i], tonumber(found[i + 1])
+    local entries = redis.call('ZRANGE', key_of_pool(pool), 0, limit, 'WITHSCORES')
+    for i = 1, #entries, 2 do
+      local member, time = entries[i], tonumber(entries[i + 1])
       if not times[member] then members[#members + 1] = member end
       times[member] = math.min(times[member] or time, time)
     end
@@ -28,7 +29,7 @@ local function in_order(key_of_pool)
   return members, times
 end
 
--- Seconds of a job's queued shards, and of one of them: all are taken to be like the first.
+-- Seconds of all queued shards of a job, and of one of them; all shards of a pool are assumed to be like its first.
 local function queued_seconds(other)
   local key, total, first = 'masksmith:job:' .. other, 0, nil
   for _, pool in ipairs(POOLS) do
@@ -41,7 +42,7 @@ local function queued_seconds(other)
   return total, first or 0
 end
 
--- Seconds of a key's work that are taken until it was served `budget` seconds, or until `id` is its job that is due.
+-- Seconds of a key's work that are done before it has been served `budget` seconds, or before job `id` is its next one.
 local function seconds_ahead(key, budget)
   local sum = 0
   for _, priority in ipairs(PRIORITIES) do
@@ -54,7 +55,7 @@ local function seconds_ahead(key, budget)
       local seconds, of_shard = queued_seconds(other)
       jobs_ahead = jobs_ahead + 1
       if key == own_key and priority == own_priority then
-        -- Jobs of one priority are served in turn, until all were served equally.
+        -- Jobs of one priority are served in turn, so that they are served equally.
         seconds = math.min(seconds, math.max(of_shard, times[id] - times[other]))
       end
       sum = sum + math.min(seconds, math.max(of_shard, budget - sum))
@@ -88,7 +89,7 @@ local function slot_count()
   return slots
 end
 
--- Number of taken shards of the queue, the seconds that they still take, and the least of them.
+-- Number of taken shards of the queue, the sum of their remaining seconds, and the least of these.
 local function taken_seconds()
   local count, sum, least = 0, 0, nil
   for _, other in ipairs(redis.call('SMEMBERS', 'masksmith:live')) do
@@ -96,8 +97,8 @@ local function taken_seconds()
     if exists(key .. ':taken') and place_of(key) == fair then
       for _, text in ipairs(redis.call('HVALS', key .. ':taken')) do
         local seconds, at = string.match(text, '^(%S+) (%S+)$')
-        local left = math.max(0, tonumber(seconds) - (now() - tonumber(at)))
-        count, sum, least = count + 1, sum + left, math.min(least or left, left)
+        local remaining = math.max(0, tonumber(seconds) - (now() - tonumber(at)))
+        count, sum, least = count + 1, sum + remaining, math.min(least or remaining, remaining)
       end
     end
   end
@@ -112,6 +113,6 @@ local slots = slot_count()
 if slots == 0 or not is_complete or redis.call('SCARD', 'masksmith:live') > 2 * limit then
   return {tostring(jobs_ahead), ''}
 end
-local taken, left, least = taken_seconds()
+local taken, remaining, least = taken_seconds()
 if taken + jobs_ahead < slots then return {tostring(jobs_ahead), '0'} end
-return {tostring(jobs_ahead), exact(work > 0 and (work + left) / slots or least)}
+return {tostring(jobs_ahead), exact(work > 0 and (work + remaining) / slots or least)}

@@ -1,6 +1,6 @@
--- Release a lease; the sweeper queues the shard again. The attempt stays counted, unless the shard did not fail.
+-- Release a lease; the sweeper queues the shard again.
 --
--- ARGV: id, shard, token, 1 not to count the attempt.
+-- ARGV: id, shard, token, 1 to subtract the attempt, because the shard did not fail.
 -- Returns 1 if the token held the lease, else 0.
 
 local id, shard, token, forget_attempt = unpack(ARGV)

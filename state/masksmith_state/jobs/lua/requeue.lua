@@ -1,4 +1,4 @@
--- Queue the shards of a job again that were taken, and whose lease has lapsed: their worker died, or released them.
+-- Queue the taken shards of a job again whose lease has lapsed: their worker died, or released them.
 --
 -- ARGV: id.
 -- Returns the shards' numbers.
@@ -9,9 +9,9 @@ local longest = tonumber(redis.call('GET', 'masksmith:lease-ms') or 0)
 local lapsed = {}
 for _, shard in ipairs(redis.call('HKEYS', job .. ':taken')) do
   local lease = job .. ':lease:' .. shard
-  local left = redis.call('PTTL', lease)
-  if left > longest then redis.call('PEXPIRE', lease, longest) end
-  if left == -2 then
+  local ttl_ms = redis.call('PTTL', lease)
+  if ttl_ms > longest then redis.call('PEXPIRE', lease, longest) end
+  if ttl_ms == -2 then  -- There is no lease.
     settle_shard(job, id, shard)
     if redis.call('SISMEMBER', job .. ':pending', shard) == 1 then
       queue_shard(job, shard)

@@ -1,6 +1,6 @@
--- Take the queued shard that is due: of the key that was served least for its weight, then by the key's priorities,
--- then of the job that was served least. A job that has waited too long goes first, at most every other time. A worker
--- with several slots keeps one of them free of long shards.
+-- Take the next shard: of the owner that was served least for its weight, then of the highest priority, then of the
+-- job that was served least. A job of this owner that has waited too long goes first, at most every other time. A
+-- worker with several slots keeps one of them free of long shards.
 --
 -- ARGV: queue, name of the worker, its slots, lease in ms, attempts allowed, report for a shard with no attempt left,
 -- seconds after which a job has waited too long.
@@ -22,7 +22,7 @@ end
 
 local pools = may_take_long() and POOLS or {''}
 
--- The first member of sorted sets with a suffix for the pool, and its pool.
+-- The member with the lowest score in the sorted sets `prefix .. pool`, and its pool.
 local function first_of(prefix)
   local member, pool, least
   for _, each in ipairs(pools) do
@@ -69,7 +69,8 @@ local function take_first(id, pool)
   return outcome
 end
 
-local function note_long(outcome)
+-- Remember that the worker has taken a long shard.
+local function add_long(outcome)
   local lease = 'masksmith:job:' .. outcome[4] .. ':lease:' .. outcome[5]
   redis.call('SADD', long_key, lease .. ' ' .. outcome[1])
   redis.call('EXPIRE', long_key, 86400)
@@ -96,7 +97,7 @@ local function take_due()
         return {'', 'unreadable', id, reason}
       end
       if outcome[1] ~= '' then
-        if pool == ':long' then note_long(outcome) end
+        if pool == ':long' then add_long(outcome) end
         outcome[7] = messages_wanted(queue)
         return outcome
       end

@@ -1,4 +1,4 @@
-"""Cases measured by real runners against a real Valkey: alone on the device, each on its own feet."""
+"""Benchmark cases measured by real runners against a real Valkey, with exclusive use of the device."""
 
 import json
 import threading

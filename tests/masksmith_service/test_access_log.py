@@ -1,4 +1,4 @@
-"""Ids of requests, lines of the log, and what must not be in them."""
+"""Request ids, the lines of the access log, and what they must not contain."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def test_an_id_that_could_confuse_a_log_is_replaced(client, bad):
     assert len(found) == 32
 
 
-def test_a_bug_has_an_id_too(app, client, monkeypatch):
+def test_an_unexpected_error_has_a_request_id(app, client, monkeypatch):
     monkeypatch.setattr(type(app.state.masksmith.records), "summaries", lambda *_: 1 / 0)
     response = client.get("/v1/jobs", headers={"X-Request-Id": "abc"})
     assert (response.status_code, response.json()["code"]) == (500, "internal")

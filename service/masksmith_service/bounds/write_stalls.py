@@ -1,4 +1,4 @@
-"""Ends connections whose client does not read what is sent."""
+"""Limits the time in which a client must read what is sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 PROGRESS_BYTES = 2**16
 
 
-class StalledReader:
-    """Watches a transport from the time when its buffer is full until it is drained.
+class WriteStallTimer:
+    """Timer that runs while the write buffer of a transport is full.
 
     Args:
-        stall_s: Seconds within which the buffer must shrink by `PROGRESS_BYTES`, or be drained.
+        stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or the whole buffer.
         on_stall: Called if it does not.
     """
 
@@ -22,18 +22,18 @@ class StalledReader:
         self._timer: TimerHandle | None = None
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Start to watch."""
+        """Start the timer: the buffer is full."""
         self.stop()
         size = transport.get_write_buffer_size()
-        self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._look, transport, size)
+        self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._check_progress, transport, size)
 
     def stop(self) -> None:
-        """Stop watching: the buffer is drained, or the connection has ended."""
+        """Stop the timer: the buffer is empty, or the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self, transport: asyncio.Transport, size: int) -> None:
+    def _check_progress(self, transport: asyncio.Transport, size: int) -> None:
         if size - transport.get_write_buffer_size() < PROGRESS_BYTES:
             self._on_stall()
         else:

@@ -13,7 +13,10 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
-NEEDS = {"service": ("uvicorn", "fastapi", "celery", "obstore"), "worker": ("celery", "obstore", "ortools", "numba")}
+MODULES = {
+    "service": ("uvicorn", "fastapi", "celery", "obstore"),
+    "worker": ("celery", "obstore", "ortools", "numba"),
+}
 
 
 def service(
@@ -61,30 +64,30 @@ def worker(
     )
 
 
-def check_installed(part: str) -> None:
-    """Check that the packages of a part are installed, without importing them.
+def check_installed(component: str) -> None:
+    """Check that the packages of the service or the worker are installed, without importing them.
 
     Raises:
         UsageError: If one is missing; the message has the command that installs it.
     """
-    for module in (*NEEDS[part], f"masksmith_{part}"):
+    for module in (*MODULES[component], f"masksmith_{component}"):
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"the {part} needs {module}: pip install 'masksmith[{part}]'")
+            raise UsageError(f"the {component} needs {module}: pip install 'masksmith[{component}]'")
 
 
 def has_torch() -> bool:
-    """Whether torch is installed, which workers that measure kernels and those on GPUs need."""
+    """Whether torch is installed; benchmark workers and workers on GPUs need it."""
     return importlib.util.find_spec("torch") is not None
 
 
-def command(part: str) -> list[str]:
-    """Command line that runs a part."""
+def command(component: str) -> list[str]:
+    """Command line that runs the service or the worker."""
     # -P: do not import a file such as celery.py from the current directory.
-    return [sys.executable, "-P", "-m", f"masksmith_{part}"]
+    return [sys.executable, "-P", "-m", f"masksmith_{component}"]
 
 
-def _replace_process(part: str, **variables: str | None) -> None:
-    check_installed(part)
-    arguments = command(part)
+def _replace_process(component: str, **variables: str | None) -> None:
+    check_installed(component)
+    arguments = command(component)
     sys.stdout.flush()
     os.execve(arguments[0], arguments, child_environment(variables))

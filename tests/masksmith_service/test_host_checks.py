@@ -1,4 +1,4 @@
-"""Pages of others, which a browser lets talk to us."""
+"""Requests with other host names and from pages of other origins, which are rejected."""
 
 import socket
 
@@ -29,7 +29,7 @@ def ask(settings):
     ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", "x.localhost:80",
      socket.gethostname()],
 )  # fmt: skip
-def test_our_own_names_are_answered(ask, host):
+def test_the_services_own_host_names_are_served(ask, host):
     assert ask("GET", host).status_code == 200
 
 
@@ -48,7 +48,7 @@ def test_other_names_are_refused(ask, host):
     assert "MASKSMITH_ALLOWED_HOSTS" in response.json()["detail"]
 
 
-def test_names_that_were_given_are_answered(ask):
+def test_allowed_host_names_are_served(ask):
     assert ask("GET", "gpu-box.lan:8000", "other, GPU-box.lan").status_code == 200
 
 
@@ -58,18 +58,18 @@ def test_names_that_were_given_are_answered(ask):
      {"Sec-Fetch-Site": "cross-site"}],
     ids=["elsewhere", "null", "another port", "malformed", "no origin"],
 )  # fmt: skip
-def test_pages_of_others_change_nothing(ask, headers):
+def test_pages_of_other_origins_cannot_write(ask, headers):
     response = ask("POST", "127.0.0.1:8000", **headers)
     assert (response.status_code, response.json()["code"]) == (403, "foreign_origin")
     assert ask("GET", "127.0.0.1:8000", **headers).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://127.0.0.1:8000"}, {}, {"Sec-Fetch-Site": "same-origin"}])
-def test_our_own_page_and_programs_may(ask, headers):
+def test_own_pages_and_programs_may_write(ask, headers):
     assert ask("POST", "127.0.0.1:8000", **headers).json()["code"] == "invalid_document"
 
 
-def test_a_page_behind_a_proxy_may_once_its_host_is_given(ask):
+def test_a_page_behind_a_proxy_may_write_once_its_host_is_allowed(ask):
     assert (
         ask("POST", "127.0.0.1", "masks.example", Origin="https://masks.example").json()["code"] == "invalid_document"
     )

@@ -1,0 +1,125 @@
+"""Checks that tensors fit the pattern of a job, and locates them; the tensors are named or selected by a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError, select, with_layouts
+from masksmith_service.errors import RequestError
+from masksmith_state.jobs.shards import PlannedTensor, Source
+from masksmith_wire.documents import FileInput, Skipped
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.specification import JobSpecification
+
+
+def origin(file: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Members of a `PlannedTensor` that name its file: `source` if it is in a root, else `digest`."""
+    return {"source": sources[file]} if file in sources else {"digest": file}
+
+
+def describe_file(tensor: FileInput) -> str:
+    """Name the file of a tensor in a message."""
+    return f"upload {tensor.digest}" if tensor.reference is None else repr(tensor.reference)
+
+
+def candidate_of(name: str, entry: TensorEntry, header: Header) -> Candidate:
+    """What the selection needs to know of a tensor."""
+    return Candidate(name, entry.shape, entry.dtype, file_format=header.metadata.get("format", ""))
+
+
+def select_tensors(
+    candidates: list[Candidate],
+    specification: JobSpecification,
+    specifications: Mapping[str, JobSpecification],
+    layouts_by_user: Mapping[str, Layout],
+    layers: list[str],
+    exclude: list[str],
+) -> tuple[Selection, dict[str, Layout | None]]:
+    """Select the tensors that a job masks.
+
+    Args:
+        candidates: All tensors.
+        specification: The job's specification.
+        specifications: The specification of each tensor, by name, with the tensor's own pattern.
+        layouts_by_user: Layouts that the request gives, by name.
+        layers: Names or globs of the tensors to select; by default all that fit.
+        exclude: Globs of the tensors to leave out.
+
+    Returns:
+        The selection, and the layout of each candidate, by name.
+
+    Raises:
+        RequestError: If a layout is invalid, a name or glob matches nothing, or a named tensor does not fit.
+    """
+    try:
+        candidates = with_layouts(candidates, layouts_by_user)
+        patterns = {name: each.fitting_pattern for name, each in specifications.items()}
+        selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
+    except LayoutError as error:
+        raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
+    except SelectionError as error:
+        texts = dict.fromkeys(each.options.pattern for each in specifications.values())
+        raise _selection_error(error, len(candidates), ", ".join(texts)) from None
+    return selection, {candidate.name: candidate.layout for candidate in candidates}
+
+
+def locate(
+    name: str,
+    file: Mapping[str, Any],
+    entry: TensorEntry,
+    layout: Layout | None,
+    specification: JobSpecification,
+) -> PlannedTensor:
+    """Plan a tensor.
+
+    Args:
+        name: Its name in the results.
+        file: Members that name its file; see `origin`.
+        entry: Its entry in the file's header.
+        layout: Its layout; None if it is one matrix or a convolution.
+        specification: The job's specification, with the tensor's own pattern.
+
+    Raises:
+        RequestError: If the job has a budget, and the tensor is neither one matrix `[out, in]` nor a convolution.
+    """
+    tensor = PlannedTensor(name=name, **file, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+    if layout is None:
+        return tensor
+    if layout.is_plain(specification.fitting_pattern, entry.shape):
+        return tensor.model_copy(update={"rule": layout.rule})
+    parts = list(layout.out_parts) if len(layout.row_ranges(specification.fitting_pattern, entry.shape)) > 1 else []
+    if specification.budget is not None:
+        detail = (
+            f"tensor {name!r}: a budget does not go with its layout {str(layout)!r}; exclude it, or use the library"
+        )
+        raise RequestError(Code.INVALID_BUDGET, detail, tensor=name)
+    return tensor.model_copy(update={"axes": str(layout), "out_parts": parts, "rule": layout.rule})
+
+
+def with_own_patterns(
+    tensors: list[PlannedTensor], specifications: Mapping[str, JobSpecification], specification: JobSpecification
+) -> list[PlannedTensor]:
+    """Set `pattern` of all tensors, if any of them has another pattern than the job."""
+    texts = {tensor.name: specifications[tensor.name].options.pattern for tensor in tensors}
+    if set(texts.values()) <= {specification.options.pattern}:
+        return tensors
+    return [tensor.model_copy(update={"pattern": texts[tensor.name]}) for tensor in tensors]
+
+
+def _selection_error(error: SelectionError, count: int, pattern: str) -> RequestError:
+    if error.kind == "nothing_left":
+        skipped = [Skipped(name=name, reason=reason) for name, reason in error.skipped.items()]
+        return no_tensor_fits(count, pattern, skipped)
+    if error.kind == "unsupported":
+        detail = f"tensor {error.name!r}: {error.reason}"
+        return RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
+    code = Code.UNKNOWN_TENSOR if error.kind == "unmatched" else Code.INVALID_DOCUMENT
+    return RequestError(code, str(error), tensor=error.name)
+
+
+def no_tensor_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
+    """Error of a job without a tensor to mask."""
+    detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}"
+    return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])

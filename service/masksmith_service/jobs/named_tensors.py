@@ -1,0 +1,76 @@
+"""Locates the tensors that a job document names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from masksmith.layouts import Layout, LayoutError
+from masksmith_service.errors import RequestError
+from masksmith_state.jobs.shards import PlannedTensor, Source
+from masksmith_wire.documents import TensorInput
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import Header, TensorEntry
+from masksmith_wire.specification import JobSpecification, SpecificationError
+
+from .located_tensors import candidate_of, describe_file, locate, origin, select_tensors, with_own_patterns
+
+
+def locate_named(
+    tensors: list[TensorInput],
+    specification: JobSpecification,
+    headers: Mapping[str, Header],
+    sources: Mapping[str, Source],
+) -> list[PlannedTensor]:
+    """Locate the tensors that a job document names; each of them must fit.
+
+    Args:
+        tensors: The tensors.
+        specification: The job's specification.
+        headers: Headers of all files that they are in, by digest or reference.
+        sources: The files in roots, by reference.
+
+    Raises:
+        RequestError: If a tensor is missing, named twice, or does not fit.
+    """
+    entries = [_entry(tensor, headers) for tensor in tensors]
+    specification_of = cache(specification.with_own_pattern)
+    specifications = {tensor.name: _own_specification(tensor, specification_of) for tensor in tensors}
+    layouts_by_user = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
+    candidates = [
+        candidate_of(tensor.name, entry, headers[tensor.file]) for tensor, entry in zip(tensors, entries, strict=True)
+    ]
+    _, layouts = select_tensors(
+        candidates, specification, specifications, layouts_by_user, [tensor.name for tensor in tensors], []
+    )
+    located = [
+        locate(tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], specifications[tensor.name])
+        for tensor, entry in zip(tensors, entries, strict=True)
+    ]
+    return with_own_patterns(located, specifications, specification)
+
+
+def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
+    entry = headers[tensor.file].tensors.get(tensor.key)
+    if entry is None:
+        detail = f"tensor {tensor.name!r}: {describe_file(tensor)} holds no {tensor.key!r}"
+        raise RequestError(Code.UNKNOWN_TENSOR, detail, tensor=tensor.name)
+    return entry
+
+
+def _own_specification(
+    tensor: TensorInput, specification_of: Callable[[str | None], JobSpecification]
+) -> JobSpecification:
+    try:
+        return specification_of(tensor.pattern)
+    except SpecificationError as error:
+        place = error.place | {"tensor": tensor.name}
+        raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **place) from None
+
+
+def _parse_layout(tensor: TensorInput) -> Layout:
+    assert tensor.layout is not None
+    try:
+        return tensor.layout.parse()
+    except LayoutError as error:
+        raise RequestError(Code.INVALID_LAYOUT, f"tensor {tensor.name!r}: {error}", tensor=tensor.name) from None

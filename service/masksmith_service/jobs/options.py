@@ -1,0 +1,118 @@
+"""Parses the options of masks jobs: of job documents, and of the query of a job on an uploaded file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from masksmith.patterns import PatternError, TensorPatterns
+from masksmith_service.errors import RequestError
+from masksmith_wire.documents import Digest, MasksOptions, MasksRequest
+from masksmith_wire.errors import Code
+from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
+from masksmith_wire.priorities import Priority
+from masksmith_wire.specification import JobSpecification, SpecificationError
+from masksmith_wire.validation import reason as reason_of
+
+
+class FileOptions(MasksOptions):
+    """Options of a job on an uploaded file.
+
+    `pattern` is a pattern for all tensors, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`; `layers` and
+    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, `label` is `KEY=VALUE`, and
+    `also` is the digest of another uploaded file, such as another shard of the checkpoint; all can be repeated.
+    """
+
+    pattern: Annotated[  # type: ignore[assignment]  # several here, one in each job's specification
+        list[Annotated[str, Field(max_length=700, examples=["2:4", "mlp=transposable 8:16"])]],
+        Field(min_length=1, max_length=100),
+    ]
+
+    layers: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    layout: Annotated[list[Annotated[str, Field(max_length=600)]], Field(default_factory=list, max_length=1000)]
+    exclude: Annotated[list[Annotated[str, Field(max_length=512)]], Field(default_factory=list, max_length=1000)]
+    also: Annotated[list[Digest], Field(default_factory=list, max_length=1000)]
+    name: JobName | None = None
+    priority: Priority = Priority.NORMAL
+    require_worker: bool = False
+    label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
+
+
+def parse_specification(options: MasksOptions) -> JobSpecification:
+    """Parse the options of a request.
+
+    Raises:
+        RequestError: If they are invalid.
+    """
+    try:
+        return JobSpecification.parse(options)
+    except SpecificationError as error:
+        raise RequestError(error.code, str(error), **error.place) from None
+
+
+def parse_patterns(options: FileOptions) -> TensorPatterns:
+    """Parse the patterns of a job on a file.
+
+    Raises:
+        RequestError: If one is invalid.
+    """
+    try:
+        return TensorPatterns.parse(options.pattern, options.axis, options.ragged)
+    except PatternError as error:
+        raise RequestError(Code.INVALID_PATTERN, str(error), pattern=", ".join(options.pattern)[:700]) from None
+
+
+def parse_file_options(options: FileOptions) -> JobSpecification:
+    """Parse the options of a job on a file; its pattern is the default, or the first one if there is none.
+
+    Raises:
+        RequestError: If they are invalid.
+    """
+    patterns = parse_patterns(options)
+    members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(patterns.first)}
+    specification = parse_specification(MasksOptions.model_construct(**members))
+    try:
+        for pattern in patterns.rules.values():
+            specification.with_own_pattern(str(pattern))
+    except SpecificationError as error:
+        raise RequestError(error.code, str(error), **error.place) from None
+    return specification
+
+
+def describe_file_job(options: FileOptions) -> JobDescription:
+    """Parse name, labels and priority of a job on a file.
+
+    Raises:
+        RequestError: If a label is invalid.
+    """
+    try:
+        return JobDescription(name=options.name, labels=parse_labels(options.label), priority=options.priority)
+    except ValidationError as error:
+        reason = error.errors()[0]
+        place = ".".join(str(part) for part in reason["loc"])
+        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason_of(reason)}") from None
+    except ValueError as error:
+        raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
+
+
+def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
+    """Parse the options of a job document, and check the number of tensors.
+
+    Raises:
+        RequestError: If it is invalid.
+    """
+    specification = parse_specification(document)
+    check_count(len(document.tensors), max_tensors)
+    return specification
+
+
+def check_count(count: int, max_tensors: int) -> None:
+    """Check the number of tensors of a job.
+
+    Raises:
+        RequestError: If there are too many.
+    """
+    if count > max_tensors:
+        detail = f"the job names {count} tensors, max_tensors is {max_tensors}"
+        raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)

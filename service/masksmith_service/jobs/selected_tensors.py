@@ -1,0 +1,99 @@
+"""Selects tensors of uploaded files by globs of names, or by the default rule, and locates them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+
+from masksmith.layouts import Layout, LayoutError, Selection
+from masksmith.patterns import TensorPatterns, UnmatchedSelectorError
+from masksmith_service.bounds.table import limit
+from masksmith_service.errors import RequestError
+from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_wire.errors import Code
+from masksmith_wire.headers import Header
+from masksmith_wire.specification import JobSpecification
+
+from .located_tensors import candidate_of, locate, select_tensors, with_own_patterns
+from .options import FileOptions, parse_patterns
+
+MAX_GLOB_STEPS = limit("glob_steps")
+
+
+def locate_selected(
+    options: FileOptions, specification: JobSpecification, files: Mapping[str, Header]
+) -> tuple[list[PlannedTensor], Selection]:
+    """Select tensors of files, by digest, by `layers` and `exclude`; by default every float weight that fits.
+
+    Returns:
+        The selected tensors, located; and the selection, which has the reasons why others were skipped.
+
+    Raises:
+        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
+            selected, or two files have a tensor of the same name.
+    """
+    digest_of = _digest_of_each(files)
+    _check_globs(options, digest_of)
+    candidates = [candidate_of(name, files[digest].tensors[name], files[digest]) for name, digest in digest_of.items()]
+    layouts_by_user = _parse_layouts(options.layout)
+    specifications = _specifications_of(parse_patterns(options), list(digest_of), specification)
+    selection, layouts = select_tensors(
+        candidates, specification, specifications, layouts_by_user, options.layers, options.exclude
+    )
+    located = [
+        locate(
+            name, {"digest": digest_of[name]}, files[digest_of[name]].tensors[name], layouts[name], specifications[name]
+        )
+        for name in selection.chosen
+    ]
+    return with_own_patterns(located, specifications, specification), selection
+
+
+def _digest_of_each(files: Mapping[str, Header]) -> dict[str, str]:
+    """Digest of the file of each tensor, by the tensor's name."""
+    digest_of: dict[str, str] = {}
+    for digest, header in files.items():
+        for name in header.tensors:
+            if digest_of.setdefault(name, digest) != digest:
+                detail = f"two of the files have a tensor {name!r}; the names in a job must be unique"
+                raise RequestError(Code.INVALID_DOCUMENT, detail, tensor=name)
+    return digest_of
+
+
+def _check_globs(options: FileOptions, names: Collection[str]) -> None:
+    """Reject globs and selectors that would take too long to match with all names."""
+    texts = [*options.layers, *options.exclude, *options.pattern, *options.layout]
+    steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in names)
+    if steps > MAX_GLOB_STEPS:
+        detail = (
+            f"the globs and selectors have {sum(map(len, texts))} characters, and the names of the file's "
+            f"{len(names)} tensors {sum(map(len, names))}: their product must not exceed {MAX_GLOB_STEPS}; "
+            "use fewer or shorter globs"
+        )
+        raise RequestError(Code.TOO_MANY_GLOBS, detail, limit=MAX_GLOB_STEPS)
+
+
+def _specifications_of(
+    patterns: TensorPatterns, names: Sequence[str], specification: JobSpecification
+) -> dict[str, JobSpecification]:
+    """The specification of each tensor of a file that has a pattern."""
+    if patterns.is_single:
+        return dict.fromkeys(names, specification)
+    specification_of = cache(specification.with_own_pattern)
+    try:
+        return {name: specification_of(str(pattern)) for name, pattern in patterns.assign(names).items()}
+    except UnmatchedSelectorError as error:
+        raise RequestError(Code.UNKNOWN_TENSOR, str(error), tensor=error.selector[:512]) from None
+
+
+def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
+    layouts: dict[str, Layout] = {}
+    for text in texts:
+        name, mark, axes = text.rpartition("=")
+        if not mark:
+            raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r} is not NAME=AXES, such as 'w1=stack in out'")
+        try:
+            layouts[name] = Layout.parse(axes)
+        except LayoutError as error:
+            raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r}: {error}", tensor=name) from None
+    return layouts

@@ -1,0 +1,83 @@
+"""The stored lists of the digests of blobs, with a cache in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import OrderedDict
+
+from .names import piece_list_name
+from .objects import Objects
+from .piece_reader import BATCH_PIECES, MismatchError
+from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList
+
+log = logging.getLogger(__name__)
+
+CACHED_LISTS = 64
+
+
+class PieceLists:
+    """Lists of the digests of blobs, by the name of the blob.
+
+    Args:
+        objects: Where blobs and lists are stored.
+        read_only: Do not write a list again that was lost.
+    """
+
+    def __init__(self, objects: Objects, *, read_only: bool) -> None:
+        self._objects, self._read_only = objects, read_only
+        self._cache: OrderedDict[str, PieceList] = OrderedDict()
+
+    def get(self, name: str, *, use_cache: bool, digest: str | None = None) -> PieceList:
+        """Read the list of a blob; if it is missing or damaged, compute it from a blob that has `digest`.
+
+        Raises:
+            FileNotFoundError: If the blob does not exist.
+            MismatchError: If the list cannot be read, and the blob does not have `digest`, or that is not known.
+        """
+        cached = self._cache.get(name) if use_cache else None
+        if cached is not None:
+            return cached
+        try:
+            pieces = PieceList.decode(name, self._objects.get(piece_list_name(name)))
+        except (FileNotFoundError, DamagedListError):
+            pieces = self._compute(name, digest)
+        self._remember(name, pieces)
+        return pieces
+
+    def put(self, name: str, pieces: PieceList) -> None:
+        """Write the list of a blob."""
+        self._objects.put(piece_list_name(name), pieces.encode(name))
+        self._remember(name, pieces)
+
+    def delete(self, name: str) -> None:
+        """Delete the list of a blob."""
+        self.forget(name)
+        self._objects.delete(piece_list_name(name))
+
+    def forget(self, name: str) -> None:
+        """Remove the list of a blob from the cache."""
+        self._cache.pop(name, None)
+
+    def _compute(self, name: str, digest: str | None) -> PieceList:
+        size = self._objects.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        if digest is None:
+            raise MismatchError
+        hasher = PieceHasher()
+        for start in range(0, size, BATCH_PIECES * PIECE_BYTES):
+            hasher.update(self._objects.get_range(name, start, min(size, start + BATCH_PIECES * PIECE_BYTES)))
+        pieces = hasher.finish()
+        if pieces.whole != digest:
+            raise MismatchError
+        if not self._read_only:
+            log.warning("blob %s is intact, and its list of digests was missing or damaged: written again", name)
+            self.put(name, pieces)
+        return pieces
+
+    def _remember(self, name: str, pieces: PieceList) -> None:
+        self._cache[name] = pieces
+        while len(self._cache) > CACHED_LISTS:
+            with contextlib.suppress(KeyError):
+                self._cache.popitem(last=False)

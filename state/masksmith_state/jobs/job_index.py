@@ -1,0 +1,81 @@
+"""Lists jobs by time of creation, and finds them by the beginning of their id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import redis
+
+from .model import read_labels
+from .redis_keys import IDS, JOBS, LIVE, TIMESTAMP_DIGITS, job_key
+
+
+class JobIndex:
+    """Finds jobs of all owners, or of one.
+
+    Args:
+        client: Redis client, with `decode_responses`.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+
+    def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
+        """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
+        index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
+        return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
+
+    def summaries(
+        self, after: str | None, limit: int, owner: str | None = None, until: datetime | None = None
+    ) -> list[dict[str, Any]]:
+        """Read the list entries of up to `limit` jobs older than job `after`, newest first.
+
+        Args:
+            after: Id of a job; None begins with the newest job.
+            limit: Maximum number of entries.
+            owner: Only jobs of this owner.
+            until: Only jobs that were created until then.
+        """
+        index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
+        start = 0 if after is None else self._rank_after(index, after)
+        if until is not None:
+            start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
+        ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
+        names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
+        try:
+            rows = self._rows(ids, names)
+        except UnicodeDecodeError:
+            # One record cannot be read; the reply of a pipeline is read as a whole.
+            rows = [row for job in ids for row in self._readable_row(job, names)]
+        entries = [dict(zip(names, row, strict=True), id=job) for job, row in rows]
+        return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
+
+    def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
+        pipe = self.redis.pipeline(transaction=False)
+        for job in ids:
+            pipe.hmget(job_key(job), names)
+        # The reply for a key of another type is an error.
+        replies = pipe.execute(raise_on_error=False)
+        return [(job, row) for job, row in zip(ids, replies, strict=True) if isinstance(row, list)]
+
+    def _readable_row(self, job: str, names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
+        try:
+            return self._rows([job], names)
+        except UnicodeDecodeError:
+            return []
+
+    def _rank_after(self, index: str, after: str) -> int:
+        """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
+        rank = cast("int | None", self.redis.zrevrank(index, after))
+        if rank is not None:
+            return rank + 1
+        stamp = after[:TIMESTAMP_DIGITS]
+        created = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
+        return int(self.redis.zcount(index, created, "+inf"))
+
+    def live_count(self) -> int:
+        """Number of live jobs: queued or running."""
+        return int(self.redis.scard(LIVE))
