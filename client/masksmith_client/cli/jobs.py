@@ -134,10 +134,7 @@ def job_seconds(document: JobDocument) -> float:
 
 def _show_cases(document: JobDocument) -> None:
     _show_head(document, "cases")
-    rows = [
-        (case.name, case.state.value, case.kernel or "-", "-" if case.speedup is None else f"{case.speedup:.2f}x")
-        for case in document.cases
-    ]
+    rows = [(case.name, case.state.value, case.kernel or "-", case.gain or "-") for case in document.cases]
     show_table(("case", "state", "fastest", "speed-up"), rows, left=3)
     for case in document.cases:
         if case.error is not None:

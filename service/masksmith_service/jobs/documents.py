@@ -128,6 +128,8 @@ def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *
         state=JobState.SUCCEEDED if report.error is None else JobState.FAILED,
         kernel=None if best is None else best.kernel,
         speedup=None if best is None else best.speedup,
+        low=None if best is None else best.low,
+        high=None if best is None else best.high,
         error=report.error,
     )
 
