@@ -364,9 +364,10 @@ class Job(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """An entry of a job list: a job without its tensors."""
+    """An entry of a job list: a job without its tensors; `key` is the id of the key that it belongs to, or null."""
 
     id: str
+    key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
     kind: str

@@ -140,6 +140,10 @@ class JobRecords:
             state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
         return None if state is None else owner or ""
 
+    def has_jobs(self, owner: str) -> bool:
+        """Whether jobs of an owner are kept."""
+        return bool(self.redis.exists(f"masksmith:owner:{owner}:jobs"))
+
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
         """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
         index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
@@ -161,7 +165,8 @@ class JobRecords:
         if until is not None:
             start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
         ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
-        names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
+        names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
+        names += ["done", "total"]
         try:
             rows = self._rows(ids, names)
         except UnicodeDecodeError:
