@@ -20,10 +20,6 @@ from measuring import ROOT, commit
 from masksmith.benchmark import Estimate, Report, draw
 from masksmith.benchmark.results import CaseResult, Gain
 
-COMMAND = (
-    "masksmith bench --local --model MiniLM --batch 1,32,256 \\\n"
-    '  --patterns "2:4,transposable 8:16,2:16,1:16,block 16x16 25%,10%" --rounds {rounds}'
-)
 INTRO = """
 The question: a mask throws weights away; does the rest run faster? This is the answer of one CPU for the linear layers
 of all-MiniLM-L6-v2, of three shapes: 24 of 384x384, 6 of 1536x384, 6 of 384x1536. Made with
@@ -91,7 +87,7 @@ def _of_zeros(report: Report) -> str:
     middle = statistics.median(gain.value for gain in gains)
     return (
         f"Zeros alone: `dense-zeros`, the dense product of the masked weight, runs at {middle:.2f}x of `dense` in the "
-        f"median of {len(gains)} cases; in {apart} of them the two differ by more than the noise."
+        f"median of {len(gains)} cases; in {apart or 'none'} of them the two differ by more than the noise."
     )
 
 
@@ -101,10 +97,17 @@ def _gain(result: CaseResult, slow: str, fast: str) -> Gain | None:
     return None if timings[0] is None or timings[1] is None else Gain.of(timings[0], timings[1])
 
 
+def command(report: Report) -> str:
+    """Return the command whose report it is."""
+    patterns = ",".join(dict.fromkeys(one.pattern for one in report.estimates))
+    batches = ",".join(str(batch) for batch in sorted({one.batch for one in report.estimates}))
+    rounds = report.settings["rounds"]
+    return f'masksmith bench --local --model MiniLM --batch {batches} --rounds {rounds} \\\n  --patterns "{patterns}"'
+
+
 def page(report: Report, check: str, load: str) -> str:
     """Return the page."""
-    command = COMMAND.format(rounds=report.settings["rounds"])
-    head = INTRO.format(command=command, commit=commit(), load=load, findings=findings(report))
+    head = INTRO.format(command=command(report), commit=commit(), load=load, findings=findings(report))
     title, _, rest = report.to_markdown("What masks buy on one CPU").partition("\n")
     rest = rest.replace("## In words", "## In words, pattern by pattern")
     return f"{title}\n{head}{rest.rstrip()}\n{CHECK}\n{check.strip()}\n"
