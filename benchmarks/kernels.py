@@ -1,23 +1,25 @@
 """Write the page of sparse kernels from a report of `masksmith bench` and an independent check.
 
-masksmith bench --model MiniLM --patterns "..." --batch 1,32,256 --output kernels.json
+masksmith bench --local --model MiniLM --patterns "..." --batch 1,32,256 --output kernels.json
 python benchmarks/break_even.py --report kernels.json > check.md
-python benchmarks/kernels.py kernels.json check.md [--commit abc1234] [--write]
+python benchmarks/kernels.py kernels.json check.md [--load "..."] [--write]
+
+Run the three on the same commit: the page says the one that is checked out. `--load` says what else ran meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import ROOT
+from measuring import ROOT, commit
 
-from masksmith.benchmark import Report, draw
+from masksmith.benchmark import Estimate, Report, draw
+from masksmith.benchmark.results import CaseResult, Gain
 
-COMMAND = (
-    'masksmith bench --model MiniLM --patterns "2:4,transposable 8:16,2:16,1:16,block 16x16 25%,10%" --batch 1,32,256'
-)
 INTRO = """
 The question: a mask throws weights away; does the rest run faster? This is the answer of one CPU for the linear layers
 of all-MiniLM-L6-v2, of three shapes: 24 of 384x384, 6 of 1536x384, 6 of 384x1536. Made with
@@ -26,13 +28,14 @@ of all-MiniLM-L6-v2, of three shapes: 24 of 384x384, 6 of 1536x384, 6 of 384x153
 {command}
 ```
 
-at commit {commit}. How it is measured: [kernels and method](../kernels.md). On your device run the same command; with a
-CUDA device add `--device cuda --dtypes float16`.
+at commit {commit}; {load}. How it is measured: [kernels and method](../kernels.md). On your device run the same
+command; with a CUDA device add `--device cuda --dtypes float16`.
 
 How to read it. A *pattern* says which masks are allowed, and n:m counts the weights **kept**: `2:16` keeps 2 of every
 16, an eighth. *Batch* is the number of rows multiplied at once: 1 is one token at a time. A *kernel* is a way to
 multiply; `dense` ignores the mask and is what everybody has. A *speed-up* of 2x means half the time, 0.5x twice the
-time.
+time; its range is from the 20th and 80th percentiles of both times, and where it includes 1x, sparse and dense cannot
+be told apart.
 
 What it comes to, here:
 
@@ -43,40 +46,68 @@ CHECK = """
 ## Checked by a script that shares nothing with masksmith
 
 `benchmarks/break_even.py` finds the density at which `csr` breaks even with torch alone: its own masks (each entry by a
-coin), its own timing. Other processes kept both cores busy meanwhile: ten percentage points are noise here.
+coin), its own timing, on the same machine directly afterwards. In parentheses the range of the benchmark's figures,
+from the percentiles of its times.
 """
 
 
 def findings(report: Report) -> str:
     """Summarize the main results in sentences."""
-    gains = {(one.pattern, one.batch): one for one in report.estimates}
-    lines = []
-    for batch in sorted({batch for _, batch in gains}):
-        pays = [one for (_, at), one in gains.items() if at == batch and one.speedup > 1.03]
-        loses = [one.pattern for (_, at), one in gains.items() if at == batch and one.speedup <= 1.03]
-        text = ", ".join(f"`{one.pattern}` {one.speedup:.1f}x" for one in pays) or "nothing"
-        rest = f"; dense stays the best for {', '.join(f'`{name}`' for name in loses)}" if loses else ""
-        lines.append(f"- Batch {batch}: {text}{rest}.")
-    lines += [_against_mkl(report, 256), "- Zeros alone buy nothing: `dense-zeros` takes as long as `dense`.", ""]
-    return "\n".join(lines)
+    batches = sorted({one.batch for one in report.estimates})
+    lines = [_of_batch([one for one in report.estimates if one.batch == batch], batch) for batch in batches]
+    lines += [line for line in (_against_mkl(report, max(batches)), _of_zeros(report)) if line]
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _of_batch(estimates: Sequence[Estimate], batch: int) -> str:
+    """Divide the patterns into those that pay, those within the noise, and those for which dense is the best."""
+    pays = [f"`{one.pattern}` {one.speedup:.1f}x" for one in estimates if one.speedup > 1.0 and not one.is_noise]
+    noise = [f"`{one.pattern}` {one.speedup:.2f}x" for one in estimates if one.is_noise]
+    loses = [f"`{one.pattern}`" for one in estimates if one.speedup <= 1.0]
+    text = f"Batch {batch}: {', '.join(pays) or 'nothing is faster than dense'}"
+    text += f"; within the noise {', '.join(noise)}" if noise else ""
+    return text + (f"; dense stays the best for {', '.join(loses)}." if loses else ".")
 
 
 def _against_mkl(report: Report, batch: int) -> str:
     """Compare masksmith's own kernel with MKL's compressed rows at 2:16."""
-    parts = []
-    for result in report.results:
-        case = result.case
-        own, mkl = result.of("nm-gather"), result.of("csr")
-        if case.purpose == "asked" and (case.pattern, case.batch) == ("2:16", batch) and own and mkl:
-            assert own.timing is not None
-            assert mkl.timing is not None
-            parts.append(f"{mkl.timing.median_s / own.timing.median_s:.1f}x on {case.layer.shape}")
-    return f"- At 2:16 and batch {batch} `nm-gather` is faster than MKL's compressed rows by {', '.join(parts)}."
+    gains = {
+        result.case.layer.shape: _gain(result, "csr", "nm-gather")
+        for result in report.results
+        if result.case.purpose == "asked" and (result.case.pattern, result.case.batch) == ("2:16", batch)
+    }
+    parts = [f"{gain} on {shape}" for shape, gain in gains.items() if gain]
+    return f"At 2:16 and batch {batch}, time of MKL's compressed rows over that of `nm-gather`: {'; '.join(parts)}."
 
 
-def page(report: Report, check: str, commit: str) -> str:
+def _of_zeros(report: Report) -> str:
+    """Compare the dense product of a masked weight with that of the weight, over all cases."""
+    gains = [gain for result in report.results if (gain := _gain(result, "dense", "dense-zeros"))]
+    apart = sum(not gain.is_noise for gain in gains)
+    middle = statistics.median(gain.value for gain in gains)
+    return (
+        f"Zeros alone: `dense-zeros`, the dense product of the masked weight, runs at {middle:.2f}x of `dense` in the "
+        f"median of {len(gains)} cases; in {apart or 'none'} of them the two differ by more than the noise."
+    )
+
+
+def _gain(result: CaseResult, slow: str, fast: str) -> Gain | None:
+    """Return the time of one kernel over that of another, with its range; None if one of them was not measured."""
+    timings = [None if one is None else one.timing for one in (result.of(slow), result.of(fast))]
+    return None if timings[0] is None or timings[1] is None else Gain.of(timings[0], timings[1])
+
+
+def command(report: Report) -> str:
+    """Return the command whose report it is."""
+    patterns = ",".join(dict.fromkeys(one.pattern for one in report.estimates))
+    batches = ",".join(str(batch) for batch in sorted({one.batch for one in report.estimates}))
+    rounds = report.settings["rounds"]
+    return f'masksmith bench --local --model MiniLM --batch {batches} --rounds {rounds} \\\n  --patterns "{patterns}"'
+
+
+def page(report: Report, check: str, load: str) -> str:
     """Return the page."""
-    head = INTRO.format(command=COMMAND, commit=commit, findings=findings(report))
+    head = INTRO.format(command=command(report), commit=commit(), load=load, findings=findings(report))
     title, _, rest = report.to_markdown("What masks buy on one CPU").partition("\n")
     rest = rest.replace("## In words", "## In words, pattern by pattern")
     return f"{title}\n{head}{rest.rstrip()}\n{CHECK}\n{check.strip()}\n"
@@ -86,11 +117,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("report", type=Path)
     options.add_argument("check", type=Path)
-    options.add_argument("--commit", default="unknown")
+    options.add_argument("--load", default="nothing else ran on the machine")
     options.add_argument("--write", action="store_true")
     arguments = options.parse_args()
     report = Report.read(json.loads(arguments.report.read_text()))
-    text = page(report, arguments.check.read_text(), arguments.commit)
+    text = page(report, arguments.check.read_text(), arguments.load)
     if not arguments.write:
         print(text)
         return

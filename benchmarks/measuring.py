@@ -36,13 +36,17 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
+def commit() -> str:
+    """Return the commit that is checked out, and whether solver and benchmarks have changes beyond it."""
+    dirty = "+changes" if _run("git", "status", "--porcelain", "--", "solver", "benchmarks") else ""
+    return _run("git", "rev-parse", "--short", "HEAD") + dirty
+
+
 def stamp() -> str:
     """Return machine, commit, versions and date."""
-    commit = _run("git", "rev-parse", "--short", "HEAD")
-    dirty = "+changes" if _run("git", "status", "--porcelain", "--", "solver", "benchmarks") else ""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "ortools", "torch"))
     day = datetime.now(UTC).date()
-    return f"Machine: {_processor()}, {platform.system()}; commit {commit}{dirty}; {packages}; {day}."
+    return f"Machine: {_processor()}, {platform.system()}; commit {commit()}; {packages}; {day}."
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -96,7 +96,7 @@ def main() -> int:
     masks_path, picture_path = out / "masks.safetensors", out / "mask.png"
     with installation(out / "data") as url, Client(url) as client:
         begun = time.perf_counter()
-        masks = client.solve(model_path(), PATTERN, layers=LAYERS, progress=True)
+        masks = client.solve(model_path(), PATTERN, layers=LAYERS, progress="lines")
         report(masks, time.perf_counter() - begun)
         masks.save(masks_path)
     proved = all(tensor.status == "optimal" and tensor.gap == 0.0 for tensor in masks.job.document.tensors)

@@ -1,5 +1,7 @@
 """Messages of the service and of the client, as the command line prints them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,11 @@ from masksmith_client import Client, TimeoutError
 from masksmith_client.cli.advice import advise_commands
 from masksmith_client.cli.app import explain, run
 from masksmith_client.transport.events import Deadline
+from masksmith_service.auth.keys import revoke_key
 from masksmith_service.benchmarks.reports import read_report
 from masksmith_service.errors import RequestError, translate, upload_damaged
 from masksmith_service.jobs.access import check_ended, job_not_found
+from masksmith_service.jobs.results import weights_file
 from masksmith_service.jobs.upload_headers import upload_missing
 from masksmith_state.errors import NoMasksError
 from masksmith_state.jobs.model import JobRecord
@@ -17,6 +21,8 @@ from masksmith_wire.documents import JobState
 
 ID = "1a2274c54da273d24904c7f6174"
 RECORD = JobRecord(id=ID, kind="masks", state=JobState.RUNNING, created_at="2026-01-01T00:00:00Z", done=0, total=1)
+WITHOUT_UPDATE = SimpleNamespace(id=ID, plan=SimpleNamespace(options=SimpleNamespace(update=None)))
+NO_KEYS = SimpleNamespace(revoke=lambda key: False)
 
 
 def refusal(call):
@@ -32,6 +38,11 @@ def refusal(call):
         (refusal(lambda: check_ended(RECORD)), f"job {ID} is running; 'masksmith jobs watch {ID}' waits for it"),
         (refusal(lambda: read_report(RECORD, None)), "is not a benchmark; 'masksmith jobs masks' downloads its masks"),
         (translate(NoMasksError(ID, "benchmark")), f"'masksmith jobs report {ID}' shows its results"),
+        (refusal(lambda: revoke_key("eve", NO_KEYS)), "there is no key 'eve'; 'masksmith keys list' lists them"),
+        (
+            refusal(lambda: weights_file(WITHOUT_UPDATE, None)),
+            "updates no weights; 'masksmith solve --update reconstruct' or",
+        ),
         (upload_missing("0" * 64), "does not exist; the same command sends it again"),
         (upload_damaged("0" * 64), "was set aside; the same command sends it again"),
     ],
@@ -59,3 +70,5 @@ def test_commands_print_it(capsys):
         capsys.readouterr().err
         == "masksmith: there is no job 'nope'; 'masksmith jobs list' lists them (job_not_found)\n"
     )
+    assert run(["jobs", "list", "--state", "lost"]) == 2
+    assert capsys.readouterr().err.startswith("masksmith: Invalid value for '--state': 'lost' is not one of 'queued'")

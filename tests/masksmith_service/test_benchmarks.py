@@ -145,7 +145,8 @@ def test_the_report_comes_as_json_csv_and_a_page(ask, client, work):
     view = client.get(f"/v1/jobs/{job}").json()
     assert view["state"] == "succeeded"
     assert {case["state"] for case in view["cases"]} == {"succeeded"}
-    assert view["cases"][0]["speedup"] == 1.0
+    case = view["cases"][0]
+    assert (case["speedup"], case["low"] <= 1.0 <= case["high"]) == (1.0, True)
     report = Report.read(client.get(f"/v1/jobs/{job}/benchmark").json())
     assert [result.case.batch for result in report.results] == [1, 32]
     assert report.settings["job"] == job

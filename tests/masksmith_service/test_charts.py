@@ -68,12 +68,13 @@ def test_bars_begin_at_the_dense_baseline():
         assert mark.x + mark.width <= chart.right + 1e-9
 
 
-@pytest.mark.parametrize("gain", [1e-6, 0.99, 1.0, 1.01, 1e6])
+@pytest.mark.parametrize("gain", [1e-6, 0.011, 0.99, 1.0, 1.01, 1e6])
 def test_marks_of_any_gain_are_inside_the_chart(gain):
     [chart] = charts.draw(Report([result("2:4", 0.5, fast=gain)]))
     [mark] = chart.series[0].marks
     assert charts.TOP - 1e-6 <= mark.y <= chart.bottom + 1e-6
     assert 2 <= len(chart.y_labels) <= 8
+    assert max(len(label) for label, _ in chart.y_labels) <= 8, "longer labels are cut off at the left edge"
 
 
 def test_nothing_measured_draws_nothing():

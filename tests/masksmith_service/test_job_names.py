@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from masksmith_state.keys import Keys
+from masksmith_state.keys import Keys, Role
 from masksmith_wire.names import MAX_LABELS
 
 
@@ -104,6 +104,30 @@ def test_lists_of_a_time(client, start):
     assert listed(client, until=times[1]) == [ids[1], ids[0]]
     assert listed(client, since=times[1], until=times[1], name="layer") == [ids[1]]
     assert listed(client, since=(datetime.now(UTC) + timedelta(hours=1)).isoformat()) == []
+
+
+def test_lists_of_a_key(client, start, records, check_problem):
+    keys = Keys(records.redis)
+    admin, ann, bob = (
+        keys.create(name, role) for name, role in (("root", Role.ADMIN), ("ann", Role.USER), ("bob", Role.USER))
+    )
+    jobs = {}
+    for info, token in (ann, bob):
+        client.headers["Authorization"] = f"Bearer {token}"
+        jobs[info.name] = start()["id"]
+    assert listed(client, key="bob") == listed(client, key=bob[0].id) == listed(client) == [jobs["bob"]]
+    refused = client.get("/v1/jobs", params={"key": "ann"})
+    client.headers["Authorization"] = f"Bearer {admin[1]}"
+    assert listed(client) == [jobs["bob"], jobs["ann"]]
+    assert [job["key"] for job in client.get("/v1/jobs").json()["jobs"]] == [bob[0].id, ann[0].id]
+    assert listed(client, key="ann") == listed(client, key=ann[0].id) == [jobs["ann"]]
+    assert listed(client, key="root") == []
+    page = client.get("/jobs", params={"key": "ann"}, headers={"Accept": "text/html"}).text
+    assert (jobs["ann"] in page, jobs["bob"] in page) == (True, False)
+    check_problem(refused, 403, "forbidden", "admin's key")
+    check_problem(client.get("/v1/jobs", params={"key": "eve"}), 404, "key_not_found", "eve")
+    twin = keys.create("ann")[0].id
+    check_problem(client.get("/v1/jobs", params={"key": "ann"}), 404, "key_not_found", twin)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, FailFast, Field, model_validator
 
+from masksmith.benchmark import Gain
 from masksmith.layouts import Layout
 
 from .durations import in_about
@@ -271,13 +272,27 @@ class OutputReport(BaseModel):
 
 
 class CaseView(BaseModel):
-    """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense."""
+    """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense.
+
+    `low` and `high` are the range of the speed-up, from the 20 % and 80 % quantiles of both times.
+    """
 
     name: str
     state: JobState
     kernel: str | None = None
     speedup: float | None = None
+    low: float | None = None
+    high: float | None = None
     error: TensorError | None = None
+
+    @property
+    def gain(self) -> str:
+        """The speed-up as text, which says where it is within the noise; empty where nothing was measured."""
+        if self.speedup is None:
+            return ""
+        if self.low is None or self.high is None:  # Of a service that sends no range.
+            return f"{self.speedup:.2f}x"
+        return str(Gain(self.speedup, self.low, self.high))
 
 
 class WaitingFor(BaseModel):
@@ -349,9 +364,10 @@ class Job(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """An entry of a job list: a job without its tensors."""
+    """An entry of a job list: a job without its tensors; `key` is the id of the key that it belongs to, or null."""
 
     id: str
+    key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
     kind: str

@@ -6,6 +6,12 @@ import re
 
 _COMMANDS = (
     (r"GET /v1/jobs lists them", "'masksmith jobs list' lists them"),
+    (
+        r"send it as 'Authorization: Bearer \.\.\.'; the client takes it from MASKSMITH_TOKEN, and",
+        "set MASKSMITH_TOKEN to it;",
+    ),
+    (r"GET /v1/keys lists them", "'masksmith keys list' lists them"),
+    (r"submit it with update=reconstruct or update=admm", "'masksmith solve --update reconstruct' or 'admm' does"),
     (r"wait for it, or follow /v1/jobs/(\w+)/events", r"'masksmith jobs watch \1' waits for it"),
     (r"client\.jobs\.get\('(\w+)'\)\.wait\(\) waits for it", r"'masksmith jobs watch \1' waits for it"),
     (r"its results: /v1/jobs/(\w+)/benchmark", r"'masksmith jobs report \1' shows its results"),

@@ -59,7 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = build()(arguments, prog_name="masksmith", standalone_mode=False)
     except UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        return print_error(error.format_message().rstrip(".") + hint, 2)
+        message = error.format_message().replace(": Value error, ", ": ")  # The parser's prefix of each refused choice.
+        return print_error(message.rstrip(".") + hint, 2)
     except ClickException as error:
         return print_error(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
@@ -12,7 +13,7 @@ from masksmith_client._errors import JobFailedError
 from masksmith_client._jobs import Job
 from masksmith_client.operations.following import queue_note
 from masksmith_client.submission.job_filters import JobFilters
-from masksmith_wire.documents import Job as JobDocument, JobState
+from masksmith_wire.documents import Job as JobDocument, JobState, JobSummary
 
 from .console import (
     JsonOption,
@@ -36,8 +37,17 @@ FAILED = (JobState.FAILED, JobState.CANCELED)
 def list_jobs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of jobs.")] = 20,
     name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="Only jobs with this in the name.")] = None,
-    kind: Annotated[Literal["masks", "benchmark"] | None, typer.Option(help="Only jobs of this kind.")] = None,
-    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; repeatable.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only jobs of this key, by id or name; for administrators.")
+    ] = None,
+    kind: Annotated[
+        Literal["masks", "benchmark"] | None,
+        typer.Option(metavar="KIND", help="Only jobs of this kind: masks, benchmark."),
+    ] = None,
+    state: Annotated[
+        list[JobState] | None,
+        typer.Option(metavar="STATE", help="Only queued, running, succeeded, failed or canceled jobs; repeatable."),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label; repeatable."),
@@ -52,6 +62,7 @@ def list_jobs(
     """List jobs, newest first."""
     filters: JobFilters = {
         "name": name,
+        "key": key,
         "kind": kind,
         "state": [each.value for each in state or ()],
         "labels": read_label_filters(label),
@@ -62,10 +73,17 @@ def list_jobs(
         summaries = list(client.jobs.list(limit, **filters))
     if as_json:
         return print_json([summary.model_dump(mode="json") for summary in summaries])
+    return _show_list(summaries)
+
+
+def _show_list(summaries: Sequence[JobSummary]) -> None:
+    """Print a table of jobs, with their keys where these differ."""
+    shows_keys = len({summary.key for summary in summaries}) > 1
     rows = [
         (
             summary.id,
             summary.name or "-",
+            *[summary.key or "-"] * shows_keys,
             summary.kind,
             summary.state.value,
             summary.pattern,
@@ -74,8 +92,8 @@ def list_jobs(
         )
         for summary in summaries
     ]
-    show_table(("job", "name", "kind", "state", "pattern", "shards", "created"), rows, left=5)
-    return None
+    head = ("job", "name", *["key"] * shows_keys, "kind", "state", "pattern", "shards", "created")
+    show_table(head, rows, left=len(head) - 2)
 
 
 def show(
@@ -134,10 +152,7 @@ def job_seconds(document: JobDocument) -> float:
 
 def _show_cases(document: JobDocument) -> None:
     _show_head(document, "cases")
-    rows = [
-        (case.name, case.state.value, case.kernel or "-", "-" if case.speedup is None else f"{case.speedup:.2f}x")
-        for case in document.cases
-    ]
+    rows = [(case.name, case.state.value, case.kernel or "-", case.gain or "-") for case in document.cases]
     show_table(("case", "state", "fastest", "speed-up"), rows, left=3)
     for case in document.cases:
         if case.error is not None:

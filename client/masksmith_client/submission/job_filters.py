@@ -12,6 +12,7 @@ class JobFilters(TypedDict, total=False):
 
     Attributes:
         name: Part of the name, in any case.
+        key: Id or name of the key that the jobs belong to; another key's take an admin's key.
         kind: `masks` or `benchmark`.
         state: One state or several, of which a job has one.
         labels: Labels that a job has; None stands for any value.
@@ -20,6 +21,7 @@ class JobFilters(TypedDict, total=False):
     """
 
     name: str | None
+    key: str | None
     kind: Literal["masks", "benchmark"] | None
     state: str | Sequence[str]
     labels: Mapping[str, str | None]
@@ -30,7 +32,7 @@ class JobFilters(TypedDict, total=False):
 def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
     """Return the parameters of the request for a list."""
     parameters: dict[str, str | Sequence[str]] = {}
-    for key in ("name", "kind"):
+    for key in ("name", "key", "kind"):
         if filters.get(key):
             parameters[key] = str(filters[key])
     if state := filters.get("state"):

@@ -128,6 +128,8 @@ def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *
         state=JobState.SUCCEEDED if report.error is None else JobState.FAILED,
         kernel=None if best is None else best.kernel,
         speedup=None if best is None else best.speedup,
+        low=None if best is None else best.low,
+        high=None if best is None else best.high,
         error=report.error,
     )
 
@@ -199,7 +201,8 @@ def summary_view(row: dict[str, object]) -> JobSummary | None:
     """Build the entry of a job list; None if the record cannot be read."""
     try:
         progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
-        return JobSummary.model_validate(row | {"name": row["name"] or None, "progress": progress})
+        members = {"key": row.pop("owner") or None, "name": row["name"] or None, "progress": progress}
+        return JobSummary.model_validate(row | members)
     except ValidationError as error:
         log.error("job %s is not listed: its record has %d invalid member(s)", row["id"], error.error_count())
         return None

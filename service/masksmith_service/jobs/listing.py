@@ -9,8 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
+from masksmith_service.auth.principal import Principal
+from masksmith_service.errors import RequestError
 from masksmith_state.jobs.records import JobRecords
+from masksmith_state.keys import Keys
 from masksmith_wire.documents import JobPage, JobState, JobSummary
+from masksmith_wire.errors import Code
 from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH
 from masksmith_wire.payload_limits import StrictModel
 
@@ -62,6 +66,10 @@ class JobQuery(StrictModel):
     after: Annotated[str | None, Field(max_length=64)] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     name: Annotated[str, Field(max_length=MAX_NAME_LENGTH, description="Part of the name, in any case.")] = ""
+    key: Annotated[
+        str | None,
+        Field(max_length=200, description="Id of the key that the jobs belong to, or its name if no other key has it."),
+    ] = None
     kind: Literal["masks", "benchmark"] | None = None
     state: Annotated[list[JobState], Field(default_factory=list, max_length=len(JobState))]
     label: Annotated[
@@ -80,6 +88,28 @@ class JobQuery(StrictModel):
         """The conditions."""
         labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
         return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
+
+
+def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> str | None:
+    """Return whose jobs a list has, by id or name of a key; None if it has all jobs.
+
+    Raises:
+        RequestError: 403 for another key's jobs without an admin's key; 404 if no key, or several, have the name.
+    """
+    if key is None:
+        return principal.visible_owner
+    if principal.key and key in principal.names:
+        return principal.key
+    if not principal.is_admin:
+        raise RequestError(Code.FORBIDDEN, f"key {principal.name!r} lists its own jobs; others' take an admin's key")
+    keys = Keys(records.redis)
+    if keys.get(key) is not None or (key and records.has_jobs(key)):
+        return key
+    named = [each.id for each in keys.all() if each.name == key]
+    if len(named) == 1:
+        return named[0]
+    found = f"the keys {', '.join(named)} have the name {key!r}: give an id" if named else f"there is no key {key!r}"
+    raise RequestError(Code.KEY_NOT_FOUND, f"{found}; GET /v1/keys lists them")
 
 
 def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:

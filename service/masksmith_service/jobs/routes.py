@@ -27,7 +27,7 @@ from masksmith_wire.errors import Code
 
 from . import events, options as job_options
 from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
-from .listing import JobQuery, find_jobs
+from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
@@ -100,11 +100,12 @@ def list_jobs(
     principal: PrincipalDep,
     query: Annotated[JobQuery, Query()],
 ) -> JobPage:
-    """List jobs, newest first: the key's own, or all for an admin.
+    """List jobs, newest first: the key's own; for an admin all, or those of one key.
 
     A page may have fewer jobs than `limit`, or none, and still a `next`, if a filter leaves out most of them.
     """
-    return find_jobs(state.records, principal.visible_owner, query.filter, query.after, query.limit)
+    owner = listed_owner(state.records, principal, query.key)
+    return find_jobs(state.records, owner, query.filter, query.after, query.limit)
 
 
 @router.get("/jobs/{job}")

@@ -152,7 +152,7 @@ class _Axis:
     def labels(self) -> list[tuple[str, float]]:
         step = -(-(self._max_power - self._min_power) // 6)
         powers = [power for power in range(self._min_power, self._max_power + 1) if power % step == 0]
-        return [(f"{2.0**power:g}x", self.y(2.0**power)) for power in powers]
+        return [(_gain_label(2.0**power), self.y(2.0**power)) for power in powers]
 
     def y(self, gain: float) -> float:
         share = (math.log2(gain) - self._min_power) / (self._max_power - self._min_power)
@@ -165,3 +165,9 @@ class _Axis:
 
 def _x(sparsity: float) -> float:
     return LEFT + sparsity * (WIDTH - LEFT - RIGHT)
+
+
+def _gain_label(gain: float) -> str:
+    """Return a speed-up as text that fits between the edge and the axis."""
+    digits = 7 if gain >= 1.0 else 3 if gain >= 0.001 else 2
+    return f"{gain:.{digits}g}x"

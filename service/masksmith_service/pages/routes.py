@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -24,12 +25,13 @@ from masksmith_service.jobs.access import (
     reserve_parts,
     visible_job,
 )
-from masksmith_service.jobs.listing import JobFilter, find_jobs
+from masksmith_service.jobs.listing import JobFilter, find_jobs, listed_owner
 from masksmith_service.layers.reader import find_layer
 from masksmith_service.resources import State, StateDep
 from masksmith_service.system.discovery import SOLVERS
+from masksmith_state.keys import Keys
 from masksmith_state.queue import QUEUES
-from masksmith_wire.documents import Job, JobState
+from masksmith_wire.documents import Job, JobState, JobSummary
 from masksmith_wire.totals import total
 
 from . import charts
@@ -127,19 +129,29 @@ def show_jobs(
     principal: PrincipalDep,
     q: Text = "",
     only: Literal["", "live", "queued", "running", "succeeded", "failed", "canceled"] = "",
+    key: Text = "",
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
     """List jobs, workers and queues."""
     states = [each for each in JobState if each == only or (only == "live" and not each.is_terminal)]
-    page = find_jobs(state.records, principal.visible_owner, JobFilter(text=q, states=states), after, JOBS_PER_PAGE)
-    older_query = urlencode({"q": q, "only": only, "after": page.next}) if page.next else None
+    owner = listed_owner(state.records, principal, key or None)
+    page = find_jobs(state.records, owner, JobFilter(text=q, states=states), after, JOBS_PER_PAGE)
+    older_query = urlencode({"q": q, "only": only, "key": key, "after": page.next}) if page.next else None
     # Only admins may see the load of the installation.
     queues = {name: state.records.schedule.depth(name) for name in QUEUES} if principal.is_admin else {}
     workers = state.records.workers.live() if principal.is_admin else None
     return render(
-        request, "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, after=after, workers=workers,
+        request, "jobs.html", jobs=page.jobs, older_query=older_query, q=q, only=only, key=key, after=after,
+        workers=workers, owners=_owners(state, page.jobs) if principal.is_admin else {},
         queues=queues, live=state.records.live_count(), states=["live", *JobState],
     )  # fmt: skip
+
+
+def _owners(state: State, jobs: Sequence[JobSummary]) -> dict[str, str]:
+    """Names of the keys that jobs belong to, by id."""
+    keys = Keys(state.records.redis)
+    owners = {job.key: keys.get(job.key) for job in jobs if job.key is not None}
+    return {key: key if info is None else info.name for key, info in owners.items()}
 
 
 @router.get("/jobs/{job}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .plots import bars as bars, curve_bands as curve_bands, curves as curves, draw as draw
     from .registry import all_kernels as all_kernels, own_kernels as own_kernels
     from .report import Report as Report
-    from .results import CaseResult as CaseResult, Measurement as Measurement, Timing as Timing
+    from .results import CaseResult as CaseResult, Gain as Gain, Measurement as Measurement, Timing as Timing
     from .run import benchmark as benchmark
     from .tables import Table as Table, machine_line as machine_line
 
@@ -38,7 +38,7 @@ __all__, __getattr__, __dir__ = attach(
         "errors": ("BenchmarkError",),
         "conclusions": ("BreakEven", "Estimate", "Winner", "winners"),
         "cases": ("Case", "Layer", "group", "read_shapes"),
-        "results": ("CaseResult", "Measurement", "Timing"),
+        "results": ("CaseResult", "Gain", "Measurement", "Timing"),
         "declaration": ("Declaration", "Support"),
         "kernel": ("Kernel", "Operand", "Packed"),
         "models": ("MODELS",),

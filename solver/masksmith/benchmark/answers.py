@@ -90,5 +90,5 @@ def _conclusion(estimate: Estimate) -> str:
     ratio = estimate.dense_s / estimate.by_kernel[name]
     if ratio > 1.0 - NOISE:
         return f"{where}: nothing beats dense; {name} is about as fast, at {ratio:.2f}x."
-    noise = ", within the noise" * (estimate.least_by_kernel.get(name, estimate.by_kernel[name]) <= estimate.dense_s)
+    noise = ", within the noise" * estimate.gain(name).is_noise
     return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x{noise}."

@@ -90,7 +90,7 @@ class Estimate:
         kernels: The fastest kernel, by shape.
         by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
         low, high: Range of `speedup`, from the ranges of all layers.
-        least_by_kernel: The least of the range of `by_kernel`.
+        least_by_kernel, most_by_kernel: Range of `by_kernel`, from the ranges of all layers.
     """
 
     pattern: str
@@ -104,6 +104,12 @@ class Estimate:
     low: float = 1.0
     high: float = 1.0
     least_by_kernel: dict[str, float] = field(default_factory=dict)
+    most_by_kernel: dict[str, float] = field(default_factory=dict)
+
+    def gain(self, kernel: str) -> Gain:
+        """Return the speed-up of one kernel of `by_kernel` over all layers, with its range."""
+        times = (self.by_kernel[kernel], self.most_by_kernel[kernel], self.least_by_kernel[kernel])
+        return Gain(*(self.dense_s / kernel_s for kernel_s in times))
 
     @property
     def speedup(self) -> float:
@@ -183,7 +189,7 @@ def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> 
     dense_s = best_s = slowest_s = fastest_s = 0.0
     chosen: dict[str, str] = {}
     names = {one.kernel for result in members for one, _ in result.sparse}
-    by_kernel, least_by_kernel = dict.fromkeys(sorted(names), 0.0), dict.fromkeys(sorted(names), 0.0)
+    by_kernel, least, most = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
     for result in members:
         assert result.dense_s is not None
         base = result.case.layer.count * result.dense_s
@@ -201,6 +207,8 @@ def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> 
         )
         chosen[result.case.layer.shape] = best
         for name in by_kernel:
-            by_kernel[name] += base / gains[name].value if name in gains else base
-            least_by_kernel[name] += base / gains[name].high if name in gains else base
-    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least_by_kernel)
+            gain = gains.get(name, Gain(1.0, 1.0, 1.0))
+            by_kernel[name] += base / gain.value
+            least[name] += base / gain.high
+            most[name] += base / gain.low
+    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least, most)

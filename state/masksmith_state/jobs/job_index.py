@@ -23,6 +23,10 @@ class JobIndex:
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
 
+    def has_jobs(self, owner: str) -> bool:
+        """Whether jobs of an owner are kept."""
+        return bool(self.redis.exists(f"masksmith:owner:{owner}:jobs"))
+
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
         """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
         index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
@@ -44,7 +48,8 @@ class JobIndex:
         if until is not None:
             start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
         ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
-        names = ["name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at", "done", "total"]
+        names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
+        names += ["done", "total"]
         try:
             rows = self._rows(ids, names)
         except UnicodeDecodeError:

@@ -323,7 +323,7 @@ def test_summaries_are_newest_first_and_paged(records):
         after = found[-1]
     assert found == jobs[::-1]
     assert records.summaries(None, 1)[0] | {"created_at": ""} == {
-        "id": jobs[-1], "name": "", "labels": {},
+        "id": jobs[-1], "owner": "", "name": "", "labels": {},
         "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "top-k", "created_at": "",
         "finished_at": None, "done": "0", "total": "1",
     }  # fmt: skip
