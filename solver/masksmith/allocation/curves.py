@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._problem import checked_rows
 from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
@@ -60,7 +60,7 @@ class Curves:
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
         """Choose every layer's n, by dynamic programming, or greedily where that takes too long."""
         if math.isinf(exact_sum(values[-1] for values in layers.values())):
-            raise sums_overflow(None)
+            raise overflow_error(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
         room = self._budget.units(total, self._pattern)
         ladders = {name: self._choices(name, layers[name]) for name in layers}

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._panels import Bools, Duals
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
@@ -26,7 +26,7 @@ def solve_channels(problem: Problem, pattern: Channels, options: PlanOptions) ->
     with np.errstate(over="ignore"):
         sums = _sums(reader, pattern, channels)
     if not np.isfinite(sums).all():
-        raise sums_overflow(problem.name)
+        raise overflow_error(problem.name)
     selection = best_of_all(sums, pattern.kept(shape))
     _write(reader, pattern, selection.mask[0])
     objective = exact_sum(sums[selection.mask])

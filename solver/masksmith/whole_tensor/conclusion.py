@@ -7,7 +7,7 @@ import time
 from masksmith._errors import VerificationError
 from masksmith._solution import Certificate, Run, Solution
 from masksmith._tensors import MatrixReader, like
-from masksmith._verify.whole_tensor import examine
+from masksmith._verify.whole_tensor import find_violation
 
 from .reader import PanelReader
 
@@ -26,7 +26,7 @@ def conclude(reader: PanelReader, certificate: Certificate, solver: str, cut_sho
         ScoresError: If the sum of the scores overflows float64.
     """
     problem, mask = reader.problem, reader.writer.mask
-    finding = examine(MatrixReader(mask, "in", "mask"), problem.pattern)
+    finding = find_violation(MatrixReader(mask, "in", "mask"), problem.pattern)
     if finding.message:
         raise VerificationError(
             f"{problem.name or 'scores'}: the mask breaks {problem.pattern}: {finding.message}; please report this"
