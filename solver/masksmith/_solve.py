@@ -22,7 +22,7 @@ from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
-from .whole_tensor import PlanOptions, plan_for
+from .whole_tensor import WholeTensorOptions, whole_tensor_solver
 
 OnProgress = Callable[[int, int], None]
 
@@ -204,7 +204,7 @@ class _Call:
     def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
         """Return the problem of one tensor, after checking that the solver supports it."""
         if not has_tiles(pattern):
-            plan_for(pattern, self.solver)
+            whole_tensor_solver(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
         if problem.has_tiles:
             refusal = self._solver_of(problem).refusal(problem.tile, forced=problem.has_forced)
@@ -247,8 +247,8 @@ class _Call:
         if nested_pattern is not None:
             inner = Problem(problem.scores, nested_pattern, Options(view=problem.options.view), problem.name)
             (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
-        plan = plan_for(pattern, self.solver)
-        return plan(problem, pattern, PlanOptions(self.deadline, self.threads, nested, self.on_progress))
+        plan = whole_tensor_solver(pattern, self.solver)
+        return plan(problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested, self.on_progress))
 
     def _report(self, done: int, total: int) -> None:
         if self.on_progress is not None:

@@ -14,7 +14,7 @@ from masksmith._panels import DROP, KEEP
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Run, Solution
 from masksmith._tensors import MatrixReader
-from masksmith.solvers.exact import MAX_COLD_SIDE
+from masksmith.solvers._duals.ascent_schedule import MAX_COLD_SIDE
 
 from .band import Band, BandCertificate
 from .jit import SIMULATED

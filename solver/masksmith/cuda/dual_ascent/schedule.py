@@ -10,14 +10,14 @@ import torch
 from masksmith.cuda.launcher import Launcher
 from masksmith.kernels.dual_ascent.tie_pass import tie_noise
 from masksmith.patterns import TileSpec
-from masksmith.solvers.exact import AT_MOST_ROUNDS, AT_MOST_TIE_PASSES, ROUNDS, TIE_PASSES, WARM_ROUNDS, kernel_budget
+from masksmith.solvers._duals.ascent_schedule import FORCED_SWEEPS, integer_rounds, tie_passes
+from masksmith.solvers.exact import kernel_budget
 
 from .integer_pass import compile_integer_pass
 from .shape import TIE_BYTES, Shape, shape_of
 from .tie_pass import compile_tie_pass
 
 NO_INDEX = 2**62
-FORCED_SWEEPS = 8
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,9 @@ class DualAscent:
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
-            rounds_table = WARM_ROUNDS if warm else AT_MOST_ROUNDS if tile.at_most else ROUNDS
             limited = unequal_totals
-            for count in rounds_table[size]:
-                self._run_pass(shape, count, warm, limited)
+            for sweeps in integer_rounds(size, at_most=tile.at_most, warm=warm):
+                self._run_pass(shape, sweeps, warm, limited)
                 warm, limited = True, tile.at_most
             self._run_tie_passes(shape_of(tile, self.element, TIE_BYTES), size, unequal_totals)
         return self._order, torch.stack([self._counts[self._step], self.partial_count[0]])
@@ -119,12 +118,12 @@ class DualAscent:
     def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
         budget, state = kernel_budget(self.tile), self.state
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
-        for sweeps, rounds, zoom, bits, limited in (AT_MOST_TIE_PASSES if self.tile.at_most else TIE_PASSES)[size]:
-            noise = torch.from_numpy(tie_noise(budget, shape.row_size, bits)).to(self.device.at)
+        for sweeps, lowerings, zoom, noise_bits, non_negative in tie_passes(size, at_most=self.tile.at_most):
+            noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.device.at)
             count, unsolved = self._next_counts()
             self.device.launch(
-                compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, rounds, zoom, noise,
-                limited or unequal_totals, self._order, count, self._spare, unsolved, state.mask, state.row_duals,
+                compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,
+                non_negative or unequal_totals, self._order, count, self._spare, unsolved, state.mask, state.row_duals,
                 state.col_duals, state.ready, self.partial, self.partial_count, state.flags,
             )  # fmt: skip
             self._order, self._spare = self._spare, self._order

@@ -1,4 +1,4 @@
-"""Verifies the mask of a plan and builds its solution."""
+"""Verifies a mask of the whole tensor, and builds its solution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith._verify.whole_tensor import find_violation
 from .reader import PanelReader
 
 
-def conclude(reader: PanelReader, certificate: Certificate, solver: str, cut_short: bool = False) -> Solution:
+def verified_solution(reader: PanelReader, certificate: Certificate, solver: str, cut_short: bool = False) -> Solution:
     """Verify the mask that was written, and build the solution.
 
     Args:
