@@ -244,7 +244,7 @@ def test_bad_pages(client, check_problem, path, words):
     [
         ("50%", {"budget": "half"}, ["'half' is not a share"]),
         ("50%", {"budget": "30%"}, ["50% contradicts the budget 30%"]),
-        ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' meets no layer"]),
+        ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' matches no layer"]),
         ("50%", {"budget": "50%", "floors": ["w=80%"]}, ["ask for 52"]),
         ("50%", {"budget": "50%", "floors": ["w"]}, ["GLOB=SHARE%"]),
         ("50%", {"floors": ["w=10%"]}, ["without a budget"]),

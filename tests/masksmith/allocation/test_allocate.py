@@ -156,7 +156,7 @@ def test_torch_and_progress():
     ("pattern", "budget", "words"),
     [
         ("30%", ms.Budget("50%"), "30% contradicts the budget 50%"),
-        ("50%", ms.Budget("50%", {"none*": 0.1}), "floor 'none\\*' meets no layer"),
+        ("50%", ms.Budget("50%", {"none*": 0.1}), "floor 'none\\*' matches no layer"),
         ("50%", ms.Budget("50%", {"*": "60%"}), "ask for"),
         ("0.01%", ms.Budget("0.01%"), "rounds to none"),
         ("2:4", ms.Budget("5%"), "ask for"),
@@ -211,5 +211,5 @@ def test_floors_may_be_names_with_the_signs_of_globs():
     budget = ms.Budget("50%", {"[odd]": "75%", "w[12]": "20%"})
     assert [budget.floor_of(name) for name in ("[odd]", "o", "w1", "w[12]", "w3")] == [0.75, 0.75, 0.2, 0.2, 0.0]
     budget.check({"[odd]": (8, 8), "w1": (32, 32)}, ms.parse("50%"))
-    with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' meets no layer"):
+    with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' matches no layer"):
         budget.check({"[odd]": (8, 8), "w3": (8, 8)}, ms.parse("50%"))
