@@ -126,11 +126,11 @@ class BlockThreshold:
         """Keep the floors, then the largest of the remaining blocks of all layers."""
         names = list(self._shapes)
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
-        others = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
+        remaining_values = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
         remaining = self._budget.units(total, self._pattern) - sum(kept.values())
-        layer_of = np.repeat(np.arange(len(names)), [len(values) for values in others])
-        largest = np.argsort(-np.concatenate(others), kind="stable")[:remaining]
+        layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])
+        largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining]
         added = np.bincount(layer_of[largest], minlength=len(names))
         kept = {name: kept[name] + int(number) for name, number in zip(names, added, strict=True)}
         return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)

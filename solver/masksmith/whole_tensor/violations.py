@@ -29,11 +29,11 @@ def unit_violations(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
     """Return each unit's violation; the duals broadcast to the shape of `scores`."""
     u, v = np.broadcast_arrays(u, v)
     total = u + v
-    part = total - u
-    error = (u - (total - part)) + (v - part)
-    rest = scores - total
+    rounded_v = total - u
+    rounding_error = (u - (total - rounded_v)) + (v - rounded_v)
+    residual = scores - total
     # If w differs from the rounded u + v, the sign of their difference is exact, since rounding is monotone.
-    excess = np.where(rest == 0.0, -error, rest)
-    wrong = np.where(mask, excess < 0.0, excess > 0.0)
-    violations: Duals = np.where(wrong, (np.abs(rest) + np.abs(error)) * ROUNDED_UP, 0.0)
+    signed_residual = np.where(residual == 0.0, -rounding_error, residual)
+    wrong = np.where(mask, signed_residual < 0.0, signed_residual > 0.0)
+    violations: Duals = np.where(wrong, (np.abs(residual) + np.abs(rounding_error)) * ROUNDED_UP, 0.0)
     return violations

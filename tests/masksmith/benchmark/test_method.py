@@ -26,8 +26,8 @@ class Own:
 
 def measured(*kernels, **options):
     registry = {"dense": own_kernels()["dense"]} | {kernel.declaration.name: kernel for kernel in kernels}
-    given = {"batches": [4], "rounds": 3, "curves": False} | options
-    return benchmark("32x64", "2:4", registry=registry, **given).results
+    arguments = {"batches": [4], "rounds": 3, "curves": False} | options
+    return benchmark("32x64", "2:4", registry=registry, **arguments).results
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
