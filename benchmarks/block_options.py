@@ -20,7 +20,7 @@ from measuring import ROOT, stamp, table
 import masksmith as ms
 
 TOKENS, LENGTH, BATCH = 256, 64, 8
-WAYS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "together": {},
     "sequential": {"order": "sequential"},
     "together, 200 steps at 0.005": {"tune_steps": 200, "tune_rate": 0.005},
@@ -30,16 +30,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def sequences(chances: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Sample sequences of the chain."""
+def sequences(probabilities: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Sample sequences from the chain with these transition probabilities."""
     tokens = torch.randint(0, TOKENS, (count, 1), generator=generator)
     for _ in range(LENGTH - 1):
-        tokens = torch.cat([tokens, torch.multinomial(chances[tokens[:, -1]], 1, generator=generator)], 1)
+        tokens = torch.cat([tokens, torch.multinomial(probabilities[tokens[:, -1]], 1, generator=generator)], 1)
     return tokens
 
 
-def trained(chances: torch.Tensor) -> Any:
-    """Return a model that has learnt the chain."""
+def trained_model(probabilities: torch.Tensor) -> Any:
+    """Train a model on the chain."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=TOKENS, hidden_size=64, intermediate_size=160, num_hidden_layers=4, num_attention_heads=4,
@@ -48,7 +48,7 @@ def trained(chances: torch.Tensor) -> Any:
     model = transformers.LlamaForCausalLM(config).train()
     optimiser, generator = torch.optim.AdamW(model.parameters(), 1e-3), torch.Generator().manual_seed(1)
     for _ in range(250):
-        tokens = sequences(chances, 16, generator)
+        tokens = sequences(probabilities, 16, generator)
         optimiser.zero_grad()
         model(tokens, labels=tokens).loss.backward()
         optimiser.step()
@@ -68,18 +68,18 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    chances = torch.softmax(4 * torch.randn(TOKENS, TOKENS, generator=torch.Generator().manual_seed(2)), -1)
-    model = trained(chances)
-    known, held_out = (sequences(chances, count, torch.Generator().manual_seed(seed))
+    probabilities = torch.softmax(4 * torch.randn(TOKENS, TOKENS, generator=torch.Generator().manual_seed(2)), -1)
+    model = trained_model(probabilities)
+    calibration, held_out = (sequences(probabilities, count, torch.Generator().manual_seed(seed))
                        for count, seed in ((options.windows, 5), (64, 6)))  # fmt: skip
     rows = [("dense", f"{perplexity(model, held_out):.2f}", "-", "-")]
-    for way, own in WAYS.items():
-        pruned, begun = copy.deepcopy(model), time.process_time()
-        batches = [{"input_ids": part} for part in known.split(BATCH)]
-        report = ms.prune(pruned, batches, "2:4", threads=1, progress=False, **own)
-        seconds = time.process_time() - begun
+    for name, block_options in OPTIONS.items():
+        pruned, started = copy.deepcopy(model), time.process_time()
+        batches = [{"input_ids": part} for part in calibration.split(BATCH)]
+        report = ms.prune(pruned, batches, "2:4", threads=1, progress=False, **block_options)
+        seconds = time.process_time() - started
         rows.append(
-            (way, f"{perplexity(pruned, held_out):.2f}", f"{report.blocks[-1].error_after:.2%}", f"{seconds:.1f}")
+            (name, f"{perplexity(pruned, held_out):.2f}", f"{report.blocks[-1].error_after:.2%}", f"{seconds:.1f}")
         )
     page = "\n\n".join([
         "# Order inside a block, and tuning", stamp(),

@@ -21,21 +21,22 @@ import torch
 
 SHAPES = ((384, 384), (1536, 384), (384, 1536))
 DENSITIES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02)
-LEAST_S = 0.004
+MIN_S = 0.004
+"""Seconds of the calls that are timed together, at least."""
 
 
 def repeated(call: Callable[[], object]) -> Callable[[], float]:
     """Return a function that makes enough calls to be timed, and returns the seconds of one call."""
     call()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     call()
-    number = max(1, int(LEAST_S / max(time.perf_counter() - begun, 1e-7)))
+    calls = max(1, int(MIN_S / max(time.perf_counter() - started, 1e-7)))
 
     def run() -> float:
-        begun = time.perf_counter()
-        for _ in range(number):
+        started = time.perf_counter()
+        for _ in range(calls):
             call()
-        return (time.perf_counter() - begun) / number
+        return (time.perf_counter() - started) / calls
 
     return run
 
@@ -47,30 +48,31 @@ def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: in
     masked = weight * (torch.rand(shape) < density)
     sparse = masked.to_sparse_csr()
     x = torch.randn(batch, shape[1])
-    turned = weight.t().contiguous()
-    dense = (lambda: torch.nn.functional.linear(x, weight), lambda: torch.mm(x, turned))
+    transposed = weight.t().contiguous()
+    dense = (lambda: torch.nn.functional.linear(x, weight), lambda: torch.mm(x, transposed))
     csr = (
         lambda: torch.mm(sparse, x.t()).t().contiguous(),
         lambda: torch.mm(sparse, x.t().contiguous()).t().contiguous(),
     )
-    runs = [[repeated(way) for way in ways] for ways in (csr, dense)]
+    runs = [[repeated(call) for call in layouts] for layouts in (csr, dense)]
     return statistics.median(
-        min(way() for way in runs[0]) / min(way() for way in runs[1]) for _ in range(rounds)
+        min(run() for run in runs[0]) / min(run() for run in runs[1]) for _ in range(rounds)
     )  # fmt: skip
 
 
 def break_even(shape: tuple[int, int], batch: int, rounds: int) -> float | None:
     """Return the density at which the relative time is 1, by linear interpolation."""
-    before: tuple[float, float] | None = None
+    previous: tuple[float, float] | None = None
     for density in DENSITIES:
         ratio = relative_time(shape, batch, density, rounds)
-        if before is not None and before[1] >= 1.0 > ratio:
-            return density + (before[0] - density) * (1.0 - ratio) / (before[1] - ratio)
-        before = density, ratio
+        if previous is not None and previous[1] >= 1.0 > ratio:
+            return density + (previous[0] - density) * (1.0 - ratio) / (previous[1] - ratio)
+        previous = density, ratio
     return None
 
 
 def main() -> None:
+    """Measure and print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--batch", default="32,256")
     options.add_argument("--rounds", type=int, default=15)
@@ -78,14 +80,14 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-    others = {} if arguments.report is None else reported(arguments.report)
+    reported_densities = {} if arguments.report is None else reported(arguments.report)
     print("| layer | batch | this script | masksmith bench |\n|---|---:|---:|---:|")
     for shape in SHAPES:
         for batch in map(int, arguments.batch.split(",")):
             break_even_density = break_even(shape, batch, arguments.rounds)
             text = "-" if break_even_density is None else f"{break_even_density:.1%}"
             name = f"{shape[0]}x{shape[1]}"
-            print(f"| {name} | {batch} | {text} | {others.get((name, batch), '-')} |", flush=True)
+            print(f"| {name} | {batch} | {text} | {reported_densities.get((name, batch), '-')} |", flush=True)
 
 
 def reported(path: Path) -> dict[tuple[str, int], str]:

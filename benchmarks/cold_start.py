@@ -24,13 +24,13 @@ ms.solve(np.random.default_rng(0).random((1024, 1024), np.float32), sys.argv[1],
 def seconds(pattern: str, cache: str) -> float:
     """Run one process, interpreter start included."""
     environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run([sys.executable, "-c", CODE, pattern], env=environment, check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true")
     arguments = options.parse_args()

@@ -31,7 +31,7 @@ from masksmith_client import Client, Job
 
 SMALL, PATTERN = 64, "transposable 8:16"
 ADMM_ROWS, ADMM_LAYERS = 1024, 3
-MOST_MEDIAN, MOST_P99 = 3.0, 20.0
+MAX_MEDIAN, MAX_P99 = 3.0, 20.0
 """Limits of the seconds of small jobs beside large ones, in units of their idle median."""
 
 
@@ -65,7 +65,7 @@ def model(shards: int, seed: int) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def running(key: Key, job: Job) -> Iterator[Job]:
+def running_job(key: Key, job: Job) -> Iterator[Job]:
     """Wait until a shard of a job was taken, and cancel the job at the end of the block."""
     while job.refresh().document.state == "queued":
         time.sleep(0.05)
@@ -76,13 +76,13 @@ def running(key: Key, job: Job) -> Iterator[Job]:
 
 
 def small_jobs(key: Key, seconds: float, seed: int) -> list[float]:
-    """Seconds of small jobs, from sending a layer until its mask is here, one after the other."""
+    """Seconds of small jobs, from sending a layer until its mask has arrived, one after the other."""
     rng, taken, until = np.random.default_rng(seed), [], time.monotonic() + seconds
     while time.monotonic() < until:
         weight = rng.standard_normal((SMALL, SMALL), dtype=np.float32)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         key.client.solve({"w": weight}, PATTERN, progress=False)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     return taken
 
 
@@ -96,11 +96,11 @@ def grams(layers: int, rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.n
 
 def throughput(key: Key, shards: int, seconds: float) -> float:
     """Shards a second of one job."""
-    with running(key, key.start(model(shards, 7))) as job:
-        first, begun = key.done(job), time.monotonic()
-        while (count := key.done(job)) < shards and time.monotonic() < begun + seconds:
+    with running_job(key, key.start(model(shards, 7))) as job:
+        first, started = key.done(job), time.monotonic()
+        while (count := key.done(job)) < shards and time.monotonic() < started + seconds:
             time.sleep(0.2)
-        return (count - first) / (time.monotonic() - begun)
+        return (count - first) / (time.monotonic() - started)
 
 
 def shares(keys: Mapping[str, Key], shards: int, seconds: float) -> dict[str, float]:
@@ -134,12 +134,12 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
             return f"{rate:.0f} shards a second\n"
         small_jobs(bob, 2, 1)
         idle = small_jobs(bob, arguments.seconds, 2)
-        with running(ann, ann.start(model(arguments.shards, 8))) as job:
+        with running_job(ann, ann.start(model(arguments.shards, 8))) as job:
             beside_model = small_jobs(bob, arguments.seconds, 3)
-            left = arguments.shards - ann.done(job)
+            unfinished = arguments.shards - ann.done(job)
         weights, calibration = grams(ADMM_LAYERS, ADMM_ROWS)
         options: Any = {"update": "admm", "calibration": calibration, "progress": False}
-        with running(ann, ann.client.jobs.submit(weights, "2:4", **options)):
+        with running_job(ann, ann.client.jobs.submit(weights, "2:4", **options)):
             beside_admm = small_jobs(bob, arguments.seconds, 4)
         share = shares({"ann": ann, "bob": bob, "cid": cid}, arguments.shards, arguments.seconds)
     finally:
@@ -149,13 +149,13 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
         latency_row(f"beside a model of {arguments.shards} shards", beside_model, idle),
         latency_row(f"beside ADMM on {ADMM_ROWS}x{ADMM_ROWS}", beside_admm, idle),
     ]
-    return report(arguments, rows, share, rate, left)
+    return report(arguments, rows, share, rate, unfinished)
 
 
 def report(
-    arguments: argparse.Namespace, rows: list[list[str]], share: Mapping[str, float], rate: float, left: int
+    arguments: argparse.Namespace, rows: list[list[str]], share: Mapping[str, float], rate: float, unfinished: int
 ) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown; `unfinished` counts shards of the large model."""
     pair = share["ann"] / (share["ann"] + share["bob"])
     triple = 2 * share["cid"] / (share["ann"] + share["bob"])
     lines = [
@@ -165,13 +165,13 @@ def report(
         f"({SMALL}x{SMALL}, {PATTERN})",
         "of one key, one after the other, beside the jobs of another key. Seconds from sending a layer until its mask",
         "is here; p99 and median relative to the median alone. "
-        f"Targets: median at most {MOST_MEDIAN:g}, p99 at most {MOST_P99:g}.",
+        f"Targets: median at most {MAX_MEDIAN:g}, p99 at most {MAX_P99:g}.",
         "",
         f"- machine: {machine()}",
         "",
         table(["small jobs", "jobs", "median", "relative", "p99", "relative"], rows).rstrip(),
         "",
-        f"{left} shards of the model were left when the small jobs beside it ended.",
+        f"{unfinished} shards of the model were unfinished when the small jobs beside it ended.",
         "",
         table(
             ["shares of finished shards", "measured", "target"],

@@ -62,7 +62,7 @@ def by_generator(at_most: bool, side: int, rounds: int) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true")
     options.add_argument("--rounds", type=int, default=9)

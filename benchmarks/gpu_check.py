@@ -33,7 +33,7 @@ SMALL = [Layer("square", 1024, 1024)]
 
 def kernels(device: str, out: Path, *, quick: bool) -> str:
     """Measure kernels, and write the report."""
-    done: list[float] = []
+    printed_at: list[float] = []
     report = benchmark(
         SMALL if quick else SQUARE,
         PATTERNS[:2] if quick else PATTERNS,
@@ -43,24 +43,24 @@ def kernels(device: str, out: Path, *, quick: bool) -> str:
         device=device,
         curves=not quick,
         rounds=5 if quick else 15,
-        on_case=lambda result, number, total: _tell(done, number, total, str(result.case)),
+        on_case=lambda result, number, total: _print_progress(printed_at, number, total, str(result.case)),
     )
     (out / "kernels.json").write_text(report.to_json())
     (out / "kernels.csv").write_text(report.to_csv())
     (out / "kernels.md").write_text(report.to_markdown("What a mask buys on this GPU"))
     draw(report, out / "kernels.png")
-    return _judge(report)
+    return _summary(report)
 
 
-def _tell(done: list[float], number: int, total: int, case: str) -> None:
-    """Print the progress, at most once a second."""
-    if not done or time.monotonic() - done[-1] > 1.0 or number == total:
-        done.append(time.monotonic())
+def _print_progress(printed_at: list[float], number: int, total: int, case: str) -> None:
+    """Print the progress, at most once a second; `printed_at` holds the times at which it was printed."""
+    if not printed_at or time.monotonic() - printed_at[-1] > 1.0 or number == total:
+        printed_at.append(time.monotonic())
         print(f"  {number}/{total} {case}", flush=True)
 
 
-def _judge(report: Report) -> str:
-    """Summarize a report; raises if a kernel returned wrong results or failed."""
+def _summary(report: Report) -> str:
+    """Return a line about a report; raises if a kernel returned wrong results or failed."""
     if report.failures:
         raise RuntimeError(f"{len(report.failures)} failed, the first: {report.failures[0]}")
     names = sorted({one.kernel for result in report.results for one in result.measured})
@@ -87,13 +87,13 @@ def main() -> int:
     print(f"{torch.cuda.get_device_name(arguments.device)}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     failed = 0
     for name in arguments.parts.split(","):
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            said = PARTS[name](arguments.device, arguments.out, quick=arguments.quick)
-            print(f"ok      {name}: {said} ({time.monotonic() - begun:.0f} s)")
+            result = PARTS[name](arguments.device, arguments.out, quick=arguments.quick)
+            print(f"ok      {name}: {result} ({time.monotonic() - started:.0f} s)")
         except Exception:  # noqa: BLE001 - the other parts run, too
             failed += 1
-            print(f"FAILED  {name} ({time.monotonic() - begun:.0f} s)\n{traceback.format_exc()}")
+            print(f"FAILED  {name} ({time.monotonic() - started:.0f} s)\n{traceback.format_exc()}")
     return 1 if failed else 0
 
 

@@ -26,10 +26,10 @@ TIMED = ("transposable 2:4", "transposable 4:8", "transposable 8:16", "transposa
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROUNDS = 7
-BESIDE = 4096
-"""Size of the layers that peers solve, too."""
-COPIED = 2**28
-"""Entries of the copy that tells the bandwidth."""
+PEERS_SIZE = 4096
+"""Rows and columns of the layers on which other solvers are timed as well."""
+COPY_SIZE = 2**28
+"""Entries that are copied to measure the bandwidth."""
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
@@ -51,14 +51,15 @@ def bits(device: str, out: Path, *, quick: bool) -> str:
 
 
 def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None:
-    there = ms.solve(scores.to(device), pattern, ms.Exact(), keep_duals=True)
-    here = ms.solve(scores, pattern, ms.Exact(device="cpu"), keep_duals=True)
-    if there.stats["device"] == "cpu":
-        raise RuntimeError(f"{what}: the device was not used: {there.stats.get('fallback')}")
-    if not torch.equal(there.mask.cpu(), here.mask):
-        raise RuntimeError(f"{what}: {int((there.mask.cpu() != here.mask).sum())} entries differ")
-    if there.status != here.status:
-        raise RuntimeError(f"{what}: {there.status} there, {here.status} here")
+    """Raise if mask or status differ between the device and the CPU; `what` names the case."""
+    on_device = ms.solve(scores.to(device), pattern, ms.Exact(), keep_duals=True)
+    on_cpu = ms.solve(scores, pattern, ms.Exact(device="cpu"), keep_duals=True)
+    if on_device.stats["device"] == "cpu":
+        raise RuntimeError(f"{what}: the device was not used: {on_device.stats.get('fallback')}")
+    if not torch.equal(on_device.mask.cpu(), on_cpu.mask):
+        raise RuntimeError(f"{what}: {int((on_device.mask.cpu() != on_cpu.mask).sum())} entries differ")
+    if on_device.status != on_cpu.status:
+        raise RuntimeError(f"{what}: {on_device.status} on the device, {on_cpu.status} on the CPU")
 
 
 def times(device: str, out: Path, *, quick: bool) -> str:
@@ -81,7 +82,7 @@ def times(device: str, out: Path, *, quick: bool) -> str:
 
 def _peers(device: str, *, quick: bool) -> str:
     """Time other solvers for the same masks on the same device."""
-    size, rows = BESIDE // 4 if quick else BESIDE, []
+    size, rows = PEERS_SIZE // 4 if quick else PEERS_SIZE, []
     for pattern, n, m in (("transposable 2:4", 2, 4), ("transposable 8:16", 8, 16), ("transposable 16:32", 16, 32)):
         scores = torch.rand(size, size, device=device)
         tiles = scores.reshape(size // m, m, size // m, m).transpose(1, 2).reshape(-1, m, m).contiguous()
@@ -99,10 +100,11 @@ def _peers(device: str, *, quick: bool) -> str:
                 use_cutlass=False,
             )
         rows += [[pattern, name, _try(run, device)] for name, run in runs.items()]
-    return f"\n## Beside others, {size}^2 float32\n\n{table(['pattern', 'what', 'ms'], rows)}\n"
+    return f"\n## Other solvers, {size}^2 float32\n\n{table(['pattern', 'solver', 'ms'], rows)}\n"
 
 
 def _all_masks() -> list[list[int]]:
+    """Return the 90 masks of transposable 2:4, each as 16 entries."""
     rows = [[(k >> j) & 1 for j in range(4)] for k in range(16) if k.bit_count() == 2]
     pairs = [[a, b, c, d] for a in rows for b in rows for c in rows for d in rows]
     return [
@@ -113,6 +115,7 @@ def _all_masks() -> list[list[int]]:
 
 
 def _try(run: Callable[[], object], device: str) -> str:
+    """Return the median milliseconds, or why it cannot run."""
     try:
         return f"{_median(run, device) * 1e3:.2f}"
     except (RuntimeError, ms.MasksmithError) as error:
@@ -121,7 +124,7 @@ def _try(run: Callable[[], object], device: str) -> str:
 
 def _bandwidth(device: str) -> float:
     """Bytes read and written a second by a copy of 1 GiB."""
-    source = torch.empty(COPIED, device=device)
+    source = torch.empty(COPY_SIZE, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / _median(lambda: target.copy_(source), device)
 
@@ -130,12 +133,12 @@ def _median(run: Callable[[], object], device: str) -> float:
     """Median seconds by CUDA events; what the host does meanwhile counts, as it does for users."""
     seconds = []
     for number in range(ROUNDS + 2):
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
-        begun.record()
+        first.record()
         run()
-        ended.record()
+        last.record()
         torch.cuda.synchronize(device)
         if number > 1:
-            seconds.append(begun.elapsed_time(ended) / 1e3)
+            seconds.append(first.elapsed_time(last) / 1e3)
     return statistics.median(seconds)

@@ -1,10 +1,10 @@
 """Perplexity of a pruned language model: masksmith and its peers on the same tokens, one row a run.
 
 python benchmarks/language_model.py MODEL METHOD PATTERN [--write]   add a row
-python benchmarks/language_model.py MODEL --missing [--write]        add all rows of METHODS that are not there
+python benchmarks/language_model.py MODEL --missing [--write]        add all rows of TABLE_ROWS that are missing
 
 MODEL is the directory of SmolLM2-135M-Instruct that docs/language_model.md makes, in float32. Text: the topics of
-Python's documentation, those at even places to calibrate, the others held out, in windows of 256 tokens. Rows are kept
+Python's documentation, every second one to calibrate, the others held out, in windows of 256 tokens. Rows are kept
 in docs/benchmarks/language_model.json; a row of another commit stays until it is measured again.
 """
 
@@ -90,8 +90,8 @@ METHODS: Mapping[str, Callable[[Any, Batches, str], None]] = {
     "SparseSwaps": peer(sparse_swaps),
 }
 PLAIN_PEERS = ("SparseGPT", "ALPS", "SparseSwaps")
-"""Peers for plain n:m patterns alone."""
-WANTED = [
+"""Peers that know only plain n:m patterns."""
+TABLE_ROWS = [
     ("dense", "-"),
     *((method, "2:4") for method in METHODS if method != "dense"),
     *((method, "transposable 8:16") for method in METHODS if method not in ("dense", *PLAIN_PEERS)),
@@ -150,7 +150,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Measure what is asked for, and print the page."""
+    """Measure one row, or all missing rows, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("method", nargs="?", choices=list(METHODS))
@@ -160,8 +160,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = json.loads(ROWS.read_text()) if ROWS.exists() else []
     done = {(row["method"], row["pattern"]) for row in rows}
-    wanted = [pair for pair in WANTED if pair not in done] if options.missing else [(options.method, options.pattern)]
-    for method, pattern in wanted:
+    missing = [pair for pair in TABLE_ROWS if pair not in done]
+    for method, pattern in missing if options.missing else [(options.method, options.pattern)]:
         row = measure(options.model, method, pattern)
         rows = [each for each in rows if (each["method"], each["pattern"]) != (method, pattern)] + [row]
         print(json.dumps(row), flush=True)

@@ -37,7 +37,7 @@ import safetensors.numpy
 MIB = 2**20
 SMALL, PATTERN = 64, "transposable 8:16"
 MODEL_PATTERNS = ("2:4", "4:8", "transposable 8:16", "8:16")
-POLLS_S = 0.02
+POLL_INTERVAL_S = 0.02
 PARTS = {"service": b"masksmith_service", "worker": b"masksmith_worker", "valkey": b"valkey-server"}
 
 
@@ -57,7 +57,7 @@ class Installation:
 
     def usage(self) -> dict[str, tuple[float, float]]:
         """CPU seconds and resident MiB of each part, the processes below it included."""
-        table = {pid: row for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (row := _row(pid))}
+        table = {pid: row for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (row := _process_usage(pid))}
         usage_by_part = {}
         for part, word in PARTS.items():
             roots = [pid for pid, row in table.items() if row[0] == self._process.pid and word in row[3]]
@@ -68,7 +68,7 @@ class Installation:
         return usage_by_part
 
 
-def _row(pid: int) -> tuple[int, float, float, bytes] | None:
+def _process_usage(pid: int) -> tuple[int, float, float, bytes] | None:
     """Parent, CPU seconds (those of its dead children included), resident MiB and command of a process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -82,12 +82,12 @@ def _row(pid: int) -> tuple[int, float, float, bytes] | None:
 def poll(url: str, job: str, pipe: Connection) -> None:
     """Poll a job's state until the stop event; sends the latency of each poll."""
     connection, taken = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
-    while not pipe.poll(POLLS_S):
-        begun = time.perf_counter()
+    while not pipe.poll(POLL_INTERVAL_S):
+        started = time.perf_counter()
         connection.request("GET", f"/v1/jobs/{job}")
         answer = connection.getresponse()
         answer.read()
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
         assert answer.status == 200
     pipe.send(taken)
 
@@ -119,26 +119,27 @@ class Load:
     seconds: list[float] = field(default_factory=list)
 
     async def small(self, client: httpx2.AsyncClient, number: int) -> None:
-        """One client: a new layer, its mask, the next."""
+        """One client: sends a new layer, waits for its mask, and sends the next."""
         rng = np.random.default_rng(number)
         while time.monotonic() < self.until:
             weight = rng.standard_normal((SMALL, SMALL), dtype=np.float32)
-            begun = time.perf_counter()
-            if await self._masks(client, PATTERN, safetensors.numpy.save({"w": weight})):
+            started = time.perf_counter()
+            if await self._solve(client, PATTERN, safetensors.numpy.save({"w": weight})):
                 self.jobs += 1
-                self.seconds.append(time.perf_counter() - begun)
+                self.seconds.append(time.perf_counter() - started)
 
     async def model(self, client: httpx2.AsyncClient, number: int, mebibytes: int) -> None:
-        """One client: a whole model, with one pattern after the other."""
+        """One client: sends whole models, each with the next pattern."""
         piece = np.random.default_rng(number).standard_normal(MIB // 4, dtype=np.float32).tobytes()
-        turn = 0
+        count = 0
         while time.monotonic() < self.until:
-            pattern = MODEL_PATTERNS[turn % len(MODEL_PATTERNS)]
-            turn += 1
-            self.models += await self._masks(client, pattern, _file(number, mebibytes, piece))
+            pattern = MODEL_PATTERNS[count % len(MODEL_PATTERNS)]
+            count += 1
+            self.models += await self._solve(client, pattern, _model_file(number, mebibytes, piece))
             self.sent_bytes += mebibytes * MIB
 
-    async def _masks(self, client: httpx2.AsyncClient, pattern: str, content: bytes | AsyncIterator[bytes]) -> bool:
+    async def _solve(self, client: httpx2.AsyncClient, pattern: str, content: bytes | AsyncIterator[bytes]) -> bool:
+        """Send a file and wait for its job; returns whether it succeeded, and notes a failure."""
         try:
             answer = await client.post(
                 "/v1/masks", params={"pattern": pattern}, content=content, headers={"Prefer": "wait=60"}
@@ -156,7 +157,7 @@ class Load:
         return True
 
 
-async def _file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[bytes]:
+async def _model_file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[bytes]:
     """Generate a model of layers of 16 MiB while it is sent."""
     layers, rest = divmod(mebibytes, 16)
     sizes = [16 * MIB] * layers + [rest * MIB] * bool(rest)
@@ -215,10 +216,10 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
         job = httpx2.get(f"{installation.url}/v1/jobs?limit=1", trust_env=False).json()["jobs"][0]["id"]
         with polled(installation.url, job) as idle:
             time.sleep(max(10, arguments.seconds / 10))
-        before, begun = installation.usage(), time.monotonic()
+        before, started = installation.usage(), time.monotonic()
         with polled(installation.url, job) as loaded:
             load, memory = asyncio.run(drive(installation, arguments))
-        took, after = time.monotonic() - begun, installation.usage()
+        took, after = time.monotonic() - started, installation.usage()
     finally:
         installation.stop()
     cores = {part: (after[part][0] - before[part][0]) / took for part in PARTS}

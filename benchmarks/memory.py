@@ -1,4 +1,4 @@
-"""What a CPU worker's processes keep in memory once they have solved an exact job.
+"""Measure the memory that the processes of a CPU worker hold after they have solved a job.
 
 python benchmarks/memory.py [--before FOLDER] [--write]
 
@@ -74,13 +74,13 @@ def command_line(process: int) -> bytes:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--before", type=Path, metavar="FOLDER")
     options.add_argument("--before-commit", default="another version", metavar="COMMIT")
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
-    versions = [(f"before ({given.before_commit})", given.before)] if given.before else []
+    arguments = options.parse_args()
+    versions = [(f"before ({arguments.before_commit})", arguments.before)] if arguments.before else []
     rows = []
     for version, sources in [*versions, ("this commit", ROOT)]:
         rows += [[f"{version}, {name}", *figures] for name, *figures in measure(sources)]
@@ -91,7 +91,7 @@ def main() -> None:
     )
     text = f"# Memory of a worker\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "memory.md").write_text(text)
 
 

@@ -52,9 +52,9 @@ def row(pattern: str, scores: Mapping[str, np.ndarray], rounds: int) -> list[str
     """Solve and measure one pattern over all layers."""
     seconds, solutions = [], ms.solve_many(scores, pattern)
     for _ in range(rounds):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         solutions = ms.solve_many(scores, pattern)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     assert all(ms.verify(solution.mask, pattern) for solution in solutions.values())
     sizes = [bytes_of(solution) for solution in solutions.values()]
     total = {name: sum(size[name] for size in sizes) for name in set.intersection(*(set(size) for size in sizes))}
@@ -110,7 +110,7 @@ def compare_topk(rounds: int) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--write", action="store_true")

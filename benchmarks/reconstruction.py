@@ -24,7 +24,7 @@ import masksmith as ms
 sys.path.insert(0, str(ROOT / "examples"))
 import minilm
 
-WAYS = ("magnitude", "Wanda", "magnitude, reconstructed", "Wanda, reconstructed", "ADMM")
+METHODS = ("magnitude", "Wanda", "magnitude, reconstructed", "Wanda, reconstructed", "ADMM")
 PASSAGES, HELD_OUT, BATCH = 256, 128, 32
 
 
@@ -33,23 +33,23 @@ def gather(model: minilm.MiniLM, passages: torch.Tensor, layers: list[str]) -> m
     return ms.calibrate(model, passages.split(BATCH), gather=("norms", "gram"), layers=layers)
 
 
-def prune(weight: torch.Tensor, known: Any, pattern: str) -> tuple[dict[str, torch.Tensor], ms.AdmmUpdate, float]:
+def prune(weight: torch.Tensor, calibration: Any, pattern: str) -> tuple[dict[str, torch.Tensor], ms.AdmmUpdate, float]:
     """Prune a layer by each method; returns the weights, ADMM's statistics, and the seconds of a reconstruction."""
     by_size = ms.solve(ms.magnitude(weight), pattern).mask
-    by_wanda = ms.solve(ms.wanda(weight, known.norms), pattern).mask
-    begun = time.perf_counter()
-    rebuilt = ms.reconstruct(weight, by_size, known.gram)
-    seconds = time.perf_counter() - begun
+    by_wanda = ms.solve(ms.wanda(weight, calibration.norms), pattern).mask
+    started = time.perf_counter()
+    rebuilt = ms.reconstruct(weight, by_size, calibration.gram)
+    seconds = time.perf_counter() - started
     assert rebuilt.error <= rebuilt.masked_error
-    admm = ms.admm(weight, known.gram, pattern)
+    admm = ms.admm(weight, calibration.gram, pattern)
     weights = (
         weight * by_size,
         weight * by_wanda,
         rebuilt.weight,
-        ms.reconstruct(weight, by_wanda, known.gram).weight,
+        ms.reconstruct(weight, by_wanda, calibration.gram).weight,
         admm.weight,
     )
-    return dict(zip(WAYS, weights, strict=True)), admm, seconds
+    return dict(zip(METHODS, weights, strict=True)), admm, seconds
 
 
 def relative_error(updated: torch.Tensor, weight: torch.Tensor, gram: Any) -> float:
@@ -71,48 +71,54 @@ def embeddings_lost(model: minilm.MiniLM, weights: Mapping[str, torch.Tensor], p
 
 def measure(pattern: str, depth: int) -> tuple[list[list[str]], list[str]]:
     """Return a row of errors for each type of layer, and one for the whole model."""
-    model, shown = minilm.load(), minilm.passages(PASSAGES)
-    kept_back = minilm.passages(HELD_OUT, held_out=True)
+    model, passages = minilm.load(), minilm.passages(PASSAGES)
+    held_out = minilm.passages(HELD_OUT, held_out=True)
     layers = [glob.replace("encoder.*", f"encoder.layer.{k}.*") for k in range(depth) for glob in minilm.LINEARS]
-    known, unseen = gather(model, shown, layers), gather(model, kept_back, layers)
-    state, pruned = model.state_dict(), {way: {} for way in WAYS}
+    calibration, held_out_statistics = gather(model, passages, layers), gather(model, held_out, layers)
+    state, pruned = model.state_dict(), {method: {} for method in METHODS}
     errors: dict[str, list[tuple[list[float], list[float]]]] = {}
     solves, seconds = [], []
-    for name in known:
-        weights, admm, took = prune(state[name], known[name], pattern)
-        seen, held = (
-            [relative_error(weights[way], state[name], one[name].gram) for way in WAYS] for one in (known, unseen)
+    for name in calibration:
+        weights, admm, reconstruction_s = prune(state[name], calibration[name], pattern)
+        calibration_errors, held_out_errors = (
+            [relative_error(weights[method], state[name], each[name].gram) for method in METHODS]
+            for each in (calibration, held_out_statistics)
         )
         kind = name.split(".", 3)[3].removesuffix(".weight").removesuffix(".dense")
-        errors.setdefault(kind, []).append((seen, held))
+        errors.setdefault(kind, []).append((calibration_errors, held_out_errors))
         solves.append(admm.solves)
-        seconds.append(took)
-        for way in WAYS:
-            pruned[way][name] = weights[way]
-        print(pattern, name, *(f"{a:.4f}/{b:.4f}" for a, b in zip(seen, held, strict=True)), f"{admm.solves} solves")
+        seconds.append(reconstruction_s)
+        for method in METHODS:
+            pruned[method][name] = weights[method]
+        print(
+            pattern,
+            name,
+            *(f"{a:.4f}/{b:.4f}" for a, b in zip(calibration_errors, held_out_errors, strict=True)),
+            f"{admm.solves} solves",
+        )
     rows = [_row(pattern, kind, pairs) for kind, pairs in errors.items()]
     rows.append(_row(pattern, "all", [pair for pairs in errors.values() for pair in pairs]))
-    lost = [f"{embeddings_lost(model, pruned[way], kept_back):.4f}" for way in WAYS]
+    lost = [f"{embeddings_lost(model, pruned[method], held_out):.4f}" for method in METHODS]
     return rows, [pattern, *lost, f"{statistics.median(solves):.0f} ({min(solves)} to {max(solves)})"]
 
 
 def _row(pattern: str, kind: str, pairs: list[tuple[list[float], list[float]]]) -> list[str]:
     means = [
-        [statistics.mean(pair[side][k] for pair in pairs) for k in range(len(WAYS))] for side in (0, 1)
-    ]  # [calibration or held out][way]
-    cells = [f"{seen:.4f} / {held:.4f}" for seen, held in zip(*means, strict=True)]
+        [statistics.mean(pair[side][k] for pair in pairs) for k in range(len(METHODS))] for side in (0, 1)
+    ]  # [calibration or held out][method]
+    cells = [f"{calibration:.4f} / {held_out:.4f}" for calibration, held_out in zip(*means, strict=True)]
     gains = [pair[0][0] / pair[0][2] for pair in pairs]
-    more = [pair[0][2] / pair[0][4] for pair in pairs]
+    admm_gains = [pair[0][2] / pair[0][4] for pair in pairs]
     return [
         f"{pattern}, {kind}",
         *cells,
         f"{statistics.median(gains):.2f}x ({min(gains):.2f}x)",
-        f"{statistics.median(more):.2f}x ({min(more):.2f}x)",
+        f"{statistics.median(admm_gains):.2f}x ({min(admm_gains):.2f}x)",
     ]
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--depth", type=int, default=minilm.DEPTH, help="encoder layers, from the first")
     options.add_argument("--patterns", nargs="+", default=["2:4", "transposable 2:4", "transposable 8:16"])
@@ -121,8 +127,8 @@ def main() -> None:
     torch.set_num_threads(1)
     measured = [measure(pattern, arguments.depth) for pattern in arguments.patterns]
     rows = [row for part, _ in measured for row in part]
-    head = ("pattern, layers", *WAYS, "reconstruction gains (worst)", "ADMM gains more (worst)")
-    model_head = ("pattern", *WAYS, "mask solves a layer (ADMM)")
+    head = ("pattern, layers", *METHODS, "reconstruction gains (worst)", "extra ADMM gain (worst)")
+    model_head = ("pattern", *METHODS, "mask solves a layer (ADMM)")
     text = (
         f"# Reconstruction and ADMM\n\n{stamp()}\n\n{6 * arguments.depth} linear layers of MiniLM, "
         f"{PASSAGES} passages of 128 tokens to calibrate with, {HELD_OUT} of other topics held out, damping 0.01. "

@@ -22,26 +22,26 @@ RATIOS = ("1:2", "2:4", "4:8", "8:16", "16:32", "32:64", "3:7", "12:24")
 CHILD = """
 import json, resource, sys, time
 import numpy as np, masksmith as ms
-size, rule, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+size, pattern, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 rng = np.random.default_rng(0)
 scores = np.empty((size, size), np.float32)
 for row in scores: row[:] = np.abs(rng.standard_normal(size, dtype=np.float32))
-ms.solve(scores[:128, :128], rule, threads=threads)
+ms.solve(scores[:128, :128], pattern, threads=threads)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, seconds = peak(), []
 for _ in range(3):
     solution = None  # two masks at once would count as what one solve needs
-    begun = time.perf_counter()
-    solution = ms.solve(scores, rule, threads=threads)
-    seconds.append(time.perf_counter() - begun)
+    started = time.perf_counter()
+    solution = ms.solve(scores, pattern, threads=threads)
+    seconds.append(time.perf_counter() - started)
 assert solution.gap == 0.0
 print(json.dumps({"seconds": min(seconds), "extra": peak() - before, "input": scores.nbytes}))
 """
 
 
-def measure(size: int, rule: str, threads: int) -> dict[str, float]:
+def measure(size: int, pattern: str, threads: int) -> dict[str, float]:
     """Solve one square layer in a fresh process."""
-    command = [sys.executable, "-c", CHILD, str(size), rule, str(threads)]
+    command = [sys.executable, "-c", CHILD, str(size), pattern, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
@@ -96,7 +96,7 @@ def plot(figures_by_size: dict[int, dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--largest", type=int, default=16384)
     options.add_argument("--write", action="store_true")

@@ -62,14 +62,21 @@ def compare(pattern: str, kind: str, rounds: int) -> list[Line]:
     """Measure everything that can solve a pattern on one kind of data."""
     n, m = (int(part) for part in pattern.split(":"))
     scores = {size: np.abs(KINDS[kind](size)) for size in {*SAMPLE.values(), *PEER_SAMPLE.values()}}
-    rule = f"transposable {pattern}"
+    transposable_pattern = f"transposable {pattern}"
     lines = []
     for name, size in SAMPLE.items():
         if name == "enumerate" and m != 4:
             continue
         lines.append(
             _against_exact(
-                name, scores[size], scores[LAYER], rule, m, rounds, _ours(name, scores[size], rule), gaps=True
+                name,
+                scores[size],
+                scores[LAYER],
+                transposable_pattern,
+                m,
+                rounds,
+                _ours(name, scores[size], transposable_pattern),
+                gaps=True,
             )
         )
     for name, size in PEER_SAMPLE.items():
@@ -80,19 +87,23 @@ def compare(pattern: str, kind: str, rounds: int) -> list[Line]:
             "Dykstra-300 (torch)": lambda tiles=tiles: dykstra_torch(tiles, n),
         }
         gaps = not name.startswith("Dykstra")
-        lines.append(_against_exact(name, scores[size], scores[LAYER], rule, m, rounds, runs[name], gaps=gaps))
+        lines.append(
+            _against_exact(name, scores[size], scores[LAYER], transposable_pattern, m, rounds, runs[name], gaps=gaps)
+        )
     return lines
 
 
-def _ours(name: str, scores: np.ndarray, rule: str) -> Callable[[], Mask]:
-    return lambda: to_tiles(ms.solve(scores, rule, name, threads=1).mask, int(rule.rsplit(":", 1)[1]))
+def _ours(name: str, scores: np.ndarray, transposable_pattern: str) -> Callable[[], Mask]:
+    return lambda: to_tiles(
+        ms.solve(scores, transposable_pattern, name, threads=1).mask, int(transposable_pattern.rsplit(":", 1)[1])
+    )
 
 
 def _against_exact(
     name: str,
     scores: np.ndarray,
-    yardstick: np.ndarray,
-    rule: str,
+    layer: np.ndarray,
+    transposable_pattern: str,
     m: int,
     rounds: int,
     run: Callable[[], Mask],
@@ -100,20 +111,20 @@ def _against_exact(
     gaps: bool,
 ) -> Line:
     """Time one run and Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
-    exact = ms.solve(scores, rule, "exact", threads=1)
+    exact = ms.solve(scores, transposable_pattern, "exact", threads=1)
     assert exact.status == "optimal", exact
-    runs = {"exact": lambda: ms.solve(yardstick, rule, "exact", threads=1)}
+    runs = {"exact": lambda: ms.solve(layer, transposable_pattern, "exact", threads=1)}
     seconds = interleave(runs if name == "exact" else {**runs, name: run}, rounds)
     per_mega = statistics.median(seconds[name]) * MEGA / scores.size * 1e3
-    faster = ratio(seconds[name], seconds["exact"]) * yardstick.size / scores.size
+    faster = ratio(seconds[name], seconds["exact"]) * layer.size / scores.size
     if not gaps:
         return Line(name, per_mega, faster, None, None, None)
     tiles, best = to_tiles(scores, m), exact.tile_objectives.reshape(-1)
     kept = (run() * tiles).sum(axis=(1, 2), dtype=np.float64)
-    lost = np.divide(np.maximum(0.0, best - kept), best, out=np.zeros_like(best), where=best > 0)
-    lost[lost < 1e-12] = 0.0
-    total = float(lost @ best / best.sum())
-    return Line(name, per_mega, faster, total, float(lost.max()), float((lost == 0).mean()))
+    gaps_by_tile = np.divide(np.maximum(0.0, best - kept), best, out=np.zeros_like(best), where=best > 0)
+    gaps_by_tile[gaps_by_tile < 1e-12] = 0.0
+    total = float(gaps_by_tile @ best / best.sum())
+    return Line(name, per_mega, faster, total, float(gaps_by_tile.max()), float((gaps_by_tile == 0).mean()))
 
 
 def threads(pattern: str, rounds: int) -> float:
@@ -121,8 +132,8 @@ def threads(pattern: str, rounds: int) -> float:
 
     On a whole model's worth of weights: a virtual machine may give bursts of a few milliseconds but one core.
     """
-    scores, rule = np.abs(KINDS["gaussian"](MODEL)), f"transposable {pattern}"
-    runs = {str(k): (lambda k=k: ms.solve(scores, rule, threads=k)) for k in (1, 2)}
+    scores, transposable_pattern = np.abs(KINDS["gaussian"](MODEL)), f"transposable {pattern}"
+    runs = {str(k): (lambda k=k: ms.solve(scores, transposable_pattern, threads=k)) for k in (1, 2)}
     seconds = interleave(runs, rounds)
     return ratio(seconds["1"], seconds["2"])
 
@@ -170,7 +181,7 @@ def write_between(path: Path, mark: str, text: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true")
     options.add_argument("--rounds", type=int, default=5)

@@ -83,7 +83,7 @@ def bounds(weight: torch.Tensor, seen: Any, pattern: ms.NM) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--pattern", default="2:4", help="a plain pattern")
@@ -100,14 +100,14 @@ def main() -> None:
     state, rows = model.state_dict(), []
     for name in LAYERS:
         rows += measure(name, state[name], seen[name], unseen[name], pattern, arguments.rounds)
-    loose = "; ".join(bounds(state[name], seen[name], pattern) for name in LAYERS)
+    bound_ratios = "; ".join(bounds(state[name], seen[name], pattern) for name in LAYERS)
     text = (
         f"# Weight updates and refined masks\n\n{stamp()}\n\nTwo layers of MiniLM at {pattern}, one thread, "
         f"{PASSAGES} passages of 128 tokens to calibrate with, damping 0.01. Squared error of the output as a share of "
         "the output's square, calibration / held out; median seconds, and as a multiple of ALPS's in the same round. "
         "`reconstruct` and `refine` start from Wanda's mask. SparseGPT and ALPS are implemented in `benchmarks/peers` "
         f"from their papers.\n\n{table(('layer, method', 'error', 'time', 'of ALPS'), rows)}\n\n"
-        f"The error of the refined {pattern} mask as a multiple of its lower bound: {loose}.\n"
+        f"The error of the refined {pattern} mask as a multiple of its lower bound: {bound_ratios}.\n"
     )
     print(text)
     if arguments.write:

@@ -95,12 +95,12 @@ class Upload:
             f"Content-Length: {self.bytes}\r\n\r\n"
         )
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             connection.sendall(request.encode())
             for piece in self.pieces():
                 connection.sendall(piece)
             answer = connection.recv(4096)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
         if not answer.startswith(b"HTTP/1.1 201"):
             raise SystemExit(f"unexpected answer: {answer!r}")
         return seconds

@@ -22,8 +22,8 @@ PATTERNS = ("2:4", "4:8", "8:16", "16:32", "32:64")
 
 def walk(pattern: str, size: int, steps: int, drift: float) -> tuple[float, float]:
     """Return the speed-up of a warm start and the share of the mask that changes per step."""
-    rng, weight, rule = np.random.default_rng(0), gaussian(size, size), f"transposable {pattern}"
-    solution = ms.solve(np.abs(weight), rule, threads=1, keep_duals=True)
+    rng, weight, pattern_text = np.random.default_rng(0), gaussian(size, size), f"transposable {pattern}"
+    solution = ms.solve(np.abs(weight), pattern_text, threads=1, keep_duals=True)
     cold: list[float] = []
     warm: list[float] = []
     flips: list[float] = []
@@ -36,9 +36,9 @@ def walk(pattern: str, size: int, steps: int, drift: float) -> tuple[float, floa
         solutions, scores = {}, np.abs(weight)
         # The order alternates, since the first solve finds the scores out of the cache.
         for seconds, options in runs if step % 2 else reversed(runs):
-            begun = time.perf_counter()
-            solutions[bool(options)] = ms.solve(scores, rule, threads=1, **options)
-            seconds.append(time.perf_counter() - begun)
+            started = time.perf_counter()
+            solutions[bool(options)] = ms.solve(scores, pattern_text, threads=1, **options)
+            seconds.append(time.perf_counter() - started)
         fresh, following = solutions[False], solutions[True]
         assert following.gap == fresh.gap == 0.0
         flips.append(float((following.mask != solution.mask).mean()))
@@ -47,7 +47,7 @@ def walk(pattern: str, size: int, steps: int, drift: float) -> tuple[float, floa
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=100)
     options.add_argument("--size", type=int, default=512)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-WIDTH, HEADS, INNER, DEPTH, WORDS, PLACES = 384, 12, 1536, 6, 30522, 512
+WIDTH, HEADS, INNER, DEPTH, WORDS, POSITIONS = 384, 12, 1536, 6, 30522, 512
 UNKNOWN, BEGIN, END = 100, 101, 102
 LINEARS = ("encoder.*.dense.weight", "encoder.*.query.weight", "encoder.*.key.weight", "encoder.*.value.weight")
 """Globs of the 36 linear layers of the encoder."""
@@ -85,7 +85,7 @@ class MiniLM(nn.Module):
         self.embeddings = nn.ModuleDict(
             {
                 "word_embeddings": nn.Embedding(WORDS, WIDTH),
-                "position_embeddings": nn.Embedding(PLACES, WIDTH),
+                "position_embeddings": nn.Embedding(POSITIONS, WIDTH),
                 "token_type_embeddings": nn.Embedding(2, WIDTH),
                 "LayerNorm": nn.LayerNorm(WIDTH, eps=1e-12),
             }
@@ -94,9 +94,9 @@ class MiniLM(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the states `[batch, length, 384]` of tokens `[batch, length]` without padding."""
-        words, places, types, norm = self.embeddings.values()
-        here = torch.arange(tokens.shape[1])
-        states = norm(words(tokens) + places(here) + types(torch.zeros_like(tokens)))
+        words, positions, types, norm = self.embeddings.values()
+        indices = torch.arange(tokens.shape[1])
+        states = norm(words(tokens) + positions(indices) + types(torch.zeros_like(tokens)))
         for layer in self.encoder["layer"]:
             states = layer(states)
         return states
@@ -104,7 +104,7 @@ class MiniLM(nn.Module):
     def embed(self, text: str, words: Words) -> torch.Tensor:
         """Return the embedding of a text: the normalized mean of its tokens' states."""
         with torch.no_grad():
-            states = self(torch.tensor([[BEGIN, *words.split(text)[: PLACES - 2], END]]))
+            states = self(torch.tensor([[BEGIN, *words.split(text)[: POSITIONS - 2], END]]))
         return functional.normalize(states.mean(1), dim=1)[0]
 
 

@@ -62,13 +62,13 @@ class Transformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.tokens, self.positions = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
         self.blocks = nn.Sequential(*[Block() for _ in range(BLOCKS)])
         self.last = nn.Linear(WIDTH, 256)
 
     def forward(self, text: Tensor) -> Tensor:
         """Return the logits of the next byte at each position."""
-        return self.last(self.blocks(self.tokens(text) + self.places.weight[: text.shape[1]]))
+        return self.last(self.blocks(self.tokens(text) + self.positions.weight[: text.shape[1]]))
 
 
 class Training:
@@ -83,8 +83,8 @@ class Training:
 
     def step(self) -> float:
         """Run one optimizer step; returns the loss."""
-        places = torch.randint(len(self._text) - CONTEXT - 1, (BATCH,))
-        text = torch.stack([self._text[place : place + CONTEXT + 1] for place in places]).long()
+        starts = torch.randint(len(self._text) - CONTEXT - 1, (BATCH,))
+        text = torch.stack([self._text[start : start + CONTEXT + 1] for start in starts]).long()
         logits = self.model(text[:, :-1])
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
         self._optimizer.zero_grad()
@@ -156,12 +156,12 @@ class Cost:
 
 def window(training: Training, sparsifier: Sparsifier | None) -> Cost:
     """Train for a window; with a sparsifier it contains two refreshes."""
-    begun, begun_cpu = time.perf_counter(), time.process_time()
+    started, started_cpu = time.perf_counter(), time.process_time()
     for _ in range(WINDOW):
         training.step()
         if sparsifier is not None:
             sparsifier.step()
-    return Cost((time.perf_counter() - begun) / WINDOW, (time.process_time() - begun_cpu) / WINDOW)
+    return Cost((time.perf_counter() - started) / WINDOW, (time.process_time() - started_cpu) / WINDOW)
 
 
 def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tuple[Cost, Cost]]:

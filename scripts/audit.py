@@ -3,7 +3,7 @@
     python scripts/audit.py
 
 pip-audit is installed into `.venv-audit`, so that it is no dependency of ours. Exit code 1 if a pinned version is
-vulnerable. Where no package index or no advisory database is in reach, nothing is audited, and that is printed: exit
+vulnerable. Where no package index or no advisory database can be reached, nothing is audited, and that is printed: exit
 code 0.
 """
 
@@ -21,7 +21,7 @@ TOOL = "pip-audit==2.10.1"
 
 
 def install() -> Path | None:
-    """Install pip-audit; None if no index has it in reach."""
+    """Install pip-audit; None if no package index can be reached."""
     tool = FOLDER / "bin" / "pip-audit"
     if not tool.exists():
         venv.create(FOLDER, with_pip=True)
@@ -31,8 +31,8 @@ def install() -> Path | None:
     return tool
 
 
-def judge(output: str, errors: str) -> int:
-    """Print what was found; returns the exit code."""
+def report(output: str, errors: str) -> int:
+    """Print the vulnerabilities that pip-audit reports; returns the exit code."""
     try:
         dependencies = json.loads(output)["dependencies"]
     except (ValueError, KeyError):
@@ -41,9 +41,9 @@ def judge(output: str, errors: str) -> int:
         return 0
     vulnerable = [each for each in dependencies if each.get("vulns")]
     for each in vulnerable:
-        for found in each["vulns"]:
-            mended = ", ".join(found["fix_versions"]) or "no version"
-            print(f"{each['name']} {each['version']}: {found['id']}, mended in {mended}")
+        for vulnerability in each["vulns"]:
+            fixed = ", ".join(vulnerability["fix_versions"]) or "no version"
+            print(f"{each['name']} {each['version']}: {vulnerability['id']}, fixed in {fixed}")
     if not vulnerable:
         print(f"no known vulnerability in {len(dependencies)} distributions")
     return int(bool(vulnerable))
@@ -57,7 +57,7 @@ def main() -> int:
         return 0
     command = [tool, "--requirement", ROOT / "constraints.txt", "--no-deps", "--disable-pip", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return judge(done.stdout, done.stderr)
+    return report(done.stdout, done.stderr)
 
 
 if __name__ == "__main__":

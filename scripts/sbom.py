@@ -19,7 +19,7 @@ def component(distribution: Distribution) -> dict[str, Any]:
     """Describe a distribution."""
     metadata = distribution.metadata
     name, version = re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), distribution.version
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "type": "library",
         "bom-ref": f"pkg:pypi/{name}@{version}",
         "name": name,
@@ -28,8 +28,8 @@ def component(distribution: Distribution) -> dict[str, Any]:
     }
     text = metadata.get("License-Expression") or metadata.get("License") or ""
     if text and "\n" not in text and len(text) < 200:
-        found["licenses"] = [{"license": {"name": text}}]
-    return found
+        description["licenses"] = [{"license": {"name": text}}]
+    return description
 
 
 def bill() -> dict[str, Any]:

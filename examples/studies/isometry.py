@@ -39,7 +39,7 @@ DEPTH, WIDTH, KEPT = 7, 100, "20%"
 RATES = (0.001, 0.01)
 
 
-def straight(seed: int, widths: list[int]) -> nn.Sequential:
+def linear_network(seed: int, widths: list[int]) -> nn.Sequential:
     """Return a linear network with orthogonal weights."""
     torch.manual_seed(seed)
     layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
@@ -48,7 +48,7 @@ def straight(seed: int, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def jacobian(net: nn.Sequential) -> float:
+def mean_jsv(net: nn.Sequential) -> float:
     """Mean singular value of d logits / d input, which is the same for every input of a linear net."""
     product = torch.eye(64)
     with torch.no_grad():
@@ -57,16 +57,16 @@ def jacobian(net: nn.Sequential) -> float:
     return float(torch.linalg.svdvals(product).mean())
 
 
-def remove(net: nn.Sequential) -> nn.Sequential:
+def without_small_neurons(net: nn.Sequential) -> nn.Sequential:
     """Remove the hidden neurons of smallest magnitude, with their incoming and outgoing weights."""
-    pruned, before = copy.deepcopy(net), torch.arange(64)
+    pruned, previous_kept = copy.deepcopy(net), torch.arange(64)
     for number, layer in enumerate(pruned):
         weight, bias = layer.weight.detach(), layer.bias.detach()
         kept = torch.arange(len(weight))
         if number < len(pruned) - 1:
             kept = ms.solve(ms.magnitude(weight), f"channels out {KEPT}").mask.any(1).nonzero()[:, 0]
-        layer.weight, layer.bias = nn.Parameter(weight[kept][:, before]), nn.Parameter(bias[kept])
-        before = kept
+        layer.weight, layer.bias = nn.Parameter(weight[kept][:, previous_kept]), nn.Parameter(bias[kept])
+        previous_kept = kept
     return pruned
 
 
@@ -85,16 +85,16 @@ def orthogonalise(net: nn.Sequential) -> nn.Sequential:
 def measure(seed: int, scale: Scale) -> dict[str, tuple[float, float]]:
     """Return mean JSV and accuracy of a network: dense, pruned, OrthP, and each fine-tuned at either rate."""
     data: Digits = digits(seed)
-    net = straight(seed, [64, *[WIDTH] * (DEPTH - 1), 10])
+    net = linear_network(seed, [64, *[WIDTH] * (DEPTH - 1), 10])
     train(net, data, scale.epochs, seed, rate=0.01)
-    pruned = remove(net)
+    pruned = without_small_neurons(net)
     stages = {"dense": net, "pruned": pruned, "pruned, OrthP": orthogonalise(pruned)}
     for name in ("pruned", "pruned, OrthP"):
         for rate in RATES:
             tuned = copy.deepcopy(stages[name])
             train(tuned, data, scale.epochs, seed + 1000, rate=rate)
             stages[f"{name}, tuned at {rate}"] = tuned
-    return {name: (jacobian(stage), accuracy(stage, data)) for name, stage in stages.items()}
+    return {name: (mean_jsv(stage), accuracy(stage, data)) for name, stage in stages.items()}
 
 
 def study(scale: Scale) -> tuple[str, plots.Figure]:

@@ -28,7 +28,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, CLASSES = 128, 10
-TESTED = 797
+TEST_SAMPLES = 797
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def digits(seed: int, trained: int = 1000) -> Digits:
     pixels, classes = load_digits(return_X_y=True)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
     inputs, targets = torch.from_numpy(pixels).float()[order] / 16, torch.from_numpy(classes).long()[order]
-    train, test = slice(TESTED, TESTED + trained), slice(TESTED)
+    train, test = slice(TEST_SAMPLES, TEST_SAMPLES + trained), slice(TEST_SAMPLES)
     return Digits(inputs[train], targets[train], inputs[test], targets[test])
 
 
@@ -123,13 +123,13 @@ def keep_masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> Callable[[int
     """Apply masks to a network's weights, now and after every step."""
     weights = {name: dict(net.named_parameters())[name] for name in masks}
 
-    def cut(step: int = 0) -> None:
+    def apply_masks(step: int = 0) -> None:
         with torch.no_grad():
             for name, mask in masks.items():
                 weights[name].mul_(mask)
 
-    cut()
-    return cut
+    apply_masks()
+    return apply_masks
 
 
 def accuracy(net: nn.Module, data: Digits) -> float:
@@ -152,7 +152,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, floa
 
 
 def verdict(claim: str, difference: float, margin: float, form: str = ".2%") -> str:
-    """Return whether a claimed gain is confirmed: yes if it exceeds twice its standard error, no, or the opposite."""
+    """Return a line that says whether a claimed gain is confirmed: it exceeds `margin`, twice its standard error."""
     word = "yes" if difference > margin else "the opposite" if difference < -margin else "not beyond the noise"
     return f"- {claim}: **{word}** ({difference:+{form}}, two standard errors {margin:{form}})"
 

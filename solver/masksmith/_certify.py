@@ -63,8 +63,10 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
         slot, floor = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
-        check = compile_first_pass(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
-        unproved_count = check(scores, mask, u, v, tile.row_keep, tile.col_keep, floor, certificate.objective, tiles)
+        first_pass = compile_first_pass(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
+        unproved_count = first_pass(
+            scores, mask, u, v, tile.row_keep, tile.col_keep, floor, certificate.objective, tiles
+        )
     if unproved_count:
         certify(
             scores, mask, NO_FORCED if panel.forced is None else panel.forced, u, v, tile.row_keep, tile.col_keep,
@@ -73,7 +75,7 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
 
 
 def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
-    cut = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
-    total = cut.sum(axis=(1, 3), dtype=np.float64) * (1 + 2.0**-40)
+    tiles = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
+    total = tiles.sum(axis=(1, 3), dtype=np.float64) * (1 + 2.0**-40)
     overflowed = ~np.isfinite(certificate.violation)
     certificate.violation[overflowed] = (total - certificate.objective)[overflowed]

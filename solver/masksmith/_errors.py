@@ -90,6 +90,6 @@ class VerificationError(MasksmithError):
     """A solver returned a mask that violates the pattern."""
 
 
-def sums_overflow(name: str | None) -> ScoresError:
+def overflow_error(name: str | None) -> ScoresError:
     """Return the error for finite scores whose sum is not finite."""
     return ScoresError("the sum of the scores exceeds float64; scale them down", name=name)

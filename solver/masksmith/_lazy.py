@@ -37,10 +37,14 @@ def attach(
 
 @contextmanager
 def naming_extras(what: str, extras: Mapping[str, str] = EXTRAS) -> Iterator[None]:
-    """Name the extra if a module that is imported inside is not installed.
+    """Replace the error for a missing module, raised inside, by one that names the extra with this module.
+
+    Args:
+        what: What needs the module, for the message.
+        extras: Top-level modules -> the extra that installs them.
 
     Raises:
-        MissingExtraError: If so.
+        MissingExtraError: If a module of `extras` is missing.
     """
     try:
         yield

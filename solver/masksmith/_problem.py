@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ._errors import InfeasibleError, ScoresError, SolverError, VerificationError, sums_overflow
+from ._errors import InfeasibleError, ScoresError, SolverError, VerificationError, overflow_error
 from ._panels import Duals, Matrix, has_tiles
 from ._solution import Solution
 from ._tensors import MatrixReader, View
@@ -42,7 +42,7 @@ class Problem:
         source: Reader of the scores as rows of a matrix.
         grid: The grid of pieces (tiles, blocks, ...) that covers the matrix.
         down, across: Numbers of pieces that are solved; under `dense`, edge pieces are not.
-        height, width: Matrix rows and columns covered by these pieces, padding included.
+        height, width: Numbers of matrix rows and columns that these pieces cover, padding included.
         must_keep, must_drop, start: Readers of these masks, or None.
 
     Raises:
@@ -65,9 +65,9 @@ class Problem:
         self.height, self.width = self.down * grid.tile_rows, self.across * grid.tile_cols
         self._check_weight()
         start = options.warm_start
-        self.start = self._mask(start.mask if isinstance(start, Solution) else start, "warm_start")
-        self.must_keep = self._mask(options.must_keep, "must_keep")
-        self.must_drop = self._mask(options.must_drop, "must_drop")
+        self.start = self._mask_reader(start.mask if isinstance(start, Solution) else start, "warm_start")
+        self.must_keep = self._mask_reader(options.must_keep, "must_keep")
+        self.must_drop = self._mask_reader(options.must_drop, "must_drop")
 
     @property
     def has_tiles(self) -> bool:
@@ -87,7 +87,7 @@ class Problem:
 
     @property
     def bonus(self) -> float:
-        """Score added to entries kept in the warm start."""
+        """Score added to each entry that the warm start keeps: the hysteresis, or 0 without a warm start."""
         return self.options.hysteresis if self.start is not None else 0.0
 
     def rows(self, first: int, last: int) -> tuple[Matrix, float]:
@@ -105,12 +105,12 @@ class Problem:
             return None
         return u[first:last], v[first:last]
 
-    def contradiction(self, row: int, col: int) -> InfeasibleError:
-        """Return the error for an entry of the matrix that must be both kept and dropped."""
+    def conflict_error(self, row: int, col: int) -> InfeasibleError:
+        """Return the error for an entry (`row`, `col`) of the matrix that must be both kept and dropped."""
         tile = (row // self.tile.rows, col // self.tile.cols)
         return InfeasibleError("an entry is in must_keep and in must_drop", tile, self.name)
 
-    def broken_tile(self, down: int, across: int) -> VerificationError:
+    def violation_error(self, down: int, across: int) -> VerificationError:
         """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
         return VerificationError(
             f"{self.name or 'scores'}: the solver's mask breaks {self.pattern} in tile [{down}, {across}]; please "
@@ -118,8 +118,8 @@ class Problem:
         )
 
     @contextmanager
-    def named(self, first: int) -> Iterator[None]:
-        """Add the tensor's name, and the tile's index in the whole tensor, to errors from tile rows `first` and on."""
+    def naming_tensor(self, first: int) -> Iterator[None]:
+        """Add to an `InfeasibleError` raised inside: the tensor's name, and `first` to the tile's row."""
         try:
             yield
         except InfeasibleError as error:
@@ -140,7 +140,7 @@ class Problem:
             shapes = f"{list(weight.shape)} differs from the scores' {list(self.source.tensor_shape)}"
             raise ScoresError(f"the weight's shape {shapes}", name=self.name)
 
-    def _mask(self, mask: Any, label: str) -> MatrixReader | None:
+    def _mask_reader(self, mask: Any, label: str) -> MatrixReader | None:
         if mask is None:
             return None
         reader = MatrixReader(mask, self.axis, label, self.options.view)
@@ -159,7 +159,7 @@ def checked_rows(source: MatrixReader, first: int, last: int) -> tuple[Matrix, f
     rows = source.rows(first, last)
     invalid, total = scan(rows)
     if invalid >= 0:
-        raise source.bad_score(first * rows.shape[1] + invalid, float(rows.flat[invalid]))
+        raise source.invalid_score_error(first * rows.shape[1] + invalid, float(rows.flat[invalid]))
     if math.isinf(total):
-        raise sums_overflow(source.name)
+        raise overflow_error(source.name)
     return rows, total

@@ -15,14 +15,14 @@ from ._problem import Options, Problem
 from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
-from ._tensors import View, are_equal, sample
+from ._tensors import View, are_equal, equality_key
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
-from .whole_tensor import PlanOptions, plan_for
+from .whole_tensor import WholeTensorOptions, whole_tensor_solver
 
 OnProgress = Callable[[int, int], None]
 
@@ -140,7 +140,7 @@ def solve_many(
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor as problems: one, or one for each of its matrices."""
+    """A tensor and its problems: one, or one for each of its matrices."""
 
     problems: list[Problem]
     matrices: Matrices | None
@@ -150,7 +150,7 @@ class _Tensor:
     def of(
         cls, call: _Call, scores: Any, pattern: Pattern, options: Options, layout: Layout | None, name: str | None
     ) -> _Tensor:
-        """Make the problems of a tensor, with what is asked of each."""
+        """Make the problems of a tensor: each matrix with its part of the forced entries and of the warm start."""
         if layout is None or layout.is_plain(pattern, scores.shape):
             return cls([call.problem(scores, pattern, options, name)], None, name)
         matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
@@ -158,13 +158,13 @@ class _Tensor:
         split = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
         problems = []
         for number, part in enumerate(parts):
-            own: dict[str, Any] = {key: values and values[number] for key, values in split.items()}
+            its_options: dict[str, Any] = {key: values and values[number] for key, values in split.items()}
             label = f"{name or 'scores'} (matrix {number} as [out, in])"
-            problems.append(call.problem(part, pattern, replace(options, weight=None, **own), label))
+            problems.append(call.problem(part, pattern, replace(options, weight=None, **its_options), label))
         return cls(problems, matrices, name)
 
     def solution(self, solved: Iterator[Solution]) -> Solution:
-        """Take the solutions of this tensor's problems, which come next, and join them."""
+        """Take the next solutions, one for each problem of this tensor, and join them."""
         solutions = [next(solved) for _ in self.problems]
         return solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
 
@@ -173,7 +173,7 @@ SPLIT_OPTIONS = ("must_keep", "must_drop", "warm_start")
 
 
 def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
-    """Cut a mask that goes with a tensor as the tensor is cut."""
+    """Split a mask or an earlier solution into one part for each matrix of its tensor."""
     if value is None:
         return None
     mask = value.mask if isinstance(value, Solution) else value
@@ -204,7 +204,7 @@ class _Call:
     def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
         """Return the problem of one tensor, after checking that the solver supports it."""
         if not has_tiles(pattern):
-            plan_for(pattern, self.solver)
+            whole_tensor_solver(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
         if problem.has_tiles:
             refusal = self._solver_of(problem).refusal(problem.tile, forced=problem.has_forced)
@@ -243,12 +243,12 @@ class _Call:
     def _solve_whole(self, problem: Problem) -> Solution:
         """Solve a tensor whose budget belongs to the whole tensor; progress counts from 0 for each."""
         pattern, nested = problem.pattern, None
-        inside = _inside_blocks(pattern)
-        if inside is not None:
-            inner = Problem(problem.scores, inside, Options(view=problem.options.view), problem.name)
+        nested_pattern = _nested_pattern(pattern)
+        if nested_pattern is not None:
+            inner = Problem(problem.scores, nested_pattern, Options(view=problem.options.view), problem.name)
             (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
-        plan = plan_for(pattern, self.solver)
-        return plan(problem, pattern, PlanOptions(self.deadline, self.threads, nested, self.on_progress))
+        plan = whole_tensor_solver(pattern, self.solver)
+        return plan(problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested, self.on_progress))
 
     def _report(self, done: int, total: int) -> None:
         if self.on_progress is not None:
@@ -261,7 +261,7 @@ class _Call:
         return self.solver
 
 
-def _inside_blocks(pattern: Pattern) -> NM | None:
+def _nested_pattern(pattern: Pattern) -> NM | None:
     """Return the n:m pattern inside the blocks of a pattern, which is solved first; None if there is none."""
     if isinstance(pattern, Hybrid):
         return pattern.inner
@@ -287,7 +287,7 @@ def _first_names(
     candidates: dict[Any, list[str]] = {}
     first_names: dict[str, str] = {}
     for name, tensor in scores.items():
-        names = candidates.setdefault((sample(tensor), patterns[name], id(starts.get(name)), layouts[name]), [])
+        names = candidates.setdefault((equality_key(tensor), patterns[name], id(starts.get(name)), layouts[name]), [])
         first_names[name] = next((first for first in names if are_equal(scores[first], tensor)), name)
         if first_names[name] == name:
             names.append(name)

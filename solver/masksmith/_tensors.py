@@ -22,15 +22,15 @@ def is_torch(tensor: object) -> bool:
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
-def sample(tensor: Any) -> object:
-    """Return type, dtype, shape and a few entries: a cheap key that is equal for equal tensors."""
+def equality_key(tensor: Any) -> object:
+    """Return type, dtype, shape and a few entries: equal for equal tensors, and cheap to compare first."""
     shape = tuple(int(length) for length in tensor.shape)
     entries = [tuple(place % length for length in shape) for place in range(8)] if math.prod(shape) else []
     return type(tensor), str(tensor.dtype), shape, tuple(float(tensor[entry]) for entry in entries if entry)
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Return whether two tensors of one dtype and shape are equal, as tied weights are; an object equals itself."""
+    """Return whether two tensors of one dtype and shape have equal entries, as tied weights have."""
     if one is other:
         return True
     if is_torch(one):
@@ -87,10 +87,10 @@ class MatrixReader:
         return np.ascontiguousarray(part)
 
     def matrix(self) -> Any:
-        """Return the whole tensor as that matrix, with its dtype and on its device; a view if possible."""
+        """Return the whole matrix that `rows` reads, with the tensor's dtype and on its device; a view if possible."""
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
 
-    def bad_score(self, position: int, value: float) -> ScoresError:
+    def invalid_score_error(self, position: int, value: float) -> ScoresError:
         """Return the error for a NaN, infinite or negative score at a row-major position in the matrix."""
         if math.isnan(value):
             return ScoresError("NaN", self._index(position), self.name)
@@ -126,7 +126,7 @@ class MaskWriter:
         self._axis = axis
 
     def output(self, first: int, height: int, width: int) -> Bools | None:
-        """Return the memory of matrix rows for writing in place, or None if the mask is not stored as that matrix."""
+        """Return the memory of these matrix rows, for writing in place; None if the mask is stored in another order."""
         part = self.mask[first : first + height]
         return part if self._axis == "in" and part.shape == (height, width) else None
 

@@ -39,7 +39,7 @@ COMMON_PATTERNS = (
 )
 
 READY_PATTERNS = ("2:4", "transposable 8:16")
-"""Patterns whose kernels a worker compiles before it takes jobs; other patterns use most of these kernels, too."""
+"""Patterns whose kernels a worker compiles before it takes jobs; most of these kernels serve other patterns, too."""
 LATER_PATTERNS = (
     "transposable 2:4", "transposable 4:8", "transposable 16:32",
     "transposable <=8:16", "transposable <=2:4", "transposable <=4:8", "transposable <=16:32", "4:8", "1:4",

@@ -35,19 +35,19 @@ def gpu_exact(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "the processor")
     monkeypatch.setattr(gpu_exact, "SIZES", (64, 128))
-    monkeypatch.setattr(gpu_exact, "BESIDE", 64)
-    monkeypatch.setattr(gpu_exact, "COPIED", 2**16)
+    monkeypatch.setattr(gpu_exact, "PEERS_SIZE", 64)
+    monkeypatch.setattr(gpu_exact, "COPY_SIZE", 2**16)
     return gpu_exact
 
 
 @pytest.mark.slow
 def test_times_and_peers_are_written_down(gpu_exact, tmp_path):
-    said = gpu_exact.times("cpu", tmp_path, quick=False)
+    summary = gpu_exact.times("cpu", tmp_path, quick=False)
     text = (tmp_path / "exact_times.md").read_text()
-    assert said.startswith(f"{len(gpu_exact.TIMED) * 2 * 2} times")
+    assert summary.startswith(f"{len(gpu_exact.TIMED) * 2 * 2} times")
     for word in ("the processor", "300 projections (torch)", "greedy", "90 patterns (matmul)", "128^2", "bfloat16"):
         assert word in text
-    # The one peer that lives on devices alone says so; everything else has a time.
+    # The one peer that runs only on devices cannot run; all others have a time.
     assert text.count("cannot run") == 1
     assert "torch's greedy tile kernel" in next(line for line in text.splitlines() if "cannot run" in line)
 

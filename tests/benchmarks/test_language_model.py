@@ -83,5 +83,5 @@ def test_rows_are_ordered_by_pattern_and_perplexity(language_model):
     assert lines == ["method", "dense", "b", "a"]
 
 
-def test_every_wanted_row_has_a_method(language_model):
-    assert {method for method, _ in language_model.WANTED} == set(language_model.METHODS)
+def test_every_row_of_the_table_has_a_method(language_model):
+    assert {method for method, _ in language_model.TABLE_ROWS} == set(language_model.METHODS)

@@ -122,11 +122,11 @@ FINDING = {
 @pytest.mark.parametrize(
     ("output", "code", "words"),
     [
-        (json.dumps(FINDING), 1, "a 1: X-1, mended in 2"),
+        (json.dumps(FINDING), 1, "a 1: X-1, fixed in 2"),
         (json.dumps({"dependencies": FINDING["dependencies"][1:]}), 0, "no known vulnerability"),
         ("", 0, "not audited"),
     ],
 )
 def test_known_vulnerabilities_fail_the_audit_and_a_lost_network_does_not(output, code, words, capsys):
-    assert audit.judge(output, "no network") == code
+    assert audit.report(output, "no network") == code
     assert words in capsys.readouterr().out

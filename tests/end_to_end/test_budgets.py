@@ -44,7 +44,7 @@ def test_the_command_line_agrees_with_itself(stack, layers, model_path, tmp_path
 
 
 def test_a_budget_that_cannot_be_met_is_refused_before_anything_is_sent(client, layers):
-    with pytest.raises(InputError, match="meets no layer"):
+    with pytest.raises(InputError, match="matches no layer"):
         client.solve(layers, "50%", budget="50%", floors=["decoder.*=10%"])
     with pytest.raises(InputError, match="without a budget"):
         client.solve(layers, "50%", floors=["*=10%"])

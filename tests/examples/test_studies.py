@@ -61,8 +61,8 @@ def test_its_page_is_of_a_full_run(study):
 def test_a_verdict_looks_at_the_differences_of_shared_seeds(difference, word):
     workbench = importlib.import_module("workbench")
     base = [10.0, 200.0, -50.0]
-    found = workbench.paired([one + more for one, more in zip(base, difference, strict=True)], base)
-    assert f"**{word}**" in workbench.verdict("a claim", *found)
+    shifted = [value + change for value, change in zip(base, difference, strict=True)]
+    assert f"**{word}**" in workbench.verdict("a claim", *workbench.paired(shifted, base))
 
 
 def test_a_split_has_no_digit_twice():
@@ -76,10 +76,10 @@ def test_a_split_has_no_digit_twice():
 
 def test_orthp_makes_a_net_isometric():
     isometry = importlib.import_module("isometry")
-    net = isometry.remove(isometry.straight(0, [64, 60, 60, 10]))
+    net = isometry.without_small_neurons(isometry.linear_network(0, [64, 60, 60, 10]))
     assert [layer.weight.shape[0] for layer in net] == [12, 12, 10]
-    assert isometry.jacobian(isometry.orthogonalise(net)) == pytest.approx(1.0, abs=1e-5)
-    assert isometry.jacobian(net) < 0.5
+    assert isometry.mean_jsv(isometry.orthogonalise(net)) == pytest.approx(1.0, abs=1e-5)
+    assert isometry.mean_jsv(net) < 0.5
 
 
 @pytest.mark.parametrize("unify", [True, False])

@@ -33,7 +33,7 @@ def budgets(total: int, parts: int) -> list[int]:
 def best(worth: np.ndarray, density: float, balance: str) -> float:
     """The optimum, by trying every choice of blocks."""
     total = int(density * worth.size + 0.5)
-    found = []
+    masks = []
     for chosen in combinations(range(worth.size), total):
         mask = np.zeros(worth.size, bool)
         mask[list(chosen)] = True
@@ -43,8 +43,8 @@ def best(worth: np.ndarray, density: float, balance: str) -> float:
             continue
         if balance in ("cols", "both") and list(mask.sum(0)) != cols:
             continue
-        found.append(worth[mask].sum())
-    return max(found)
+        masks.append(worth[mask].sum())
+    return max(masks)
 
 
 def by_highs(worth: np.ndarray, total: int) -> float:
@@ -52,10 +52,10 @@ def by_highs(worth: np.ndarray, total: int) -> float:
     down, across = worth.shape
     rows = np.kron(np.eye(down), np.ones(across))
     cols = np.kron(np.ones(down), np.eye(across))
-    wanted = budgets(total, down) + budgets(total, across)
+    expected = budgets(total, down) + budgets(total, across)
     scale = worth.max() or 1.0
     answer = linprog(
-        -worth.reshape(-1) / scale, A_eq=np.vstack([rows, cols]), b_eq=wanted, bounds=(0, 1), method="highs"
+        -worth.reshape(-1) / scale, A_eq=np.vstack([rows, cols]), b_eq=expected, bounds=(0, 1), method="highs"
     )
     return -answer.fun * scale
 

@@ -57,10 +57,10 @@ def check(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
     for i in range(panel.down):
         for j in range(panel.across):
             truth = exact_violation(panel, answer, i, j)
-            found = Fraction(float(certificate.violation[i, j]))
-            assert found >= truth
-            assert (found == 0) == (truth == 0)
-            assert float(found - truth) <= 1e-12 * max(1.0, float(truth))
+            computed = Fraction(float(certificate.violation[i, j]))
+            assert computed >= truth
+            assert (computed == 0) == (truth == 0)
+            assert float(computed - truth) <= 1e-12 * max(1.0, float(truth))
     return certificate
 
 
@@ -117,9 +117,9 @@ def test_the_fast_pass_sees_one_score_that_is_off_by_its_last_bit(spot: tuple[in
     mask, scores = (i + j) % 2 == 0, np.full((8, 136), 3.0)
     answer = PanelAnswer(mask, np.full((1, 17, 8), 1.0), np.full((1, 17, 8), 2.0))
     scores[spot] = np.nextafter(3.0, np.inf * move)
-    found = certify_panel(Panel(scores, tile), answer).violation[0]
+    computed = certify_panel(Panel(scores, tile), answer).violation[0]
     wrong = (move < 0) == mask[spot]
-    assert np.flatnonzero(found).tolist() == ([spot[1] // 8] if wrong else [])
+    assert np.flatnonzero(computed).tolist() == ([spot[1] // 8] if wrong else [])
 
 
 @pytest.mark.parametrize("cols", [1, 3, 4, 8, 16, 33])

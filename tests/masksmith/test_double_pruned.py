@@ -67,8 +67,8 @@ def test_ragged_edges(ragged: str) -> None:
 def test_other_solvers_find_better_masks_of_the_same_set() -> None:
     scores = np.abs(RNG.standard_normal((32, 32)))
     assert ms.solve(scores, "double 2:4", "exact").objective > ms.solve(scores, "double 2:4", "auto").objective
-    found = ms.solve_many({"a": scores}, "double 2:4", threads=1)["a"]
-    assert (found.mask == ms.solve(scores, "double 2:4", DoublePrune(), threads=2).mask).all()
+    from_many = ms.solve_many({"a": scores}, "double 2:4", threads=1)["a"]
+    assert (from_many.mask == ms.solve(scores, "double 2:4", DoublePrune(), threads=2).mask).all()
 
 
 def test_what_it_cannot_do_is_refused() -> None:

@@ -7,7 +7,7 @@ from support.naive_tiles import AWKWARD, awkward, check_allowed, objective, tile
 
 from masksmith._panels import Panel
 from masksmith.patterns import parse
-from masksmith.solvers._duals.sweeps import dual_value, selection_network, shortfall, sweep_duals
+from masksmith.solvers._duals.sweeps import dual_value, duality_gap, selection_network, sweep_duals
 from masksmith.solvers.base import Solver
 from masksmith.solvers.greedy import Greedy
 from masksmith.solvers.min_cost_flow import MinCostFlow
@@ -115,7 +115,7 @@ def test_selection_networks_find_two_neighbours_in_order(m):
 
 
 @pytest.mark.parametrize("pattern", ["4:8", "<=4:8", "<=3:4 x 2:6"])
-def test_more_sweeps_make_better_duals_and_the_shortfall_is_the_difference(pattern):
+def test_more_sweeps_make_better_duals_and_the_duality_gap_is_the_difference(pattern):
     tile = parse(f"transposable {pattern}").tile
     scores = torch.rand(tile.rows, tile.cols, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values = [dual_value(scores, tile, *sweep_duals(scores, tile, sweeps)).sum() for sweeps in (1, 4, 16)]
@@ -124,7 +124,7 @@ def test_more_sweeps_make_better_duals_and_the_shortfall_is_the_difference(patte
     mask = torch.from_numpy(np.stack([plain_greedy(w.numpy(), tile) for w in scores.unbind(2)], 2))
     if tile.at_most or (mask.sum(0) == tile.col_keep).all():
         kept = (scores * mask).sum((0, 1))
-        torch.testing.assert_close(shortfall(scores, mask, tile, u, v), dual_value(scores, tile, u, v) - kept)
+        torch.testing.assert_close(duality_gap(scores, mask, tile, u, v), dual_value(scores, tile, u, v) - kept)
 
 
 @pytest.mark.gpu

@@ -324,7 +324,7 @@ def test_what_hybrid_patterns_do_not_support_is_refused_by_name() -> None:
         ms.solve(scores, text, must_keep=scores > 0.9)
     with pytest.raises(ms.SolverError, match=f"exact does not solve {text}"):
         ms.solve(scores, text, "exact")
-    with pytest.raises(ms.PatternError, match=f"{text}: budgets share out"):
+    with pytest.raises(ms.PatternError, match=f"{text}: a budget distributes"):
         ms.allocate({"a": scores}, text, "50%")
     with pytest.raises(ms.PatternError, match=f"{text}: channels are permuted for N:M patterns alone"):
         ms.permute(scores, text)

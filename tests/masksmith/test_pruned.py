@@ -17,41 +17,41 @@ def bits(packed, width):
 
 @pytest.mark.parametrize("pattern", ["transposable 4:8", "2:4", "block 4x4 50%", "30%"])
 def test_a_weight_comes_back_pruned_and_its_mask_packed(pattern):
-    found = ms.solve(ms.magnitude(WEIGHT), pattern, weight=WEIGHT)
-    np.testing.assert_array_equal(found.pruned, WEIGHT * found.mask)
-    assert found.pruned.dtype == WEIGHT.dtype
-    np.testing.assert_array_equal(bits(found.packed, 21), found.mask)
-    assert found.packed.shape == (24, 3)
+    solution = ms.solve(ms.magnitude(WEIGHT), pattern, weight=WEIGHT)
+    np.testing.assert_array_equal(solution.pruned, WEIGHT * solution.mask)
+    assert solution.pruned.dtype == WEIGHT.dtype
+    np.testing.assert_array_equal(bits(solution.packed, 21), solution.mask)
+    assert solution.packed.shape == (24, 3)
 
 
 @pytest.mark.parametrize("view", ["channels-last", "flat"])
 def test_convolutions_keep_their_shape(view):
-    found = ms.solve(ms.magnitude(CONVOLUTION), "transposable 4:8", weight=CONVOLUTION, view=view)
-    np.testing.assert_array_equal(found.pruned, CONVOLUTION * found.mask)
-    np.testing.assert_array_equal(bits(found.packed, 3), found.mask)
+    solution = ms.solve(ms.magnitude(CONVOLUTION), "transposable 4:8", weight=CONVOLUTION, view=view)
+    np.testing.assert_array_equal(solution.pruned, CONVOLUTION * solution.mask)
+    np.testing.assert_array_equal(bits(solution.packed, 3), solution.mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_torch_weights_stay_torch(dtype):
     weight = torch.nn.Parameter(torch.from_numpy(WEIGHT).to(dtype))
-    found = ms.solve(ms.magnitude(weight), "transposable 4:8", weight=weight)
-    assert (found.pruned.dtype, found.pruned.requires_grad, found.packed.dtype) == (dtype, False, torch.uint8)
-    assert torch.equal(found.pruned, weight.detach() * found.mask)
-    np.testing.assert_array_equal(bits(found.packed, 21), found.mask.numpy())
+    solution = ms.solve(ms.magnitude(weight), "transposable 4:8", weight=weight)
+    assert (solution.pruned.dtype, solution.pruned.requires_grad, solution.packed.dtype) == (dtype, False, torch.uint8)
+    assert torch.equal(solution.pruned, weight.detach() * solution.mask)
+    np.testing.assert_array_equal(bits(solution.packed, 21), solution.mask.numpy())
 
 
 def test_what_is_dropped_is_zero_whatever_it_was():
     weight = WEIGHT.copy()
-    found = ms.solve(ms.magnitude(weight), "transposable 4:8")
-    weight[~found.mask] = np.inf
+    solution = ms.solve(ms.magnitude(weight), "transposable 4:8")
+    weight[~solution.mask] = np.inf
     again = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8", weight=weight)
     assert np.isfinite(again.pruned).all()
 
 
 def test_nothing_is_carried_unless_asked_for():
-    found = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8")
-    assert found.pruned is None
-    assert found.packed is None
+    solution = ms.solve(ms.magnitude(WEIGHT), "transposable 4:8")
+    assert solution.pruned is None
+    assert solution.packed is None
 
 
 def test_a_weight_of_another_shape_is_refused():

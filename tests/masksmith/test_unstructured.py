@@ -117,8 +117,8 @@ def test_options_of_tiles_are_refused_by_name() -> None:
 def test_many_tensors_have_a_threshold_each() -> None:
     seen: list[tuple[int, int]] = []
     tensors = {"a": RNG.random((4, 8)), "b": 100 * RNG.random((8, 8))}
-    found = ms.solve_many(tensors, "25%", on_progress=lambda done, total: seen.append((done, total)))
-    assert {name: solution.kept for name, solution in found.items()} == {"a": 8, "b": 16}
+    solutions = ms.solve_many(tensors, "25%", on_progress=lambda done, total: seen.append((done, total)))
+    assert {name: solution.kept for name, solution in solutions.items()} == {"a": 8, "b": 16}
     assert seen[-1] == (5, 5)
 
 

@@ -12,9 +12,9 @@ KERNEL = np.abs(np.random.default_rng(3).standard_normal((16, 8, 3, 3))).astype(
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8", "30%", "block 4x4 50%"])
 def test_a_flat_solve_is_the_solve_of_the_reshaped_weight(pattern):
     flat = ms.solve(KERNEL, pattern, view="flat")
-    there = ms.solve(KERNEL.reshape(16, -1), pattern)
-    np.testing.assert_array_equal(flat.mask, there.mask.reshape(KERNEL.shape))
-    assert flat.objective == there.objective
+    solution = ms.solve(KERNEL.reshape(16, -1), pattern)
+    np.testing.assert_array_equal(flat.mask, solution.mask.reshape(KERNEL.shape))
+    assert flat.objective == solution.objective
     assert ms.verify(flat.mask, pattern, view="flat")
     many = ms.solve_many({"a": KERNEL, "b": torch.from_numpy(KERNEL)}, pattern, view="flat")
     np.testing.assert_array_equal(many["a"].mask, flat.mask)

@@ -244,12 +244,12 @@ def test_bad_pages(client, check_problem, path, words):
     [
         ("50%", {"budget": "half"}, ["'half' is not a share"]),
         ("50%", {"budget": "30%"}, ["50% contradicts the budget 30%"]),
-        ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' meets no layer"]),
-        ("50%", {"budget": "50%", "floors": ["w=80%"]}, ["ask for 52"]),
+        ("50%", {"budget": "50%", "floors": ["v*=10%"]}, ["floor 'v*' matches no layer"]),
+        ("50%", {"budget": "50%", "floors": ["w=80%"]}, ["need 52"]),
         ("50%", {"budget": "50%", "floors": ["w"]}, ["GLOB=SHARE%"]),
         ("50%", {"floors": ["w=10%"]}, ["without a budget"]),
         ("0.1%", {"budget": "0.1%"}, ["rounds to none"]),
-        ("2:4", {"budget": "10%"}, ["ask for 16"]),
+        ("2:4", {"budget": "10%"}, ["need 16"]),
         ("channels 50%", {"budget": "50%"}, ["nothing else"]),
     ],
 )

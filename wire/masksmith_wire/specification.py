@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from masksmith.layouts import binding
-from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, unshared
+from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, with_full_density
 
 from .documents import MasksOptions
 from .errors import Code
@@ -89,7 +89,7 @@ class JobSpecification:
     @property
     def fitting_pattern(self) -> Pattern:
         """The pattern against which shapes are checked; with a budget, a tensor's share may be rounded to no entry."""
-        return self.pattern if self.budget is None else unshared(self.pattern)
+        return self.pattern if self.budget is None else with_full_density(self.pattern)
 
     def binding(self, pattern: Pattern) -> str | None:
         """What requires a whole tensor at once (pattern, update or spectrum), or None if rows can be solved apart."""

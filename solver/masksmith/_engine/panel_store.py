@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._certify import PanelCertificate, certify_panel
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._panels import DROP, KEEP, Bools, Forced, Matrix, Panel, PanelAnswer
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Run, Solution
@@ -46,7 +46,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _PanelSums:
-    """Sums over one panel: all scores, kept scores (0 without hysteresis), dense edge; kept entries; solve seconds."""
+    """Sums over one panel.
+
+    Attributes:
+        total: All scores.
+        kept_score: Kept scores without the bonus; 0 without hysteresis.
+        edge_score: Scores of the dense edge.
+        kept: Number of kept entries.
+        seconds: Seconds of solving.
+    """
 
     total: float
     kept_score: float
@@ -56,7 +64,15 @@ class _PanelSums:
 
 
 class PanelStore:
-    """Divides a problem into panels and collects their masks and certificates."""
+    """Divides a problem into panels, and collects their masks and certificates.
+
+    Attributes:
+        problem: The problem.
+        writer: Collects the mask.
+        objectives, violations: `[down, across]`, see `Certificate`; 0 until a panel is written.
+        duals: Row and column duals of all tiles, with `keep_duals`; else None.
+        cut_short: Whether a panel was solved after the time limit.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -76,8 +92,8 @@ class PanelStore:
         """
         grid = self.problem.grid
         pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
-        alone = 2 * grid.rows * grid.cols <= PANEL_ENTRIES
-        step = -(-grid.down // (1 if alone else 2 * pairs))
+        is_small = 2 * grid.rows * grid.cols <= PANEL_ENTRIES
+        step = -(-grid.down // (1 if is_small else 2 * pairs))
         for first in range(0, grid.down, step):
             yield Span(first, min(first + step, grid.down))
 
@@ -94,18 +110,18 @@ class PanelStore:
         """
         problem = self.problem
         rows, total = problem.rows(*self._row_range(span))
-        whole = min(span.last, problem.down) - span.first
-        if whole <= 0 or problem.across == 0:
+        tile_row_count = min(span.last, problem.down) - span.first
+        if tile_row_count <= 0 or problem.across == 0:
             return Loaded(rows, total, None)
-        scores = self._fit(rows, whole)
+        scores = self._crop_or_pad(rows, tile_row_count)
         if problem.bonus and problem.start is not None:
-            kept_before = self._fit(self._bools(problem.start, span), whole)
+            kept_before = self._crop_or_pad(self._bools(problem.start, span), tile_row_count)
             if math.isinf(total + problem.bonus * int(np.count_nonzero(kept_before))):
-                raise sums_overflow(problem.name)
+                raise overflow_error(problem.name)
             scores = scores.astype(np.float64) + problem.bonus * kept_before
         output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None
         duals = problem.start_duals(span.first, span.last)
-        return Loaded(rows, total, Panel(scores, problem.tile, self._forced(span, whole), duals, output))
+        return Loaded(rows, total, Panel(scores, problem.tile, self._forced(span, tile_row_count), duals, output))
 
     def write(self, span: Span, loaded: Loaded, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
@@ -154,27 +170,27 @@ class PanelStore:
     def _certify(self, span: Span, panel: Panel, answer: PanelAnswer) -> None:
         certificate = certify_panel(panel, answer)
         self._check(span, panel, answer, certificate)
-        here = slice(span.first, span.first + panel.down)
-        self.objectives[here], self.violations[here] = certificate.objective, certificate.violation
+        rows = slice(span.first, span.first + panel.down)
+        self.objectives[rows], self.violations[rows] = certificate.objective, certificate.violation
         if self.duals is not None:
-            self.duals[0][here], self.duals[1][here] = answer.row_duals, answer.col_duals
+            self.duals[0][rows], self.duals[1][rows] = answer.row_duals, answer.col_duals
 
     def _check(self, span: Span, panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
-        broken, tile = ~certificate.legal, panel.tile
-        if panel.forced is not None and not broken.any():
+        illegal, tile = ~certificate.legal, panel.tile
+        if panel.forced is not None and not illegal.any():
             wrong = ((panel.forced == KEEP) & ~answer.mask) | ((panel.forced == DROP) & answer.mask)
-            broken = wrong.reshape(panel.down, tile.rows, panel.across, tile.cols).any(axis=(1, 3))
-        if broken.any():
-            i, j = (int(k[0]) for k in np.nonzero(broken))
-            raise self.problem.broken_tile(span.first + i, j)
+            illegal = wrong.reshape(panel.down, tile.rows, panel.across, tile.cols).any(axis=(1, 3))
+        if illegal.any():
+            i, j = (int(k[0]) for k in np.nonzero(illegal))
+            raise self.problem.violation_error(span.first + i, j)
 
     def _row_range(self, span: Span) -> tuple[int, int]:
         height = self.problem.grid.tile_rows
         return span.first * height, min(span.last * height, self.problem.grid.rows)
 
-    def _fit(self, rows: Any, whole: int) -> Any:
-        """Crop to whole tiles (`dense`) or pad with zeros to whole tiles; a view if neither is needed."""
-        height, width = whole * self.problem.grid.tile_rows, self.problem.width
+    def _crop_or_pad(self, rows: Any, tile_row_count: int) -> Any:
+        """Crop (`dense`) or pad with zeros to `tile_row_count` rows of whole tiles; a view if neither is needed."""
+        height, width = tile_row_count * self.problem.grid.tile_rows, self.problem.width
         part = rows[:height, :width]
         if part.shape == (height, width):
             return np.ascontiguousarray(part)
@@ -185,19 +201,19 @@ class PanelStore:
     def _bools(self, mask: MatrixReader, span: Span) -> Any:
         return mask.rows(*self._row_range(span)) != 0
 
-    def _forced(self, span: Span, whole: int) -> Forced | None:
+    def _forced(self, span: Span, tile_row_count: int) -> Forced | None:
         problem = self.problem
         if not problem.has_forced:
             return None
-        shape = (whole * problem.grid.tile_rows, problem.width)
+        shape = (tile_row_count * problem.grid.tile_rows, problem.width)
         keep, drop = (
-            np.zeros(shape, np.bool_) if mask is None else self._fit(self._bools(mask, span), whole)
+            np.zeros(shape, np.bool_) if mask is None else self._crop_or_pad(self._bools(mask, span), tile_row_count)
             for mask in (problem.must_keep, problem.must_drop)
         )
         both: Bools = keep & drop
         if both.any():
             row, col = (int(k[0]) for k in np.nonzero(both))
-            raise problem.contradiction(self._row_range(span)[0] + row, col)
+            raise problem.conflict_error(self._row_range(span)[0] + row, col)
         forced = np.zeros(shape, np.int8)
         forced[keep], forced[drop] = KEEP, DROP
         return forced

@@ -56,8 +56,8 @@ def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
     started = time.perf_counter()
     answer = None
     if loaded.panel is not None:
-        with store.problem.named(span.first):
-            answer = _choose(store, solver, deadline)(loaded.panel)
+        with store.problem.naming_tensor(span.first):
+            answer = _solver_in_time(store, solver, deadline)(loaded.panel)
     store.write(span, loaded, answer, time.perf_counter() - started)
 
 
@@ -69,9 +69,9 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
         loaded = store.read(span)
         answer, seconds = None, 0.0
         if loaded.panel is not None:
-            with store.problem.named(span.first):
+            with store.problem.naming_tensor(span.first):
                 sent = replace(loaded.panel, output=None)
-                answer, seconds = pool.submit(_timed, _choose(store, solver, deadline), sent).result()
+                answer, seconds = pool.submit(_timed, _solver_in_time(store, solver, deadline), sent).result()
         store.write(span, loaded, answer, seconds)
         return item
 
@@ -84,7 +84,8 @@ def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
     return solver(panel), time.perf_counter() - started
 
 
-def _choose(store: PanelStore, solver: Solver, deadline: float) -> Solver:
+def _solver_in_time(store: PanelStore, solver: Solver, deadline: float) -> Solver:
+    """Return the solver, or after the deadline `Rotation`, which takes no time; it cannot keep forced entries."""
     if time.monotonic() < deadline or store.problem.has_forced:
         return solver
     store.cut_short = True

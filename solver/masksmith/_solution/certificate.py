@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._panels import has_tiles
 from masksmith.patterns import Pattern
 
@@ -99,7 +99,7 @@ class Certificate:
             ScoresError: If a sum overflows float64; the message names the tensor.
         """
         if not all(map(math.isfinite, (self.upper_bound, self.total_score, self.unshifted_objective))):
-            raise sums_overflow(name)
+            raise overflow_error(name)
 
     def _sum(self, values: Doubles) -> float:
         """Sum values: pairwise for tiles, which may be millions; correctly rounded for the few pieces of others."""

@@ -24,9 +24,9 @@ class Matrices:
     """A tensor's matrices `[out, in, *kernel]`, cut where fused parts do not begin with a tile row.
 
     Args:
-        layout: How the tensor is made of them.
-        pattern: What is allowed in each.
-        shape: The tensor's.
+        layout: How the tensor is made of matrices.
+        pattern: Pattern of each matrix.
+        shape: Shape of the tensor.
 
     Raises:
         PatternError: If the layout does not go with the shape, or the pattern does not fit a matrix.
@@ -42,10 +42,10 @@ class Matrices:
         return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
 
     def split_solution(self, solution: Solution) -> list[Solution]:
-        """Return each matrix its part of an earlier solution of the tensor: mask, duals of its tile rows, certificate.
+        """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 
-        A solution that was cut otherwise, such as one of another pattern, has no certificates of the matrices; its
-        parts are without one, and can only be started from.
+        If the solution was split in another way, as for another pattern, its certificate cannot be split. The parts
+        then have no certificate, and serve only as warm starts.
         """
         parts, first = list[Solution](), 0
         masks = self.split(solution.mask)
@@ -65,7 +65,7 @@ class Matrices:
         """Make the solution of the tensor from those of its matrices.
 
         Raises:
-            ScoresError: If float64 does not hold the sum of the scores.
+            ScoresError: If the sum of the scores overflows float64.
         """
         certificates = [solution._certificate for solution in solutions]
         certificate = Certificate.joined([each for each in certificates if each is not None])
@@ -87,7 +87,7 @@ class Matrices:
 
 
 def _certificates(solution: Solution, count: int) -> Sequence[Certificate | None]:
-    """Return the certificate of each matrix that a solution was joined from, or Nones if they are not so many."""
+    """Return the certificates that a solution was joined from; `count` times None if their number differs."""
     whole = solution._certificate
     if whole is None:
         return [None] * count

@@ -49,8 +49,8 @@ class Solution:
         duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile, with
             `keep_duals`.
         pruned: The weight where it is kept, 0 elsewhere, if `solve` had a weight.
-        packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; None as
-            `pruned` is.
+        packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; None if `pruned`
+            is None.
     """
 
     mask: Any

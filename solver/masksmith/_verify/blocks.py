@@ -14,41 +14,56 @@ from .findings import Finding, strips
 from .tiles import broken_tiles
 
 
-def block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
+def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
     """Check that blocks are kept or dropped as a whole, and that the budgets hold."""
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
-    lefts = np.arange(0, grid.cols, pattern.cols)
     kept = np.zeros((grid.down, grid.across), np.bool_)
-    mixed = np.zeros((grid.down, grid.across), np.bool_)
+    broken = np.zeros((grid.down, grid.across), np.bool_)
     for first, rows in strips(mask, pattern.rows):
-        counts = np.add.reduceat(rows.sum(0), lefts)
-        size = len(rows) * np.diff(lefts, append=grid.cols)
-        here = first // pattern.rows
-        kept[here] = counts > 0
-        if pattern.nested is not None:
-            mixed[here] = (counts > 0) & _breaks_inside(rows, pattern.nested, pattern.cols, at_most)
-        elif not at_most:
-            mixed[here] = (counts > 0) & (counts < size)
-        if pattern.ragged == "dense" and at_most:
-            mixed[here, across if here < down else 0 :] = False
-        elif pattern.ragged == "dense":
-            mixed[here, across if here < down else 0 :] = (counts < size)[across if here < down else 0 :]
-    if mixed.any():
-        first, left = (int(places[0]) for places in np.nonzero(mixed))
-        message = f"{int(mixed.sum())} of {grid.tiles} blocks are kept in part, the first at block [{first}, {left}]"
-        return Finding(message, (first, left), int(mixed.sum()), grid.tiles)
-    return _budgets(kept[:down, :across], pattern, mask, at_most)
+        block_row = first // pattern.rows
+        kept[block_row], broken[block_row] = _block_flags(rows, pattern, across if block_row < down else 0, at_most)
+    if not broken.any():
+        return _budgets(kept[:down, :across], pattern, mask, at_most)
+    number = int(broken.sum())
+    message = f"{number} of {grid.tiles} blocks are kept in part, the first at block {list(_first_true(broken))}"
+    return Finding(message, _first_true(broken), number, grid.tiles)
 
 
-def hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
+def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tuple[Bools, Bools]:
+    """Return, for each block of a block row, whether it keeps an entry, and whether it is kept in part.
+
+    Args:
+        rows: The block row.
+        pattern: The pattern. With a nested one, a block is kept in part if its entries violate that.
+        across: Number of blocks that may be dropped; under `dense` those behind them are the edge, which must be kept.
+        at_most: Whether fewer entries are allowed.
+    """
+    lefts = np.arange(0, rows.shape[1], pattern.cols)
+    counts = np.add.reduceat(rows.sum(0), lefts)
+    kept, is_full = counts > 0, counts == len(rows) * np.diff(lefts, append=rows.shape[1])
+    if pattern.nested is not None:
+        broken = kept & _breaks_inside(rows, pattern.nested, pattern.cols, at_most)
+    else:
+        broken = np.zeros(len(counts), np.bool_) if at_most else kept & ~is_full
+    if pattern.ragged == "dense":
+        broken[across:] = False if at_most else ~is_full[across:]
+    return np.asarray(kept), np.asarray(broken)
+
+
+def _first_true(flags: Bools) -> tuple[int, int]:
+    row, col = (int(indices[0]) for indices in np.nonzero(flags))
+    return row, col
+
+
+def check_hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
     """Check that every block is dense or n:m, and the number of dense blocks; a block may be both."""
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
     dense, fits = _dense_or_fitting(mask, pattern, grid, at_most)
-    finding = Finding() if at_most else _neither(dense, fits, pattern, (down, across))
+    finding = Finding() if at_most else _check_each_block(dense, fits, pattern, (down, across))
     if not finding.message:
-        finding = _dense_blocks(
+        finding = _check_dense_count(
             dense[:down, :across], fits[:down, :across], pattern, at_most, pattern.dense_blocks(grid)
         )
     return replace(finding, tiles=grid.tiles)
@@ -59,14 +74,14 @@ def _dense_or_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most: 
     dense, fits = np.zeros((grid.down, grid.across), np.bool_), np.zeros((grid.down, grid.across), np.bool_)
     lefts = np.arange(0, grid.cols, pattern.cols)
     for first, rows in strips(mask, pattern.rows):
-        here = first // pattern.rows
-        dense[here] = np.logical_and.reduceat(rows.all(axis=0), lefts)
-        fits[here] = ~_breaks_inside(rows, pattern.inner, pattern.cols, at_most)
+        block_row = first // pattern.rows
+        dense[block_row] = np.logical_and.reduceat(rows.all(axis=0), lefts)
+        fits[block_row] = ~_breaks_inside(rows, pattern.inner, pattern.cols, at_most)
     return dense, fits
 
 
-def _neither(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[int, int]) -> Finding:
-    """Find blocks that are neither dense nor n:m, and those of a dense edge that are not dense."""
+def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[int, int]) -> Finding:
+    """Check that every block is dense or n:m, and that the blocks of a dense edge are dense."""
     is_edge = np.ones_like(dense)
     is_edge[: blocks[0], : blocks[1]] = False
     for broken, what in (
@@ -74,19 +89,19 @@ def _neither(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[int, int]
         (~is_edge & ~dense & ~fits, f"are neither dense nor {pattern.inner}"),
     ):
         if broken.any():
-            first, left = (int(places[0]) for places in np.nonzero(broken))
-            message = f"{int(broken.sum())} of {dense.size} blocks {what}, the first at block [{first}, {left}]"
-            return Finding(message, (first, left), int(broken.sum()))
+            first = _first_true(broken)
+            message = f"{int(broken.sum())} of {dense.size} blocks {what}, the first at block {list(first)}"
+            return Finding(message, first, int(broken.sum()))
     return Finding()
 
 
-def _dense_blocks(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool, expected: int) -> Finding:
-    """Compare the number of dense blocks with the expected one; those that obey the inner pattern count as either."""
-    beyond, actual = np.argwhere(~fits), int(dense.sum())
-    if len(beyond) > expected:
-        place = (int(beyond[expected][0]), int(beyond[expected][1]))
-        message = f"{len(beyond)} blocks keep more than {pattern.inner} instead of {expected}"
-        return Finding(f"{message}: block {list(place)} is one too many", place, len(beyond) - expected)
+def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool, expected: int) -> Finding:
+    """Compare the number of dense blocks with the expected one; a dense block that is also n:m may count as either."""
+    not_inner, actual = np.argwhere(~fits), int(dense.sum())
+    if len(not_inner) > expected:
+        position = (int(not_inner[expected][0]), int(not_inner[expected][1]))
+        message = f"{len(not_inner)} blocks keep more than {pattern.inner} instead of {expected}"
+        return Finding(f"{message}: block {list(position)} is one too many", position, len(not_inner) - expected)
     if actual < expected and not at_most:
         return Finding(f"{actual} blocks are dense instead of {expected}", (0, 0), 1)
     return Finding()
@@ -95,8 +110,8 @@ def _dense_blocks(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool, exp
 def _breaks_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools:
     """Return, for each block of a block row, whether a tile in it violates the pattern inside blocks of this width."""
     tile = inner.tile
-    whole = len(rows) // tile.rows * tile.rows
-    parts = [part for part in (rows[:whole], rows[whole:]) if len(part)]
+    covered = len(rows) // tile.rows * tile.rows
+    parts = [part for part in (rows[:covered], rows[covered:]) if len(part)]
     flags = [broken_tiles(part, inner, at_most=at_most).any(axis=0) for part in parts]
     broken = np.logical_or.reduce(flags, axis=0)
     return np.asarray(np.logical_or.reduceat(broken, np.arange(0, len(broken), width // tile.cols)))

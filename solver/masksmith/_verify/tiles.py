@@ -43,7 +43,7 @@ def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) ->
 
 
 def _allowed(crops: Bools, tile: TileSpec) -> Bools:
-    """Return, for crops `[tiles, r, c]`, whether some mask of the padding completes each to an allowed tile."""
+    """Return for each crop `[tiles, r, c]` whether some mask of the padding completes it to an allowed tile."""
     _, height, width = crops.shape
     padding_rows, padding_cols = tile.rows - height, tile.cols - width
     in_rows, in_cols = crops.sum(axis=2), crops.sum(axis=1)
@@ -52,7 +52,7 @@ def _allowed(crops: Bools, tile: TileSpec) -> Bools:
         return fits
     fits &= _within(in_cols, tile.col_keep, padding_rows, tile.at_most)
     if not tile.at_most:
-        # What the padding rows must keep where they meet the padding columns.
+        # Number of entries that must be kept in the corner of padding rows and padding columns.
         in_corner = padding_rows * tile.row_keep - width * tile.col_keep + crops.sum(axis=(1, 2))
         fits &= (in_corner >= 0) & (in_corner <= padding_rows * padding_cols)
     return fits

@@ -12,7 +12,7 @@ from masksmith.layouts import Layout
 from masksmith.patterns import Pattern, TilePattern, parse
 
 from .tiles import broken_tiles
-from .whole_tensor import examine
+from .whole_tensor import find_violation
 
 BAND_ENTRIES = 2**18
 """Entries that are checked at once; at least one tile row."""
@@ -109,6 +109,6 @@ def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Ve
 
 
 def _verify_whole_tensor(mask: MatrixReader, pattern: Pattern, at_most: bool) -> Verdict:
-    finding = examine(mask, pattern, at_most=at_most)
+    finding = find_violation(mask, pattern, at_most=at_most)
     message = f"{pattern}: {finding.message}" if finding.message else f"all {finding.tiles} pieces obey {pattern}"
     return Verdict(not finding.message, message, finding.tile, finding.broken, finding.tiles)

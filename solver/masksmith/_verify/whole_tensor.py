@@ -11,14 +11,14 @@ from masksmith._panels import Bools
 from masksmith._tensors import MatrixReader
 from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, PatternError, Unstructured
 
-from .blocks import block, hybrid
+from .blocks import check_block, check_hybrid
 from .findings import Finding, strips
 
 ROWS_AT_ONCE = 256
 
 
-def examine(mask: MatrixReader, pattern: Pattern, *, at_most: bool = False) -> Finding:
-    """Check a mask against a pattern without tiles; `at_most` allows it to keep less than the pattern does.
+def find_violation(mask: MatrixReader, pattern: Pattern, *, at_most: bool = False) -> Finding:
+    """Check a mask against a pattern without tiles; with `at_most`, it may keep less than the pattern does.
 
     Raises:
         PatternError: If the pattern cannot hold for this shape, or is of an unknown type.
@@ -26,8 +26,8 @@ def examine(mask: MatrixReader, pattern: Pattern, *, at_most: bool = False) -> F
     checks: dict[type, Callable[[MatrixReader, Any, bool], Finding]] = {
         Unstructured: _unstructured,
         Channels: _channels,
-        Block: block,
-        Hybrid: hybrid,
+        Block: check_block,
+        Hybrid: check_hybrid,
         VNM: _vnm,
     }
     if type(pattern) not in checks:
@@ -67,7 +67,7 @@ def _vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
     grid = pattern.grid(mask.shape)
     broken = []
     for number, (_, rows) in enumerate(strips(mask, pattern.v)):
-        fits = [_fits_vnm(cut, pattern, at_most) for cut in _cuts(rows, pattern.m)]
+        fits = [_fits_vnm(panels, pattern, at_most) for panels in _split_panels(rows, pattern.m)]
         broken += [(number, int(panel)) for panel in np.flatnonzero(~np.concatenate(fits))]
     if not broken:
         return Finding(tiles=grid.tiles)
@@ -75,7 +75,7 @@ def _vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
     return Finding(message, broken[0], len(broken), grid.tiles)
 
 
-def _cuts(rows: Bools, m: int) -> Iterator[Bools]:
+def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
     """Split a row of panels into the whole ones and the cropped last one: `[rows, panels, columns]` each."""
     whole = rows.shape[1] // m * m
     if whole:
@@ -84,14 +84,14 @@ def _cuts(rows: Bools, m: int) -> Iterator[Bools]:
         yield rows[:, None, whole:]
 
 
-def _fits_vnm(cut: Bools, pattern: VNM, at_most: bool) -> Bools:
+def _fits_vnm(panels: Bools, pattern: VNM, at_most: bool) -> Bools:
     """Return whether some mask of the padding completes panels; its columns count among the four shared columns."""
-    counts = cut.sum(2)
-    if pattern.ragged == "dense" and (cut.shape[0], cut.shape[2]) != (pattern.v, pattern.m):
-        return np.asarray(cut.all(axis=(0, 2)) | at_most)
+    counts = panels.sum(2)
+    if pattern.ragged == "dense" and (panels.shape[0], panels.shape[2]) != (pattern.v, pattern.m):
+        return np.asarray(panels.all(axis=(0, 2)) | at_most)
     if at_most:
-        return np.asarray((counts.max(0) <= pattern.n) & (cut.any(axis=0).sum(1) <= pattern.columns))
-    outside = pattern.n - counts.min(0)
-    shared = cut.any(axis=0).sum(1) + outside
-    fits = (counts.max(0) <= pattern.n) & (outside <= pattern.m - cut.shape[2]) & (shared <= pattern.columns)
+        return np.asarray((counts.max(0) <= pattern.n) & (panels.any(axis=0).sum(1) <= pattern.columns))
+    in_padding = pattern.n - counts.min(0)  # entries that the padding must keep in the emptiest row
+    shared = panels.any(axis=0).sum(1) + in_padding
+    fits = (counts.max(0) <= pattern.n) & (in_padding <= pattern.m - panels.shape[2]) & (shared <= pattern.columns)
     return np.asarray(fits)

@@ -44,7 +44,7 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
-    """Compress a masked weight to block compressed rows; blocks without a non-zero entry are left out.
+    """Compress a masked weight to block compressed rows; blocks without a non-zero entry are not stored.
 
     On CPUs, products support float32 and float64 with square blocks; on CUDA devices, block sides must be powers of 2,
     at least 16.

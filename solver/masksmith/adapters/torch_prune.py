@@ -54,8 +54,8 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         ScoresError: If the shapes differ.
     """
     parameter = getattr(module, name)
-    chosen = torch.as_tensor(mask).to(parameter.device)
-    if chosen.shape != parameter.shape:
-        raise ScoresError(f"mask has shape {list(chosen.shape)}, the parameter {list(parameter.shape)}", name=name)
-    pruned: torch.nn.Module = prune.custom_from_mask(module, name, chosen.to(parameter.dtype))  # type: ignore[no-untyped-call]
+    on_device = torch.as_tensor(mask).to(parameter.device)
+    if on_device.shape != parameter.shape:
+        raise ScoresError(f"mask has shape {list(on_device.shape)}, the parameter {list(parameter.shape)}", name=name)
+    pruned: torch.nn.Module = prune.custom_from_mask(module, name, on_device.to(parameter.dtype))  # type: ignore[no-untyped-call]
     return pruned

@@ -1,7 +1,7 @@
 """Allocation: distributes one density budget over the layers of a model, so that the most score is kept."""
 
 from .allocation import Allocation as Allocation, allocate as allocate
-from .families import family_of as family_of, measure_from as measure_from
-from .family import Decision as Decision, Family as Family
+from .allocator import Allocator as Allocator, Decision as Decision
+from .choice import allocator_for as allocator_for, measure_from as measure_from
 
-__all__ = ["Allocation", "Decision", "Family", "allocate", "family_of", "measure_from"]
+__all__ = ["Allocation", "Decision", "Allocator", "allocate", "allocator_for", "measure_from"]

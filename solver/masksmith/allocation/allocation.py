@@ -9,8 +9,8 @@ from typing import Any
 from masksmith._tensors import MatrixReader
 from masksmith.patterns import Budget, Pattern, matrix_shape, parse
 
-from .families import family_of, measure_from
-from .family import Decision
+from .allocator import Allocator, Decision, Doubles
+from .choice import allocator_for, measure_from
 
 SLICE_ENTRIES = 2**22
 
@@ -50,26 +50,34 @@ def allocate(
         PatternError: If the budget contradicts itself or the pattern, or rounds to zero kept entries.
         ScoresError: If a score is invalid.
     """
-    rule = parse(pattern) if isinstance(pattern, str) else pattern
-    total_budget = (
-        budget if isinstance(budget, Budget) else Budget.parse(budget) if isinstance(budget, str) else Budget(budget)
-    )
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
     shapes, is_double = {}, False
     for name, tensor in scores.items():
         source = MatrixReader(tensor, "in", name)
         shapes[name], is_double = source.shape, is_double or source.is_double
-    family = family_of(rule, total_budget, shapes, double=is_double)
+    allocator = allocator_for(parsed, _parse_budget(budget), shapes, double=is_double)
     state: Any = None
     while not isinstance(state, Decision):
-        merged = {}
+        measurements = {}
         for done, (name, tensor) in enumerate(scores.items(), 1):
-            rows, cols = matrix_shape(shapes[name])
-            step = max(1, SLICE_ENTRIES // (cols * family.unit)) * family.unit
-            parts = [
-                measure_from(family, tensor[first : first + step], state, name, first) for first in range(0, rows, step)
-            ]
-            merged[name] = family.merge(parts)
+            measurements[name] = _measure(allocator, tensor, shapes[name], state, name)
             if on_progress is not None:
                 on_progress(done, len(scores))
-        state = family.decide(merged, state)
+        state = allocator.decide(measurements, state)
     return Allocation(state.patterns, state.gap)
+
+
+def _parse_budget(budget: Budget | float | str) -> Budget:
+    if isinstance(budget, str):
+        return Budget.parse(budget)
+    return budget if isinstance(budget, Budget) else Budget(budget)
+
+
+def _measure(allocator: Allocator, tensor: Any, shape: tuple[int, ...], state: Any, name: str) -> Doubles:
+    """Measure a layer, one slice of rows after the other."""
+    rows, cols = matrix_shape(shape)
+    step = max(1, SLICE_ENTRIES // (cols * allocator.unit)) * allocator.unit
+    firsts = range(0, rows, step)
+    return allocator.merge(
+        [measure_from(allocator, tensor[first : first + step], state, name, first) for first in firsts]
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._problem import checked_rows
 from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
@@ -18,8 +18,10 @@ from masksmith._tensors import MatrixReader
 from masksmith.patterns import NM, Budget, capacity
 from masksmith.patterns.budget import steps
 
-from .family import Decision, Doubles, Shapes
+from .allocator import Decision, Doubles, Shapes
 from .knapsack import choose
+
+SLICE_ENTRIES = 2**20
 
 
 class Curves:
@@ -60,15 +62,15 @@ class Curves:
     def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
         """Choose every layer's n, by dynamic programming, or greedily where that takes too long."""
         if math.isinf(exact_sum(values[-1] for values in layers.values())):
-            raise sums_overflow(None)
+            raise overflow_error(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
-        room = self._budget.units(total, self._pattern)
-        ladders = {name: self._choices(name, layers[name]) for name in layers}
-        best = choose([each.costs for each in ladders.values()], [each.values for each in ladders.values()], room)
-        if best is not None:
-            places = zip(ladders.items(), best, strict=True)
-            return Decision({name: ladder.patterns[place] for (name, ladder), place in places}, 0.0)
-        return _by_gain(ladders, room)
+        budget = self._budget.units(total, self._pattern)
+        choices = {name: self._choices(name, layers[name]) for name in layers}
+        optimum = choose([each.costs for each in choices.values()], [each.values for each in choices.values()], budget)
+        if optimum is not None:
+            chosen = zip(choices.items(), optimum, strict=True)
+            return Decision({name: layer.patterns[index] for (name, layer), index in chosen}, 0.0)
+        return _allocate_greedily(choices, budget)
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         allowed = steps(self._pattern, self._budget.floor_of(name))
@@ -82,52 +84,57 @@ class _LayerChoices:
     def __init__(self, patterns: list[NM], costs: list[int], values: list[float]) -> None:
         self.patterns, self.costs, self.values = patterns, costs, values
 
-    def gain(self, place: int) -> float:
-        """Return the gain per entry of the step from choice `place` to the next."""
-        cost = self.costs[place + 1] - self.costs[place]
-        return (self.values[place + 1] - self.values[place]) / cost if cost else math.inf
+    def gain(self, index: int) -> float:
+        """Return the gain per entry of the step from choice `index` to the next."""
+        cost = self.costs[index + 1] - self.costs[index]
+        return (self.values[index + 1] - self.values[index]) / cost if cost else math.inf
 
-    def regret(self, place: int, price: float) -> float:
-        """Return how much better the best choice is than `place` at this price (Lagrange multiplier) per entry."""
-        here = self.values[place] - price * self.costs[place]
-        return max(value - price * cost for value, cost in zip(self.values, self.costs, strict=True)) - here
+    def regret(self, index: int, multiplier: float) -> float:
+        """Return the difference of the Lagrangian `value - multiplier * cost` between the best choice and `index`."""
+        lagrangian = self.values[index] - multiplier * self.costs[index]
+        return max(value - multiplier * cost for value, cost in zip(self.values, self.costs, strict=True)) - lagrangian
 
 
-def _by_gain(ladders: Mapping[str, _LayerChoices], room: int) -> Decision:
-    chosen = dict.fromkeys(ladders, 0)
-    left, price = _greedy_steps(ladders, chosen, room - sum(ladder.costs[0] for ladder in ladders.values()))
-    kept = math.fsum(ladder.values[chosen[name]] for name, ladder in ladders.items())
-    regret = math.fsum(ladder.regret(chosen[name], price) for name, ladder in ladders.items()) + price * left
-    patterns = {name: ladder.patterns[chosen[name]] for name, ladder in ladders.items()}
+def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Decision:
+    """Choose greedily; the gap comes from Lagrangian duality, with the gain of the first step that did not fit."""
+    chosen = dict.fromkeys(choices, 0)
+    unused, multiplier = _greedy_steps(choices, chosen, budget - sum(layer.costs[0] for layer in choices.values()))
+    kept = math.fsum(layer.values[chosen[name]] for name, layer in choices.items())
+    regret = math.fsum(layer.regret(chosen[name], multiplier) for name, layer in choices.items()) + multiplier * unused
+    patterns = {name: layer.patterns[chosen[name]] for name, layer in choices.items()}
     return Decision(patterns, regret / (kept + regret) if regret > 0 else 0.0)
 
 
-def _greedy_steps(ladders: Mapping[str, _LayerChoices], chosen: dict[str, int], room: int) -> tuple[int, float]:
-    """Take steps by gain per entry while they fit; return the unused budget, and the gain of the first that did not."""
-    queue = [(-ladder.gain(0), name) for name, ladder in ladders.items() if len(ladder.costs) > 1]
+def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], budget: int) -> tuple[int, float]:
+    """Take steps by gain per entry while they fit; return the unused budget, and the gain of the first that did not.
+
+    `chosen` has the current choice of each layer, changed in place.
+    """
+    queue = [(-layer.gain(0), name) for name, layer in choices.items() if len(layer.costs) > 1]
     heapq.heapify(queue)
-    price = 0.0
+    multiplier = 0.0
     while queue:
-        gain, name = heapq.heappop(queue)
-        ladder, place = ladders[name], chosen[name]
-        cost = ladder.costs[place + 1] - ladder.costs[place]
-        if cost > room:
-            price = price or max(0.0, -gain)
+        negative_gain, name = heapq.heappop(queue)
+        layer, index = choices[name], chosen[name]
+        cost = layer.costs[index + 1] - layer.costs[index]
+        if cost > budget:
+            multiplier = multiplier or max(0.0, -negative_gain)
             continue
-        room -= cost
-        chosen[name] = place + 1
-        if place + 2 < len(ladder.costs):
-            heapq.heappush(queue, (-ladder.gain(place + 1), name))
-    return room, price
+        budget -= cost
+        chosen[name] = index + 1
+        if index + 2 < len(layer.costs):
+            heapq.heappush(queue, (-layer.gain(index + 1), name))
+    return budget, multiplier
 
 
 def _plain(scores: Any, pattern: NM, name: str) -> Doubles:
+    """Return, for every n, the sum of the n largest scores of every group."""
     source = MatrixReader(scores, pattern.axis, name)
     rows, cols = source.shape[0], math.prod(source.shape[1:])
     height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
     sums = np.zeros(pattern.m)
     groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
-    step = max(1, 2**20 // width)
+    step = max(1, SLICE_ENTRIES // width)
     for first in range(0, height, step):
         part = checked_rows(source, first, min(first + step, height))[0][:, : groups * pattern.m]
         padded = np.pad(part, ((0, 0), (0, groups * pattern.m - part.shape[1])))

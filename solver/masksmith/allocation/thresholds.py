@@ -15,10 +15,10 @@ from masksmith._solve import solve
 from masksmith._tensors import MatrixReader
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Block, Budget, Pattern, Unstructured
-from masksmith.patterns.budget import count_units, floor_units, unshared, with_share
+from masksmith.patterns.budget import count_units, floor_units, with_full_density, with_kept_units
 from masksmith.whole_tensor.blocks import block_values
 
-from .family import Decision, Doubles, Shapes
+from .allocator import Decision, Doubles, Shapes
 
 Counts = npt.NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class EntryThreshold:
         self._word: Any = np.uint64 if double else np.uint32
         self._bits = 64 if double else 32
         self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
-        self._room = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
+        self._budget_units = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
 
     def measure(self, scores: Any, state: _ThresholdState | None, name: str) -> Doubles:
         """Count scores by the next 16 bits; return the values that occur, followed by their counts."""
@@ -79,28 +79,27 @@ class EntryThreshold:
     def decide(self, layers: Mapping[str, Doubles], state: _ThresholdState | None) -> _ThresholdState | Decision:
         """Select the next 16 bits of the threshold; after the last ones, decide how much each layer keeps."""
         selection = state or _ThresholdState(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
-        # [n]: scores of each layer that are at least (16 bits) n.
-        least = {
+        # By layer, [b]: number of scores whose next 16 bits are at least b, or that are above the threshold anyway.
+        at_least = {
             name: selection.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
         }
-        kept = sum(np.maximum(least[name], floor) for name, floor in self._floors.items())
-        place = int(np.flatnonzero(np.asarray(kept) >= self._room).max(initial=0))
-        above = {name: int(reached[place + 1]) if place + 1 < BINS else selection.above[name]
-                 for name, reached in least.items()}  # fmt: skip
+        kept = sum(np.maximum(at_least[name], floor) for name, floor in self._floors.items())
+        bits = int(np.flatnonzero(np.asarray(kept) >= self._budget_units).max(initial=0))
+        above = {name: int(counts[bits + 1]) if bits + 1 < BINS else selection.above[name]
+                 for name, counts in at_least.items()}  # fmt: skip
         if selection.shift == 0:
-            return self._distribute(above, {name: int(reached[place]) for name, reached in least.items()})
-        bits = (BINS - 1) << selection.shift
-        return _ThresholdState(
-            selection.shift - 16, selection.prefix_mask | bits, selection.prefix | (place << selection.shift), above
-        )
+            return self._distribute(above, {name: int(counts[bits]) for name, counts in at_least.items()})
+        prefix_mask = selection.prefix_mask | ((BINS - 1) << selection.shift)
+        return _ThresholdState(selection.shift - 16, prefix_mask, selection.prefix | (bits << selection.shift), above)
 
-    def _distribute(self, above: Mapping[str, int], reached: Mapping[str, int]) -> Decision:
+    def _distribute(self, above: Mapping[str, int], at_least: Mapping[str, int]) -> Decision:
+        """Keep the scores above the threshold, and of those equal to it the first ones that the budget allows."""
         kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}
-        left = self._room - sum(kept.values())
-        for name, least in kept.items():
-            more = min(left, max(least, reached[name]) - least)
-            kept[name] += more
-            left -= more
+        remaining = self._budget_units - sum(kept.values())
+        for name, minimum in kept.items():
+            ties = min(remaining, max(minimum, at_least[name]) - minimum)
+            kept[name] += ties
+            remaining -= ties
         return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
 
 
@@ -115,9 +114,9 @@ class BlockThreshold:
         """Return the value of every block, in row-major order."""
         pattern = self._pattern
         nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
-        keeper = unshared(pattern)
-        assert isinstance(keeper, Block)
-        return block_values(Problem(scores, keeper, name=name), keeper, nested).reshape(-1)
+        all_blocks = with_full_density(pattern)
+        assert isinstance(all_blocks, Block)
+        return block_values(Problem(scores, all_blocks, name=name), all_blocks, nested).reshape(-1)
 
     def merge(self, measures: Sequence[Doubles]) -> Doubles:
         """Concatenate the values of a layer's slices."""
@@ -127,16 +126,16 @@ class BlockThreshold:
         """Keep the floors, then the largest of the remaining blocks of all layers."""
         names = list(self._shapes)
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
-        rest = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
+        remaining_values = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
-        left = self._budget.units(total, self._pattern) - sum(kept.values())
-        owners = np.repeat(np.arange(len(names)), [len(part) for part in rest])
-        order = np.argsort(-np.concatenate(rest), kind="stable")[:left]
-        more = np.bincount(owners[order], minlength=len(names))
-        kept = {name: kept[name] + int(added) for name, added in zip(names, more, strict=True)}
+        remaining = self._budget.units(total, self._pattern) - sum(kept.values())
+        layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])
+        largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining]
+        added = np.bincount(layer_of[largest], minlength=len(names))
+        kept = {name: kept[name] + int(number) for name, number in zip(names, added, strict=True)}
         return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
 
 
 def _patterns(pattern: Pattern, shapes: Shapes, kept: Mapping[str, int]) -> dict[str, Pattern]:
     assert isinstance(pattern, (Block, Unstructured))
-    return {name: with_share(pattern, kept[name], count_units(pattern, shape)) for name, shape in shapes.items()}
+    return {name: with_kept_units(pattern, kept[name], count_units(pattern, shape)) for name, shape in shapes.items()}

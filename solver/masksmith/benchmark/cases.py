@@ -48,7 +48,7 @@ class Case:
         dtype: Dtype of weight and activations.
         pattern: Pattern of the mask.
         direction: `forward` or `backward`.
-        purpose: `asked`: requested by the user; `curve`: a point of a curve for a break-even.
+        purpose: `asked`: the user requested the case; `curve`: it is a point of a curve for a break-even.
         kernels: The kernels to measure, dense first.
     """
 

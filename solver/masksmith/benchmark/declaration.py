@@ -89,7 +89,7 @@ class Declaration:
             return _block_refusal(case, support)
         budget, product = row_budget(case.rule, case.direction), _PRODUCTS[case.direction]
         if budget is None:
-            return Refusal("pattern", f"{case.pattern} promises no n:m along the rows of {product}")
+            return Refusal("pattern", f"{case.pattern} does not imply n:m along the rows of {product}")
         if self.family == "2:4" and not _implies_two_of_four(*budget):
             return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {product}")
         cols = case.matrix[1]

@@ -1,4 +1,4 @@
-"""Selects the fastest of several equivalent implementations of a product by timing them."""
+"""Selects the fastest of several implementations of a product, by timing each a few times."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Packed:
 
     Attributes:
         ways: Implementations of the product, by name; each returns `X A^T`, `[batch, rows]`, contiguous. The fastest
-            is timed.
+            one is benchmarked.
         weight_bytes: Bytes of the packed weight.
         notes: Information for the report.
         tune: Tunes the kernel for this shape, once, and returns notes. Timed separately from packing.
@@ -73,5 +73,5 @@ class Kernel(Protocol):
 
 
 def torch_obstacle() -> str | None:
-    """Say that torch is not installed, or None where it is."""
+    """Return a message if torch is not installed, else None."""
     return None if find_spec("torch") else "it needs torch: pip install 'masksmith[bench]'"

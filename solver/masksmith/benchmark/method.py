@@ -27,7 +27,7 @@ from .gpu_monitor import GpuMonitor, conditions
 from .host_clock import HostClock, Runs, Seconds
 from .kernel import Kernel, Operand
 from .machine import describe
-from .operands import check_mask, make_operand, truth, weight_and_mask
+from .operands import check_mask, make_operand, reference, weight_and_mask
 from .peaks import Clock, Peaks, measure
 from .results import CaseResult, Measurement, Timing
 
@@ -66,22 +66,22 @@ class Bench:
 
     def measure(self, case: Case) -> CaseResult:
         """Measure one case; a kernel's error is reported in its measurement."""
-        before = torch.get_num_threads()
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         try:
             return self._measure(case)
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads_before)
 
     def _measure(self, case: Case) -> CaseResult:
-        weight, mask = self._numbers(case)
+        weight, mask = self._weight_and_mask(case)
         operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
-        before = self._monitor.read()
-        ready, measurements = self._prepare(case, operand, x)
+        state_before = self._monitor.read()
+        products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
-        timed = self._time(case, density, {name: partial(run, x) for name, run in ready.items()}, measurements)
-        state = conditions(before, self._monitor.read())
+        timed = self._time(case, density, {name: partial(run, x) for name, run in products.items()}, measurements)
+        state = conditions(state_before, self._monitor.read())
         in_order = [timed[name] for name in case.kernels]
         return CaseResult(case, density, in_order, state, self.machine(case.dtype))
 
@@ -93,7 +93,7 @@ class Bench:
         )
         return describe(self.device, self.threads) | rates
 
-    def _numbers(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    def _weight_and_mask(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         key = (case.layer, case.pattern)
         if self._last is None or self._last[0] != key:
             weight, mask = weight_and_mask(case, self.seed)
@@ -102,10 +102,10 @@ class Bench:
         return self._last[1]
 
     def _prepare(self, case: Case, operand: Operand, x: torch.Tensor) -> tuple[Products, dict[str, Measurement]]:
-        """Pack and check every kernel; return the products to time, and a measurement of each kernel so far."""
-        ready: Products = {}
+        """Pack and check every kernel; return the products to time, and each kernel's measurement before its timing."""
+        products: Products = {}
         measurements: dict[str, Measurement] = {}
-        masked, unmasked = truth(operand.matrix, x, case.dtype), truth(operand.unmasked, x, case.dtype)
+        masked, unmasked = reference(operand.matrix, x, case.dtype), reference(operand.unmasked, x, case.dtype)
         for name in case.kernels:
             reason = self._obstacles[name]
             if reason is not None:
@@ -123,30 +123,30 @@ class Bench:
                 reason = f"wrong result: the error is {error:.3g} times the largest possible rounding error"
                 measurements[name] = replace(measurements[name], outcome="failed", reason=reason)
             else:
-                ready[name] = product
-        return ready, measurements
+                products[name] = product
+        return products, measurements
 
     def _time(
         self,
         case: Case,
         density: float,
-        ready: Runs,
+        runs: Runs,
         measurements: Mapping[str, Measurement],
     ) -> dict[str, Measurement]:
-        if not ready:
+        if not runs:
             return dict(measurements)
         peaks = self._peaks_of(case.dtype)
-        eager, graph = self.clock.time(ready, self.rounds)
+        eager, graph = self.clock.time(runs, self.rounds)
         timed = dict(measurements)
-        for name in ready:
+        for name in runs:
             one = replace(measurements[name], eager=summary(eager[name]), eager_speedup=speedup(eager, name))
             one = replace(one, speedup=one.eager_speedup)
             if name in graph:
                 one = replace(one, graph=summary(graph[name]), speedup=speedup(graph, name))
             assert one.timing is not None
             assert one.weight_bytes is not None
-            share = 1.0 if name.startswith("dense") else density
-            least_s = peaks.least_s(case, share, one.weight_bytes)
+            work_share = 1.0 if name.startswith("dense") else density
+            least_s = peaks.least_s(case, work_share, one.weight_bytes)
             timed[name] = replace(one, roofline=least_s / one.timing.median_s)
         return timed
 
@@ -179,7 +179,7 @@ def summary(seconds: Sequence[float]) -> Timing:
 
 
 def speedup(seconds: Seconds, name: str) -> float | None:
-    """Return the median dense time / the kernel's median time, or None without dense."""
+    """Return the median dense time divided by the kernel's median time; None if dense was not measured."""
     return statistics.median(seconds["dense"]) / statistics.median(seconds[name]) if "dense" in seconds else None
 
 

@@ -31,4 +31,4 @@ MODELS: dict[str, list[Layer]] = {
     "Llama-3.2-1B": decoder(2048, 512, 8192, 16),
     "Llama-3.1-8B": decoder(4096, 1024, 14336, 32),
 }
-"""By name: MiniLM is all-MiniLM-L6-v2. Embeddings and heads are left out."""
+"""Linear layers by model, without embeddings and heads; MiniLM is all-MiniLM-L6-v2."""

@@ -23,8 +23,8 @@ OUTPUT_ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
-class Truth:
-    """`X A^T` in float64, and the largest rounding error of kernels.
+class Reference:
+    """The product `X A^T` in float64, and the largest rounding error that a kernel may have.
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
@@ -91,10 +91,10 @@ def make_operand(
     return Operand(masked, unmasked, sample, budget, block, threads), x
 
 
-def truth(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Truth:
+def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
     """Return the product in float64, with the allowance for rounding errors."""
     a, b = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())
-    slack = (terms + 2) * ACCUMULATED[dtype] + OUTPUT_ROUNDINGS * ROUNDING[dtype]
-    allowance = (a.abs() @ b.abs().t()) * slack
-    return Truth(a @ b.t(), allowance.clamp_min(1e-300))
+    relative_error = (terms + 2) * ACCUMULATED[dtype] + OUTPUT_ROUNDINGS * ROUNDING[dtype]
+    allowance = (a.abs() @ b.abs().t()) * relative_error
+    return Reference(a @ b.t(), allowance.clamp_min(1e-300))

@@ -30,7 +30,7 @@ class Peaks:
     flops_per_s: float
 
     def least_s(self, case: Case, density: float, weight_bytes: int) -> float:
-        """Return a lower bound on the time of a case, in seconds: by arithmetic or by memory traffic, the larger."""
+        """Return a lower bound on the seconds of a case, by arithmetic and by memory traffic (roofline model)."""
         rows, cols = case.matrix
         item = int(getattr(torch, case.dtype).itemsize)
         flops = 2 * case.batch * rows * cols * density

@@ -47,8 +47,8 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
     """Return the cases of a request.
 
     Raises:
-        BenchmarkError: If a kernel that is named supports none of the patterns, or, for a pattern that it supports, not
-            the device, dtype, direction or shape; or if the request is invalid. The message names the reason.
+        BenchmarkError: If the request is invalid; or if a named kernel supports none of the patterns, or one of them
+            but not the device, dtype, direction or shape. The message names the reason.
     """
     _check(request)
     chosen = _chosen(request, declarations)
@@ -74,13 +74,13 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
 
 def _check_number(cases: int) -> None:
     if cases > MAX_CASES:
-        raise BenchmarkError("invalid_benchmark", f"{cases} cases are more than {MAX_CASES}; ask for less")
+        raise BenchmarkError("invalid_benchmark", f"{cases} cases are more than {MAX_CASES}; request fewer")
 
 
 def _check(request: Request) -> None:
     for name in MEMBERS:
         if not getattr(request, name):
-            raise BenchmarkError("invalid_benchmark", f"{name}: nothing was given")
+            raise BenchmarkError("invalid_benchmark", f"{name}: the list is empty")
     for dtype in request.dtypes:
         if dtype not in DTYPES:
             raise BenchmarkError("invalid_benchmark", f"dtype {dtype!r}: choose from {', '.join(DTYPES)}")
@@ -117,8 +117,9 @@ def _check_named(cases: Sequence[Case], chosen: Sequence[Declaration], device: s
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
         unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
         not_by_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
-        faults = not_by_pattern or (unsupported if len(unsupported) == len(cases) else [])
-        for case, refusal in faults[:1]:
+        # A kernel need not support every pattern of a request, but one of them.
+        refused = not_by_pattern or (unsupported if len(unsupported) == len(cases) else [])
+        for case, refusal in refused[:1]:
             raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {refusal.reason}")
 
 
@@ -128,13 +129,13 @@ def _names(case: Case, chosen: Sequence[Declaration], device: str) -> tuple[str,
 
 
 def _curves(requested: Sequence[Case], chosen: Sequence[Declaration], device: str) -> Iterator[Case]:
-    """Yield the cases of each kernel's curve over density that are not requested anyway."""
-    seen = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
-    bare = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in requested)
-    for case, kernel in product(bare, chosen):
+    """Yield the cases of each kernel's curve over density that the request itself does not contain."""
+    measured = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
+    without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in requested)
+    for case, kernel in product(without_pattern, chosen):
         for pattern in kernel.curve:
             point = replace(case, pattern=pattern)
-            if (point, kernel.name) in seen or not _fits(point) or kernel.refusal(point, device) is not None:
+            if (point, kernel.name) in measured or not _fits(point) or kernel.refusal(point, device) is not None:
                 continue
             yield replace(point, purpose="curve", kernels=("dense", kernel.name))
 

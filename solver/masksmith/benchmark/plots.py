@@ -50,6 +50,8 @@ def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float
 
 
 def _curves(report: Report, batch: int, member: str) -> Curves:
+    """Return `curves`, or with another member of `Gain` an end of their ranges."""
+    # By kernel and pattern: density, dense time, kernel time and shape of each layer.
     sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
     for result in report.results:
         case, dense_s = result.case, result.dense_s
@@ -59,21 +61,21 @@ def _curves(report: Report, batch: int, member: str) -> Curves:
             weight, shape = case.layer.count * dense_s, (case.layer.rows, case.layer.cols)
             sums[one.kernel, case.pattern].append((result.density, weight, weight / getattr(gain, member), shape))
     most = max((len({part[3] for part in parts}) for parts in sums.values()), default=0)
-    found: Curves = defaultdict(list)
+    points: Curves = defaultdict(list)
     for (kernel, _), parts in sums.items():
         if len({part[3] for part in parts}) == most:
             density = sum(part[0] for part in parts) / len(parts)
-            found[kernel].append((density, sum(part[1] for part in parts) / sum(part[2] for part in parts)))
-    return {kernel: sorted(points, reverse=True) for kernel, points in sorted(found.items())}
+            points[kernel].append((density, sum(part[1] for part in parts) / sum(part[2] for part in parts)))
+    return {kernel: sorted(curve, reverse=True) for kernel, curve in sorted(points.items())}
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
     """Return for each layer the speed-up of its fastest kernel, by pattern."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for one in report.winners:
-        if one.case.batch == batch and one.speedup is not None:
-            found[one.case.layer.shape][one.case.pattern] = one.speedup
-    return found
+    speedups: dict[str, dict[str, float]] = defaultdict(dict)
+    for winner in report.winners:
+        if winner.case.batch == batch and winner.speedup is not None:
+            speedups[winner.case.layer.shape][winner.case.pattern] = winner.speedup
+    return speedups
 
 
 def _draw_curves(axis: Any, kernels: Curves, bands: dict[str, list[tuple[float, float, float]]], batch: int) -> None:

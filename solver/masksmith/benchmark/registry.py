@@ -61,7 +61,9 @@ def all_kernels() -> dict[str, Kernel]:
         kernel = _load(point)
         name = kernel.declaration.name
         if name in kernels:
-            log.warning("entry point %s offers a kernel %r, which is taken: it is left out", point.value, name)
+            log.warning(
+                "entry point %s has a kernel %r, but this name is in use; the kernel is ignored", point.value, name
+            )
         else:
             kernels[name] = kernel
     return kernels

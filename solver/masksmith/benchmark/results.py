@@ -90,7 +90,7 @@ class Gain:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the kernel cannot be told from dense."""
+        """Whether the range includes 1, so that the kernel is neither faster nor slower than dense."""
         return self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:

@@ -61,21 +61,25 @@ def benchmark(
     Raises:
         BenchmarkError: If a kernel, shape, dtype, pattern or mask is invalid; raised before anything runs.
     """
-    known_kernels = all_kernels() if registry is None else registry
+    known_kernels, masks = all_kernels() if registry is None else registry, masks or {}
     names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
     request = Request(_layers(layers), names, batches, dtypes, directions, kernels, device, curves)
     cases = plan(request, declarations(known_kernels))
     check_device(device)
     check_runnable(kernels if kernels is None else list(kernels), known_kernels, device)
-    _check_masks(masks or {}, cases)
-    bench = Bench(known_kernels, device, rounds, threads, seed, masks or {})
-    results = []
-    for number, case in enumerate(cases):
-        results.append(attempt(bench, case))
-        if on_case is not None:
-            on_case(results[-1], number + 1, len(cases))
+    _check_masks(masks, cases)
+    results = _measure_all(Bench(known_kernels, device, rounds, threads, seed, masks), cases, on_case)
     settings = {"rounds": rounds, "threads": threads, "seed": seed, "device": device, "version": masksmith.__version__}
     return Report(results, settings)
+
+
+def _measure_all(bench: Bench, cases: Sequence[Case], on_case: OnCase | None) -> list[CaseResult]:
+    results = []
+    for number, case in enumerate(cases, 1):
+        results.append(attempt(bench, case))
+        if on_case is not None:
+            on_case(results[-1], number, len(cases))
+    return results
 
 
 def attempt(bench: Bench, case: Case) -> CaseResult:
@@ -96,7 +100,7 @@ def check_device(device: str) -> None:
 
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or (kind == "cpu" and number) or (number and not number.isdecimal()):
-        raise BenchmarkError("invalid_benchmark", f"device {device!r}: say cpu, cuda or cuda:N")
+        raise BenchmarkError("invalid_benchmark", f"device {device!r}: use cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise BenchmarkError(
             "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"

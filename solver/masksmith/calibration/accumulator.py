@@ -76,7 +76,7 @@ class LayerAccumulator:
         self._sums[kind] = self._sums[kind] + value if kind in self._sums else value
 
     def _sample(self, inputs: Tensor) -> None:
-        """Keep the rows with the smallest random keys: a uniform random sample over all batches."""
+        """Give each row a random key, and keep those with the smallest keys: a uniform random sample."""
         keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]

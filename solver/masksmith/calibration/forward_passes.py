@@ -35,8 +35,8 @@ def calibrate(
 ) -> Calibration:
     """Run batches through a model and gather the statistics that scores need.
 
-    Temporary hooks observe linear layers and convolutions (one group, one or two dimensions); the model is in
-    evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
+    Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
+    is in evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
 
     Args:
         model: Any torch module.
@@ -58,7 +58,7 @@ def calibrate(
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
     accumulators, skipped = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with _observed(model, accumulators.values()):
+    with _hooked(model, accumulators.values()):
         for batch in tqdm(batches, "calibrating", disable=not _show_progress(progress), leave=False):
             count += 1
             if "gradients" in gather:
@@ -86,7 +86,8 @@ def _accumulators(
     except SelectionError as error:
         raise _refusal(error) from None
     accumulators: dict[str, LayerAccumulator] = {}
-    # The weights are stored, too: a parametrized one is a new tensor at each access, and ids of freed ones are reused.
+    # By id. The weights are stored, too, so that none is freed and its id reused: a parametrized one is a new tensor
+    # at each access.
     by_weight: dict[int, tuple[Any, LayerAccumulator]] = {}
     for name in selection.chosen:
         module = modules[name][1]
@@ -127,7 +128,7 @@ def _idle_reason(module: torch.nn.Module) -> str:
 
 
 @contextmanager
-def _observed(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
+def _hooked(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
     hooks = [
         module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
@@ -153,31 +154,33 @@ def _forward(model: torch.nn.Module, batch: Any) -> Any:
 def _backward(
     model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
-    """Add this batch's gradients; the parameters' `.grad` is not changed."""
+    """Add the gradients of a batch to the accumulators; the `.grad` of parameters is not changed."""
     with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as in_use:
         try:
             value = _forward(model, batch).loss if loss is None else loss(model, batch)
         except AttributeError:
             if loss is not None:
                 raise
-            raise ScoresError("gradients need loss=, for the model's output has no .loss") from None
+            raise ScoresError("gradients need loss=, since the model's output has no .loss") from None
         weights = [weight for each in in_use.values() for weight in each]
         gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
     for accumulator, its_weights in in_use.items():
+        # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(its_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
 
 
 @contextmanager
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
-    """Return the tensors that the layers multiply by: what a parametrization computes is no parameter of the model.
+    """Yield a mapping that collects, during a forward pass, the weights by which the layers multiply.
 
-    All require gradients meanwhile, frozen ones too.
+    For a parametrized layer that is the computed tensor, not a parameter. Within the context all weights require
+    gradients, frozen ones, too.
     """
     in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen: list[torch.Tensor] = []
 
-    def note(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
+    def store_weight(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
         weight = cast("torch.Tensor", module.weight)
         if not weight.requires_grad:
             frozen.append(weight.requires_grad_(True))
@@ -185,7 +188,7 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
             in_use[accumulator].append(weight)
 
     hooks = [
-        module.register_forward_pre_hook(partial(note, accumulator))
+        module.register_forward_pre_hook(partial(store_weight, accumulator))
         for accumulator in in_use
         for module in accumulator.modules
     ]

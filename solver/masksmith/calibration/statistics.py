@@ -49,7 +49,7 @@ NEEDS: Mapping[str, str] = {
     "sipp": "activations",
     "pfp": "activations",
 }
-"""The statistic that each score needs."""
+"""Statistic that each score needs, by the score's name."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
@@ -96,7 +96,7 @@ class Calibration(Mapping[str, LayerStatistics]):
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)
         if statistic is None:
-            raise ScoresError(f"{kind} needs {needed}, which were not gathered; see gather= of calibrate", name=name)
+            raise ScoresError(f"{kind} needs {needed}, which were not gathered; pass gather= to calibrate", name=name)
         return scores.by_name(kind, weight, statistic, needed, name=name, **options)
 
     def save(self, path: str | Path) -> Path:

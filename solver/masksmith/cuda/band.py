@@ -1,4 +1,4 @@
-"""Solves and certifies a band of tile rows on the device."""
+"""Solves and certifies a band, some rows of tiles, on the device."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .dual_ascent.schedule import NO_INDEX, DeviceResults, DualAscent
 from .launcher import Launcher
 from .shortest_paths.panel import compile_path_kernel, scratch_sizes
 
-SCRATCH_BYTES = 2**29
-MAX_THREADS = 2**14
+SCRATCH_BYTES, MAX_THREADS = 2**29, 2**14
+"""Limits of the shortest-path stage: bytes of work arrays, and threads."""
 PATH_THREADS = 64
+"""Threads per block of that stage."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class BandCertificate:
 
 @dataclass
 class Band:
-    """A matrix of scores under tile budgets.
+    """A band: some rows of tiles of a matrix of scores.
 
     Args:
         scores: `[height, width]` on the device, any strides.
@@ -109,8 +110,8 @@ class Band:
     def _run_shortest_paths(self, order: torch.Tensor) -> None:
         budget, device = kernel_budget(self.tile), self.device
         doubles, integers, flags = scratch_sizes(budget)
-        wanted = max(1, min(MAX_THREADS, SCRATCH_BYTES // (8 * doubles + 8 * integers + flags), len(order)))
-        blocks = -(-wanted // PATH_THREADS)
+        scratch_bytes = 8 * doubles + 8 * integers + flags  # of one thread
+        blocks = -(-max(1, min(MAX_THREADS, SCRATCH_BYTES // scratch_bytes, len(order))) // PATH_THREADS)
         threads = blocks * PATH_THREADS
         device.launch(
             compile_path_kernel(self.element), blocks, PATH_THREADS, self.scores, self.across,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from masksmith._errors import sums_overflow
+from masksmith._errors import overflow_error
 from masksmith._panels import DROP, KEEP
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Run, Solution
 from masksmith._tensors import MatrixReader
-from masksmith.solvers.exact import MAX_COLD_SIDE
+from masksmith.solvers._duals.ascent_schedule import MAX_COLD_SIDE
 
 from .band import Band, BandCertificate
 from .jit import SIMULATED
@@ -75,7 +75,7 @@ class DeviceSolve:
         scores = self.matrix.double()
         with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
         if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
-            raise sums_overflow(self.problem.name)
+            raise overflow_error(self.problem.name)
         return with_bonus
 
     def _forced(self) -> torch.Tensor | None:
@@ -91,7 +91,7 @@ class DeviceSolve:
         )
         both = (keep & drop).nonzero()
         if len(both):
-            raise problem.contradiction(*(int(place) for place in both[0]))
+            raise problem.conflict_error(*(int(place) for place in both[0]))
         forced = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         forced[keep], forced[drop] = KEEP, DROP % 256
         return forced
@@ -140,16 +140,16 @@ class DeviceSolve:
 
     def _solve_band(self, band: Band, first: int) -> BandCertificate:
         """Solve the band that begins at tile row `first`; errors give indices of the whole tensor."""
-        with self.problem.named(first):
+        with self.problem.naming_tensor(first):
             certificate = band.solve()
         if certificate.invalid is not None:
             row, col = divmod(certificate.invalid, band.scores.shape[1])
             row += first * self.tile.rows
             value = float(self.matrix[row, col])
-            raise self.problem.source.bad_score(row * self.problem.grid.cols + col, value)
+            raise self.problem.source.invalid_score_error(row * self.problem.grid.cols + col, value)
         if not certificate.legal.all():
             i, j = (int(k[0]) for k in np.nonzero(~certificate.legal))
-            raise self.problem.broken_tile(first + i, j)
+            raise self.problem.violation_error(first + i, j)
         return certificate
 
     def _solution(self, bands: list[Band], certificates: list[BandCertificate], started: float) -> Solution:

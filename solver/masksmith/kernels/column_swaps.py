@@ -1,6 +1,6 @@
 """Local search over swaps of columns between N:M groups, with exact gains from tables.
 
-After column a leaves its group, every row has a sum of its n largest remaining entries and a threshold, the n-th
+Without column a, every row of its group has a sum of its n largest remaining entries and a threshold, the n-th
 largest of them. Column b then adds `max(0, x_b - threshold)`. So the gain of every swap is a sum of entries of two
 tables, and a swap changes only the table rows of the columns in the two groups.
 """
@@ -48,7 +48,7 @@ def refresh(
         thresholds: `[columns, rows]`, written: n-th largest entry of the group without the column.
         without: `[columns]`, written: score kept by the group without the column.
         score: `[groups]`, written: score kept by the group.
-        gains: `[columns, columns]`, written for columns a of the group: score that b adds after a has left.
+        gains: `[columns, columns]`, written for columns a of the group: score that b adds to the group without a.
     """
     m, first = values.shape[0], group * values.shape[0]
     total = 0.0
@@ -89,9 +89,9 @@ def swap(order: Ints, places: Ints, p: int, q: int) -> None:
 @jit
 def climb(
     x: Floats, order: Ints, places: Ints, keep: int, values: Floats,
-    thresholds: Floats, without: Doubles, score: Doubles, gains: Doubles, least: float, limit: int,
+    thresholds: Floats, without: Doubles, score: Doubles, gains: Doubles, min_gain: float, limit: int,
 ) -> int:  # fmt: skip
-    """Swap columns with their best partners while a swap gains more than `least`; stop after `limit` swaps.
+    """Swap columns with their best partners while a swap gains more than `min_gain`; stop after `limit` swaps.
 
     Tables as in `refresh`, changed in place; `places` is the inverse of `order`, -1 for columns that must not move.
 
@@ -106,7 +106,7 @@ def climb(
             a = order[p]
             if a < 0:
                 continue
-            group, best, partner = p // m, least, -1
+            group, best, partner = p // m, min_gain, -1
             base = without[a] - score[group]
             for b in range(columns):
                 other = places[b] // m

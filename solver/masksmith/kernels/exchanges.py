@@ -2,7 +2,7 @@
 
 For a row with dropped weights d and `c = d H`, dropping the kept entry j and keeping the dropped entry k changes the
 error by `2 (w_j c_j - w_k c_k) + w_j^2 H_jj + w_k^2 H_kk - 2 w_j w_k H_jk`. Each function works on a few rows of a
-layer, so that rows may be handed to several threads.
+layer, so that several threads can share the rows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def _exchange(weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, ro
 
 @jit
 def exchange_in_groups(
-    weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, least: Doubles, sweeps: int
+    weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: Doubles, sweeps: int
 ) -> int:
-    """Make the best exchange of every group of every row, again and again, until none gains.
+    """Make the best exchange of every group of every row, repeatedly, until none lowers the error.
 
     Args:
         weight: `[rows, inputs]`.
@@ -48,8 +48,8 @@ def exchange_in_groups(
         products: `[rows, inputs]`, `((1 - mask) * weight) @ gram`, changed with the mask.
         gram: `[inputs, inputs]`, symmetric.
         m: Length of a group; the last one may be shorter.
-        least: `[rows]`, smallest decrease of the error that is worth an exchange; positive, so that rounding cannot
-            make a circle.
+        min_decrease: `[rows]`, smallest decrease of the error for which an exchange is made; positive, so that rounding
+            errors cannot cause endless exchanges.
         sweeps: Maximum number of passes over a row.
 
     Returns:
@@ -61,16 +61,16 @@ def exchange_in_groups(
             before = exchanges
             for first in range(0, inputs, m):
                 last = min(first + m, inputs)
-                best, out, into = -least[row], -1, -1
+                best, dropped, added = -min_decrease[row], -1, -1
                 for j in range(first, last):
                     if mask[row, j]:
                         for k in range(first, last):
                             if not mask[row, k]:
                                 change = _change(weight, products, gram, row, j, k)
                                 if change < best:
-                                    best, out, into = change, j, k
-                if out >= 0:
-                    _exchange(weight, mask, products, gram, row, out, into)
+                                    best, dropped, added = change, j, k
+                if dropped >= 0:
+                    _exchange(weight, mask, products, gram, row, dropped, added)
                     exchanges += 1
             if exchanges == before:
                 break
@@ -91,7 +91,7 @@ def _fill_changes(
 
 @inline
 def _best_row(changes: Doubles, j: int, k: int) -> tuple[float, int]:
-    """Return the least change of dropping j and keeping k, and its row; infinite if no row can."""
+    """Return the smallest change of dropping j and keeping k in one row, and that row; infinite if no row allows it."""
     best, at = np.inf, -1
     for row in range(changes.shape[0]):
         if changes[row, j, k] < best:
@@ -100,36 +100,34 @@ def _best_row(changes: Doubles, j: int, k: int) -> tuple[float, int]:
 
 
 @inline
-def _best_pair(changes: Doubles, width: int, least: float) -> tuple[int, int, int, int]:
+def _best_pair(changes: Doubles, width: int, min_decrease: float) -> tuple[int, int, int, int]:
     """Return the best pair of opposite exchanges: two rows, and the column that the first of them drops and keeps.
 
-    The best rows for the two directions differ by themselves: one keeps j, the other does not.
+    The best rows for the two directions always differ: one keeps j, the other does not.
     """
-    best, top, bottom, out, into = -least, -1, -1, -1, -1
+    best, top, bottom, dropped, added = -min_decrease, -1, -1, -1, -1
     for j in range(width):
         for k in range(j):
             down, first = _best_row(changes, j, k)
             up, second = _best_row(changes, k, j)
             if down + up < best:
-                best, top, bottom, out, into = down + up, first, second, j, k
-    return top, bottom, out, into
+                best, top, bottom, dropped, added = down + up, first, second, j, k
+    return top, bottom, dropped, added
 
 
 @jit
 def exchange_in_tiles(
-    weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, least: float, sweeps: int
+    weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: float, sweeps: int
 ) -> int:
-    """Make the best pair of opposite exchanges of every tile of one band of tiles, again and again, until none gains.
+    """Make the best pair of opposite exchanges of every tile of a band, repeatedly, until none lowers the error.
 
-    Two rows exchange the same two columns in opposite directions, so that counts of rows and columns stay.
+    Two rows exchange the same two columns in opposite directions, so that the counts of rows and columns do not change.
 
     Args:
         weight: `[rows, inputs]`, the rows of the band.
-        mask: As for `exchange_in_groups`, and so are `products` and `gram`.
-        products: See there.
-        gram: See there.
+        mask, products, gram: As for `exchange_in_groups`.
         m: Columns of a tile; the last one may be narrower.
-        least: Smallest decrease of the error that is worth an exchange, positive.
+        min_decrease: Smallest decrease of the error for which an exchange is made, positive.
         sweeps: Maximum number of passes over the band, and of exchanges per row of a tile in one of them.
 
     Returns:
@@ -144,11 +142,11 @@ def exchange_in_tiles(
             for row in range(rows):
                 _fill_changes(changes, weight, mask, products, gram, row, first, last)
             for _ in range(sweeps * rows):
-                top, bottom, out, into = _best_pair(changes, last - first, least)
+                top, bottom, dropped, added = _best_pair(changes, last - first, min_decrease)
                 if top < 0:
                     break
-                _exchange(weight, mask, products, gram, top, first + out, first + into)
-                _exchange(weight, mask, products, gram, bottom, first + into, first + out)
+                _exchange(weight, mask, products, gram, top, first + dropped, first + added)
+                _exchange(weight, mask, products, gram, bottom, first + added, first + dropped)
                 _fill_changes(changes, weight, mask, products, gram, top, first, last)
                 _fill_changes(changes, weight, mask, products, gram, bottom, first, last)
                 exchanges += 1

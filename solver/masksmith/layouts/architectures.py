@@ -1,4 +1,7 @@
-"""Architectures: axes that names and shapes alone do not tell, from the sources of `transformers` and the models."""
+"""Axes of tensors by the architecture of the model, where names and shapes alone do not show them.
+
+The rules come from the sources of `transformers` and of the models.
+"""
 
 from __future__ import annotations
 
@@ -38,23 +41,23 @@ Some versions of `transformers` save those of qwen3_vl_moe the other way round, 
 """
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
-"""Names of experts' matrices: gate and up in one, and the one that follows them."""
+"""Names of the matrices of experts: gate and up fused, and down."""
 
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
-_BARE_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
-"""Parameters of RWKV that are no layers, and are used as `x @ w`."""
+_LOW_RANK_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
+"""Parameters of RWKV that belong to no layer, and are used as `x @ w`."""
 
 _LAYER_WEIGHT = re.compile(r"(?:^|[._])(?:weight(?:_\w+)?|parametrizations\.weight\.original[01]?)$")
 """Weights of layers, by the last part of the name: also `in_proj_weight` of attention, `weight_ih_l0` of an LSTM."""
 
 _FUSED_LAYER = re.compile(r"(?:^|\.)(?:gate_up_proj|gate_and_up_proj|down_proj|up_proj|gate_proj|qkv_proj)$")
-"""Names that only layers have, also where the tensor is called as its layer is."""
+"""Names of layers, for tensors that have the name of their layer without `.weight`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """No rule decides the layout: the reason, which says what the caller can do."""
+    """The result where no rule determines the layout; the reason says what the caller can do."""
 
     reason: str
 
@@ -71,32 +74,40 @@ class Architecture:
         self._shapes = shapes
         self._config = dict(config or {})
         self.model_types = _model_types(self._config)
-        self._uses_conv1d = self._find_conv1d()
+        self._uses_conv1d = self._conv1d_rule()
         self._names_parameters = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
 
     def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
-        """Return the layout of a tensor of two or more dimensions, which may belong to a module of another kind."""
-        if _BARE_FACTOR.search(name):
-            return Unclear("a factor of a low rank, which may be used as 'x @ w'; say 'out in' or 'in out'")
+        """Return the layout of a tensor of two or more dimensions.
+
+        Args:
+            name: Name of the tensor.
+            shape: Its shape.
+            may_be_convolution: Whether it may belong to a convolution; False if its module is known to be none.
+        """
+        if _LOW_RANK_FACTOR.search(name):
+            return Unclear(
+                "a factor of a low rank, which may be used as 'x @ w'; give its layout, 'out in' or 'in out'"
+            )
         if len(shape) == 2:
             conv1d = self._uses_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
-        return self._convolution(name, shape) if may_be_convolution else Unclear(_either(shape))
+        return self._convolution(name, shape) if may_be_convolution else Unclear(_ambiguous_shape_reason(shape))
 
-    def is_bare(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: a neighbour is called as a layer's weight is, and it is not.
+    def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a matrix belongs to no layer: its name is not one of a layer's weight, but other names are.
 
-        A name without dots is that of its caller.
+        Names without dots were chosen by the caller and are not considered.
         """
         is_layer = _LAYER_WEIGHT.search(name) or _FUSED_LAYER.search(name)
         return len(shape) == 2 and "." in name and self._names_parameters and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or not may_be_kernel(name, shape):
-            return Unclear(_either(shape))
+            return Unclear(_ambiguous_shape_reason(shape))
         is_transposed = is_transposed_by_bias(shape, self._shapes.get(bias_name(name), ()))
         if is_transposed is not None:
             return Layout(TRANSPOSED[: len(shape)] if is_transposed else default_axes(shape), rule="shape")
@@ -117,7 +128,7 @@ class Architecture:
         if axes is None:
             return Unclear(
                 f"the experts' shape {list(shape)} does not tell which axis is summed over; give the model's directory "
-                f"with its config.json, or say 'stack out in' or 'stack in out'"
+                f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
         layout = Layout(axes, rule="name")
         return self._with_parts(name, shape, layout) if axes[1] == "out" else layout
@@ -136,10 +147,10 @@ class Architecture:
             return "stack", "in", "out"
         return None
 
-    def _find_conv1d(self) -> Rule | None:
-        """Say what shows that matrices are `Conv1D`; None if they are not.
+    def _conv1d_rule(self) -> Rule | None:
+        """Return the rule by which matrices are `Conv1D`; None if they are not.
 
-        A fused query, key and value has three times as many outputs as inputs, so its shape shows which is which.
+        Fused query, key and value have three times as many outputs as inputs, so the longer axis is the outputs.
         """
         if self.model_types:
             return "architecture" if self.model_types & CONV1D_MODELS else None
@@ -175,7 +186,7 @@ class Architecture:
         return heads * size, groups * size, groups * size
 
 
-def _either(shape: Sequence[int]) -> str:
+def _ambiguous_shape_reason(shape: Sequence[int]) -> str:
     dims = len(shape) - 2
     stacked, kernels = " ".join((*["stack"] * dims, "out", "in")), " ".join(("out", "in", *["kernel"] * dims))
     return (

@@ -1,4 +1,4 @@
-"""What there is to choose from: tensors as plain values, wherever they are kept."""
+"""Candidates: tensors that may be masked, described by name, shape and dtype, without their entries."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Candidate:
     """A tensor that may be masked.
 
     Attributes:
-        name: Its name, which no other candidate has.
+        name: Its name, unique among the candidates.
         shape: Its shape.
         dtype: Its dtype, as safetensors names it.
         aliases: Other spellings of it, such as the module that it belongs to.
-        layout: How it is made of matrices; None where that is not known, and a weight `[out, in, *kernel]` is assumed.
-        dense_by_default: Why it is left out where `layers` does not select it.
-        only_by_name: Whether a glob does not select it then, but only its full name.
+        layout: How it is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
+        dense_by_default: Reason why it stays dense unless `layers` selects it; None if it is masked by default.
+        only_by_name: Whether, if dense by default, only its full name selects it, and no glob.
         file_format: The format that its file names in `__metadata__`, such as `pt` or `flax`; empty if none.
-        may_be_convolution: Whether its shape may make it a convolution: not if it belongs to a module of another kind.
-        unsupported_reason: Why it cannot be masked, known before shape and dtype are looked at.
+        may_be_convolution: Whether it may be a convolution, by its shape; False if its module is known to be none.
+        unsupported_reason: Reason why it cannot be masked, whatever its shape and dtype; None if there is none.
     """
 
     name: str
@@ -42,5 +42,5 @@ class Candidate:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Everything that names it."""
+        """Name and aliases."""
         return (self.name, *self.aliases)

@@ -25,9 +25,9 @@ _EITHER = re.compile(
 
 
 def may_be_kernel(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor of three dimensions or more may be a convolution: it is named so, or its shape is that of one.
+    """Whether a tensor of three dimensions or more may be a convolution, by its name or its shape.
 
-    A convolution is a layer, whose parameter is called `weight`; a name without dots is that of its caller.
+    A convolution is a layer, so its parameter is called `weight`; a name without dots was chosen by the caller.
     """
     if len(shape) > len(TRANSPOSED):
         return False
@@ -43,7 +43,7 @@ def is_transposed_by_name(name: str) -> bool:
 
 
 def may_be_transposed(name: str) -> bool:
-    """Whether a name is used for both kinds of convolutions: `upsample.conv`, for example, is plain in many models."""
+    """Whether models use a name for plain and for transposed convolutions, such as `upsample.conv`."""
     return _EITHER.search(name) is not None
 
 

@@ -8,7 +8,7 @@ ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 
 """Bytes of an entry, of each dtype whose tensors can be masked."""
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-"""Those that are masked without being named."""
+"""Dtypes of tensors that are masked by default; integers are masked only if `layers` has their full name."""
 
 
 def dtype_reason(dtype: str, *, named: bool) -> str | None:

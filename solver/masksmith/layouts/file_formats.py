@@ -1,4 +1,4 @@
-"""Formats of files whose axes differ from those of torch: `__metadata__.format`, and names that only they use."""
+"""File formats whose axes differ from those of torch, recognised by `__metadata__.format` or by names of tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
 
 
 def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
-    """Return why a name that Flax or TensorFlow give leaves the layout of a tensor unclear, or None."""
+    """Return why a name in the style of Flax or TensorFlow leaves the layout of a tensor unclear, or None."""
     if len(shape) < 2 or _KERNEL.search(name) is None:
         return None
     return f"its name is one of Flax or TensorFlow, whose axes differ from those of torch; {_advice(shape)}"
@@ -30,4 +30,4 @@ def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
 def _advice(shape: Sequence[int], file_format: str = "") -> str:
     kernel = ["kernel"] * (len(shape) - 2)
     axes = " ".join(("out", *kernel, "in") if file_format == "mlx" else (*kernel, "in", "out"))
-    return f"say which is which with a layout, such as {axes!r}"
+    return f"name the axes with a layout, such as {axes!r}"

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from masksmith.patterns import Block, Hybrid, Pattern, PatternError
 
 AxisRole = Literal["stack", "out", "in", "kernel"]
-"""What a dimension is: one that counts matrices, output features, input features, or positions of a kernel."""
+"""Meaning of a dimension: number of matrices, output features, input features, or positions of a kernel."""
 
 Rule = Literal["user", "model", "architecture", "name", "shape"]
 """Where a layout comes from: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
@@ -24,7 +24,7 @@ class LayoutError(PatternError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a tensor is made of matrices `[out, in]`, which the layer multiplies with its inputs: the sum is over `in`.
+    """How a tensor is made of matrices `[out, in]`, by which a layer multiplies its inputs, with the sum over `in`.
 
     Attributes:
         axes: The role of each dimension, in the order of storage: `out` and `in` once each; `stack` for dimensions
@@ -81,14 +81,14 @@ class Layout:
 
     @property
     def is_stack(self) -> bool:
-        """Whether the first dimension counts matrices, so that each index holds a matrix or a stack."""
+        """Whether the first dimension counts matrices, so that each index has a matrix or a stack of them."""
         return self.axes[0] == "stack"
 
     def check(self, shape: Sequence[int]) -> None:
-        """Refuse a shape of another number of dimensions, and parts that do not add up.
+        """Check that a shape has as many dimensions as the layout, and that the parts add up to its outputs.
 
         Raises:
-            LayoutError: Saying what differs.
+            LayoutError: If not; the message names what differs.
         """
         if len(shape) != len(self.axes):
             raise LayoutError(f"axes {str(self)!r} are {len(self.axes)}, but the shape {list(shape)} has {len(shape)}")
@@ -133,11 +133,13 @@ class Layout:
         return [(last - first, *rest) for _ in range(self.count(shape)) for first, last in ranges]
 
     def is_plain(self, pattern: Pattern, shape: Sequence[int]) -> bool:
-        """Whether the tensor is one matrix, stored row by row, whose rows need not be kept apart."""
+        """Whether the tensor is one matrix, stored row by row, that is solved as a whole (see `row_ranges`)."""
         return self.axes == default_axes(shape) and len(self.row_ranges(pattern, shape)) == 1
 
     def row_ranges(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, int]]:
-        """Cut a matrix's rows where parts begin, unless all parts are whole tile rows or blocks of the pattern anyway.
+        """Return the row ranges of a matrix that are solved on their own: its fused parts, or all rows as one range.
+
+        All rows are one range if each part consists of whole tile rows or block rows of the pattern.
 
         Raises:
             PatternError: If the pattern does not fit a part.

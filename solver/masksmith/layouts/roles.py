@@ -58,7 +58,7 @@ class Role:
 
 
 class Roles:
-    """Finds the roles of a checkpoint's tensors. Some names have a meaning only together with others."""
+    """Finds the roles of a checkpoint's tensors by their names; some names have a meaning only beside others."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(in_block(name) for name in names if not _ADAPTER.search(name))
@@ -78,7 +78,7 @@ class Roles:
         if _ADAPTER.search(name):
             return Role("a low-rank adapter")
         inside = in_block(name)
-        # Without blocks, a name without a dot, such as `head`, was chosen by the caller, not by a model's author.
+        # In a checkpoint without blocks, a name without a dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
         for pattern, reason in () if is_caller_name else _DENSE:
             if pattern.search(_inside_block(name)):

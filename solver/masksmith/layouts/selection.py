@@ -77,13 +77,13 @@ def select(
 
     Args:
         candidates: All tensors.
-        pattern: Pattern that the shapes must fit, or a pattern for each name, without which a tensor stays dense; None
-            if nothing is masked, so that shapes and dtypes do not matter.
+        pattern: Pattern that the shapes must fit, or patterns by name (a tensor without one stays dense); None if
+            nothing is masked, so that shapes and dtypes do not matter.
         layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
         exclude: Names or globs to leave out, with priority over `layers`.
-        binding: Returns the reason why one worker must have the whole tensor with this pattern, or None.
-        in_parts: Whether tensors are solved in parts of whole rows, so that one worker must have all of a matrix that
-            is not stored row by row.
+        binding: Returns what requires that one worker gets the whole tensor, for its pattern, or None.
+        in_parts: Whether tensors are divided into parts of whole rows; one worker then needs the whole of a matrix
+            that is not stored row by row.
         noun: Word for a candidate in error messages.
 
     Raises:
@@ -94,33 +94,32 @@ def select(
         raise SelectionError("nothing_left", f"there are no {noun}s at all")
     _refuse_duplicates(candidates, noun)
     spellings = [spelling for candidate in candidates for spelling in candidate.spellings]
-    wanted, unwanted = Names(layers, spellings), Names(exclude, spellings)
-    _refuse_unmatched([*wanted.unmatched, *unwanted.unmatched], candidates, noun)
+    included, excluded = Names(layers, spellings), Names(exclude, spellings)
+    _refuse_unmatched([*included.unmatched, *excluded.unmatched], candidates, noun)
     chosen, named, skipped = [], set(), {}
     for candidate in candidates:
-        is_named = wanted.spell_out(*candidate.spellings)
-        reason = _not_wanted(candidate, wanted, unwanted, is_named=is_named)
-        is_named = is_named and reason is None
-        reason = reason or _unsupported_reason(candidate, pattern, binding, in_parts, named=is_named)
-        if reason is not None and is_named:
+        is_named = included.spell_out(*candidate.spellings)
+        not_selected = _not_selected_reason(candidate, included, excluded, is_named=is_named)
+        reason = not_selected or _unsupported_reason(candidate, pattern, binding, in_parts, named=is_named)
+        if reason is None:
+            chosen.append(candidate.name)
+            if is_named:
+                named.add(candidate.name)
+        elif is_named and not_selected is None:
             message = f"{candidate.name!r} cannot be masked: {reason}"
             raise SelectionError("unsupported", message, candidate.name, reason)
-        if reason is not None:
+        else:
             skipped[candidate.name] = reason
-            continue
-        chosen.append(candidate.name)
-        if is_named:
-            named.add(candidate.name)
     if not chosen:
         raise SelectionError("nothing_left", _nothing_left(skipped, noun), skipped=skipped)
     return Selection(chosen, frozenset(named), skipped)
 
 
 def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: Mapping[str, str]) -> None:
-    """Refuse patterns for single tensors that all stay dense, unless the caller has left these out.
+    """Check that each pattern for some tensors applies to one of them at least, or that the caller excluded one.
 
     Raises:
-        PatternError: Naming the pattern, and why its tensors stay dense.
+        PatternError: If all tensors of a pattern stay dense for other reasons; the message names pattern and reason.
     """
     for selector, pattern in patterns.rules.items():
         selected = patterns.selected(selector, names)
@@ -132,14 +131,14 @@ def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: M
             )
 
 
-def _not_wanted(candidate: Candidate, wanted: Names, unwanted: Names, *, is_named: bool) -> str | None:
-    if unwanted.match(*candidate.spellings):
+def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names, *, is_named: bool) -> str | None:
+    if excluded.match(*candidate.spellings):
         return EXCLUDED
-    if is_named or (candidate.unsupported_reason is not None and not wanted.texts):
+    if is_named or (candidate.unsupported_reason is not None and not included.texts):
         return None
-    if not wanted.texts:
+    if not included.texts:
         return candidate.dense_by_default
-    if not wanted.match(*candidate.spellings):
+    if not included.match(*candidate.spellings):
         return NOT_SELECTED
     return candidate.dense_by_default if candidate.only_by_name else None
 

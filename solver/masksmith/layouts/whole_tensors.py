@@ -1,4 +1,4 @@
-"""Decides whether one worker needs a whole tensor, and whether it is too large for that."""
+"""Whether a tensor must go to one worker as a whole, and whether it is too large for that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UpdateNeeds(Protocol):
 
 
 def binding(pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bool = False) -> str | None:
-    """Return what requires that one worker has the whole tensor (pattern, update or spectrum), or None."""
+    """Return what requires that one worker gets the whole tensor (pattern, update or spectrum), or None."""
     if pattern.shard_rows is None:
         return str(pattern)
     if update is not None and update.needs_whole_tensors:
@@ -32,7 +32,7 @@ def binding(pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bo
 
 
 def oversize_reason(shape: Sequence[int], dtype: str, bound: str | None) -> str | None:
-    """Return why a tensor that one worker needs as a whole is too large, or None."""
+    """Return why a tensor is too large for one worker, or None; `bound` is the result of `binding`."""
     size = math.prod(shape) * ITEM_BYTES[dtype]
     if bound is None or size <= WHOLE_BYTES:
         return None

@@ -23,13 +23,13 @@ _TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4
 def count(
     mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None, pattern: Pattern | None = None
 ) -> MaskCounts:
-    """Count the kept entries and blocks of a mask; of several matrices, each on its own.
+    """Count the kept entries and blocks of a mask; with a layout, over all matrices of the tensor.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.
         block: Rows and columns of the blocks to count.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
-        pattern: The mask's pattern; what a hybrid one stores is counted, too.
+        pattern: Pattern of the mask; for a hybrid one, `hybrid` is counted, too.
 
     Raises:
         ScoresError: If the mask's dtype is not supported.
@@ -53,17 +53,17 @@ def count(
         bits = np.packbits(strip, axis=1, bitorder="little")
         kept += int(np.bitwise_count(bits).sum(dtype=np.int64))
         fits = fits and bool(_TWO_FOUR[bits].all())
-        # Bytes that a block's columns fill are blocks too, of eight columns, and far fewer.
+        # If blocks consist of whole bytes of the packed mask, their bytes are tested instead of their bits.
         blocks += _blocks(bits, (block[0], block[1] // 8)) if block[1] % 8 == 0 else _blocks(strip, block)
     return MaskCounts(rows, cols, kept, block, blocks, fits)
 
 
 def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> HybridCounts:
-    """Count what a kernel for dense and n:m blocks stores of a mask; blocks that are kept entirely are stored whole.
+    """Count what a kernel for dense and n:m blocks stores of a mask; blocks that are kept entirely are stored as dense.
 
     Args:
         mask: Bool array or tensor in the weight's shape, allowed by the pattern.
-        pattern: The pattern; its blocks start anew in each matrix, and in each part of one that is solved on its own.
+        pattern: The pattern; its grid of blocks begins in each matrix, and in each part that is solved on its own.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
@@ -105,6 +105,7 @@ def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:
 
 
 def _blocks(strip: npt.NDArray[Any], block: tuple[int, int]) -> int:
+    """Count the blocks of a strip that have a non-zero entry."""
     down = np.bitwise_or.reduceat(strip, np.arange(0, strip.shape[0], block[0]), axis=0)
     across = np.bitwise_or.reduceat(down, np.arange(0, strip.shape[1], block[1]), axis=1)
     return int(np.count_nonzero(across))

@@ -15,7 +15,7 @@ from typing import Literal
 from masksmith.patterns import NM, PatternError, TileSpec, parse
 
 MAX_STEPS = 10_000_000
-"""Transitions beyond which the exact count would take more than about 5 s; the asymptotic formula is used then."""
+"""Largest number of transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
 
 ColumnCounts = tuple[int, ...]
 
@@ -28,7 +28,7 @@ class Diversity:
         rows, cols: Size of the tile.
         count: Masks of a tile; None where only `log2_count` is known.
         log2_count: Its binary logarithm: the information in a tile's mask.
-        method: `exact`, `asymptotic`, or `lower bound` (at-most fill beyond counting: full tiles alone, asymptotic).
+        method: `exact`, `asymptotic`, or `lower bound` (at-most fill of large tiles: only full tiles, asymptotic).
         log2_published: Value of the published formula for square transposable tiles with exact fill; else None.
     """
 
@@ -52,17 +52,17 @@ class Diversity:
 def diversity(pattern: NM | str) -> Diversity:
     """Count the masks of one tile of an N:M pattern.
 
-    Plain groups have `C(m, n)`. Transposable tiles are counted row by row, over how many places each column has left,
-    as a multiset, where that takes less than about 5 s; else by the asymptotic `C(c, n)^r C(r, k)^c / C(rc, rn) *
+    Plain groups have `C(m, n)`. Transposable tiles are counted row by row, over the multiset of the columns' unfilled
+    budgets, if that takes less than about 5 s; else by the asymptotic `C(c, n)^r C(r, k)^c / C(rc, rn) *
     e^-1/2` for tiles of r rows with n kept and c columns with k kept (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
 
     Raises:
         PatternError: If it is no N:M pattern.
     """
-    rule = parse(pattern) if isinstance(pattern, str) else pattern
-    if not isinstance(rule, NM):
-        raise PatternError(f"{rule}: only the tiles of N:M patterns are counted")
-    tile = rule.tile
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(parsed, NM):
+        raise PatternError(f"{parsed}: only the tiles of N:M patterns are counted")
+    tile = parsed.tile
     published = _log2_published(tile)
     if _steps(tile) <= MAX_STEPS:
         count = _count(tile)
@@ -80,28 +80,28 @@ def _count(tile: TileSpec) -> int:
     tile = _smallest(tile)
     layer: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
-        below: dict[ColumnCounts, int] = {}
+        next_layer: dict[ColumnCounts, int] = {}
         for state, ways in layer.items():
             for after, choices in _rows(state, tile.row_keep, tile.at_most):
-                below[after] = below.get(after, 0) + ways * choices
-        layer = below
+                next_layer[after] = next_layer.get(after, 0) + ways * choices
+        layer = next_layer
     return sum(layer.values())
 
 
 def _rows(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
     """Yield the states after one row and their multiplicities; `state[r]` columns may keep r more entries."""
 
-    def choose(level: int, left: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
+    def choose(level: int, remaining: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
         if level == 0:
-            if left == 0 or at_most:
+            if remaining == 0 or at_most:
                 yield tuple(after), ways
             return
-        most = min(left, state[level])
-        least = 0 if at_most else max(0, left - sum(state[1:level]))
+        most = min(remaining, state[level])
+        least = 0 if at_most else max(0, remaining - sum(state[1:level]))
         for taken in range(least, most + 1):
             after[level] -= taken
             after[level - 1] += taken
-            yield from choose(level - 1, left - taken, after, ways * math.comb(state[level], taken))
+            yield from choose(level - 1, remaining - taken, after, ways * math.comb(state[level], taken))
             after[level] += taken
             after[level - 1] -= taken
 
@@ -121,7 +121,7 @@ def _steps(tile: TileSpec) -> int:
 
 
 def _bound(tile: TileSpec) -> int:
-    """Bound the transitions: multisets of places left, times the ways to share a row out over the levels."""
+    """Bound the number of transitions: multisets of unfilled budgets, times the ways to divide a row among them."""
     states = math.comb(tile.cols + tile.col_keep, tile.col_keep) * (tile.rows if tile.at_most else 1)
     return states * math.comb(tile.row_keep + max(0, tile.col_keep - 1) + tile.at_most, tile.row_keep)
 

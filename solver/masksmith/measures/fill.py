@@ -17,5 +17,5 @@ def fill(mask: Any, pattern: Pattern | str) -> float:
         mask: Bool array or tensor, True = kept, allowed by the pattern.
         pattern: Pattern of allowed masks.
     """
-    rule = parse(pattern) if isinstance(pattern, str) else pattern
-    return count(mask).kept / capacity(rule, MatrixReader(mask, name="mask").shape)
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    return count(mask).kept / capacity(parsed, MatrixReader(mask, name="mask").shape)

@@ -81,7 +81,7 @@ def report(
 
     Args:
         solution: Result of `solve`.
-        previous: An earlier mask or `Solution` of the same shape: SAD and flip rate against it.
+        previous: An earlier mask or `Solution` of the same shape, for `change`.
         weight: The weight, for the singular values of the masked layer (costs a singular value decomposition).
         accuracy: Accuracy of the model with this mask, in any unit.
         item_bytes: Size of a stored value.
@@ -89,7 +89,7 @@ def report(
         layout: How the tensor is made of matrices, as it was solved.
 
     Raises:
-        ScoresError: If a shape differs from the mask's, or the accuracy is of a mask that keeps nothing.
+        ScoresError: If a shape differs from the mask's, or `accuracy` is passed for a mask that keeps nothing.
     """
     layout = Layout.of(layout)
     counts = count(solution.mask, block, layout, solution.pattern)

@@ -37,16 +37,18 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
     """
     if layout is not None:
         masks = [None] * layout.count(weight.shape) if mask is None else layout.matrices(mask)
-        each = [spectrum(matrix, own) for matrix, own in zip(layout.matrices(weight), masks, strict=True)]
-        mean = sum(one.mean for one in each) / len(each)
-        return Spectrum(min(one.least for one in each), mean, max(one.most for one in each))
+        spectra = [spectrum(*pair) for pair in zip(layout.matrices(weight), masks, strict=True)]
+        mean = sum(each.mean for each in spectra) / len(spectra)
+        return Spectrum(min(each.least for each in spectra), mean, max(each.most for each in spectra))
     source = MatrixReader(weight, name="weight")
     rows, _ = matrix_shape(source.shape)
     matrix = source.rows(0, rows).astype(np.float64)
     if mask is not None:
-        chosen = MatrixReader(mask, name="mask")
-        if chosen.shape != source.shape:
-            raise ScoresError(f"shape {list(chosen.shape)} differs from the weight's {list(source.shape)}", name="mask")
-        matrix = matrix * (chosen.rows(0, rows) != 0)
+        mask_reader = MatrixReader(mask, name="mask")
+        if mask_reader.shape != source.shape:
+            raise ScoresError(
+                f"shape {list(mask_reader.shape)} differs from the weight's {list(source.shape)}", name="mask"
+            )
+        matrix = matrix * (mask_reader.rows(0, rows) != 0)
     values = np.linalg.svd(matrix, compute_uv=False)
     return Spectrum(float(values.min()), float(values.mean()), float(values.max()))

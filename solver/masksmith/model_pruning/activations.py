@@ -1,4 +1,4 @@
-"""What blocks return for each batch, in memory or in files."""
+"""Activations: the tensors that a block returns for each batch, in memory or in files."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class InMemory:
 
 
 class OnDisk:
-    """Activations in a folder, one file for each batch; a file has its name only once it is complete.
+    """Activations in a folder, one file for each batch; a file gets its name when it is complete.
 
     Args:
-        folder: The folder, which the first write makes.
+        folder: The folder; created by the first write.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -18,7 +18,7 @@ from .watching import BlockWatcher
 from .weights import BlockWeight
 
 NewActivations = Callable[[int, str], Activations]
-"""Makes a place for what a block returns, from the block's place in the order and `dense` or `pruned`."""
+"""Returns storage for the activations of a block, by its position in the order and `dense` or `pruned`."""
 
 
 class BlockRun:
@@ -26,11 +26,11 @@ class BlockRun:
 
     Args:
         blocks: The blocks.
-        captured: What they are called with.
+        captured: The recorded arguments of their calls.
         options: How weights are pruned.
-        new_activations: Makes places for what blocks return.
-        on_weight: Called with the number of entries of each weight that is done.
-        finished: Number of blocks that an earlier run finished, whose activations are in their places.
+        new_activations: Returns storage for the activations of a block.
+        on_weight: Called after each weight with its number of entries.
+        finished: Number of blocks that an earlier run finished; `new_activations` returns their stored activations.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class BlockRun:
         finished: int = 0,
     ) -> None:
         self._blocks, self._captured, self._options = blocks, captured, options
-        self._new_activations, self._on_weight, self._place = new_activations, on_weight, finished
+        self._new_activations, self._on_weight, self._position = new_activations, on_weight, finished
         self._dense = self._pruned = captured.inputs
         if finished:
             self._dense, self._pruned = (new_activations(finished - 1, kind) for kind in ("dense", "pruned"))
 
     def prune_block(self, number: int, weights: Sequence[BlockWeight]) -> BlockReport:
-        """Prune a block and go on to the next.
+        """Prune the next block; its activations are the inputs of the following one.
 
         Raises:
             PruningError: If an activation is not finite, or a matrix gets too few tokens.
@@ -57,19 +57,19 @@ class BlockRun:
         """
         started = time.perf_counter()
         step = BlockStep(self._blocks, number, self._captured)
-        dense, pruned = (self._new_activations(self._place, kind) for kind in ("dense", "pruned"))
+        dense, pruned = (self._new_activations(self._position, kind) for kind in ("dense", "pruned"))
         groups = self._groups(step, weights)
-        watcher, on_dense = step.watcher(groups[0]), self._options.inputs_from == "dense"
-        on_dense = on_dense or self._dense is self._pruned
-        step.run(self._dense, into=dense, watcher=watcher if on_dense else None)
+        watcher = step.watcher(groups[0])
+        gather_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
+        step.run(self._dense, into=dense, watcher=watcher if gather_dense else None)
         error_before = 0.0
         if self._dense is not self._pruned:
-            error_before = step.run(self._pruned, target=dense, watcher=None if on_dense else watcher)
-        by_name = self._prune_groups(step, groups, watcher, self._dense if on_dense else self._pruned)
+            error_before = step.run(self._pruned, target=dense, watcher=None if gather_dense else watcher)
+        by_name = self._prune_groups(step, groups, watcher, self._dense if gather_dense else self._pruned)
         reports = [by_name[weight.name] for weight in weights]
         tuned = tune(step, weights, [each.mask for each in reports], self._pruned, dense, self._options)
         error_after = step.run(self._pruned, into=pruned, target=dense)
-        self._dense, self._pruned, self._place = dense, pruned, self._place + 1
+        self._dense, self._pruned, self._position = dense, pruned, self._position + 1
         self._captured.forget(number)
         return BlockReport(step.name, reports, error_before, error_after, time.perf_counter() - started, tuned)
 
@@ -82,8 +82,8 @@ class BlockRun:
         self, step: BlockStep, groups: Sequence[Sequence[BlockWeight]], watcher: BlockWatcher, inputs: Activations
     ) -> dict[str, WeightReport]:
         reports: dict[str, WeightReport] = {}
-        for place, group in enumerate(groups):
-            if place:
+        for position, group in enumerate(groups):
+            if position:
                 watcher = step.watcher(group)
                 step.run(inputs, watcher=watcher)
             for statistics in watcher.statistics.values():

@@ -18,7 +18,7 @@ from .weights import BlockWeight
 
 
 class BlockStep:
-    """A block, and what every batch calls it with.
+    """A block, and its recorded calls in all batches.
 
     Attributes:
         name: Its name in the model.
@@ -32,18 +32,18 @@ class BlockStep:
     @property
     def batches(self) -> int:
         """Number of batches."""
-        return len(self._captured.kept)
+        return len(self._captured.token_masks)
 
     def call(self, batch: int) -> Call:
         """Return the block's call in a batch."""
         return self._captured.call(self._number, batch)
 
-    def kept(self, batch: int) -> torch.Tensor | None:
+    def token_mask(self, batch: int) -> torch.Tensor | None:
         """Return `[sequences, tokens]`, False at padding, of a batch; None where nothing is padded."""
-        return self._captured.kept[batch]
+        return self._captured.token_masks[batch]
 
     def watcher(self, weights: Sequence[BlockWeight]) -> BlockWatcher:
-        """Return what gathers statistics of some of its weights."""
+        """Return a watcher that gathers the statistics of some of its weights."""
         return BlockWatcher(self.block, self.name, weights)
 
     def run(
@@ -57,13 +57,13 @@ class BlockStep:
         """Run all batches, one at a time.
 
         Args:
-            inputs: What the block before returned.
-            into: Where the outputs go.
-            target: What the outputs should be.
-            watcher: Gathers statistics.
+            inputs: Activations of the block before.
+            into: Storage for the outputs; None to discard them.
+            target: Outputs to compare with, or None.
+            watcher: Gathers statistics of the weights, or None.
 
         Returns:
-            The squared difference from the target, as a share of the target's square; 0 without one.
+            The squared difference from the target, relative to the target's square; 0 without a target.
 
         Raises:
             PruningError: If an input of a watched weight, or a difference from the target, is not finite; the message
@@ -71,21 +71,21 @@ class BlockStep:
         """
         difference = energy = 0.0
         for batch in range(self.batches):
-            with nullcontext() if watcher is None else watcher.watching(batch, self.kept(batch)):
+            with nullcontext() if watcher is None else watcher.watching(batch, self.token_mask(batch)):
                 outputs = self.call(batch).run(self.block, inputs.read(batch), self.name)
             if into is not None:
                 into.write(batch, outputs)
             if target is None:
                 continue
-            more, of_target = self.squares(batch, outputs, target.read(batch))
-            difference, energy = difference + float(more), energy + float(of_target)
+            batch_difference, batch_energy = self.squares(batch, outputs, target.read(batch))
+            difference, energy = difference + float(batch_difference), energy + float(batch_energy)
             if not difference + energy < float("inf"):
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
         return difference / energy if energy else 0.0
 
     def squares(self, batch: int, outputs: Tensors, target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the squared difference from a target, and the target's square, in float64; padding does not count."""
-        ours, wanted, kept = outputs[0].double(), target[0].double(), self.kept(batch)
-        if kept is not None:
-            ours, wanted = ours[kept], wanted[kept]
-        return (ours - wanted).square().sum(), wanted.square().sum()
+        output, expected, token_mask = outputs[0].double(), target[0].double(), self.token_mask(batch)
+        if token_mask is not None:
+            output, expected = output[token_mask], expected[token_mask]
+        return (output - expected).square().sum(), expected.square().sum()

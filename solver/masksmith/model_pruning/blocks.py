@@ -42,10 +42,10 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
 
     Args:
         model: The model.
-        path: The name of the list, if another one is wanted, such as `model.encoder.layers`.
+        path: Name of the list to use instead, such as `model.encoder.layers`.
 
     Raises:
-        PruningError: If there is none, or `path` is none.
+        PruningError: If the model has no such list, or `path` is not the name of one.
     """
     lists = {name: module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
@@ -87,14 +87,14 @@ def _common_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
 
 
 def _size_of_class(module: Module) -> int:
-    """Count the parameters of the most common class, if two members or more have it."""
+    """Count the parameters of the most common class; 0 if fewer than two members have it."""
     modules = list(module.children())
     common, size = _common_class(modules)
     return size if sum(type(each) is common for each in modules) >= 2 and _is_block(common) else 0
 
 
 def _is_block(kind: type[Module]) -> bool:
-    """Whether a class can be that of blocks: one linear layer is none."""
+    """Whether a class can be that of blocks; a single linear layer is not a block."""
     return not issubclass(kind, (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd))
 
 

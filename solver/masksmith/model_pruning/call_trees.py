@@ -1,4 +1,4 @@
-"""Arguments of calls as JSON, with the tensors beside it."""
+"""Converts arguments of calls to JSON and back; tensors are stored beside it, by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 class Encoder:
-    """Encodes nested arguments; a tensor that several of them hold is kept once.
+    """Encodes nested arguments; a tensor that occurs several times is stored once.
 
     Attributes:
         tensors: The tensors by name.
@@ -29,7 +29,7 @@ class Encoder:
         """Return a value as JSON.
 
         Raises:
-            PruningError: If it, or a part of it, is of another class than JSON, tensors, tuples and lists.
+            PruningError: If it contains a value of another class than JSON, tensors, tuples and lists.
         """
         if isinstance(value, torch.Tensor):
             name = self._names.setdefault(id(value), str(len(self._names)))
@@ -48,10 +48,10 @@ class Encoder:
 
 
 class Decoder:
-    """Decodes what `Encoder.encode` gave.
+    """Decodes a result of `Encoder.encode`.
 
     Attributes:
-        names: Names of the tensors in it.
+        names: Names of its tensors.
     """
 
     def __init__(self, tree: Any) -> None:
@@ -60,7 +60,7 @@ class Decoder:
         self._collect(tree)
 
     def decode(self, tensors: Mapping[str, torch.Tensor]) -> Any:
-        """Return the value, with tensors by name."""
+        """Return the value; `tensors` has its tensors by name."""
         return _decoded(self._tree, tensors)
 
     def _collect(self, tree: Any) -> None:

@@ -28,7 +28,7 @@ class Call:
     keywords: Mapping[str, Any]
 
     def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor], name: str) -> Tensors:
-        """Call a block with copies of what the block before returned; gives the tensors that it returns.
+        """Call a block, with copies of the tensors that the block before returned; return the tensors that it returns.
 
         Raises:
             PruningError: If the block before returned fewer tensors than when the call was recorded.

@@ -1,4 +1,4 @@
-"""Captures what a model calls its blocks with, in one pass of the model over the batches."""
+"""Records the arguments with which a model calls its blocks, in one pass over the batches."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 
 @dataclass(frozen=True)
 class CapturedBatch:
-    """What the blocks are called with in one batch.
+    """The calls of the blocks in one batch.
 
     Attributes:
         order: Numbers of the blocks, in the order in which they run.
         calls: Their calls, by number of the block.
-        inputs: What the first block gets from the model.
-        kept: `[sequences, tokens]`, False at padding; None where nothing is padded.
+        inputs: Activations that the model passes to the first block.
+        token_mask: `[sequences, tokens]`, False at padding; None where nothing is padded.
     """
 
     order: list[int]
     calls: list[Call]
     inputs: Tensors
-    kept: Tensor | None
+    token_mask: Tensor | None
 
 
 class _LastBlockError(Exception):
@@ -46,14 +46,14 @@ class _LastBlockError(Exception):
 def capture(
     model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any], *, start: int = 0, are_skipped: bool = False
 ) -> Iterator[CapturedBatch]:
-    """Run batches through the blocks and yield what they are called with.
+    """Run batches through the model up to its last block, and yield the calls of the blocks.
 
     Args:
         model: The model, in evaluation mode.
         blocks: Its blocks.
         batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
-        start: Number of batches at the beginning that are left out.
-        are_skipped: Whether blocks return NaN, as `skipping` makes them do, so that no argument may depend on it.
+        start: Number of batches at the beginning to skip.
+        are_skipped: Whether the blocks return NaN (see `skipping`); then no recorded argument may depend on that.
 
     Raises:
         PruningError: If a batch does not fit the model, or the model does not run its blocks one after the other.
@@ -89,7 +89,7 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
 
 
 def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
-    """Refuse keys that a model swallows as `**kwargs`: a misspelt `attention_mask` would let padding count."""
+    """Refuse keys that the model takes only as `**kwargs`: with a misspelt `attention_mask`, padding would count."""
     parameters = inspect.signature(model.forward).parameters.values()
     named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     unknown = [str(key) for key in batch if key not in named]
@@ -98,7 +98,7 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
 
 
 class _Recorder:
-    """Records the calls of one pass."""
+    """Records the calls of the blocks in one batch, by forward hooks."""
 
     def __init__(self, blocks: BlockList, are_skipped: bool) -> None:
         self._blocks, self._are_skipped = blocks, are_skipped
@@ -123,7 +123,7 @@ class _Recorder:
         if missing:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
-        return CapturedBatch(self._order, calls, self._input, _kept(batch, self._input[0], number))
+        return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
     def _before(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         name = self._blocks.name(number)
@@ -137,7 +137,7 @@ class _Recorder:
         elif [each._version for each in self._returned] != self._versions or not self._passes_on(arguments, keywords):
             before = self._blocks.name(self._order[-1])
             raise PruningError(f"its input is not what {before} returns: the model changes it in between", name)
-        arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._recorded(leaf, number))
+        arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._with_placeholder(leaf, number))
         self._calls.append(Call(arguments, keywords))
         self._order.append(number)
 
@@ -150,10 +150,11 @@ class _Recorder:
     def _passes_on(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
         return bool(self._returned) and any(leaf is self._returned[0] for leaf in tensors_of((arguments, keywords)))
 
-    def _recorded(self, leaf: Any, number: int) -> Any:
-        places = [place for place, returned in enumerate(self._returned) if leaf is returned]
-        if places:
-            return OutputPlaceholder(places[0])
+    def _with_placeholder(self, leaf: Any, number: int) -> Any:
+        """Return an argument of block `number`, or a placeholder if the block before returned it."""
+        positions = [position for position, returned in enumerate(self._returned) if leaf is returned]
+        if positions:
+            return OutputPlaceholder(positions[0])
         if self._are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
@@ -161,7 +162,7 @@ class _Recorder:
 
 
 def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensors:
-    """Return the argument that is passed on from block to block."""
+    """Return the activations among the arguments: the tensor that each block passes to the next."""
     candidates = [*arguments, keywords.get("hidden_states"), *keywords.values()]
     tensors = [each for each in candidates if isinstance(each, Tensor) and each.is_floating_point()]
     if not tensors:
@@ -169,7 +170,7 @@ def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) 
     return tensors[:1]
 
 
-def _kept(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
+def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
     mask = batch.get(PADDING) if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
@@ -183,19 +184,19 @@ def _kept(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
 
 @contextmanager
 def prepared(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation, without a cache of keys and values and without fused kernels of experts, for a while."""
+    """Within the context: evaluation mode, no cache of keys and values, and no fused kernels of experts."""
     training = [(module, module.training) for module in model.modules()]
-    wanted = {"use_cache": False, "_experts_implementation": "eager"}
+    settings = {"use_cache": False, "_experts_implementation": "eager"}
     configs = {id(each): each for each in _configs(model)}.values()
-    before = [(each, name, getattr(each, name)) for each in configs for name in wanted if hasattr(each, name)]
+    previous = [(each, name, getattr(each, name)) for each in configs for name in settings if hasattr(each, name)]
     try:
         model.eval()
-        for config, name, _ in before:
-            setattr(config, name, wanted[name])
+        for config, name, _ in previous:
+            setattr(config, name, settings[name])
         with torch.no_grad():
             yield
     finally:
-        for config, name, value in before:
+        for config, name, value in previous:
             setattr(config, name, value)
         for module, was_training in training:
             module.training = was_training

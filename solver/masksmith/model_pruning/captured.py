@@ -1,4 +1,4 @@
-"""What all batches call the blocks with, in memory or in files."""
+"""Recorded calls of the blocks in all batches, in memory or in files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .calls import Call
 from .capture import CapturedBatch
 from .tensor_files import read_tensors, write_tensors
 
-KEPT = "kept"
+TOKEN_MASK = "kept"
 
 
 class Captured(Protocol):
-    """What the blocks are called with in every batch.
+    """The calls of the blocks in all batches.
 
     Attributes:
         order: Numbers of the blocks, in the order in which they run.
-        kept: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
-        inputs: What the first block gets from the model.
+        token_masks: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
+        inputs: Activations that the model passes to the first block.
     """
 
     order: list[int]
-    kept: list[torch.Tensor | None]
+    token_masks: list[torch.Tensor | None]
     inputs: Activations
 
     def call(self, block: int, batch: int) -> Call:
@@ -45,7 +45,7 @@ def check_order(order: list[int], expected: list[int], batch: int) -> None:
     """Refuse a batch that runs the blocks in another order than the first one.
 
     Raises:
-        PruningError: If it does.
+        PruningError: If the order differs.
     """
     if order != expected:
         raise PruningError(f"batch {batch} runs the blocks in another order than batch 0")
@@ -56,18 +56,18 @@ class CapturedInMemory:
 
     def __init__(self, batches: Iterable[CapturedBatch]) -> None:
         self.order: list[int] = []
-        self.kept: list[torch.Tensor | None] = []
+        self.token_masks: list[torch.Tensor | None] = []
         self.inputs: Activations = InMemory()
         self._calls: list[list[Call]] = []
         for number, batch in enumerate(batches):
             self.order = self.order or batch.order
             check_order(batch.order, self.order, number)
-            self.kept.append(batch.kept)
+            self.token_masks.append(batch.token_mask)
             self.inputs.write(number, batch.inputs)
             self._calls = self._calls or [[] for _ in batch.calls]
             for calls, call in zip(self._calls, batch.calls, strict=True):
                 calls.append(call)
-        if not self.kept:
+        if not self.token_masks:
             raise PruningError("there is no batch to calibrate with")
 
     def call(self, block: int, batch: int) -> Call:
@@ -87,27 +87,27 @@ class CapturedOnDisk:
         blocks: The blocks, for messages.
 
     Attributes:
-        count: Number of batches at the beginning that are complete.
+        count: Number of recorded batches, in their order.
     """
 
     def __init__(self, folder: Path, blocks: BlockList) -> None:
         self._folder, self._blocks = folder, blocks
         self.inputs: Activations = OnDisk(folder / "inputs")
         self.order: list[int] = []
-        self.kept: list[torch.Tensor | None] = []
+        self.token_masks: list[torch.Tensor | None] = []
         while self._path(self.count).exists():
             _, texts = read_tensors(self._path(self.count), ())
             self.order = json.loads(texts["order"])
-            self.kept.append(self._read_kept() if KEPT in texts else None)
+            self.token_masks.append(self._read_token_mask() if TOKEN_MASK in texts else None)
 
-    def _read_kept(self) -> torch.Tensor:
-        tensors, _ = read_tensors(self._path(self.count), (KEPT,))
-        return tensors[KEPT]
+    def _read_token_mask(self) -> torch.Tensor:
+        tensors, _ = read_tensors(self._path(self.count), (TOKEN_MASK,))
+        return tensors[TOKEN_MASK]
 
     @property
     def count(self) -> int:
         """Number of batches that are captured."""
-        return len(self.kept)
+        return len(self.token_masks)
 
     def add(self, batch: CapturedBatch) -> None:
         """Write the calls of the next batch.
@@ -123,11 +123,11 @@ class CapturedOnDisk:
                  for block, call in enumerate(batch.calls)]  # fmt: skip
         texts = {"order": json.dumps(batch.order), "calls": json.dumps(trees)}
         tensors = dict(encoder.tensors)
-        if batch.kept is not None:
-            tensors[KEPT], texts[KEPT] = batch.kept, "is in the file"
+        if batch.token_mask is not None:
+            tensors[TOKEN_MASK], texts[TOKEN_MASK] = batch.token_mask, "is in the file"
         self.inputs.write(number, batch.inputs)
         write_tensors(self._path(number), tensors, texts)
-        self.kept.append(batch.kept)
+        self.token_masks.append(batch.token_mask)
 
     def call(self, block: int, batch: int) -> Call:
         """Read a call of a block."""

@@ -1,4 +1,4 @@
-"""Groups of a block's weights, in the order in which they are multiplied; the members of one have the same inputs."""
+"""Groups of a block's weights with the same inputs, in the order in which they are multiplied."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Groups = list[list[BlockWeight]]
 def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeight]) -> Groups:
     """Run the first batch, and group the weights: query, key and value, then output, then gate and up, then down.
 
-    All experts of a kind are one group, since they run side by side. Weights that the batch does not reach are last.
+    All experts of a kind are one group, since they run in parallel. Weights that the batch does not use come last.
 
     Args:
         step: The block.
-        inputs: What the block before returned.
+        inputs: Activations of the block before.
         weights: The weights to group.
     """
     products: list[tuple[BlockWeight, torch.Tensor]] = []
@@ -30,7 +30,7 @@ def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeigh
         step.call(0).run(step.block, inputs.read(0), step.name)
     groups: list[tuple[set[object], list[BlockWeight]]] = []
     for weight, rows in products:
-        _add(groups, weight, {_place(rows), _kind(weight)})
+        _add(groups, weight, {_memory_of(rows), _kind(weight)})
     for weight in weights:
         _add(groups, weight, {_kind(weight)})
     return [members for _, members in groups]
@@ -48,11 +48,11 @@ def _add(groups: list[tuple[set[object], list[BlockWeight]]], weight: BlockWeigh
     group[1].append(weight)
 
 
-def _place(rows: torch.Tensor) -> tuple[object, ...]:
-    """Identify inputs by their memory; all of them are kept until the block has run, so that none is used twice."""
+def _memory_of(rows: torch.Tensor) -> tuple[object, ...]:
+    """Identify inputs by their memory; all are stored until the block has run, so that no memory is reused."""
     return rows.untyped_storage().data_ptr(), rows.storage_offset(), rows.shape
 
 
 def _kind(weight: BlockWeight) -> object:
-    """Return what weights of the same kind of expert share; the name of any other weight."""
+    """Return a key that the weights of all experts of one kind share; for other weights, the name."""
     return re.sub(r"\d+", "#", weight.name) if weight.is_expert else weight.name

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from masksmith._errors import PruningError
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
-"""The scores that statistics of the inputs are enough for, and the statistic that each needs."""
+"""Scores that need statistics of the inputs at most, and the statistic that each needs."""
 
 UPDATES = ("reconstruct", "admm", None)
 FewTokens = Literal["refuse", "without data"]

@@ -1,4 +1,4 @@
-"""Watches the matrix products of a forward pass: the inputs that each weight is multiplied with."""
+"""Watches the matrix products of a forward pass, to find the inputs that each weight is multiplied with."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2),
     "_grouped_mm": (0, 1), "linear": (0, 1),
 }  # fmt: skip
-"""Places of the two operands, by the name of the operation."""
+"""Positions of the two operands among the arguments, by the name of the operation."""
 
 
 @dataclass(frozen=True)
 class _Span:
+    """A weight, and its tensor: the memory that it covers."""
+
     weight: BlockWeight
     tensor: Tensor
 
 
 class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls back with the inputs `[tokens, in]` of each matrix of each weight.
+    """Calls a function with the inputs `[tokens, in]` of each matrix of each weight.
 
-    A weight is recognised by its memory, so views, slices and transposes of it are seen, whatever module has it.
+    A weight is recognised by its memory, so products with views, slices and transposes of it count, too.
 
     Args:
         weights: The weights to watch.
@@ -47,7 +49,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation; if it multiplies with a weight, call back with the other operand."""
+        """Run an operation; if it multiplies with a weight, call `on_input` with the other operand."""
         name = str(func._schema.name).rpartition("::")[2]
         if name in PRODUCTS:
             left, right = (args[place] for place in PRODUCTS[name])

@@ -1,4 +1,4 @@
-"""What pruning block by block did: by weight, by block, and of the whole model."""
+"""Reports of pruning block by block: of each weight, of each block, and of the whole model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WeightReport:
             first mask.
         error: Squared error with the weights that were written.
         energy: Square of the outputs themselves.
-        proof: Of the mask, for the scores that it was last solved for: `status`, `objective`, `upper_bound`, `gap`,
+        proof: Proof of the mask, for the scores of its last solve: `status`, `objective`, `upper_bound`, `gap`,
             `retained`, `solver` and `solve_s`.
         without_data: Matrices of too few tokens, by name, with reasons: masked without data and not updated.
         silent_inputs: Number of inputs that were 0 in every token.
@@ -54,7 +54,7 @@ class WeightReport:
 class BlockReport:
     """A block whose weights were pruned.
 
-    Errors are squared differences of the block's output from that of the dense model, as shares of the square of that.
+    Errors are squared differences of the block's output from that of the dense model, relative to the latter's square.
 
     Attributes:
         name: Its name in the model.
@@ -62,7 +62,7 @@ class BlockReport:
         error_before: Error while this block was dense and those before it pruned.
         error_after: Error after this block was pruned.
         seconds: Time that it took.
-        tuning: What tuning did, where the block was tuned.
+        tuning: Result of tuning; None if the block was not tuned.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Runs a model without the weights of its blocks: the first block computes, and all of them return NaN."""
+"""Runs a model without the weights of its blocks: only the first block computes, and all of them return NaN."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .calls import map_leaves, tensors_of
 
 @contextmanager
 def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
-    """Replace the blocks' forward passes for a while; what the model passes on between them is seen all the same.
+    """Replace the blocks' forward passes within the context.
 
-    The block that runs first computes, since what it returns shows how many tensors a block returns and of which
-    shapes. All blocks return tensors of these shapes that hold NaN, so whatever else depends on them is NaN too.
+    Only the block that runs first computes, since its result shows how many tensors blocks return, and their shapes.
+    All blocks return tensors of these shapes filled with NaN, so every value that depends on them is NaN, too.
 
     Args:
         blocks: The blocks.
-        load: Gives a block its weights; called for the first one only.
+        load: Loads the weights of a block; called for the first one only.
 
     Raises:
-        PruningError: If the first block returns something else than tensors in tuples, lists and dicts.
+        PruningError: If the first block returns anything but tensors in tuples, lists and dicts.
     """
     stand_in = _StandIn(blocks, load)
     replaced = {module: vars(module).get("forward") for module in blocks.modules}
@@ -42,7 +42,7 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
 
 
 class _StandIn:
-    """What the blocks return in one pass of the model."""
+    """The forward passes that replace those of the blocks."""
 
     def __init__(self, blocks: BlockList, load: Callable[[int], None]) -> None:
         self._blocks, self._load = blocks, load
@@ -55,15 +55,15 @@ class _StandIn:
                 self._first = number
                 self._load(number)
             if number == self._first:
-                self._returned = self._without_values(forward(*arguments, **keywords))
-            return map_leaves(self._returned, _copied)
+                self._returned = self._filled_with_nan(forward(*arguments, **keywords))
+            return map_leaves(self._returned, _copy)
 
         return stand_in
 
-    def _without_values(self, output: Any) -> Any:
+    def _filled_with_nan(self, output: Any) -> Any:
         assert self._first is not None
-        unknown = map_leaves(output, lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
-        before, after = tensors_of(output), tensors_of(unknown)
+        filled = map_leaves(output, lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+        before, after = tensors_of(output), tensors_of(filled)
         if not after or any(one is other for one, other in zip(before, after, strict=True)):
             reason = (
                 f"it returns {type(output).__name__}, of which only tensors, tuples, lists and dicts are understood"
@@ -72,8 +72,8 @@ class _StandIn:
         for tensor in after:
             if tensor.is_floating_point():
                 tensor.fill_(float("nan"))
-        return unknown
+        return filled
 
 
-def _copied(leaf: Any) -> Any:
+def _copy(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf

@@ -53,7 +53,7 @@ class WeightStatistics:
         return sum(int(row.sum()) for row, tokens in zip(silent, self.tokens, strict=True) if tokens)
 
     def scarce(self, min_tokens: int) -> dict[int, str]:
-        """Return the matrices with too few tokens or zero inputs, whose statistics are not used, with reasons."""
+        """Return the reasons, by matrix, why statistics are not used: too few tokens, or only zero inputs."""
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:
@@ -63,7 +63,7 @@ class WeightStatistics:
         return reasons
 
     def without_data(self, matrices: dict[int, str]) -> Tensor:
-        """Return the Gram matrices `[*stack, in, in]`, those of some matrices replaced by the identity.
+        """Return the Gram matrices `[*stack, in, in]`, with the identity for `matrices`.
 
         With the identity, every score is that of the weights alone, and an update leaves the kept weights as they are.
         """

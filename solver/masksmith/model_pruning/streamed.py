@@ -1,6 +1,6 @@
-"""Prunes a model whose blocks are loaded one at a time; what lies between two blocks is in files.
+"""Prunes a model whose blocks are loaded one at a time; activations between blocks are stored in files.
 
-A run that was killed goes on after the last block that it finished, and while it captures, after the last batch.
+A run that was killed continues after the last finished block, or, while calls are recorded, after the last batch.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ AFTER = "after-"
 
 
 class BlockSource(Protocol):
-    """Where the weights of blocks come from, and where pruned ones go."""
+    """Loads the weights of blocks, and stores the pruned ones."""
 
     def load_outside(self) -> None:
-        """Give the modules outside the blocks their weights."""
+        """Load the weights of the modules outside the blocks."""
 
     def release_outside(self) -> None:
         """Free these weights."""
 
     def load(self, block: str) -> None:
-        """Give the parameters of a block their values; they may be other objects afterwards."""
+        """Load the parameters of a block; this may replace the parameter objects."""
 
     def release(self, block: str) -> None:
-        """Free the values of a block."""
+        """Free the parameters of a block."""
 
     def finish(self, place: int, report: BlockReport) -> None:
-        """Keep the weights and masks of a pruned block, so that they outlive the process."""
+        """Store the weights and masks of a pruned block, durably; `place` is its position in the order."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        block: The block that it is at; None while it captures.
-        done: Entries of weights that are pruned; while it captures, batches.
-        total: Entries of all weights; while it captures, batches.
+        block: The current block; None while calls are recorded.
+        done: Entries of pruned weights; while calls are recorded, batches.
+        total: Entries of all weights; while calls are recorded, batches.
     """
 
     block: str | None
@@ -91,10 +91,10 @@ def prune_streamed(
         model: The model, with its buffers.
         batches: As for `prune`.
         source: Weights of its blocks.
-        folder: Where activations lie. What an earlier run with the same arguments left there is used.
+        folder: Folder for calls and activations; those of an earlier run with the same arguments are used.
         pattern: As for `prune`.
         options: As for `prune`.
-        finished: Number of blocks that the source has from earlier runs, in the order in which they run.
+        finished: Number of blocks that earlier runs finished, in the order in which they run.
         blocks: As for `prune`.
         layers: As for `prune`.
         exclude: As for `prune`.
@@ -102,7 +102,7 @@ def prune_streamed(
         on_progress: Called after each batch and each weight.
 
     Raises:
-        PruningError: As for `prune`; or if what the model passes to its blocks cannot be kept in files.
+        PruningError: As for `prune`; or if an argument of a block cannot be stored in a file.
         OSError: If a file cannot be written.
     """
     block_list = find_blocks(model, blocks)
@@ -121,7 +121,7 @@ def _capture(
     captured: CapturedOnDisk,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Record the calls of the batches of which that was not done before."""
+    """Record the calls of the batches that an earlier run did not record."""
     if not batches:
         raise PruningError("there is no batch to calibrate with")
     if captured.count == len(batches):
@@ -144,7 +144,7 @@ def _capture(
 
 
 class _Blocks:
-    """Prunes the blocks that are left."""
+    """Prunes the blocks that are not finished yet."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Blocks:
         self._done, self._current = 0, ""
 
     def run(self, finished: int) -> None:
-        """Prune all blocks but the first ones."""
+        """Prune all blocks after the first `finished` ones."""
         order = self._captured.order
         self._done = sum(self._entries[number] for number in order[:finished])
         for folder in self._folder.glob(f"{AFTER}*"):

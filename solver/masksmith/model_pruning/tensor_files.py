@@ -1,4 +1,4 @@
-"""Files of tensors that are complete once they have their name, so that a killed process leaves no half of one."""
+"""Tensor files that get their name when they are complete, so that a killed process leaves no partial file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART_SUFFIX = ".part"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and texts to a file, which replaces what had its name.
+    """Write tensors and metadata to a file; replaces an existing one.
 
     Raises:
         OSError: If it cannot be written; the error names the file.
@@ -39,14 +39,14 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read tensors, by default all, and the texts of a file.
+    """Read tensors, by default all, and the metadata of a file.
 
     Raises:
         PruningError: If the file is damaged.
     """
     try:
         with safe_open(path, "pt") as file:
-            wanted = file.keys() if names is None else names
-            return {name: file.get_tensor(name) for name in wanted}, file.metadata() or {}
+            selected = file.keys() if names is None else names
+            return {name: file.get_tensor(name) for name in selected}, file.metadata() or {}
     except SafetensorError as error:
         raise PruningError(f"{path} is damaged ({error}); remove its folder, and prune from the beginning") from None

@@ -1,4 +1,4 @@
-"""Tunes the kept weights of a pruned block, all of them together, for the error of the block's output."""
+"""Tunes all kept weights of a pruned block together, to reduce the error of the block's output."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tuning did to a block; errors as in `BlockReport`.
+    """Result of tuning a block; errors as in `BlockReport`.
 
     Attributes:
         steps: Steps of Adam.
-        error_before: Error of the block's output before it.
-        error_after: Error after it; never higher, since the weights are then put back.
-        seconds: Time that it took.
+        error_before: Error of the block's output before tuning.
+        error_after: Error after tuning; never higher, since otherwise the weights are restored.
+        seconds: Seconds of tuning.
     """
 
     steps: int
@@ -56,7 +56,7 @@ def tune(
     falls to 0 as a cosine.
 
     Returns:
-        What it did; None if no steps are asked for, or the block has no weights.
+        The result; None if `tune_steps` is 0 or the block has no weights.
 
     Raises:
         PruningError: If an activation or a gradient is not finite.
@@ -110,7 +110,7 @@ def _rate(parameter: Tensor, options: Options) -> float:
 
 @contextmanager
 def _trained(weights: Sequence[BlockWeight]) -> Iterator[list[Tensor]]:
-    """Let gradients of the weights be computed for a while."""
+    """Enable gradients of the weights within the context."""
     parameters: list[Tensor] = [weight.parameter for weight in weights]
     before = [each.requires_grad for each in parameters]
     try:

@@ -1,4 +1,4 @@
-"""The weights of a block that are pruned: their layouts and patterns, and why others are not."""
+"""The weights of blocks to prune, with layouts and patterns, and the reasons why other weights stay dense."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .blocks import BlockList
 
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-PARAMETRIZED = "its layer is parametrized, so its values are computed anew; remove the parametrization first"
+PARAMETRIZED = "its layer is parametrized, so its values are computed again; remove the parametrization first"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class BlockWeight:
 
     @property
     def is_expert(self) -> bool:
-        """Whether only some of the tokens may reach it."""
+        """Whether it belongs to an expert, which may get only some of the tokens."""
         return bool(self.stack) or "expert" in self.name
 
     def matrix_name(self, matrix: int) -> str:
@@ -66,31 +66,36 @@ class BlockWeight:
         return f"{self.name}[{matrix}]" if self.stack else self.name
 
     def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
-        """Refuse a product `[in, out]` that does not sum over the axis that the layout says, or has a part of a matrix.
+        """Check that a product with a view `[in, out]` sums over the axis `in` of the layout, over whole matrices.
+
+        Args:
+            shape: Shape of the view.
+            stride: Stride of its first axis.
+            tensor: The weight.
 
         Raises:
-            PruningError: If the product is one of these.
+            PruningError: If not.
         """
-        summed, other = self.layout.axes.index("in"), self.layout.axes.index("out")
-        if (shape[0], stride) != (tensor.shape[summed], tensor.stride(summed)):
+        in_axis, out_axis = self.layout.axes.index("in"), self.layout.axes.index("out")
+        if (shape[0], stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
             raise PruningError(
                 f"its products do not sum over the axis 'in' of the layout {str(self.layout)!r}", self.name
             )
-        if shape[1] != tensor.shape[other]:
+        if shape[1] != tensor.shape[out_axis]:
             raise PruningError("it is multiplied in parts, which may have different inputs; exclude it", self.name)
 
     def matrix_at(self, offset: int, tensor: torch.Tensor) -> int:
-        """Return the number of the matrix that holds the entry at an offset."""
+        """Return the number of the matrix that has the entry at an offset in memory."""
         number = 0
-        for length, stride, word in zip(tensor.shape, tensor.stride(), self.layout.axes, strict=True):
-            if word == "stack":
+        for length, stride, role in zip(tensor.shape, tensor.stride(), self.layout.axes, strict=True):
+            if role == "stack":
                 number = number * length + offset // stride % length
         return number
 
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """Weights of all blocks, by block; and why other matrices stay dense, by name."""
+    """The weights to prune by block, and the reasons why other matrices stay dense, by name."""
 
     by_block: list[list[BlockWeight]]
     skipped: Mapping[str, str]
@@ -116,7 +121,7 @@ def weights_of(
         layouts: Axes by name, where names and modules do not show them.
 
     Raises:
-        PruningError: If a name or glob matches nothing, a weight that is named cannot be pruned, or none is left.
+        PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, or none is selected.
     """
     parameters = dict(model.named_parameters())
     candidates = _candidates(model, blocks, parameters, layouts or {})
@@ -165,7 +170,7 @@ def _candidates(
 
 
 def _without_blocks_role(candidate: Candidate) -> Candidate:
-    """Whether a weight lies in a block is known from the model itself, not from its name."""
+    """Remove the reason that a name lies outside the blocks: the model itself shows which weights are in blocks."""
     is_named_outside = candidate.dense_by_default == OUTSIDE_BLOCKS
     return replace(candidate, dense_by_default=None) if is_named_outside else candidate
 
@@ -185,10 +190,10 @@ def _unsupported_reason(
 
 
 def _numbers(blocks: BlockList) -> dict[int, int]:
-    """Return the number of the block of each parameter, by its id.
+    """Return the number of the block that has a parameter, by the parameter's id.
 
     Raises:
-        PruningError: If two blocks share one.
+        PruningError: If two blocks share a parameter.
     """
     numbers: dict[int, int] = {}
     for number, block in enumerate(blocks.modules):

@@ -47,10 +47,9 @@ def prune(
 ) -> PrunedModel:
     """Prune a model in place, block by block, each on the outputs of the pruned blocks before it.
 
-    The batches run once through the dense model, up to the last block. Then for each block: it runs, and the inputs of
-    its weights are gathered; the weights are masked and updated; it runs again for the inputs of the next block. A
-    weight is recognised in every matrix product that uses it, so each expert of a stacked weight has its own
-    statistics.
+    The batches run once through the dense model, up to the last block. Then each block runs while statistics of its
+    weights' inputs are gathered; its weights are masked and updated; and it runs again to compute the inputs of the
+    next block. Every matrix product with a weight counts, so each expert of a stacked weight has its own statistics.
 
     The activations of all batches between two blocks, the Gram matrices of one block in float64, and a copy of the
     weights are in memory. On an error or an interruption, the weights are restored.
@@ -65,8 +64,8 @@ def prune(
         score_options: Options of the scores.
         update_options: Options of the update, such as `damping`.
         inputs_from: Whether statistics are gathered from the outputs of the `pruned` or the `dense` blocks before.
-        min_tokens: Fewest tokens that a matrix, such as that of an expert, must get.
-        few_tokens: What happens to a matrix that gets fewer, or whose inputs are all 0: `refuse`, or `without data`:
+        min_tokens: Minimum number of tokens that a matrix, such as that of an expert, must get.
+        few_tokens: Treatment of a matrix that gets fewer, or whose inputs are all 0: `refuse`, or `without data`:
             masked by its weights alone, not updated, and named in the report.
         order: Whether a block's statistics are gathered `together`, before any of its weights is pruned, or
             `sequential`: weights of the same inputs are one group (query, key and value; output; gate and up; down),
@@ -97,8 +96,8 @@ def prune(
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
-        shown = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
-        reports = [run.prune_block(number, weights.by_block[number]) for number in shown]
+        numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
+        reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
     return PrunedModel(block_list, reports, weights.skipped)
 
 

@@ -1,7 +1,7 @@
 """Patterns: sets of allowed masks. Standard library only, so that every process can import them."""
 
 from .block import Balance as Balance, Block as Block, Norm as Norm
-from .budget import Budget as Budget, unshared as unshared
+from .budget import Budget as Budget, with_full_density as with_full_density
 from .by_tensor import (
     PatternsByTensor as PatternsByTensor,
     TensorPatterns as TensorPatterns,
@@ -50,5 +50,5 @@ __all__ = [
     "parse",
     "solver_refusal",
     "storage",
-    "unshared",
+    "with_full_density",
 ]

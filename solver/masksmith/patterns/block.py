@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_blocks, grid_of_blocks
 from .checks import check_choice
-from .density import check_density, share, spread, to_percent
+from .density import check_density, kept_units, split_evenly, to_percent
 from .errors import PatternError
 from .geometry import Grid
 from .nm import NM
@@ -76,7 +76,7 @@ class Block:
                 f"{self.nested}; choose ragged='dense'"
             )
         down, across = self.blocks(grid)
-        share(self.density, down * across, "blocks", self)
+        kept_units(self.density, down * across, "blocks", self)
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
@@ -86,9 +86,9 @@ class Block:
     def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:
         """Return the numbers of blocks kept in each block row and block column (None if free), and in total."""
         down, across = self.blocks(grid)
-        total = share(self.density, down * across, "blocks", self)
-        by_row = spread(total, down) if self.balance in ("rows", "both") else None
-        by_col = spread(total, across) if self.balance in ("cols", "both") else None
+        total = kept_units(self.density, down * across, "blocks", self)
+        by_row = split_evenly(total, down) if self.balance in ("rows", "both") else None
+        by_col = split_evenly(total, across) if self.balance in ("cols", "both") else None
         return by_row, by_col, total
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Grids of blocks: the checks and the geometry that the patterns of whole blocks share."""
+"""Grids of blocks: checks and geometry shared by block and hybrid patterns."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def grid_of_blocks(pattern: BlockShape, shape: tuple[int, ...]) -> Grid:
 
 
 def free_blocks(pattern: BlockShape, grid: Grid) -> tuple[int, int]:
-    """Return the numbers of block rows and block columns that the pattern decides about: no dense edge.
+    """Return the numbers of block rows and block columns without the dense edge, which is always kept.
 
     Raises:
         PatternError: If there are none, because no whole block fits the matrix under `dense`.

@@ -73,12 +73,12 @@ class Budget:
             PatternError: If budgets do not apply to the pattern, a floor matches no layer, floors and density
                 contradict each other, or the density rounds to nothing.
         """
-        check_shareable(pattern)
+        check_distributable(pattern)
         if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:
             raise PatternError(f"{pattern} contradicts the budget {self}: give both the same share")
         for glob in self.floors:
             if not any(matches(name, glob) for name in shapes):
-                raise PatternError(f"floor {glob!r} meets no layer; there are {', '.join(list(shapes)[:4])}")
+                raise PatternError(f"floor {glob!r} matches no layer; there are {', '.join(list(shapes)[:4])}")
         least, total = 0, 0
         for name, shape in shapes.items():
             units = count_units(pattern, shape)
@@ -88,7 +88,7 @@ class Budget:
         if least > kept:
             raise PatternError(
                 f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the floors of {len(shapes)} "
-                f"layer(s), at least one each, ask for {least}; raise the density or lower the floors"
+                f"layer(s), at least one each, need {least}; raise the density or lower the floors"
             )
 
     def units(self, total: int, pattern: Pattern) -> int:
@@ -115,16 +115,16 @@ def unit_of(pattern: Pattern) -> str:
     return "blocks" if isinstance(pattern, Block) else "entries"
 
 
-def check_shareable(pattern: Pattern) -> None:
+def check_distributable(pattern: Pattern) -> None:
     """Check that a budget can be distributed under this pattern.
 
     Raises:
-        PatternError: If it is no n:m pattern, blocks without balance, or share of all entries.
+        PatternError: If it is neither n:m, nor blocks without balance, nor unstructured.
     """
     if isinstance(pattern, Block) and pattern.balance != "none":
-        raise PatternError(f"{pattern}: budgets share out blocks that may lie anywhere; leave the balance out")
+        raise PatternError(f"{pattern}: a budget distributes blocks that may lie anywhere; leave the balance out")
     if not isinstance(pattern, (NM, Block, Unstructured)):
-        raise PatternError(f"{pattern}: budgets share out entries ('50%'), blocks, or the n of n:m, nothing else")
+        raise PatternError(f"{pattern}: a budget distributes entries ('50%'), blocks, or the n of n:m, nothing else")
 
 
 def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
@@ -133,7 +133,7 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
     Raises:
         PatternError: If budgets do not apply to the pattern, or it does not fit the shape.
     """
-    check_shareable(pattern)
+    check_distributable(pattern)
     if isinstance(pattern, Block):
         down, across = pattern.blocks(_grid(pattern, shape))
         return down * across
@@ -162,7 +162,7 @@ def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
     return [step for step in patterns if step.density >= floor] or patterns[-1:]
 
 
-def with_share(pattern: Pattern, kept: int, units: int) -> Pattern:
+def with_kept_units(pattern: Pattern, kept: int, units: int) -> Pattern:
     """Return the pattern that keeps `kept` of a layer's `units`."""
     share = kept / units
     if isinstance(pattern, Block):
@@ -170,13 +170,13 @@ def with_share(pattern: Pattern, kept: int, units: int) -> Pattern:
     return Unstructured(share)
 
 
-def unshared(pattern: Pattern) -> Pattern:
-    """Return the pattern with density 1, which fits every shape that some density fits; n:m patterns are unchanged."""
-    return with_share(pattern, 1, 1) if isinstance(pattern, (Block, Unstructured)) else pattern
+def with_full_density(pattern: Pattern) -> Pattern:
+    """Return the pattern with density 1, which fits every shape that a smaller density fits; n:m is unchanged."""
+    return with_kept_units(pattern, 1, 1) if isinstance(pattern, (Block, Unstructured)) else pattern
 
 
 def _grid(pattern: Pattern, shape: tuple[int, ...]) -> Grid:
-    return unshared(pattern).grid(shape)
+    return with_full_density(pattern).grid(shape)
 
 
 def _share_of(value: float | str) -> float:

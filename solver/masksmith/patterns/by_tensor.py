@@ -15,7 +15,6 @@ from .pattern import Axis, Pattern, Ragged
 PatternsByTensor = str | Pattern | Sequence[str] | Mapping[str, str | Pattern]
 """One pattern for all tensors; texts such as `2:4` and `mlp=1:4`; or patterns by selector."""
 
-
 EVERYTHING = "*"
 """Selector of the default."""
 
@@ -55,7 +54,7 @@ class TensorPatterns:
 
     @classmethod
     def of(cls, patterns: PatternsByTensor, axis: Axis = "in", ragged: Ragged = "pad") -> Self:
-        """Read patterns in any form; axis and ragged are those of texts, pattern objects have their own.
+        """Read patterns in any form; `axis` and `ragged` apply to texts, since pattern objects have their own.
 
         Raises:
             PatternError: As `parse` does.
@@ -83,24 +82,24 @@ class TensorPatterns:
     def assign(self, names: Sequence[str]) -> dict[str, Pattern]:
         """Return the pattern of each tensor that has one.
 
-        A rule is for the tensor of that full name; else for those that match it as a glob; else for those that have it
-        among the parts of their names, as `mlp` or `self_attn.q_proj`. Of several rules a full name counts before a
-        glob, a glob before a part, and the last one of the same kind.
+        A selector is the full name of a tensor; else a glob that matches names; else a part of names, such as `mlp` or
+        `self_attn.q_proj`. If several rules select a tensor, a full name has priority over a glob and a glob over a
+        part; of two of one kind, the later one applies.
 
         Raises:
-            UnmatchedSelectorError: If a rule is for no tensor.
+            UnmatchedSelectorError: If a selector selects no tensor.
         """
         known = frozenset(names)
         kinds = {selector: "name" if selector in known else _kind(selector, names) for selector in self.rules}
         assigned = dict.fromkeys(names, self.default)
         for kind in ("part", "glob"):
-            for selector in (selector for selector, its_kind in kinds.items() if its_kind == kind):
+            for selector in (each for each, kind_of_each in kinds.items() if kind_of_each == kind):
                 assigned |= {name: self.rules[selector] for name in names if _selects(selector, name, kind)}
         assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
         return {name: pattern for name, pattern in assigned.items() if pattern is not None}
 
     def selected(self, selector: str, names: Sequence[str]) -> list[str]:
-        """Return the tensors that a rule's selector names, whether or not another rule counts before it."""
+        """Return the tensors that a selector selects, even those to which another rule with priority applies."""
         kind = "name" if selector in names else _kind(selector, names)
         return [selector] if kind == "name" else [name for name in names if _selects(selector, name, kind)]
 
@@ -110,10 +109,10 @@ class TensorPatterns:
 
 
 class UnmatchedSelectorError(PatternError):
-    """A pattern is for no tensor.
+    """The selector of a pattern selects no tensor.
 
     Attributes:
-        selector: Its selector.
+        selector: The selector.
     """
 
     def __init__(self, selector: str) -> None:
@@ -132,6 +131,7 @@ def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
 
 
 def _kind(selector: str, names: Sequence[str]) -> str:
+    """Return what a selector that is no full name is: a `glob` that matches some name, or a `part` of one."""
     for kind in ("glob", "part"):
         if any(_selects(selector, name, kind) for name in names):
             return kind

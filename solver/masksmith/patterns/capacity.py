@@ -1,4 +1,4 @@
-"""Capacity: the largest number of entries that a pattern allows to keep."""
+"""Capacity: the largest number of entries that an allowed mask keeps."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     if not isinstance(pattern, NM):
         inside = 1.0 if not isinstance(pattern, Block) or pattern.nested is None else pattern.nested.density
         return pattern.density * inside * grid.rows * grid.cols
-    return float(sum(tiles * _crop(pattern, grid, height, width) for height, width, tiles in _pieces(grid)))
+    return float(sum(tiles * _crop_capacity(pattern, grid, height, width) for height, width, tiles in _pieces(grid)))
 
 
 def _pieces(grid: Grid) -> list[tuple[int, int, int]]:
-    """Return height, width and number of the whole pieces, of those cut at the right and below, and of the corner."""
+    """Return height, width and number of whole pieces, of those cropped below, at the right, and at the corner."""
     down, below = divmod(grid.rows, grid.tile_rows)
     across, beside = divmod(grid.cols, grid.tile_cols)
     pieces = [(grid.tile_rows, grid.tile_cols, down * across), (below, grid.tile_cols, across)]
@@ -36,8 +36,8 @@ def _pieces(grid: Grid) -> list[tuple[int, int, int]]:
 
 
 def _hybrid(pattern: Hybrid, grid: Grid) -> float:
-    """Return what the inner pattern allows everywhere, and what dense blocks add where they add most."""
-    left, kept = pattern.dense_blocks(grid), 0.0
+    """Return the capacity of the inner pattern in all blocks, plus the largest gains of the dense blocks."""
+    remaining, kept = pattern.dense_blocks(grid), 0.0
     gains: list[tuple[float, int]] = []
     for height, width, number in _pieces(grid):
         if height * width * number == 0:
@@ -48,13 +48,13 @@ def _hybrid(pattern: Hybrid, grid: Grid) -> float:
         kept += number * inside
         gains.append((entries - inside, number))
     for gain, number in sorted(gains, reverse=True):
-        taken = min(left, number)
-        kept, left = kept + taken * gain, left - taken
+        taken = min(remaining, number)
+        kept, remaining = kept + taken * gain, remaining - taken
     return kept
 
 
-def _crop(pattern: NM, grid: Grid, height: int, width: int) -> int:
-    """Return the largest number of entries kept by a crop of a tile, given its budgets and those of the padding."""
+def _crop_capacity(pattern: NM, grid: Grid, height: int, width: int) -> int:
+    """Return the largest number of entries that a crop of an allowed tile keeps."""
     if pattern.ragged == "dense" and (height, width) != (grid.tile_rows, grid.tile_cols):
         return height * width
     tile = pattern.tile
@@ -63,6 +63,7 @@ def _crop(pattern: NM, grid: Grid, height: int, width: int) -> int:
         return by_rows
     most = min(by_rows, width * min(tile.col_keep, height))
     if not tile.at_most:
-        beside, below = tile.cols - width, tile.rows - height
-        most = min(most, width * tile.col_keep - below * (tile.row_keep - beside))
+        padding_cols, padding_rows = tile.cols - width, tile.rows - height
+        # Each padding row keeps at least `row_keep - padding_cols` entries in the columns of the crop.
+        most = min(most, width * tile.col_keep - padding_rows * (tile.row_keep - padding_cols))
     return most

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .checks import check_choice
-from .density import check_density, share, to_percent
+from .density import check_density, kept_units, to_percent
 from .geometry import Grid, matrix_shape
 from .pattern import Axis, Ragged
 
@@ -42,7 +42,7 @@ class Channels:
         """
         matrix_shape(shape)
         channels = shape[0] if self.axis == "out" else shape[1]
-        return share(self.density, channels, f"{self.axis}put channels", self)
+        return kept_units(self.density, channels, f"{self.axis}put channels", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the grid of channels of a weight; raises like `kept`."""

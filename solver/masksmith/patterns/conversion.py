@@ -8,11 +8,12 @@ from . import PatternError
 
 
 def choose_n(zero_rate: float, m: int, quantile: float = 0.95) -> int:
-    """Choose how many of every m entries to keep of a tensor whose entries are zero at a given rate.
+    """Choose the n of an n:m pattern for a tensor with a given share of zeros.
 
     With independent zeros of probability p, a group has at least k of them with probability `P_k = sum_(i >= k) C(m, i)
-    p^i (1 - p)^(m - i)`. Kept are `n = m - max{k : P_k > quantile}`: at least `quantile` of the groups lose no entry
-    that is not zero. The rule of Hubara et al. (NeurIPS 2021) for turning unstructured sparsity into N:M, per layer.
+    p^i (1 - p)^(m - i)`. The result is `n = m - max{k : P_k > quantile}`: at least a share `quantile` of the groups
+    then loses no non-zero entry. Rule of Hubara et al. (NeurIPS 2021) for turning unstructured sparsity into N:M, per
+    layer.
 
     Args:
         zero_rate: Share of zeros, in [0, 1]; `zero_rate(weight)` measures it.
@@ -20,7 +21,7 @@ def choose_n(zero_rate: float, m: int, quantile: float = 0.95) -> int:
         quantile: In [0, 1); higher keeps more.
 
     Returns:
-        n, 1 to m: at least 1, because a pattern keeps something.
+        n, from 1 to m.
 
     Raises:
         PatternError: If an argument is out of its range.
@@ -30,6 +31,6 @@ def choose_n(zero_rate: float, m: int, quantile: float = 0.95) -> int:
             f"zero_rate={zero_rate}, m={m}, quantile={quantile}: expected 0 <= zero_rate <= 1, 1 <= m <= 64 and "
             f"0 <= quantile < 1"
         )
-    share = [math.comb(m, k) * zero_rate**k * (1 - zero_rate) ** (m - k) for k in range(m + 1)]
-    zeros = max((k for k in range(1, m + 1) if math.fsum(share[k:]) > quantile), default=0)
+    probabilities = [math.comb(m, k) * zero_rate**k * (1 - zero_rate) ** (m - k) for k in range(m + 1)]
+    zeros = max((k for k in range(1, m + 1) if math.fsum(probabilities[k:]) > quantile), default=0)
     return max(1, m - zeros)

@@ -31,7 +31,7 @@ def from_percent(number: str) -> float:
     return float(Decimal(number).scaleb(-2))
 
 
-def share(density: float, units: int, unit_name: str, pattern: object) -> int:
+def kept_units(density: float, units: int, unit_name: str, pattern: object) -> int:
     """Return `density * units`, rounded to an integer, halves up; computed exactly.
 
     Raises:
@@ -43,7 +43,7 @@ def share(density: float, units: int, unit_name: str, pattern: object) -> int:
     return kept
 
 
-def spread(total: int, parts: int) -> list[int]:
-    """Divide a total into equal integer parts; if it does not divide, the first ones are larger by 1."""
+def split_evenly(total: int, parts: int) -> list[int]:
+    """Split a total into integer parts that differ by 1 at most, the larger ones first."""
     least, rest = divmod(total, parts)
     return [least + (part < rest) for part in range(parts)]

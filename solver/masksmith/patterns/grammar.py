@@ -55,16 +55,16 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
 
 
 def _similar(text: str) -> str | None:
-    """Return the pattern that a text with misspelled words or separators may mean; None if it is like none."""
-    words = [_spelled(word) for word in re.sub(r"(?<=\d)\s*[;,/]\s*(?=\d)", ":", text[:80].lower()).split()]
+    """Return the pattern that a text with misspelled words or separators may mean, or None."""
+    words = [_corrected(word) for word in re.sub(r"(?<=\d)\s*[;,/]\s*(?=\d)", ":", text[:80].lower()).split()]
     corrected = " ".join(words)
     if corrected == text.lower() or not any(form.fullmatch(corrected) for form, _ in _FORMS):
         return None
     return corrected
 
 
-def _spelled(word: str) -> str:
-    """Return the word of the grammar that another one is like, or the word itself."""
+def _corrected(word: str) -> str:
+    """Return the word of the grammar that a word resembles, or the word itself if it resembles none."""
     return next(iter(get_close_matches(word, WORDS, 1, 0.75)), word) if word.isalpha() else word
 
 
@@ -134,7 +134,7 @@ def _read_unstructured(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
 
 def _along_in(pattern: Pattern, axis: Axis) -> Pattern:
     if axis != "in":
-        raise PatternError(f"{pattern} has no axis to choose: axis must stay 'in'")
+        raise PatternError(f"{pattern} has no axis; leave axis at 'in'")
     return pattern
 
 

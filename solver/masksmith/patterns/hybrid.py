@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_blocks, grid_of_blocks
 from .checks import check_choice
-from .density import check_density, share, to_percent
+from .density import check_density, kept_units, to_percent
 from .errors import PatternError
 from .geometry import Grid
 from .nm import NM
@@ -75,7 +75,7 @@ class Hybrid:
     def dense_blocks(self, grid: Grid) -> int:
         """Return how many of these blocks stay dense."""
         down, across = self.blocks(grid)
-        return share(self.dense_share, down * across, "blocks", self)
+        return kept_units(self.dense_share, down * across, "blocks", self)
 
     def __str__(self) -> str:
         return f"hybrid {self.rows}x{self.cols} {self.inner} {to_percent(self.dense_share)}"

@@ -50,7 +50,7 @@ class NM:
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
         if not self.transposable:
             if self.n_out is not None or self.m_out is not None:
-                raise PatternError("n_out and m_out belong to transposable patterns; say transposable=True")
+                raise PatternError("n_out and m_out belong to transposable patterns; pass transposable=True")
             return
         if self.axis != "in":
             raise PatternError("a transposable pattern constrains both dimensions: axis must stay 'in'")

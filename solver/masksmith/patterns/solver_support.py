@@ -12,13 +12,13 @@ def solver_refusal(pattern: Pattern, solver: str) -> str | None:
     """Return why a solver (by name) does not support a pattern, or None; it may still not support an option."""
     if isinstance(pattern, TilePattern):
         return tile_refusal(pattern.tile, solver)
-    if solver in ("auto", plan_solver(pattern)):
+    if solver in ("auto", equivalent_solver(pattern)):
         return None
     return f"{solver} does not solve {pattern}; leave the solver at auto"
 
 
-def plan_solver(pattern: Pattern) -> str:
-    """Return the name of the solver that the plan of a pattern without tiles is equivalent to."""
+def equivalent_solver(pattern: Pattern) -> str:
+    """Return the name of the solver that `masksmith.whole_tensor` is equivalent to, for a pattern without tiles."""
     if isinstance(pattern, VNM):
         return "enumerate"
     return "min-cost-flow" if isinstance(pattern, Block) and pattern.balance == "both" else "top-k"
@@ -29,21 +29,16 @@ def tile_refusal(tile: TileSpec, solver: str) -> str | None:
     if solver == "auto":
         return None
     if solver == "top-k":
-        free = tile.rows == 1 and tile.separable
-        return (
-            None
-            if free
-            else "top-k solves plain n:m patterns only, where columns are free; exact solves transposable ones"
-        )
+        if tile.rows == 1 and tile.separable:
+            return None
+        return "top-k solves plain n:m patterns only, where columns are free; exact solves transposable ones"
     if solver == "enumerate":
-        known = (tile.rows, tile.cols) == (4, 4) and tile.row_keep == tile.col_keep and not tile.at_most
-        return (
-            None
-            if known
-            else "enumerate supports transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
-        )
+        is_four_by_four = (tile.rows, tile.cols) == (4, 4) and tile.row_keep == tile.col_keep and not tile.at_most
+        if is_four_by_four:
+            return None
+        return "enumerate supports transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
     if not tile.separable:
         return None
     if solver == "exact":
-        return "exact solves transposable patterns, which bind the columns too; top-k solves plain n:m ones exactly"
+        return "exact solves transposable patterns, which have column budgets; top-k solves plain n:m ones exactly"
     return f"{solver} needs column budgets; top-k solves plain n:m patterns"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HybridCounts:
-    """What a kernel for dense and n:m blocks stores of a mask.
+    """Storage of a hybrid mask by a kernel for dense and n:m blocks.
 
     Attributes:
         blocks: Number of blocks, edge blocks included.
@@ -52,17 +52,17 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     """Return the bytes of a masked weight by format, values and indices together.
 
     - `dense`: every entry.
-    - `bitmask`: kept values, and one bit an entry, each row padded to whole bytes.
-    - `csr`: kept values, a column index each, and `rows + 1` row pointers.
-    - `coo`: kept values, and two indices each.
-    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index each, and a pointer a block row; None
-      where blocks were not counted.
-    - `two_four`: two values of every four, and 2 bits of metadata each; None where the mask is not 2:4.
-    - `hybrid`: of a hybrid pattern only: dense blocks whole, n values of every m and their positions of the others; for
-      each block an index (where its values begin) and a bit (whether it is dense).
+    - `bitmask`: kept values, and one bit for each entry, with rows padded to whole bytes.
+    - `csr`: kept values, a column index for each, and `rows + 1` row pointers.
+    - `coo`: kept values, and two indices for each.
+    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index for each, and a pointer for each
+      block row; None if blocks were not counted.
+    - `two_four`: two values of every four, and 2 bits of metadata for each; None if the mask is not 2:4.
+    - `hybrid`: only for hybrid patterns: all values of dense blocks; of the others n values of every m, and their
+      positions; for each block an index (where its values begin) and a bit (whether it is dense).
 
     Args:
-        counts: Result of `count`.
+        counts: Result of `masksmith.measures.count`.
         item_bytes: Size of a value: 2 for half precision, 4 for single.
         index_bytes: Size of an index or pointer.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .density import check_density, share, to_percent
+from .density import check_density, kept_units, to_percent
 from .geometry import Grid, matrix_shape
 from .pattern import Axis, Ragged
 
@@ -37,7 +37,7 @@ class Unstructured:
             PatternError: If the shape is not that of a weight, or the density rounds to no entry.
         """
         rows, cols = matrix_shape(shape)
-        return share(self.density, rows * cols, "entries", self)
+        return kept_units(self.density, rows * cols, "entries", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return a grid with the whole weight as one piece; raises like `kept`."""

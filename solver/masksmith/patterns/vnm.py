@@ -55,7 +55,7 @@ class VNM:
 
     @property
     def shard_rows(self) -> int:
-        """Panels are solved on their own."""
+        """Rows of a panel: slices of whole rows of panels can be solved separately."""
         return self.v
 
     def grid(self, shape: tuple[int, ...]) -> Grid:

@@ -21,7 +21,14 @@ SWAPS_PER_CHECK = 64
 
 
 class _Chunk:
-    """Groups of columns that are searched together, with the tables of `kernels.column_swaps`."""
+    """Groups of columns that are searched together, with the tables of `kernels.column_swaps`.
+
+    Args:
+        x: `[rows, columns]`, scores.
+        order: `[groups * m]`, the column at each place, -1 for none; changed in place.
+        m: Group length.
+        keep: n, the entries kept of every m.
+    """
 
     def __init__(self, x: Floats, order: Ints, m: int, keep: int) -> None:
         columns = x.shape[1]
@@ -33,7 +40,7 @@ class _Chunk:
             np.empty(len(order) // m), np.empty((columns, columns)),
         )  # fmt: skip
         self.refresh(range(len(order) // m))
-        self.least = 1e-9 * max(1e-30, float(self._tables[3].sum()))
+        self.min_gain = 1e-9 * max(1e-30, float(self._tables[3].sum()))
 
     @property
     def score(self) -> float:
@@ -47,9 +54,9 @@ class _Chunk:
 
     def climb(self, limit: TimeLimit) -> None:
         """Swap columns up to a local optimum, or until the limit."""
-        limits = (self.least, SWAPS_PER_CHECK)
+        operands = (self.x, self.order, self.places, self.keep, *self._tables, self.min_gain)
         while not limit.passed():
-            if climb(self.x, self.order, self.places, self.keep, *self._tables, *limits) < SWAPS_PER_CHECK:
+            if climb(*operands, SWAPS_PER_CHECK) < SWAPS_PER_CHECK:
                 return
 
     def perturb(self, generator: np.random.Generator) -> None:
@@ -76,8 +83,8 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
         x: `[rows, columns]`, non-negative.
         m: Group length; the last group may be short.
         keep: n, the entries kept of every m.
-        escapes: Number of random perturbations of a local optimum (one in ten is a round over all chunks, if there are
-            several).
+        escapes: Number of random perturbations of a local optimum; with several chunks, a tenth of it is the number of
+            further rounds over chunks of other groups.
         seed: Seed of the random choices.
         limit: Time limit.
 
@@ -90,7 +97,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
     generator = np.random.default_rng(seed)
     width = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
     if len(order) // m <= width:
-        return _escape(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
+        return _search_with_escapes(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
     for _ in range(1 + escapes // 10):
         _round(x, order, m, keep, generator.permutation(len(order) // m), width, limit)
     return order[:columns]
@@ -103,15 +110,15 @@ def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, 
             return
         places = (groups[first : first + width, None] * m + np.arange(m)).ravel()
         columns = order[places]
-        real = columns[columns >= 0]
+        present = columns[columns >= 0]
         local = np.full(len(places), -1, np.int64)
-        local[columns >= 0] = np.arange(len(real))
-        chunk = _Chunk(np.ascontiguousarray(x[:, real]), local, m, keep)
+        local[columns >= 0] = np.arange(len(present))
+        chunk = _Chunk(np.ascontiguousarray(x[:, present]), local, m, keep)
         chunk.climb(limit)
-        order[places] = np.where(chunk.order >= 0, real[chunk.order], -1)
+        order[places] = np.where(chunk.order >= 0, present[chunk.order], -1)
 
 
-def _escape(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:
+def _search_with_escapes(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:
     chunk.climb(limit)
     best, order = chunk.score, chunk.order.copy()
     for _ in range(escapes):

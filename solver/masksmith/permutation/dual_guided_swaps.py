@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 CHUNK_WORK = 1e8
 """Limit of rows times columns times tile columns of a search; wider layers are searched in chunks."""
 
-LEAST = 1e-9
+MIN_GAIN = 1e-9
 """Smallest gain, relative to the score kept, that is accepted."""
 
 PATIENCE = 10
@@ -82,7 +82,14 @@ def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints
 
 
 class _State:
-    """An order, the score kept by each tile column, and the estimated value of each column in each tile column."""
+    """State of the search for one matrix.
+
+    Attributes:
+        order: The current order of the columns, `[columns]`.
+        _kept: Score kept by each tile column.
+        _values: `[columns, tile columns]`, estimated value of each column in each tile column.
+        _excluded: `[columns, columns]`, swaps that were tried without a gain.
+    """
 
     def __init__(self, x: Doubles, pattern: NM) -> None:
         self._x, self._pattern, columns = x, pattern, x.shape[1]
@@ -91,12 +98,12 @@ class _State:
         self._excluded = np.zeros((columns, columns), np.bool_)
         solution = solve(x, pattern, keep_duals=True)
         self._kept = solution.tile_objectives.sum(axis=0)
-        self._least = LEAST * max(solution.objective, 1e-300)
+        self._min_gain = MIN_GAIN * max(solution.objective, 1e-300)
         self._values = np.empty((columns, len(self._kept)))
         self._update_values(np.arange(len(self._kept)), solution, np.arange(len(self._kept)))
 
     def propose(self) -> list[tuple[int, int]]:
-        """Return swaps of positions with a positive estimated gain, at most one per tile column, best first."""
+        """Return swaps of positions with a positive estimated gain, best first, at most one for each tile column."""
         tile, values = self._tile_column, self._values[self.order]
         gain_of_move = (
             values[:, tile] - values[np.arange(len(tile)), tile][:, None]
@@ -107,7 +114,7 @@ class _State:
         free = np.ones(len(self._kept), np.bool_)
         pairs: list[tuple[int, int]] = []
         for a in np.argsort(-best, kind="stable"):
-            if best[a] <= self._least:
+            if best[a] <= self._min_gain:
                 break
             b = int(gains[a].argmax())
             if free[tile[a]] and free[tile[b]]:
@@ -117,31 +124,35 @@ class _State:
 
     def attempt(self, pairs: list[tuple[int, int]]) -> bool:
         """Solve the tile columns of each swap; accept swaps with a gain, exclude others; return if any was accepted."""
-        trial = self.order.copy()
+        swapped = self.order.copy()
         for a, b in pairs:
-            trial[[a, b]] = trial[[b, a]]
-        touched = np.unique(self._tile_column[np.array(pairs)])
-        columns = trial[_positions(touched, self._pattern.m, len(trial))]
+            swapped[[a, b]] = swapped[[b, a]]
+        solved = np.unique(self._tile_column[np.array(pairs)])
+        columns = swapped[_positions(solved, self._pattern.m, len(swapped))]
         solution = solve(self._x[:, columns], self._pattern, keep_duals=True)
-        after = self._kept.copy()
-        after[touched] = solution.tile_objectives.sum(axis=0)
+        kept = self._kept.copy()
+        kept[solved] = solution.tile_objectives.sum(axis=0)
         accepted: list[int] = []
         for a, b in pairs:
-            tile_pair = [self._tile_column[a], self._tile_column[b]]
-            if (after[tile_pair] - self._kept[tile_pair]).sum() > self._least:
-                accepted += tile_pair
-                changed = self.order[np.isin(self._tile_column, tile_pair)]
-                # Excluded swaps of these columns may have a gain in their new tile columns.
-                self._excluded[changed], self._excluded[:, changed] = False, False
-                self.order[[a, b]] = self.order[[b, a]]
+            tile_columns = [int(self._tile_column[a]), int(self._tile_column[b])]
+            if (kept[tile_columns] - self._kept[tile_columns]).sum() > self._min_gain:
+                accepted += tile_columns
+                self._swap(a, b)
             else:
                 first, second = self.order[a], self.order[b]
                 self._excluded[first, second] = self._excluded[second, first] = True
         if accepted:
             updated = np.unique(accepted)
-            self._kept[updated] = after[updated]
-            self._update_values(updated, solution, np.searchsorted(touched, updated))
+            self._kept[updated] = kept[updated]
+            self._update_values(updated, solution, np.searchsorted(solved, updated))
         return bool(accepted)
+
+    def _swap(self, a: int, b: int) -> None:
+        """Exchange the columns at two positions; swaps of columns in their tile columns are no longer excluded."""
+        changed = self.order[np.isin(self._tile_column, [self._tile_column[a], self._tile_column[b]])]
+        # Excluded swaps of these columns may have a gain in their new tile columns.
+        self._excluded[changed], self._excluded[:, changed] = False, False
+        self.order[[a, b]] = self.order[[b, a]]
 
     def _update_values(self, tiles: Ints, solution: Solution, positions: Ints) -> None:
         """Update the column values for some tile columns, from their row duals at `positions` in the solution."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._tensors import is_torch
-from masksmith.patterns import NM, Axis, PatternError, parse
+from masksmith.patterns import NM, Axis, Pattern, PatternError, parse
 
 from . import column_swapping, dual_guided_swaps
 from .permutation import Permutation
@@ -64,102 +65,125 @@ def permute(
             not divide into whole groups.
         ScoresError: As `solve` raises it.
     """
-    began, rule = time.monotonic(), _rule(pattern)
-    axes = _axes(rule, axis)
-    before = solve(scores, rule, name=name)
-    _compile_kernels(rule)
+    started, parsed = time.monotonic(), _nm_pattern(pattern)
+    axes = _axes(parsed, axis)
+    before = solve(scores, parsed, name=name)
+    _compile_kernels(parsed)
     limit = TimeLimit(time_limit_s)
     array = _as_array(scores)
-    _check_convolution(array.shape, rule)
-    orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
-    kept = before.objective
-    while True:
-        start = kept
-        for each in axes:
-            steps = None if len(axes) == 1 else STEPS
-            order = _search(_take(array, orders), rule, each, (effort, steps, seed), limit)
-            trial = orders | {each: orders[each][order]}
-            objective = solve(_take(array, trial), rule).objective
-            if objective > kept:
-                orders, kept = trial, objective
-        if len(axes) == 1 or kept <= start * (1 + MIN_GAIN) or limit.passed():
-            break
-    after = before if kept == before.objective else solve(_like(_take(array, orders), scores), rule, name=name)
-    lost_unstructured = before.total_score - _kept_unstructured(array, rule)
-    lost = before.total_score - before.objective
-    gained = after.objective - before.objective
-    efficacy = gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
+    _check_convolution(array.shape, parsed)
+    orders, gains = _best_orders(array, parsed, axes, _Settings(effort, seed), before.objective, limit)
+    after = solve(_like(_take(array, orders), scores), parsed, name=name) if gains else before
     return Permutation(
-        orders["in"], orders["out"], after, before.objective, after.objective, efficacy,
-        time.monotonic() - began, limit.cut_short,
+        orders["in"], orders["out"], after, before.objective, after.objective, _efficacy(array, before, after),
+        time.monotonic() - started, limit.cut_short,
     )  # fmt: skip
 
 
-def _compile_kernels(rule: NM) -> None:
-    """Have the kernels of a plain pattern's search compiled, by a search in two groups; `solve` compiles all others."""
-    if not rule.transposable:
-        entries = np.arange(2 * rule.m, dtype=np.float32)[None]
-        column_swapping.search(entries, rule.m, rule.n, 1, 0, TimeLimit())
+@dataclass(frozen=True)
+class _Settings:
+    """Arguments `effort` and `seed` of `permute`."""
+
+    effort: int
+    seed: int
 
 
-def _rule(pattern: NM | str) -> NM:
-    rule = parse(pattern) if isinstance(pattern, str) else pattern
-    if not isinstance(rule, NM):
-        raise PatternError(f"{rule}: channels are permuted for N:M patterns alone")
-    return rule
+def _best_orders(
+    array: Doubles, pattern: NM, axes: tuple[Axis, ...], settings: _Settings, objective: float, limit: TimeLimit
+) -> tuple[dict[str, Ints], bool]:
+    """Search along one axis after the other until a round gains little; return the orders, and whether they gain.
+
+    `objective` is the score kept in the original order.
+    """
+    orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
+    kept, steps = objective, None if len(axes) == 1 else STEPS
+    while True:
+        kept_before_round = kept
+        for axis in axes:
+            order = _search(_take(array, orders), pattern, axis, settings, steps, limit)
+            candidate = orders | {axis: orders[axis][order]}
+            candidate_kept = solve(_take(array, candidate), pattern).objective
+            if candidate_kept > kept:
+                orders, kept = candidate, candidate_kept
+        if len(axes) == 1 or kept <= kept_before_round * (1 + MIN_GAIN) or limit.passed():
+            return orders, kept > objective
 
 
-def _axes(rule: NM, axis: Axes) -> tuple[Axis, ...]:
+def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
+    """Return the share of the pattern's loss, relative to unstructured masks, that the orders recover; 0 if none."""
+    lost_unstructured = before.total_score - _kept_unstructured(array, before.pattern)
+    lost, gained = before.total_score - before.objective, after.objective - before.objective
+    return gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
+
+
+def _compile_kernels(pattern: NM) -> None:
+    """Compile the kernels of the search for a plain pattern, by a search in two groups; `solve` compiled the others."""
+    if not pattern.transposable:
+        entries = np.arange(2 * pattern.m, dtype=np.float32)[None]
+        column_swapping.search(entries, pattern.m, pattern.n, 1, 0, TimeLimit())
+
+
+def _nm_pattern(pattern: NM | str) -> NM:
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(parsed, NM):
+        raise PatternError(f"{parsed}: channels are permuted for N:M patterns alone")
+    return parsed
+
+
+def _axes(pattern: NM, axis: Axes) -> tuple[Axis, ...]:
     if axis not in ("in", "out", "both"):
         raise PatternError(f"axis={axis!r} is not one of: 'in', 'out', 'both'")
-    if not rule.transposable:
-        if axis not in (rule.axis, "both"):
-            raise PatternError(f"{rule} along {rule.axis!r}: no order of the {axis!r} channels changes what it keeps")
-        return (rule.axis,)
+    if not pattern.transposable:
+        if axis not in (pattern.axis, "both"):
+            raise PatternError(
+                f"{pattern} along {pattern.axis!r}: the order of the {axis!r} channels does not change what it keeps"
+            )
+        return (pattern.axis,)
     return ("in", "out") if axis == "both" else (axis,)
 
 
-def _check_convolution(shape: tuple[int, ...], rule: NM) -> None:
+def _check_convolution(shape: tuple[int, ...], pattern: NM) -> None:
     """Check that channels divide into whole groups, so that permuting them does not mix positions of the kernel."""
     if len(shape) == 2:
         return
-    sides = {"in": (shape[1], rule.m), "out": (shape[0], rule.m_out or rule.m)}
+    sides = {"in": (shape[1], pattern.m), "out": (shape[0], pattern.m_out or pattern.m)}
     for each, (channels, m) in sides.items():
-        if channels % m and (rule.transposable or each == rule.axis):
-            raise PatternError(f"{rule}: {channels} {each}put channels of a convolution are not a multiple of {m}")
+        if channels % m and (pattern.transposable or each == pattern.axis):
+            raise PatternError(f"{pattern}: {channels} {each}put channels of a convolution are not a multiple of {m}")
 
 
-def _search(array: Doubles, rule: NM, axis: Axis, limits: tuple[int, int | None, int], limit: TimeLimit) -> Ints:
-    """Search with the channels as columns of a matrix, `[prod(kernel) * other channels, channels]`."""
-    (effort, steps, seed), view = limits, _columns(array, axis)
-    if rule.transposable:
-        transposed = rule if axis == "in" else _transposed(rule)
+def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps: int | None, limit: TimeLimit) -> Ints:
+    """Search for an order of one axis, whose channels are the columns of a matrix; `steps` limits transposable ones."""
+    view, effort, seed = _columns(array, axis), settings.effort, settings.seed
+    if pattern.transposable:
+        transposed = pattern if axis == "in" else _transposed(pattern)
         return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
-    whole = view.shape[1] // rule.m * rule.m if rule.ragged == "dense" else view.shape[1]
+    whole = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if whole:
         # One scale for all entries: swaps are compared in float32.
         scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
-        order[:whole] = column_swapping.search(scaled, rule.m, rule.n, effort, seed, limit)
+        order[:whole] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order
 
 
 def _columns(array: Doubles, axis: Axis) -> Doubles:
+    """Return a matrix `[prod(kernel) * other channels, channels of the axis]`."""
     kernel = tuple(range(2, array.ndim))
     moved = array.transpose((*kernel, 0, 1) if axis == "in" else (*kernel, 1, 0))
     return np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
 
 
-def _transposed(rule: NM) -> NM:
-    assert rule.n_out is not None
-    assert rule.m_out is not None
-    return replace(rule, n=rule.n_out, m=rule.m_out, n_out=rule.n, m_out=rule.m)
+def _transposed(pattern: NM) -> NM:
+    assert pattern.n_out is not None
+    assert pattern.m_out is not None
+    return replace(pattern, n=pattern.n_out, m=pattern.m_out, n_out=pattern.n, m_out=pattern.m)
 
 
-def _kept_unstructured(array: Doubles, rule: NM) -> float:
+def _kept_unstructured(array: Doubles, pattern: Pattern) -> float:
     """Return the score kept if every row keeps its largest entries at the pattern's density, without groups."""
-    view = _columns(array, rule.axis)
-    keep = math.ceil(round(view.shape[1] * rule.density, 6))
+    view = _columns(array, pattern.axis)
+    keep = math.ceil(round(view.shape[1] * pattern.density, 6))
     return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
 
 

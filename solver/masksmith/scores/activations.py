@@ -19,7 +19,7 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     Args:
         weight: `[out, in, *kernel]`.
         norms: Euclidean norms of the inputs over all samples: `[in, *kernel]`, flattened, or `[in]`; non-negative.
-        name: What messages call the weight.
+        name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
@@ -42,7 +42,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         norms: Norms of the inputs as in `wanda`; by default all are 1.
         power: Exponent of the norms, at least 0; 0.5 in the paper.
         column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time.
-        name: What messages call the weight.
+        name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
@@ -54,9 +54,9 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         raise ScoresError(f"power={power} must be a number of at least 0", name=name)
     size = abs(as_floats(weight))
     shape = check_weight(size, name)
-    in_row = size.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
-    in_column = per_input(_sums(size) if column_sums is None else column_sums, size, "column_sums", name)
-    shares = _share(size, in_row) + _share(size, in_column)
+    row_sums = size.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
+    col_sums = per_input(_sums(size) if column_sums is None else column_sums, size, "column_sums", name)
+    shares = _share(size, row_sums) + _share(size, col_sums)
     return shares if norms is None else shares * per_input(norms, size, "norms", name) ** power
 
 
@@ -70,5 +70,5 @@ def _sums(size: Any) -> Any:
 
 
 def _share(size: Any, total: Any) -> Any:
-    safe = total + convert_like(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
-    return size / safe
+    divisor = total + convert_like(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
+    return size / divisor

@@ -1,4 +1,4 @@
-"""Scores of tensors that are made of several matrices, or of a transposed one: each matrix is scored on its own."""
+"""Scores of tensors that consist of several matrices, or of a transposed one: each matrix is scored on its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PER_ENTRY = frozenset({"gradient", "gradient_rms", "scores"})
 
 
 def by_layout(
-    layout: Layout, method: str, weight: Any, given: Any = None, kind: str | None = None, *, name: str | None = None,
-    **options: Any,
+    layout: Layout, method: str, weight: Any, statistic: Any = None, kind: str | None = None, *,
+    name: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
     """Score the matrices of a tensor by the method of this name.
 
@@ -25,26 +25,26 @@ def by_layout(
         layout: How the tensor is made of matrices.
         method: As for `by_name`.
         weight: The tensor.
-        given: The statistic: of the tensor's own shape where it says something of each entry, or else the statistics of
-            the matrices, stacked as they are: `[*stack, in]`, `[*stack, in, in]` or `[*stack, samples, in]`.
+        statistic: Of the tensor's shape for the kinds `PER_ENTRY`; else the statistics of the matrices, stacked as they
+            are: `[*stack, in]`, `[*stack, in, in]` or `[*stack, samples, in]`. For the method `given`, the scores.
         kind: As for `by_name`.
-        name: What messages call the tensor.
-        options: Of the method.
+        name: Name of the tensor in error messages.
+        options: Options of the method.
 
     Returns:
-        The scores, stored as the weight is.
+        Scores of the weight's shape and layout.
 
     Raises:
-        LayoutError: If the weight's shape does not go with the layout.
+        LayoutError: If the weight's shape does not match the layout.
         ScoresError: As `by_name`.
     """
     if method == "given":
-        return weight if given is None else given
+        return weight if statistic is None else statistic
     matrices = layout.matrices(weight)
-    statistics = _statistics(layout, weight, given, kind, len(matrices))
+    statistics = _split_statistic(layout, weight, statistic, kind, len(matrices))
     parts = [
-        by_name(method, _contiguous(matrix), statistic, kind, name=name, **options)
-        for matrix, statistic in zip(matrices, statistics, strict=True)
+        by_name(method, _contiguous(matrix), part, kind, name=name, **options)
+        for matrix, part in zip(matrices, statistics, strict=True)
     ]
     scores = _empty(weight, parts[0])
     for target, part in zip(layout.matrices(scores), parts, strict=True):
@@ -52,13 +52,14 @@ def by_layout(
     return scores
 
 
-def _statistics(layout: Layout, weight: Any, given: Any, kind: str | None, count: int) -> list[Any]:
-    if given is None:
+def _split_statistic(layout: Layout, weight: Any, statistic: Any, kind: str | None, count: int) -> list[Any]:
+    """Return the statistic of each of the `count` matrices."""
+    if statistic is None:
         return [None] * count
     if kind in PER_ENTRY:
-        return [_contiguous(matrix) for matrix in layout.matrices(given)]
+        return [_contiguous(matrix) for matrix in layout.matrices(statistic)]
     stack = len(layout.stack_shape(tuple(weight.shape)))
-    return list(given.reshape(count, *given.shape[stack:]))
+    return list(statistic.reshape(count, *statistic.shape[stack:]))
 
 
 def _contiguous(matrix: Any) -> Any:

@@ -23,14 +23,14 @@ _WITH_ONE_STATISTIC: Mapping[str, Callable[..., Any]] = {
 
 
 def by_name(
-    method: str, weight: Any, given: Any = None, kind: str | None = None, *, name: str | None = None, **options: Any
+    method: str, weight: Any, statistic: Any = None, kind: str | None = None, *, name: str | None = None, **options: Any
 ) -> Any:
     """Score a weight by the method of this name.
 
     Args:
         method: `magnitude`, `given`, `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
         weight: `[out, in, *kernel]`.
-        given: The statistic; for the method `given`, the scores (by default the weight itself).
+        statistic: Statistic of the layer; for the method `given`, the scores (by default the weight itself).
         kind: Kind of the statistic, `gram` or `inverse_diagonal`, for `sparsegpt`.
         name: Name of the weight in error messages.
         options: Options of the method.
@@ -39,11 +39,11 @@ def by_name(
         ScoresError: If the method is unknown, or as the method does.
     """
     if method == "given":
-        return weight if given is None else given
+        return weight if statistic is None else statistic
     if method == "magnitude":
         return magnitude(weight, **options)
     if method == "sparsegpt":
-        return sparsegpt(weight, **{kind or "gram": given}, name=name, **options)
+        return sparsegpt(weight, **{kind or "gram": statistic}, name=name, **options)
     if method not in _WITH_ONE_STATISTIC:
         raise ScoresError(f"{method!r} is not the name of a score", name=name)
-    return _WITH_ONE_STATISTIC[method](weight, given, name=name, **options)
+    return _WITH_ONE_STATISTIC[method](weight, statistic, name=name, **options)

@@ -24,7 +24,7 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
         ScoresError: If the power is not positive and finite.
     """
     if not 0 < power < float("inf"):
-        raise ScoresError(f"power={power} would not rank weights by size; expected a positive number")
+        raise ScoresError(f"power={power} does not rank weights by magnitude; expected a positive number")
     if is_torch(weight):
         size = (weight.detach() if weight.is_floating_point() else weight.detach().float()).abs()
     else:

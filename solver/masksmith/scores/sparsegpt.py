@@ -33,16 +33,17 @@ def sparsegpt(
     Args:
         weight: `[out, in, *kernel]`.
         gram: `X^T X` of the inputs, `[in, in]` with inputs in the weight's own order (kernels flattened).
-        inverse_diagonal: `diag(H^-1)`, `[in]`, positive; instead of `gram`, and damped already.
-        damping: Share of the mean diagonal that is added, at least 0.
+        inverse_diagonal: `diag(H^-1)`, `[in]`, positive, with damping included; instead of `gram`.
+        damping: Multiple of the mean diagonal that is added to the diagonal, at least 0.
         form: `diagonal`, or `sequential` (with `gram` alone).
-        name: What messages call the weight.
+        name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of both is passed, shapes do not match, or the damped Gram matrix is singular.
+        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, shapes do not match, or the damped
+            Gram matrix is singular.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs either gram= or inverse_diagonal=", name=name)
@@ -69,7 +70,7 @@ def inverse_diagonal(
         gram: `X^T X` of the inputs, `[in, in]`.
         damping: As in `sparsegpt`.
         form: As in `sparsegpt`.
-        name: What messages call the weight.
+        name: Name of the weight in error messages.
 
     Raises:
         ScoresError: If the damped Gram matrix is not positive definite.

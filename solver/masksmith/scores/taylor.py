@@ -28,10 +28,10 @@ def taylor(
         group: None scores weights one by one; `"out"` and `"in"` sum over the weights of an output or input channel;
             `(rows, cols)` over blocks of `[out, prod(kernel) * in]`, channel last, cropped at the edges.
         joint: Whether the changes are summed before they are squared.
-        name: What messages call the weight.
+        name: Name of the weight in error messages.
 
     Returns:
-        Scores of the weight's shape, library and device, in [0, inf); every member of a group holds the group's score.
+        Scores of the weight's shape, library and device, in [0, inf); every member of a group has the group's score.
 
     Raises:
         ScoresError: If the shapes differ or the group is invalid.
@@ -49,10 +49,10 @@ def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
     shape = tuple(values.shape)
     if group == "out":
         total = values.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
-        return _spread(total, shape)
+        return _broadcast(total, shape)
     if group == "in":
-        rest = values.swapaxes(0, 1).reshape(shape[1], -1).sum(1).reshape(1, -1, *(1 for _ in shape[2:]))
-        return _spread(rest, shape)
+        total = values.swapaxes(0, 1).reshape(shape[1], -1).sum(1).reshape(1, -1, *(1 for _ in shape[2:]))
+        return _broadcast(total, shape)
     if not (isinstance(group, tuple) and len(group) == 2 and all(type(size) is int and size > 0 for size in group)):
         raise ScoresError(f"group={group!r} is not one of: 'out', 'in', (rows, cols)", name=name)
     return _from_matrix(_sum_blocks(_to_matrix(values), *group), shape)
@@ -75,10 +75,10 @@ def _take(matrix: Any, start: int, size: int, axis: int) -> Any:
 
 def _repeat(piece: Any, width: int, axis: int) -> Any:
     shape = (width, piece.shape[1]) if axis == 0 else (piece.shape[0], width)
-    return _spread(piece, shape)
+    return _broadcast(piece, shape)
 
 
-def _spread(values: Any, shape: tuple[int, ...]) -> Any:
+def _broadcast(values: Any, shape: tuple[int, ...]) -> Any:
     return values.expand(shape).clone() if is_torch(values) else np.broadcast_to(values, shape).copy()
 
 

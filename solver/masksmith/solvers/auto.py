@@ -13,8 +13,8 @@ from .double_prune import DoublePrune
 from .exact import Exact
 from .top_k import TopK
 
-PLANS_VERSION = 1
-"""Version, increased whenever the masks of `masksmith.whole_tensor` may change."""
+WHOLE_TENSOR_VERSION = 1
+"""Version of `masksmith.whole_tensor`, increased whenever its masks may change."""
 
 
 class SolverChoice(NamedTuple):
@@ -34,26 +34,29 @@ class Auto:
     @property
     def version(self) -> int:
         """Version; changes with the version of any solver that may be chosen."""
-        return (PLANS_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
+        return (WHOLE_TENSOR_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
 
     def select(self, pattern: TilePattern) -> SolverChoice:
         """Return the solver for a pattern, and why."""
         if isinstance(pattern, DoublePruned):
             return SolverChoice(
-                DoublePrune(), "the pattern names its own procedure; the optimum is 'transposable <=n:m'"
+                DoublePrune(),
+                "the pattern prescribes this procedure; 'transposable <=n:m' is the pattern whose optimum bounds it",
             )
-        return self._for(pattern.tile)
+        return self._choice(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Return why the chosen solver does not support such tiles, or None if it does."""
-        return self._for(tile).solver.refusal(tile, forced=forced)
+        return self._choice(tile).solver.refusal(tile, forced=forced)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel with the chosen solver."""
-        return self._for(panel.tile).solver(panel)
+        return self._choice(panel.tile).solver(panel)
 
     @staticmethod
-    def _for(tile: TileSpec) -> SolverChoice:
+    def _choice(tile: TileSpec) -> SolverChoice:
         if tile.separable:
             return SolverChoice(TopK(), "rows are independent: the largest scores of each group are the optimum")
-        return SolverChoice(Exact(), "rows and columns are bound: the proved optimum costs less than an approximation")
+        return SolverChoice(
+            Exact(), "rows and columns both have budgets: the proved optimum takes less time than an approximation"
+        )

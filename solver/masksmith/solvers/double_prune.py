@@ -35,7 +35,7 @@ class DoublePrune:
         if forced:
             return "double pruning does not support forced entries; exact does"
         if tile.separable or not tile.at_most or tile.rows != tile.cols:
-            return "double pruning leaves tiles under-filled: it is for patterns such as 'double 2:4'"
+            return "double pruning leaves tiles under-filled: use it with patterns such as 'double 2:4'"
         return None
 
     def __call__(self, panel: Panel) -> PanelAnswer:

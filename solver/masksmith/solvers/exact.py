@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import Panel, PanelAnswer
+from masksmith._panels import Bools, Duals, Panel, PanelAnswer
 from masksmith.kernels.dual_ascent.double_pass import compile_double_pass
 from masksmith.kernels.dual_ascent.integer_pass import compile_integer_pass, network_size
 from masksmith.kernels.dual_ascent.simd.vectors import LANES
@@ -18,32 +19,8 @@ from masksmith.kernels.shortest_paths.panel import polish_panel, solve_panel
 from masksmith.kernels.tile import Budget, Bytes, Order
 from masksmith.patterns import TileSpec
 
+from ._duals.ascent_schedule import DOUBLE_SWEEPS, FORCED_SWEEPS, MAX_COLD_SIDE, TiePass, integer_rounds, tie_passes
 from .base import LimitedBySize, Parallelism
-
-ROUNDS = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
-AT_MOST_ROUNDS = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
-"""Sweeps per round of the integer pass, by network size; for exact fill and for at-most fill."""
-MAX_COLD_SIDE = 8
-"""Largest tile side for which sweeps from zero duals take less time than reading initial duals."""
-WARM_ROUNDS = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
-"""Sweeps per round of the integer pass, with initial duals."""
-WIDE_SWEEPS = 12
-"""Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
-TIE_PASSES = {
-    4: ((8, 8, 20, 16, False), (12, 8, 0, 20, False)),
-    8: ((12, 12, 20, 16, False), (24, 12, 0, 20, False)),
-    16: ((12, 16, 20, 16, False), (24, 16, 0, 20, False)),
-    32: ((12, 20, 20, 16, False), (24, 20, 0, 20, False)),
-    64: ((20, 30, 20, 16, False), (60, 30, 0, 20, False)),
-}
-AT_MOST_TIE_PASSES = {
-    4: ((8, 8, 20, 16, False), (8, 8, 0, 20, True)),
-    8: ((12, 12, 20, 16, False), (8, 12, 4, 20, True)),
-    16: ((12, 16, 20, 16, False), (8, 16, 4, 16, True)),
-    32: ((12, 20, 20, 16, False), (8, 20, 4, 16, True)),
-    64: ((20, 30, 20, 16, False), (20, 30, 4, 20, True)),
-}
-"""Per tie pass: sweeps, rounds of lowering, `zoom` (bits), noise (bits), and whether duals stay non-negative."""
 
 
 @dataclass(frozen=True)
@@ -94,48 +71,24 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     Sets `ready` for tiles whose masks are an initial solution, too.
     """
     order, forced = _split(panel)
-    tile, unsolved, warm = panel.tile, order.size, _is_warm(panel)
-    if not order.size + forced.size or not _has_dual_ascent(tile):
+    if not order.size + forced.size or not _has_dual_ascent(panel.tile):
         return np.concatenate([order, forced])
-    shape, budget, tiles = _shape_of(tile), kernel_budget(tile), panel.down * panel.across
-    duals = answer.row_duals.reshape(tiles, -1), answer.col_duals.reshape(tiles, -1)
-    size, unequal_totals = max(shape.row_size, shape.col_size), tile.rows * tile.row_keep != tile.cols * tile.col_keep
-    limited = unequal_totals
-    run = compile_integer_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall)
+    passes = _Passes.of(panel, answer, ready)
     if forced.size:
         # The pass ignores forced entries; its duals are good initial values for the shortest-path stage.
-        run(panel.scores, budget, np.array([8]), warm, limited, forced.copy(), forced.size, answer.mask, *duals)
-    rounds = WARM_ROUNDS if warm else AT_MOST_ROUNDS if tile.at_most else ROUNDS
-    unsolved = run(panel.scores, budget, np.array(rounds[size]), warm, limited, order, unsolved, answer.mask, *duals)
+        passes.integer([FORCED_SWEEPS], forced.copy(), forced.size)
+    rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
+    unsolved = passes.integer(rounds, order, order.size)
     if not unsolved:
         return forced
-    run = compile_double_pass(shape.row_size, shape.col_size, shape.wide)
-    unsolved = run(panel.scores, budget, WIDE_SWEEPS, order, unsolved, answer.mask, *duals)
-    run = compile_tie_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
-    for sweeps, lowerings, zoom, bits, limited in (AT_MOST_TIE_PASSES if tile.at_most else TIE_PASSES)[size]:
-        if not unsolved:
-            break
-        noise = tie_noise(budget, shape.row_size, bits)
-        non_negative = limited or unequal_totals
-        unsolved = run(
-            panel.scores,
-            budget,
-            sweeps,
-            lowerings,
-            zoom,
-            noise,
-            non_negative,
-            order,
-            unsolved,
-            answer.mask,
-            *duals,
-            ready,
-        )
+    unsolved = passes.double(order, unsolved)
+    for tie_pass in tie_passes(passes.size, at_most=panel.tile.at_most):
+        unsolved = passes.tie(tie_pass, order, unsolved) if unsolved else 0
     return np.concatenate([order[:unsolved], np.flatnonzero(ready), forced])
 
 
 def _shortest_paths(panel: Panel, answer: PanelAnswer, unsolved: Order, ready: Bytes) -> None:
-    """Solve the tiles that dual ascent left: see `solve_panel`.
+    """Solve the tiles that dual ascent did not solve: see `solve_panel`.
 
     Raises:
         InfeasibleError: If forced entries leave a tile without an allowed mask.
@@ -190,6 +143,76 @@ def _shape_of(tile: TileSpec) -> _Shape:
         return _Shape(size, size, False, False, 1, 1)
     halves = 2 * tile.row_keep == across, 2 * tile.col_keep == down
     return _Shape(across, down, *halves, min(across, LANES), min(down, LANES))
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The passes of dual coordinate ascent over the tiles of a panel.
+
+    Each pass solves the first `count` tiles of `order`, moves the indices of those that stay unsolved to its front,
+    and returns their number.
+
+    Attributes:
+        panel: The panel.
+        answer: Masks and duals, written.
+        ready: By tile, set to 1 by the tie pass: see `compile_tie_pass`.
+        shape: Compile-time parameters.
+        budget: Size and budgets of a tile.
+        warm: Whether the first sweeps start from the duals in `answer`.
+    """
+
+    panel: Panel
+    answer: PanelAnswer
+    ready: Bytes
+    shape: _Shape
+    budget: Budget
+    warm: bool
+
+    @classmethod
+    def of(cls, panel: Panel, answer: PanelAnswer, ready: Bytes) -> _Passes:
+        return cls(panel, answer, ready, _shape_of(panel.tile), kernel_budget(panel.tile), _is_warm(panel))
+
+    @property
+    def size(self) -> int:
+        """Size of the larger sorting network."""
+        return max(self.shape.row_size, self.shape.col_size)
+
+    def integer(self, rounds: Sequence[int], order: Order, count: int) -> int:
+        """Run the integer pass: `rounds` has the sweeps of each round."""
+        shape, sweeps = self.shape, np.array(rounds)
+        run = compile_integer_pass(
+            shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall
+        )
+        scores, unequal = self.panel.scores, self._has_unequal_totals
+        return int(run(scores, self.budget, sweeps, self.warm, unequal, order, count, *self._written))
+
+    def double(self, order: Order, count: int) -> int:
+        """Run the float64 pass."""
+        run = compile_double_pass(self.shape.row_size, self.shape.col_size, self.shape.wide)
+        return int(run(self.panel.scores, self.budget, DOUBLE_SWEEPS, order, count, *self._written))
+
+    def tie(self, tie_pass: TiePass, order: Order, count: int) -> int:
+        """Run one tie pass."""
+        shape, (sweeps, lowerings, zoom, noise_bits, non_negative) = self.shape, tie_pass
+        run = compile_tie_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
+        noise = tie_noise(self.budget, shape.row_size, noise_bits)
+        return int(
+            run(
+                self.panel.scores, self.budget, sweeps, lowerings, zoom, noise,
+                non_negative or self._has_unequal_totals, order, count, *self._written, self.ready,
+            )
+        )  # fmt: skip
+
+    @property
+    def _has_unequal_totals(self) -> bool:
+        """Whether rows and columns keep different totals, so that no mask fills all at-most budgets."""
+        return self.budget.rows * self.budget.row_keep != self.budget.cols * self.budget.col_keep
+
+    @property
+    def _written(self) -> tuple[Bools, Duals, Duals]:
+        """Mask, and duals with one row per tile."""
+        tiles, answer = self.panel.down * self.panel.across, self.answer
+        return answer.mask, answer.row_duals.reshape(tiles, -1), answer.col_duals.reshape(tiles, -1)
 
 
 def kernel_budget(tile: TileSpec) -> Budget:

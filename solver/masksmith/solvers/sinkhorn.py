@@ -10,7 +10,7 @@ import torch
 from masksmith._errors import SolverError
 from masksmith.patterns import TileSpec
 
-from ._duals.sweeps import dual_value, shortfall, sweep_duals
+from ._duals.sweeps import dual_value, duality_gap, sweep_duals
 from ._rounding.entropic import entropic_plan
 from ._rounding.exchange import exchange
 from ._rounding.repair import fill_up
@@ -80,7 +80,7 @@ class Sinkhorn(TorchSolver):
         tiles = scores.permute(2, 0, 1).contiguous()
         mask = fill_up(tiles, keep_descending(ranks.permute(2, 0, 1), tile), tile)
         lanes = mask.permute(1, 2, 0)
-        unproved = (shortfall(scores, lanes, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
+        unproved = (duality_gap(scores, lanes, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
         mask[unproved] = exchange(tiles[unproved], mask[unproved], self.local_search)
         p, q = sweep_duals(scores, tile, 4, -c.log() * (peak / temperature))
         better = dual_value(scores, tile, p, q) < dual_value(scores, tile, u, v)
@@ -100,8 +100,8 @@ def _keep_better(
     """
     (mask, u, v, gaps), (new_mask, new_u, new_v) = best, candidates
     u[:, active], v[:, active] = new_u, new_v
-    new = shortfall(scores[..., active], new_mask, tile, new_u, new_v)
-    old = shortfall(scores[..., active], mask[..., active], tile, new_u, new_v)
+    new = duality_gap(scores[..., active], new_mask, tile, new_u, new_v)
+    old = duality_gap(scores[..., active], mask[..., active], tile, new_u, new_v)
     better = (new < old) | (gaps[active] == torch.inf)
     mask[..., active[better]] = new_mask[..., better]
     gaps[active] = torch.where(better, new, old)

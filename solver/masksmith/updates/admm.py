@@ -28,13 +28,15 @@ OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
 
 PENALTY_EVERY = 3
+"""Rounds between two checks, at which the penalty grows or the rounds end."""
 GROWTH = ((0.1, 1.3), (0.01, 1.15), (0.0, 1.3))
-"""Pairs (share of the kept entries that changed since the last check, factor of the penalty from that share on)."""
+"""Pairs (share, factor): the penalty grows by the first factor for which at least this share of the kept entries
+changed since the last check."""
 START_TOLERANCE = 0.05
-"""Tolerance of the first mask's reconstruction: it is only compared, unless it is the better one."""
+"""Tolerance of the reconstruction on the first mask, which only serves to compare errors, unless it is better."""
 SETTLED_BELOW = 0.0005
-"""Share of the kept entries that changed since the last check below which the rounds end: later ones lower the error by
-less than 0.01 %."""
+"""The rounds end when at most this share of the kept entries changed since the last check; later rounds lower the error
+by less than 0.01 %."""
 
 
 def admm(
@@ -60,12 +62,12 @@ def admm(
 
         U = (H + penalty I)^-1 (H W + penalty D - P),   D = mask * (U + P / penalty),   P = P + penalty (U - D)
 
-    where the mask keeps the most of the scores `(U + P / penalty)^2`: the nearest allowed `D`, computed by `ms.solve`
-    with a warm start from the previous round. The penalty grows with the share of entries that changed; rounds end when
-    the mask hardly changes. The last mask's weights are then reconstructed, starting from `D`. The problem is not
-    convex: the last mask is optimal for its scores, not for the problem. If the first mask (for the scores
-    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`; `start_error` is computed to a
-    tolerance of 5 %.
+    where the mask maximises the kept sum of the scores `(U + P / penalty)^2`, so that `D` is the nearest allowed
+    matrix; `ms.solve` computes it with a warm start from the previous round. The penalty grows with the share of
+    entries that changed; rounds end when the mask hardly changes. The last mask's weights are then reconstructed,
+    starting from `D`. The problem is not convex: the last mask is optimal for its scores, not for the problem. If the
+    first mask (for the scores `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`;
+    `start_error` is computed to a tolerance of 5 %.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -94,29 +96,26 @@ def admm(
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):
-        search = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
-        first = search.solve(search.target**2, None) if start is None else start
-        history, last = search.run(first, penalty, max_rounds, on_progress)
-        updated = search.refit(last, search.masked_weights(), TOLERANCE)
-        beginning = search.refit(first, None, START_TOLERANCE)
-        improved = updated.error < beginning.error
+        rounds = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
+        first = rounds.solve(rounds.target**2, None) if start is None else start
+        history, last = rounds.run(first, penalty, max_rounds, on_progress)
+        last_update = rounds.refit(last, rounds.masked_weights(), TOLERANCE)
+        first_update = rounds.refit(first, None, START_TOLERANCE)
+        improved = last_update.error < first_update.error
         if not improved:
-            finer = search.refit(first, None, TOLERANCE)
-            beginning = min(beginning, finer, key=lambda update: update.error)
-    best = updated if improved else beginning
-    stats = dict(best.stats) | {
+            precise = rounds.refit(first, None, TOLERANCE)
+            first_update = min(first_update, precise, key=lambda update: update.error)
+    best = last_update if improved else first_update
+    stats = dict(best.stats) | rounds.stats() | {
         "method": "admm",
         "solver": last.stats["solver"],
-        "solves": search.solves,
         "rounds": len(history),
-        "settled": search.settled,
         "returned": "last" if improved else "start",
-        "mask_s": search.mask_s,
         "update_s": time.perf_counter() - started,
-    }
+    }  # fmt: skip
     return AdmmUpdate(
         best.weight, best.mask, best.error, best.masked_error, best.energy, stats,
-        solution=last if improved else first, history=tuple(history), start_error=beginning.error,
+        solution=last if improved else first, history=tuple(history), start_error=first_update.error,
     )  # fmt: skip
 
 
@@ -125,7 +124,7 @@ class _AdmmRounds:
 
     Attributes:
         target: `W` times the inputs' scale, divided by its root mean square; its squares are the first scores.
-        solves: Number of masks solved for.
+        solves: Number of masks that were solved for.
         mask_s: Seconds of these solves.
         settled: Whether the rounds ended because the mask hardly changed.
     """
@@ -140,29 +139,28 @@ class _AdmmRounds:
         self._scaled = ScaledSystem.of(operands)
         system, self._scale = self._scaled.system.matrix, self._scaled.scale
         target = operands.weight.double() * self._scale
-        self._size = float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
-        self.target = (target / self._size).to(system.dtype)
+        self._rms = float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
+        self.target = (target / self._rms).to(system.dtype)
         self._ridge = Ridge(system, self.target)
         self._copy = self.target
 
     def run(
         self, first: Solution, penalty: float, max_rounds: int, on_progress: OnProgress | None
     ) -> tuple[list[AdmmStep], Solution]:
-        """Run the rounds; return their history and the last mask's solution."""
+        """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
-        kept = int(mask.sum())
+        kept, checked, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
-        norm, checked = float(self.target.norm()) or 1.0, mask
         history: list[AdmmStep] = []
         for number in range(1, max_rounds + 1):
             free = self._ridge.solve((penalty * self._copy).sub_(duals), penalty)
             shifted = torch.add(free, duals, alpha=1 / penalty)
             solution = self.solve(shifted.square(), solution)
-            before, mask = mask, read_mask(solution.mask, self._operands)
-            copy = shifted * mask
-            distance = float(free.sub_(copy).norm()) / norm
-            self._copy, duals = copy, shifted.sub_(copy).mul_(penalty)
-            history.append(AdmmStep(penalty, int((mask != before).sum()), distance, solution.gap))
+            previous, mask = mask, read_mask(solution.mask, self._operands)
+            self._copy = shifted * mask
+            distance = float(free.sub_(self._copy).norm()) / norm
+            duals = shifted.sub_(self._copy).mul_(penalty)
+            history.append(AdmmStep(penalty, int((mask != previous).sum()), distance, solution.gap))
             if on_progress is not None:
                 on_progress(number, max_rounds)
             if number % PENALTY_EVERY == 0:
@@ -173,9 +171,13 @@ class _AdmmRounds:
                 penalty *= next(factor for share, factor in GROWTH if changed >= share * kept)
         return history, solution
 
+    def stats(self) -> dict[str, Any]:
+        """Return the part of the update's stats that concerns the masks."""
+        return {"solves": self.solves, "settled": self.settled, "mask_s": self.mask_s}
+
     def masked_weights(self) -> Tensor:
         """Return the last masked copy, `[out, inputs]`, in the weight's units."""
-        return self._copy.double() * self._size / self._scale
+        return self._copy.double() * self._rms / self._scale
 
     def refit(self, solution: Solution, start: Tensor | None, tolerance: float) -> Update:
         """Reconstruct a solution's weights from the weights `start`, or from the masked ones."""

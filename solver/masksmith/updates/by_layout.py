@@ -1,4 +1,4 @@
-"""Updates of tensors that are made of several matrices, or of a transposed one: each matrix is updated on its own."""
+"""Updates of tensors that consist of several matrices, or of a transposed one: each matrix is updated on its own."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
         weight: The tensor.
         mask: Bool, of its shape.
         gram: `[*stack, in, in]`, of the inputs of each matrix.
-        options: Of `reconstruct`.
+        options: Options of `reconstruct`.
 
     Raises:
         UpdateError: As `reconstruct`, or if the Gram matrices are not stacked as the weight is.
     """
     matrices, masks = layout.matrices(weight), layout.matrices(mask)
     updates = [
-        reconstruct(_contiguous(matrix), _contiguous(own_mask), own_gram, **options)
-        for matrix, own_mask, own_gram in zip(matrices, masks, _grams(layout, weight, gram, options), strict=True)
+        reconstruct(_contiguous(matrix), _contiguous(matrix_mask), matrix_gram, **options)
+        for matrix, matrix_mask, matrix_gram in zip(matrices, masks, _grams(layout, weight, gram, options), strict=True)
     ]
-    updated = _stored(layout.matrices, weight, [update.weight for update in updates])
+    updated = _merge(layout.matrices, weight, [update.weight for update in updates])
     return Update(updated, mask, *_errors(updates), _stats(updates))
 
 
@@ -53,9 +53,9 @@ def admm_by_layout(
         layout: How the tensor is made of matrices.
         weight: The tensor.
         gram: `[*stack, in, in]`, of the inputs of each matrix.
-        pattern: What is allowed.
+        pattern: Pattern of allowed masks of each matrix.
         start: A solution of the tensor to start from.
-        options: Of `admm`.
+        options: Options of `admm`.
 
     Returns:
         The update of the tensor; its history is that of the matrix that took the most rounds.
@@ -74,7 +74,7 @@ def admm_by_layout(
     ]
     solution = tensor.join([update.solution for update in updates], options.get("name"))
     longest = max(updates, key=lambda update: len(update.history))
-    updated = _stored(tensor.split, weight, [update.weight for update in updates])
+    updated = _merge(tensor.split, weight, [update.weight for update in updates])
     return AdmmUpdate(
         updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
         start_error=math.fsum(update.start_error for update in updates),
@@ -91,15 +91,15 @@ def _starts(tensor: Matrices, start: Solution, options: dict[str, Any]) -> Seque
 def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:
     stack = layout.stack_shape(tuple(weight.shape))
     if tuple(gram.shape[: len(stack)]) != stack or len(gram.shape) != len(stack) + 2:
-        wanted = ", ".join([*map(str, stack), "in, in"])
-        reason = f"gram has shape {list(gram.shape)}, the weight's layout needs [{wanted}]"
+        expected = ", ".join([*map(str, stack), "in, in"])
+        reason = f"gram has shape {list(gram.shape)}, the weight's layout needs [{expected}]"
         raise UpdateError(reason, options.get("name"))
     if not stack:
         return [gram]
     return list(gram.reshape(layout.count(tuple(weight.shape)), *gram.shape[len(stack) :]))
 
 
-def _stored(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
+def _merge(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
     updated = weight.detach().clone() if is_torch(weight) else np.array(weight)
     for target, part in zip(split(updated), parts, strict=True):
         target[...] = part

@@ -1,4 +1,4 @@
-"""Least squares on given supports by one Cholesky factorisation for each distinct support."""
+"""Least squares on given supports by one Cholesky factorisation for group_size distinct support."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     Raises:
         UpdateError: If the damped Gram matrix is not positive definite on a support.
     """
-    supports, each = batch.rows.shape
-    firsts = kept.view(supports, each, -1)[:, 0]
-    places = firsts.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]  # [supports, kept]
-    real = firsts.gather(1, places)
+    count, group_size = batch.rows.shape  # supports, and rows that share each
+    support = kept.view(count, group_size, -1)[:, 0]
+    places = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]  # [count, kept]
+    is_kept = support.gather(1, places)
     system = operands.gram[places[:, :, None], places[:, None, :]]
-    if not bool(real.all()):
-        system.mul_(real[:, :, None]).mul_(real[:, None, :])
-    system.diagonal(dim1=1, dim2=2).add_(torch.where(real, operands.damping, 1.0))
-    factor, fault = torch.linalg.cholesky_ex(system)
-    if bool(fault.any()):
-        row = int(batch.rows[int(fault.argmax()), 0])
-        advice = "calibrate with more samples, or damp more"
+    if not bool(is_kept.all()):
+        system.mul_(is_kept[:, :, None]).mul_(is_kept[:, None, :])
+    system.diagonal(dim1=1, dim2=2).add_(torch.where(is_kept, operands.damping, 1.0))
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if bool(failed.any()):
+        row = int(batch.rows[int(failed.argmax()), 0])
+        advice = "calibrate with more samples, or increase damping"
         raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
-    spread = places[:, None, :].expand(-1, each, -1)  # [supports, each, kept]
-    right_side = correlation.view(supports, each, -1).gather(2, spread) * real[:, None, :]
-    solution = torch.cholesky_solve(right_side.mT, factor).mT * real[:, None, :]
-    return torch.zeros_like(correlation).view(supports, each, -1).scatter_(2, spread, solution).view_as(correlation)
+    index = places[:, None, :].expand(-1, group_size, -1)  # [count, group_size, kept]
+    rhs = correlation.view(count, group_size, -1).gather(2, index) * is_kept[:, None, :]
+    solution = torch.cholesky_solve(rhs.mT, factor).mT * is_kept[:, None, :]
+    return torch.zeros_like(correlation).view(count, group_size, -1).scatter_(2, index, solution).view_as(correlation)

@@ -1,4 +1,4 @@
-"""Conjugate gradients for many rows at once, each restricted to its own support, with a bound on the distance to go.
+"""Conjugate gradients for many rows at once, each restricted to its own support, with a bound on the error.
 
 An iteration is one matrix product for all rows. The bound is the Gauss-Radau upper bound of the error in the energy
 norm, after Meurant and Tichy, "Approximating the extreme Ritz values and upper bounds for the A-norm of the error in
@@ -9,27 +9,25 @@ and ratios `b`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 Tensor = torch.Tensor
 
 COMPACTED_BELOW = 0.8
-"""Share of unfinished rows below which the finished ones are removed from the products."""
+"""Share of active rows below which the converged ones are removed from the products."""
 SMALLEST_OF_FLOAT32 = 1e-4
 """Smallest eigenvalue, of a matrix with a unit diagonal, at which float32 leaves enough digits."""
 MARGIN = 0.9
-"""Factor of a bound that a factorisation in the system's own dtype confirmed: its rounding is not counted."""
-
-
+"""Safety factor for the rounding errors of a factorisation that confirms a bound."""
 BAND_ENTRIES = 2**22
 """Entries of the Gram matrix that are scaled at a time."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A positive definite matrix with a unit diagonal, and what is known of its eigenvalues.
+    """A positive definite matrix with a unit diagonal, and a lower bound on its eigenvalues.
 
     Attributes:
         matrix: `[inputs, inputs]`, symmetric.
@@ -43,25 +41,27 @@ class System:
     def damped(cls, gram: Tensor, damping: float, dtype: torch.dtype) -> tuple[System, Tensor]:
         """Scale `gram + damping I` to a unit diagonal; return the system, and the scale of the inputs, float64.
 
+        The bound on the eigenvalues is the largest of a few candidates that a Cholesky factorisation confirms.
+
         Args:
             gram: `[inputs, inputs]`, float64, positive semidefinite.
             damping: Positive.
-            dtype: Of the system; float64 is used instead where the smallest eigenvalue is too small for float32.
+            dtype: Dtype of the system; float64 is used instead where the smallest eigenvalue is too small for float32.
         """
         scale = (gram.diagonal() + damping).sqrt()
-        certain = damping / float(scale.max()) ** 2
-        tried = damping / float(scale.square().mean())
+        guaranteed = damping / float(scale.max()) ** 2
+        candidate = damping / float(scale.square().mean())
         while True:
-            system = _scaled(gram, damping, scale, dtype if tried >= SMALLEST_OF_FLOAT32 else torch.float64)
-            if tried <= certain:
-                return cls(system, certain), scale
-            if _is_positive_definite(system, tried):
-                return cls(system, MARGIN * tried), scale
-            tried /= 4
+            system = _scaled(gram, damping, scale, dtype if candidate >= SMALLEST_OF_FLOAT32 else torch.float64)
+            if candidate <= guaranteed:
+                return cls(system, guaranteed), scale
+            if _is_positive_definite(system, candidate):
+                return cls(system, MARGIN * candidate), scale
+            candidate /= 4
 
 
 def _scaled(gram: Tensor, damping: float, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scale `gram + damping I`, a band of rows at a time, so that it is not in memory in float64 once more."""
+    """Scale `gram + damping I`, a band of rows at a time, to avoid a second copy in float64."""
     system = torch.empty_like(gram, dtype=dtype)
     step = max(1, BAND_ENTRIES // len(gram))
     for first in range(0, len(gram), step):
@@ -79,7 +79,7 @@ class Iterates:
 
     Attributes:
         solution: `[rows, inputs]`, 0 outside the supports.
-        residual: `[rows, inputs]`, as the recurrence has it.
+        residual: `[rows, inputs]`, from the recurrence of the method, with its rounding errors.
         bound: `[rows]`, float64, upper bounds of the squared error in the energy norm, in exact arithmetic.
         iterations: Number of iterations of the slowest row.
     """
@@ -91,7 +91,15 @@ class Iterates:
 
 
 class _Rows:
-    """The rows that are still iterated; all attributes have one entry per row."""
+    """State of the rows that have not converged; all attributes have one entry per row.
+
+    Attributes:
+        index: Number of the row in the problem.
+        supports, solution, residual, direction: `[rows, inputs]`.
+        objective: Value of the objective at the solution.
+        squared: Squared norm of the residual.
+        radau: Factor g of the bound (see the module).
+    """
 
     def __init__(self, system: System, supports: Tensor, solution: Tensor, residual: Tensor, objective: Tensor) -> None:
         self.index = torch.arange(len(residual), device=residual.device)
@@ -104,19 +112,19 @@ class _Rows:
         return self.radau * self.squared
 
     def step(self, system: System) -> None:
-        """Do one iteration; rows whose residual is 0 do not move."""
+        """Do one iteration; rows whose residual is 0 do not change."""
         product = self.direction @ system.matrix
         product *= self.supports
-        length = _ratio(self.squared, _dots(self.direction, product))
+        length = _quotient(self.squared, _dots(self.direction, product))
         factor = length.to(product.dtype)[:, None]
         self.solution.addcmul_(self.direction, factor)
         self.residual.addcmul_(product, factor, value=-1)
         self.objective = self.objective - length * self.squared
         squared = _dots(self.residual, self.residual)
-        ratio = _ratio(squared, self.squared)
+        ratio = _quotient(squared, self.squared)
         torch.addcmul(self.residual, self.direction, ratio.to(product.dtype)[:, None], out=self.direction)
-        ahead = (self.radau - length).clamp(min=0)
-        self.radau = _ratio(ahead, system.smallest * ahead + ratio)
+        difference = (self.radau - length).clamp(min=0)
+        self.radau = _quotient(difference, system.smallest * difference + ratio)
         self.squared = squared
 
     def keep(self, chosen: Tensor) -> None:
@@ -139,48 +147,50 @@ def solve(
         system: The matrix A.
         supports: `[rows, inputs]`, 1 or 0 in the matrix's dtype.
         right_side: b, `[rows, inputs]`, 0 outside the supports.
-        objective: `[rows]`, float64, what x = 0 costs.
-        tolerance: A row is done when its bound is at most this share of the least it can cost.
+        objective: `[rows]`, float64, the objective at x = 0.
+        tolerance: A row has converged when its bound is at most this share of a lower bound on its minimum.
         limit: Maximum number of iterations.
         start: x to start from, 0 outside the supports; by default 0.
     """
-    if start is None:
-        solution, residual = torch.zeros_like(right_side), right_side.clone()
-    else:
-        solution, residual = start.clone(), right_side - (start @ system.matrix) * supports
-        objective = objective - _dots(solution, right_side + residual)
-    rows = _Rows(system, supports, solution, residual, objective)
-    bound = torch.full_like(objective, torch.inf)
+    rows = _start(system, supports, right_side, objective, start)
+    finished = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
     iteration = 0
-    finished = Iterates(solution, residual, bound, 0)
     while True:
-        current = rows.bound()
-        open_ = current > tolerance * (rows.objective - current)
-        count = int(open_.sum())
-        last = count == 0 or iteration == limit
-        if last or count < COMPACTED_BELOW * len(open_):
-            _store(finished, rows, current)
-            rows.keep(open_)
-        if last:
-            return Iterates(finished.solution, finished.residual, bound, iteration)
+        bound = rows.bound()
+        is_active = bound > tolerance * (rows.objective - bound)
+        active = int(is_active.sum())
+        ends = active == 0 or iteration == limit
+        if ends or active < COMPACTED_BELOW * len(is_active):
+            _store(finished, rows, bound)
+            rows.keep(is_active)
+        if ends:
+            return replace(finished, iterations=iteration)
         rows.step(system)
         iteration += 1
 
 
+def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tensor, start: Tensor | None) -> _Rows:
+    """Return the state of all rows at x = `start`, or x = 0; arguments as for `solve`."""
+    if start is None:
+        return _Rows(system, supports, torch.zeros_like(right_side), right_side.clone(), objective)
+    solution, residual = start.clone(), right_side - (start @ system.matrix) * supports
+    return _Rows(system, supports, solution, residual, objective - _dots(solution, right_side + residual))
+
+
 def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
     finished.bound[rows.index] = bound
-    if rows.solution is not finished.solution:  # the first rows are iterated in place
+    if rows.solution is not finished.solution:  # until rows are removed, both are the same tensor
         finished.solution[rows.index] = rows.solution
         finished.residual[rows.index] = rows.residual
 
 
 def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
-    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation; the diagonal is changed meanwhile."""
-    before = matrix.diagonal().clone()
+    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation of `matrix - shift I`, formed in place."""
+    diagonal = matrix.diagonal().clone()
     matrix.diagonal().sub_(shift)
-    fault = int(torch.linalg.cholesky_ex(matrix)[1])
-    matrix.diagonal().copy_(before)
-    return fault == 0
+    failed_column = int(torch.linalg.cholesky_ex(matrix)[1])
+    matrix.diagonal().copy_(diagonal)
+    return failed_column == 0
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:
@@ -188,6 +198,6 @@ def _dots(left: Tensor, right: Tensor) -> Tensor:
     return sums.double()
 
 
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
+def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Return the quotient, 0 where both are 0."""
-    return above / torch.where(below == 0, 1.0, below)
+    return numerator / torch.where(denominator == 0, 1.0, denominator)

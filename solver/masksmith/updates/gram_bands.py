@@ -1,4 +1,4 @@
-"""Reads and checks a Gram matrix a band of rows at a time, so that it is in memory once, however it is stored."""
+"""Reads and checks a Gram matrix, a band of rows at a time, so that memory holds one copy of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 2048
 
 
 class GramRows(Protocol):
-    """A Gram matrix whose rows are read when they are needed, as from a file; it can be passed instead of an array.
+    """A Gram matrix whose rows are read when needed, for example from a file; can be passed instead of an array.
 
     Attributes:
         shape: `(inputs, inputs)`.
@@ -78,13 +78,19 @@ def as_tensor(values: Any) -> torch.Tensor:
 
 
 def check_finite(values: torch.Tensor, label: str, name: str | None, first: int = 0) -> None:
-    """Check that all entries of rows, of which the first is number `first`, are finite.
+    """Check that all entries of some rows are finite.
+
+    Args:
+        values: The rows.
+        label: Name of the values in error messages.
+        name: Name of the weight in error messages.
+        first: Number of the first row, for the index in error messages.
 
     Raises:
-        UpdateError: Naming the first that is not.
+        UpdateError: If one is not; the message has the first one and its index.
     """
     invalid = ~torch.isfinite(values)
     if bool(invalid.any()):
         index = [int(k) for k in invalid.nonzero()[0]]
-        shown = [index[0] + first, *index[1:]]
-        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {shown}", name)
+        full_index = [index[0] + first, *index[1:]]
+        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)

@@ -48,7 +48,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     """Check weight, Gram matrix and damping, and convert them to torch.
 
     Raises:
-        UpdateError: If they cannot be used.
+        UpdateError: If a shape, dtype or value is not supported; the message names it.
     """
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
@@ -74,7 +74,7 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
     """Return a mask as a bool matrix on the weight's device.
 
     Raises:
-        UpdateError: If its shape is not the weight's, or it holds something else than 0 and 1.
+        UpdateError: If its shape is not the weight's, or an entry is neither 0 nor 1.
     """
     shape, expected = list(mask.shape), list(operands.original.shape)
     if shape != expected:

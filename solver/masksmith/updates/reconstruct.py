@@ -38,7 +38,7 @@ def reconstruct(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Update:
-    """Set the kept weights to the values that change the layer's output least; AdaPrune approximates them with Adam.
+    """Set the kept weights to the values that change the layer's output least, by least squares (AdaPrune uses Adam).
 
     With `G = X^T X`, for each row `w` with its mask `s`, the result is
 
@@ -50,10 +50,10 @@ def reconstruct(
     float64, keeps its masked weights.
 
     On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. All rows are solved at once by
-    conjugate gradients, an iteration being one matrix product, until an upper bound proves for each row that its
-    objective exceeds the minimum by no more than `tolerance`; the bound is checked with residuals in float64. Rows
-    that do not converge are factorised, and so are supports for which that costs less: small ones, and those that many
-    rows share.
+    conjugate gradients (each iteration is one matrix product) until an upper bound proves for each row that its
+    objective exceeds the minimum by a share of at most `tolerance`; the bound is checked with residuals in float64.
+    Supports of rows that do not converge are factorised, and so are supports for which that costs less: small ones, and
+    those that many rows share.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -147,26 +147,26 @@ class _Reconstruction:
         self.unmoved = self.factorisations = self.iterations = self._done = 0
 
     def iterate(self, rows: Tensor, scaled: ScaledSystem, tolerance: float, start: Tensor | None) -> list[int]:
-        """Reconstruct rows by conjugate gradients; return those that did not converge, which are left undone."""
-        undone: list[int] = []
+        """Reconstruct rows by conjugate gradients; return those that did not converge, which are not stored."""
+        not_converged: list[int] = []
         size = rows_at_once(self._mask)
         for chosen in torch.tensor_split(rows, list(range(size, len(rows), size))):
             strip = Strip.of(self._operands, self._mask, chosen)
             candidate, product, converged, iterations = converge(strip, self._operands, scaled, tolerance, start)
             self.iterations = max(self.iterations, iterations)
-            undone += chosen[~converged].tolist()
+            not_converged += chosen[~converged].tolist()
             self._finish(strip, candidate, product, converged)
-        return undone
+        return not_converged
 
     def factorise(self, rows: npt.NDArray[np.int64]) -> None:
         """Reconstruct rows by Cholesky factorisations."""
         if len(rows) == 0:
             return
         for batch in batches(self._mask.cpu().numpy()[rows]):
-            own = replace(batch, rows=rows[batch.rows])
-            strip = Strip.of(self._operands, self._mask, torch.from_numpy(own.rows.ravel()).to(self._mask.device))
-            shift = factorised_shift(self._operands, strip.kept, strip.correlation, own)
-            self.factorisations += len(own.rows)
+            of_mask = replace(batch, rows=rows[batch.rows])  # numbers of rows in the mask, not in `rows`
+            strip = Strip.of(self._operands, self._mask, torch.from_numpy(of_mask.rows.ravel()).to(self._mask.device))
+            shift = factorised_shift(self._operands, strip.kept, strip.correlation, of_mask)
+            self.factorisations += len(of_mask.rows)
             self._finish(strip, strip.masked + shift, None, torch.ones_like(strip.kept[:, 0]))
 
     def _finish(self, strip: Strip, candidate: Tensor, product: Tensor | None, chosen: Tensor) -> None:

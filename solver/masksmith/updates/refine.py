@@ -19,7 +19,7 @@ from masksmith._verify.verify import verify
 from masksmith.kernels.exchanges import exchange_in_groups, exchange_in_tiles
 from masksmith.patterns import NM, Pattern, parse
 
-from .operands import read, read_mask
+from .operands import Operands, read, read_mask
 from .threads import torch_threads
 from .update import ratio
 
@@ -29,18 +29,18 @@ Doubles = npt.NDArray[np.float64]
 SWEEPS = 100
 ROUNDING_OF_FLOAT32 = 2e-7
 LEAST, ROUNDING = 1e-9, 1e-13
-"""Smallest decrease of a band's error that is worth an exchange: shares of its first error, and of `(sum_j |w_j|
-sqrt(G_jj))^2`, the largest sum that is rounded."""
+"""The smallest decrease of a band's error for which an exchange is made is the sum of these shares of the band's first
+error, and of `(sum_j |w_j| sqrt(G_jj))^2`, which bounds the sums that are rounded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """A mask whose error no single exchange lowers, and a bound on what any mask could reach.
+    """A mask whose error no single exchange lowers, and a lower bound on the error of any mask.
 
     Attributes:
         mask: Bool, True = kept; shape, library and device of the weight.
         error: Squared error of the output with the masked weights, `||X (W - M * W)^T||^2`, in float64.
-        start_error: That of the mask passed; never less than `error`.
+        start_error: Squared error with the mask passed to `refine`; never less than `error`.
         energy: `||X W^T||^2`.
         lower_bound: No mask of the pattern has a smaller error. Cheap and loose: `error` is 30 to a million times
             larger on layers of MiniLM; 0 if the Gram matrix is singular.
@@ -84,8 +84,8 @@ def refine(
     The error of a row is `d G d^T` with d the dropped weights and `G = X^T X`, and every exchange's change of it is
     computed exactly. Plain patterns: the best exchange of one kept for one dropped entry in a group. Transposable ones:
     the best pair of opposite exchanges of two columns in two rows of a tile, which keeps all counts. Sweeps end when
-    no exchange lowers the error, which is a local optimum. Rows (bands of tiles) whose error, computed
-    anew in float64, did not decrease keep their mask.
+    no exchange lowers the error, which is a local optimum. Rows (bands of tiles) whose error, recomputed in
+    float64, did not decrease keep their mask.
 
     The lower bound is `l * min over masks of the sum of G_jj w_ij^2 over dropped entries`, solved exactly, with l the
     smallest eigenvalue of G scaled to a unit diagonal: `G - l diag(G)` is positive semidefinite.
@@ -114,18 +114,30 @@ def refine(
     start = read_mask(mask, operands)
     verdict = verify(operands.like_weight(start), parsed)
     if not verdict:
-        raise UpdateError(f"the mask is none of {parsed}: {verdict}", name)
+        raise UpdateError(f"the mask does not match {parsed}: {verdict}", name)
+    bands, exchanges = _refine_bands(operands, start, tuple(weight.shape), parsed, threads, on_progress)
     order = _group_order(tuple(weight.shape))
-    dense = operands.weight.double().cpu().numpy()[:, order]
-    bands = _Bands(dense, start.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], parsed)
-    with torch_threads(threads):
-        exchanges = bands.run(torch.get_num_threads(), on_progress)
     refined = torch.from_numpy(np.ascontiguousarray(bands.mask[:, np.argsort(order)])).to(start.device)
     bound = _lower_bound(operands.like_weight(operands.weight.double()), operands.gram, parsed)
     stats = {"method": "refine", "exchanges": exchanges, "refine_s": time.perf_counter() - started}
     before, after = float(bands.before.sum()), float(bands.after.sum())
-    energy = float(np.sum((dense @ bands.gram) * dense))
-    return Refinement(operands.like_weight(refined), after, before, energy, min(bound, after), stats)
+    return Refinement(operands.like_weight(refined), after, before, bands.energy(), min(bound, after), stats)
+
+
+def _refine_bands(
+    operands: Operands,
+    mask: torch.Tensor,
+    shape: tuple[int, ...],
+    pattern: NM,
+    threads: int | None,
+    on_progress: OnProgress | None,
+) -> tuple[_Bands, int]:
+    """Refine a mask, with the inputs in the order of groups; return the bands, and the number of exchanges."""
+    order = _group_order(shape)
+    dense = operands.weight.double().cpu().numpy()[:, order]
+    bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
+    with torch_threads(threads):
+        return bands, bands.run(torch.get_num_threads(), on_progress)
 
 
 class _Bands:
@@ -147,6 +159,10 @@ class _Bands:
         magnitude = (np.abs(dense) @ np.sqrt(gram.diagonal())) ** 2
         self._least = LEAST * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
         self._least += np.finfo(np.float64).tiny
+
+    def energy(self) -> float:
+        """Return the squared norm of the layer's output, `||X W^T||^2`."""
+        return float(np.sum((self._dense @ self.gram) * self._dense))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
         """Refine all bands; return the number of exchanges."""
@@ -170,8 +186,8 @@ class _Bands:
         else:
             exchanges = 0
             for band, first in enumerate(range(0, len(dense), tile.rows)):
-                own = slice(first, first + tile.rows)
-                operands = (dense[own], mask[own], products[own], self.gram)
+                own_rows = slice(first, first + tile.rows)
+                operands = (dense[own_rows], mask[own_rows], products[own_rows], self.gram)
                 exchanges += exchange_in_tiles(*operands, tile.cols, float(least[band]), SWEEPS)
         firsts = np.arange(0, len(dense), tile.rows)
         errors = np.add.reduceat(self._errors((~mask * dense) @ self.gram, mask, rows), firsts)
@@ -193,27 +209,27 @@ def _group_order(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
 
 
 def _lower_bound(weight: Any, gram: torch.Tensor, pattern: NM) -> float:
-    """Return a number that the error of no mask of the pattern falls below.
+    """Return a lower bound on the error of any mask of the pattern.
 
     Args:
-        weight: In float64, as the caller passed it.
+        weight: The weight in float64, in its shape and library.
         gram: `[inputs, inputs]`.
-        pattern: Of the masks.
+        pattern: Pattern of the masks.
     """
     diagonal = gram.diagonal()
-    moved = diagonal > 0
-    if not bool(moved.any()):
+    non_zero = diagonal > 0
+    if not bool(non_zero.any()):
         return 0.0
-    scale = diagonal[moved].sqrt()
-    scaled = gram[moved][:, moved] / scale[:, None] / scale[None, :]
+    scale = diagonal[non_zero].sqrt()
+    scaled = gram[non_zero][:, non_zero] / scale[:, None] / scale[None, :]
     smallest = float(torch.linalg.eigvalsh(scaled)[0])
-    smallest -= 4 * len(scaled) * np.finfo(np.float64).eps * float(scaled.abs().sum(1).max())  # rounding
+    smallest -= 4 * len(scaled) * np.finfo(np.float64).eps * float(scaled.abs().sum(1).max())  # rounding of eigvalsh
     if smallest <= 0:
         return 0.0
     matrix = weight if is_torch(weight) else torch.from_numpy(weight)
     scores = (matrix.reshape(len(matrix), -1).square() * diagonal).reshape(matrix.shape)
     largest = float(scores.max()) or 1.0
-    scores = (scores / largest).float()  # whose kernels are compiled already
+    scores = (scores / largest).float()  # float32, for which the kernels are compiled already
     solution = solve(scores if is_torch(weight) else scores.numpy(), pattern)
     total = float(scores.double().sum())
     return smallest * largest * max(total * (1 - ROUNDING_OF_FLOAT32) - solution.upper_bound, 0.0)

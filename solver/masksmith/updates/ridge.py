@@ -7,8 +7,8 @@ import torch
 Tensor = torch.Tensor
 
 INVERTED_BELOW = 3
-"""Inputs per output below which the inverse is formed once per penalty: one product a round instead of two, for one of
-`2 in^3` every third round."""
+"""Inputs per output below which the inverse is formed once per penalty: a round then takes one matrix product instead
+of two, and every third round takes `2 in^3` operations for the inverse."""
 
 
 class Ridge:

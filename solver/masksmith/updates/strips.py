@@ -1,4 +1,4 @@
-"""Strips of rows: as many as conjugate gradients solve at once, with the check of what they return."""
+"""Strips of rows, which conjugate gradients solve at once, and the check of the solutions in float64."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Tensor = torch.Tensor
 LIMIT = 300
 """Maximum number of iterations; a row that has not converged then is factorised."""
 ITERATED = 0.75
-"""Share of the tolerance that the iterations may use up."""
+"""Share of the tolerance for the iterations; the rest is for their rounding errors."""
 ENTRIES, ENTRIES_ON_DEVICE = 2**20, 2**26
-"""Entries of a strip: a product needs many rows to be fast, and eight such arrays are in use at a time."""
+"""Entries of a strip: enough rows for fast products, few enough for memory, since eight such arrays are in use."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ScaledSystem:
     """The damped Gram matrix with a unit diagonal, and the inputs' scale.
 
     Attributes:
-        system: In the dtype of the iterations.
-        scale: `[inputs]`, float64.
+        system: The scaled matrix, in the dtype of the iterations.
+        scale: Scale of the inputs, `[inputs]`, float64.
     """
 
     system: System
@@ -80,8 +80,9 @@ def converge(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Reconstruct rows by conjugate gradients.
 
-    Most of the tolerance is for the iterations, the rest for their rounding: the difference of the recurrence's
-    residual and the true one in float64, `e`, adds at most `||e|| / sqrt(smallest eigenvalue)` in the energy norm.
+    Most of the tolerance is for the iterations, the rest for their rounding errors: if the residual of the recurrence
+    and the residual computed in float64 differ by `e`, the error in the energy norm grows by at most `||e|| /
+    sqrt(smallest eigenvalue)`.
 
     Args:
         strip: The rows.
@@ -91,7 +92,8 @@ def converge(
         start: Weights `[out, inputs]` to start from, or None for the masked ones.
 
     Returns:
-        Updated weights; `(dense - updated) G`; which rows are proved to be within the tolerance; number of iterations.
+        Updated weights; `(dense - updated) G`; by row, whether its objective is proved to be within the tolerance;
+        number of iterations.
     """
     system, scale = scaled.system, scaled.scale
     supports, dtype = strip.kept.to(system.matrix.dtype), system.matrix.dtype

@@ -16,10 +16,10 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Supports that are factored together, each with the same number of rows.
+    """Supports that are factored together; each is shared by the same number of rows.
 
     Attributes:
-        rows: `[supports, each]`, rows of the mask.
+        rows: `[supports, group size]`, rows of the mask; those of one support side by side.
         kept: Size of the largest support.
     """
 
@@ -60,17 +60,17 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
     yield _batch(pending, kept)
 
 
-def _groups(mask: npt.NDArray[np.bool_], longest: int) -> list[Rows]:
-    """Return the rows of each distinct support, split into groups of at most `longest`."""
+def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
+    """Return the rows of each distinct support, split into groups of at most `max_length`."""
     packed = np.ascontiguousarray(np.packbits(mask, axis=1))
     _, support_of = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
     order = np.argsort(support_of, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(support_of[order])) + 1)
-    return [rows[start : start + longest] for rows in groups for start in range(0, len(rows), longest)]
+    return [rows[start : start + max_length] for rows in groups for start in range(0, len(rows), max_length)]
 
 
-def _bytes(kept: int, each: int, mask: npt.NDArray[np.bool_]) -> int:
-    return 8 * (kept * kept + each * int(mask.shape[1]))
+def _bytes(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:
+    return 8 * (kept * kept + group_size * int(mask.shape[1]))
 
 
 def _batch(groups: list[Rows], kept: npt.NDArray[np.int64]) -> Batch:

@@ -89,8 +89,8 @@ class AdmmUpdate(Update):
         return int(self.stats["solves"])
 
 
-def ratio(above: float, below: float, neither: float) -> float:
-    """Return `above / below`: infinite if only `below` is 0, `neither` if both are."""
-    if below == 0:
-        return neither if above == 0 else math.inf
-    return above / below
+def ratio(numerator: float, denominator: float, if_both_zero: float) -> float:
+    """Return the quotient: infinite if only the denominator is 0, `if_both_zero` if both are."""
+    if denominator == 0:
+        return if_both_zero if numerator == 0 else math.inf
+    return numerator / denominator

@@ -1,4 +1,4 @@
-"""Solvers of patterns whose budgets belong to the whole tensor ("plans"), one module per pattern."""
+"""Solvers of patterns whose budgets belong to the whole tensor, one module per pattern."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from masksmith._solution import Solution
 from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, Unstructured, solver_refusal
 from masksmith.solvers.base import Solver
 
-from .reader import PlanOptions as PlanOptions
+from .reader import WholeTensorOptions as WholeTensorOptions
 
-SolvePlan = Callable[[Problem, Any, PlanOptions], Solution]
+WholeTensorSolver = Callable[[Problem, Any, WholeTensorOptions], Solution]
 
-_PLANS: dict[type, tuple[str, str]] = {
+_SOLVERS: dict[type, tuple[str, str]] = {
     Unstructured: ("unstructured", "solve_unstructured"),
     Block: ("blocks", "solve_blocks"),
     Hybrid: ("hybrid", "solve_hybrid"),
@@ -25,21 +25,21 @@ _PLANS: dict[type, tuple[str, str]] = {
 }
 
 
-def plan_for(pattern: Pattern, solver: Solver) -> SolvePlan:
-    """Return the plan that solves a pattern.
+def whole_tensor_solver(pattern: Pattern, solver: Solver) -> WholeTensorSolver:
+    """Return the function that solves a pattern.
 
     Args:
         pattern: Pattern of allowed masks.
-        solver: `auto`, or the solver that the plan is equivalent to (`patterns.solver_support.plan_solver`).
+        solver: `auto`, or the solver that the function is equivalent to (`patterns.solver_support`).
 
     Raises:
-        SolverError: If the pattern has no plan, or the solver does not support it.
+        SolverError: If there is no such function, or the solver does not support the pattern.
     """
-    if type(pattern) not in _PLANS:
+    if type(pattern) not in _SOLVERS:
         raise SolverError(f"no solver is known for {pattern}")
-    module, function = _PLANS[type(pattern)]
+    module, function = _SOLVERS[type(pattern)]
     refusal = solver_refusal(pattern, solver.name)
     if refusal is not None:
         raise SolverError(refusal)
-    plan: SolvePlan = getattr(import_module(f".{module}", __name__), function)
-    return plan
+    solve: WholeTensorSolver = getattr(import_module(f".{module}", __name__), function)
+    return solve

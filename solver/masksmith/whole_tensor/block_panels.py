@@ -1,4 +1,4 @@
-"""What the plans of whole blocks share: the mask of the inner pattern, sums of blocks, and writing of the mask."""
+"""Shared by the solvers of block and hybrid patterns: mask inside blocks, sums of blocks, writing of the mask."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BlockPattern = Block | Hybrid
 
 
 class InnerMask:
-    """The mask of the n:m pattern inside blocks, solved for the whole matrix; there may be none.
+    """The mask of the n:m pattern inside blocks, solved for the whole matrix, if blocks have such a pattern.
 
     Attributes:
         violation: Upper bound minus objective of its solution.
@@ -39,7 +39,7 @@ class InnerMask:
         return self._mask is not None
 
     def rows(self, first: int, last: int) -> Bools:
-        """Return rows of the mask; only if it exists."""
+        """Return rows of the mask, which must exist."""
         assert self._mask is not None
         return np.asarray(self._mask.rows(first, last) != 0)
 
@@ -75,7 +75,7 @@ class WrittenMask:
 
 
 def without_dense_edge(rows: npt.NDArray[Any], pattern: BlockPattern) -> npt.NDArray[Any]:
-    """Return the part of a panel that the pattern decides about; a panel begins with a block row."""
+    """Return the part of a panel without the dense edge, which is always kept; a panel begins with a block row."""
     if pattern.ragged != "dense":
         return rows
     height, width = (
@@ -98,7 +98,7 @@ def _block_sums(values: Duals, height: int, width: int) -> Duals:
 
 
 def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner: InnerMask) -> WrittenMask:
-    """Write the mask: chosen blocks and the others as the pattern says, a dense edge whole.
+    """Write the mask from the chosen blocks and the inner mask; a dense edge is kept.
 
     Args:
         reader: Reader of the scores; its `writer` gets the mask.
@@ -109,18 +109,19 @@ def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner:
     """
     scores, insides, edges, kept = [], [], [], 0
     width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
-    for first, rows in reader.again():
+    for first, rows in reader.later_pass():
         mask = np.ones(rows.shape, np.bool_)
         last = min(first + len(rows), height)
         chosen = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
-        inside = max(0, min(len(chosen), len(rows)))  # rows of this panel that lie in whole blocks
-        covered = mask[:inside, :width]
-        covered[:] = np.repeat(chosen, pattern.cols, axis=1)[:inside, : rows.shape[1]]
+        height_inside = max(0, min(len(chosen), len(rows)))  # rows of this panel above the dense edge
+        covered = mask[:height_inside, :width]
+        covered[:] = np.repeat(chosen, pattern.cols, axis=1)[:height_inside, : rows.shape[1]]
         _apply_inner(covered, pattern, inner, first)
-        products = rows * mask
-        scores.append(float(products.sum(dtype=np.float64)))
-        insides.append(float(products[:inside, :width].sum(dtype=np.float64)))
-        edges.append(float(rows[inside:].sum(dtype=np.float64) + rows[:inside, width:].sum(dtype=np.float64)))
+        kept_scores = rows * mask
+        scores.append(float(kept_scores.sum(dtype=np.float64)))
+        insides.append(float(kept_scores[:height_inside, :width].sum(dtype=np.float64)))
+        below, right = rows[height_inside:], rows[:height_inside, width:]
+        edges.append(float(below.sum(dtype=np.float64) + right.sum(dtype=np.float64)))
         kept += int(np.count_nonzero(mask))
         reader.writer.write(first, mask)
     return WrittenMask(exact_sum(scores), exact_sum(insides), exact_sum(edges), kept)
@@ -130,8 +131,8 @@ def _apply_inner(covered: Bools, pattern: BlockPattern, inner: InnerMask, first:
     """Combine a mask of chosen blocks with the inner mask, in place; `first` is its first row in the matrix."""
     if not inner.exists:
         return
-    inside = inner.rows(first, first + len(covered))[:, : covered.shape[1]]
+    inner_rows = inner.rows(first, first + len(covered))[:, : covered.shape[1]]
     if isinstance(pattern, Hybrid):
-        covered |= inside
+        covered |= inner_rows
     else:
-        covered &= inside
+        covered &= inner_rows

@@ -12,13 +12,13 @@ from masksmith.patterns import Block, Grid
 
 from .block_flow import best_both
 from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
-from .conclusion import conclude
-from .reader import PanelReader, PlanOptions
+from .reader import PanelReader, WholeTensorOptions
 from .units import KeptUnits, best_of_all, best_of_rows
-from .violations import losses
+from .verified_solution import verified_solution
+from .violations import unit_violations
 
 
-def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solution:
+def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) -> Solution:
     """Keep the blocks with the largest values.
 
     The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks. The
@@ -27,10 +27,10 @@ def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solu
     """
     reader, inner = PanelReader(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
     values = _all_values(reader, pattern, inner)
-    selection = _choose(values, pattern, problem.grid)
+    selection = _best_blocks(values, pattern, problem.grid)
     written = write_mask(reader, pattern, selection.mask, inner)
-    objectives = _pieces(np.where(selection.mask, values, 0.0), pattern)
-    violations = _pieces(losses(values, selection.mask, selection.u, selection.v), pattern)
+    objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
+    violations = _sum_by_budget(unit_violations(values, selection.mask, selection.u, selection.v), pattern)
     violations[0, 0] += inner.violation
     sums_entries = pattern.norm == "l1"
     certificate = Certificate(
@@ -42,7 +42,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: PlanOptions) -> Solu
         edge_score=written.edge if sums_entries else 0.0,
         kept_score=None if sums_entries else written.score,
     )
-    return conclude(reader, certificate, selection.solver, inner.cut_short)
+    return verified_solution(reader, certificate, selection.solver, inner.cut_short)
 
 
 def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
@@ -56,12 +56,12 @@ def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> D
     Raises:
         ScoresError: If a score is invalid, or a norm overflows.
     """
-    return _all_values(PanelReader(problem, PlanOptions(), pattern.rows), pattern, InnerMask(nested))
+    return _all_values(PanelReader(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested))
 
 
 def _all_values(reader: PanelReader, pattern: Block, inner: InnerMask) -> Duals:
     grid, name = reader.problem.grid, reader.problem.name
-    values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in reader.checked()])
+    values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in reader.first_pass()])
     assert values.shape == pattern.blocks(grid)
     if not np.isfinite(values).all():
         raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
@@ -91,7 +91,7 @@ def _values(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
         return np.sqrt(block_sums(np.square(rows, dtype=np.float64), pattern))
 
 
-def _choose(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
+def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
         return best_both(values, by_row, by_col)
@@ -102,7 +102,8 @@ def _choose(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
     return best_of_all(values, total)
 
 
-def _pieces(values: Duals, pattern: Block) -> Duals:
+def _sum_by_budget(values: Duals, pattern: Block) -> Duals:
+    """Sum values of blocks over each part with its own budget: block rows, block columns, or all."""
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):
         return np.asarray(values.sum(axis=axis, keepdims=True))

@@ -1,4 +1,4 @@
-"""Hybrid patterns: ranks blocks by what the inner pattern would drop of them, and keeps the first ones dense."""
+"""Hybrid patterns: ranks blocks by the score that the inner pattern drops of them, and keeps the first ones dense."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from masksmith._solution import Certificate, Solution
 from masksmith.patterns import Hybrid
 
 from .block_panels import InnerMask, block_sums, write_mask
-from .conclusion import conclude
-from .reader import PanelReader, PlanOptions
+from .reader import PanelReader, WholeTensorOptions
 from .units import KeptUnits, best_of_all
-from .violations import ROUNDED_UP, losses
+from .verified_solution import verified_solution
+from .violations import ROUNDED_UP, unit_violations
 
 
-def solve_hybrid(problem: Problem, pattern: Hybrid, options: PlanOptions) -> Solution:
+def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions) -> Solution:
     """Keep those blocks dense that gain the most by it, ties to the lowest row-major index.
 
     The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
@@ -40,12 +40,12 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: PlanOptions) -> Sol
         kept=written.kept,
         edge_score=written.edge,
     )
-    return conclude(reader, certificate, dense.solver, inner.cut_short)
+    return verified_solution(reader, certificate, dense.solver, inner.cut_short)
 
 
 def _gains(reader: PanelReader, pattern: Hybrid, inner: InnerMask) -> Duals:
-    """Return what every block keeps more if it is dense, summed without cancellation: `[block rows, block columns]`."""
-    panels = reader.checked()
+    """Return the gain of every block, `[block rows, block columns]`, summed without cancellation."""
+    panels = reader.first_pass()
     return np.concatenate([block_sums(rows * ~inner.rows(first, first + len(rows)), pattern) for first, rows in panels])
 
 
@@ -57,7 +57,7 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
         dense: The chosen blocks.
         slack: Each block's upper bound on the inner pattern minus the inner objective.
     """
-    certain = gains - slack
-    threshold = best_of_all(certain, int(dense.mask.sum()))
-    unproved = slack[~dense.mask].sum() * ROUNDED_UP
-    return float(unproved + losses(certain, dense.mask, threshold.u, threshold.v).sum())
+    least_gains = gains - slack
+    threshold = best_of_all(least_gains, int(dense.mask.sum()))
+    inner_violation = slack[~dense.mask].sum() * ROUNDED_UP
+    return float(inner_violation + unit_violations(least_gains, dense.mask, threshold.u, threshold.v).sum())

@@ -1,4 +1,4 @@
-"""Reads the scores of a plan panel by panel, in several passes; the first one checks them."""
+"""Reads the scores of a tensor panel by panel, in several passes; the first one checks them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """Options of a plan.
+class WholeTensorOptions:
+    """Options of the solvers of whole tensors.
 
     Attributes:
         deadline: Value of `time.monotonic` after which the search stops with a bound.
@@ -45,7 +45,7 @@ class PanelReader:
         passes: Number of passes over the tensor, for progress.
     """
 
-    def __init__(self, problem: Problem, options: PlanOptions, unit: int = 1, passes: int = 2) -> None:
+    def __init__(self, problem: Problem, options: WholeTensorOptions, unit: int = 1, passes: int = 2) -> None:
         self.problem, self.options, self.passes = problem, options, passes
         self.started = time.perf_counter()
         self.writer = MaskWriter(problem.source.shape)
@@ -58,7 +58,7 @@ class PanelReader:
         """Sum of all scores that were checked."""
         return exact_sum(self._totals.values())
 
-    def checked(self) -> Iterator[tuple[int, Matrix]]:
+    def first_pass(self) -> Iterator[tuple[int, Matrix]]:
         """Read every panel for the first time.
 
         Raises:
@@ -68,7 +68,7 @@ class PanelReader:
             yield first, self.checked_rows(first, last)
             self._report()
 
-    def again(self) -> Iterator[tuple[int, Matrix]]:
+    def later_pass(self) -> Iterator[tuple[int, Matrix]]:
         """Read every panel again, without checks."""
         for first, last in self._panels():
             yield first, self.problem.source.rows(first, last)

@@ -14,12 +14,12 @@ from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Unstructured
 
-from .conclusion import conclude
-from .reader import PanelReader, PlanOptions
+from .reader import PanelReader, WholeTensorOptions
+from .verified_solution import verified_solution
 from .violations import threshold_violation
 
 
-def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOptions) -> Solution:
+def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTensorOptions) -> Solution:
     """Keep the largest scores, ties to the lowest row-major index of the `[out, in]` view.
 
     The bit patterns of non-negative floats sort like the floats. The first pass counts the scores by their leading 16
@@ -30,7 +30,7 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOpt
     reader = PanelReader(problem, options, passes=5 if problem.source.is_double else 3)
     threshold = _Threshold(reader, pattern.kept(problem.source.shape))
     objectives, violations, kept = [], [], 0
-    for first, rows in reader.again():
+    for first, rows in reader.later_pass():
         mask = threshold.mask(rows)
         objectives.append(float((rows * mask).sum(dtype=np.float64)))
         violations.append(threshold_violation(rows, mask, threshold.value))
@@ -38,11 +38,16 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: PlanOpt
         reader.writer.write(first, mask)
     objective = exact_sum(objectives)
     pieces = np.array([[objective]]), np.array([[exact_sum(violations)]])
-    return conclude(reader, Certificate(pattern, *pieces, reader.total, kept), "threshold")
+    return verified_solution(reader, Certificate(pattern, *pieces, reader.total, kept), "threshold")
 
 
 class _Threshold:
-    """The k-th largest score, `value`, and the number of scores equal to it that may still be kept."""
+    """The k-th largest score, `value`, and how many of the scores equal to it may still be kept.
+
+    Args:
+        reader: Reader of the scores.
+        keep: k, the number of scores to keep.
+    """
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
 
@@ -50,17 +55,17 @@ class _Threshold:
         self._word: Any = self.WORDS[8 if reader.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
         self._sign = self._word((1 << (bits - 1)) - 1)
-        prefix_mask, prefix, left = 0, 0, keep
+        prefix_mask, prefix, remaining = 0, 0, keep
         for shift in range(bits - 16, -1, -16):
-            panels = reader.again() if prefix_mask else reader.checked()
+            panels = reader.later_pass() if prefix_mask else reader.first_pass()
             counts = self._count(panels, prefix_mask, prefix, shift)
             above = np.cumsum(counts[::-1])
-            place = int(np.searchsorted(above, left))
-            left -= int(above[place] - counts[::-1][place])
-            prefix |= (BINS - 1 - place) << shift
+            bin_from_top = int(np.searchsorted(above, remaining))
+            remaining -= int(above[bin_from_top] - counts[::-1][bin_from_top])
+            prefix |= (BINS - 1 - bin_from_top) << shift
             prefix_mask |= (BINS - 1) << shift
-            self._ties = int(counts[BINS - 1 - place])
-        self._room = left
+            self._ties = int(counts[BINS - 1 - bin_from_top])
+        self._remaining_ties = remaining
         self.value = float(np.array([prefix], self._word).view(np.float64 if bits == 64 else np.float32)[0])
 
     def _count(self, panels: Any, prefix_mask: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
@@ -71,14 +76,14 @@ class _Threshold:
         return counts
 
     def mask(self, rows: Matrix) -> Bools:
-        """Return the mask of the next panel: scores above the threshold, and the first ones equal to it."""
-        if self._ties == self._room:
-            everything: Bools = rows >= self.value
-            return everything
+        """Return the mask of the next panel: scores above the threshold, and the first of those equal to it."""
+        if self._ties == self._remaining_ties:
+            all_ties_kept: Bools = rows >= self.value
+            return all_ties_kept
         mask: Bools = rows > self.value
-        if self._room > 0:
-            equal = np.flatnonzero(rows == self.value)[: self._room]
+        if self._remaining_ties > 0:
+            equal = np.flatnonzero(rows == self.value)[: self._remaining_ties]
             mask.flat[equal] = True
-            self._room -= len(equal)
+            self._remaining_ties -= len(equal)
             self._ties = -1
         return mask

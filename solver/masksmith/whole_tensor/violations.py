@@ -1,4 +1,4 @@
-"""Certificate of plans: violations of complementary slackness, from scores, mask and duals.
+"""Certificate for budgets of the whole tensor: violations of complementary slackness, from scores, mask and duals.
 
 For any duals u of rows and v of columns, a mask that satisfies its budgets is within `sum over dropped of
 max(0, w - u - v)` plus `sum over kept of max(0, u + v - w)` of the optimum. `u + v` is error-free (Knuth's TwoSum) and
@@ -25,15 +25,15 @@ def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float)
     return float(np.abs(scores[wrong].astype(np.float64) - threshold).sum() * ROUNDED_UP)
 
 
-def losses(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
+def unit_violations(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
     """Return each unit's violation; the duals broadcast to the shape of `scores`."""
     u, v = np.broadcast_arrays(u, v)
     total = u + v
-    part = total - u
-    error = (u - (total - part)) + (v - part)
-    rest = scores - total
+    rounded_v = total - u
+    rounding_error = (u - (total - rounded_v)) + (v - rounded_v)
+    residual = scores - total
     # If w differs from the rounded u + v, the sign of their difference is exact, since rounding is monotone.
-    excess = np.where(rest == 0.0, -error, rest)
-    wrong = np.where(mask, excess < 0.0, excess > 0.0)
-    loss: Duals = np.where(wrong, (np.abs(rest) + np.abs(error)) * ROUNDED_UP, 0.0)
-    return loss
+    signed_residual = np.where(residual == 0.0, -rounding_error, residual)
+    wrong = np.where(mask, signed_residual < 0.0, signed_residual > 0.0)
+    violations: Duals = np.where(wrong, (np.abs(residual) + np.abs(rounding_error)) * ROUNDED_UP, 0.0)
+    return violations

@@ -16,8 +16,8 @@ from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.vnm import solve_strip
 from masksmith.patterns import VNM
 
-from .conclusion import conclude
-from .reader import PanelReader, PlanOptions
+from .reader import PanelReader, WholeTensorOptions
+from .verified_solution import verified_solution
 
 MAX_SCORED = 1_000_000
 """Maximum number of column sets evaluated per panel; a panel of 64 columns has fewer."""
@@ -25,7 +25,7 @@ MAX_SCORED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """Results of a row of panels: objective and violation per panel, edge score, entries kept, whether time ran out."""
+    """Results of a row of panels: objective and violation per panel, edge score, entries kept, time limit reached."""
 
     objectives: Duals
     violations: Duals
@@ -34,7 +34,7 @@ class _Strip:
     cut_short: bool
 
 
-def solve_vnm(problem: Problem, pattern: VNM, options: PlanOptions) -> Solution:
+def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> Solution:
     """Keep the best columns of every panel, and the n largest of their entries in every row.
 
     Every set of columns is evaluated or excluded by a bound. After the deadline only an initial set is evaluated, and
@@ -44,12 +44,12 @@ def solve_vnm(problem: Problem, pattern: VNM, options: PlanOptions) -> Solution:
     rows, down, across = problem.grid.rows, problem.down, problem.across
     spans = [(first, min(first + pattern.v, rows)) for first in range(0, rows, pattern.v)]
 
-    def work(span: tuple[int, int]) -> _Strip:
+    def solve_span(span: tuple[int, int]) -> _Strip:
         return _solve_strip(reader, pattern, span, across, options.deadline)
 
     with ThreadPoolExecutor(max(1, min(options.threads, len(spans))), thread_name_prefix="masksmith") as pool:
         strips = []
-        for strip in windowed(pool, work, spans, 2 * options.threads):
+        for strip in windowed(pool, solve_span, spans, 2 * options.threads):
             strips.append(strip)
             if options.on_progress is not None:
                 options.on_progress(len(strips), len(spans))
@@ -61,7 +61,7 @@ def solve_vnm(problem: Problem, pattern: VNM, options: PlanOptions) -> Solution:
         kept=sum(strip.kept for strip in strips),
         edge_score=exact_sum(strip.edge_score for strip in strips),
     )
-    return conclude(reader, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
+    return verified_solution(reader, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
 
 
 def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
@@ -69,16 +69,16 @@ def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], acros
     rows = reader.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
     whole = len(rows) == pattern.v or pattern.ragged != "dense"
-    excess, objectives = np.zeros(across), np.zeros(across)
+    violations, objectives = np.zeros(across), np.zeros(across)
     width = min(across * pattern.m, rows.shape[1]) if whole else 0
     time_is_up = time.monotonic() > deadline
     if width:
         padded = np.zeros((len(rows), across * pattern.m))
         padded[:, :width] = rows[:, :width]
         kept = np.empty(padded.shape, np.bool_)
-        solve_strip(padded, pattern.n, pattern.m, 0 if time_is_up else MAX_SCORED, kept, excess)
+        solve_strip(padded, pattern.n, pattern.m, 0 if time_is_up else MAX_SCORED, kept, violations)
         mask[:, :width] = kept[:, :width]
         objectives = (padded * kept).sum(0).reshape(across, pattern.m).sum(1)
     reader.writer.write(first, mask)
     edge = float(rows[:, width:].sum(dtype=np.float64))
-    return _Strip(objectives, excess, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))
+    return _Strip(objectives, violations, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))

@@ -19,14 +19,14 @@ def test_the_pruning_method_leaves_what_torch_leaves(pattern):
     layer = linear()
     weight = layer.weight.detach().clone()
     adapters.MaskPruning.apply(layer, "weight", pattern)
-    wanted = ms.solve(ms.magnitude(weight), pattern).mask
+    expected = ms.solve(ms.magnitude(weight), pattern).mask
     assert prune.is_pruned(layer)
     assert torch.equal(layer.weight_orig, weight)
-    assert torch.equal(layer.weight_mask, wanted.float())
+    assert torch.equal(layer.weight_mask, expected.float())
     inputs = torch.randn(3, 32)
-    assert torch.equal(layer(inputs), torch.nn.functional.linear(inputs, weight * wanted, layer.bias))
+    assert torch.equal(layer(inputs), torch.nn.functional.linear(inputs, weight * expected, layer.bias))
     prune.remove(layer, "weight")
-    assert torch.equal(layer.weight, weight * wanted)
+    assert torch.equal(layer.weight, weight * expected)
 
 
 def test_the_pruning_method_takes_scores_and_keeps_earlier_drops():
@@ -78,14 +78,14 @@ def test_drops_are_what_wandas_loop_over_groups_drops():
     weight, norms = torch.randn(16, 32), torch.rand(32)
     metric = weight.abs() * norms
     for zeros, m in ((2, 4), (4, 8), (4, 16)):
-        wanted = torch.zeros_like(metric, dtype=torch.bool)
+        expected = torch.zeros_like(metric, dtype=torch.bool)
         for start in range(0, 32, m):
             smallest = torch.topk(metric[:, start : start + m], zeros, dim=1, largest=False).indices
-            wanted.scatter_(1, start + smallest, True)
-        found = adapters.drop_mask(metric, NM.from_zeros(zeros, m))
-        assert torch.equal(found, wanted)
+            expected.scatter_(1, start + smallest, True)
+        computed = adapters.drop_mask(metric, NM.from_zeros(zeros, m))
+        assert torch.equal(computed, expected)
         kept = adapters.keep_mask(metric.numpy(), NM.from_zeros(zeros, m))
-        assert np.array_equal(~kept, wanted.numpy())
+        assert np.array_equal(~kept, expected.numpy())
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
@@ -151,8 +151,8 @@ def test_semi_structured_tensors_multiply_like_the_dense_weight():
     mask = ms.solve(ms.magnitude(weight), "2:4").mask
     inputs = torch.randn(16, 256, device="cuda", dtype=torch.float16)
     sparse = adapters.to_semi_structured(weight, mask)
-    found = torch.nn.functional.linear(inputs, sparse)
-    torch.testing.assert_close(found, inputs @ (weight * mask).T, rtol=2e-2, atol=2e-1)
+    computed = torch.nn.functional.linear(inputs, sparse)
+    torch.testing.assert_close(computed, inputs @ (weight * mask).T, rtol=2e-2, atol=2e-1)
 
 
 BAD = {

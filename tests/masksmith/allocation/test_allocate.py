@@ -41,9 +41,9 @@ def test_entries_are_the_largest_of_the_whole_model(share, double):
     layers = {name: rng.random(layer.shape).astype(kind) for name, layer in LAYERS.items()}
     allocation = ms.allocate(layers, ms.Unstructured(share), share)
     solutions = ms.solve_many(layers, allocation.patterns)
-    wanted = round(share * TOTAL)
-    largest = np.sort(np.concatenate([layer.ravel() for layer in layers.values()]))[::-1][:wanted]
-    assert kept(solutions) == wanted
+    expected = round(share * TOTAL)
+    largest = np.sort(np.concatenate([layer.ravel() for layer in layers.values()]))[::-1][:expected]
+    assert kept(solutions) == expected
     assert objective(solutions) == pytest.approx(largest.sum(dtype=np.float64))
     assert allocation.gap == 0.0
     assert {solution.status for solution in solutions.values()} == {"optimal"}
@@ -58,16 +58,16 @@ def test_floors_and_ties_against_sorting_what_the_floors_leave(seed, share, floo
     layers = {name: rng.integers(0, levels, layer.shape).astype(np.float32) for name, layer in LAYERS.items()}
     budget = ms.Budget(f"{share}%", {"small": f"{floor}%"})
     floors = {name: max(1, math.ceil(floor * 64 / 100) if name == "small" else 1) for name in layers}
-    wanted = int(share * TOTAL / 100 + 0.5)
-    if sum(floors.values()) > wanted:
-        with pytest.raises(ms.PatternError, match="ask for"):
+    expected = int(share * TOTAL / 100 + 0.5)
+    if sum(floors.values()) > expected:
+        with pytest.raises(ms.PatternError, match="need"):
             ms.allocate(layers, f"{share}%", budget)
         return
     solutions = solve(layers, f"{share}%", budget)
     ordered = {name: np.sort(layer.ravel())[::-1] for name, layer in layers.items()}
     rest = np.sort(np.concatenate([ordered[name][floors[name] :] for name in layers]))[::-1]
-    best = sum(ordered[name][: floors[name]].sum() for name in layers) + rest[: wanted - sum(floors.values())].sum()
-    assert kept(solutions) == wanted
+    best = sum(ordered[name][: floors[name]].sum() for name in layers) + rest[: expected - sum(floors.values())].sum()
+    assert kept(solutions) == expected
     assert objective(solutions) == pytest.approx(best)
     assert all(solution.kept >= floors[name] for name, solution in solutions.items())
 
@@ -84,7 +84,7 @@ def test_blocks_are_the_best_of_the_whole_model(pattern):
     total = sum(grid.tiles for grid in grids.values())
     counts = {name: round(allocation.patterns[name].density * grid.tiles) for name, grid in grids.items()}
     assert sum(counts.values()) == int(0.4 * total + 0.5)
-    found = []
+    objectives = []
     for split in itertools.product(*(range(1, grid.tiles + 1) for grid in grids.values())):
         if sum(split) != sum(counts.values()):
             continue
@@ -93,8 +93,8 @@ def test_blocks_are_the_best_of_the_whole_model(pattern):
             name: ms.Block(rule.rows, rule.cols, n / grids[name].tiles, norm=rule.norm, nested=rule.nested)
             for name, n in shares
         }
-        found.append(objective(ms.solve_many(layers, patterns)))
-    assert objective(solutions) == pytest.approx(max(found))
+        objectives.append(objective(ms.solve_many(layers, patterns)))
+    assert objective(solutions) == pytest.approx(max(objectives))
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "<=1:4", "transposable 2:4", "transposable 1:4 x 2:8"])
@@ -105,19 +105,19 @@ def test_n_is_chosen_as_well_as_can_be(pattern, share, floors, monkeypatch):
     allocation = ms.allocate(layers, pattern, budget)
     solutions = ms.solve_many(layers, allocation.patterns)
     room = int(share * sum(layer.size for layer in layers.values()))
-    found = []
+    objectives = []
     for choice in itertools.product(*(steps(ms.parse(pattern), budget.floor_of(name)) for name in layers)):
         patterns = dict(zip(layers, choice, strict=True))
         if sum(capacity(patterns[name], layer.shape) for name, layer in layers.items()) <= room:
-            found.append(objective(ms.solve_many(layers, patterns)))
+            objectives.append(objective(ms.solve_many(layers, patterns)))
     assert kept(solutions) <= room
-    assert objective(solutions) == pytest.approx(max(found))
+    assert objective(solutions) == pytest.approx(max(objectives))
     assert allocation.gap == 0.0
     monkeypatch.setattr(knapsack, "MAX_WORK", 0)
     stepped = ms.allocate(layers, pattern, budget)
     reached = objective(ms.solve_many(layers, stepped.patterns))
-    assert reached <= max(found) * (1 + 1e-6)
-    assert max(found) <= reached / (1 - stepped.gap) * (1 + 1e-6)
+    assert reached <= max(objectives) * (1 + 1e-6)
+    assert max(objectives) <= reached / (1 - stepped.gap) * (1 + 1e-6)
     for name, floor in floors.items():
         assert allocation.patterns[name].density >= float(floor[:-1]) / 100
 
@@ -147,8 +147,8 @@ def test_slices_change_nothing(monkeypatch):
 def test_torch_and_progress():
     seen = []
     layers = {name: torch.from_numpy(layer) for name, layer in LAYERS.items()}
-    found = ms.allocate(layers, "50%", "50%", on_progress=lambda *step: seen.append(step))
-    assert found.patterns == ms.allocate(LAYERS, "50%", "50%").patterns
+    result = ms.allocate(layers, "50%", "50%", on_progress=lambda *step: seen.append(step))
+    assert result.patterns == ms.allocate(LAYERS, "50%", "50%").patterns
     assert seen == [(1, 3), (2, 3), (3, 3)] * 2
 
 
@@ -156,10 +156,10 @@ def test_torch_and_progress():
     ("pattern", "budget", "words"),
     [
         ("30%", ms.Budget("50%"), "30% contradicts the budget 50%"),
-        ("50%", ms.Budget("50%", {"none*": 0.1}), "floor 'none\\*' meets no layer"),
-        ("50%", ms.Budget("50%", {"*": "60%"}), "ask for"),
+        ("50%", ms.Budget("50%", {"none*": 0.1}), "floor 'none\\*' matches no layer"),
+        ("50%", ms.Budget("50%", {"*": "60%"}), "need"),
         ("0.01%", ms.Budget("0.01%"), "rounds to none"),
-        ("2:4", ms.Budget("5%"), "ask for"),
+        ("2:4", ms.Budget("5%"), "need"),
         ("block 4x4 50% balance rows", ms.Budget("50%"), "leave the balance out"),
         ("channels 50%", ms.Budget("50%"), "nothing else"),
         ("64:2:8", ms.Budget("50%"), "nothing else"),
@@ -197,9 +197,9 @@ def test_a_bad_score_is_named_with_its_place(monkeypatch):
 
 def test_tied_tensors_are_solved_once():
     weight = LAYERS["large"]
-    found = ms.solve_many({"a": weight, "b": weight, "c": weight.copy(), "d": weight + 1}, "2:4")
-    assert found["a"] is found["b"] is found["c"]
-    assert found["d"] is not found["a"]
+    result = ms.solve_many({"a": weight, "b": weight, "c": weight.copy(), "d": weight + 1}, "2:4")
+    assert result["a"] is result["b"] is result["c"]
+    assert result["d"] is not result["a"]
     mixed = ms.solve_many({"a": weight, "b": weight}, {"a": "2:4", "b": "50%"})
     assert mixed["a"] is not mixed["b"]
     assert str(mixed["b"].pattern) == "50%"
@@ -211,5 +211,5 @@ def test_floors_may_be_names_with_the_signs_of_globs():
     budget = ms.Budget("50%", {"[odd]": "75%", "w[12]": "20%"})
     assert [budget.floor_of(name) for name in ("[odd]", "o", "w1", "w[12]", "w3")] == [0.75, 0.75, 0.2, 0.2, 0.0]
     budget.check({"[odd]": (8, 8), "w1": (32, 32)}, ms.parse("50%"))
-    with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' meets no layer"):
+    with pytest.raises(ms.PatternError, match=r"floor 'w\[12\]' matches no layer"):
         budget.check({"[odd]": (8, 8), "w3": (8, 8)}, ms.parse("50%"))

@@ -158,8 +158,8 @@ def test_gauges_tell_clocks_and_what_slows_them_down():
 
 
 def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
-    found = GpuMonitor("cuda", "1234", Nvml(fault="driver not loaded")).read()
-    assert found == {"missing": "clocks unknown: driver not loaded"}
+    state = GpuMonitor("cuda", "1234", Nvml(fault="driver not loaded")).read()
+    assert state == {"missing": "clocks unknown: driver not loaded"}
 
 
 def test_a_cpu_has_no_gauges():

@@ -7,7 +7,7 @@ import torch
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
 from masksmith.benchmark.method import speedup, summary
-from masksmith.benchmark.operands import truth
+from masksmith.benchmark.operands import reference
 
 
 class Own:
@@ -26,8 +26,8 @@ class Own:
 
 def measured(*kernels, **options):
     registry = {"dense": own_kernels()["dense"]} | {kernel.declaration.name: kernel for kernel in kernels}
-    given = {"batches": [4], "rounds": 3, "curves": False} | options
-    return benchmark("32x64", "2:4", registry=registry, **given).results
+    arguments = {"batches": [4], "rounds": 3, "curves": False} | options
+    return benchmark("32x64", "2:4", registry=registry, **arguments).results
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
@@ -138,7 +138,7 @@ def test_ratios_are_those_of_the_medians_that_are_shown():
 
 def test_the_allowance_is_what_rounding_explains():
     matrix, x = torch.randn(8, 1000), torch.randn(4, 1000)
-    right = truth(matrix, x, "float32")
+    right = reference(matrix, x, "float32")
     assert right.error(x @ matrix.t()) <= 1.0
     assert right.error(right.product.float()) < 0.1
     assert right.error((x @ matrix.t()) * (1 + 1e-3)) > 1.0

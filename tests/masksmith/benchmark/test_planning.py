@@ -36,9 +36,9 @@ def test_an_unknown_kernel_is_refused_with_the_names_there_are():
         ("semi-structured-cusparselt", {}, "it runs on cuda, not on cpu"),
         ("bsr", {}, "2:4 has no blocks"),
         ("bsr", {"patterns": ["hybrid 16x16 2:4 50%"]}, "hybrid 16x16 2:4 50% keeps something of every block"),
-        ("nm-gather", {"patterns": ["hybrid 16x16 2:4 50%"]}, "50% promises no n:m along the rows of W"),
-        ("nm-gather", {"patterns": ["10%"]}, "10% promises no n:m along the rows of W"),
-        ("nm-gather", {"directions": ["backward"]}, "2:4 promises no n:m along the rows of W^T"),
+        ("nm-gather", {"patterns": ["hybrid 16x16 2:4 50%"]}, "50% does not imply n:m along the rows of W"),
+        ("nm-gather", {"patterns": ["10%"]}, "10% does not imply n:m along the rows of W"),
+        ("nm-gather", {"directions": ["backward"]}, "2:4 does not imply n:m along the rows of W^T"),
         ("bsr", {"patterns": ["block 16x32 50%"]}, "blocks of 16x32 are not square"),
         (
             "semi-structured-cutlass",
@@ -67,8 +67,8 @@ def test_a_kernel_that_cannot_is_refused_by_name(kernel, given, words):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"layers": []}, "layers: nothing was given"),
-        ({"patterns": []}, "patterns: nothing was given"),
+        ({"layers": []}, "layers: the list is empty"),
+        ({"patterns": []}, "patterns: the list is empty"),
         ({"patterns": ["3:2"]}, "n counts the kept entries"),
         ({"patterns": ["2:5"]}, "layer 'a' (64x128), pattern '2:5'"),
         ({"dtypes": ["int8"]}, "dtype 'int8'"),

@@ -55,7 +55,7 @@ def test_broken_packages_are_kernels_that_say_why_they_cannot_run(caplog):
     kernels = all_kernels()
     assert "cannot be loaded" in kernels["gone"].obstacle("cpu")
     assert "AttributeError" in kernels["none"].obstacle("cpu")
-    assert "offers a kernel 'csr', which is taken" in caplog.text
+    assert "has a kernel 'csr', but this name is in use" in caplog.text
     assert set(own_kernels()) <= set(kernels)
 
 

@@ -26,20 +26,20 @@ def loss(model, batch):
 
 
 def test_norms_and_gram_are_those_of_all_inputs(model, batches):
-    found = ms.calibrate(model, batches, gather=("norms", "gram"))
+    gathered = ms.calibrate(model, batches, gather=("norms", "gram"))
     first = torch.cat(batches).reshape(-1, 8).double().numpy()
     second = model[1](model[0](torch.cat(batches))).reshape(-1, 16).detach().double().numpy()
     for name, inputs in (("0.weight", first), ("3.weight", second)):
-        assert found[name].samples == 60
-        np.testing.assert_allclose(found[name].norms, np.linalg.norm(inputs, axis=0), rtol=1e-5)
-        np.testing.assert_allclose(found[name].gram, inputs.T @ inputs, rtol=1e-4, atol=1e-4)
-        assert found[name].gradient is None
+        assert gathered[name].samples == 60
+        np.testing.assert_allclose(gathered[name].norms, np.linalg.norm(inputs, axis=0), rtol=1e-5)
+        np.testing.assert_allclose(gathered[name].gram, inputs.T @ inputs, rtol=1e-4, atol=1e-4)
+        assert gathered[name].gradient is None
 
 
 def test_gradients_are_means_over_batches_and_leave_training_alone(model, batches):
     model[0].weight.requires_grad_(False)
     model.train()
-    found = ms.calibrate(model, batches, gather=("gradients",), loss=loss)
+    gathered = ms.calibrate(model, batches, gather=("gradients",), loss=loss)
     assert not model[0].weight.requires_grad
     assert model.training
     assert model[2].training
@@ -50,19 +50,19 @@ def test_gradients_are_means_over_batches_and_leave_training_alone(model, batche
         model.zero_grad()
         loss(model, batch).backward()
         each.append(model[3].weight.grad.numpy().copy())
-    np.testing.assert_allclose(found["3.weight"].gradient, np.mean(each, axis=0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(gathered["3.weight"].gradient, np.mean(each, axis=0), rtol=1e-4, atol=1e-7)
     weight = model[3].weight.detach().numpy()
-    scores = found.score("taylor", "3.weight", weight)
+    scores = gathered.score("taylor", "3.weight", weight)
     np.testing.assert_allclose(scores, np.mean([ms.taylor(weight, g) for g in each], axis=0), rtol=1e-4, atol=1e-12)
 
 
 def test_activations_are_a_choice_of_the_inputs(model, batches):
-    found = ms.calibrate(model, batches, gather=("activations",), max_samples=10)["0.weight"].activations
+    gathered = ms.calibrate(model, batches, gather=("activations",), max_samples=10)["0.weight"].activations
     rows = {tuple(row) for row in torch.cat(batches).reshape(-1, 8).numpy().tolist()}
-    assert len({tuple(row) for row in found.tolist()}) == 10
-    assert {tuple(row) for row in found.tolist()} <= rows
+    assert len({tuple(row) for row in gathered.tolist()}) == 10
+    assert {tuple(row) for row in gathered.tolist()} <= rows
     again = ms.calibrate(model, batches, gather=("activations",), max_samples=10)["0.weight"].activations
-    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(gathered, again)
 
 
 CONVOLUTIONS = {
@@ -80,22 +80,22 @@ def test_patches_of_convolutions_multiply_to_their_outputs(kind):
     layer = CONVOLUTIONS[kind]().double()
     inputs = torch.randn(2, 3, *([9, 7] if layer.weight.ndim == 4 else [9]))
     model = torch.nn.Sequential(layer.float())
-    found = ms.calibrate(model, [inputs], gather=("norms", "activations"), max_samples=10**6)["0.weight"]
+    gathered = ms.calibrate(model, [inputs], gather=("norms", "activations"), max_samples=10**6)["0.weight"]
     outputs = layer(inputs).detach() - layer.bias.detach().reshape(-1, *([1] * (inputs.ndim - 2)))
-    wanted = outputs.transpose(0, 1).reshape(5, -1).numpy()
-    made = (found.activations @ layer.weight.detach().reshape(5, -1).numpy().T).T
-    np.testing.assert_allclose(np.sort(made, axis=1), np.sort(wanted, axis=1), rtol=1e-3, atol=1e-5)
-    assert ms.wanda(layer.weight, found.norms).shape == layer.weight.shape
+    expected_rows = outputs.transpose(0, 1).reshape(5, -1).numpy()
+    made = (gathered.activations @ layer.weight.detach().reshape(5, -1).numpy().T).T
+    np.testing.assert_allclose(np.sort(made, axis=1), np.sort(expected_rows, axis=1), rtol=1e-3, atol=1e-5)
+    assert ms.wanda(layer.weight, gathered.norms).shape == layer.weight.shape
 
 
 def test_every_score_comes_from_a_calibration_that_went_through_a_file(model, batches, tmp_path):
-    found = ms.calibrate(model, batches, gather=EVERYTHING, loss=loss)
-    again = Calibration.load(found.save(tmp_path / "stats.safetensors"))
-    assert list(again) == list(found)
+    gathered = ms.calibrate(model, batches, gather=EVERYTHING, loss=loss)
+    again = Calibration.load(gathered.save(tmp_path / "stats.safetensors"))
+    assert list(again) == list(gathered)
     assert again["0.weight"].samples == 60
     weight = model[3].weight
     for kind in ("wanda", "ria", "sparsegpt", "taylor", "sipp", "pfp"):
-        scores = found.score(kind, "3.weight", weight)
+        scores = gathered.score(kind, "3.weight", weight)
         assert torch.equal(scores, again.score(kind, "3.weight", weight))
         assert ms.solve(scores, "2:4").gap == 0.0
     assert set(load_file(tmp_path / "stats.safetensors")) >= {"0.weight/norms", "3.weight/gram"}
@@ -105,9 +105,9 @@ def test_shared_weights_gather_from_all_their_layers(batches):
     torch.manual_seed(0)
     one, other = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
     other.weight = one.weight
-    found = ms.calibrate(torch.nn.Sequential(one, other), batches)
-    assert list(found) == ["0.weight"]
-    assert found["0.weight"].samples == 120
+    gathered = ms.calibrate(torch.nn.Sequential(one, other), batches)
+    assert list(gathered) == ["0.weight"]
+    assert gathered["0.weight"].samples == 120
 
 
 def test_batches_may_be_arguments_or_keywords():
@@ -129,18 +129,21 @@ def test_what_cannot_be_calibrated_is_skipped_with_its_reason(batches):
     model.used, model.idle = torch.nn.Linear(8, 2), torch.nn.Linear(8, 2)
     model.grouped = torch.nn.Conv2d(4, 4, 1, groups=2)
     model.forward = lambda x: model.used(x)
-    found = ms.calibrate(model, batches)
-    assert list(found) == ["used.weight"]
-    assert found.skipped == {"idle.weight": "it never ran", "grouped.weight": "its inputs differ from group to group"}
+    gathered = ms.calibrate(model, batches)
+    assert list(gathered) == ["used.weight"]
+    assert gathered.skipped == {
+        "idle.weight": "it never ran",
+        "grouped.weight": "its inputs differ from group to group",
+    }
     with pytest.raises(ms.ScoresError, match=r"'idle\.weight': not calibrated: it never ran"):
-        found.score("wanda", "idle.weight", model.idle.weight)
+        gathered.score("wanda", "idle.weight", model.idle.weight)
 
 
 def test_layers_are_named_as_modules_or_weights(model, batches):
     for layers in ("0", "0.weight", ["0"], "[0]", ("0.*",)):
-        found = ms.calibrate(model, batches, layers=layers)
-        assert list(found) == ["0.weight"]
-        assert found.skipped == {}
+        gathered = ms.calibrate(model, batches, layers=layers)
+        assert list(gathered) == ["0.weight"]
+        assert gathered.skipped == {}
 
 
 def test_a_layer_that_is_spelled_out_must_be_one_that_can_be_watched(batches):
@@ -178,15 +181,17 @@ def test_gradients_of_weights_that_are_computed(batches, kind, frozen):
         output = plain(batch).relu()
         loss = (plain(output) if kind == "twice" else output).square().sum()
         expected += torch.autograd.grad(loss, plain.weight)[0] / len(batches)
-    found = ms.calibrate(model, batches, gather=("gradients",), loss=lambda model, batch: model(batch).square().sum())
-    np.testing.assert_allclose(found["0.weight"].gradient, expected, rtol=1e-4, atol=1e-5)
+    gathered = ms.calibrate(
+        model, batches, gather=("gradients",), loss=lambda model, batch: model(batch).square().sum()
+    )
+    np.testing.assert_allclose(gathered["0.weight"].gradient, expected, rtol=1e-4, atol=1e-5)
     assert all(parameter.requires_grad is not frozen for parameter in model.parameters())
 
 
 def test_parametrized_weights_are_told_apart(batches):
     model = torch.nn.Sequential(*(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(8, 8)) for _ in range(6)))
-    found = ms.calibrate(model, batches)
-    assert {name: layer.samples for name, layer in found.items()} == {f"{place}.weight": 60 for place in range(6)}
+    gathered = ms.calibrate(model, batches)
+    assert {name: layer.samples for name, layer in gathered.items()} == {f"{place}.weight": 60 for place in range(6)}
 
 
 def test_hooks_and_modes_are_gone_after_a_failure(model, batches):

@@ -8,9 +8,9 @@ from masksmith.patterns import parse
 PATTERN = parse("2:4")
 
 
-def assign(shapes, given=None, **options):
+def assign(shapes, by_name=None, **options):
     candidates = [Candidate(name, shape, "F32", **options) for name, shape in shapes.items()]
-    return {each.name: each for each in with_layouts(candidates, given)}
+    return {each.name: each for each in with_layouts(candidates, by_name)}
 
 
 def check_unclear(name, shape, message, axes, **options):
@@ -29,8 +29,8 @@ def check_unclear(name, shape, message, axes, **options):
 @pytest.mark.parametrize("axes", [None, "out in"])
 def test_experts_fused_along_one_axis_are_never_masked(name, axes):
     name = f"transformer.blocks.0.{name}"
-    given = {name: Layout.parse(axes)} if axes else {}
-    candidate = assign({name: (192, 32)}, given)[name]
+    by_name = {name: Layout.parse(axes)} if axes else {}
+    candidate = assign({name: (192, 32)}, by_name)[name]
     assert "several experts fused along one axis" in candidate.unsupported_reason
     with pytest.raises(SelectionError, match="fused along one axis"):
         select([candidate], PATTERN, layers=name)

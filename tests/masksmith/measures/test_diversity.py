@@ -23,9 +23,9 @@ def enumerated(rows, cols, n, n_out, at_most=False):
 
 @pytest.mark.parametrize("text", ANCHORS)
 def test_known_counts(text):
-    found = diversity(f"transposable {text}")
-    assert found.count == ANCHORS[text]
-    assert found.method == "exact"
+    result = diversity(f"transposable {text}")
+    assert result.count == ANCHORS[text]
+    assert result.method == "exact"
 
 
 def test_4_of_16_is_the_published_size_and_its_complement():
@@ -51,24 +51,24 @@ def test_small_tiles_are_counted_as_by_enumeration(text, arguments):
 
 
 def test_plain_groups_are_binomials():
-    found = diversity("2:4")
-    assert (found.count, found.rows, found.cols) == (6, 1, 4)
-    assert found.bits_per_weight == pytest.approx(0.646, abs=5e-4)
+    result = diversity("2:4")
+    assert (result.count, result.rows, result.cols) == (6, 1, 4)
+    assert result.bits_per_weight == pytest.approx(0.646, abs=5e-4)
     assert diversity("<=2:4").count == 1 + 4 + 6
 
 
 @pytest.mark.parametrize(("text", "times"), [("1:4", 1), ("2:4", 1.6), ("2:8", 1.08), ("4:8", 150), ("4:16", 2150)])
 def test_the_published_formula_overcounts(text, times):
-    found = diversity(f"transposable {text}")
-    assert 2 ** (found.log2_published - found.log2_count) == pytest.approx(times, rel=0.01)
+    result = diversity(f"transposable {text}")
+    assert 2 ** (result.log2_published - result.log2_count) == pytest.approx(times, rel=0.01)
 
 
 @pytest.mark.parametrize(("text", "bits"), [("8:16", 184.5), ("16:32", 847)])
 def test_beyond_counting_the_asymptotic_answers_and_says_so(text, bits):
-    found = diversity(f"transposable {text}")
-    assert (found.count, found.method) == (None, "asymptotic")
-    assert found.log2_count == pytest.approx(bits, rel=1e-3)
-    assert found.log2_masks(256 * 10) == pytest.approx(found.bits_per_weight * 2560)
+    result = diversity(f"transposable {text}")
+    assert (result.count, result.method) == (None, "asymptotic")
+    assert result.log2_count == pytest.approx(bits, rel=1e-3)
+    assert result.log2_masks(256 * 10) == pytest.approx(result.bits_per_weight * 2560)
     assert diversity(f"transposable <={text}").method == "lower bound"
 
 

@@ -60,10 +60,10 @@ def test_patterns_without_tiles_are_measured_by_their_density():
 @pytest.mark.parametrize("shape", [(9, 14), (5, 3, 2, 2)])
 def test_changes_are_counted(shape):
     one, other = some_mask(shape), some_mask(shape, seed=1)
-    found = measures.change(one, torch.from_numpy(other))
-    assert found.sad == np.abs(one.astype(int) - other.astype(int)).sum()
-    assert (found.added, found.dropped) == ((one > other).sum(), (other > one).sum())
-    assert found.flip_rate == found.sad / one.size
+    measured = measures.change(one, torch.from_numpy(other))
+    assert measured.sad == np.abs(one.astype(int) - other.astype(int)).sum()
+    assert (measured.added, measured.dropped) == ((one > other).sum(), (other > one).sum())
+    assert measured.flip_rate == measured.sad / one.size
     assert measures.change(one, one).sad == 0
 
 
@@ -93,9 +93,9 @@ def encoded(mask, block):
 @pytest.mark.parametrize("block", [(1, 4), (4, 4), (16, 8)])
 def test_storage_is_what_the_formats_really_take(shape, block):
     mask = some_mask(shape, 0.05)
-    found = dict(measures.storage(measures.count(mask, block)))
-    found.pop("two_four")
-    assert found == encoded(mask, block)
+    measured = dict(measures.storage(measures.count(mask, block)))
+    measured.pop("two_four")
+    assert measured == encoded(mask, block)
 
 
 def test_two_four_takes_half_and_two_bits_a_value():
@@ -119,8 +119,10 @@ def test_large_masks_are_counted_in_strips(monkeypatch):
 def test_singular_values_are_those_of_the_masked_layer():
     weight, mask = RNG.standard_normal((12, 20)), some_mask((12, 20))
     values = np.sqrt(np.linalg.eigvalsh((weight * mask) @ (weight * mask).T))
-    found = measures.spectrum(torch.from_numpy(weight), mask)
-    assert (found.least, found.mean, found.most) == pytest.approx((values[0], values.mean(), values[-1]), rel=1e-8)
+    measured = measures.spectrum(torch.from_numpy(weight), mask)
+    assert (measured.least, measured.mean, measured.most) == pytest.approx(
+        (values[0], values.mean(), values[-1]), rel=1e-8
+    )
     with pytest.raises(ms.ScoresError, match="'mask': shape"):
         measures.spectrum(weight, mask.T)
 
@@ -134,21 +136,21 @@ def test_blocks_without_a_size_are_refused(block):
 def test_a_report_holds_everything_and_fits_into_json(minilm):
     before = ms.solve(ms.magnitude(minilm), "transposable 2:4")
     solution = ms.solve(ms.magnitude(minilm, 2), "transposable 2:4")
-    found = ms.report(solution, before, weight=minilm, accuracy=0.8)
-    assert (found.gap, found.fill, found.density, found.kept) == (0.0, 1.0, 0.5, minilm.size // 2)
-    assert found.change.sad == (solution.mask != before.mask).sum() > 0
-    assert found.accuracy_per_million_kept == pytest.approx(0.8 / 0.073728)
-    assert found.spectrum.most == pytest.approx(np.linalg.norm(minilm * solution.mask, 2), rel=1e-5)
-    document = json.loads(json.dumps(found.as_dict()))
+    measured = ms.report(solution, before, weight=minilm, accuracy=0.8)
+    assert (measured.gap, measured.fill, measured.density, measured.kept) == (0.0, 1.0, 0.5, minilm.size // 2)
+    assert measured.change.sad == (solution.mask != before.mask).sum() > 0
+    assert measured.accuracy_per_million_kept == pytest.approx(0.8 / 0.073728)
+    assert measured.spectrum.most == pytest.approx(np.linalg.norm(minilm * solution.mask, 2), rel=1e-5)
+    document = json.loads(json.dumps(measured.as_dict()))
     assert document["diversity"]["count"] == "90"
     assert document["efficiency"] == measures.EFFICIENCY
     assert document["storage_bytes"]["two_four"] == minilm.size + minilm.size // 8
 
 
 def test_a_report_leaves_out_what_was_not_asked_for():
-    found = ms.report(ms.solve(RNG.random((8, 8)), "2:4"))
-    assert (found.change, found.spectrum, found.accuracy_per_million_kept) == (None, None, None)
-    assert found.as_dict()["efficiency"] is None
+    measured = ms.report(ms.solve(RNG.random((8, 8)), "2:4"))
+    assert (measured.change, measured.spectrum, measured.accuracy_per_million_kept) == (None, None, None)
+    assert measured.as_dict()["efficiency"] is None
 
 
 @pytest.mark.parametrize("m", [4, 8, 16, 32])

@@ -18,7 +18,7 @@ import masksmith as ms
 
 from .simulated import earlier
 
-WORDS = ("name", "pattern", "ragged", "bfloat16", "hysteresis")
+FIELDS = ("name", "pattern", "ragged", "bfloat16", "hysteresis")
 SCRIPT = Path(__file__).parent / "simulated.py"
 
 
@@ -40,15 +40,15 @@ class Case:
         tile = ms.parse(pattern).tile
         return cls(f"{pattern} {name} {np.dtype(dtype)}", pattern, scores_of(name, 7, tile, down, across, dtype))
 
-    def here(self) -> ms.Solution | ms.MasksmithError:
+    def solve_on_cpu(self) -> ms.Solution | ms.MasksmithError:
         """Solve on the CPU."""
-        given = dict(self.arrays)
+        arguments = dict(self.arrays)
         scores = torch.from_numpy(self.scores).bfloat16() if self.bfloat16 else self.scores
-        if "u" in given:
-            given["warm_start"] = earlier(given.pop("start"), given.pop("u"), given.pop("v"))
+        if "u" in arguments:
+            arguments["warm_start"] = earlier(arguments.pop("start"), arguments.pop("u"), arguments.pop("v"))
         pattern = ms.parse(self.pattern, ragged=self.ragged)
         try:
-            return ms.solve(scores, pattern, "exact", keep_duals=True, hysteresis=self.hysteresis, **given)
+            return ms.solve(scores, pattern, "exact", keep_duals=True, hysteresis=self.hysteresis, **arguments)
         except ms.MasksmithError as error:
             return error
 

@@ -25,31 +25,31 @@ def earlier(mask: np.ndarray, u: np.ndarray, v: np.ndarray) -> ms.Solution:
 
 def answer(case: dict[str, object], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Solve one case."""
-    given = {word: arrays[key] for word, key in case["arrays"].items()}  # type: ignore[attr-defined]
-    scores = given.pop("scores")
+    arguments = {word: arrays[key] for word, key in case["arrays"].items()}  # type: ignore[attr-defined]
+    scores = arguments.pop("scores")
     if case["bfloat16"]:
         scores = torch.from_numpy(scores).bfloat16()
-    if "u" in given:
-        given["warm_start"] = earlier(given.pop("start"), given.pop("u"), given.pop("v"))
+    if "u" in arguments:
+        arguments["warm_start"] = earlier(arguments.pop("start"), arguments.pop("u"), arguments.pop("v"))
     pattern = ms.parse(case["pattern"], ragged=case["ragged"])
     try:
-        found = ms.solve(
-            scores, pattern, ms.Exact(device="cuda"), keep_duals=True, hysteresis=case["hysteresis"], **given
+        solution = ms.solve(
+            scores, pattern, ms.Exact(device="cuda"), keep_duals=True, hysteresis=case["hysteresis"], **arguments
         )
     except ms.MasksmithError as error:
         return {"error": np.array(str(error))}
-    assert found.stats["device"] == "cuda (simulated)", found.stats
-    emitted = {} if found.pruned is None else {"pruned": found.pruned, "packed": found.packed}
+    assert solution.stats["device"] == "cuda (simulated)", solution.stats
+    emitted = {} if solution.pruned is None else {"pruned": solution.pruned, "packed": solution.packed}
     return emitted | {
-        "mask": np.asarray(found.mask),
-        "status": np.array(str(found.status)),
-        "stats": np.array(sorted(found.stats)),
-        "objectives": found.tile_objectives,
-        "bounds": found.tile_bounds,
-        "total": np.array(found.total_score),
-        "sums": np.array([found.objective, found.upper_bound, found.unshifted_objective, found.kept]),
-        "row_duals": found.duals[0],
-        "col_duals": found.duals[1],
+        "mask": np.asarray(solution.mask),
+        "status": np.array(str(solution.status)),
+        "stats": np.array(sorted(solution.stats)),
+        "objectives": solution.tile_objectives,
+        "bounds": solution.tile_bounds,
+        "total": np.array(solution.total_score),
+        "sums": np.array([solution.objective, solution.upper_bound, solution.unshifted_objective, solution.kept]),
+        "row_duals": solution.duals[0],
+        "col_duals": solution.duals[1],
     }
 
 

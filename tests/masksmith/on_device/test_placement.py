@@ -30,9 +30,12 @@ def test_a_device_asked_for_by_name_must_be_there():
 
 def test_a_device_that_fails_leaves_the_work_to_the_processor_and_says_so(broken_device, caplog):
     with caplog.at_level(logging.WARNING):
-        found = ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cuda:0"), name="layer")
-    assert found.status is ms.Status.OPTIMAL
-    assert (found.stats["device"], found.stats["fallback"]) == ("cpu", "cuda:0 failed (OutOfMemoryError: no room)")
+        solution = ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cuda:0"), name="layer")
+    assert solution.status is ms.Status.OPTIMAL
+    assert (solution.stats["device"], solution.stats["fallback"]) == (
+        "cpu",
+        "cuda:0 failed (OutOfMemoryError: no room)",
+    )
     assert "layer: cuda:0 failed" in caplog.text
     many = ms.solve_many({"a": SCORES}, "transposable 4:8", ms.Exact(device="cuda:0"))
     assert "no room" in many["a"].stats["fallback"]

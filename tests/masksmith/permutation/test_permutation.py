@@ -38,11 +38,11 @@ def apex_matrix():
 def test_beats_the_best_efficacy_in_apexs_table_on_its_own_matrix():
     scores = apex_matrix()
     assert kept(scores, 2, 4) == pytest.approx(2852.4, abs=0.05)
-    found = permute(scores, "2:4", time_limit_s=None)
-    assert found.efficacy == pytest.approx(efficacy(scores, found.in_order, 2, 4), rel=1e-9)
-    assert found.efficacy > 0.366
-    assert (found.kept_before, found.kept_after) == pytest.approx(
-        (kept(scores, 2, 4), kept(scores[:, found.in_order], 2, 4))
+    result = permute(scores, "2:4", time_limit_s=None)
+    assert result.efficacy == pytest.approx(efficacy(scores, result.in_order, 2, 4), rel=1e-9)
+    assert result.efficacy > 0.366
+    assert (result.kept_before, result.kept_after) == pytest.approx(
+        (kept(scores, 2, 4), kept(scores[:, result.in_order], 2, 4))
     )
 
 
@@ -53,8 +53,8 @@ def test_small_plain_cases_are_solved_to_the_best_of_all_orders(n, m, columns):
         lefts = itertools.combinations(range(columns), m)
         orders = [[*left, *(c for c in range(columns) if c not in left)] for left in lefts]
         best = max(kept(scores[:, order], n, m) for order in orders)
-        found = permute(scores, NM(n, m), time_limit_s=None)
-        assert found.kept_after == pytest.approx(best, rel=1e-6)
+        result = permute(scores, NM(n, m), time_limit_s=None)
+        assert result.kept_after == pytest.approx(best, rel=1e-6)
 
 
 @pytest.mark.parametrize("pattern", ["transposable 1:2", "transposable 2:4", "transposable <=1:2"])
@@ -66,9 +66,9 @@ def test_small_transposable_cases_come_close_to_the_best_of_all_orders(pattern):
         halves = itertools.combinations(range(2 * m), m)
         orders = [[*left, *(c for c in range(2 * m) if c not in left)] for left in halves]
         best = max(ms.solve(scores[:, order], pattern).objective for order in orders)
-        found = permute(scores, pattern, time_limit_s=None)
-        assert found.kept_before <= found.kept_after <= best * (1 + 1e-12)
-        shares.append(found.kept_after / best)
+        result = permute(scores, pattern, time_limit_s=None)
+        assert result.kept_before <= result.kept_after <= best * (1 + 1e-12)
+        shares.append(result.kept_after / best)
     assert np.mean(shares) > 0.99
 
 
@@ -86,40 +86,40 @@ def test_orders_are_permutations_that_never_lose_and_the_mask_is_proved(pattern,
     rule = ms.parse(pattern)
     rule = NM(rule.n, rule.m, rule.transposable, rule.fill, rule.n_out, rule.m_out, ragged=ragged)
     scores = RNG.gamma(0.5, size=shape)
-    found = permute(scores, rule, axis, time_limit_s=None, effort=20)
-    assert sorted(found.out_order) == list(range(shape[0]))
-    assert sorted(found.in_order) == list(range(shape[1]))
-    again = ms.solve(found.apply(scores), rule)
-    assert found.kept_after == again.objective == found.solution.objective
-    assert found.kept_before == ms.solve(scores, rule).objective
-    assert found.gain > 0
-    assert found.solution.gap == 0.0
-    assert ms.verify(found.solution.mask, rule)
-    np.testing.assert_array_equal(found.restore(found.apply(scores)), scores)
-    assert float((found.mask * scores).sum()) == pytest.approx(found.kept_after)
+    result = permute(scores, rule, axis, time_limit_s=None, effort=20)
+    assert sorted(result.out_order) == list(range(shape[0]))
+    assert sorted(result.in_order) == list(range(shape[1]))
+    again = ms.solve(result.apply(scores), rule)
+    assert result.kept_after == again.objective == result.solution.objective
+    assert result.kept_before == ms.solve(scores, rule).objective
+    assert result.gain > 0
+    assert result.solution.gap == 0.0
+    assert ms.verify(result.solution.mask, rule)
+    np.testing.assert_array_equal(result.restore(result.apply(scores)), scores)
+    assert float((result.mask * scores).sum()) == pytest.approx(result.kept_after)
     if axis != "both" or not rule.transposable:
-        still = found.out_order if axis == "in" or not rule.transposable else found.in_order
+        still = result.out_order if axis == "in" or not rule.transposable else result.in_order
         assert list(still) == list(range(len(still)))
 
 
 def test_groups_along_outputs_permute_outputs():
     scores = RNG.random((16, 10))
-    found = permute(scores, NM(2, 4, axis="out"), "out", time_limit_s=None)
+    result = permute(scores, NM(2, 4, axis="out"), "out", time_limit_s=None)
     turned = permute(scores.T, "2:4", time_limit_s=None)
-    np.testing.assert_array_equal(found.out_order, turned.in_order)
-    assert (found.kept_after, found.efficacy) == pytest.approx((turned.kept_after, turned.efficacy))
+    np.testing.assert_array_equal(result.out_order, turned.in_order)
+    assert (result.kept_after, result.efficacy) == pytest.approx((turned.kept_after, turned.efficacy))
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
 def test_convolutions_move_whole_channels(pattern):
     scores = torch.from_numpy(RNG.gamma(0.5, size=(8, 16, 3, 3))).float()
-    found = permute(scores, pattern, "in", time_limit_s=None, effort=20)
-    assert isinstance(found.solution.mask, torch.Tensor)
-    assert found.kept_after == ms.solve(scores[:, torch.from_numpy(found.in_order)], pattern).objective
-    assert found.gain > 0
+    result = permute(scores, pattern, "in", time_limit_s=None, effort=20)
+    assert isinstance(result.solution.mask, torch.Tensor)
+    assert result.kept_after == ms.solve(scores[:, torch.from_numpy(result.in_order)], pattern).objective
+    assert result.gain > 0
     flat = scores.permute(2, 3, 0, 1).reshape(-1, 16).numpy()
     plain = permute(flat, "2:4", time_limit_s=None, effort=20)
-    assert pattern != "2:4" or list(plain.in_order) == list(found.in_order)
+    assert pattern != "2:4" or list(plain.in_order) == list(result.in_order)
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
@@ -137,9 +137,9 @@ def test_wide_layers_are_searched_in_chunks(pattern, monkeypatch):
     monkeypatch.setattr(column_swapping, "CHUNK_WORK", 20 * 16**2)
     monkeypatch.setattr(dual_guided_swaps, "CHUNK_WORK", 20 * 16**2)
     scores = RNG.random((20, 70))
-    found = permute(scores, pattern, time_limit_s=None, effort=10)
-    assert sorted(found.in_order) == list(range(70))
-    assert found.gain > 0
+    result = permute(scores, pattern, time_limit_s=None, effort=10)
+    assert sorted(result.in_order) == list(range(70))
+    assert result.gain > 0
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8"])
@@ -148,17 +148,17 @@ def test_time_is_bounded_and_what_was_found_is_kept(pattern, monkeypatch):
 
     looks = itertools.count()
     monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: next(looks)))
-    found = permute(RNG.random((256, 256)), pattern, time_limit_s=30, effort=10**6)
-    assert found.cut_short
+    result = permute(RNG.random((256, 256)), pattern, time_limit_s=30, effort=10**6)
+    assert result.cut_short
     assert next(looks) < 40
-    assert found.gain > 0
+    assert result.gain > 0
     nothing = permute(RNG.random((8, 8)), pattern, time_limit_s=0)
     assert (nothing.gain, nothing.cut_short) == (0.0, True)
 
 
 def test_ties_and_zeros_stay_as_they_are():
-    found = permute(np.ones((8, 16)), "2:4")
-    assert (found.gain, found.efficacy, list(found.in_order)) == (0.0, 0.0, list(range(16)))
+    result = permute(np.ones((8, 16)), "2:4")
+    assert (result.gain, result.efficacy, list(result.in_order)) == (0.0, 0.0, list(range(16)))
     assert permute(np.zeros((8, 16)), "transposable 2:4", "both").gain == 0.0
 
 
@@ -174,7 +174,7 @@ def test_a_real_layer_gains_on_both_axes():
 
 BAD = {
     "no N:M": (lambda: permute(np.ones((8, 8)), "50%"), "N:M patterns alone"),
-    "an axis that cannot help": (lambda: permute(np.ones((8, 8)), "2:4", "out"), "no order of the 'out' channels"),
+    "an axis that cannot help": (lambda: permute(np.ones((8, 8)), "2:4", "out"), "the order of the 'out' channels"),
     "no axis": (lambda: permute(np.ones((8, 8)), "transposable 2:4", "rows"), "axis='rows'"),
     "channels that do not divide": (lambda: permute(np.ones((8, 6, 3, 3)), "2:4"), "6 input channels of a convolution"),
 }

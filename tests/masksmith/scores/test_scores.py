@@ -46,16 +46,16 @@ def test_magnitude_refuses_powers_that_do_not_rank(power):
 
 
 def test_wanda_is_the_norm_of_what_a_weight_adds_to_its_output():
-    found = both(ms.wanda, WEIGHT, NORMS)
+    computed = both(ms.wanda, WEIGHT, NORMS)
     for i, j in np.ndindex(WEIGHT.shape):
-        assert found[i, j] == pytest.approx(np.linalg.norm(INPUTS[:, j] * WEIGHT[i, j]), rel=1e-5)
+        assert computed[i, j] == pytest.approx(np.linalg.norm(INPUTS[:, j] * WEIGHT[i, j]), rel=1e-5)
 
 
 def test_wanda_of_convolutions_takes_a_norm_a_place_or_a_channel():
     places = RNG.random((3, 2, 2))
-    wanted = np.abs(CONV) * places[None].astype(np.float32)
-    np.testing.assert_allclose(both(ms.wanda, CONV, places), wanted, rtol=1e-6)
-    np.testing.assert_allclose(both(ms.wanda, CONV, places.ravel()), wanted, rtol=1e-6)
+    expected = np.abs(CONV) * places[None].astype(np.float32)
+    np.testing.assert_allclose(both(ms.wanda, CONV, places), expected, rtol=1e-6)
+    np.testing.assert_allclose(both(ms.wanda, CONV, places.ravel()), expected, rtol=1e-6)
     channels = RNG.random(3)
     np.testing.assert_allclose(ms.wanda(CONV, channels)[:, 1], np.abs(CONV[:, 1]) * np.float32(channels[1]), rtol=1e-6)
 
@@ -68,11 +68,11 @@ def test_halves_are_scored_as_floats_so_that_nothing_overflows():
 def test_ria_shares_out_rows_and_columns():
     size = np.abs(WEIGHT)
     for power in (0.5, 1.0, 0.0):
-        wanted = [
+        expected = [
             [(size[i, j] / size[i].sum() + size[i, j] / size[:, j].sum()) * NORMS[j] ** power for j in range(8)]
             for i in range(6)
         ]
-        np.testing.assert_allclose(both(lambda w, n, p=power: ms.ria(w, n, p), WEIGHT, NORMS), wanted, rtol=1e-5)
+        np.testing.assert_allclose(both(lambda w, n, p=power: ms.ria(w, n, p), WEIGHT, NORMS), expected, rtol=1e-5)
     assert ms.ria(WEIGHT).sum() == pytest.approx(6 + 8, rel=1e-5)
 
 
@@ -88,26 +88,26 @@ def test_ria_of_zeros_is_zero_and_rows_can_come_one_by_one():
 
 
 def test_sparsegpt_is_the_error_left_after_refitting_the_others():
-    found = both(lambda w, g: ms.sparsegpt(w, gram=g, damping=0), WEIGHT, GRAM)
+    computed = both(lambda w, g: ms.sparsegpt(w, gram=g, damping=0), WEIGHT, GRAM)
     for i, j in np.ndindex(WEIGHT.shape):
         others = np.delete(INPUTS, j, axis=1)
         _, [left], *_ = np.linalg.lstsq(others, INPUTS @ WEIGHT[i].astype(np.float64), rcond=None)
-        assert found[i, j] == pytest.approx(left, rel=1e-4)
+        assert computed[i, j] == pytest.approx(left, rel=1e-4)
 
 
 def test_sparsegpt_in_sequence_refits_later_columns_alone():
-    found = ms.sparsegpt(WEIGHT, gram=GRAM, damping=0, form="sequential")
+    computed = ms.sparsegpt(WEIGHT, gram=GRAM, damping=0, form="sequential")
     for j in range(8):
         later = np.linalg.inv(GRAM[j:, j:])[0, 0]
-        np.testing.assert_allclose(found[:, j], WEIGHT[:, j] ** 2 / later, rtol=1e-5)
+        np.testing.assert_allclose(computed[:, j], WEIGHT[:, j] ** 2 / later, rtol=1e-5)
 
 
 def test_sparsegpt_takes_the_inverse_diagonal_and_damps_like_the_paper():
     damped = GRAM + 0.01 * np.diag(GRAM).mean() * np.eye(8)
     diagonal = np.diag(np.linalg.inv(damped))
-    wanted = ms.sparsegpt(WEIGHT, gram=GRAM)
+    expected = ms.sparsegpt(WEIGHT, gram=GRAM)
     np.testing.assert_allclose(
-        both(lambda w, d: ms.sparsegpt(w, inverse_diagonal=d), WEIGHT, diagonal), wanted, rtol=1e-5
+        both(lambda w, d: ms.sparsegpt(w, inverse_diagonal=d), WEIGHT, diagonal), expected, rtol=1e-5
     )
     conv_gram = PATCHES.T @ PATCHES
     flat = ms.sparsegpt(CONV.reshape(4, 12), gram=conv_gram)
@@ -118,12 +118,12 @@ def test_taylor_is_the_squared_change_of_the_loss():
     weight = torch.tensor(WEIGHT, dtype=torch.float64, requires_grad=True)
     direction = torch.tensor(RNG.standard_normal((6, 8)))
     (weight * direction).sum().backward()
-    found = ms.taylor(weight, weight.grad)
+    computed = ms.taylor(weight, weight.grad)
     for i, j in np.ndindex(WEIGHT.shape):
         without = weight.detach().clone()
         without[i, j] = 0
         change = ((weight.detach() - without) * direction).sum()
-        assert float(found[i, j]) == pytest.approx(float(change) ** 2, rel=1e-9)
+        assert float(computed[i, j]) == pytest.approx(float(change) ** 2, rel=1e-9)
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -13,24 +13,24 @@ INPUTS = RNG.standard_normal((30, 7))
 def shares(weight, inputs, reduce):
     """Take the definition word by word: split by signs, share out every sum, reduce over samples, take the largest."""
     out, into = weight.shape
-    found = np.zeros((out, into))
+    sensitivity = np.zeros((out, into))
     for i in range(out):
         for of_weights in (np.maximum(weight[i], 0), np.maximum(-weight[i], 0)):
             for of_inputs in (np.maximum(inputs, 0), np.maximum(-inputs, 0)):
                 terms = of_weights * of_inputs
                 sums = terms.sum(1, keepdims=True)
                 ratio = np.divide(terms, sums, out=np.zeros_like(terms), where=sums > 0)
-                found[i] = np.maximum(found[i], ratio.mean(0) if reduce == "mean" else ratio.max(0))
-    return found
+                sensitivity[i] = np.maximum(sensitivity[i], ratio.mean(0) if reduce == "mean" else ratio.max(0))
+    return sensitivity
 
 
 @pytest.mark.parametrize("reduce", ["mean", "max"])
 def test_sensitivities_follow_their_definition(reduce):
-    wanted = shares(WEIGHT, INPUTS, reduce)
-    np.testing.assert_allclose(ms.sipp(WEIGHT, INPUTS, reduce=reduce), wanted, rtol=1e-12)
-    found = ms.sipp(torch.from_numpy(WEIGHT), torch.from_numpy(INPUTS), reduce=reduce)
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
-    assert 0 <= wanted.min() <= wanted.max() <= 1
+    expected = shares(WEIGHT, INPUTS, reduce)
+    np.testing.assert_allclose(ms.sipp(WEIGHT, INPUTS, reduce=reduce), expected, rtol=1e-12)
+    sensitivity = ms.sipp(torch.from_numpy(WEIGHT), torch.from_numpy(INPUTS), reduce=reduce)
+    np.testing.assert_allclose(sensitivity.numpy(), expected, rtol=1e-12)
+    assert 0 <= expected.min() <= expected.max() <= 1
 
 
 def test_filters_take_the_largest_of_their_channel():
@@ -38,9 +38,9 @@ def test_filters_take_the_largest_of_their_channel():
     inputs = RNG.standard_normal((20, 8))
     each = shares(weight.reshape(3, 8), inputs, "max").reshape(weight.shape)
     for kind in (np.asarray, torch.from_numpy):
-        found = np.asarray(scores.pfp(kind(weight), kind(inputs)))
+        sensitivity = np.asarray(scores.pfp(kind(weight), kind(inputs)))
         for channel in range(2):
-            np.testing.assert_allclose(found[:, channel], each[:, channel].max(), rtol=1e-12)
+            np.testing.assert_allclose(sensitivity[:, channel], each[:, channel].max(), rtol=1e-12)
 
 
 def test_the_bound_is_the_papers_formula():
@@ -48,8 +48,8 @@ def test_the_bound_is_the_papers_formula():
     bound = scores.sampling_bound(sensitivities, 30, delta=0.01, c=3)
     a = 2 * 3 * np.log(8 * 31 * 5 / 0.01) * sensitivities.sum(1)
     for m in (1, 10, 1000):
-        wanted = np.linalg.norm([a / (3 * m), np.sqrt(6 * a / (3 * m))], axis=0) + a / (3 * m)
-        np.testing.assert_allclose(bound.error(m), wanted, rtol=1e-12)
+        expected = np.linalg.norm([a / (3 * m), np.sqrt(6 * a / (3 * m))], axis=0) + a / (3 * m)
+        np.testing.assert_allclose(bound.error(m), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("error", [0.01, 0.3, 2.0])

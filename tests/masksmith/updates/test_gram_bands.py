@@ -54,9 +54,9 @@ def test_the_mean_with_the_transpose_is_that_of_the_whole(length):
     matrix = torch.from_numpy(RNG.standard_normal((length, length)))
     expected = (matrix + matrix.T) / 2
     difference = (matrix - matrix.T).abs()
-    found = matrix.clone()
-    largest, index = symmetrise(found)
-    assert torch.equal(found, expected)
+    product = matrix.clone()
+    largest, index = symmetrise(product)
+    assert torch.equal(product, expected)
     assert largest == float(difference.max())
     assert float(difference[tuple(index)]) == largest
 

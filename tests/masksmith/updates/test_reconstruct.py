@@ -58,9 +58,9 @@ def test_the_error_never_rises(problem):
     weight, mask, gram, damping = problem
     update = ms.reconstruct(weight, mask, gram, damping=damping)
     masked = exact_error(weight * mask, weight, gram)
-    found = exact_error(update.weight, weight, gram)
+    result = exact_error(update.weight, weight, gram)
     # What is decided in float64 may differ from the exact comparison by the rounding of float64.
-    assert found <= masked * Fraction(1 + 2**-45)
+    assert result <= masked * Fraction(1 + 2**-45)
     assert update.error <= update.masked_error
     assert update.weight.dtype == weight.dtype
     assert not update.weight[~mask].any()
@@ -72,8 +72,8 @@ def test_without_damping_it_is_least_squares(density):
     mask = np.random.default_rng(1).random(weight.shape) < density
     update = ms.reconstruct(weight, mask, gram, damping=0.0)
     for row, kept, new in zip(weight, mask, update.weight, strict=True):
-        wanted, *_ = np.linalg.lstsq(seen[:, kept], seen @ row, rcond=None)
-        np.testing.assert_allclose(new[kept], wanted, rtol=1e-7, atol=1e-9)
+        expected, *_ = np.linalg.lstsq(seen[:, kept], seen @ row, rcond=None)
+        np.testing.assert_allclose(new[kept], expected, rtol=1e-7, atol=1e-9)
     assert update.error == pytest.approx(output_error(update.weight, weight, gram))
     assert update.masked_error == pytest.approx(output_error(weight * mask, weight, gram))
     assert update.energy == pytest.approx(float(np.sum((seen @ weight.T) ** 2)))
@@ -85,8 +85,8 @@ def test_rows_of_hybrid_masks_are_least_squares():
     mask = ms.solve(np.abs(weight), "hybrid 4x8 2:4 50%").mask
     update = ms.reconstruct(weight, mask, gram, damping=0.0)
     for row, kept, new in zip(weight, mask, update.weight, strict=True):
-        wanted, *_ = np.linalg.lstsq(seen[:, kept], seen @ row, rcond=None)
-        assert new[kept] == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+        expected, *_ = np.linalg.lstsq(seen[:, kept], seen @ row, rcond=None)
+        assert new[kept] == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert not update.weight[~mask].any()
 
 
@@ -120,14 +120,14 @@ def test_batches_hold_every_row_once_and_stay_small():
     rng = np.random.default_rng(0)
     mask = np.repeat(rng.random((40, 30)) < rng.random((40, 1)), rng.integers(1, 9, 40), axis=0)
     budget = 8 * 30 * 30 * 3
-    found = list(batches(mask, budget))
-    assert sorted(row for batch in found for row in batch.rows.ravel()) == list(range(len(mask)))
-    for batch in found:
+    result = list(batches(mask, budget))
+    assert sorted(row for batch in result for row in batch.rows.ravel()) == list(range(len(mask)))
+    for batch in result:
         supports, each = batch.rows.shape
         assert (mask[batch.rows] == mask[batch.rows[:, :1]]).all()
         assert batch.kept == mask[batch.rows].sum(-1).max()
         assert supports == 1 or supports * 8 * (batch.kept**2 + each * 30) <= budget
-    assert len(found) > 3
+    assert len(result) > 3
 
 
 def test_small_batches_change_nothing(monkeypatch):
@@ -159,9 +159,9 @@ def test_a_convolution_is_a_matrix_in_its_own_order():
     mask = ms.solve(ms.magnitude(convolution.weight), "2:4").mask
     update = ms.reconstruct(convolution.weight, mask, gram)
     with torch.no_grad():
-        wanted = convolution(images)
+        expected = convolution(images)
         convolution.weight.copy_(update.weight)
-        squared = float((convolution(images) - wanted).double().square().sum())
+        squared = float((convolution(images) - expected).double().square().sum())
     assert squared == pytest.approx(update.error, rel=1e-3)
     assert update.error < update.masked_error
 

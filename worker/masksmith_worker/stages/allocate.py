@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 import masksmith as ms
-from masksmith.allocation import Decision, Family, family_of, measure_from
+from masksmith.allocation import Allocator, Decision, allocator_for, measure_from
 from masksmith.solvers import by_name
 from masksmith_state.blobs.names import statistic_name
 from masksmith_state.errors import DamagedBlobError
@@ -76,20 +76,20 @@ class BudgetAllocator:
         state: Any = None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._tensors}
         double = any(_is_double(tensor) for tensor in self._tensors)
-        family = family_of(specification.pattern, specification.budget, shapes, double=double)
+        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=double)
         while not isinstance(state, Decision):
             for number in _rotated(index, shards):
-                self._measure(family, shards[number], state)
-            state = family.decide(self._merged(family, shards, state), state)
+                self._measure(allocator, shards[number], state)
+            state = allocator.decide(self._merged(allocator, shards, state), state)
         return Allocation(patterns={name: str(rule) for name, rule in state.patterns.items()}, gap=state.gap)
 
-    def _merged(self, family: Family, shards: Mapping[int, Shard], state: Any) -> dict[str, Any]:
+    def _merged(self, allocator: Allocator, shards: Mapping[int, Shard], state: Any) -> dict[str, Any]:
         parts: dict[int, list[Any]] = {}
         for index in sorted(shards):
-            parts.setdefault(shards[index].tensor, []).append(self._measure(family, shards[index], state))
-        return {tensor.name: family.merge(parts[number]) for number, tensor in enumerate(self._tensors)}
+            parts.setdefault(shards[index].tensor, []).append(self._measure(allocator, shards[index], state))
+        return {tensor.name: allocator.merge(parts[number]) for number, tensor in enumerate(self._tensors)}
 
-    def _measure(self, family: Family, shard: Shard, state: Any) -> Any:
+    def _measure(self, allocator: Allocator, shard: Shard, state: Any) -> Any:
         self._check()
         tensor = self._tensors[shard.tensor]
         name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
@@ -99,7 +99,7 @@ class BudgetAllocator:
             scores = Scoring(self._inputs, tensor, self._specification.scores, self._check).rows(
                 shard.first, shard.last
             )
-            measurement = measure_from(family, scores, state, tensor.name, shard.first)
+            measurement = measure_from(allocator, scores, state, tensor.name, shard.first)
             self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement
 

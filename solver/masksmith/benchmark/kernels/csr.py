@@ -43,20 +43,20 @@ class Csr:
 
 
 def mkl_obstacle() -> str | None:
-    """Return that this torch has no MKL, or None."""
+    """Return a message if this torch has no MKL, else None."""
     import torch
 
-    found: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    return None if found else "this torch carries no MKL"
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return None if has_mkl else "this torch was built without MKL"
 
 
 def transposing_ways(weight: torch.Tensor) -> dict[str, Product]:
-    """Return two implementations of `X A^T` for a sparse A, whose dense operand must be on the right."""
+    """Return two implementations of `X A^T` as `(A X^T)^T`: torch needs the sparse matrix on the left."""
     import torch
 
     return {
-        "activations as they lie": lambda x: torch.mm(weight, x.t()).t().contiguous(),
-        "activations transposed first": lambda x: torch.mm(weight, x.t().contiguous()).t().contiguous(),
+        "activations row-major": lambda x: torch.mm(weight, x.t()).t().contiguous(),
+        "activations transposed": lambda x: torch.mm(weight, x.t().contiguous()).t().contiguous(),
     }
 
 

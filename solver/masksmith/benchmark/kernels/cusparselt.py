@@ -38,7 +38,7 @@ class CuSparseLt:
         if torch.cuda.get_device_capability(device) < (8, 0):
             return "the GPU has no sparse tensor cores: they came with compute capability 8.0"
         if not torch.backends.cusparselt.is_available():
-            return "this torch carries no cuSPARSELt"
+            return "this torch was built without cuSPARSELt"
         return None
 
     def pack(self, operand: Operand) -> Packed:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LANES = 16
 MIN_THREAD_WORK = 2**21
-"""Multiplications per thread below which another thread does not pay."""
+"""Multiplications per thread below which another thread saves no time."""
 
 
 class Gather:
@@ -25,7 +25,7 @@ class Gather:
 
     declaration = Declaration(
         "nm-gather",
-        "masksmith's n:m kernel for CPUs: one byte of index an entry, the batch in vector lanes",
+        "masksmith's n:m kernel for CPUs: one byte of index per entry, vectorised over the batch",
         {"cpu": Support({"float32": (1, 1), "float64": (1, 1)})},
         "n:m",
         curve=("12:16", "8:16", "4:16", "2:16", "1:16", "1:32"),
@@ -49,20 +49,20 @@ class Gather:
         n, m = operand.budget
         rows = operand.matrix.shape[0]
         values, places = pack_groups(operand.matrix.numpy(), n, m)
-        pieces = _pieces(values, operand.sample.shape[0], operand.threads)
-        pool = ThreadPoolExecutor(len(pieces) - 1, "gather") if len(pieces) > 1 else None
+        row_ranges = _row_ranges(values, operand.sample.shape[0], operand.threads)
+        pool = ThreadPoolExecutor(len(row_ranges) - 1, "gather") if len(row_ranges) > 1 else None
 
         def run(x: torch.Tensor) -> torch.Tensor:
             y = torch.empty((x.shape[0], rows), dtype=x.dtype)
             kernel = gather_dots if x.shape[0] <= FEW else gather_rows
-            before, after = x.numpy(), y.numpy()
-            others = [pool.submit(kernel, values, places, n, m, before, after, *piece) for piece in pieces[1:] if pool]
-            kernel(values, places, n, m, before, after, *pieces[0])
-            for other in others:
-                other.result()
+            operands = (values, places, n, m, x.numpy(), y.numpy())
+            futures = [pool.submit(kernel, *operands, *row_range) for row_range in row_ranges[1:] if pool]
+            kernel(*operands, *row_ranges[0])
+            for future in futures:
+                future.result()
             return y
 
-        return Packed({"gather": run}, values.nbytes + places.nbytes, {"threads": str(len(pieces))})
+        return Packed({"gather": run}, values.nbytes + places.nbytes, {"threads": str(len(row_ranges))})
 
 
 def pack_groups(
@@ -74,15 +74,15 @@ def pack_groups(
     """
     rows, cols = matrix.shape
     groups = matrix.reshape(rows, cols // m, m)
-    front = np.argsort(groups == 0, axis=-1, kind="stable")[..., :n]
+    positions = np.argsort(groups == 0, axis=-1, kind="stable")[..., :n]
     shape = (-(-rows // LANES) * LANES, cols // m * n)
     values, places = np.zeros(shape, matrix.dtype), np.zeros(shape, np.uint8)
-    values[:rows] = np.take_along_axis(groups, front, -1).reshape(rows, -1)
-    places[:rows] = front.reshape(rows, -1)
+    values[:rows] = np.take_along_axis(groups, positions, -1).reshape(rows, -1)
+    places[:rows] = positions.reshape(rows, -1)
     return values, places
 
 
-def _pieces(values: npt.NDArray[np.floating], batch: int, threads: int) -> list[tuple[int, int]]:
+def _row_ranges(values: npt.NDArray[np.floating], batch: int, threads: int) -> list[tuple[int, int]]:
     """Divide the rows into ranges of whole vectors, one per thread, with enough work for each."""
     strips = values.shape[0] // LANES
     count = max(1, min(threads, strips, values.size * batch // MIN_THREAD_WORK))

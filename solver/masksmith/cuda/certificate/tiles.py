@@ -83,7 +83,7 @@ def compile_certificate(element: str) -> Any:
         column = cuda.blockIdx.x * cuda.blockDim.x + here
         inside, side, c = column < across * cols, column // cols, column % cols
         t = cuda.blockIdx.y * across + side
-        kept_score, loss, total_score, count, is_legal = 0.0, 0.0, 0.0, 0, 1
+        kept_score, violation_sum, total_score, count, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
             for r in range(rows):
@@ -92,7 +92,7 @@ def compile_certificate(element: str) -> Any:
                     w = float(read(scores, top + r, column))
                 u = max(0.0, row_duals[t, r]) if at_most else row_duals[t, r]
                 if not (forced.size and forced[top + r, column] != 0):
-                    loss += _entry_violation(w, u, v, keep)
+                    violation_sum += _entry_violation(w, u, v, keep)
                 if pruned.size:
                     _write_outputs(weight, mask, top + r, column, pruned, packed)
                 kept_score += w if keep else 0.0
@@ -100,23 +100,28 @@ def compile_certificate(element: str) -> Any:
                 count += keep
             is_legal = count == col_keep or (at_most and count < col_keep)
             if at_most:
-                loss += _unfilled_violation(v, count, col_keep)
+                violation_sum += _unfilled_violation(v, count, col_keep)
             for r in range(c, rows, cols):
                 used = _row_used(mask, top + r, side * cols, cols)
                 is_legal = is_legal and (used == row_keep or (at_most and used < row_keep))
                 if at_most:
-                    loss += _unfilled_violation(row_duals[t, r], used, row_keep)
-        kept_sums[here], violations[here], total_sums[here], legal_flags[here] = kept_score, loss, total_score, is_legal
+                    violation_sum += _unfilled_violation(row_duals[t, r], used, row_keep)
+        kept_sums[here], violations[here], total_sums[here], legal_flags[here] = (
+            kept_score,
+            violation_sum,
+            total_score,
+            is_legal,
+        )
         cuda.syncthreads()
         if inside and c == 0:
             for other in range(here + 1, here + cols):
-                kept_score, loss, total_score = (
+                kept_score, violation_sum, total_score = (
                     kept_score + kept_sums[other],
-                    loss + violations[other],
+                    violation_sum + violations[other],
                     total_score + total_sums[other],
                 )
                 is_legal = is_legal and legal_flags[other]
             objective[t], total[t], legal[t] = kept_score, total_score, is_legal
-            violation[t] = loss * (1.0 + EPSILON * (2 * rows * cols + 16))
+            violation[t] = violation_sum * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)

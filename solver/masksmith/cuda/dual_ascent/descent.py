@@ -22,9 +22,9 @@ def row_peak(element: str) -> Any:
     """
     read = reader(element)
 
-    def largest(scores: Any, i: int, edge: int, cols: int, invalid: Any) -> float:
+    def largest(scores: Any, i: int, left: int, cols: int, invalid: Any) -> float:
         peak, width = 0.0, scores.shape[1]
-        for j in range(edge, min(edge + cols, width) if i < scores.shape[0] else edge):
+        for j in range(left, min(left + cols, width) if i < scores.shape[0] else left):
             w = read(scores, i, j)
             if w >= 0.0 and w < math.inf:
                 peak = max(peak, float(w))

@@ -28,7 +28,7 @@ def _row_loader(shape: Shape) -> Any:
     rows, cols, row_size, col_size = shape.rows, shape.cols, shape.row_size, shape.col_size
     lanes, pitch = shape.lanes, shape.pitch
 
-    def load(scores: Any, top: int, edge: int, exponent: int, x: Any, lane: int, line: int) -> None:
+    def load(scores: Any, top: int, left: int, exponent: int, x: Any, lane: int, line: int) -> None:
         # In two steps: the power of two itself may be out of range even if the product is not.
         half, i = exponent // 2, top + line
         scale, rescale = single(math.ldexp(1.0, int(half))), single(math.ldexp(1.0, int(exponent - half)))
@@ -36,8 +36,8 @@ def _row_loader(shape: Shape) -> Any:
             value = PAD
             if line < rows and j < cols:
                 value = 0
-                if i < scores.shape[0] and edge + j < scores.shape[1]:
-                    value = np.int32(single(single(read(scores, i, edge + j)) * scale) * rescale)
+                if i < scores.shape[0] and left + j < scores.shape[1]:
+                    value = np.int32(single(single(read(scores, i, left + j)) * scale) * rescale)
             x[(line * pitch + j) * lanes + lane] = value
 
     return device(load)
@@ -47,9 +47,19 @@ def _row_loader(shape: Shape) -> Any:
 def compile_integer_pass(shape: Shape) -> Any:
     """Compile the pass; launch it with one block of `(lanes, lines)` threads for every `lanes` tiles.
 
-    Arguments: `scores` [height, width]; `order`, of which `count[0]` tiles are solved; `mask`, `row_duals`, `col_duals`
-    as in `schedule.DeviceResults`, written; `unsolved`, `unsolved_count`: indices of unsolved tiles, appended;
-    `invalid[0]`: lowered to the flat index of the first invalid score.
+    Arguments of the kernel (arrays on the device; counts are arrays of one number, so that passes need no host):
+
+        scores: `[height, width]`; tiles beyond it are padded with zeros.
+        across: Tiles per tile row.
+        sweeps: Number of sweeps.
+        warm: Whether sweeps start from `col_duals` instead of 0.
+        non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and at-most
+            budgets shift the duals afterwards.
+        order, count: Indices of the tiles to solve, `order[: count[0]]`.
+        unsolved, unsolved_count: Indices of tiles that stay unsolved, appended to `unsolved[: unsolved_count[0]]`.
+        mask: `[down * rows, across * cols]` uint8, written.
+        row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64, written.
+        invalid: `invalid[0]` is lowered to the flat index of the first NaN, infinite or negative score.
     """
     peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
@@ -57,7 +67,7 @@ def compile_integer_pass(shape: Shape) -> Any:
     rows, cols, at_most, int32, float64 = shape.rows, shape.cols, shape.at_most, cuda.types.int32, cuda.types.float64
 
     def run(
-        scores: Any, across: int, sweeps: int, warm: bool, limited: bool, order: Any, count: Any, unsolved: Any,
+        scores: Any, across: int, sweeps: int, warm: bool, non_negative: bool, order: Any, count: Any, unsolved: Any,
         unsolved_count: Any, mask: Any, row_duals: Any, col_duals: Any, invalid: Any,
     ) -> None:  # fmt: skip
         lane, line, first = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x * lanes
@@ -70,25 +80,27 @@ def compile_integer_pass(shape: Shape) -> Any:
         exponents = cuda.shared.array(lanes, int32)
         solved = cuda.shared.array(lanes, int32)
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
-        top, edge = (t // across) * rows, (t % across) * cols
+        top, left = (t // across) * rows, (t % across) * cols
 
-        peaks[here] = peak_of(scores, top + line, edge, cols, invalid) if line < rows else 0.0
+        peaks[here] = peak_of(scores, top + line, left, cols, invalid) if line < rows else 0.0
         cuda.syncthreads()
         if line == 0:
             exponents[lane] = exponent_of(tile_peak(peaks, lane, lanes, rows))
             solved[lane] = unit_of(exponents[lane]) > 0.0
         cuda.syncthreads()
-        unit, floor = unit_of(exponents[lane]), 0 if limited else NO_FLOOR
-        load(scores, top, edge, exponents[lane], x, lane, line)
+        unit, floor = unit_of(exponents[lane]), 0 if non_negative else NO_FLOOR
+        load(scores, top, left, exponents[lane], x, lane, line)
         u[here] = 0
-        v[here] = quantise_dual(col_duals[t, line], unit, limited) if warm and line < cols else 0
+        v[here] = quantise_dual(col_duals[t, line], unit, non_negative) if warm and line < cols else 0
         cuda.syncthreads()
 
         run_sweeps(x, u, v, floor, floor, sweeps, lane, line)
-        if not col_balanced(x, u, v, floor, lane, line) or (limited and not row_balanced(x, u, v, floor, lane, line)):
+        if not col_balanced(x, u, v, floor, lane, line) or (
+            non_negative and not row_balanced(x, u, v, floor, lane, line)
+        ):
             solved[lane] = 0
         cuda.syncthreads()
-        if at_most and not limited and line == 0 and not equalise_minima(u, v, lane, lanes, rows, cols):
+        if at_most and not non_negative and line == 0 and not equalise_minima(u, v, lane, lanes, rows, cols):
             solved[lane] = 0
         cuda.syncthreads()
 
@@ -97,7 +109,7 @@ def compile_integer_pass(shape: Shape) -> Any:
         if line < rows:
             for j in range(cols):
                 rest = narrow(x[(line * pitch + j) * lanes + lane] - v[j * lanes + lane])
-                mask[top + line, edge + j] = rest >= u[here]
+                mask[top + line, left + j] = rest >= u[here]
             row_duals[t, line] = u[here] * unit
         if line < cols:
             col_duals[t, line] = v[here] * unit

@@ -58,4 +58,4 @@ def _pair_plain(
 
 
 pair: Any = _pair_plain if SIMULATED or not COMPILED else _pair_in_registers
-"""The keep-th and the next largest of `x[first + p * step] - duals[begin + p * lanes]`, p below `size`."""
+"""Return the keep-th and the next largest of `x[first + p * step] - duals[begin + p * lanes]` for p below `size`."""

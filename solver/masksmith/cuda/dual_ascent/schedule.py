@@ -10,14 +10,14 @@ import torch
 from masksmith.cuda.launcher import Launcher
 from masksmith.kernels.dual_ascent.tie_pass import tie_noise
 from masksmith.patterns import TileSpec
-from masksmith.solvers.exact import AT_MOST_ROUNDS, AT_MOST_TIE_PASSES, ROUNDS, TIE_PASSES, WARM_ROUNDS, kernel_budget
+from masksmith.solvers._duals.ascent_schedule import FORCED_SWEEPS, integer_rounds, tie_passes
+from masksmith.solvers.exact import kernel_budget
 
 from .integer_pass import compile_integer_pass
 from .shape import TIE_BYTES, Shape, shape_of
 from .tie_pass import compile_tie_pass
 
 NO_INDEX = 2**62
-FORCED_SWEEPS = 8
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class DeviceResults:
     Attributes:
         mask: `[down * rows, across * cols]` uint8, padding included.
         row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64.
-        ready: `[down * across]` uint8, 1 if the tile's mask and duals satisfy complementary slackness and its rows
-            their budgets.
+        ready: `[down * across]` uint8, 1 if augmenting paths can start from the tile's mask: mask and duals satisfy
+            complementary slackness, and the rows their budgets.
         flags: `[2]`, smallest flat index of an invalid score, and smallest index of a tile without an allowed mask;
             `NO_INDEX` if there is none.
     """
@@ -79,55 +79,58 @@ class DualAscent:
         Returns:
             The list of unsolved tiles, as a prefix, and counts `[2]` of unsolved tiles and of `partial`.
         """
-        tile, self._spare = self.tile, torch.empty_like(order)
+        tile, self._next_order = self.tile, torch.empty_like(order)
         shape = shape_of(tile, self.element)
         size, unequal_totals = (
             max(shape.row_size, shape.col_size),
             tile.rows * tile.row_keep != tile.cols * tile.col_keep,
         )
+        # `_counts[k]` is the number of tiles for pass k; the last one counts `partial`.
         self._counts, self._order, self._step = self.device.zeros(32), order, 0
         self._counts[0] = len(order)
         self.partial, self.partial_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
-            rounds_table = WARM_ROUNDS if warm else AT_MOST_ROUNDS if tile.at_most else ROUNDS
-            limited = unequal_totals
-            for count in rounds_table[size]:
-                self._run_pass(shape, count, warm, limited)
-                warm, limited = True, tile.at_most
+            non_negative = unequal_totals
+            for sweeps in integer_rounds(size, at_most=tile.at_most, warm=warm):
+                self._run_pass(shape, sweeps, warm, non_negative)
+                warm, non_negative = True, tile.at_most
             self._run_tie_passes(shape_of(tile, self.element, TIE_BYTES), size, unequal_totals)
         return self._order, torch.stack([self._counts[self._step], self.partial_count[0]])
 
-    def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, limited: bool) -> None:
-        count, rest = self.device.zeros(1, fill=len(forced)), self.device.zeros(1)
-        self._launch_pass(shape, FORCED_SWEEPS, warm, limited, forced, count, torch.empty_like(forced), rest)
+    def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
+        count, unsolved = self.device.zeros(1, fill=len(forced)), self.device.zeros(1)
+        self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, torch.empty_like(forced), unsolved)
 
-    def _run_pass(self, shape: Shape, sweeps: int, warm: bool, limited: bool) -> None:
+    def _run_pass(self, shape: Shape, sweeps: int, warm: bool, non_negative: bool) -> None:
         count, unsolved = self._next_counts()
-        self._launch_pass(shape, sweeps, warm, limited, self._order, count, self._spare, unsolved)
-        self._order, self._spare = self._spare, self._order
+        self._launch_pass(shape, sweeps, warm, non_negative, self._order, count, self._next_order, unsolved)
+        self._order, self._next_order = self._next_order, self._order
 
-    def _launch_pass(self, shape: Shape, sweeps: int, warm: bool, limited: bool, *chain: torch.Tensor) -> None:
+    def _launch_pass(
+        self, shape: Shape, sweeps: int, warm: bool, non_negative: bool, *tile_lists: torch.Tensor
+    ) -> None:
+        """Launch the integer pass; `tile_lists` are `order`, `count`, `unsolved` and `unsolved_count` of the kernel."""
         state = self.state
-        blocks, threads = -(-len(chain[0]) // shape.lanes), (shape.lanes, shape.lines)
+        blocks, threads = -(-len(tile_lists[0]) // shape.lanes), (shape.lanes, shape.lines)
         self.device.launch(
-            compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, limited, *chain,
-            state.mask, state.row_duals, state.col_duals, state.flags,
+            compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, non_negative,
+            *tile_lists, state.mask, state.row_duals, state.col_duals, state.flags,
         )  # fmt: skip
 
     def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
         budget, state = kernel_budget(self.tile), self.state
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
-        for sweeps, rounds, zoom, bits, limited in (AT_MOST_TIE_PASSES if self.tile.at_most else TIE_PASSES)[size]:
-            noise = torch.from_numpy(tie_noise(budget, shape.row_size, bits)).to(self.device.at)
+        for sweeps, lowerings, zoom, noise_bits, non_negative in tie_passes(size, at_most=self.tile.at_most):
+            noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.device.at)
             count, unsolved = self._next_counts()
             self.device.launch(
-                compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, rounds, zoom, noise,
-                limited or unequal_totals, self._order, count, self._spare, unsolved, state.mask, state.row_duals,
-                state.col_duals, state.ready, self.partial, self.partial_count, state.flags,
+                compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,
+                non_negative or unequal_totals, self._order, count, self._next_order, unsolved, state.mask,
+                state.row_duals, state.col_duals, state.ready, self.partial, self.partial_count, state.flags,
             )  # fmt: skip
-            self._order, self._spare = self._spare, self._order
+            self._order, self._next_order = self._next_order, self._order
 
     def _next_counts(self) -> tuple[Any, Any]:
         step = self._step

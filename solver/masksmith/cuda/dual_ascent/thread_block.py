@@ -79,8 +79,8 @@ def nearest(value: float) -> float:
 
 
 @device
-def quantise_dual(dual: float, unit: float, limited: bool) -> int:
-    """Return `round(dual / unit)`, clipped to within `BOUND / 2`, and to 0 or more if `limited`."""
-    low = 0.0 if limited else -float(BOUND // 2)
+def quantise_dual(dual: float, unit: float, non_negative: bool) -> int:
+    """Return `round(dual / unit)`, clipped to within `BOUND / 2`, and to 0 or more if `non_negative`."""
+    low = 0.0 if non_negative else -float(BOUND // 2)
     rounded = nearest(dual / unit) if unit > 0.0 else 0.0
     return np.int32(min(max(rounded, low), float(BOUND // 2)))

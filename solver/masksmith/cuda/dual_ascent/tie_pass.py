@@ -46,9 +46,9 @@ def _round_to_even(dual: float, unit: float) -> float:
 
 
 @device
-def _floor_of(dual: float, unit: float, limited: bool) -> int:
-    """Return the smallest allowed step of a dual, in units: the step to 0 if `limited`."""
-    if limited and unit > 0.0:
+def _floor_of(dual: float, unit: float, non_negative: bool) -> int:
+    """Return the smallest allowed step of a dual, in units: the step to 0 if `non_negative`."""
+    if non_negative and unit > 0.0:
         return np.int32(max(-dual / unit, float(-(1 << 28))))
     return np.int32(NO_FLOOR)
 
@@ -97,14 +97,14 @@ def _row_loader(shape: Shape) -> Any:
     row_size, col_size = shape.row_size, shape.col_size
 
     def load(
-        scores: Any, top: int, edge: int, factor: float, u: Any, v: Any, noise: Any, x: Any, lane: int, line: int
+        scores: Any, top: int, left: int, factor: float, u: Any, v: Any, noise: Any, x: Any, lane: int, line: int
     ) -> None:  # fmt: skip
         i = top + line
         for j in range(row_size if line < col_size else 0):
             value = np.int32(PAD)
             if line < rows and j < cols:
-                inside = i < scores.shape[0] and edge + j < scores.shape[1]
-                w = float(read(scores, i, edge + j)) if inside else 0.0
+                inside = i < scores.shape[0] and left + j < scores.shape[1]
+                w = float(read(scores, i, left + j)) if inside else 0.0
                 rest = _residual_score(w, u[line * lanes + lane], v[j * lanes + lane], factor)
                 value = narrow(rest + noise[line * row_size + j])
             x[(line * pitch + j) * lanes + lane] = value
@@ -133,11 +133,11 @@ def _compile_lowering(shape: Shape) -> Any:
     step = shape.pitch * shape.lanes
 
     def lower_duals(
-        x: Any, u: Any, v: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, rounds: int,
-        limited: bool, lane: int, line: int,
+        x: Any, u: Any, v: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any,
+        lowerings: int, non_negative: bool, lane: int, line: int,
     ) -> bool:  # fmt: skip
         here, row, moved = line * lanes + lane, line * step + lane, 1
-        for _ in range(rounds):
+        for _ in range(lowerings):
             old_u, old_v, old_outer = u[here], v[here], outer[lane]
             if line < cols:
                 v[here] = _lowered(x, here, step, u, lane, lanes, rows, v[here], 0)
@@ -145,7 +145,7 @@ def _compile_lowering(shape: Shape) -> Any:
             if line < rows:
                 u[here] = _lowered(x, row, lanes, v, lane, lanes, cols, u[here], 1)
             cuda.syncthreads()
-            if limited:
+            if non_negative:
                 if line == 0:
                     lower_outer_dual(
                         u, v, outer, row_floor, col_floor, row_used, col_used, lane, lanes, rows, cols, row_keep,
@@ -166,16 +166,16 @@ def _compile_row_proof(shape: Shape) -> Any:
     read, rows, cols, lanes, pitch = reader(shape.element), shape.rows, shape.cols, shape.lanes, shape.pitch
 
     def prove(
-        scores: Any, top: int, edge: int, x: Any, u: Any, v: Any, mask: Any, write: bool, lane: int, line: int
+        scores: Any, top: int, left: int, x: Any, u: Any, v: Any, mask: Any, write: bool, lane: int, line: int
     ) -> bool:  # fmt: skip
         proved, i = True, top + line
         for j in range(cols if line < rows else 0):
-            inside = i < scores.shape[0] and edge + j < scores.shape[1]
-            w = float(read(scores, i, edge + j)) if inside else 0.0
+            inside = i < scores.shape[0] and left + j < scores.shape[1]
+            w = float(read(scores, i, left + j)) if inside else 0.0
             kept = x[(line * pitch + j) * lanes + lane] & np.int32(1)
             proved = proved and _proves(w, u[line * lanes + lane], v[j * lanes + lane], kept)
             if write:
-                mask[i, edge + j] = kept
+                mask[i, left + j] = kept
         return proved
 
     return device(prove)
@@ -183,9 +183,16 @@ def _compile_row_proof(shape: Shape) -> Any:
 
 @cache
 def compile_tie_pass(shape: Shape) -> Any:
-    """Compile the pass; blocks and shared arguments as in `integer_pass.compile_integer_pass`.
+    """Compile the pass; launch it as `integer_pass.compile_integer_pass`, whose arguments it has, too.
 
-    `partial`, `partial_count`: indices of tiles that are `ready` for the shortest-path stage, appended.
+    Further arguments of the kernel:
+
+    lowerings: Maximum number of lowerings in which duals are lowered.
+    zoom: Bits by which the unit is finer than that of the integer pass.
+    noise: `[rows * row_size]` int32, from `kernels.dual_ascent.tie_pass.tie_noise`.
+    ready: `[down * across]` uint8, set to 1 for tiles whose mask is proved optimal for its own column counts, which
+        still differ from the budgets: augmenting paths can start from it.
+    partial, partial_count: Indices of these tiles, appended to `partial[: partial_count[0]]`.
     """
     peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
@@ -195,7 +202,7 @@ def compile_tie_pass(shape: Shape) -> Any:
     int32, float64 = cuda.types.int32, cuda.types.float64
 
     def run(
-        scores: Any, across: int, sweeps: int, rounds: int, zoom: int, noise: Any, limited: bool, order: Any,
+        scores: Any, across: int, sweeps: int, lowerings: int, zoom: int, noise: Any, non_negative: bool, order: Any,
         count: Any, unsolved: Any, unsolved_count: Any, mask: Any, row_duals: Any, col_duals: Any, ready: Any,
         partial: Any, partial_count: Any, invalid: Any,
     ) -> None:  # fmt: skip
@@ -216,9 +223,9 @@ def compile_tie_pass(shape: Shape) -> Any:
         exponents = cuda.shared.array(lanes, int32)
         outer = cuda.shared.array(lanes, int32)
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
-        top, edge = (t // across) * rows, (t % across) * cols
+        top, left = (t // across) * rows, (t % across) * cols
 
-        row_dual[here] = peak_of(scores, top + line, edge, cols, invalid) if line < rows else 0.0
+        row_dual[here] = peak_of(scores, top + line, left, cols, invalid) if line < rows else 0.0
         cuda.syncthreads()
         if line == 0:
             exponents[lane] = _exponent(tile_peak(row_dual, lane, lanes, rows), zoom)
@@ -229,10 +236,10 @@ def compile_tie_pass(shape: Shape) -> Any:
         u[here] = v[here] = 0
         row_dual[here] = _round_to_even(row_duals[t, line], unit) if line < rows else 0.0
         col_dual[here] = _round_to_even(col_duals[t, line], unit) if line < cols else 0.0
-        row_floor[here] = _floor_of(row_dual[here], unit, limited)
-        col_floor[here] = _floor_of(col_dual[here], unit, limited)
+        row_floor[here] = _floor_of(row_dual[here], unit, non_negative)
+        col_floor[here] = _floor_of(col_dual[here], unit, non_negative)
         cuda.syncthreads()
-        load(scores, top, edge, factor, row_dual, col_dual, noise, x, lane, line)
+        load(scores, top, left, factor, row_dual, col_dual, noise, x, lane, line)
         cuda.syncthreads()
 
         run_sweeps(x, u, v, row_floor[here], col_floor[here], sweeps, lane, line)
@@ -245,29 +252,29 @@ def compile_tie_pass(shape: Shape) -> Any:
         cuda.syncthreads()
         u[here] &= EVEN
         v[here] = narrow(-(v[here] & EVEN))
-        if limited and line < rows:
+        if non_negative and line < rows:
             row_used[here] = count_used(x, line * pitch * lanes + lane, lanes, cols)
-        if limited and line < cols:
+        if non_negative and line < cols:
             used = count_used(x, here, pitch * lanes, rows)
             col_used[here] = mark_full(v[here], col_floor[here], used, col_keep)
         cuda.syncthreads()
 
         # A block iterates until all of its tiles have converged; duals of converged tiles do not change any more.
-        if lower_duals(x, u, v, outer, row_floor, col_floor, row_used, col_used, rounds, limited, lane, line):
+        if lower_duals(x, u, v, outer, row_floor, col_floor, row_used, col_used, lowerings, non_negative, lane, line):
             proved[lane] = 0
         if line < rows:
             row_dual[here] += (float(u[here]) - float(outer[lane])) * unit
         if line < cols:
             col_dual[here] -= (float(v[here]) - float(outer[lane])) * unit
         cuda.syncthreads()
-        if not prove(scores, top, edge, x, row_dual, col_dual, mask, first + lane < count[0], lane, line):
+        if not prove(scores, top, left, x, row_dual, col_dual, mask, first + lane < count[0], lane, line):
             proved[lane] = 0
-        if limited and line < rows and not is_valid_dual(row_dual[here], row_used[here], row_keep):
+        if non_negative and line < rows and not is_valid_dual(row_dual[here], row_used[here], row_keep):
             proved[lane] = 0
-        if limited and line < cols and not is_valid_dual(col_dual[here], col_used[here], col_keep):
+        if non_negative and line < cols and not is_valid_dual(col_dual[here], col_used[here], col_keep):
             proved[lane] = 0
         cuda.syncthreads()
-        if at_most and not limited and line == 0 and not shift_duals(row_dual, col_dual, lane, lanes, rows, cols):
+        if at_most and not non_negative and line == 0 and not shift_duals(row_dual, col_dual, lane, lanes, rows, cols):
             proved[lane] = 0
         cuda.syncthreads()
 

@@ -14,7 +14,7 @@ from masksmith.cuda.elements import reader
 from masksmith.cuda.jit import cuda, device, kernel
 from masksmith.kernels.shortest_paths.augmentation import balance_columns
 from masksmith.kernels.shortest_paths.complementary_slackness import is_proved
-from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_wide_duals, open_tile
+from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_tile, initialise_wide_duals
 from masksmith.kernels.shortest_paths.negative_cycles import polish
 from masksmith.kernels.tile import Budget, Search, Tile
 
@@ -60,7 +60,7 @@ def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, co
         return 0
     if not ready:
         initialise_wide_duals(tile, budget, search)
-        if not open_tile(tile, budget, search):
+        if not initialise_tile(tile, budget, search):
             return 0
     if not balance_columns(tile, budget, search):
         return 0
@@ -89,7 +89,7 @@ def _mirror(tile: Tile, budget: Budget) -> float:
 
 @device
 def _clear(search: Search) -> None:
-    """Set all edge costs, padding included, to infinity."""
+    """Set all left costs, padding included, to infinity."""
     for at in range(len(search.add_cost)):
         search.add_cost[at] = math.inf
     for at in range(len(search.drop_cost)):
@@ -118,9 +118,9 @@ def compile_path_kernel(element: str) -> Any:
         codes, low = flags[thread, 4 * size + rows :], 0.0 if at_most else -LARGEST
         for slot in range(thread, len(order), cuda.gridsize(1)):
             t = order[slot]
-            top, edge = (t // across) * rows, (t % across) * cols
+            top, left = (t // across) * rows, (t % across) * cols
             for at in range(size):
-                i, j = top + at // cols, edge + at % cols
+                i, j = top + at // cols, left + at % cols
                 tile.w[at] = float(read(scores, i, j)) if i < scores.shape[0] and j < scores.shape[1] else 0.0
                 tile.kept[at] = mask[i, j] if ready[t] else 0
                 codes[at] = forced[i, j] if forced.size else 0
@@ -134,7 +134,7 @@ def compile_path_kernel(element: str) -> Any:
                 cuda.atomic.min(infeasible, 0, t)
                 continue
             for at in range(size):
-                mask[top + at // cols, edge + at % cols] = tile.kept[at]
+                mask[top + at // cols, left + at % cols] = tile.kept[at]
             for i in range(rows):
                 row_duals[t, i] = max(-LARGEST, min(LARGEST, tile.u[i] / scale))
             for j in range(cols):

@@ -98,5 +98,5 @@ def certify_rows(
             unproved = _check_groups(row, keep, duals[i], cols, row_keep, objective[i], legal[i])
         violation[i] = 0.0
         if unproved:
-            held = forced[i] if forced.size else forced.reshape(-1)
-            _sum_violations(row, keep, held, duals[i], cols, row_keep, at_most, violation[i], legal[i])
+            row_forced = forced[i] if forced.size else forced.reshape(-1)
+            _sum_violations(row, keep, row_forced, duals[i], cols, row_keep, at_most, violation[i], legal[i])

@@ -2,7 +2,7 @@
 
 A tile is optimal if its entries satisfy complementary slackness and every row and column count equals its budget. Most
 tiles are; the pass sums their kept scores and leaves the other tiles to `tiles`. The 64 lanes are divided into slots,
-one per tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
+one tiles_per_group tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _at_least(builder: Any, value: Any, floor: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
 
 
-def _wrong(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
+def _violation_flags(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
     """Flag lanes that violate complementary slackness; unless `exact`, also those where w equals fl(u + v).
 
     Rounding is monotone: where w differs from fl(u + v), it is on the same side of u + v. Where they are equal, the
@@ -181,7 +181,7 @@ def _check(
         row_keep, col_keep: Budgets.
         kept: `[64 / slot]`, written: score kept by each tile.
         mismatch: `[1]`, written: non-zero bits within the slots of tiles where a count differs from its budget.
-        slot: Lanes per tile, a literal.
+        slot: Lanes tiles_per_group tile, a literal.
         packed: Whether the tiles fill all 64 lanes, a literal.
         exact: Whether entries with `w = fl(u + v)` are decided exactly (1) or reported as violations (0), a literal.
     """
@@ -193,16 +193,16 @@ def _check(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = {k: context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 6, 7, 12, 13)}
-        source, marks, row_price, col_price, sums, flags = (array.data for array in arrays.values())
+        source, marks, row_dual_data, col_dual_data, sums, flags = (array.data for array in arrays.values())
         stride = builder.extract_value(arrays[1].strides, 0)
         element = context.get_value_type(signature.args[0].dtype)
         group = _Group(builder, size, full, args[3], args[4], args[5])
         first_col = builder.mul(args[4], args[3])
         least, zero = _repeat(builder, [args[9]], LANES), ir.Constant(DOUBLES, None)
-        duals = [_at_least(builder, group.load(col_price, first_col, k, DOUBLE), least) for k in PARTS]
-        wrong, odd = alloca_once(builder, ir.VectorType(BIT, LANES)), alloca_once(builder, I64)
+        duals = [_at_least(builder, group.load(col_dual_data, first_col, k, DOUBLE), least) for k in PARTS]
+        wrong, mismatches = alloca_once(builder, ir.VectorType(BIT, LANES)), alloca_once(builder, I64)
         used, totals = alloca_once(builder, ir.VectorType(BYTE, WIDTH)), [alloca_once(builder, DOUBLES) for _ in PARTS]
-        for place in (wrong, odd, used, *totals):
+        for place in (wrong, mismatches, used, *totals):
             builder.store(ir.Constant(place.type.pointee, None), place)
         with for_range(builder, args[8]) as row:
             first = builder.add(args[2], builder.mul(row.index, stride))
@@ -210,13 +210,13 @@ def _check(
             keeps = builder.icmp_unsigned("!=", ones, ir.Constant(ones.type, None))
             builder.store(builder.add(builder.load(used), ones), used)
             bits = _count_mismatch(builder, builder.bitcast(keeps, I64), size, args[10])
-            builder.store(builder.or_(builder.load(odd), bits), odd)
+            builder.store(builder.or_(builder.load(mismatches), bits), mismatches)
             for k in PARTS:
-                own = _at_least(builder, group.row_duals(row_price, k, args[8], row.index), least)
+                own = _at_least(builder, group.row_duals(row_dual_data, k, args[8], row.index), least)
                 w = group.load(source, first, k, element)
                 w = w if element == DOUBLE else builder.fpext(w, DOUBLES)
                 keep = _shuffle(builder, keeps, keeps, range(k * LANES, (k + 1) * LANES))
-                bad = _wrong(builder, w, own, duals[k], keep, precise)
+                bad = _violation_flags(builder, w, own, duals[k], keep, precise)
                 bad = bad if group.active is None else builder.and_(bad, group.active[k])
                 builder.store(builder.or_(builder.load(wrong), bad), wrong)
                 builder.store(builder.fadd(builder.load(totals[k]), builder.select(keep, w, zero)), totals[k])
@@ -225,7 +225,7 @@ def _check(
         budget = _repeat(builder, [builder.trunc(args[11], BYTE)], WIDTH)
         columns = builder.icmp_unsigned("!=", builder.load(used), budget)
         columns = columns if group.active is None else builder.and_(columns, _join(builder, group.active))
-        builder.store(builder.or_(builder.load(odd), builder.bitcast(columns, I64)), flags)
+        builder.store(builder.or_(builder.load(mismatches), builder.bitcast(columns, I64)), flags)
         return builder.icmp_unsigned("!=", builder.bitcast(builder.load(wrong), BYTE), BYTE(0))
 
     return signature, generate
@@ -247,14 +247,14 @@ def compile_first_pass(slot: int, packed: bool) -> Callable[..., int]:
         `tiles.certify`.
         """
         down, across, rows = row_duals.shape
-        cols, per, unproved_count = col_duals.shape[2], 64 // slot, 0
+        cols, tiles_per_group, unproved_count = col_duals.shape[2], 64 // slot, 0
         mismatch, kept = np.zeros(1, np.int64), np.zeros(64 // slot)
         for i in range(down):
             done = 0
             while done < across:
-                # An incomplete last group is shifted to overlap the previous one.
-                t = done if done + per <= across or not full else across - per
-                count, at, tile = min(per, across - t), (i * rows * across + t) * cols, i * across + t
+                # The last group is shifted to overlap the previous one, if it would be incomplete.
+                t = done if done + tiles_per_group <= across or not full else across - tiles_per_group
+                count, at, tile = min(tiles_per_group, across - t), (i * rows * across + t) * cols, i * across + t
                 wrong = _check(
                     scores, mask, at, cols, tile, count, row_duals, col_duals, rows, floor, row_keep, col_keep, kept,
                     mismatch, slot, full, 0,

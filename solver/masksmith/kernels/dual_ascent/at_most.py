@@ -12,14 +12,14 @@ from .simd.vectors import LANES
 
 
 @jit_without_refcounts
-def count_kept(tied: Lanes, rows: int, cols: int, row_size: int, row_used: Lanes, col_used: Lanes) -> None:
-    """Write the number of kept entries (`tied` 0, dropped -1) of each row and column to `row_used` and `col_used`."""
+def count_kept(dropped: Lanes, rows: int, cols: int, row_size: int, row_used: Lanes, col_used: Lanes) -> None:
+    """Count the kept entries (0 in `dropped`, others -1) of each row and column into `row_used` and `col_used`."""
     row_used[:] = 0
     col_used[:] = 0
     for i in range(rows):
         for j in range(cols):
             for lane in range(LANES):
-                kept = np.int32(tied[(i * row_size + j) * LANES + lane] + np.int32(1))
+                kept = np.int32(dropped[(i * row_size + j) * LANES + lane] + np.int32(1))
                 row_used[i * LANES + lane] += kept
                 col_used[j * LANES + lane] += kept
 

@@ -21,7 +21,7 @@ from masksmith.kernels.tile import Budget, Floats, Order
 
 from .fine_units import proved_lanes
 from .integer_pass import NO_FLOOR, Lanes, aligned_zeros, compact_unsolved, locate, new_starts
-from .simd.lanes import balanced_lanes, gather, place, pointers, scatter_mask
+from .simd.lanes import balanced_lanes, gather, lane_offset, pointers, scatter_mask
 from .simd.vectors import BITS, I32, I64, LANES, constant, index, load, network, store
 
 WIDE = 2.0**-20
@@ -42,8 +42,13 @@ def _double(builder: Any, value: Any, width: int) -> Any:
     return value if value.type.element == DOUBLE else builder.fpext(value, ir.VectorType(DOUBLE, width))
 
 
-def _wide_range(builder: Any, source: Any, element: Any, count: Any, apart: Any, length: Any, step: Any) -> Any:
-    """Flag lanes where the largest scores of two lines have a ratio below `WIDE`, lines of zeros excepted."""
+def _wide_range(
+    builder: Any, source: Any, element: Any, count: Any, line_stride: Any, length: Any, entry_stride: Any
+) -> Any:
+    """Flag lanes where the largest scores of two lines have a ratio below `WIDE`, lines of zeros excepted.
+
+    There are `count` lines of `length` entries; strides as in `simd.lanes`.
+    """
     vector = ir.VectorType(element, LANES)
     zero, infinity = ir.Constant(vector, None), ir.Constant(vector, [float("inf")] * LANES)
     least, most, peak = (alloca_once(builder, vector) for _ in range(3))
@@ -52,8 +57,8 @@ def _wide_range(builder: Any, source: Any, element: Any, count: Any, apart: Any,
     with for_range(builder, count) as line:
         builder.store(zero, peak)
         with for_range(builder, length) as entry:
-            at = builder.add(builder.mul(line.index, apart), builder.mul(entry.index, step))
-            value = load(builder, source, place(builder, at), element)
+            at = builder.add(builder.mul(line.index, line_stride), builder.mul(entry.index, entry_stride))
+            value = load(builder, source, lane_offset(builder, at), element)
             builder.store(_maximum(builder, builder.load(peak), value), peak)
         top = builder.load(peak)
         builder.store(_maximum(builder, top, builder.load(most)), most)
@@ -71,9 +76,9 @@ def lanes_with_wide_range(typing: Any, raw: Any, rows: Any, cols: Any, row_size:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (source,) = pointers(context, builder, signature, args, 0)
         element, (_, rows, cols, _) = context.get_value_type(signature.args[0].dtype), args
-        apart, one = index(row_size.literal_value), index(1)
-        of_rows = _wide_range(builder, source, element, rows, apart, cols, one)
-        of_cols = _wide_range(builder, source, element, cols, one, rows, apart)
+        row_stride, one = index(row_size.literal_value), index(1)
+        of_rows = _wide_range(builder, source, element, rows, row_stride, cols, one)
+        of_cols = _wide_range(builder, source, element, cols, one, rows, row_stride)
         return builder.zext(builder.bitcast(builder.or_(of_rows, of_cols), BITS), I64)
 
     return signature, generate
@@ -88,26 +93,27 @@ def _sorted(builder: Any, values: Sequence[Any]) -> list[Any]:
 
 @intrinsic
 def double_threshold_update(
-    typing: Any, raw: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, floor: Any, keep: Any,
-    scratch: Any, size: Any,
+    typing: Any, raw: Any, lines: Any, line_stride: Any, entry_stride: Any, cross_duals: Any, own_duals: Any,
+    floor: Any, keep: Any, scratch: Any, size: Any,
 ) -> Any:  # fmt: skip
-    """Set each line's dual, in `mine`, half-way between the keep-th and the next largest of `raw - others` along it.
+    """Set each line's dual half-way between the keep-th and the next largest of `raw - cross_duals` along the line.
 
     Args:
-        raw: Scores in lanes, lines `apart` places from each other, their entries `step` places.
+        raw: Scores in lanes.
+        line_stride, entry_stride: Places between lines, and between entries of a line.
         lines: Number of lines.
-        others: Duals of the crossing lines, float64 in lanes.
-        mine: Duals of these lines, written.
+        cross_duals: Duals of the crossing lines, float64 in lanes.
+        own_duals: Duals of the lines to update, written.
         floor: Lower bound on the duals written.
         keep: Budget of each line.
         scratch: Work array for `size` places.
         size: Size of the sorting network, a literal.
     """
     ints, count = types.int64, size.literal_value
-    signature = types.void(raw, ints, ints, ints, others, mine, types.float64, ints, scratch, size)
+    signature = types.void(raw, ints, ints, ints, cross_duals, own_duals, types.float64, ints, scratch, size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, duals, target, spare = pointers(context, builder, signature, args, 0, 4, 5, 8)
+        source, duals, target, sorted_values = pointers(context, builder, signature, args, 0, 4, 5, 8)
         element, vector = context.get_value_type(signature.args[0].dtype), ir.VectorType(DOUBLE, HALF)
         low = builder.insert_element(ir.Constant(vector, ir.Undefined), args[6], ir.Constant(I32, 0))
         low = builder.shuffle_vector(low, low, ir.Constant(ir.VectorType(I32, HALF), [0] * HALF))
@@ -116,37 +122,37 @@ def double_threshold_update(
             lane, values = builder.mul(half.index, index(HALF)), []
             for p in range(count):
                 at = builder.add(builder.mul(line.index, args[2]), builder.mul(index(p), args[3]))
-                entry = load(builder, source, builder.add(place(builder, at), lane), element, HALF)
+                entry = load(builder, source, builder.add(lane_offset(builder, at), lane), element, HALF)
                 other = load(builder, duals, builder.add(index(p * LANES), lane), DOUBLE, HALF)
                 values.append(builder.fsub(_double(builder, entry, HALF), other))
             for p, value in enumerate(_sorted(builder, values)):
-                store(builder, value, spare, index(p * HALF))
-            below = load(builder, spare, nth, DOUBLE, HALF)
-            above = load(builder, spare, builder.sub(nth, index(HALF)), DOUBLE, HALF)
-            # Half the distance: the sum of both could overflow, and of two neighbours would round past them.
+                store(builder, value, sorted_values, index(p * HALF))
+            below = load(builder, sorted_values, nth, DOUBLE, HALF)
+            above = load(builder, sorted_values, builder.sub(nth, index(HALF)), DOUBLE, HALF)
+            # Not half the sum: it could overflow, or for two neighbouring doubles round to neither side.
             distance = builder.fmul(builder.fsub(above, below), ir.Constant(vector, [0.5] * HALF))
             dual = _maximum(builder, builder.fadd(below, distance), low)
-            store(builder, dual, target, builder.add(place(builder, line.index), lane))
+            store(builder, dual, target, builder.add(lane_offset(builder, line.index), lane))
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def threshold_mask(typing: Any, raw: Any, u: Any, v: Any, tied: Any, rows: Any, cols: Any, row_size: Any) -> Any:
-    """Write the mask `raw - v >= u` to `tied`: 0 where kept, -1 where dropped."""
-    signature = types.void(raw, u, v, tied, types.int64, types.int64, row_size)
+def threshold_mask(typing: Any, raw: Any, u: Any, v: Any, dropped: Any, rows: Any, cols: Any, row_size: Any) -> Any:
+    """Write the mask `raw - v >= u` to `dropped`: 0 where kept, -1 where dropped."""
+    signature = types.void(raw, u, v, dropped, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, row_dual, col_dual, target = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element = context.get_value_type(signature.args[0].dtype)
         with for_range(builder, args[4]) as row, for_range(builder, args[5]) as col:
-            at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
+            at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
             rest = builder.fsub(
                 _double(builder, load(builder, source, at, element), LANES),
-                load(builder, col_dual, place(builder, col.index), DOUBLE),
+                load(builder, col_dual, lane_offset(builder, col.index), DOUBLE),
             )
-            kept = builder.fcmp_ordered(">=", rest, load(builder, row_dual, place(builder, row.index), DOUBLE))
+            kept = builder.fcmp_ordered(">=", rest, load(builder, row_dual, lane_offset(builder, row.index), DOUBLE))
             store(builder, builder.select(kept, constant(0), constant(-1)), target, at)
         return context.get_dummy_value()
 
@@ -162,6 +168,7 @@ def _allow_fewer(floors: Lanes, duals: Floats, length: int) -> None:
 
 @jit_without_refcounts
 def _write(target: Duals, tiles: Order, length: int, duals: Floats, lanes: int) -> None:
+    """Write the duals of the lanes in the bit set `lanes` to their tiles."""
     for lane in range(LANES):
         if (lanes >> lane) & 1:
             for i in range(length):
@@ -183,11 +190,11 @@ def compile_double_pass(row_size: int, col_size: int, wide: int) -> Callable[...
         as for the integer pass.
         """
         rows, cols = budget.rows, budget.cols
-        raw, tied = (
+        raw, dropped = (
             np.full(col_size * row_size * LANES, -np.inf, scores.dtype),
             aligned_zeros(col_size * row_size * LANES),
         )
-        tied[:] = -1
+        dropped[:] = -1
         u, v, scratch = (
             np.zeros(col_size * LANES),
             np.zeros(row_size * LANES),
@@ -209,17 +216,19 @@ def compile_double_pass(row_size: int, col_size: int, wide: int) -> Callable[...
                 for _ in range(sweeps):
                     double_threshold_update(raw, cols, 1, row_size, u, v, floor, budget.col_keep, scratch, col_size)
                     double_threshold_update(raw, rows, row_size, 1, v, u, floor, budget.row_keep, scratch, row_size)
-                threshold_mask(raw, u, v, tied, rows, cols, row_size)
+                threshold_mask(raw, u, v, dropped, rows, cols, row_size)
                 if budget.at_most:
                     _allow_fewer(row_floor, u, rows)
                     _allow_fewer(col_floor, v, cols)
                 row_keep, col_keep = np.int32(budget.row_keep), np.int32(budget.col_keep)
-                proved = wide_range & balanced_lanes(tied, rows, row_size, 1, zero, zero, row_floor, row_keep, row_size)
-                proved &= balanced_lanes(tied, cols, 1, row_size, zero, zero, col_floor, col_keep, col_size)
-                proved &= proved_lanes(raw, tied, u, v, rows, cols, row_size, 1)
+                proved = wide_range & balanced_lanes(
+                    dropped, rows, row_size, 1, zero, zero, row_floor, row_keep, row_size
+                )
+                proved &= balanced_lanes(dropped, cols, 1, row_size, zero, zero, col_floor, col_keep, col_size)
+                proved &= proved_lanes(raw, dropped, u, v, rows, cols, row_size, 1)
                 _write(row_duals, starts.tile, rows, u, proved)
                 _write(col_duals, starts.tile, cols, v, proved)
-                scatter_mask(tied, zero, zero, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
+                scatter_mask(dropped, zero, zero, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
             unsolved = compact_unsolved(order, first, count, proved, unsolved)
         return unsolved
 

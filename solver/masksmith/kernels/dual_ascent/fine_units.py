@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from masksmith.kernels.jit import alloca_once, for_range, intrinsic, types
 
-from .simd.lanes import constant64, exponents, place, pointers, power_of_two
+from .simd.lanes import constant64, exponents, lane_offset, pointers, power_of_two
 from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, index, load, minimum, splat, store
 
 UNBOUNDED = 1 << 30
@@ -49,14 +49,14 @@ def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> An
 
 @intrinsic
 def residual_scores(
-    typing: Any, raw: Any, u: Any, v: Any, factor: Any, noise: Any, x: Any, tied: Any, rows: Any, cols: Any,
+    typing: Any, raw: Any, u: Any, v: Any, factor: Any, noise: Any, x: Any, perturbed: Any, rows: Any, cols: Any,
     row_size: Any,
 ) -> Any:  # fmt: skip
-    """Write `x = round(2 factor (raw - v - u))`, clipped and rounded as in `floor_sticky`, and `tied = x + noise`.
+    """Write `x = round(2 factor (raw - v - u))`, clipped, rounded as in `floor_sticky`, and `perturbed = x + noise`.
 
     All are in lanes, `[place * 16 + lane]`, except `noise`, which has one value per place; u and v are float64.
     """
-    signature = types.void(raw, u, v, factor, noise, x, tied, types.int64, types.int64, row_size)
+    signature = types.void(raw, u, v, factor, noise, x, perturbed, types.int64, types.int64, row_size)
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -66,20 +66,20 @@ def residual_scores(
         element = context.get_value_type(signature.args[0].dtype)
         scale, double = load(builder, factors, index(0), doubles.element), doubles.element
         with for_range(builder, args[7]) as row:
-            own = load(builder, row_dual, place(builder, row.index), double)
+            own = load(builder, row_dual, lane_offset(builder, row.index), double)
             with for_range(builder, args[8]) as col:
                 at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
-                w = load(builder, source, place(builder, at), element)
+                w = load(builder, source, lane_offset(builder, at), element)
                 w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
-                rest = builder.fsub(w, load(builder, col_dual, place(builder, col.index), double))
+                rest = builder.fsub(w, load(builder, col_dual, lane_offset(builder, col.index), double))
                 rest = builder.fmul(builder.fsub(rest, own), scale)
                 for sign, bound in ((">", CLIP), ("<", -CLIP)):
                     limit = ir.Constant(doubles, [bound] * LANES)
                     rest = builder.select(builder.fcmp_ordered(sign, rest, limit), limit, rest)
                 value = floor_sticky(builder, rest)
-                store(builder, value, target, place(builder, at))
+                store(builder, value, target, lane_offset(builder, at))
                 shift = splat(builder, builder.load(builder.gep(extra, [at])))
-                store(builder, builder.add(value, shift), other, place(builder, at))
+                store(builder, builder.add(value, shift), other, lane_offset(builder, at))
         return context.get_dummy_value()
 
     return signature, generate
@@ -87,24 +87,26 @@ def residual_scores(
 
 @intrinsic
 def dual_bounds(
-    typing: Any, x: Any, tied: Any, u: Any, v: Any, row_bound: Any, col_bound: Any, rows: Any, cols: Any, row_size: Any
+    typing: Any, x: Any, perturbed: Any, u: Any, v: Any, row_bound: Any, col_bound: Any, rows: Any, cols: Any,
+    row_size: Any,
 ) -> Any:  # fmt: skip
-    """Write the bounds on duals that the mask `tied >= u + v` implies, and that mask to `tied` (0 kept, -1 dropped).
+    """Write the bounds on duals that the mask `perturbed >= u + v` implies; overwrite `perturbed` by the mask.
 
-    A kept entry requires `u <= row_bound - v`, a dropped one `-v <= col_bound + u`. Its other bound is `UNBOUNDED`.
+    The mask is 0 where kept, -1 where dropped. A kept entry requires `u <= row_bound - v`, a dropped one
+    `-v <= col_bound + u`; its other bound is `UNBOUNDED`.
     """
-    signature = types.void(x, tied, u, v, row_bound, col_bound, types.int64, types.int64, row_size)
+    signature = types.void(x, perturbed, u, v, row_bound, col_bound, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, other, row_dual, col_dual, upper, lower = pointers(context, builder, signature, args, 0, 1, 2, 3, 4, 5)
         even, far = constant(-2), constant(UNBOUNDED)
         with for_range(builder, args[6]) as row:
-            own = load(builder, row_dual, place(builder, row.index), I32)
+            own = load(builder, row_dual, lane_offset(builder, row.index), I32)
             with for_range(builder, args[7]) as col:
-                at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
+                at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
                 score = load(builder, source, at, I32)
                 rest = builder.sub(
-                    load(builder, other, at, I32), load(builder, col_dual, place(builder, col.index), I32)
+                    load(builder, other, at, I32), load(builder, col_dual, lane_offset(builder, col.index), I32)
                 )
                 kept = builder.icmp_signed(">=", rest, own)
                 ceiling = builder.and_(builder.add(score, constant(1)), even)
@@ -118,13 +120,14 @@ def dual_bounds(
 
 @intrinsic
 def lower_duals(
-    typing: Any, bounds: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, size: Any
+    typing: Any, bounds: Any, lines: Any, line_stride: Any, entry_stride: Any, cross_duals: Any, own_duals: Any,
+    size: Any,
 ) -> Any:  # fmt: skip
-    """Lower each line's dual, in `mine`, to at most `min(bounds + others)` along it.
+    """Lower each line's dual to at most `min(bounds + cross_duals)` along the line; arguments as in `simd.lanes`.
 
     Returns the lanes (one bit each) where no dual changed.
     """
-    signature = types.int64(bounds, types.int64, types.int64, types.int64, others, mine, size)
+    signature = types.int64(bounds, types.int64, types.int64, types.int64, cross_duals, own_duals, size)
     count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -132,12 +135,12 @@ def lower_duals(
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[1]) as line:
-            first, values = place(builder, builder.mul(line.index, args[2])), []
+            first, values = lane_offset(builder, builder.mul(line.index, args[2])), []
             for p in range(count):
                 bound = load(builder, source, first, I32)
                 values.append(builder.add(bound, load(builder, duals, index(p * LANES), I32)))
-                first = builder.add(first, place(builder, args[3]))
-            at = place(builder, line.index)
+                first = builder.add(first, lane_offset(builder, args[3]))
+            at = lane_offset(builder, line.index)
             old = load(builder, target, at, I32)
             new = minimum(builder, fold(builder, minimum, values), old)
             store(builder, new, target, at)
@@ -150,14 +153,14 @@ def lower_duals(
 
 @intrinsic
 def proved_lanes(
-    typing: Any, raw: Any, tied: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any, strict: Any
+    typing: Any, raw: Any, dropped: Any, u: Any, v: Any, rows: Any, cols: Any, row_size: Any, strict: Any
 ) -> Any:  # fmt: skip
-    """Return the lanes (one bit each) where the duals prove the mask in `tied` (0 kept, -1 dropped).
+    """Return the lanes (one bit each) where the duals prove the mask `dropped` (0 kept, -1 dropped).
 
     Kept entries must have `raw >= u + v`, dropped ones `raw <= u + v`, and no sum may be rounded. With `strict` no
     entry may be equal, so that the optimum is unique, and sums may be rounded: their signs are exact (Knuth's TwoSum).
     """
-    signature = types.int64(raw, tied, u, v, types.int64, types.int64, row_size, strict)
+    signature = types.int64(raw, dropped, u, v, types.int64, types.int64, row_size, strict)
     doubles, unique = ir.VectorType(ir.DoubleType(), LANES), bool(strict.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -166,10 +169,10 @@ def proved_lanes(
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
         with for_range(builder, args[4]) as row:
-            a = load(builder, row_dual, place(builder, row.index), doubles.element)
+            a = load(builder, row_dual, lane_offset(builder, row.index), doubles.element)
             with for_range(builder, args[5]) as col:
-                at = place(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
-                b = load(builder, col_dual, place(builder, col.index), doubles.element)
+                at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
+                b = load(builder, col_dual, lane_offset(builder, col.index), doubles.element)
                 w = load(builder, source, at, element)
                 w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
                 total = builder.fadd(a, b)

@@ -77,7 +77,7 @@ def new_starts() -> Starts:
 def locate(
     starts: Starts, order: Order, first: int, count: int, scores: Matrix, mask: Bools, rows: int, cols: int
 ) -> None:
-    """Write the offsets of the tiles `order[first : first + 16]`; lanes behind the last of `count` repeat it."""
+    """Write the offsets of the tiles `order[first : first + 16]`; lanes beyond `count` repeat the last tile."""
     across = scores.shape[1] // cols
     stride, mask_stride = scores.strides[0] // scores.itemsize, mask.strides[0]
     starts.stride[0], starts.stride[1] = stride, mask_stride
@@ -101,7 +101,7 @@ def locate(
 
 @jit_without_refcounts
 def compact_unsolved(order: Order, first: int, count: int, done: int, unsolved: int) -> int:
-    """Append the indices of a group's tiles that are not in lanes `done` to `order[:unsolved]`; return its length."""
+    """Append the tiles of 16 lanes that are not in the bit set `done` to `order[:unsolved]`; return the new length."""
     if done == (1 << LANES) - 1:
         return unsolved
     for lane in range(min(LANES, count - first)):
@@ -112,9 +112,11 @@ def compact_unsolved(order: Order, first: int, count: int, done: int, unsolved: 
 
 
 @jit_without_refcounts
-def _quantise_duals(raw: Duals, scale: Matrix, rescale: Matrix, limited: bool, length: int, quantised: Lanes) -> None:
-    """Write `round(raw * scale * rescale)`, clipped to within `BOUND / 2` (and to 0 or more if `limited`)."""
-    low, high = (0.0 if limited else -float(BOUND // 2)), float(BOUND // 2)
+def _quantise_duals(
+    raw: Duals, scale: Matrix, rescale: Matrix, non_negative: bool, length: int, quantised: Lanes
+) -> None:
+    """Write `round(raw * scale * rescale)`, clipped to within `BOUND / 2` (and to 0 or more if `non_negative`)."""
+    low, high = (0.0 if non_negative else -float(BOUND // 2)), float(BOUND // 2)
     for j in range(length):
         for lane in range(LANES):
             dual = np.rint(raw[j * LANES + lane] * np.float64(scale[lane]) * np.float64(rescale[lane]))
@@ -162,8 +164,8 @@ def compile_integer_pass(
 
     @jit
     def run(
-        scores: Matrix, budget: Budget, rounds: Order, warm: bool, limited: bool, order: Order, count: int, mask: Bools,
-        row_duals: Duals, col_duals: Duals,
+        scores: Matrix, budget: Budget, rounds: Order, warm: bool, non_negative: bool, order: Order, count: int,
+        mask: Bools, row_duals: Duals, col_duals: Duals,
     ) -> int:  # fmt: skip
         """Solve the first `count` tiles of `order`.
 
@@ -172,11 +174,12 @@ def compile_integer_pass(
         Args:
             scores: `[down * rows, across * cols]`.
             budget: Size and budgets of the tiles.
-            rounds: Number of sweeps of each round; a round continues with the tiles that the previous one left
-                unsolved, from their duals.
+            rounds: Number of sweeps of each round; a round continues with the unsolved tiles of the previous one, from
+                their duals.
             warm: Whether the first round starts from `col_duals` instead of 0.
-            limited: Whether the first round keeps duals non-negative; later rounds do if budgets are at-most. Otherwise
-                rows and columns are filled exactly, and at-most budgets shift the duals afterwards.
+            non_negative: Whether duals are kept non-negative in the first round; in later rounds they are if budgets
+                are at-most. Without it, a round fills rows and columns exactly, and at-most budgets shift the duals
+                afterwards.
             order: Indices `tile row * across + tile column`, ascending.
             count: Number of indices.
             mask: As scores, written.
@@ -194,7 +197,7 @@ def compile_integer_pass(
         dual_lanes, unused_peak = np.empty(row_size * LANES), np.zeros(LANES)
         starts, unsolved = new_starts(), count
         for sweeps in rounds:
-            row_floor[:] = col_floor[:] = 0 if limited else NO_FLOOR
+            row_floor[:] = col_floor[:] = 0 if non_negative else NO_FLOOR
             count, unsolved = unsolved, 0
             for first in range(0, count, LANES):
                 locate(starts, order, first, count, scores, mask, rows, cols)
@@ -205,7 +208,7 @@ def compile_integer_pass(
                 v[:] = 0
                 if warm:
                     gather(col_duals, starts.cols, 0, dual_lanes, unused_peak, 1, cols, row_size, wide)
-                    _quantise_duals(dual_lanes, scale, rescale, limited, cols, v)
+                    _quantise_duals(dual_lanes, scale, rescale, non_negative, cols, v)
                 for sweep in range(sweeps):
                     relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                     threshold_update(
@@ -218,7 +221,7 @@ def compile_integer_pass(
                     x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
                 )
                 solved &= balanced_lanes(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
-                if limited:
+                if non_negative:
                     solved &= balanced_lanes(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
                 elif budget.at_most:
                     solved &= _equalise_minima(u, v, rows, cols)
@@ -226,7 +229,7 @@ def compile_integer_pass(
                 scatter_duals(u, unit, row_duals, starts.rows, rows, tall)
                 scatter_duals(v, unit, col_duals, starts.cols, cols, wide)
                 unsolved = compact_unsolved(order, first, count, solved, unsolved)
-            warm, limited = True, budget.at_most
+            warm, non_negative = True, budget.at_most
         return unsolved
 
     return run

@@ -2,10 +2,10 @@
 
 1. The residual scores `w - u - v` of the integer pass are expressed in a finer unit.
 2. Pseudo-random noise, a function of the entry's position only, is added to break ties, and sweeps solve the perturbed
-   tile. With such noise, ties need as few sweeps as gaussian scores.
+   tile. With such noise, tiles with ties need as few sweeps as tiles with gaussian scores.
 3. The noise is removed: starting from the perturbed duals, each dual is lowered to the bound that the mask implies
    until none changes (Bellman-Ford, which converges in few rounds from there). If it converges, the mask is proved for
-   the original scores; otherwise the tile is left to the shortest-path stage.
+   the original scores; otherwise the shortest-path stage solves the tile.
 
 Few sweeps suffice: a mask whose column counts are still wrong can be proved optimal for those counts, and a few
 augmenting paths then correct the counts.
@@ -49,11 +49,18 @@ def _hash(places: Ints) -> Ints:
 
 @jit_without_refcounts
 def _read(
-    source: Duals, tiles: Order, length: int, duals: Floats, floors: Lanes, factor: Floats, unit: Floats, limited: bool
+    source: Duals,
+    tiles: Order,
+    length: int,
+    duals: Floats,
+    floors: Lanes,
+    factor: Floats,
+    unit: Floats,
+    non_negative: bool,
 ) -> None:
     """Copy duals into lanes, rounded to even multiples of the unit; write the lower bound of each dual to `floors`.
 
-    With `limited` the floor is the step, in units, that takes the dual to 0.
+    With `non_negative` the floor is the step, in units, that takes the dual to 0.
     """
     for i in range(length):
         for lane in range(LANES):
@@ -62,13 +69,14 @@ def _read(
     for i in range(length):
         for lane in range(LANES):
             low = float(NO_FLOOR)
-            if limited and unit[lane] > 0.0:
+            if non_negative and unit[lane] > 0.0:
                 low = max(-2.0 * factor[lane] * duals[i * LANES + lane], float(-(1 << 28)))
             floors[i * LANES + lane] = np.int32(low)
 
 
 @jit_without_refcounts
 def _write(target: Duals, tiles: Order, length: int, duals: Floats, done: int) -> None:
+    """Write the duals of the lanes in the bit set `done` to their tiles."""
     for lane in range(LANES):
         if (done >> lane) & 1:
             for i in range(length):
@@ -77,14 +85,16 @@ def _write(target: Duals, tiles: Order, length: int, duals: Floats, done: int) -
 
 @jit_without_refcounts
 def _add(duals: Floats, moved: Lanes, outer: Lanes, sign: int, unit: Floats, length: int) -> None:
+    """Add `sign * (moved - outer) * unit` to the duals: the steps that the pass found, relative to the outer node."""
     for i in range(length):
         for lane in range(LANES):
-            move = np.float64(sign) * (np.float64(moved[i * LANES + lane]) - np.float64(outer[lane]))
-            duals[i * LANES + lane] += move * unit[lane]
+            step = np.float64(sign) * (np.float64(moved[i * LANES + lane]) - np.float64(outer[lane]))
+            duals[i * LANES + lane] += step * unit[lane]
 
 
 @jit_without_refcounts
 def _mark(ready: Bytes, tiles: Order, lanes: int) -> None:
+    """Set `ready` to 1 for the tiles of the lanes in the bit set `lanes`."""
     for lane in range(LANES):
         if (lanes >> lane) & 1:
             ready[tiles[lane]] = 1
@@ -106,8 +116,8 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
 
     @jit
     def run(
-        scores: Matrix, budget: Budget, sweeps: int, rounds: int, zoom: int, noise: Lanes, limited: bool, order: Order,
-        count: int, mask: Bools, row_duals: Duals, col_duals: Duals, ready: Bytes,
+        scores: Matrix, budget: Budget, sweeps: int, lowerings: int, zoom: int, noise: Lanes, non_negative: bool,
+        order: Order, count: int, mask: Bools, row_duals: Duals, col_duals: Duals, ready: Bytes,
     ) -> int:  # fmt: skip
         """Solve the first `count` tiles of `order`.
 
@@ -116,24 +126,24 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
 
         Args:
             sweeps: Number of sweeps.
-            rounds: Maximum number of rounds in which duals are lowered.
+            lowerings: Maximum number of rounds in which duals are lowered.
             zoom: Bits by which the unit is finer than that of the integer pass.
             noise: From `tie_noise`.
-            limited: Whether duals stay non-negative; otherwise rows and columns are filled exactly, and at-most budgets
-                shift the duals afterwards.
+            non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and
+                at-most budgets shift the duals afterwards.
             ready: `[down * across]`, set to 1 for tiles whose mask is proved optimal for its own column counts, which
                 still differ from the budgets: augmenting paths can start from it.
         """
         rows, cols = budget.rows, budget.cols
         size = col_size * row_size * LANES
         raw = np.empty(rows * row_size * LANES, scores.dtype)
-        x, tied, row_bound, col_bound = (
+        x, perturbed, row_bound, col_bound = (
             aligned_zeros(size),
             aligned_zeros(size),
             aligned_zeros(size),
             aligned_zeros(size),
         )
-        tied[:] = PAD
+        perturbed[:] = PAD
         row_bound[:] = col_bound[:] = UNBOUNDED
         scratch, outer = aligned_zeros(max(row_size, col_size) * LANES), aligned_zeros(LANES)
         u, v = aligned_zeros(col_size * LANES), aligned_zeros(row_size * LANES)
@@ -148,49 +158,62 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
             peak[:] = 0
             gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
             fine_scales(peak, zoom, factor, unit)
-            _read(row_duals, starts.tile, rows, row_dual, row_floor, factor, unit, limited)
-            _read(col_duals, starts.tile, cols, col_dual, col_floor, factor, unit, limited)
-            residual_scores(raw, row_dual, col_dual, factor, noise, x, tied, rows, cols, row_size)
+            _read(row_duals, starts.tile, rows, row_dual, row_floor, factor, unit, non_negative)
+            _read(col_duals, starts.tile, cols, col_dual, col_floor, factor, unit, non_negative)
+            residual_scores(raw, row_dual, col_dual, factor, noise, x, perturbed, rows, cols, row_size)
             u[:] = v[:] = outer[:] = 0
             for sweep in range(sweeps):
                 relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                 threshold_update(
-                    tied, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                    perturbed,
+                    rows,
+                    row_size,
+                    1,
+                    v,
+                    u,
+                    row_floor,
+                    budget.row_keep,
+                    np.int32(0),
+                    scratch,
+                    row_size,
+                    row_half,
                 )
                 threshold_update(
-                    tied, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, scratch, col_size, col_half
+                    perturbed, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, scratch, col_size, col_half
                 )
             threshold_update(
-                tied, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                perturbed, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
             )
-            balanced = balanced_lanes(tied, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
-            proved = balanced_lanes(tied, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
+            balanced = balanced_lanes(
+                perturbed, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size
+            )
+            proved = balanced_lanes(perturbed, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
             if proved == 0:
                 unsolved = compact_unsolved(order, first, count, 0, unsolved)
                 continue
-            dual_bounds(x, tied, u, v, row_bound, col_bound, rows, cols, row_size)
+            dual_bounds(x, perturbed, u, v, row_bound, col_bound, rows, cols, row_size)
             _round_to_even(u, v)
-            if limited:
-                count_kept(tied, rows, cols, row_size, row_used, col_used)
+            if non_negative:
+                count_kept(perturbed, rows, cols, row_size, row_used, col_used)
                 mark_full(v, col_floor, col_used, cols, budget.col_keep)
             converged = 0
-            for _ in range(rounds):
+            for _ in range(lowerings):
                 converged = lower_duals(col_bound, cols, 1, row_size, u, v, col_size)
                 converged &= lower_duals(row_bound, rows, row_size, 1, v, u, row_size)
-                if limited:
+                if non_negative:
                     converged &= lower_outer_dual(budget, u, v, outer, row_floor, col_floor, row_used, col_used)
                 if converged & proved == proved:
                     break
             _add(row_dual, u, outer, 1, unit, rows)
             _add(col_dual, v, outer, -1, unit, cols)
-            proved &= converged & proved_lanes(raw, tied, row_dual, col_dual, rows, cols, row_size, 0)
-            if limited:
+            proved &= converged & proved_lanes(raw, perturbed, row_dual, col_dual, rows, cols, row_size, 0)
+            if non_negative:
                 proved &= valid_dual_lanes(row_dual, row_used, rows, budget.row_keep)
                 proved &= valid_dual_lanes(col_dual, col_used, cols, budget.col_keep)
             elif budget.at_most:
                 proved &= shift_duals(row_dual, col_dual, rows, cols)
             u[:] = v[:] = 0
-            scatter_mask(tied, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
+            scatter_mask(perturbed, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
             _write(row_duals, starts.tile, rows, row_dual, proved)
             _write(col_duals, starts.tile, cols, col_dual, proved)
             _mark(ready, starts.tile, proved & ~balanced)

@@ -38,7 +38,7 @@ def _force(keys: Keys, forced: npt.NDArray[np.int8], first: int, count: int) -> 
 
 @inline
 def _rank(keys: Keys, ranks: npt.NDArray[np.int32], keep: np.int32) -> None:
-    """Write 1 to `ranks` where fewer than `keep` entries of the group are larger, or equal and further left; else 0."""
+    """Write 1 to `ranks` where fewer than `keep` entries are larger, or equal with a lower index; else 0."""
     m = keys.shape[0]
     ranks[:] = 0
     for left in range(m):

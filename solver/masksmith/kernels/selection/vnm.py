@@ -51,7 +51,7 @@ def _keep_rows(columns: Duals, rows: int, n: int, chosen: ColumnIndices, mask: B
 
 
 @jit
-def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: Duals) -> None:
+def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, violations: Duals) -> None:
     """Solve a row of panels.
 
     Args:
@@ -60,12 +60,13 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: 
         m: Columns of a panel.
         limit: Maximum number of column sets evaluated per panel.
         mask: `[rows, across * m]`, written.
-        excess: `[across]`, written: bound on how much more another mask of the panel can keep; 0.0 proves optimality.
+        violations: `[across]`, written: no other mask of the panel keeps more than this above the objective; 0.0 proves
+            optimality.
     """
     rows = scores.shape[0]
     columns = np.zeros((m, -(-rows // STEP) * STEP))
     chosen = np.zeros(4, np.int64)
-    for number in range(len(excess)):
+    for number in range(len(violations)):
         left = number * m
         for row in range(rows):
             for column in range(m):
@@ -74,5 +75,5 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, excess: 
         best, second, upper_bound = search(columns, n, limit, slack, chosen)
         # If sums are rounded, the best set is proved only if the second best is lower by more than the rounding error.
         unproved = slack > 1.0 and second * slack >= best
-        excess[number] = max(0.0, upper_bound - best) + (best * ROUNDED if unproved else 0.0)
+        violations[number] = max(0.0, upper_bound - best) + (best * ROUNDED if unproved else 0.0)
         _keep_rows(columns, rows, n, chosen, mask[:, left : left + m])

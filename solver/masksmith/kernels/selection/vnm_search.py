@@ -115,7 +115,7 @@ def _bound(pairs: Duals, triples: Duals, a: int, b: int, c: int, d: int) -> floa
 
 
 @jit
-def _start(columns: Duals, n: int, triples: Duals, chosen: ColumnIndices) -> float:
+def _initial_set(columns: Duals, n: int, triples: Duals, chosen: ColumnIndices) -> float:
     """Write an initial set to `chosen` and return its score.
 
     It is the best triple with the best fourth column, improved by exchanging single columns up to a local optimum.
@@ -148,7 +148,7 @@ def _start(columns: Duals, n: int, triples: Duals, chosen: ColumnIndices) -> flo
 
 
 @jit
-def _ceiling(columns: Duals, n: int) -> float:
+def _global_bound(columns: Duals, n: int) -> float:
     """Return an upper bound on every set: the sum of the n largest entries of every row, over all columns."""
     m, rows = columns.shape
     top, total = np.empty(n), 0.0
@@ -179,16 +179,16 @@ def search(columns: Duals, n: int, limit: int, slack: float, chosen: ColumnIndic
     """
     m = columns.shape[0]
     pairs, triples = _tables(columns, n)
-    best = _start(columns, n, triples, chosen)
+    best = _initial_set(columns, n, triples, chosen)
     second, upper_bound, remaining = -1.0, best, limit
-    ceiling = _ceiling(columns, n)
-    if slack == 1.0 and ceiling == best:
+    global_bound = _global_bound(columns, n)
+    if slack == 1.0 and global_bound == best:
         return best, second, best
     for a in range(m):
         for b in range(a + 1, m):
             for c in range(b + 1, m):
                 for d in range(c + 1, m):
-                    bound = min(ceiling, _bound(pairs, triples, a, b, c, d)) * slack
+                    bound = min(global_bound, _bound(pairs, triples, a, b, c, d)) * slack
                     if bound < best or (slack == 1.0 and bound == best):
                         continue
                     if chosen[0] == a and chosen[1] == b and chosen[2] == c and chosen[3] == d:

@@ -63,28 +63,28 @@ def _centre_side(
     w: Floats,
     kept: Floats,
     free: Floats,
-    mine: Floats,
-    others: Floats,
+    own_duals: Floats,
+    cross_duals: Floats,
     count: int,
     length: int,
     keep: int,
     at_most: bool,
 ) -> None:
-    """Centre the duals `mine` `[count]`, given the duals `others` `[length]`; w, kept, free are `[count * length]`."""
+    """Centre `own_duals` `[count]` for fixed `cross_duals` `[length]`; w, kept and free are `[count * length]`."""
     for i in range(count):
         low, high, used = (0.0 if at_most else -np.inf), np.inf, 0
         for j in range(length):
             at = i * length + j
             used += np.int64(kept[at])
-            x = w[at] - others[j]
+            x = w[at] - cross_duals[j]
             if free[at]:
                 if kept[at]:
                     high = min(high, x)
                 else:
                     low = max(low, x)
-        mine[i] = 0.0 if at_most and used < keep else _middle(low, high, mine[i])
+        own_duals[i] = 0.0 if at_most and used < keep else _middle(low, high, own_duals[i])
         if at_most:
-            mine[i] = max(0.0, mine[i])
+            own_duals[i] = max(0.0, own_duals[i])
 
 
 @jit_without_refcounts

@@ -75,7 +75,7 @@ def _take_ties(tile: Tile, budget: Budget, count: Floats, missing: Floats, i: in
 
 
 @jit_without_refcounts
-def _open_row(tile: Tile, budget: Budget, i: int, x: Floats, floor: float) -> int:
+def _initialise_row(tile: Tile, budget: Budget, i: int, x: Floats, floor: float) -> int:
     """Set row i's dual, keep its forced entries and those strictly above the dual.
 
     `x` is a work array. Returns the budget that is still unfilled, or -1 if the row cannot satisfy its budget.
@@ -104,8 +104,8 @@ def _open_row(tile: Tile, budget: Budget, i: int, x: Floats, floor: float) -> in
 
 
 @jit_without_refcounts
-def open_tile(tile: Tile, budget: Budget, search: Search) -> bool:
-    """Write `kept` and `u` from `v`; a dual in `u` that is already valid is not changed.
+def initialise_tile(tile: Tile, budget: Budget, search: Search) -> bool:
+    """Initialise `kept` and `u` of a tile from `v`; a dual in `u` that is already valid is not changed.
 
     Returns False if a row cannot satisfy its budget. Uses `row_d`, `col_d` and `col_seen` of `search` as work arrays.
     """
@@ -113,7 +113,7 @@ def open_tile(tile: Tile, budget: Budget, search: Search) -> bool:
     x, count, missing = search.col_d, search.col_seen, search.row_d
     floor = 0.0 if budget.at_most else -np.inf
     for i in range(rows):
-        unfilled = _open_row(tile, budget, i, x, floor)
+        unfilled = _initialise_row(tile, budget, i, x, floor)
         if unfilled < 0:
             return False
         missing[i] = unfilled
@@ -143,14 +143,14 @@ def _have_wide_range(w: Floats, count: int, length: int) -> bool:
 
 @jit_without_refcounts
 def _sweep(
-    w: Floats, mine: Floats, others: Floats, count: int, length: int, keep: int, floor: float, x: Floats
+    w: Floats, own_duals: Floats, cross_duals: Floats, count: int, length: int, keep: int, floor: float, x: Floats
 ) -> None:  # fmt: skip
-    """Set each dual in `mine` half-way between the keep-th and the next largest of `w - others` along its line."""
+    """Set each of `own_duals` half-way between the keep-th and the next largest of `w - cross_duals` on its line."""
     for i in range(count):
         for j in range(length):
-            x[j] = w[i * length + j] - others[j]
+            x[j] = w[i * length + j] - cross_duals[j]
         high, low = _nth_pair(x, length, keep)
-        mine[i] = max(floor, low + 0.5 * (high - low))
+        own_duals[i] = max(floor, low + 0.5 * (high - low))
 
 
 @jit_without_refcounts

@@ -1,4 +1,4 @@
-"""Solves tiles of a panel one by one with shortest augmenting paths, and polishes those left without a proof."""
+"""Solves tiles of a panel one by one with shortest augmenting paths, and polishes those without a proof."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from masksmith.kernels.tile import Budget, Bytes, Order, Tile, new_search, new_t
 
 from .augmentation import balance_columns
 from .complementary_slackness import is_proved
-from .initial_mask import fix_forced, initialise_wide_duals, open_tile
+from .initial_mask import fix_forced, initialise_tile, initialise_wide_duals
 from .negative_cycles import polish
 
 HUGE = 2.0**1000
@@ -105,7 +105,7 @@ def solve_panel(
             _read_mask(tile, rows, cols, mask[top : top + rows, left : left + cols])
         else:
             initialise_wide_duals(tile, budget, search)
-            if not open_tile(tile, budget, search):
+            if not initialise_tile(tile, budget, search):
                 return t, 0
         if not balance_columns(tile, budget, search):
             return t, 0
@@ -120,7 +120,7 @@ def solve_panel(
 def polish_panel(
     scores: Matrix, forced: Forced, budget: Budget, order: Order, mask: Bools, row_duals: Duals, col_duals: Duals
 ) -> None:
-    """Polish the tiles that `solve_panel` left without a proof; arguments as there.
+    """Polish the tiles that `solve_panel` did not prove; arguments as for `solve_panel`.
 
     It is a separate kernel because it is rarely needed, and compiled only when it is called.
     """

@@ -33,9 +33,9 @@ class _Bounds(NamedTuple):
 def centre(
     scores: Duals, mask: Bools, tile: TileSpec, u: Duals, v: Duals, free: Bools | None = None, rounds: int = 12
 ) -> tuple[Duals, Duals]:
-    """Move each dual midway between the largest dropped and the smallest kept `w - (other dual)` of its line.
+    """Move each dual to the midpoint of its feasible interval, for a row dual `[max dropped w - v, min kept w - v]`.
 
-    Rows and columns alternate. Any number between the two keeps the proof; the midpoint tolerates rounding to float64.
+    Rows and columns alternate. Every dual in its interval proves the mask; the midpoint tolerates rounding to float64.
 
     Args:
         scores: `[T, R, C]` float64.
@@ -44,7 +44,7 @@ def centre(
         u: `[T, R]` row duals that prove the mask, up to rounding.
         v: `[T, C]` column duals.
         free: `[T, R, C]`, False where an entry is forced.
-        rounds: Number of updates of each side; slack propagates by one entry per round.
+        rounds: Number of updates of rows and of columns.
 
     Returns:
         The centred duals, or the original ones in tiles where those violate complementary slackness less.
@@ -53,15 +53,15 @@ def centre(
     step = max(1, CHUNK_ENTRIES // (tile.rows * tile.cols))
     for at in range(0, len(scores), step):
         part = slice(at, at + step)
-        proof = _bounds(scores[part], mask[part], tile, None if free is None else free[part])
-        p, q = _centre(proof, tile, np.ascontiguousarray(u[part].T), np.ascontiguousarray(v[part].T), rounds)
+        bounds = _bounds(scores[part], mask[part], tile, None if free is None else free[part])
+        p, q = _centre(bounds, tile, np.ascontiguousarray(u[part].T), np.ascontiguousarray(v[part].T), rounds)
         new_u[part], new_v[part] = p.T, q.T
     return new_u, new_v
 
 
 def _bounds(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _Bounds:
-    everywhere = np.ones(mask.shape, np.bool_) if free is None else free
-    low, high = np.where(everywhere & ~mask, scores, -np.inf), np.where(everywhere & mask, scores, np.inf)
+    is_free = np.ones(mask.shape, np.bool_) if free is None else free
+    low, high = np.where(is_free & ~mask, scores, -np.inf), np.where(is_free & mask, scores, np.inf)
     return _Bounds(
         low=np.ascontiguousarray(low.transpose(1, 2, 0)),
         high=np.ascontiguousarray(high.transpose(1, 2, 0)),
@@ -71,14 +71,14 @@ def _bounds(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _
     )
 
 
-def _centre(proof: _Bounds, tile: TileSpec, u: Duals, v: Duals, rounds: int) -> tuple[Duals, Duals]:
+def _centre(bounds: _Bounds, tile: TileSpec, u: Duals, v: Duals, rounds: int) -> tuple[Duals, Duals]:
     p, q = u, v
     for _ in range(rounds):
-        p = _midpoint((proof.low - q).max(1), (proof.high - q).min(1), p, proof.margin)
-        p = _clamp(p, proof.row_slack, tile)
-        q = _midpoint((proof.low - p[:, None]).max(0), (proof.high - p[:, None]).min(0), q, proof.margin)
-        q = _clamp(q, proof.col_slack, tile)
-    worse = _violation(proof, p, q) > _violation(proof, u, v)
+        p = _midpoint((bounds.low - q).max(1), (bounds.high - q).min(1), p, bounds.margin)
+        p = _clamp(p, bounds.row_slack, tile)
+        q = _midpoint((bounds.low - p[:, None]).max(0), (bounds.high - p[:, None]).min(0), q, bounds.margin)
+        q = _clamp(q, bounds.col_slack, tile)
+    worse = _violation(bounds, p, q) > _violation(bounds, u, v)
     return np.where(worse, u, p), np.where(worse, v, q)
 
 
@@ -90,9 +90,9 @@ def _midpoint(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
     return np.where(two_sided, middle, away)
 
 
-def _violation(proof: _Bounds, u: Duals, v: Duals) -> Duals:
+def _violation(bounds: _Bounds, u: Duals, v: Duals) -> Duals:
     """Return the sum of violations of complementary slackness: `[T]`."""
-    dropped, kept = proof.low - u[:, None] - v, proof.high - u[:, None] - v
+    dropped, kept = bounds.low - u[:, None] - v, bounds.high - u[:, None] - v
     return cast("Duals", (np.maximum(dropped, 0.0) + np.maximum(-kept, 0.0)).sum((0, 1)))
 
 

@@ -61,15 +61,15 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
     u, v = np.empty((len(mask), tile.rows)), np.empty((len(mask), tile.cols))
     for tiles, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
         if tiles.any():
-            where, exponents = None if free is None else free[tiles], -scaled.shifts[tiles, None]
-            p, q, _ = residual_duals(scaled.integers[tiles].astype(dtype), mask[tiles], tile, where)
+            free_here, exponents = None if free is None else free[tiles], -scaled.shifts[tiles, None]
+            p, q, _ = residual_duals(scaled.integers[tiles].astype(dtype), mask[tiles], tile, free_here)
             if dtype is np.int64 and not tile.at_most:
                 p, q = _centre_columns(p, q)
             u[tiles], v[tiles] = np.ldexp(p, exponents), np.ldexp(q, exponents)
     if not scaled.exact.all():
         tiles = ~scaled.exact
-        where, scores = None if free is None else free[tiles], scaled.tiles[tiles].astype(np.float64)
-        u[tiles], v[tiles] = centre(scores, mask[tiles], tile, u[tiles], v[tiles], where)
+        free_here, scores = None if free is None else free[tiles], scaled.tiles[tiles].astype(np.float64)
+        u[tiles], v[tiles] = centre(scores, mask[tiles], tile, u[tiles], v[tiles], free_here)
     return u, v
 
 

@@ -78,9 +78,9 @@ def residual_duals(
 
 
 def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> _Graph:
-    lanes, kept = np.ascontiguousarray(scores.transpose(1, 2, 0)), np.ascontiguousarray(mask.transpose(1, 2, 0))
-    infinity = np.inf if lanes.dtype == np.float64 else np.int64(1) << 62
-    add, remove = np.where(kept, infinity, -lanes), np.where(kept, lanes, infinity)
+    w, kept = np.ascontiguousarray(scores.transpose(1, 2, 0)), np.ascontiguousarray(mask.transpose(1, 2, 0))
+    infinity = np.inf if w.dtype == np.float64 else np.int64(1) << 62
+    add, remove = np.where(kept, infinity, -w), np.where(kept, w, infinity)
     if free is not None:
         forced = ~free.transpose(1, 2, 0)
         add[forced] = remove[forced] = infinity

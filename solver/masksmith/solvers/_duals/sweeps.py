@@ -64,7 +64,7 @@ def dual_value(scores: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.T
     return tile.row_keep * u.sum(0) + tile.col_keep * v.sum(0) + excess
 
 
-def shortfall(
+def duality_gap(
     scores: torch.Tensor, mask: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.Tensor
 ) -> torch.Tensor:
     """Return the duality gap of masks `[R, C, T]`: `[T]`, `D(u, v)` minus the score kept, as a sum of violations."""

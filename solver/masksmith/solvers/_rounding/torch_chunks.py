@@ -48,30 +48,31 @@ class TorchSolver(LimitedBySize, ABC):
         u, v = np.empty((len(tiles), tile.rows)), np.empty((len(tiles), tile.cols))
         device = torch.device(self.device or "cpu")
         step = max(1, (CPU_ENTRIES if device.type == "cpu" else GPU_ENTRIES) // (tile.rows * tile.cols))
-        with torch.inference_mode(), _one_core():
+        with torch.inference_mode(), _one_torch_thread():
             for at in range(0, len(tiles), step):
                 part = slice(at, at + step)
-                answers = self.solve_tiles(torch.from_numpy(tiles[part]).to(device), tile)
-                mask[part], u[part], v[part] = (answer.cpu().numpy() for answer in answers)
+                results = self.solve_tiles(torch.from_numpy(tiles[part]).to(device), tile)
+                mask[part], u[part], v[part] = (result.cpu().numpy() for result in results)
         return PanelAnswer.of_tiles(panel, mask, u, v)
 
 
 _lock = threading.Lock()
-_solving: list[int] = []
+_default_threads: list[int] = []
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def _one_torch_thread() -> Iterator[None]:
     """Limit torch to one thread per operation; parallelism is over panels.
 
-    On a busy machine, torch's threads wait for each other at every operation; a tenfold slowdown was measured. The
-    setting is per thread, its default per process: the first thread to enter saves it, and all restore it.
+    On a busy machine, torch's threads wait for each other at every operation; a tenfold slowdown was measured. Several
+    threads may be inside at once. The first to enter saves the number of threads that torch had before, and each
+    restores it when it leaves.
     """
     with _lock:
-        _solving.append(_solving[0] if _solving else torch.get_num_threads())
+        _default_threads.append(_default_threads[0] if _default_threads else torch.get_num_threads())
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _lock:
-            torch.set_num_threads(_solving.pop())
+            torch.set_num_threads(_default_threads.pop())

@@ -33,11 +33,11 @@ def check(scores, mask, forced, duals, keep, at_most):
         part = (i, slice(t * cols, (t + 1) * cols))
         exact, allowed = slow_certificate(scores[part], mask[part], codes[part], float(duals[i, t]), keep, at_most)
         score = sum((Fraction(w) for w in scores[part][mask[part]].tolist()), Fraction(0))
-        found = Fraction(float(violation[i, t]))
+        largest = Fraction(float(violation[i, t]))
         assert legal[i, t] == allowed
         assert abs(Fraction(float(objective[i, t])) - score) <= cols * Fraction(2) ** -52 * score
         if allowed:
-            assert exact <= found <= exact * (1 + Fraction(2) ** -40) + Fraction(cols, 2**1074)
+            assert exact <= largest <= exact * (1 + Fraction(2) ** -40) + Fraction(cols, 2**1074)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

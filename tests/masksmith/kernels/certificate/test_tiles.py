@@ -52,9 +52,9 @@ def check_slow_pass(scores, mask, forced, u, v, keep, at_most):
         assert legal[at] == allowed
         assert abs(Fraction(float(objective[at])) - score) <= size * Fraction(2) ** -52 * score
         if allowed:
-            found = Fraction(float(violation[at]))
-            assert (found == 0) == (exact == 0)
-            assert exact <= found
+            largest = Fraction(float(violation[at]))
+            assert (largest == 0) == (exact == 0)
+            assert exact <= largest
 
 
 def rotated(down, across, size, keep):

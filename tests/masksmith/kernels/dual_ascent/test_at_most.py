@@ -24,10 +24,10 @@ def integers(rng, length, low, high):
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_kept_entries_are_counted(share):
     rng = np.random.default_rng(0)
-    tied = np.where(rng.random((COL_SIZE, ROW_SIZE, LANES)) < share, 0, -1).astype(np.int32)
+    dropped = np.where(rng.random((COL_SIZE, ROW_SIZE, LANES)) < share, 0, -1).astype(np.int32)
     row_used, col_used = integers(rng, COL_SIZE, 0, 9), integers(rng, ROW_SIZE, 0, 9)
-    count_kept(tied.reshape(-1), ROWS, COLS, ROW_SIZE, row_used.reshape(-1), col_used.reshape(-1))
-    kept = tied[:ROWS, :COLS] == 0
+    count_kept(dropped.reshape(-1), ROWS, COLS, ROW_SIZE, row_used.reshape(-1), col_used.reshape(-1))
+    kept = dropped[:ROWS, :COLS] == 0
     assert np.array_equal(row_used[:ROWS], kept.sum(1))
     assert np.array_equal(col_used[:COLS], kept.sum(0))
     assert not row_used[ROWS:].any()

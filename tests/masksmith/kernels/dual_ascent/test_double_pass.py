@@ -30,13 +30,13 @@ def wide_lanes(raw):
 
 
 @jit
-def update(raw, lines, apart, step, others, mine, floor, keep, scratch):
-    double_threshold_update(raw, lines, apart, step, others, mine, floor, keep, scratch, SIZE)
+def update(raw, lines, line_stride, entry_stride, cross_duals, own_duals, floor, keep, scratch):
+    double_threshold_update(raw, lines, line_stride, entry_stride, cross_duals, own_duals, floor, keep, scratch, SIZE)
 
 
 @jit
-def write_mask(raw, u, v, tied):
-    threshold_mask(raw, u, v, tied, ROWS, COLS, SIZE)
+def write_mask(raw, u, v, dropped):
+    threshold_mask(raw, u, v, dropped, ROWS, COLS, SIZE)
 
 
 def random_tiles(seed, dtype=np.float32):
@@ -74,25 +74,34 @@ def test_thresholds_lie_half_way(keep, floor, by_rows):
     raw = np.full((SIZE * SIZE, LANES), -np.inf, np.float32)
     raw[: ROWS * SIZE] = to_lanes(tiles, SIZE, -np.inf)
     rng = np.random.default_rng(1)
-    others, mine = rng.random((SIZE, LANES)), np.full((SIZE, LANES), np.nan)
-    lines, apart, step = (ROWS, SIZE, 1) if by_rows else (COLS, 1, SIZE)
-    args = (raw.reshape(-1), lines, apart, step, others.reshape(-1), mine.reshape(-1), floor, keep)
+    cross_duals, own_duals = rng.random((SIZE, LANES)), np.full((SIZE, LANES), np.nan)
+    lines, line_stride, entry_stride = (ROWS, SIZE, 1) if by_rows else (COLS, 1, SIZE)
+    args = (
+        raw.reshape(-1),
+        lines,
+        line_stride,
+        entry_stride,
+        cross_duals.reshape(-1),
+        own_duals.reshape(-1),
+        floor,
+        keep,
+    )
     update(*args, np.empty(SIZE * LANES))
     for number in range(lines):
-        rest = -np.sort(-(line(raw, number * apart, step, SIZE).astype(np.float64) - others), axis=0)
+        rest = -np.sort(-(line(raw, number * line_stride, entry_stride, SIZE).astype(np.float64) - cross_duals), axis=0)
         expected = rest[keep] + 0.5 * (rest[keep - 1] - rest[keep])
-        assert np.array_equal(mine[number], np.maximum(expected, floor))
-    assert np.isnan(mine[lines:]).all()
+        assert np.array_equal(own_duals[number], np.maximum(expected, floor))
+    assert np.isnan(own_duals[lines:]).all()
 
 
 def test_a_mask_keeps_what_reaches_its_duals():
     rng = np.random.default_rng(2)
     raw = rng.integers(0, 4, (ROWS, SIZE, LANES)).astype(np.float32)
     u, v = (rng.integers(-1, 3, (SIZE, LANES)).astype(float) for _ in range(2))
-    tied = np.full((ROWS, SIZE, LANES), 5, np.int32)
-    write_mask(raw.reshape(-1), u.reshape(-1), v.reshape(-1), tied.reshape(-1))
-    assert np.array_equal(tied[:, :COLS], np.where(raw[:, :COLS] - v[:COLS] >= u[:ROWS, None], 0, -1))
-    assert (tied[:, COLS:] == 5).all()
+    dropped = np.full((ROWS, SIZE, LANES), 5, np.int32)
+    write_mask(raw.reshape(-1), u.reshape(-1), v.reshape(-1), dropped.reshape(-1))
+    assert np.array_equal(dropped[:, :COLS], np.where(raw[:, :COLS] - v[:COLS] >= u[:ROWS, None], 0, -1))
+    assert (dropped[:, COLS:] == 5).all()
 
 
 @pytest.mark.parametrize("at_most", [False, True])
@@ -105,8 +114,8 @@ def test_solved_tiles_are_proved_and_the_others_are_listed(at_most, across):
     panel, count = Panel(scores, spec), 2 * across
     mask, u, v = np.zeros(scores.shape, np.bool_), np.zeros((count, 8)), np.zeros((count, 8))
     order = np.arange(count)
-    left = compile_double_pass(8, 8, 8)(scores, kernel_budget(spec), 12, order, count, mask, u, v)
-    unsolved = order[:left].tolist()
+    unsolved_tiles = compile_double_pass(8, 8, 8)(scores, kernel_budget(spec), 12, order, count, mask, u, v)
+    unsolved = order[:unsolved_tiles].tolist()
     assert unsolved == sorted(set(unsolved))
     tiles, _ = panel.tiles()
     narrow = [index for index, wide in enumerate(spread_of(tiles)) if not wide]

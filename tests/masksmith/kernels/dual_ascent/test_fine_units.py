@@ -33,25 +33,25 @@ def scale(peak, zoom, factor, unit):
 
 
 @jit
-def residual(raw, u, v, factor, noise, x, tied):
-    residual_scores(raw, u, v, factor, noise, x, tied, ROWS, COLS, ROW_SIZE)
+def residual(raw, u, v, factor, noise, x, perturbed):
+    residual_scores(raw, u, v, factor, noise, x, perturbed, ROWS, COLS, ROW_SIZE)
 
 
 @jit
-def bounds_of(x, tied, u, v, row_bound, col_bound):
-    dual_bounds(x, tied, u, v, row_bound, col_bound, ROWS, COLS, ROW_SIZE)
+def bounds_of(x, perturbed, u, v, row_bound, col_bound):
+    dual_bounds(x, perturbed, u, v, row_bound, col_bound, ROWS, COLS, ROW_SIZE)
 
 
 @jit
-def lower(bounds, lines, apart, step, others, mine):
-    return lower_duals(bounds, lines, apart, step, others, mine, ROW_SIZE)
+def lower(bounds, lines, line_stride, entry_stride, cross_duals, own_duals):
+    return lower_duals(bounds, lines, line_stride, entry_stride, cross_duals, own_duals, ROW_SIZE)
 
 
 @jit
-def proved(raw, tied, u, v, strict):
+def proved(raw, dropped, u, v, strict):
     if strict:
-        return proved_lanes(raw, tied, u, v, ROWS, COLS, ROW_SIZE, 1)
-    return proved_lanes(raw, tied, u, v, ROWS, COLS, ROW_SIZE, 0)
+        return proved_lanes(raw, dropped, u, v, ROWS, COLS, ROW_SIZE, 1)
+    return proved_lanes(raw, dropped, u, v, ROWS, COLS, ROW_SIZE, 0)
 
 
 def lanes(array):
@@ -77,28 +77,28 @@ def test_residual_scores_compare_like_the_exact_ones(dtype):
     raw = (rng.integers(0, 2000, (ROWS, ROW_SIZE, LANES)) * rng.choice([1.0, 0.1], (1, 1, LANES))).astype(dtype)
     u, v = (2.0 * rng.integers(-300, 300, (8, LANES)) for _ in range(2))
     factor, noise = 2.0 ** rng.integers(-3, 24, LANES), 2 * rng.integers(0, 9, (ROWS, ROW_SIZE)).astype(np.int32)
-    x, tied = (np.full((ROWS, ROW_SIZE, LANES), -7, np.int32) for _ in range(2))
+    x, perturbed = (np.full((ROWS, ROW_SIZE, LANES), -7, np.int32) for _ in range(2))
     flat = [lanes(array) for array in (raw, u, v, factor, noise)]
-    residual(*flat, x.reshape(-1), tied.reshape(-1))
+    residual(*flat, x.reshape(-1), perturbed.reshape(-1))
     for i, j in CELLS:
         for lane in range(LANES):
             rest = (float(raw[i, j, lane]) - v[j, lane] - u[i, lane]) * factor[lane]
             rest = min(max(rest, -CLIP), CLIP)
             value = 2 * math.floor(rest) + (rest != math.floor(rest))
             assert x[i, j, lane] == value
-            assert tied[i, j, lane] == value + noise[i, j]
+            assert perturbed[i, j, lane] == value + noise[i, j]
     assert (x[:, COLS:] == -7).all()
-    assert (tied[:, COLS:] == -7).all()
+    assert (perturbed[:, COLS:] == -7).all()
 
 
 def test_a_mask_bounds_the_duals():
     rng = np.random.default_rng(1)
-    x, tied = (rng.integers(-5, 6, (ROWS, ROW_SIZE, LANES)).astype(np.int32) for _ in range(2))
+    x, perturbed = (rng.integers(-5, 6, (ROWS, ROW_SIZE, LANES)).astype(np.int32) for _ in range(2))
     u, v = (rng.integers(-3, 4, (8, LANES)).astype(np.int32) for _ in range(2))
     row_bound, col_bound = (np.full(x.shape, UNBOUNDED, np.int32) for _ in range(2))
-    kept = tied[:, :COLS] >= u[:ROWS, None] + v[None, :COLS]
-    bounds_of(lanes(x), tied.reshape(-1), lanes(u), lanes(v), row_bound.reshape(-1), col_bound.reshape(-1))
-    assert np.array_equal(tied[:, :COLS], np.where(kept, 0, -1))
+    kept = perturbed[:, :COLS] >= u[:ROWS, None] + v[None, :COLS]
+    bounds_of(lanes(x), perturbed.reshape(-1), lanes(u), lanes(v), row_bound.reshape(-1), col_bound.reshape(-1))
+    assert np.array_equal(perturbed[:, :COLS], np.where(kept, 0, -1))
     for i, j in CELLS:
         for lane in range(LANES):
             # Duals are even: a kept entry allows sums up to the even number below x, a dropped one from that above.
@@ -107,22 +107,22 @@ def test_a_mask_bounds_the_duals():
             assert col_bound[i, j, lane] == (UNBOUNDED if kept[i, j, lane] else -above)
 
 
-@pytest.mark.parametrize(("apart", "step"), [(ROW_SIZE, 1), (1, ROW_SIZE)])
+@pytest.mark.parametrize(("line_stride", "entry_stride"), [(ROW_SIZE, 1), (1, ROW_SIZE)])
 @pytest.mark.parametrize("slack", [0, 4, 40])
-def test_duals_are_lowered_to_their_bounds(apart, step, slack):
+def test_duals_are_lowered_to_their_bounds(line_stride, entry_stride, slack):
     rng = np.random.default_rng(slack)
     bounds = rng.integers(-9, 9, (ROW_SIZE * ROW_SIZE, LANES)).astype(np.int32)
     bounds[rng.random(bounds.shape) < 0.3] = UNBOUNDED
-    others, mine = (rng.integers(-4, 5, (8, LANES)).astype(np.int32) for _ in range(2))
-    mine -= slack
-    expected = mine.copy()
+    cross_duals, own_duals = (rng.integers(-4, 5, (8, LANES)).astype(np.int32) for _ in range(2))
+    own_duals -= slack
+    expected = own_duals.copy()
     for number in range(6):
-        rest = (line(bounds, number * apart, step, ROW_SIZE).astype(np.int64) + others).min(0)
-        expected[number] = np.minimum(mine[number], rest)
-    actual = mine.copy()
-    same = lower(lanes(bounds), 6, apart, step, lanes(others), actual.reshape(-1))
+        rest = (line(bounds, number * line_stride, entry_stride, ROW_SIZE).astype(np.int64) + cross_duals).min(0)
+        expected[number] = np.minimum(own_duals[number], rest)
+    actual = own_duals.copy()
+    same = lower(lanes(bounds), 6, line_stride, entry_stride, lanes(cross_duals), actual.reshape(-1))
     assert np.array_equal(actual, expected)
-    assert same == bits((expected == mine).all(0))
+    assert same == bits((expected == own_duals).all(0))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -136,7 +136,7 @@ def test_proofs_are_exact(dtype, strict):
         kept = rng.random((ROWS, ROW_SIZE, LANES)) < 0.5
         raw = np.clip(u[:ROWS, None] + v[None], 0, 3e38).astype(dtype)
         raw += np.where(kept, 1, -1).astype(dtype) * rng.choice([0, 1], (1, 1, LANES), p=[0.4, 0.6]).astype(dtype)
-        tied = np.where(kept, 0, -1).astype(np.int32)
+        dropped = np.where(kept, 0, -1).astype(np.int32)
         expected = []
         for lane in range(LANES):
             holds = True
@@ -146,5 +146,5 @@ def test_proofs_are_exact(dtype, strict):
                 holds &= side > 0 if strict else (side >= 0 and total == Fraction(u[i, lane] + v[j, lane]))
             expected.append(holds)
         results |= set(expected)
-        assert proved(lanes(raw), lanes(tied), lanes(u), lanes(v), strict) == bits(expected)
+        assert proved(lanes(raw), lanes(dropped), lanes(u), lanes(v), strict) == bits(expected)
     assert results == {True, False}

@@ -55,8 +55,8 @@ def test_tiles_are_located(across, gaps):
         for lane in range(LANES):
             tile = order[min(first + lane, len(order) - 1)]
             offset = (tile // across * 4) * across * 8 + tile % across * 8
-            found = [array[lane] for array in starts[:5]]
-            assert found == [tile, offset, offset, 4 * tile, 8 * tile]
+            lane_values = [array[lane] for array in starts[:5]]
+            assert lane_values == [tile, offset, offset, 4 * tile, 8 * tile]
         assert starts.stride.tolist() == [across * 8] * 2
 
 
@@ -64,18 +64,18 @@ def test_tiles_are_located(across, gaps):
 @pytest.mark.parametrize("count", [3, 16, 20])
 def test_unsolved_tiles_move_to_the_front(done, count):
     order, first = np.arange(100, 100 + count), max(0, count - LANES)
-    left = [100 + first + lane for lane in range(min(LANES, count - first)) if not done >> lane & 1]
-    assert compact_unsolved(order, first, count, done, 0) == len(left)
-    assert order[: len(left)].tolist() == left
+    unsolved_tiles = [100 + first + lane for lane in range(min(LANES, count - first)) if not done >> lane & 1]
+    assert compact_unsolved(order, first, count, done, 0) == len(unsolved_tiles)
+    assert order[: len(unsolved_tiles)].tolist() == unsolved_tiles
 
 
-@pytest.mark.parametrize("limited", [False, True])
-def test_initial_duals_are_rounded_and_clipped(limited):
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_initial_duals_are_rounded_and_clipped(non_negative):
     raw = np.random.default_rng(1).choice([0.0, -0.0, 0.5, 1.5, -2.5, 1e9, -1e9, 1e300, 3.25], (8, LANES))
     scale, rescale = np.full(LANES, 2.0, np.float32), np.full(LANES, 0.5, np.float32)
     quantised = np.full((8, LANES), 77, np.int32)
-    _quantise_duals(raw.reshape(-1), scale, rescale, limited, 6, quantised.reshape(-1))
-    expected = np.clip(np.rint(raw), 0 if limited else -(BOUND // 2), BOUND // 2)
+    _quantise_duals(raw.reshape(-1), scale, rescale, non_negative, 6, quantised.reshape(-1))
+    expected = np.clip(np.rint(raw), 0 if non_negative else -(BOUND // 2), BOUND // 2)
     assert np.array_equal(quantised[:6], expected[:6])
     assert (quantised[6:] == 77).all()
 
@@ -96,7 +96,7 @@ def test_minima_are_equalised():
     assert np.array_equal(flat_v.reshape(-1, LANES), expected_v)
 
 
-def slow_round(tiles, sweeps, v, limited, at_most):
+def slow_round(tiles, sweeps, v, non_negative, at_most):
     """One round for 16 tiles: masks, duals in units, and units. `v` holds the initial column duals, in scores."""
     peaks = [Fraction(float(tile.max())) for tile in tiles]
     exponents = [next((e for e in range(-200, 1075) if p * Fraction(2) ** e >= 1 << 26), 1074) if p else 0
@@ -106,15 +106,15 @@ def slow_round(tiles, sweeps, v, limited, at_most):
                   for tile, unit in zip(tiles, units, strict=True)], dtype=np.int64)  # fmt: skip
     x = slow.to_lanes(x, SIZE, 0)
     v = np.array([[round(Fraction(d) / unit) for d in tile] for tile, unit in zip(v.tolist(), units, strict=True)]).T
-    v, u = np.clip(v, 0 if limited else -(BOUND // 2), BOUND // 2), np.zeros((SIZE, LANES), np.int64)
-    floors = np.full((SIZE, LANES), 0 if limited else NO_FLOOR)
+    v, u = np.clip(v, 0 if non_negative else -(BOUND // 2), BOUND // 2), np.zeros((SIZE, LANES), np.int64)
+    floors = np.full((SIZE, LANES), 0 if non_negative else NO_FLOOR)
     for sweep in range(sweeps):
         relax = 0 < sweep < sweeps - 1
         u = slow.threshold_update(x, SIZE, SIZE, 1, v, u, floors, KEEP, False, SIZE)
         v = slow.threshold_update(x, SIZE, 1, SIZE, u, v, floors, KEEP, relax, SIZE)
     u = slow.threshold_update(x, SIZE, SIZE, 1, v, u, floors, KEEP, False, SIZE)
     solved = slow.balanced(x, SIZE, 1, SIZE, u, v, floors, KEEP, SIZE, BOUND)
-    if limited:
+    if non_negative:
         solved &= slow.balanced(x, SIZE, SIZE, 1, v, u, floors, KEEP, SIZE, BOUND)
     elif at_most:
         u, v, lanes = slow_equalise(u, v)
@@ -123,7 +123,7 @@ def slow_round(tiles, sweeps, v, limited, at_most):
     return mask.transpose(2, 0, 1), *(d.T * np.array(units, float)[:, None] for d in (u, v)), solved
 
 
-def run(scores, spec, rounds, warm=False, limited=False, col_duals=None):
+def run(scores, spec, rounds, warm=False, non_negative=False, col_duals=None):
     """Run the compiled pass; return the answer and the list of unsolved tiles."""
     panel = Panel(scores, spec)
     count = panel.down * panel.across
@@ -131,24 +131,26 @@ def run(scores, spec, rounds, warm=False, limited=False, col_duals=None):
     v[:] = 0 if col_duals is None else col_duals
     order = np.arange(count)
     compiled = compile_integer_pass(SIZE, SIZE, True, True, SIZE, SIZE)
-    left = compiled(scores, kernel_budget(spec), np.array(rounds), warm, limited, order, count, mask, u, v)
+    unsolved_tiles = compiled(
+        scores, kernel_budget(spec), np.array(rounds), warm, non_negative, order, count, mask, u, v
+    )
     shape = (panel.down, panel.across, SIZE)
-    return panel, PanelAnswer(mask, u.reshape(shape), v.reshape(shape)), order[:left].tolist()
+    return panel, PanelAnswer(mask, u.reshape(shape), v.reshape(shape)), order[:unsolved_tiles].tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("at_most", "limited"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(("at_most", "non_negative"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("warm", [False, True])
-def test_one_round_is_that_of_the_slow_twin(kind, at_most, limited, warm):
+def test_one_round_is_that_of_the_slow_twin(kind, at_most, non_negative, warm):
     spec, scores = TileSpec(SIZE, SIZE, KEEP, KEEP, at_most), awkward(kind, (4 * SIZE, 5 * SIZE), 3)
     start = np.round(np.random.default_rng(0).random((20, SIZE)) * float(scores.max()), 3) if warm else None
-    panel, answer, unsolved = run(scores, spec, [4], warm, limited, start)
+    panel, answer, unsolved = run(scores, spec, [4], warm, non_negative, start)
     tiles = to_tiles(panel.scores, spec)
     expected = []
     for first in range(0, 20, LANES):
         lanes = np.minimum(np.arange(first, first + LANES), 19)
         initial = start[lanes] if warm else np.zeros((LANES, SIZE))
-        mask, u, v, solved = slow_round(tiles[lanes], 4, initial, limited, at_most)
+        mask, u, v, solved = slow_round(tiles[lanes], 4, initial, non_negative, at_most)
         part = slice(first, min(first + LANES, 20))
         size = part.stop - first
         assert np.array_equal(to_tiles(answer.mask, spec)[part], mask[:size])
@@ -171,7 +173,7 @@ def test_solved_tiles_are_proved_whatever_their_neighbours_are(kind, at_most):
         assert unproved_tiles(one, alone) == 0
         check_best(one, alone)
     order = np.random.default_rng(5).permutation(20)
-    _, moved, left = run(np.ascontiguousarray(from_tiles(tiles[order], 4, 5)), spec, [4, 10, 16])
-    assert sorted(order[left].tolist()) == unsolved
+    _, moved, unsolved_tiles = run(np.ascontiguousarray(from_tiles(tiles[order], 4, 5)), spec, [4, 10, 16])
+    assert sorted(order[unsolved_tiles].tolist()) == unsolved
     assert np.array_equal(to_tiles(moved.mask, spec), masks[order])
     assert np.array_equal(moved.col_duals.reshape(20, SIZE), answer.col_duals.reshape(20, SIZE)[order])

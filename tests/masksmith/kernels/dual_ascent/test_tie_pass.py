@@ -12,7 +12,8 @@ from masksmith.kernels.dual_ascent.integer_pass import compile_integer_pass
 from masksmith.kernels.dual_ascent.tie_pass import compile_tie_pass, tie_noise
 from masksmith.kernels.tile import Budget
 from masksmith.patterns import TileSpec
-from masksmith.solvers.exact import AT_MOST_TIE_PASSES, TIE_PASSES, kernel_budget
+from masksmith.solvers._duals.ascent_schedule import tie_passes
+from masksmith.solvers.exact import kernel_budget
 
 SIZE, KEEP, COUNT = 8, 4, 20
 KINDS = ("ties", "binary", "zeros", "constant", "one-hot", "additive", "gauss", "tiny", "wide")
@@ -42,16 +43,17 @@ def run(scores, spec, parameters):
     Returns the panel, the answer, the tiles left before and after the pass, and which are marked ready.
     """
     panel, budget = Panel(scores, spec), kernel_budget(spec)
-    sweeps, rounds, zoom, bits, limited = parameters
+    sweeps, lowerings, zoom, noise_bits, non_negative = parameters
     mask, u, v = np.zeros(scores.shape, np.bool_), np.zeros((COUNT, SIZE)), np.zeros((COUNT, SIZE))
-    order, ready, noise = np.arange(COUNT), np.zeros(COUNT, np.uint8), tie_noise(budget, SIZE, bits)
+    order, ready, noise = np.arange(COUNT), np.zeros(COUNT, np.uint8), tie_noise(budget, SIZE, noise_bits)
     integer_pass = compile_integer_pass(SIZE, SIZE, True, True, SIZE, SIZE)
     before = integer_pass(scores, budget, np.array([4, 10]), False, False, order, COUNT, mask, u, v)
     tiles = order[:before].tolist()
     tie_pass = compile_tie_pass(SIZE, SIZE, True, True, SIZE)
-    left = tie_pass(scores, budget, sweeps, rounds, zoom, noise, limited, order, before, mask, u, v, ready)
+    parameters = (sweeps, lowerings, zoom, noise, non_negative)
+    unsolved = tie_pass(scores, budget, *parameters, order, before, mask, u, v, ready)
     answer = PanelAnswer(mask, u.reshape(4, 5, SIZE), v.reshape(4, 5, SIZE))
-    return panel, answer, tiles, order[:left].tolist(), ready
+    return panel, answer, tiles, order[:unsolved].tolist(), ready
 
 
 def part(panel, answer, index):
@@ -67,7 +69,7 @@ def part(panel, answer, index):
 @pytest.mark.parametrize("number", [0, 1])
 def test_solved_tiles_are_proved_and_ready_ones_are_proved_for_their_own_counts(kind, at_most, number):
     spec = TileSpec(SIZE, SIZE, KEEP, KEEP, at_most)
-    parameters = (AT_MOST_TIE_PASSES if at_most else TIE_PASSES)[SIZE][number]
+    parameters = tie_passes(SIZE, at_most=at_most)[number]
     panel, answer, tiles, unsolved, ready = run(awkward(kind, (4 * SIZE, 5 * SIZE), 6), spec, parameters)
     assert unsolved == sorted(set(unsolved))
     assert not ready[unsolved].any()

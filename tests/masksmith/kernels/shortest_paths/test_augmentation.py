@@ -7,7 +7,7 @@ from support.naive_tiles import AWKWARD, awkward, best, some_forced
 
 from masksmith.kernels.shortest_paths.augmentation import _balance, _costs, balance_columns
 from masksmith.kernels.shortest_paths.free_moves import move_free
-from masksmith.kernels.shortest_paths.initial_mask import fix_forced, open_tile
+from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_tile
 
 INTEGERS = ("ties", "binary", "zeros", "one-hot", "additive")
 
@@ -16,7 +16,7 @@ def opened(w, spec, forced=None):
     """A tile whose rows satisfy their budgets; None if forced entries make a line infeasible by themselves."""
     tile, budget, search = make_tile(w, spec)
     codes = np.zeros(w.size, np.uint8) if forced is None else forced.astype(np.uint8).ravel()
-    if not fix_forced(tile, budget, codes) or not open_tile(tile, budget, search):
+    if not fix_forced(tile, budget, codes) or not initialise_tile(tile, budget, search):
         return None
     return tile, budget, search
 

@@ -60,23 +60,23 @@ def test_a_proof_is_seen_and_one_wrong_entry_or_line_is_too(spec):
 def slow_centre(w, mask, free, u, v, row_keep, col_keep, at_most):
     """Move row duals, then column duals, to the middle of their feasible intervals, by loops over lines."""
     u, v = u.copy(), v.copy()
-    for mine, others, scores, kept, allowed, keep in (
+    for own_duals, cross_duals, scores, kept, allowed, keep in (
         (u, v, w, mask, free, row_keep),
         (v, u, w.T, mask.T, free.T, col_keep),
     ):
-        for line in range(len(mine)):
-            rest = scores[line] - others
+        for line in range(len(own_duals)):
+            rest = scores[line] - cross_duals
             upper = min([np.inf, *rest[allowed[line] & kept[line]]])
             lower = max([0.0 if at_most else -np.inf, *rest[allowed[line] & ~kept[line]]])
             if at_most and kept[line].sum() < keep:
-                mine[line] = 0.0
+                own_duals[line] = 0.0
             elif lower == -np.inf:
-                mine[line] = min(mine[line], upper)
+                own_duals[line] = min(own_duals[line], upper)
             elif upper == np.inf:
-                mine[line] = max(mine[line], lower)
+                own_duals[line] = max(own_duals[line], lower)
             else:
-                mine[line] = lower + 0.5 * (upper - lower)
-            mine[line] = max(0.0, mine[line]) if at_most else mine[line]
+                own_duals[line] = lower + 0.5 * (upper - lower)
+            own_duals[line] = max(0.0, own_duals[line]) if at_most else own_duals[line]
     return u, v
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from support.kernel_tiles import SPECS, make_tile, mask_of
 from support.naive_tiles import AWKWARD, awkward
 
-from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_wide_duals, open_tile
+from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_tile, initialise_wide_duals
 
 CODES = np.array([0, 0, 0, 1, 255], np.uint8)
 
@@ -20,7 +20,7 @@ def test_rows_keep_their_best_entries_at_the_column_duals(spec, kind, share):
     v = rng.integers(-1 + spec.at_most, 3, spec.cols) * float(w.max()) / 4
     free = rng.random(w.shape) >= share
     tile, budget, search = make_tile(w, spec, np.zeros(w.shape), free, None, v)
-    assert open_tile(tile, budget, search) == bool(spec.at_most or (free.sum(1) >= spec.row_keep).all())
+    assert initialise_tile(tile, budget, search) == bool(spec.at_most or (free.sum(1) >= spec.row_keep).all())
     mask, rest = mask_of(tile, budget), w - v
     for i in range(spec.rows):
         if not spec.at_most and (free[: i + 1].sum(1) < spec.row_keep).any():
@@ -38,7 +38,7 @@ def test_a_valid_dual_is_not_moved_and_an_invalid_one_is_halved():
     spec = SPECS[0]
     w = np.tile([8.0, 6.0, 2.0, 1.0], (4, 1))
     tile, budget, search = make_tile(w, spec, None, None, [5.0, 6.0, 7.0, 1.0], None)
-    assert open_tile(tile, budget, search)
+    assert initialise_tile(tile, budget, search)
     assert tile.u.tolist() == [5.0, 6.0, 4.0, 4.0]
     assert np.array_equal(mask_of(tile, budget), w > 4)
 
@@ -46,7 +46,7 @@ def test_a_valid_dual_is_not_moved_and_an_invalid_one_is_halved():
 def test_constant_rows_start_at_different_columns():
     spec = SPECS[2]
     tile, budget, search = make_tile(np.ones((8, 8)), spec)
-    assert open_tile(tile, budget, search)
+    assert initialise_tile(tile, budget, search)
     mask = mask_of(tile, budget)
     assert (mask.sum(0) == 3).all()
     assert (mask.sum(1) == 3).all()

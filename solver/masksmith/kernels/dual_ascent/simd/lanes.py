@@ -1,8 +1,9 @@
 """Vector operations on 16 tiles at once, one tile per lane: transposed loads and stores, quantising, threshold updates.
 
 Lane arrays are flat, `[place * 16 + lane]`; entry (i, j) of a tile has place `i * row_size + j`, where `row_size` is
-the size of the network that sorts rows. A line is a row or a column. Sizes and widths are literals: code is generated
-for each value.
+the size of the network that sorts rows. A line is a row or a column; the crossing lines of a row are the columns.
+Functions that update lines take the places between neighbouring lines (`line_stride`) and between neighbouring entries
+of a line (`entry_stride`): `row_size` and 1 for rows. Sizes and widths are literals: code is generated for each value.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def pointers(context: Any, builder: Any, signature: Any, args: Any, *which: int)
     return [context.make_array(kinds[k])(context, builder, args[k]).data for k in which]
 
 
-def place(builder: Any, at: Any) -> Any:
-    """Return the offset of lane 0 of a place."""
+def lane_offset(builder: Any, at: Any) -> Any:
+    """Return the offset of a place in a lane array, that of lane 0."""
     return builder.mul(at, index(LANES))
 
 
@@ -62,7 +63,7 @@ def _start(builder: Any, starts: Any, lane: int) -> Any:
 
 
 def _store_per_lane(builder: Any, vectors: list[Any], width: int, target: Any, starts: Any, at: Any) -> None:
-    """Store `width` tile-major elements of each lane to `target[starts[lane] + at:]`."""
+    """Store `width` consecutive elements of each lane's tile to `target[starts[lane] + at:]`."""
     per = LANES // width
     for k, vector in enumerate(vectors):
         for lane in range(k * per, (k + 1) * per):
@@ -106,7 +107,7 @@ def gather(
             vectors = to_lanes(builder, [join(builder, pieces[k * per : (k + 1) * per]) for k in range(count)])
             first = builder.add(builder.mul(row.index, index(row_size.literal_value)), left)
             for j, vector in enumerate(vectors):
-                store(builder, vector, target, place(builder, builder.add(first, index(j))))
+                store(builder, vector, target, lane_offset(builder, builder.add(first, index(j))))
             largest = fold(builder, above, [*vectors, load(builder, best, index(0), element)])
             store(builder, largest, best, index(0))
         return context.get_dummy_value()
@@ -145,7 +146,7 @@ def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
     """Write, for each lane, the power of two that scales its largest score to just below 2^27, and its inverse.
 
     The power is written as two factors, `scale` and `rescale`, since one may be out of range; the inverse as `unit`.
-    Returns the lanes (one bit each) whose duals float64 can represent; the others get unit 0.
+    Returns the lanes (one bit each) whose duals float64 can represent; the cross_duals get unit 0.
     """
     signature = types.int64(peak, scale, rescale, unit)
 
@@ -178,10 +179,10 @@ def quantise(typing: Any, raw: Any, scale: Any, rescale: Any, x: Any, rows: Any,
         factors = [load(builder, factor, index(0), element) for factor in (first, second)]
         with for_range(builder, args[4]) as row, for_range(builder, args[5]) as col:
             at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
-            value = load(builder, source, place(builder, at), element)
+            value = load(builder, source, lane_offset(builder, at), element)
             for factor in factors:
                 value = builder.fmul(value, factor)
-            store(builder, builder.fptosi(value, INTS), target, place(builder, at))
+            store(builder, builder.fptosi(value, INTS), target, lane_offset(builder, at))
         return context.get_dummy_value()
 
     return signature, generate
@@ -189,26 +190,27 @@ def quantise(typing: Any, raw: Any, scale: Any, rescale: Any, x: Any, rows: Any,
 
 def residuals(builder: Any, x: Any, duals: Any, first: Any, step: Any, count: int) -> list[Any]:
     """Load `x - duals` along a line of `count` entries; its places begin at `first` and are `step` apart."""
-    values, at = [], place(builder, first)
+    values, at = [], lane_offset(builder, first)
     for p in range(count):
         entry = load(builder, x, at, I32)
         values.append(builder.sub(entry, load(builder, duals, index(p * LANES), I32)))
-        at = builder.add(at, place(builder, step))
+        at = builder.add(at, lane_offset(builder, step))
     return values
 
 
 @intrinsic
 def threshold_update(
-    typing: Any, x: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, floors: Any, keep: Any, relax: Any,
-    scratch: Any, size: Any, half: Any,
+    typing: Any, x: Any, lines: Any, line_stride: Any, entry_stride: Any, cross_duals: Any, own_duals: Any,
+    floors: Any, keep: Any, relax: Any, scratch: Any, size: Any, half: Any,
 ) -> Any:  # fmt: skip
-    """Set each line's dual, in `mine`, half-way between the keep-th and the next largest of `x - others` along it.
+    """Set each line's dual half-way between the keep-th and the next largest of `x - cross_duals` along the line.
 
     Args:
-        x: Quantised scores in lanes; lines begin `apart` places from each other, their entries are `step` apart.
+        x: Quantised scores in lanes.
         lines: Number of lines.
-        others: Duals of the crossing lines, in lanes.
-        mine: Duals of these lines, in lanes, changed in place.
+        line_stride, entry_stride: Places between lines, and between entries of a line.
+        cross_duals: Duals of the crossing lines, in lanes.
+        own_duals: Duals of the lines to update, in lanes, changed in place.
         floors: Lower bounds on the duals written.
         keep: Budget of each line; must be `size / 2` with `half`.
         relax: -1 for over-relaxation by one half, 0 for none.
@@ -217,21 +219,32 @@ def threshold_update(
         half: Whether `keep` is `size / 2`, a literal; a cheaper network then suffices.
     """
     signature = types.void(
-        x, types.int64, types.int64, types.int64, others, mine, floors, types.int64, types.int32, scratch, size, half
+        x,
+        types.int64,
+        types.int64,
+        types.int64,
+        cross_duals,
+        own_duals,
+        floors,
+        types.int64,
+        types.int32,
+        scratch,
+        size,
+        half,
     )
     count, halves = size.literal_value, half.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, duals, target, lowest, work = pointers(context, builder, signature, args, 0, 4, 5, 6, 9)
+        source, duals, target, floor_data, work = pointers(context, builder, signature, args, 0, 4, 5, 6, 9)
         stretch = splat(builder, args[8])
         with for_range(builder, args[1]) as line:
             values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
             high, low = median_pair(builder, values) if halves else nth_pair(builder, values, args[7], work)
-            own = place(builder, line.index)
+            own = lane_offset(builder, line.index)
             centre = builder.ashr(builder.add(builder.add(high, low), constant(1)), constant(1))
             drift = builder.ashr(builder.sub(centre, load(builder, target, own, I32)), constant(1))
             moved = builder.add(centre, builder.and_(drift, stretch))
-            store(builder, maximum(builder, moved, load(builder, lowest, own, I32)), target, own)
+            store(builder, maximum(builder, moved, load(builder, floor_data, own, I32)), target, own)
         return context.get_dummy_value()
 
     return signature, generate
@@ -239,30 +252,31 @@ def threshold_update(
 
 @intrinsic
 def balanced_lanes(
-    typing: Any, x: Any, lines: Any, apart: Any, step: Any, others: Any, mine: Any, floors: Any, keep: Any, size: Any
+    typing: Any, x: Any, lines: Any, line_stride: Any, entry_stride: Any, cross_duals: Any, own_duals: Any,
+    floors: Any, keep: Any, size: Any,
 ) -> Any:  # fmt: skip
     """Return the lanes (one bit each) where every line keeps `keep` entries, or fewer if its dual is at its floor.
 
-    An entry is kept if `x >= others + mine`. Lanes with a dual beyond `BOUND` are left out. Other arguments as for
-    `threshold_update`.
+    An entry is kept if `x >= cross_duals + own_duals`. Lanes with a dual beyond `BOUND` are not returned. Other
+    arguments as for `threshold_update`.
     """
     signature = types.int64(
-        x, types.int64, types.int64, types.int64, others, mine, floors, types.int32, size
+        x, types.int64, types.int64, types.int64, cross_duals, own_duals, floors, types.int32, size
     )  # fmt: skip
     count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, duals, target, lowest = pointers(context, builder, signature, args, 0, 4, 5, 6)
+        source, duals, target, floor_data = pointers(context, builder, signature, args, 0, 4, 5, 6)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
-        need = splat(builder, args[7])
+        budget = splat(builder, args[7])
         with for_range(builder, args[1]) as line:
-            at = place(builder, line.index)
-            own, low = load(builder, target, at, I32), load(builder, lowest, at, I32)
+            at = lane_offset(builder, line.index)
+            own, low = load(builder, target, at, I32), load(builder, floor_data, at, I32)
             values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
             total = fold(builder, add, [builder.zext(builder.icmp_signed(">=", v, own), INTS) for v in values])
-            loose = builder.and_(builder.icmp_signed("<", total, need), builder.icmp_signed("==", own, low))
-            fits = builder.or_(builder.icmp_signed("==", total, need), loose)
+            may_keep_fewer = builder.and_(builder.icmp_signed("<", total, budget), builder.icmp_signed("==", own, low))
+            fits = builder.or_(builder.icmp_signed("==", total, budget), may_keep_fewer)
             for sign, bound in (("<", BOUND), (">", -BOUND)):
                 fits = builder.and_(fits, builder.icmp_signed(sign, own, constant(bound)))
             builder.store(builder.and_(builder.load(bits), builder.bitcast(fits, BITS)), bits)
@@ -285,8 +299,8 @@ def scatter_mask(
         with for_range(builder, args[6]) as row, for_range(builder, builder.sdiv(args[7], index(count))) as chunk:
             left = builder.mul(chunk.index, index(count))
             first = builder.add(builder.mul(row.index, index(row_size.literal_value)), left)
-            own = load(builder, rows, place(builder, row.index), I32)
-            duals = builder.gep(cols, [place(builder, left)])
+            own = load(builder, rows, lane_offset(builder, row.index), I32)
+            duals = builder.gep(cols, [lane_offset(builder, left)])
             values = residuals(builder, source, duals, first, index(1), count)
             kept = [builder.zext(builder.icmp_signed(">=", value, own), byte) for value in values]
             at = builder.add(builder.mul(row.index, args[5]), left)
@@ -297,9 +311,9 @@ def scatter_mask(
 
 
 @intrinsic
-def scatter_duals(typing: Any, mine: Any, unit: Any, duals: Any, starts: Any, length: Any, width: Any) -> Any:
-    """Write `mine * unit`, the duals of 16 tiles in float64, to `duals`, where each lane's tile begins at `starts`."""
-    signature = types.void(mine, unit, duals, starts, types.int64, width)
+def scatter_duals(typing: Any, own_duals: Any, unit: Any, duals: Any, starts: Any, length: Any, width: Any) -> Any:
+    """Write `own_duals * unit`, the duals of 16 tiles in float64, to `duals`; each lane's tile begins at `starts`."""
+    signature = types.void(own_duals, unit, duals, starts, types.int64, width)
     count, double = width.literal_value, ir.DoubleType()
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -308,7 +322,7 @@ def scatter_duals(typing: Any, mine: Any, unit: Any, duals: Any, starts: Any, le
         with for_range(builder, builder.sdiv(args[4], index(count))) as chunk:
             left, duals = builder.mul(chunk.index, index(count)), []
             for j in range(count):
-                dual = load(builder, source, place(builder, builder.add(left, index(j))), I32)
+                dual = load(builder, source, lane_offset(builder, builder.add(left, index(j))), I32)
                 duals.append(builder.fmul(builder.sitofp(dual, factor.type), factor))
             _store_per_lane(builder, from_lanes(builder, duals), count, target, begin, left)
         return context.get_dummy_value()

@@ -42,12 +42,38 @@ def scale_tiles(peak, scale, rescale, unit, raw, x):
 
 
 @jit
-def update_and_check(x, lines, apart, step, others, mine, floors, keep, relax, scratch):
+def update_and_check(x, lines, line_stride, entry_stride, cross_duals, own_duals, floors, keep, relax, scratch):
     if keep == ROW_SIZE // 2:
-        threshold_update(x, lines, apart, step, others, mine, floors, keep, np.int32(relax), scratch, ROW_SIZE, True)
+        threshold_update(
+            x,
+            lines,
+            line_stride,
+            entry_stride,
+            cross_duals,
+            own_duals,
+            floors,
+            keep,
+            np.int32(relax),
+            scratch,
+            ROW_SIZE,
+            True,
+        )
     else:
-        threshold_update(x, lines, apart, step, others, mine, floors, keep, np.int32(relax), scratch, ROW_SIZE, False)
-    return balanced_lanes(x, lines, apart, step, others, mine, floors, np.int32(keep), ROW_SIZE)
+        threshold_update(
+            x,
+            lines,
+            line_stride,
+            entry_stride,
+            cross_duals,
+            own_duals,
+            floors,
+            keep,
+            np.int32(relax),
+            scratch,
+            ROW_SIZE,
+            False,
+        )
+    return balanced_lanes(x, lines, line_stride, entry_stride, cross_duals, own_duals, floors, np.int32(keep), ROW_SIZE)
 
 
 @jit
@@ -103,25 +129,29 @@ def case(seed, keep):
     spread = int(rng.choice([2, 50, 1 << 27]))
     x = rng.integers(0, spread, (ROW_SIZE * ROW_SIZE, LANES)).astype(np.int32)
     x.reshape(ROW_SIZE, ROW_SIZE, LANES)[:, 6:] = PAD if seed % 2 and keep < 6 else 0
-    others, mine = (rng.integers(-spread // 2, spread, (ROW_SIZE, LANES)).astype(np.int32) for _ in range(2))
+    cross_duals, own_duals = (rng.integers(-spread // 2, spread, (ROW_SIZE, LANES)).astype(np.int32) for _ in range(2))
     floors = rng.choice(np.array([NO_FLOOR, 0, spread // 3], np.int32), (ROW_SIZE, LANES))
-    mine[0, :2] = BOUND, -BOUND
-    return x, others, mine, floors
+    own_duals[0, :2] = BOUND, -BOUND
+    return x, cross_duals, own_duals, floors
 
 
 @pytest.mark.parametrize("keep", [1, 3, 4, 7])
 @pytest.mark.parametrize("relax", [0, -1])
-@pytest.mark.parametrize(("apart", "step"), [(ROW_SIZE, 1), (1, ROW_SIZE)])
-def test_thresholds_are_updated_and_budgets_counted(keep, relax, apart, step):
+@pytest.mark.parametrize(("line_stride", "entry_stride"), [(ROW_SIZE, 1), (1, ROW_SIZE)])
+def test_thresholds_are_updated_and_budgets_counted(keep, relax, line_stride, entry_stride):
     for seed in range(6):
-        x, others, mine, floors = case(seed, keep)
-        lines = 8 if apart > 1 else 6
-        expected = slow.threshold_update(x, lines, apart, step, others, mine, floors, keep, relax, ROW_SIZE)
-        actual, scratch = mine.reshape(-1).copy(), np.empty(ROW_SIZE * LANES, np.int32)
-        arrays = (others.reshape(-1), actual, floors.reshape(-1))
-        found = update_and_check(x.reshape(-1), lines, apart, step, *arrays, keep, relax, scratch)
+        x, cross_duals, own_duals, floors = case(seed, keep)
+        lines = 8 if line_stride > 1 else 6
+        expected = slow.threshold_update(
+            x, lines, line_stride, entry_stride, cross_duals, own_duals, floors, keep, relax, ROW_SIZE
+        )
+        actual, scratch = own_duals.reshape(-1).copy(), np.empty(ROW_SIZE * LANES, np.int32)
+        arrays = (cross_duals.reshape(-1), actual, floors.reshape(-1))
+        result = update_and_check(x.reshape(-1), lines, line_stride, entry_stride, *arrays, keep, relax, scratch)
         assert np.array_equal(actual.reshape(-1, LANES), expected)
-        assert found == slow.balanced(x, lines, apart, step, others, expected, floors, keep, ROW_SIZE, BOUND)
+        assert result == slow.balanced(
+            x, lines, line_stride, entry_stride, cross_duals, expected, floors, keep, ROW_SIZE, BOUND
+        )
 
 
 def test_masks_and_duals_are_scattered_to_their_tiles():

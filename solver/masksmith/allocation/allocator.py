@@ -1,6 +1,6 @@
-"""The protocol of families: how a budget is distributed over layers from measurements of their slices.
+"""The protocol of budget allocators: how a budget is distributed over layers from measurements of their slices.
 
-A family measures slices of whole rows, merges the measurements of a layer's slices, and decides from those of all
+An allocator measures slices of whole rows, merges the measurements of a layer's slices, and decides from those of all
 layers: either what to measure next (the threshold's next bits) or how much each layer keeps. Slices may be measured by
 different processes.
 """
@@ -33,7 +33,7 @@ class Decision:
     gap: float
 
 
-class Family(Protocol):
+class Allocator(Protocol):
     """Measurements and decisions for one kind of pattern; `state` is the previous decision, None at first."""
 
     @property

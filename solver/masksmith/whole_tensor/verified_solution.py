@@ -1,4 +1,4 @@
-"""Verifies the mask of a plan and builds its solution."""
+"""Verifies a mask of the whole tensor, and builds its solution."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from masksmith._errors import VerificationError
 from masksmith._solution import Certificate, Run, Solution
 from masksmith._tensors import MatrixReader, like
-from masksmith._verify.whole_tensor import examine
+from masksmith._verify.whole_tensor import find_violation
 
 from .reader import PanelReader
 
 
-def conclude(reader: PanelReader, certificate: Certificate, solver: str, cut_short: bool = False) -> Solution:
+def verified_solution(reader: PanelReader, certificate: Certificate, solver: str, cut_short: bool = False) -> Solution:
     """Verify the mask that was written, and build the solution.
 
     Args:
@@ -26,7 +26,7 @@ def conclude(reader: PanelReader, certificate: Certificate, solver: str, cut_sho
         ScoresError: If the sum of the scores overflows float64.
     """
     problem, mask = reader.problem, reader.writer.mask
-    finding = examine(MatrixReader(mask, "in", "mask"), problem.pattern)
+    finding = find_violation(MatrixReader(mask, "in", "mask"), problem.pattern)
     if finding.message:
         raise VerificationError(
             f"{problem.name or 'scores'}: the mask breaks {problem.pattern}: {finding.message}; please report this"

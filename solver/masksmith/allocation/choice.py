@@ -1,4 +1,4 @@
-"""Selects the family that distributes a budget under a pattern, and measures slices of layers."""
+"""Chooses the allocator for a pattern, and measures slices of layers with it."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 from masksmith._errors import ScoresError
 from masksmith.patterns import NM, Block, Budget, Pattern
 
+from .allocator import Allocator, Doubles, Shapes
 from .curves import Curves
-from .family import Doubles, Family, Shapes
 from .thresholds import BlockThreshold, EntryThreshold
 
 
-def measure_from(family: Family, scores: Any, state: Any, name: str, first: int) -> Doubles:
+def measure_from(allocator: Allocator, scores: Any, state: Any, name: str, first: int) -> Doubles:
     """Measure rows that begin at row `first` of their layer.
 
     Raises:
         ScoresError: As `measure` does, with the index of an invalid score in the layer.
     """
     try:
-        return family.measure(scores, state, name)
+        return allocator.measure(scores, state, name)
     except ScoresError as error:
         if error.index is None:
             raise
         raise ScoresError(error.reason, (error.index[0] + first, *error.index[1:]), name) from None
 
 
-def family_of(pattern: Pattern, budget: Budget, shapes: Shapes, *, double: bool = False) -> Family:
-    """Return the family of a pattern, for layers of these shapes.
+def allocator_for(pattern: Pattern, budget: Budget, shapes: Shapes, *, double: bool = False) -> Allocator:
+    """Return the allocator for a pattern and layers of these shapes.
 
     Args:
-        pattern: An n:m pattern, of which every n is tried; or blocks or entries, of which the largest are kept.
+        pattern: An n:m pattern, for which n is chosen per layer; or blocks or entries, of which the largest are kept.
         budget: The budget to distribute.
         shapes: Shapes of the layers, by name.
         double: Whether any layer's scores are float64.
