@@ -47,7 +47,7 @@ class Sparsifier:
     The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
     refresh it copies the weights, a worker process has them solved, and a later `step` applies the new masks. While
     the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
-    torch.distributed, rank 0 requests masks, and all ranks apply the same masks at the same step.
+    torch.distributed, all ranks apply the same masks at the same step.
 
     Args:
         model: The model. Its optimizer may exist already, unless the method adds parameters.
