@@ -42,6 +42,8 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     Raises:
         InputError: If the copy lacks a masked layer, or one has another shape; the copy is left as it was.
     """
+    if not isinstance(copy, torch.nn.Module):
+        raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
     modules = {plain_path(copy, path): module for path, module in copy.named_modules()}
     pairs, paths = [], _paths(model)
     for layer in layers:
@@ -64,8 +66,16 @@ def mask_state(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[M
         state: The state dict.
         model: The module whose names it has; it has the masked layers.
         layers: The masked layers.
+
+    Raises:
+        InputError: If the module has none of them.
     """
     paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
+    layers = list(layers)
+    if layers and not any(id(module) in paths for layer in layers for module in layer.modules.values()):
+        raise InputError(
+            f"{type(model).__name__} does not hold the masked layers: pass the module that the masks are on"
+        )
     for layer in layers:
         kept = layer.masking.method.kept(layer)
         for module in layer.modules.values():

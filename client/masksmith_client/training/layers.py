@@ -21,7 +21,7 @@ from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
 from .names import plain_path
-from .unsupported import refuse_fsdp1, unsupported_reason
+from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
 
 KINDS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -78,6 +78,8 @@ def choose(
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
     """
     refuse_fsdp1(model)
+    if layers is not None and not isinstance(layers, str) and list(layers) == []:
+        raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
     dense = _first_and_last(weights)
     candidates = [_candidate(name, weight, dense.get(name)) for name, weight in weights.items()]
@@ -94,6 +96,8 @@ def choose(
         ) from None
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     layers_to_mask = [_masked_layer(name, weights[name], pattern, method, layouts[name]) for name in selection.chosen]
+    if any(list(layer.masking.parameters()) for layer in layers_to_mask):
+        refuse_ddp(model)
     return layers_to_mask, selection.skipped
 
 
@@ -128,7 +132,9 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
 def _matrix_names(module: torch.nn.Module) -> list[str]:
     names = ["weight"] if _is_layer(module) else []
     matrices = [
-        name for name, each in module._parameters.items() if each is not None and (is_lazy(each) or each.ndim > 1)
+        name
+        for name, each in module._parameters.items()
+        if each is not None and (name != "bias" if is_lazy(each) else each.ndim > 1)
     ]
     if names and "weight" not in module._parameters:
         # What stores the weight under other names is the reason why it stays dense.

@@ -40,7 +40,6 @@ class MaskedLayer:
     needs_gradient: bool = False
     gradient_scale: Tensor | float = 1.0
     _in_place: bool = field(default=False, repr=False)
-    _is_detached: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
     _hooked: Tensor | None = field(default=None, repr=False)
 
@@ -78,11 +77,16 @@ class MaskedLayer:
         return gathered(weight * self.mask if self._in_place else self.masking(weight))
 
     @torch.no_grad()
-    def density(self) -> float:
-        """Return the share of entries that are not zero in the weight that the layer computes with."""
-        weight = self.weight.detach()
-        used = weight if self._in_place or self._is_detached else self.masking(weight)
-        return float(gathered((used != 0).sum()).item()) / max(1, self.masking.mask.numel())
+    def density(self, model: torch.nn.Module) -> float:
+        """Return the share of entries that are not zero in the weight that the model computes with."""
+        weight = getattr(self._present_module(model), self.parameter, None)
+        weight = (self.weight if weight is None else weight).detach()
+        return float(gathered((weight != 0).sum()).item()) / max(1, weight.numel())
+
+    def _present_module(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return the module that the model has in the place of the first one, which it is unless it was replaced."""
+        path, module = next(iter(self.modules.items()))
+        return module if _has(model, path, module) else dict(model.named_modules()).get(path, module)
 
     def attach(self, *, in_place: bool) -> None:
         """Let the modules compute with the masked weight, or, if `in_place`, mask its gradient."""
@@ -105,7 +109,6 @@ class MaskedLayer:
         for module in {} if self._in_place else self.modules.values():
             detach(module, self.parameter)
         self._mark_in_place(is_masked=False)
-        self._is_detached = True
 
     def check_copy(self, module: torch.nn.Module) -> None:
         """Raise `InputError` unless a copy of the layer's module has a weight of the same shape."""
@@ -134,6 +137,8 @@ class MaskedLayer:
         reason = storage_reason(weight)
         if reason is not None:
             raise InputError(f"{self.name!r} cannot be masked any more: {reason}")
+        if not weight.is_floating_point():
+            raise InputError(f"{self.name!r} cannot be masked any more: dtype {weight.dtype}")
         if tuple(weight.shape) != self.shape:
             raise InputError(f"{self.name!r} changed shape from {list(self.shape)} to {list(weight.shape)}")
         for path, module in self.modules.items():

@@ -142,7 +142,10 @@ class Masking(torch.nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Masking:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.mask = self.mask.to(fn(self.mask).device)
+        device = fn(self.mask).device
+        if device.type != "meta":
+            # A model may leave its values for a while; the mask is still that of the weights that come back.
+            self.mask = self.mask.to(device)
         return self
 
     def _load_from_state_dict(

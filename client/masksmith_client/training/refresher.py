@@ -24,7 +24,8 @@ from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
-from .sharding import is_sharded
+from .sharding import is_sharded, local
+from .shares import Proofs, Shares, divide, merge
 from .snapshots import Snapshots
 
 log = logging.getLogger("masksmith_client.training")
@@ -66,30 +67,50 @@ class Refresher:
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
         self._are_scores = method.gives_scores or scores is not None
         self._process_group = ProcessGroup(layers[0].weight.device)
+        self._masks = masks
         self._worker: RefreshWorker | None = None
-        self._snapshots: Snapshots | DeviceSnapshots
-        self.memory: SharedMemory | DeviceMemory
-        self._start(masks)
+        self._start(self._divide(None))
         self.pending: Pending | None = None
         self.late = self.outages = 0
         self.failure: str | None = None
         self.failing: dict[str, str] = {}
 
-    def _start(self, masks: object) -> None:
-        slots, is_first = [self._slot(layer) for layer in self._layers], self._process_group.is_first
-        if stays_on_device(self._layers, masks):
-            memory = DeviceMemory(slots, [layer.weight.device for layer in self._layers])
-            self._worker = start_on_device(masks, memory, self._refresh) if is_first else None
-            self.memory, self._snapshots = memory, DeviceSnapshots(memory)
+    def _divide(self, pattern: Pattern | None) -> Shares:
+        """Divide the layers among the ranks; scores need whole layers."""
+        return divide(self._layers, None if self._are_scores else pattern, self._process_group.world)
+
+    def _start(self, shares: Shares) -> None:
+        """Create memory and worker for this rank's shares."""
+        self.close()
+        self._shares, self._worker = shares, None
+        self._proofs: Proofs = {}
+        rank = self._process_group.rank
+        self._own = {name: one for name, parts in shares.items() for one in parts if one.rank == rank}
+        layers = [layer for layer in self._layers if layer.name in self._own]
+        self._is_on_device = stays_on_device(self._layers, self._masks)
+        if not layers:
+            return
+        slots = [self._slot(layer) for layer in layers]
+        self._memory: SharedMemory | DeviceMemory
+        self._snapshots: Snapshots | DeviceSnapshots
+        if self._is_on_device:
+            memory = DeviceMemory(slots, [layer.weight.device for layer in layers])
+            self._worker = start_on_device(self._masks, memory, self._refresh)
+            self._memory, self._snapshots = memory, DeviceSnapshots(memory)
         else:
             shared = SharedMemory(slots)
-            self._worker = start(masks, shared, self._refresh) if is_first else None
-            self.memory, self._snapshots = shared, Snapshots(shared)
+            self._worker = start(self._masks, shared, self._refresh)
+            self._memory, self._snapshots = shared, Snapshots(shared)
 
     def mask(self, name: str) -> Tensor:
-        """Return a layer's new mask."""
-        mask = self.memory.mask(name)
-        return mask if isinstance(mask, Tensor) else torch.from_numpy(mask)
+        """Return a layer's new mask; all ranks must call this for the same layers in the same order."""
+        own = self._memory.mask(name) if name in self._own else None
+        mask = own if own is None or isinstance(own, Tensor) else torch.from_numpy(own)
+        if self._process_group.joined:
+            shape = next(layer.shape for layer in self._layers if layer.name == name)
+            return self._process_group.share_mask(self._shares[name], mask, shape, packed=not self._is_on_device)
+        assert mask is not None
+        return mask
 
     @property
     def where(self) -> str:
@@ -98,12 +119,15 @@ class Refresher:
 
     def request(self, pattern: Pattern, step: int) -> None:
         """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
+        shares = self._divide(pattern)
+        if shares != self._shares:
+            # Weights were sharded since, or tiles of the new pattern are of another size.
+            self._start(shares)
         self.pending = Pending(step, pattern, time.monotonic())
         for layer in self._layers:
-            if self._worker is not None or is_sharded(layer.weight):
-                # Ranks gather a sharded weight together, one layer at a time.
-                values = self._values(layer, step)
-                self._snapshots.take(layer.name, values, layer.masking.mask)
+            if self._method.needs_gradient and not layer.masking.dense:
+                self._process_group.sum_gradient(layer)
+            self._take(layer, step)
         if self._worker is None:
             return
         self._snapshots.finish()
@@ -112,12 +136,24 @@ class Refresher:
             pattern=str(pattern),
             axis=pattern.axis,
             ragged=pattern.ragged,
-            layers=[layer.name for layer in self._layers],
+            layers=list(self._own),
             are_scores=self._are_scores,
             hysteresis=self._hysteresis,
             timeout_s=self._refresh.timeout_s,
         )
         self._snapshots.when_done(partial(self._worker.submit, request))
+
+    def _take(self, layer: MaskedLayer, step: int) -> None:
+        """Copy this rank's share of a layer."""
+        own, name = self._own.get(layer.name), layer.name
+        if len(self._shares[name]) > 1:
+            if own is not None:
+                self._snapshots.take(name, local(layer.weight.detach()), layer.masking.mask[own.first : own.last])
+        elif own is not None or is_sharded(layer.weight):
+            # Ranks gather a sharded weight together, one layer at a time.
+            values = self._values(layer, step)
+            if own is not None:
+                self._snapshots.take(name, values, layer.masking.mask)
 
     def poll(self) -> RefreshResponse | None:
         """Return the response if it has arrived, else None; never blocks."""
@@ -157,18 +193,26 @@ class Refresher:
             self._worker.close()
 
     def _poll(self) -> RefreshResponse | None:
-        assert self._worker is not None
+        if self._worker is None:
+            return self._nothing()
         return self._worker.poll() if self._snapshots.are_done() else None
 
     def _wait(self) -> RefreshResponse:
-        assert self._worker is not None
+        if self._worker is None:
+            return self._nothing()
         self._snapshots.wait()
         return self._worker.wait()
 
+    def _nothing(self) -> RefreshResponse:
+        """Return the response of a rank without a share."""
+        assert self.pending is not None
+        return RefreshResponse(step=self.pending.step)
+
     def _receive(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
-        response = self._process_group.share(poll, self._layers, self.memory)
-        if response is None:
+        responses = self._process_group.collect(poll)
+        if responses is None:
             return None
+        response = merge(responses, self._shares, self._proofs)
         if response.failure is not None:
             self._log_failure(response.failure)
         elif self.failure is not None:
@@ -200,6 +244,8 @@ class Refresher:
         scores = self._scores(layer.name, layer.whole_weight())
         if not isinstance(scores, Tensor):
             raise InputError(f"scores of {layer.name!r} are {type(scores).__name__}, not a tensor")
+        if scores.is_complex():
+            raise InputError(f"scores of {layer.name!r} are {scores.dtype}, not real numbers")
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
         return scores
@@ -212,7 +258,7 @@ class Refresher:
         return LayerSlot(
             layer.name,
             dtype,
-            layer.shape,
+            self._own[layer.name].shape(layer.shape),
             None if layout is None else str(layout),
             () if layout is None else layout.out_parts,
         )

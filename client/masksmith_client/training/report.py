@@ -80,8 +80,8 @@ class TrainingReport:
         pattern: The pattern at this step; None in a dense phase.
         method: The method's name.
         step: Number of optimizer steps so far.
-        asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks above 0, `another
-            process of the group`.
+        asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks that request no
+            masks, `another process of the group`.
         layers: The masked layers.
         skipped: Layers left dense, with the reason.
         refreshes: All refreshes, including the first masks.

@@ -2,7 +2,7 @@
 
 With a transposable 2:4 mask both `W` and its transpose have at most 2 of every 4 entries, so the layer's output
 `x W^T` and the gradient of its input `g W` are products with a 2:4 matrix. The gradient of the weight, `g^T x`, is
-dense. Values change at every optimizer step, so a weight is packed in each forward pass.
+dense. Values change at every optimizer step, so a weight is packed in each forward and each backward pass.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ class SparseProduct:
     def __init__(self, name: str, kernel: Kernel) -> None:
         self._name, self._kernel = name, kernel
         self._is_checked = False
+        self._key = f"{name} {len(_products)}"
+        _products[self._key] = self
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
         """Return the layer's output; in dense phases by a dense product.
 
@@ -93,20 +94,32 @@ class SparseProduct:
         if torch.is_autocast_enabled(inputs.device.type):
             dtype = torch.get_autocast_dtype(inputs.device.type)
             inputs, masked, bias = inputs.to(dtype), masked.to(dtype), None if bias is None else bias.to(dtype)
-        self._check(inputs, masked)
-        output: Tensor = _Product.apply(inputs, masked, self._kernel)  # type: ignore[no-untyped-call]
+        output: Tensor = multiply(inputs.reshape(-1, inputs.shape[-1]), masked, self._key)
+        output = output.reshape(*inputs.shape[:-1], masked.shape[0])
         return output if bias is None else output + bias
 
-    def _check(self, inputs: Tensor, masked: Tensor) -> None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is another product, which is checked on its own.
+        return SparseProduct, (self._name, self._kernel)
+
+    def multiply(self, inputs: Tensor, matrix: Tensor) -> Tensor:
+        """Return `inputs @ matrix.T` by the kernel, for inputs `[batch, in]`.
+
+        Raises:
+            InputError: As for a call.
+        """
+        self._check(inputs, matrix)
+        return self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix)).contiguous()
+
+    def _check(self, inputs: Tensor, matrix: Tensor) -> None:
         """Check device and dtype, and once the kernel's products against the dense ones."""
-        reason = self._kernel.unsupported_reason(masked) or _unsupported_dtype(inputs, masked)
+        reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype(inputs, matrix)
         if reason is not None:
             raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
         if self._is_checked:
             return
-        with torch.no_grad(), torch.autocast(masked.device.type, enabled=False):
-            matrix, sample = masked.detach(), inputs.detach().reshape(-1, inputs.shape[-1])
-            output = self._compare("output", matrix, sample)
+        with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
+            output = self._compare("output", matrix, inputs)
             gradient = self._compare("gradient of the input", matrix.t(), output)
         # A sample with overflows, as of a gradient scaler's first steps, shows nothing.
         self._is_checked = bool(gradient.isfinite().all())
@@ -124,27 +137,36 @@ class SparseProduct:
         return expected
 
 
-class _Product(torch.autograd.Function):
-    """`x W^T` with packed `W`; the gradient of the input with packed `W^T`, that of the weight dense."""
+_products: dict[str, SparseProduct] = {}
+"""All products of this process, which graphs of `torch.compile` find by their keys."""
 
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, masked: Tensor, kernel: Kernel) -> Tensor:
-        """Return `x W^T`."""
-        rows = inputs.reshape(-1, inputs.shape[-1]).contiguous()
-        matrix = masked.detach()
-        ctx.save_for_backward(rows)
-        ctx.kernel, ctx.transposed = kernel, kernel.pack(matrix.t()) if ctx.needs_input_grad[0] else None
-        return kernel.linear(rows, kernel.pack(matrix)).reshape(*inputs.shape[:-1], matrix.shape[0])
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """Return `g W` and `g^T x`."""
-        (rows,) = ctx.saved_tensors
-        above = gradient.reshape(-1, gradient.shape[-1]).contiguous()
-        of_inputs = None
-        if ctx.transposed is not None:
-            of_inputs = ctx.kernel.linear(above, ctx.transposed).reshape(*gradient.shape[:-1], rows.shape[-1])
-        return of_inputs, above.t() @ rows if ctx.needs_input_grad[1] else None, None
+@torch.library.custom_op("masksmith::multiply", mutates_args=())
+def multiply(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
+    """Return `inputs @ matrix.T` for inputs `[batch, in]`: one operation to `torch.compile`, whatever the kernel does.
+
+    The gradient of the inputs is the product with the transposed matrix, that of the matrix is dense.
+    """
+    return _products[key].multiply(inputs, matrix)
+
+
+@multiply.register_fake
+def _output_of(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
+    return inputs.new_empty(inputs.shape[0], matrix.shape[0])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
+    rows, matrix, ctx.key = inputs
+    ctx.save_for_backward(rows, matrix)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    rows, matrix = ctx.saved_tensors
+    of_inputs = multiply(gradient, matrix.t(), ctx.key) if ctx.needs_input_grad[0] else None
+    return of_inputs, gradient.t() @ rows if ctx.needs_input_grad[1] else None, None
+
+
+multiply.register_autograd(_gradients, setup_context=_save)
 
 
 def use_sparse(layers: Iterable[MaskedLayer]) -> None:

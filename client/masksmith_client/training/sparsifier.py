@@ -47,7 +47,7 @@ class Sparsifier:
     The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
     refresh it copies the weights, a worker process has them solved, and a later `step` applies the new masks. While
     the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
-    torch.distributed, rank 0 requests masks, and all ranks apply the same masks at the same step.
+    torch.distributed, all ranks apply the same masks at the same step.
 
     Args:
         model: The model. Its optimizer may exist already, unless the method adds parameters.
@@ -103,11 +103,10 @@ class Sparsifier:
             use_sparse(self._layers)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
-        self._step = 0
+        self._step, self._baked = 0, False
         self._pacing = Pacing(self._refresh)
         self._history = History({layer.name: layer.shape for layer in self._layers})
         self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
-        self._baked = False
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -222,19 +221,18 @@ class Sparsifier:
     def plain_state_dict(self) -> dict[str, Tensor]:
         """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
 
-        The model goes on training. Sharded weights are gathered, so all ranks must call it.
+        The model goes on training. Sharded weights are gathered, so all ranks must call it. Raises as `step` does.
         """
-        layers = () if self._baked else self._layers
-        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in layers))
+        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_layers()))
 
     def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
         """Mask the weights in a state dict of the model, of a module that holds it, or of an average, in place.
 
         Args:
             state: The state dict, whose names and masked weights become those of `plain_state_dict`.
-            model: The module whose names it has.
+            model: The module whose names it has; an `InputError` names one without the masked layers.
         """
-        mask_state(state, model, () if self._baked else self._layers)
+        mask_state(state, model, self._check_layers())
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
@@ -373,7 +371,7 @@ class Sparsifier:
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._history.layers[layer.name]
-        return replace(report, density=layer.density())
+        return replace(report, density=layer.density(self._model))
 
     def _make_dense(self) -> None:
         self._refresher.drop()
@@ -389,9 +387,12 @@ class Sparsifier:
             layer.masking.gradient = None
             layer.masking.records_gradient = is_due
 
-    def _check_layers(self) -> None:
-        for layer in self._layers:
+    def _check_layers(self) -> list[MaskedLayer]:
+        """Check the masked layers, and return them; none once the masks are baked."""
+        layers = [] if self._baked else self._layers
+        for layer in layers:
             layer.check(self._model)
+        return layers
 
     def _zero_pruned(self) -> None:
         if self._in_place:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from masksmith_client._errors import InputError
 from masksmith_wire.masks import pack, packed_width, unpack
@@ -55,10 +56,13 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If format, pattern, method, a layer or its shape differs; the message names it.
+        InputError: If a part is missing, or format, pattern, method, a layer or its shape differs; it is named.
     """
+    if not isinstance(state, Mapping):
+        raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")
     if state.get("format") != FORMAT:
         raise InputError(f"not a sparsifier state of format {FORMAT}: its format is {state.get('format')!r}")
+    _check_fields("the checkpoint", state, ("pattern", "method", "step", "masks", "layers", "refreshes"))
     for field, expected in (("pattern", pattern), ("method", method)):
         if state[field] != expected:
             raise InputError(f"the checkpoint's {field} is {state[field]!r}, this sparsifier's is {expected!r}")
@@ -68,11 +72,33 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
         raise InputError(f"{difference} {name!r}: create the sparsifier with the same layers")
     for layer in layers:
         mask = masks[layer.name]
+        _check_fields(f"the checkpoint's mask of {layer.name!r}", mask, ("shape", "dense", "bits"))
         packed_shape = (*layer.shape[:-1], packed_width(layer.shape))
         if list(mask["shape"]) != list(layer.shape) or tuple(mask["bits"].shape) != packed_shape:
             raise InputError(
                 f"{layer.name!r} has shape {mask['shape']} in the checkpoint, {list(layer.shape)} in the model"
             )
+
+    for layer in layers:
+        if layer.name in state.get("pruned", {}):
+            _check_pruned(layer, state["pruned"][layer.name])
+
+
+def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
+    where = f"the checkpoint's pruned values of {layer.name!r}"
+    parameters = dict(layer.masking.named_parameters())
+    _check_fields(where, pruned, ("values", "kept", *parameters))
+    for name, parameter in parameters.items():
+        if pruned[name].shape != parameter.shape:
+            raise InputError(f"{where}: {name} has shape {list(pruned[name].shape)}, not {list(parameter.shape)}")
+    if tuple(pruned["kept"].shape) != layer.shape or pruned["values"].numel() != int((~pruned["kept"]).sum()):
+        raise InputError(f"{where} do not fit shape {list(layer.shape)}, or are not as many as its pruned entries")
+
+
+def _check_fields(where: str, fields: Mapping[str, Any], names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise InputError(f"{where} has no {missing[0]!r}: pass what state_dict() returned")
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
+import torch.distributed as dist
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -18,6 +21,20 @@ def refuse_fsdp1(model: torch.nn.Module) -> None:
     """Raise `InputError` if the model, or a part of it, is wrapped by FSDP1."""
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         raise InputError(f"the model cannot be masked: {FSDP1}")
+
+
+def refuse_ddp(model: torch.nn.Module) -> None:
+    """Raise `InputError` if DistributedDataParallel wraps the model: it does not reduce parameters added afterwards."""
+    if not dist.is_available() or not dist.is_initialized():
+        return
+    kind, own = torch.nn.parallel.DistributedDataParallel, {id(parameter) for parameter in model.parameters()}
+    # A wrapped model has no reference to what wraps it.
+    wrappers = [each for each in gc.get_objects() if issubclass(type(each), kind)]
+    if any(id(parameter) in own for wrapper in wrappers for parameter in wrapper.module.parameters()):
+        raise InputError(
+            "the method adds parameters, whose gradients DistributedDataParallel would not reduce: create the "
+            "Sparsifier before DistributedDataParallel"
+        )
 
 
 def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:

@@ -73,6 +73,7 @@ def test_a_sparsifier_by_names(model):
         ({"pattern": "3 of 4"}, "3 of 4"),
         ({"pattern": 4}, "pattern=4 is neither a pattern nor a text"),
         ({"layers": "nope"}, "no linear or convolution layer is called 'nope'"),
+        ({"layers": []}, r"layers=\[\] names no layer"),
         ({"exclude": "nope"}, "no linear or convolution layer is called 'nope'"),
         ({"optimizer": "sgd", "method": "masked-decay"}, "'sgd' is not a torch optimizer"),
         ({"model": 5}, "model=int is not a torch.nn.Module"),

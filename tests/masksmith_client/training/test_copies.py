@@ -116,6 +116,11 @@ def test_a_copy_that_lacks_a_layer_is_refused():
         sparsifier.bake(torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 32)))
     with pytest.raises(InputError, match=r"the copy's '2.weight' does not have shape \[32, 32\]"):
         sparsifier.bake(perceptron(width=16))
+    with pytest.raises(InputError, match=r"model=int is not a torch\.nn\.Module"):
+        sparsifier.bake(3)
+    other = perceptron()
+    with pytest.raises(InputError, match="Sequential does not hold the masked layers"):
+        sparsifier.mask_state_dict(dict(other.state_dict()), other)
 
 
 @pytest.mark.parametrize("method", [StraightThrough(), TrainableThresholds(strength=0.5)])

@@ -1,31 +1,14 @@
-"""FSDP2 on one and two processes, sharded before and after masking: the masks and losses of a single process."""
+"""FSDP2: a transformer that converges, and what is refused; masks and losses are in `test_training_matrix.py`."""
 
 import pytest
 import torch
 from support import sharded_transformer
 from support.ranks import run_ranks
-from support.sharded_training import METHODS, train_in_double
 from support.training_loop import perceptron
 
 import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import Sparsifier
-
-
-@pytest.mark.parametrize("world", [2, pytest.param(1, marks=pytest.mark.slow)])
-def test_sharded_training_has_the_masks_and_losses_of_one_process(world, tmp_path):
-    results = run_ranks("support.sharded_training", world, tmp_path)
-    for method in METHODS:
-        expected = train_in_double(method)
-        for order in ("before", "after") if method != "fixed" else ("before",):
-            for result in (each[method, order] for each in results):
-                assert result["losses"] == pytest.approx(expected["losses"], abs=1e-9)
-                for name, mask in expected["masks"].items():
-                    assert torch.equal(result["masks"][name], mask), (method, order, name)
-                for name, weight in expected["state"].items():
-                    torch.testing.assert_close(result["state"][name], weight)
-    message = "'2.weight' was sharded after it was masked in place: create the Sparsifier afterwards"
-    assert [result["refused"] for result in results] == [message] * world
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ def test_a_model_without_layers_is_refused():
         Sparsifier(torch.nn.Sequential(torch.nn.ReLU()), PATTERN, ms.solve)
 
 
+def test_biases_that_are_not_initialized_are_no_layers():
+    model = torch.nn.Sequential(*(torch.nn.LazyLinear(32) for _ in range(3)))
+    with pytest.raises(InputError, match=r"none of 3 linear or convolution layer\(s\) can be masked"):
+        Sparsifier(model, "2:4", ms.solve)
+
+
 def test_a_model_of_two_layers_is_told_to_name_them():
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
     with pytest.raises(InputError, match=r"'0.weight': the first layer stays dense.*layers="):

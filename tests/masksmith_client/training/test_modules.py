@@ -131,7 +131,11 @@ def test_wrong_numbers_are_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("scores", [3, lambda name, weight: None], ids=["number", "none"])
+@pytest.mark.parametrize(
+    "scores",
+    [3, lambda name, weight: None, lambda name, weight: weight.abs() + 1j],
+    ids=["number", "none", "complex"],
+)
 def test_scores_that_are_none_are_refused(model, scores):
     before = list(model.state_dict())
     with pytest.raises(InputError, match="scores"):

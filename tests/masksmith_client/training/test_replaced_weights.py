@@ -129,6 +129,35 @@ def test_what_cannot_be_followed_is_refused_at_the_next_step(model, change, mess
         sparsifier.bake()
 
 
+def restore_class(model):
+    model[2].__class__ = torch.nn.Linear
+
+
+@pytest.mark.parametrize("change", [remove_mask, replace_module, restore_class])
+def test_the_report_of_a_layer_that_became_dense_says_so(model, change):
+    sparsifier = Sparsifier(model, "2:4", ms.solve, Refresh(every=1000))
+    assert sparsifier.report().layers[0].density == 0.5
+    change(model)
+    assert float((model[2].weight != 0).float().mean()) == 1.0
+    assert sparsifier.report().layers[0].density == 1.0
+    for act in (sparsifier.plain_state_dict, lambda: sparsifier.mask_state_dict({}, model)):
+        with pytest.raises(InputError, match=r"'2'|'2\.weight'"):
+            act()
+
+
+def test_masks_stay_while_a_model_has_no_values(model):
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EACH_STEP)
+    masks = sparsifier.masks
+    model.to("meta")
+    with pytest.raises(InputError, match="it is on the meta device, without values"):
+        sparsifier.step()
+    model.to_empty(device="cpu")
+    model.load_state_dict(replaced(model))
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+    sparsifier.step()
+    assert torch.equal(sparsifier.masks["2.weight"], best_mask(model[2].parametrizations.weight.original))
+
+
 def test_a_shared_weight_that_is_shared_no_more_is_refused():
     model = perceptron()
     model[4].weight = model[2].weight

@@ -4,11 +4,16 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo
 
 import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import DensePhases, FallingN, Fixed, Refresh, Sparsifier, semi_structured
 
+# torch.compile creates instances of autograd functions while it traces them.
+compiles = pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning", r"ignore:The \.grad attribute:UserWarning"
+)
 PATTERN = "transposable 2:4"
 WAITING = Refresh(every=3, wait=True)
 
@@ -52,18 +57,19 @@ def network(dtype=torch.bfloat16, bias=True):
     return torch.nn.Sequential(*layers).to(dtype)
 
 
-def run(compute, dtype=torch.bfloat16, steps=5, method="sr-ste", autocast=False, **options):
+def run(compute, dtype=torch.bfloat16, steps=5, method="sr-ste", autocast=False, compiled=None, **options):
     model = network(dtype, bias=not autocast)
     sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, method, compute=compute, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if sparsifier.method.needs_optimizer:
         sparsifier.watch(optimizer)
+    forward = model if compiled is None else torch.compile(model, backend=compiled, fullgraph=True)
     losses = []
     for step in range(steps):
         optimizer.zero_grad()
         inputs = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(step)).to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(inputs).float().square().mean()
+            loss = forward(inputs).float().square().mean()
         loss.backward()
         optimizer.step()
         sparsifier.step()
@@ -94,6 +100,43 @@ def test_under_autocast_products_have_its_dtype(kernel):
     model, _, losses = run("sparse", torch.float32, autocast=True)
     assert losses == pytest.approx(expected, rel=2e-2)
     assert model[2].parametrizations.weight.original.grad.dtype == torch.float32
+
+
+@compiles
+@pytest.mark.parametrize("autocast", [False, True])
+def test_compiled_products_are_in_one_graph(kernel, autocast):
+    """Nor is anything compiled again at a refresh."""
+    options = {"dtype": torch.float32 if autocast else torch.bfloat16, "autocast": autocast}
+    _, _, expected = run("sparse", **options)
+    graphs, packed = [], kernel.packed
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    torch.compiler.reset()
+    _, sparsifier, losses = run("sparse", compiled=backend, **options)
+    assert losses == pytest.approx(expected, rel=1e-3)
+    assert len(graphs) == 1
+    assert kernel.packed == 2 * packed, "each product is that of the kernel"
+    assert sum(record.sad for record in sparsifier.report().refreshes[1:]) > 0
+    sparsifier.bake()
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"wrong": 0.05}, r"output of '2\.weight' by the 2:4 kernel differs"),
+        ({"dtype": torch.float32}, "use torch.autocast"),
+    ],
+    ids=["wrong", "float32"],
+)
+def test_what_the_kernels_cannot_compute_is_refused_in_compiled_models(kernel, options, message):
+    torch.compiler.reset()
+    kernel.wrong = options.pop("wrong", 0.0)
+    with pytest.raises(InputError, match=message):
+        run("sparse", compiled="aot_eager", **options)
 
 
 def test_values_that_change_are_packed_again(kernel):

@@ -113,6 +113,43 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
         sparsifier.load_state_dict({})
 
 
+def drop(*keys):
+    def change(state):
+        for key in keys[:-1]:
+            state = state[key]
+        del state[keys[-1]]
+
+    return change
+
+
+def cut_values(state):
+    state["pruned"]["4.weight"]["values"] = state["pruned"]["4.weight"]["values"][:-1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop("masks"), "the checkpoint has no 'masks'"),
+        (drop("step"), "the checkpoint has no 'step'"),
+        (drop("masks", "4.weight", "bits"), "mask of '4.weight' has no 'bits'"),
+        (drop("pruned", "4.weight", "kept"), "pruned values of '4.weight' has no 'kept'"),
+        (cut_values, "pruned values of '4.weight' do not fit"),
+    ],
+)
+def test_a_damaged_state_is_refused_as_a_whole(damage, message):
+    model, optimizer, sparsifier = begin()
+    state = sparsifier.state_dict(pruned=True)
+    damage(state)
+    train(model, optimizer, sparsifier, 8)
+    masks, weights = sparsifier.masks, {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        sparsifier.load_state_dict(state)
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    with pytest.raises(InputError, match="int is not a sparsifier state"):
+        sparsifier.load_state_dict(3)
+
+
 def test_nothing_goes_on_after_baking():
     _, _, sparsifier = begin()
     sparsifier.bake()

@@ -179,7 +179,7 @@ def solve_matrices(
             solution = call(matrix[first:last], pattern)
             mask_matrix[first:last] = as_mask(solution, slot, matrix[first:last].shape)
             parts.append(_result(solution))
-    return parts[0] if len(parts) == 1 else _sum(parts)
+    return parts[0] if len(parts) == 1 else sum_of_parts(parts)
 
 
 class WorkerConfiguration(BaseModel):
@@ -218,7 +218,7 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
     return mask
 
 
-def _sum(parts: list[LayerResult]) -> LayerResult:
+def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     """Return the result of a layer from those of its parts; what one part lacks, the layer lacks."""
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}

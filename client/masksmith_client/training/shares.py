@@ -1,0 +1,95 @@
+"""Which rank solves which rows of a layer, and one result of the layer from those of the ranks.
+
+A rank solves the rows that it owns where its shard of the weight is whole tiles. Other sharded weights are gathered,
+one at a time, and each is solved by one rank; which one goes around, so that no rank holds the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from masksmith.patterns import Pattern, TilePattern
+
+from .masked_layer import MaskedLayer
+from .refresh_worker.messages import LayerResult, RefreshResponse
+from .refresh_worker.sources import sum_of_parts
+from .sharding import is_sharded
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows `first:last` of a layer, whose masks one rank requests."""
+
+    rank: int
+    first: int
+    last: int
+
+    def shape(self, layer: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of these rows of a layer."""
+        return (self.last - self.first, *layer[1:])
+
+
+Shares = Mapping[str, Sequence[Share]]
+"""The shares of each layer by its name, in the order of their rows."""
+Proofs = MutableMapping[tuple[str, int], LayerResult]
+"""The last result of each share that was solved, by layer and rank."""
+
+
+def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -> Shares:
+    """Divide the layers among the ranks.
+
+    Args:
+        layers: The masked layers.
+        pattern: The pattern; None where scores need whole layers.
+        world: The number of ranks.
+    """
+    shares: dict[str, Sequence[Share]] = {}
+    for number, layer in enumerate(layers):
+        owner = number % world if is_sharded(layer.weight) else 0
+        rows = [] if pattern is None else _own_rows(layer, pattern, world)
+        shares[layer.name] = rows or [Share(owner, 0, layer.shape[0])]
+    return shares
+
+
+def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
+    """Return the rows that each rank owns; none if they are no whole tiles, or the weight is sharded otherwise."""
+    weight: Any = layer.weight
+    if not is_sharded(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
+        return []
+    mesh, placements = weight.device_mesh, weight.placements
+    if mesh.ndim != 1 or mesh.size() != world or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
+        return []
+    rows, tile = layer.shape[0], pattern.tile
+    count = -(-rows // world)
+    if count % (tile.cols if pattern.axis == "out" else tile.rows):
+        return []
+    ranks = mesh.mesh.tolist()
+    return [Share(rank, at * count, min(rows, (at + 1) * count)) for at, rank in enumerate(ranks) if at * count < rows]
+
+
+def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) -> RefreshResponse:
+    """Return one response from those of all ranks, and store the results of what was solved in `proofs`."""
+    step = responses[0].step
+    for response in responses:
+        if response.failure is not None:
+            return RefreshResponse(step=step, failure=response.failure)
+    layers = {name: _merge(name, responses, parts, proofs) for name, parts in shares.items()}
+    return RefreshResponse(step=step, layers=layers)
+
+
+def _merge(name: str, responses: Sequence[RefreshResponse], shares: Sequence[Share], proofs: Proofs) -> LayerResult:
+    results = {share.rank: responses[share.rank].layers[name] for share in shares}
+    proofs.update({(name, rank): one for rank, one in results.items() if one.has_new_mask})
+    parts = list(results.values())
+    if len(parts) == 1:
+        return parts[0]
+    error = next((one.error for one in parts if one.error is not None), None)
+    if error is not None:
+        return LayerResult(error=error)
+    if all(one.unchanged for one in parts):
+        return LayerResult(unchanged=True)
+    proved = sum_of_parts([proofs[name, rank] for rank in results])
+    added, dropped = (sum(getattr(one, field) for one in parts) for field in ("added", "dropped"))
+    return proved.model_copy(update={"added": added, "dropped": dropped})
