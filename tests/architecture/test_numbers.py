@@ -5,6 +5,14 @@ import re
 import pytest
 from support.pages import ROOT
 
+PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
+OTHER_NUMBERS = re.compile(
+    r"(?<![\w.,/#:^-])\d{5,}(?![\w^,])"  # without commas
+    r"|(?<![\w.,/-])\d{1,3}(?:[ \u202f]\d{3})+(?!\w)"  # spaces between thousands
+    r"|(?<![\w.])[\d.,]+ ?(?:[KMGT]B|kB|kiB)\b(?!/s)"  # decimal units
+)
+
 
 def page(name):
     return (ROOT / name).read_text()
@@ -53,3 +61,14 @@ def test_the_questions_have_the_speed_ups_of_the_kernels_page():
     assert f"is {measured['32']}x as fast as dense at batch 32 and {measured['256']}x at batch 256" in text
     assert "1" not in measured
     assert "nothing beats dense at batch 1" in text
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_large_numbers_are_written_one_way(path):
+    """As `masksmith_wire.quantities` writes them, outside code: `10,616,832`, `64 MiB`."""
+    assert OTHER_NUMBERS.findall(CODE.sub("", path.read_text())) == []
+
+
+@pytest.mark.parametrize("text", ["10616832", "635 376", "16961 ± 1", "64 MB", "1.5GB", "100 kB"])
+def test_other_ways_are_noticed(text):
+    assert OTHER_NUMBERS.search(f"It has {text} in all.")

@@ -18,6 +18,7 @@ from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
+from masksmith_wire.quantities import size_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -211,4 +212,4 @@ def check_space(output: Path, needed: int) -> None:
     with naming(output):
         free = shutil.disk_usage(output).free
         if free < needed:
-            raise OSError(28, f"no space: {needed} bytes are to be written, and {free} are free")
+            raise OSError(28, f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free")

@@ -28,6 +28,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import Priority, PriorityName
 from masksmith_wire.pruned_record import update_record
+from masksmith_wire.quantities import size_text
 from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
@@ -231,8 +232,8 @@ def _check_sizes(statistics: AuxiliaryTensors) -> None:
     for tensor in statistics.tensors:
         if tensor.name.endswith(("/gram", "/activations")) and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(
-                f"{tensor.name!r} has {tensor.data_bytes} bytes, more than the {WHOLE_BYTES} that go to one worker: "
-                f"use --local, or leave the tensor out with --exclude"
+                f"{tensor.name!r} has {size_text(tensor.data_bytes)}, more than the {size_text(WHOLE_BYTES)} that go "
+                "to one worker: use --local, or leave the tensor out with --exclude"
             )
 
 

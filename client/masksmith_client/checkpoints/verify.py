@@ -17,6 +17,7 @@ from masksmith.patterns import Pattern, TilePattern
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.streamed_tensor import BoolMask
+from masksmith_wire.quantities import count_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -128,5 +129,5 @@ def verify_masks(
         message, index = violation(name), None
         if outside:
             index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
-            message = f"{outside} non-zero(s) outside its mask, the first at the entry {list(index)}"
+            message = f"{count_text(outside)} non-zero(s) outside its mask, the first at the entry {list(index)}"
         yield CheckedTensor(name, tensor.shape, info.pattern if info else None, count, message, index)

@@ -114,4 +114,6 @@ def gap_text(gap: float | None) -> str:
 
 def seconds(time_s: float | None) -> str:
     """Format a duration."""
-    return "-" if time_s is None else f"{time_s:.2f} s"
+    from masksmith_wire.quantities import duration_text
+
+    return "-" if time_s is None else duration_text(time_s)

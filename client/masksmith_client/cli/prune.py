@@ -23,6 +23,7 @@ from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.documents import UpdateReport
 from masksmith_wire.output_names import BLOCK_PAGE_NAME
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import (
     AxisOption,
@@ -184,25 +185,10 @@ def _stop_note(what: str) -> Iterator[None]:
 
 
 def _show(record: dict[str, Any], output: str) -> None:
-    masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     update_columns = UPDATE_COLUMNS if record["update"] is not None else ()
     show_table(
         ("tensor", "axes", "pattern", "status", "shape", "kept", "retained", "gap", "time", *update_columns),
-        [
-            (
-                tensor["name"],
-                tensor["axes"],
-                tensor["pattern"],
-                tensor["status"],
-                "x".join(map(str, tensor["shape"])),
-                percent(tensor["density"]),
-                percent(tensor["retained"]),
-                gap_text(tensor["gap"]),
-                seconds(tensor["solve_s"]),
-                *(update_cells(UpdateReport.model_validate(tensor["update"])) if update_columns else ()),
-            )
-            for tensor in masked
-        ],
+        [_row(tensor, updated=bool(update_columns)) for tensor in record["tensors"] if tensor["masked"]],
         left=4,
     )
     for text in record["notes"]:
@@ -210,9 +196,25 @@ def _show(record: dict[str, Any], output: str) -> None:
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
     if (blocks := Path(output) / BLOCK_PAGE_NAME).exists():
-        print_line(f"errors and seconds of each block: {blocks}")
+        print_line(f"errors and times of each block: {blocks}")
     totals = record["totals"]
     print_line(
-        f"{totals['masked']} of {totals['tensors']} tensor(s) masked: {percent(totals['density'])} of entries kept, "
-        f"gap {gap_text(totals['gap'])}; {percent(totals['zeros'])} of all parameters are zero -> {output}"
+        f"{count_text(totals['masked'])} of {count_text(totals['tensors'])} tensor(s) masked: "
+        f"{percent(totals['density'])} of entries kept, gap {gap_text(totals['gap'])}; "
+        f"{percent(totals['zeros'])} of all parameters are zero -> {output}"
+    )
+
+
+def _row(tensor: dict[str, Any], *, updated: bool) -> tuple[str, ...]:
+    return (
+        tensor["name"],
+        tensor["axes"],
+        tensor["pattern"],
+        tensor["status"],
+        "x".join(map(str, tensor["shape"])),
+        percent(tensor["density"]),
+        percent(tensor["retained"]),
+        gap_text(tensor["gap"]),
+        seconds(tensor["solve_s"]),
+        *(update_cells(UpdateReport.model_validate(tensor["update"])) if updated else ()),
     )

@@ -14,6 +14,7 @@ from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
 from .console import JsonOption, percent, print_json, print_line, show_table
@@ -134,5 +135,9 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         left=2,
     )
     broken = sum(not result["ok"] for result in results)
-    print_line(f"{len(results)} mask(s): all obey" if ok else f"{broken} of {len(results)} mask(s) break the pattern")
+    print_line(
+        f"{count_text(len(results))} mask(s): all obey"
+        if ok
+        else f"{count_text(broken)} of {count_text(len(results))} mask(s) break the pattern"
+    )
     return None

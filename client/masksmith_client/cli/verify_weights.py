@@ -27,6 +27,7 @@ from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepare import parse_pattern
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.output_names import MASKS_NAME
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import choice_options, parse_patterns
 from .console import percent, print_json, print_line, print_note, show_table
@@ -144,26 +145,27 @@ def _show(results: list[CheckedTensor], work: _Work, *, as_json: bool) -> None:
         others = [{"name": name, "reason": reason} for name, reason in work.not_checked.items()]
         document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": others, "totals": totals}
         return print_json(document | {"notes": work.notes})
-    rows = [
-        (
-            each["name"],
-            "ok" if each["ok"] else f"BROKEN: {each['message']}",
-            each["pattern"] or "-",
-            "x".join(map(str, each["shape"])),
-            percent(each["density"]),
-        )
-        for each in documents
-    ]
+    rows = [_row(document) for document in documents]
     rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in work.not_checked.items()]
     show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left=3)
     for text in work.notes:
         print_note(f"masksmith: {text}")
-    verdict = f"{totals['broken']} break it" if totals["broken"] else "all obey"
+    verdict = f"{count_text(totals['broken'])} break it" if totals["broken"] else "all obey"
     print_line(
-        f"{totals['checked']} of {totals['tensors']} tensor(s) checked, {percent(totals['density'])} of their entries "
-        f"are not zero: {verdict}"
+        f"{count_text(totals['checked'])} of {count_text(totals['tensors'])} tensor(s) checked, "
+        f"{percent(totals['density'])} of their entries are not zero: {verdict}"
     )
     return None
+
+
+def _row(checked: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        checked["name"],
+        "ok" if checked["ok"] else f"BROKEN: {checked['message']}",
+        checked["pattern"] or "-",
+        "x".join(map(str, checked["shape"])),
+        percent(checked["density"]),
+    )
 
 
 def _totals(results: list[CheckedTensor], work: _Work) -> dict[str, Any]:

@@ -129,9 +129,7 @@ class _ProgressBar:
         if self._bar is None or captures != self._captures:
             self._close()
             label, unit = ("capturing", "step") if captures else ("pruning", "weight")
-            self._bar = Bar(
-                label, progress.total, show="lines", unit=unit, start=progress.done, unit_scale=not captures
-            )
+            self._bar = Bar(label, progress.total, show="lines", unit=unit, start=progress.done)
             self._bar.__enter__()
             self._captures = captures
         if not captures:
