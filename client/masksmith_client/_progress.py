@@ -87,7 +87,7 @@ class Bar:
         """Return what is shown behind the label: note or count, elapsed time, and time left at the rate so far."""
         elapsed_s = time.monotonic() - self._began
         amount, left = (self._note, "") if self._note else (self._amount(), self._time_left(elapsed_s))
-        return f"{amount}, {duration_text(round(elapsed_s)) if elapsed_s >= 0.5 else '0 s'}{left}"
+        return f"{amount}, {duration_text(round(elapsed_s))}{left}"
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()

@@ -24,7 +24,7 @@ def size_text(size_bytes: float) -> str:
 def duration_text(duration_s: float) -> str:
     """Write a number of seconds: `< 1 ms`, `250 ms`, `4.6 s`, `12 s`, `1 min 40 s`, `3 h 5 min`."""
     if duration_s < 0.001:
-        return "< 1 ms"
+        return "< 1 ms" if duration_s else "0 s"
     if duration_s < 0.9995:
         return f"{1000 * duration_s:.0f} ms"
     if duration_s < 99.5:

@@ -1,4 +1,4 @@
-"""Has the masks of a checkpoint solved by a service: a job for each group of tensors, the next one sent ahead."""
+"""Solves the masks of a checkpoint by a service: one job per group of tensors, the next one sent while one runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.description import describe, subject_of_weights
-from masksmith_client.submission.prepare import SubmitOptions, prepare
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import TensorReport
@@ -39,15 +40,15 @@ from .pruning import prune_model
 from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
-"""Size of the weights and statistics of a job, which bounds what a run that is stopped has to download again."""
+"""Size of the weights and statistics of a job, which bounds what an interrupted run downloads again."""
 
 
 @dataclass(frozen=True)
 class RemoteSolver:
     """Solves the tensors of a checkpoint by jobs of a service.
 
-    Weights that the service has are not sent, and shards that it has solved are not solved again. Jobs that have not
-    ended are canceled when the caller stops.
+    Weights that the service has are not sent, and shards that it has solved are not solved again. Unfinished jobs are
+    canceled when the caller stops.
 
     Attributes:
         jobs: The service's jobs.
@@ -129,7 +130,7 @@ class RemoteSolver:
                 _cancel(job)
 
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
-        """Upload a group and submit its job; None if one of our jobs has to end first."""
+        """Upload a group and submit its job; None if another of these jobs must end first."""
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
         try:

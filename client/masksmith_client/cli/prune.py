@@ -128,15 +128,15 @@ def prune(
     if by_reference and (local or threads is not None):
         raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
     if by_reference:
-        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
+        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
             pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, **described)
             record = pruner.prune(model, output, options)
     elif local:
         solver = _local_solver(method, options, Path(output), threads)
-        with _stop_note("stopped"):
+        with _resume_hint("stopped"):
             record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
-        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
+        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
             remote = _remote_solver(client, method, described)
             record = prune_model(Path(model), Path(output), options, method, remote, progress="lines")
     if as_json:
@@ -175,22 +175,41 @@ def _remote_solver(
 
 
 @contextmanager
-def _stop_note(what: str) -> Iterator[None]:
-    """After Ctrl-C, print what was stopped and how to go on."""
+def _resume_hint(what: str) -> Iterator[None]:
+    """After Ctrl-C, print what was stopped and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\nmasksmith: {what}; the same command goes on from here")
+        print_note(f"\nmasksmith: {what}; the same command continues from here")
         raise
 
 
 def _show(record: dict[str, Any], output: str) -> None:
+    masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     update_columns = UPDATE_COLUMNS if record["update"] is not None else ()
     show_table(
         ("tensor", "axes", "pattern", "status", "shape", "kept", "retained", "gap", "time", *update_columns),
-        [_row(tensor, updated=bool(update_columns)) for tensor in record["tensors"] if tensor["masked"]],
+        [
+            (
+                tensor["name"],
+                tensor["axes"],
+                tensor["pattern"],
+                tensor["status"],
+                "x".join(map(str, tensor["shape"])),
+                percent(tensor["density"]),
+                percent(tensor["retained"]),
+                gap_text(tensor["gap"]),
+                seconds(tensor["solve_s"]),
+                *(update_cells(UpdateReport.model_validate(tensor["update"])) if update_columns else ()),
+            )
+            for tensor in masked
+        ],
         left=4,
     )
+    _show_summary(record, output)
+
+
+def _show_summary(record: dict[str, Any], output: str) -> None:
     for text in record["notes"]:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
@@ -202,19 +221,4 @@ def _show(record: dict[str, Any], output: str) -> None:
         f"{count_text(totals['masked'])} of {count_text(totals['tensors'])} tensor(s) masked: "
         f"{percent(totals['density'])} of entries kept, gap {gap_text(totals['gap'])}; "
         f"{percent(totals['zeros'])} of all parameters are zero -> {output}"
-    )
-
-
-def _row(tensor: dict[str, Any], *, updated: bool) -> tuple[str, ...]:
-    return (
-        tensor["name"],
-        tensor["axes"],
-        tensor["pattern"],
-        tensor["status"],
-        "x".join(map(str, tensor["shape"])),
-        percent(tensor["density"]),
-        percent(tensor["retained"]),
-        gap_text(tensor["gap"]),
-        seconds(tensor["solve_s"]),
-        *(update_cells(UpdateReport.model_validate(tensor["update"])) if updated else ()),
     )

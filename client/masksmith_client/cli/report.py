@@ -31,7 +31,7 @@ class SolveReport:
         wall_s: Duration in seconds.
         job: The job's id; None for a local solve.
         budget_gap: Gap of the budget's allocation.
-        notes: What was odd about the checkpoint.
+        notes: Notes on the checkpoint, for the user.
     """
 
     pattern: str
@@ -150,8 +150,8 @@ def _measures(tensor: TensorReport, formats: Sequence[str], changed: bool, spect
     row.append("-" if diversity is None else f"{diversity.bits_per_weight:.3f}")
     if changed:
         row += ["-", "-"] if change is None else [count_text(change.sad), percent(change.flip_rate)]
-    return row + [_span(tensor.spectrum)] * spectra
+    return row + [_spectrum_text(tensor.spectrum)] * spectra
 
 
-def _span(spectrum: SpectrumReport | None) -> str:
+def _spectrum_text(spectrum: SpectrumReport | None) -> str:
     return "-" if spectrum is None else f"{spectrum.least:.3g} .. {spectrum.mean:.3g} .. {spectrum.most:.3g}"

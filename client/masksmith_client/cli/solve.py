@@ -14,7 +14,8 @@ from masksmith_client._client import Client
 from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
-from masksmith_client.submission.prepare import SubmitOptions, prepare
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
 from masksmith_wire.documents import SolverName
 from masksmith_wire.quantities import count_text
 

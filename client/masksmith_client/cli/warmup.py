@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.quantities import duration_text
 
 from .console import print_json_line, print_note
