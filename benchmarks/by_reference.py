@@ -23,6 +23,8 @@ from checkpoint import PATTERNS, timed, write_checkpoint
 from measuring import ROOT, stamp, table
 from memory import children_of, command_line
 
+from masksmith_wire.quantities import size_text
+
 MASKSMITH = str(Path(sys.executable).with_name("masksmith"))
 
 
@@ -94,7 +96,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         total, rows, memory = run(Path(folder), given.blocks, given.rounds)
     what = (
-        f"`masksmith prune` of a random bfloat16 checkpoint of {total / 1e9:.2f} GB with Llama's shapes, from and to\n"
+        f"`masksmith prune` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes, from and to\n"
         f"one file system, each run followed by `sync`; medians of {given.rounds} alternating rounds. By reference:\n"
         f"one worker with {len(os.sched_getaffinity(0))} slots, as many as cores, whose results were deleted before\n"
         "each run. Files of weights of both are equal.\n"

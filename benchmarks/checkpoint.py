@@ -2,7 +2,7 @@
 
 python benchmarks/checkpoint.py [--blocks N] [--rounds N] [--write]
 
-The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GB. The peer is `cp -r` plus `masksmith.solve` of
+The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GiB. The peer is `cp -r` plus `masksmith.solve` of
 all its masked weights in this process, whose kernels are loaded, on scores in memory.
 """
 
@@ -26,6 +26,7 @@ import masksmith as ms
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.magnitudes import magnitudes
 from masksmith_wire.headers import build_header
+from masksmith_wire.quantities import size_text
 
 HIDDEN, INTERMEDIATE, VOCABULARY = 2048, 5504, 32000
 CONFIG = {
@@ -147,7 +148,7 @@ def main() -> None:
     head = ("pattern", "cp, s", "solve, s", "prune --local, s", "prune / (cp + solve)", "peak, MiB")
     largest = max(map(size, shapes(given.blocks).values())) / 2**20
     what = (
-        f"`masksmith prune --local` of a random bfloat16 checkpoint of {total / 1e9:.2f} GB with Llama's shapes,\n"
+        f"`masksmith prune --local` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes,\n"
         "against `cp -r` (each followed by `sync`) and `masksmith.solve` of its weights in memory; medians of\n"
         f"{given.rounds} alternating rounds. The layout had been traced before. The largest tensor has\n"
         f"{largest:.0f} MiB; the limit is 1 GiB plus three\n"

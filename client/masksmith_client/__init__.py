@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .checkpoints.prune_options import PruneOptions as PruneOptions
     from .results.masks import Masks as Masks
     from .submission.benchmarks import BenchmarkOptions as BenchmarkOptions
-    from .submission.prepare import SubmitOptions as SubmitOptions
+    from .submission.options import SubmitOptions as SubmitOptions
     from .transport.events import Event as Event
     from .transport.retry import RetryPolicy as RetryPolicy
 
@@ -71,7 +71,7 @@ __all__, __getattr__, __dir__ = attach(
         "checkpoints.prune_options": ("PruneOptions",),
         "results.masks": ("Masks",),
         "submission.benchmarks": ("BenchmarkOptions",),
-        "submission.prepare": ("SubmitOptions",),
+        "submission.options": ("SubmitOptions",),
         "transport.events": ("Event",),
         "transport.retry": ("RetryPolicy",),
     },

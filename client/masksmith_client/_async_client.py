@@ -16,9 +16,9 @@ from ._progress import ShowProgress
 from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
-from .submission.prepare import SubmitOptions
+from .submission.options import SubmitOptions
 from .transport.async_driver import AsyncDriver
-from .transport.http import DEFAULT_TIMEOUT_S, client_options, refusing_bad_proxies
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -44,7 +44,7 @@ class AsyncClient:
     ) -> None:
         service = read_settings(url, token)
         self.url = service.url
-        with refusing_bad_proxies():
+        with proxy_errors_as_input_errors():
             http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
         self._session = AsyncDriver(service, retry or RetryPolicy(), http)
         self.jobs = AsyncJobs(self._session)

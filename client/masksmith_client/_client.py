@@ -20,9 +20,9 @@ from .checkpoints.prune_options import PruneOptions
 from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
-from .submission.prepare import SubmitOptions
+from .submission.options import SubmitOptions
 from .transport.driver import Driver
-from .transport.http import DEFAULT_TIMEOUT_S, client_options, refusing_bad_proxies
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -69,7 +69,7 @@ class Client:
         self.configuration: ClientConfiguration | None = None
         if transport is None:
             self.configuration = ClientConfiguration(service.url_with_credentials, service.token, timeout_s, policy)
-        with refusing_bad_proxies():
+        with proxy_errors_as_input_errors():
             http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
         self._session = Driver(service, policy, http)
         self.jobs = Jobs(self._session)

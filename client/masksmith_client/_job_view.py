@@ -15,7 +15,7 @@ class JobView:
 
     Attributes:
         document: The service's job document.
-        notes: What was odd about the checkpoint that the weights came from; empty for jobs of other processes.
+        notes: Notes on the weights' checkpoint, for the user; empty for jobs of other processes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class JobView:
         return f"<{type(self).__name__} {self.id} {self.state.value} {progress.done}/{progress.total}>"
 
     @property
-    def _work(self) -> tuple[str, int]:
+    def _bar_label_and_total(self) -> tuple[str, int]:
         """Label and total of a progress bar."""
         return "solving" if self.document.kind == "masks" else "measuring", self.document.progress.total
 

@@ -20,7 +20,7 @@ from .results.masks import Masks
 from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.job_filters import JobFilters
-from .submission.prepare import SubmitOptions
+from .submission.options import SubmitOptions
 from .transport import calls as calls
 from .transport.driver import Driver
 from .transport.events import Deadline, Event

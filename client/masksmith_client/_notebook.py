@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from masksmith_wire.documents import Job, TensorReport
+from masksmith_wire.quantities import count_text, duration_text
 from masksmith_wire.totals import total
 
 COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
@@ -13,12 +14,16 @@ COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 def job_html(job: Job) -> str:
     """Return state, progress and reports as HTML without scripts, styles or URLs."""
     progress = job.progress
-    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {progress.done} of {progress.total} shards"
+    done, expected = count_text(progress.done), count_text(progress.total)
+    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done} of {expected} shards"
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)
     shares = _numbers(totals.density, totals.retained, totals.gap, totals.solve_s)
-    rows = [*map(_cells, job.tensors), *([[f"all {totals.solved}", "", "", *shares]] if totals.solved else [])]
+    rows = [
+        *map(_cells, job.tensors),
+        *([[f"all {count_text(totals.solved)}", "", "", *shares]] if totals.solved else []),
+    ]
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<p>{escape(caption)} {bar}</p><table><tr>{head}</tr>{body}</table>"
 
@@ -32,5 +37,5 @@ def _cells(report: TensorReport) -> list[str]:
 
 
 def _numbers(*values: float | None) -> list[str]:
-    forms = ("{:.2%}", "{:.2%}", "{:.3g}", "{:.2f} s")
-    return ["" if value is None else form.format(value) for value, form in zip(values, forms, strict=True)]
+    forms = ("{:.2%}".format, "{:.2%}".format, "{:.3g}".format, duration_text)
+    return ["" if value is None else form(value) for value, form in zip(values, forms, strict=True)]

@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 from tqdm import tqdm
 
+from masksmith_wire.quantities import count_text, duration_text, size_text
+
 from .transport.events import Event
 
 ShowProgress = bool | Literal["lines"] | None
@@ -21,12 +23,12 @@ class Bar:
 
     Args:
         label: Text before the bar.
-        total: The count at which it is full.
+        total: The count at which it is full; 0 while it is not known.
         show: Whether to show it; see `ShowProgress`.
         in_bytes: Whether it counts bytes.
         unit: Name of the unit, unless it counts bytes.
         start: What an earlier run has counted already.
-        unit_scale: Whether counts of the unit are shortened, such as 1.5M.
+        note: A text that is shown instead of the count; see `note`.
     """
 
     def __init__(
@@ -38,18 +40,16 @@ class Bar:
         in_bytes: bool = False,
         unit: str = "shard",
         start: int = 0,
-        unit_scale: bool = False,
+        note: str = "",
     ) -> None:
         self._lock, self._closed = threading.Lock(), threading.Event()
-        self._label, self._unit, self._count, self._total = label, None if in_bytes else unit, start, total
-        self._start, self._unit_scale = start, unit_scale
+        self._label, self._unit, self._note = label, None if in_bytes else unit, note
+        self._start, self._count, self._total = start, start, total
+        self._began = time.monotonic()
         self._lines: threading.Thread | None = None
-        self._note = ""
         if show == "lines" and not _is_shown(show):
             self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
-        units: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024} if in_bytes else {"unit": unit}
-        units |= {"unit_scale": True} if unit_scale else {}
-        self._bar = tqdm(total=total, desc=label, initial=start, disable=not _is_shown(show), leave=False, **units)
+        self._bar = _TqdmBar(self, total=total, desc=label, initial=start, disable=not _is_shown(show), leave=False)
 
     def advance(self, count: int) -> None:
         """Add `count`, which may be negative."""
@@ -66,7 +66,7 @@ class Bar:
         """Set a text that is shown instead of the count, or none if it is empty."""
         if text != self._note:
             self._note = text
-            self._bar.set_postfix_str(text)
+            self._bar.refresh()
 
     def rename(self, label: str) -> None:
         """Change the text before the bar."""
@@ -83,7 +83,14 @@ class Bar:
         self._total = self._bar.total = total
         self.advance(done - self._count)
 
+    def status(self) -> str:
+        """Return what is shown behind the label: note or count, elapsed time, and time left at the rate so far."""
+        elapsed_s = time.monotonic() - self._began
+        amount, left = (self._note, "") if self._note else (self._amount(), self._time_left(elapsed_s))
+        return f"{amount}, {duration_text(round(elapsed_s))}{left}"
+
     def __enter__(self) -> Self:
+        self._began = time.monotonic()
         if self._lines is not None:
             self._lines.start()
         return self
@@ -95,26 +102,33 @@ class Bar:
         self._bar.close()
 
     def _print_lines(self) -> None:
-        began = time.monotonic()
         while not self._closed.wait(LINE_PERIOD_S):
-            elapsed_s = time.monotonic() - began
-            amount, left = self._note or self._amount(), "" if self._note else self._time_left(elapsed_s)
-            sys.stderr.write(f"{self._label}: {amount}, {elapsed_s:.0f} s{left}\n")
+            sys.stderr.write(f"{self._label}: {self.status()}\n")
             sys.stderr.flush()
 
     def _time_left(self, elapsed_s: float) -> str:
-        """Say how long the rest takes at the rate so far; nothing before there is one."""
+        """Return how long the rest takes at the rate so far; nothing before there is one."""
         done, left = self._count - self._start, self._total - self._count
-        return f", about {elapsed_s * left / done:.0f} s left" if done > 0 and left > 0 else ""
+        return f", about {duration_text(max(1, round(elapsed_s * left / done)))} left" if done > 0 and left > 0 else ""
 
     def _amount(self) -> str:
-        if self._unit is not None and self._unit_scale:
-            done, total = (tqdm.format_sizeof(count) for count in (self._count, self._total))
-            return f"{done} of {total} {self._unit}s"
-        if self._unit is not None:
-            return f"{self._count} of {self._total} {self._unit}{'s' if self._total != 1 else ''}"
-        done, total = (tqdm.format_sizeof(size, "B", 1024) for size in (self._count, self._total))
-        return f"{done} of {total}"
+        if self._unit is None:
+            return f"{size_text(self._count)} of {size_text(self._total)}"
+        plural = "s" if self._total != 1 else ""
+        return f"{count_text(self._count)} of {count_text(self._total)} {self._unit}{plural}"
+
+
+class _TqdmBar(tqdm):  # type: ignore[misc]
+    """The bar of tqdm, with the status of a `Bar` behind it, so that bars and lines have the same texts."""
+
+    def __init__(self, owner: Bar, **options: Any) -> None:
+        self._owner = owner
+        super().__init__(bar_format="{desc}: {percentage:3.0f}%|{bar}| {status}", **options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Values that the format may contain."""
+        return {**super().format_dict, "status": self._owner.status()}
 
 
 def _is_shown(show: ShowProgress) -> bool:

@@ -77,7 +77,7 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
         }
         for name, runs in outcomes.items():
             rows.append(
-                [pattern, name, spread(accuracies[name]), spread(flips[name], ".0f"), spread(late[name], ".0f")]
+                [pattern, name, spread(accuracies[name]), spread(flips[name], ",.0f"), spread(late[name], ",.0f")]
             )
             if pattern == PATTERNS[0]:
                 curve = torch.tensor([changes[1:] for _, changes in runs]).float().mean(0)
@@ -86,7 +86,7 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
             claim = f"{pattern}, {name} has more accuracy than STE"
             verdicts.append(verdict(claim, *paired(accuracies[name], accuracies["STE"])))
             fewer = paired(flips["STE"], flips[name])
-            verdicts.append(verdict(f"{pattern}, {name} flips fewer mask bits than STE", *fewer, ".0f"))
+            verdicts.append(verdict(f"{pattern}, {name} flips fewer mask bits than STE", *fewer, ",.0f"))
     plot.set_yscale("symlog")
     plot.legend()
     head = ("pattern", "method", "accuracy", "SAD, all refreshes", "SAD, second half")

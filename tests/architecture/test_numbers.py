@@ -5,6 +5,14 @@ import re
 import pytest
 from support.pages import ROOT
 
+PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
+OTHER_NUMBERS = re.compile(
+    r"(?<![\w.,/#:^-])\d{5,}(?![\w^,])"  # without commas
+    r"|(?<![\w.,/-])\d{1,3}(?:[ \u202f]\d{3})+(?!\w)"  # spaces between thousands
+    r"|(?<![\w.])[\d.,]+ ?(?:[KMGT]B|kB|kiB)\b(?!/s)"  # decimal units
+)
+
 
 def page(name):
     return (ROOT / name).read_text()
@@ -58,3 +66,14 @@ def test_the_questions_have_the_speed_ups_of_the_kernels_page():
     assert "at 2:4 they were within the noise of dense at both" in text
     assert words["2:4", 1].startswith("nothing beats dense")
     assert "nothing beat dense at batch 1" in text
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_large_numbers_are_written_one_way(path):
+    """As `masksmith_wire.quantities` writes them, outside code: `10,616,832`, `64 MiB`."""
+    assert OTHER_NUMBERS.findall(CODE.sub("", path.read_text())) == []
+
+
+@pytest.mark.parametrize("text", ["10616832", "635 376", "16961 ± 1", "64 MB", "1.5GB", "100 kB"])
+def test_other_ways_are_noticed(text):
+    assert OTHER_NUMBERS.search(f"It has {text} in all.")

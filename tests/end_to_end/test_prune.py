@@ -181,7 +181,7 @@ def test_a_run_that_was_ended_goes_on_and_nothing_is_solved_again(stack, tmp_pat
     done = journal.read_bytes().count(b'{"tensor"')
     assert 3 <= done < 14
     if number == signal.SIGINT:
-        assert "the same command goes on from here" in error
+        assert "the same command continues from here" in error
         new = [job for job in stack.http.get("/v1/jobs").json()["jobs"] if job["id"] not in before]
         assert new
         assert all(job["state"] in ("succeeded", "canceled") for job in new)

@@ -190,7 +190,7 @@ def test_the_command_compares_what_both_files_hold(tmp_path: Path, some: dict[st
     words = ["diff", str(tmp_path / "a"), str(tmp_path / "b")]
     assert run(words) == 0
     captured = capsys.readouterr()
-    assert "2310 of 2445 entries differ, flip rate 94.48%" in captured.out
+    assert "2,310 of 2,445 entries differ, flip rate 94.48%" in captured.out
     assert f"only in {tmp_path / 'a'}: row" in captured.err
     assert run([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

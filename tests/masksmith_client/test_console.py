@@ -7,7 +7,7 @@ import pytest
 from masksmith_client.cli.console import MIN_NAME_WIDTH, elide, show_table
 
 NAME = "model.transformer.encoder.layers.11.self_attention.output_projection.dense.weight"
-ROW = (NAME, "optimal", "18x32", "50.00%", "74.15%", "0", "0.01 s")
+ROW = (NAME, "optimal", "18x32", "50.00%", "74.15%", "0", "10 ms")
 COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 
 

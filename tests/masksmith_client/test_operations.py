@@ -40,7 +40,9 @@ class Script(ServiceSession):
         return answer  # type: ignore[no-any-return]
 
     @asynccontextmanager
-    async def _stream(self, call: calls.Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+    async def _stream(
+        self, call: calls.Call[Any], read_timeout_s: float | None = None
+    ) -> AsyncIterator[httpx2.Response]:
         try:
             yield await self._exchange(call)
         finally:

@@ -41,11 +41,11 @@ def test_lines_where_there_is_no_terminal(capsys: Any) -> None:
 
 
 def test_lines_say_how_long_the_rest_takes_at_the_rate_of_this_run() -> None:
-    bar = Bar("pruning", 8_000_000, show="lines", unit="weight", start=2_000_000, unit_scale=True)
+    bar = Bar("pruning", 8_000_000, show="lines", unit="weight", start=2_000_000)
     assert bar._time_left(30.0) == ""
     bar.advance(2_000_000)
     assert bar._time_left(30.0) == ", about 60 s left"
-    assert bar._amount() == "4.00M of 8.00M weights"
+    assert bar._amount() == "4,000,000 of 8,000,000 weights"
     bar.advance(4_000_000)
     assert bar._time_left(90.0) == ""
 
@@ -53,7 +53,25 @@ def test_lines_say_how_long_the_rest_takes_at_the_rate_of_this_run() -> None:
 def test_lines_of_bytes(capsys: Any) -> None:
     with Bar("uploading", 3 * 2**20, show="lines", in_bytes=True) as bar:
         bar.advance(2**20)
-        printed(capsys, "uploading: 1.00MB of 3.00MB, ")
+        printed(capsys, "uploading: 1 MiB of 3 MiB, ")
+
+
+def test_bars_of_a_terminal_have_the_texts_of_lines(capsys: Any) -> None:
+    with Bar("uploading", 3 * 2**20, show=True, in_bytes=True) as bar:
+        bar.advance(2**20 + 2**19)
+        bar.move_to(2**21, 2**21)
+        bar._bar.refresh()
+        shown = printed(capsys, "100%")
+    assert "uploading:   0%|          | 0 B of 3 MiB, 0 s" in shown
+    assert "| 2 MiB of 2 MiB, 0 s" in shown
+
+
+def test_a_note_replaces_a_count_that_is_not_known(capsys: Any) -> None:
+    with Bar("measuring", 0, show="lines", unit="case", note="compiling kernels") as bar:
+        printed(capsys, "measuring: compiling kernels, 0 s\n")
+        bar.note("")
+        bar.move_to(1, 1200)
+        printed(capsys, "measuring: 1 of 1,200 cases, ")
 
 
 @pytest.mark.parametrize("show", [None, False])

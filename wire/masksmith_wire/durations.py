@@ -1,13 +1,13 @@
-"""Durations in words."""
+"""When something is expected to happen, in words."""
 
 from __future__ import annotations
 
+from .quantities import duration_text
+
 
 def in_about(seconds: float) -> str:
-    """Say when something is expected to happen: `soon`, `in about 12 s`, `in about 5 min`, `in about 3.2 h`."""
+    """Say when something is expected to happen: `soon`, `in about 12 s`, `in about 5 min`, `in about 3 h 12 min`."""
     if seconds < 0.5:
         return "soon"
-    if seconds < 100:
-        return f"in about {max(1, round(seconds))} s"
-    minutes = seconds / 60
-    return f"in about {minutes:.0f} min" if minutes < 100 else f"in about {minutes / 60:.1f} h"
+    rounded = max(1, round(seconds)) if seconds < 99.5 else 60 * round(seconds / 60)
+    return f"in about {duration_text(rounded)}"

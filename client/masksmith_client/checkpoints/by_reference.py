@@ -16,7 +16,7 @@ from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.submission.description import describe
-from masksmith_client.submission.prepare import specify
+from masksmith_client.submission.options import specify
 from masksmith_wire.documents import LayoutInput, MasksOptions, MasksRequest, OutputInput, StatisticInput, TensorInput
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import PriorityName
@@ -25,7 +25,7 @@ from masksmith_wire.scores import statistic_key
 from masksmith_wire.specification import JobSpecification
 
 from .checkpoint import Checkpoint
-from .choice import ChoiceOptions, ChosenTensor, choose, given_layouts
+from .choice import ChoiceOptions, ChosenTensor, choose, user_layouts
 from .prune_method import PruneMethod
 from .prune_options import PruneOptions, choice_options_of
 
@@ -209,7 +209,7 @@ def _by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tupl
     assert options.patterns is not None
     names = [tensor.name for tensor in listing.tensors]
     with as_input_errors(LayoutError, PatternError, SelectionError):
-        users_layouts = given_layouts(options.layouts, names)
+        users_layouts = user_layouts(options.layouts, names)
         candidates = layouts.with_layouts(
             [_candidate(tensor) for tensor in listing.tensors], users_layouts, listing.config
         )

@@ -170,7 +170,7 @@ class Checkpoint:
 
     @property
     def notes(self) -> list[str]:
-        """What is odd about it, without being an error."""
+        """Notes for the user: what is unusual about it, without being an error."""
         texts = [
             f"{', '.join(path.name for path in paths)} repeat(s) {name!r}; the index names "
             f"{self.tensors[name].file.name}, which counts"

@@ -23,7 +23,7 @@ from .traced import trace, traced_candidates
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """What the caller says about tensors.
+    """Options: which tensors are masked, by which patterns, and their layouts.
 
     Attributes:
         patterns: Their patterns; None where only the layout is wanted.
@@ -95,7 +95,7 @@ class ChosenTensor:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is done with each tensor, in the checkpoint's order, and what the reader should know."""
+    """What is done with each tensor, in the checkpoint's order, and notes for the user."""
 
     tensors: Mapping[str, ChosenTensor]
     notes: Sequence[str]
@@ -113,7 +113,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
         InputError: If a name, glob or layout is for no tensor, or a spelled-out tensor cannot be masked.
     """
     notes = list(checkpoint.notes)
-    candidates, more = candidates_in(checkpoint, options)
+    candidates, trace_notes = candidates_in(checkpoint, options)
     names = [candidate.name for candidate in candidates]
     with as_input_errors(PatternError):
         patterns = None if options.patterns is None else options.patterns.assign(names)
@@ -126,7 +126,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
         reasons |= _dtype_reasons(candidates, selection)
     assigned = _with_ties(checkpoint, reasons, patterns or {})
     tensors = {each.name: _chosen(each, checkpoint, reasons, assigned) for each in candidates}
-    return Choice(tensors, notes + more)
+    return Choice(tensors, notes + trace_notes)
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
@@ -144,8 +144,8 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
     ]
     traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
-        users_layouts = given_layouts(options.layouts, list(checkpoint.tensors))
-        return layouts.with_layouts(traced, users_layouts, checkpoint.config), notes
+        layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
+        return layouts.with_layouts(traced, layouts_by_name, checkpoint.config), notes
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Candidate:
@@ -168,21 +168,21 @@ def _traced(
     return traced_candidates(candidates, traced), traced.notes
 
 
-def given_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
-    """Read the layouts that the caller gives by name or glob.
+def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+    """Parse the user's layouts, and return them by the names of tensors.
 
     Raises:
         InputError: If one is for no tensor.
         LayoutError: If one is malformed.
     """
-    given: dict[str, Layout] = {}
+    parsed: dict[str, Layout] = {}
     for selector, axes in texts.items():
-        wanted = Names(selector, names)
-        if wanted.unmatched:
+        matcher = Names(selector, names)
+        if matcher.unmatched:
             raise InputError(f"--layout {selector!r}=...: no tensor has this name or matches it")
         layout = Layout.parse(axes)
-        given |= {name: layout for name in names if wanted.match(name)}
-    return given
+        parsed |= {name: layout for name in names if matcher.match(name)}
+    return parsed
 
 
 def _select(
@@ -210,7 +210,7 @@ def _dtype_reasons(candidates: Sequence[Candidate], selection: Selection) -> dic
 def _with_ties(
     checkpoint: Checkpoint, reasons: dict[str, str], patterns: Mapping[str, Pattern]
 ) -> dict[str, Pattern | None]:
-    """Mask all names of a parameter if one is masked; gives each tensor's pattern, and removes their reasons.
+    """Mask all names of a parameter if one is masked; returns each tensor's pattern, and removes their reasons.
 
     Raises:
         InputError: If one of the names is excluded, or they have different patterns.

@@ -1,4 +1,4 @@
-"""A checkpoint's `config.json`, and whether it goes with the tensors."""
+"""A checkpoint's `config.json`, and whether it matches the tensors."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
-    """Return what shows that a config belongs to another model, or None.
+    """Return a contradiction between a config and the tensors, which shows that it belongs to another model.
 
     Args:
         config: The config.
         shapes: Shapes of all tensors by name.
-        path: What the message calls it.
+        path: Path of the config, for the message.
 
     Returns:
-        That the embedding has none of the config's sizes, or that blocks are missing or too many; None if neither.
+        None, or a message: the embedding has none of the config's sizes, or blocks are missing or too many.
     """
     text = config.get("text_config")
     parts = (config, *([text] if isinstance(text, Mapping) else []))
@@ -98,7 +98,7 @@ def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[i
     if missing is not None:
         return (
             f"{path} says that there are {layers} blocks, and there is no tensor of {prefix}{missing}: download the "
-            f"checkpoint completely, or mend the config"
+            f"checkpoint completely, or correct the config"
         )
     extra = config.get("num_nextn_predict_layers")
     if numbers[-1] >= layers + (extra if isinstance(extra, int) else 0):

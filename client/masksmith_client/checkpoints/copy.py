@@ -1,6 +1,6 @@
 """Writes a checkpoint's directory with other values in some of its tensors: the same files, index and config.
 
-A run that ended early goes on after the last file that it finished.
+An interrupted run continues after the last file that it finished.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from masksmith_wire.output_names import INDEX_SUFFIX, RECORD_NAME
 from .checkpoint import Checkpoint
 from .journal import open_journal
 from .other_files import other_files
-from .output_folder import check_output_folder, check_space, finish_folder, made, state_of_files
+from .output_folder import check_output_folder, check_space, created, finish_folder, state_of_files
 from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 
@@ -25,7 +25,10 @@ Values = Callable[[str], Pieces | None]
 
 
 def is_folder_output(output: Path, model: Path) -> bool:
-    """Whether weights are written to a model's directory: to any that is there, or is made for one or for an index."""
+    """Whether weights are written as a model's directory, and not as one file.
+
+    They are if the output is a directory, or may become one and the model is a directory or an index.
+    """
     is_of_files = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
     names_no_file = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
     return output.is_dir() or (is_of_files and names_no_file)
@@ -36,27 +39,27 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
 
     Args:
         checkpoint: What is copied.
-        output: A new or empty directory, or one that the same call began.
-        values: Gives a tensor's new bytes by its name; None leaves the tensor as it is.
-        digest: Identifies the new values: a run goes on with its own only.
+        output: A new or empty directory, or that of an interrupted run of the same call.
+        values: Returns the new bytes of a tensor, by its name; None copies the tensor unchanged.
+        digest: Identifies the new values: only a run with the same digest is continued.
         on_bytes: Called with the bytes of the input that are done.
 
     Raises:
         InputError: If the output holds something else.
-        OSError: If something cannot be written; the same call goes on from there.
+        OSError: If something cannot be written; the same call continues from there.
     """
     check_output_folder(output, checkpoint)
     if (output / RECORD_NAME).exists():
         raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
     identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
-    with made(output), open_journal(output, identity) as journal:
+    with created(output), open_journal(output, identity) as journal:
         finished = {line["file"] for line in journal.lines}
-        left = [file for file in checkpoint.headers if file.name not in finished]
+        remaining = [file for file in checkpoint.headers if file.name not in finished]
         total = sum(header.file_bytes for header in checkpoint.headers.values())
-        bytes_left = sum(checkpoint.headers[file].file_bytes for file in left)
-        on_bytes(total - bytes_left)
-        check_space(output, bytes_left)
-        for file in left:
+        remaining_bytes = sum(checkpoint.headers[file].file_bytes for file in remaining)
+        on_bytes(total - remaining_bytes)
+        check_space(output, remaining_bytes)
+        for file in remaining:
             _write_file(checkpoint, file, output, values, on_bytes)
             journal.write({"file": file.name}, durable=True)
         finish_folder(checkpoint, output, other_files(checkpoint, output))

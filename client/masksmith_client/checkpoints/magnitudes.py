@@ -15,30 +15,30 @@ from .tensors import Tensor
 
 Floats = npt.NDArray[np.floating[Any]]
 
-SIGN_OFF = np.uint16(0x7FFF)
-"""All bits of a 16-bit float but its sign."""
+WITHOUT_SIGN = np.uint16(0x7FFF)
+"""All bits of a 16-bit float except its sign."""
 
 
-class Memory:
-    """Memory that holds one array at a time, for tensors one after the other: new pages cost as much as reading."""
+class ReusedBuffer:
+    """A buffer for one array at a time, used again for each tensor: new memory pages cost as much as reading a file."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
     def array(self, entries: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return an array, whose values are undefined; it overwrites the one before."""
+        """Return an array, whose values are undefined; it overwrites the previous one."""
         size = entries * np.dtype(dtype).itemsize
         if size > len(self._bytes):
             self._bytes = np.empty(size, np.uint8)
         return self._bytes[:size].view(dtype)
 
 
-def magnitudes(tensor: Tensor, memory: Memory | None = None) -> Floats:
+def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     """Read `|w|` of all entries, exactly; the stored bytes are not in memory as a whole.
 
     Args:
         tensor: A weight of bfloat16, float16, float32 or float64.
-        memory: Where the array is made; by default it has memory of its own.
+        buffer: The buffer that holds the array; default a new one.
 
     Returns:
         An array of the tensor's shape: float32 for bfloat16, and the tensor's own dtype otherwise.
@@ -48,13 +48,13 @@ def magnitudes(tensor: Tensor, memory: Memory | None = None) -> Floats:
     """
     is_bfloat16 = tensor.dtype == "BF16"
     stored = np.dtype("<u2") if is_bfloat16 else np.dtype(NUMPY_DTYPES[tensor.dtype])
-    values: Floats = (memory or Memory()).array(math.prod(tensor.shape), np.float32 if is_bfloat16 else stored)
+    values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), np.float32 if is_bfloat16 else stored)
     first = 0
     for entries in _entries(tensor, stored):
         part = values[first : first + len(entries)]
         if is_bfloat16:
             bits = part.view(np.uint32)
-            np.bitwise_and(entries, SIGN_OFF, out=bits, casting="same_kind")
+            np.bitwise_and(entries, WITHOUT_SIGN, out=bits, casting="same_kind")
             np.left_shift(bits, np.uint32(16), out=bits)
         else:
             np.absolute(entries, out=part)

@@ -18,7 +18,7 @@ BAND_ENTRIES = 2**18
 
 
 def check_entries(tensor: Tensor) -> None:
-    """Refuse a tensor whose zeros cannot be told from its bytes.
+    """Refuse a tensor whose zeros cannot be recognised by its bytes.
 
     Raises:
         InputError: Naming its dtype.

@@ -1,4 +1,4 @@
-"""Files of a model's directory beside its weights: which are copied, and which hold the same weights once more."""
+"""Files of a model's directory beside its weights: which are copied, and which are not, as they repeat the weights."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class OtherFiles:
 
     Attributes:
         copied: Files to copy.
-        left: Files and folders that are not copied, because they hold weights that are not pruned.
+        not_copied: Files and folders that are not copied, because they hold weights that are not pruned.
     """
 
     copied: list[Path] = field(default_factory=list)
-    left: list[Path] = field(default_factory=list)
+    not_copied: list[Path] = field(default_factory=list)
 
 
 def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
     """Sort the files beside a checkpoint's weights.
 
-    Nothing belongs to a single file without a config beside it. Hidden files are neither copied nor listed.
+    A single file without a config beside it has none. Hidden files are neither copied nor listed.
     """
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
@@ -42,7 +42,7 @@ def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
 def model_files(checkpoint: Checkpoint) -> list[Path]:
     """Return the files of a checkpoint that are read, and those beside it, except earlier masks."""
     beside = other_files(checkpoint, checkpoint.folder / "none")
-    names = [path for path in [*beside.copied, *beside.left] if path.name not in OWN_FILES]
+    names = [path for path in [*beside.copied, *beside.not_copied] if path.name not in OWN_FILES]
     return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in names)]
 
 
@@ -62,15 +62,15 @@ class _Sorter:
             elif entry.name in own:
                 continue
             elif entry.name in OWN_FILES or (names_weights(entry.name) and not is_module):
-                self._files.left.append(path)
+                self._files.not_copied.append(path)
             elif entry.is_file():
                 self._files.copied.append(path)
 
     def _sort_folder(self, path: Path) -> None:
         if (self._root / path).resolve() == self._output:
             return
-        if _is_left(self._root / path):
-            self._files.left.append(path)
+        if _is_excluded(self._root / path):
+            self._files.not_copied.append(path)
         else:
             self.sort(path, set())
 
@@ -84,7 +84,7 @@ def _module_folders(root: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _is_left(folder: Path) -> bool:
+def _is_excluded(folder: Path) -> bool:
     """Whether a folder is another form of the weights, an output of masksmith, or a link, which could lead anywhere."""
     is_output = any((folder / name).exists() for name in (JOURNAL_NAME, RECORD_NAME))
     return folder.name.lower() in WEIGHT_FOLDERS or folder.is_symlink() or is_output

@@ -1,4 +1,4 @@
-"""The directory that a pruned checkpoint is written to: new, empty, or begun by the same command."""
+"""The directory that a pruned checkpoint is written to: new, empty, or from an interrupted run of the same command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
+from masksmith_wire.quantities import size_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
 from .other_files import OtherFiles
-from .partial_file import naming, sync_folder
+from .partial_file import named_errors, sync_folder
 from .prune_method import PruneMethod
 from .tensors import read_range
 
@@ -30,7 +31,7 @@ from .tensors import read_range
 def identity(
     checkpoint: Checkpoint, choice: Choice, method: PruneMethod, statistics: AuxiliaryTensors
 ) -> dict[str, Any]:
-    """Return what an output belongs to: masksmith's version, its input, and what is done with each tensor."""
+    """Return what identifies a run: masksmith's version, the input, and what is done with each tensor."""
     return {
         "version": __version__,
         "weights": state_of_files(checkpoint),
@@ -57,8 +58,8 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def made(folder: Path) -> Iterator[None]:
-    """Make a directory; it is removed again if an error leaves it empty."""
+def created(folder: Path) -> Iterator[None]:
+    """Create a directory; if an error leaves it empty, remove it again."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -92,7 +93,7 @@ def _digest(value: Any) -> str:
 
 
 def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
-    """Refuse an output that is no directory of ours, before any work is done.
+    """Refuse a directory that this command must not write to, before any work is done.
 
     Raises:
         InputError: If it is a file, a device or a pipe, the model itself, or a directory that holds something else; or
@@ -141,7 +142,7 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
 
 
 def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
-    """Return the files that are missing or do not have the BLAKE3 digest that is given by name."""
+    """Return the files that are missing or whose BLAKE3 digest is not the expected one; `digests` are by name."""
     return [str(folder / name) for name, digest in digests.items() if not _has_digest(folder / name, digest)]
 
 
@@ -203,12 +204,12 @@ def prefix_digest(file: Path, stop: int) -> str:
 
 
 def check_space(output: Path, needed: int) -> None:
-    """Refuse to begin what does not fit on the disk.
+    """Refuse to start if the output does not fit on the disk.
 
     Raises:
         OSError: Naming the directory.
     """
-    with naming(output):
+    with named_errors(output):
         free = shutil.disk_usage(output).free
         if free < needed:
-            raise OSError(28, f"no space: {needed} bytes are to be written, and {free} are free")
+            raise OSError(28, f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free")

@@ -1,4 +1,4 @@
-"""A file that is written under a temporary name over several runs, and gets its own name when it is complete."""
+"""An output file that several runs may write: it has a temporary name until it is complete."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PART_SUFFIX = ".part"
 
 
 class PartialFile:
-    """An output file and the digest of what is written so far."""
+    """An output file with a temporary name, and the digest of its bytes so far."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f".{target.name}{PART_SUFFIX}")
         self._hasher = blake3()
         self.size = 0
-        with naming(self.target):
+        with named_errors(self.target):
             self._file = self.path.open("r+b" if self.path.exists() else "w+b")
 
     def resume(self, size: int, digest: str) -> bool:
-        """Go on after `size` bytes; gives False, and begins anew, unless they have this digest."""
+        """Continue after the first `size` bytes; if they do not have this digest, discard all and return False."""
         self._hasher, self.size = blake3(), 0
         self._file.seek(0)
         while self.size < size and (piece := self._file.read(min(CHUNK, size - self.size))):
@@ -39,47 +39,47 @@ class PartialFile:
         return True
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Discard everything written so far."""
         self._hasher, self.size = blake3(), 0
         self._cut()
 
     def reopen_finished(self) -> None:
-        """Take the finished file as what is written so far."""
-        with naming(self.target):
+        """Give the finished file its temporary name again, and open it."""
+        with named_errors(self.target):
             self._file.close()
             os.replace(self.target, self.path)
             self._file = self.path.open("r+b")
 
     def _cut(self) -> None:
-        with naming(self.target):
+        with named_errors(self.target):
             self._file.truncate(self.size)
             self._file.seek(self.size)
 
     @property
     def digest(self) -> str:
-        """BLAKE3 of what is written so far, in hex."""
+        """BLAKE3 digest of the bytes so far, in hex."""
         return str(self._hasher.hexdigest())
 
     def write(self, data: Any) -> None:
         """Append bytes."""
-        with naming(self.target):
+        with named_errors(self.target):
             self._file.write(data)
         self._hasher.update(data)
         self.size += len(data)
 
     def flush(self) -> None:
-        """Hand what is written to the system, so that it outlives the process."""
-        with naming(self.target):
+        """Flush to the operating system, so that the bytes survive the end of this process."""
+        with named_errors(self.target):
             self._file.flush()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Read what was written."""
+        """Read a range of the bytes so far."""
         self.flush()
         return os.pread(self._file.fileno(), stop - start, start)
 
     def finish(self) -> None:
-        """Return the file its name, once its bytes are on the disk."""
-        with naming(self.target):
+        """Flush the file to the disk, and rename it to its target."""
+        with named_errors(self.target):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -90,13 +90,13 @@ class PartialFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with naming(self.target):
+        with named_errors(self.target):
             self._file.close()
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name a file in errors of the system that do not."""
+def named_errors(path: Path) -> Iterator[None]:
+    """Add a path to the system's errors that name no file."""
     try:
         yield
     except OSError as error:
@@ -106,7 +106,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names of a directory on the disk."""
+    """Flush the entries of a directory to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

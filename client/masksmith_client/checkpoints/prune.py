@@ -1,6 +1,6 @@
 """Prunes a checkpoint into a directory: the same files with zeros, masks and a record beside them.
 
-One tensor is in memory at a time. A run that ended early goes on after the last tensor that it finished.
+One tensor is in memory at a time. An interrupted run continues after the last tensor that it finished.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .output_folder import (
     changed_files,
     check_output_folder,
     check_space,
+    created,
     finish_folder,
     finished_record,
     identity,
-    made,
     prefix_digest,
 )
 from .partial_file import PartialFile
@@ -54,30 +54,30 @@ def prune(
     Args:
         checkpoint: What is pruned; its caller has checked that it is not quantised.
         choice: What is done with each of its tensors.
-        output: A new or empty directory, or one that the same call began.
+        output: A new or empty directory, or that of an interrupted run of the same call.
         solve: Solves the masks.
         method: Scores and update.
         statistics: What the method needs of each tensor.
         on_bytes: Called with the bytes of the input that are done.
 
     Returns:
-        The record that is in the directory, too.
+        The record, as it is written to the directory.
 
     Raises:
         InputError: If the output holds something else, or the input has changed since it was begun.
-        OSError: If something cannot be written; the same call goes on from there.
+        OSError: If something cannot be written; the same call continues from there.
     """
     check_output_folder(output, checkpoint)
-    belongs_to = identity(checkpoint, choice, method, statistics)
-    if (finished := finished_record(output, checkpoint, belongs_to)) is not None:
+    run_identity = identity(checkpoint, choice, method, statistics)
+    if (finished := finished_record(output, checkpoint, run_identity)) is not None:
         return finished
-    with made(output), open_journal(output, belongs_to) as journal:
+    with created(output), open_journal(output, run_identity) as journal:
         steps, is_updated = make_steps(checkpoint, choice), method.update is not None
         run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
-        masks_digest = run.write_weights(solve, belongs_to)
+        masks_digest = run.write_weights(solve, run_identity)
         record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
-        run.write_rest(record | {"identity": belongs_to})
-    return record | {"identity": belongs_to}
+        run.finish(record | {"identity": run_identity})
+    return record | {"identity": run_identity}
 
 
 def _input_changed(file: object, output: Path) -> InputError:
@@ -102,31 +102,31 @@ class _Run:
         """Files beside the weights."""
         return other_files(self.checkpoint, self.output)
 
-    def write_weights(self, solve: Solve, belongs_to: Mapping[str, Any]) -> str:
-        """Write all files of weights and the masks file; gives that file's digest."""
+    def write_weights(self, solve: Solve, run_identity: Mapping[str, Any]) -> str:
+        """Write all files of weights and the masks file; returns the digest of the masks file."""
         headers = self.checkpoint.headers
         masks = MasksOutput(self.output / MASKS_NAME, self.steps.masks, self.choice)
         with masks.file:
-            begun = self._resume(masks, belongs_to)
+            unfinished = self._resume(masks, run_identity)
             masks.begin()
             done = sum(headers[file].file_bytes for file in headers if file.name in self.files)
             self.on_bytes(done)
-            begun_bytes = masks.file.size + (0 if begun is None else int(begun["stop"]))
+            written_bytes = masks.file.size + (0 if unfinished is None else int(unfinished["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
-            check_space(self.output, total - done - begun_bytes)
-            with closing(solve(self._left_to_solve())) as solved:
+            check_space(self.output, total - done - written_bytes)
+            with closing(solve(self._unsolved())) as solved:
                 for file in headers:
                     if file.name not in self.files:
-                        self._write_file(file, masks, solved, begun)
-                        begun = None
+                        self._write_file(file, masks, solved, unfinished)
+                        unfinished = None
             digest = masks.file.digest
             masks.file.finish()
         return digest
 
-    def _resume(self, masks: MasksOutput, belongs_to: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Take over what earlier runs finished; gives the journal's line of the file that was begun.
+    def _resume(self, masks: MasksOutput, run_identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Restore the results of earlier runs; returns the journal's last line if it is of an unfinished file.
 
-        What does not have the digest that the journal says, as after a loss of power, is written anew.
+        If an output does not have the digest in the journal, as after a power failure, all are written again.
         """
         lines = self.journal.lines
         if not lines:
@@ -138,12 +138,12 @@ class _Run:
         inputs = {name: line["input"] for name, line in self.files.items()}
         if changed := changed_files(self.checkpoint.folder, inputs):
             raise _input_changed(changed[0], self.output)
-        if "tensor" in last and prefix_digest(self._begun_file(), last["stop"]) != last["input"]:
-            raise _input_changed(self._begun_file(), self.output)
+        if "tensor" in last and prefix_digest(self._unfinished_file(), last["stop"]) != last["input"]:
+            raise _input_changed(self._unfinished_file(), self.output)
         if self._finished_files_exist() and self._has_updated_weights(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
         self.certificates, self.files = {}, {}
-        self.journal.restart(belongs_to)
+        self.journal.restart(run_identity)
         masks.file.restart()
         return None
 
@@ -157,17 +157,17 @@ class _Run:
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
     def _has_updated_weights(self, last: Mapping[str, Any]) -> bool:
-        """Whether the file that was begun is as the journal says, if it cannot be written anew from the masks."""
+        """Whether the unfinished file has the journal's digest; always true if masks suffice to write it again."""
         if not self.is_updated or "tensor" not in last:
             return True
-        with PartialFile(self.output / self._begun_file().name) as part:
+        with PartialFile(self.output / self._unfinished_file().name) as part:
             return part.resume(last["stop"], last["output"])
 
-    def _begun_file(self) -> Path:
-        """The input file of the output that was begun."""
+    def _unfinished_file(self) -> Path:
+        """The input file of the unfinished output file."""
         return next(file for file in self.checkpoint.headers if file.name not in self.files)
 
-    def _left_to_solve(self) -> Iterator[TensorToSolve]:
+    def _unsolved(self) -> Iterator[TensorToSolve]:
         for steps in self.steps.by_file.values():
             for step in steps:
                 if step.solves and step.entry.name not in self.certificates:
@@ -181,16 +181,16 @@ class _Run:
                     )
 
     def _write_file(
-        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], begun: Mapping[str, Any] | None
+        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], unfinished: Mapping[str, Any] | None
     ) -> None:
         header = self.checkpoint.headers[file]
         with PartialFile(self.output / file.name) as part, file.open("rb", buffering=0) as source:
-            if begun is None or not part.resume(begun["stop"], begun["output"]):
+            if unfinished is None or not part.resume(unfinished["stop"], unfinished["output"]):
                 part.restart()
             shard = ShardOutput(source, file, part, self.on_bytes)
             for step in self.steps.by_file[file]:
                 if step.entry.start >= shard.position:
-                    self._take(step, shard, part, masks, solved)
+                    self._write_tensor(step, shard, part, masks, solved)
             shard.copy_to(header.file_bytes)
             digests = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
             masks.file.flush()
@@ -199,13 +199,13 @@ class _Run:
         self.journal.write(line, durable=True)
         self.files[file.name] = line
 
-    def _take(
+    def _write_tensor(
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
     ) -> None:
         if step.chosen is None:
             return shard.write_other(step)
         if step.solves and step.entry.name not in self.certificates:
-            return self._take_solved(step, shard, part, masks, next(solved))
+            return self._write_solved(step, shard, part, masks, next(solved))
         assert step.first is not None
         packed = masks.read(step.first.name)
         if step.writes_mask and not masks.has(step.entry.name):
@@ -218,7 +218,7 @@ class _Run:
             )
         return shard.write_masked(step, packed)
 
-    def _take_solved(
+    def _write_solved(
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, result: SolvedTensor
     ) -> None:
         name = step.entry.name
@@ -231,9 +231,9 @@ class _Run:
             shard.write_masked(step, packed)
         else:
             shard.write_values(step.entry, [result.updated])
-        self._note(name, result.certificate, shard, part, masks)
+        self._record_solved(name, result.certificate, shard, part, masks)
 
-    def _note(
+    def _record_solved(
         self, name: str, certificate: dict[str, Any], shard: ShardOutput, part: PartialFile, masks: MasksOutput
     ) -> None:
         part.flush()
@@ -243,7 +243,7 @@ class _Run:
         self.journal.write({"tensor": name, **state, "certificate": certificate})
         self.certificates[name] = certificate
 
-    def write_rest(self, record: dict[str, Any]) -> None:
-        """Write the record and what is not weights."""
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the record, copy the files beside the weights, and remove the journal."""
         write_record(self.output, record)
         finish_folder(self.checkpoint, self.output, self.others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -25,10 +26,10 @@ BLOCK_SCORES = ("wanda", "ria", "sparsegpt", "magnitude")
 
 @dataclass(frozen=True, slots=True)
 class PruneMethod:
-    """What is done with each masked tensor.
+    """How masks and weights of a checkpoint are computed.
 
     Attributes:
-        scores: What the masks keep the most of.
+        scores: Scores of the weights; masks keep the largest sum of them.
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for both; see `SubmitOptions`.
         text: Text that a language model is calibrated with instead, block by block.
@@ -93,7 +94,7 @@ class PruneMethod:
             *checkpoint.tensors,
             *checkpoint.unlisted,
             *checkpoint.absent,
-            *(each for all_ in tied.values() for each in all_),
+            *chain.from_iterable(tied.values()),
         }
         reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied)
         weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked]

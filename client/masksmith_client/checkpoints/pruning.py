@@ -1,4 +1,4 @@
-"""What the command line and the SDK do to prune a model: open it, choose its tensors, solve and write."""
+"""Prune a model, for the command line and the SDK: open it, choose its tensors, solve their masks, write the copy."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def prune_model(
 
     Args:
         model: A directory, an index, or a `.safetensors` file.
-        output: A new or empty directory, or one that the same call began.
+        output: A new or empty directory, or that of an interrupted run of the same call.
         options: Patterns, and which tensors are masked.
         method: Scores and update.
-        solver: Makes what solves the masks; called before anything is written.
+        solver: Returns the function that solves the masks; called before anything is written.
         progress: Whether to show a progress bar; None shows it on terminals and in notebooks.
 
     Returns:
-        The record that is in the directory, too.
+        The record, as it is written to the directory.
 
     Raises:
         InputError: If an argument is invalid, the checkpoint is quantised, or the output holds something else.
-        OSError: If something cannot be written; the same call goes on from there.
+        OSError: If something cannot be written; the same call continues from there.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_is_readable()

@@ -56,7 +56,7 @@ def make_record(
         "outputs": {name: {"bytes": line["bytes"], "blake3": line["output"]} for name, line in files.items()}
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [str(path) for path in others.copied],
-        "not_copied": [str(path) for path in others.left],
+        "not_copied": [str(path) for path in others.not_copied],
         "notes": list(choice.notes),
     }
 

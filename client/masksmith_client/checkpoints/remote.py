@@ -1,4 +1,4 @@
-"""Has the masks of a checkpoint solved by a service: a job for each group of tensors, the next one sent ahead."""
+"""Solves the masks of a checkpoint by a service: one job per group of tensors, the next one sent while one runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.description import describe, subject_of_weights
-from masksmith_client.submission.prepare import SubmitOptions, prepare
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import TensorReport
@@ -28,6 +29,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import Priority, PriorityName
 from masksmith_wire.pruned_record import update_record
+from masksmith_wire.quantities import size_text
 from masksmith_wire.updates import UpdateMethod
 
 from .checkpoint import Checkpoint
@@ -38,15 +40,15 @@ from .pruning import prune_model
 from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
-"""Size of the weights and statistics of a job, which bounds what a run that is stopped has to download again."""
+"""Size of the weights and statistics of a job, which bounds what an interrupted run downloads again."""
 
 
 @dataclass(frozen=True)
 class RemoteSolver:
     """Solves the tensors of a checkpoint by jobs of a service.
 
-    Weights that the service has are not sent, and shards that it has solved are not solved again. Jobs that have not
-    ended are canceled when the caller stops.
+    Weights that the service has are not sent, and shards that it has solved are not solved again. Unfinished jobs are
+    canceled when the caller stops.
 
     Attributes:
         jobs: The service's jobs.
@@ -128,7 +130,7 @@ class RemoteSolver:
                 _cancel(job)
 
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
-        """Upload a group and submit its job; None if one of our jobs has to end first."""
+        """Upload a group and submit its job; None if another of these jobs must end first."""
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
         try:
@@ -231,8 +233,8 @@ def _check_sizes(statistics: AuxiliaryTensors) -> None:
     for tensor in statistics.tensors:
         if tensor.name.endswith(("/gram", "/activations")) and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(
-                f"{tensor.name!r} has {tensor.data_bytes} bytes, more than the {WHOLE_BYTES} that go to one worker: "
-                f"use --local, or leave the tensor out with --exclude"
+                f"{tensor.name!r} has {size_text(tensor.data_bytes)}, more than the {size_text(WHOLE_BYTES)} that go "
+                "to one worker: use --local, or leave the tensor out with --exclude"
             )
 
 

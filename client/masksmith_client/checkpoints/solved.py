@@ -1,4 +1,4 @@
-"""What solves masks for `prune`: it takes tensors one by one and yields masks in the same order."""
+"""The interface of solvers for `prune`: a function that takes tensors one by one and yields their masks in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TensorToSolve:
 
     Attributes:
         chosen: Its layout and pattern.
-        source: Its bytes.
+        source: Where its bytes are.
         statistic: What its scores are computed from, besides its values.
         gram: Gram matrix of its inputs, for the update of its weights.
     """
@@ -41,7 +41,7 @@ class TensorToSolve:
 
 @dataclass(frozen=True, slots=True)
 class SolvedTensor:
-    """A mask, what its certificate says, and the updated weights.
+    """A mask, its certificate, and the updated weights.
 
     Attributes:
         name: The tensor's name.
@@ -58,4 +58,4 @@ class SolvedTensor:
 
 
 Solve = Callable[[Iterator[TensorToSolve]], Generator[SolvedTensor]]
-"""Takes the tensors that are left to solve and yields a mask for each, in their order; it may take some ahead."""
+"""Takes the tensors to solve and yields a mask for each, in the same order; it may read some tensors in advance."""

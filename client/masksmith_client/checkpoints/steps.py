@@ -1,4 +1,4 @@
-"""What is written where: the tensors of each file in the order of their bytes, and the mask that each gets."""
+"""The steps of writing a pruned checkpoint: the tensors of each file in the order of their bytes, with their masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Step:
         chosen: What is masked; None for a duplicate that stays dense.
         solves: Whether its mask is solved here.
         writes_mask: Whether a mask of its own name is written.
-        first: Where its parameter is solved and written first; None for a duplicate that stays dense.
+        first: The first tensor of the same parameter, whose mask it gets; None for a duplicate that stays dense.
     """
 
     entry: TensorEntry
@@ -43,7 +43,7 @@ class Steps:
 
 
 def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
-    """Go through a checkpoint's files in the order in which they are written.
+    """Make the steps of all files, in the order in which the files are written.
 
     A parameter is solved where it comes first; its other names and its duplicates get the same mask and values.
     """

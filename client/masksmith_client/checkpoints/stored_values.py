@@ -1,4 +1,4 @@
-"""Stored numbers by their bits: which are zero, and the values of the 8-bit floats; no package of dtypes is needed."""
+"""Stored numbers, read from their bits: which are zero, and the values of 8-bit floats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHERS: Mapping[str, str] = {
 """Dtypes in which only the bits 0 are zero; FNUZ floats have no negative zero, its bits are NaN."""
 
 ENTRY_DTYPES = frozenset({**_FLOATS, **_OTHERS})
-"""Dtypes whose non-zeros can be told from their bits."""
+"""Dtypes whose non-zeros are recognised by their bits."""
 
 FLOAT8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 

@@ -49,8 +49,8 @@ def tied_by_config(
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Return names of tensors that repeat an earlier one byte by byte, with that one's name.
 
-    Only matrices whose entries are not all the same count: equal initial values do not make a tie. Nor do equal
-    matrices of two blocks: those of models that were deepened or given experts by copying are trained apart later.
+    Matrices whose entries are all the same are no tie, as they may just have the same initial value. Neither are equal
+    matrices of two blocks: copies that a larger model was initialized with, which training will change separately.
 
     Raises:
         InputError: If a file cannot be read.
@@ -90,9 +90,9 @@ def _may_be_tied(first: Tensor, second: Tensor) -> bool:
 
 def _are_equal(first: Tensor, second: Tensor) -> bool:
     item_bytes, is_constant, start = max(1, DTYPE_BITS[first.dtype] // 8), True, b""
-    for one, other in zip(first.pieces(), second.pieces(), strict=True):
-        if one != other:
+    for piece, other in zip(first.pieces(), second.pieces(), strict=True):
+        if piece != other:
             return False
-        start = start or one[:item_bytes]
-        is_constant = is_constant and one == start * (len(one) // item_bytes)
+        start = start or piece[:item_bytes]
+        is_constant = is_constant and piece == start * (len(piece) // item_bytes)
     return not is_constant

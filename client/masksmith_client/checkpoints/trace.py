@@ -15,7 +15,7 @@ class Trace:
         layouts: By name, with rule `model`; a tensor whose layout is not certain has none.
         dense: Why a tensor is not a matrix of a block, by name.
         tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
-        notes: What could not be found out, and why, for people.
+        notes: What is not known, and why, for the user.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)

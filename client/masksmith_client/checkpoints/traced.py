@@ -69,10 +69,10 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         except UntracedError as error:
             return Trace(notes=[f"{error}, so {FALLBACK}"])
         try:
-            seen = observe(model, trust_remote_code=trust_remote_code)
+            observed = observe(model, trust_remote_code=trust_remote_code)
         except UntracedError as error:
-            seen = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
-        return _trace(with_layer_classes(seen, model), correspondence(model, shapes), shapes_of(model), shapes)
+            observed = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
+        return _trace(with_layer_classes(observed, model), correspondence(model, shapes), shapes_of(model), shapes)
 
 
 def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -83,7 +83,7 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
         shapes: All of its tensors.
 
     Returns:
-        Whether it has; False where the model cannot be built.
+        False also where the model cannot be built.
     """
     if _missing_libraries():
         return False
@@ -125,40 +125,46 @@ def _traced(candidate: Candidate, trace: Trace) -> Candidate:
 
 
 def _trace(
-    seen: Observed,
+    observed: Observed,
     matched: Correspondence,
     parameters: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Trace:
     layouts, dense = {}, dict.fromkeys(matched.buffers, BUFFER)
     for name, sources in matched.sources.items():
-        layout = _layout(sources, seen, parameters, shapes[name])
-        reason = next((seen.reasons[each.parameter] for each in sources if each.parameter in seen.reasons), None)
+        layout = _layout(sources, observed, parameters, shapes[name])
+        reason = next(
+            (observed.reasons[each.parameter] for each in sources if each.parameter in observed.reasons), None
+        )
         if layout is not None:
             layouts[name] = layout
         if reason is not None:
             dense[name] = reason
-    return Trace(layouts, dense, matched.tied, [*seen.notes, *_notes(matched, shapes, layouts.keys() | dense.keys())])
+    return Trace(
+        layouts, dense, matched.tied, [*observed.notes, *_notes(matched, shapes, layouts.keys() | dense.keys())]
+    )
 
 
 def _layout(
-    sources: Sequence[Source], seen: Observed, parameters: Mapping[str, tuple[int, ...]], shape: Sequence[int]
+    sources: Sequence[Source], observed: Observed, parameters: Mapping[str, tuple[int, ...]], shape: Sequence[int]
 ) -> Layout | None:
     """Return the layout that all sources agree on."""
     from .tracing.axis_roles import axes_from
 
-    axes = {axes_from(_roles(source, seen), shape) if source.parameter in seen.axes else None for source in sources}
+    axes = {
+        axes_from(_roles(source, observed), shape) if source.parameter in observed.axes else None for source in sources
+    }
     certain = next(iter(axes)) if len(axes) == 1 else None
     if certain is None:
         return None
     rows = shape[certain.index("out")]
-    lengths = [parameters[each.parameter][seen.axes[each.parameter].index("out")] for each in sources]
-    parts = seen.parts.get(sources[0].parameter, ()) if len(sources) == 1 else tuple(lengths)
+    lengths = [parameters[each.parameter][observed.axes[each.parameter].index("out")] for each in sources]
+    parts = observed.parts.get(sources[0].parameter, ()) if len(sources) == 1 else tuple(lengths)
     return Layout(certain, parts if sum(parts) == rows else (), rule="model")
 
 
-def _roles(source: Source, seen: Observed) -> list[frozenset[AxisRole]]:
-    axes = seen.axes[source.parameter]
+def _roles(source: Source, observed: Observed) -> list[frozenset[AxisRole]]:
+    axes = observed.axes[source.parameter]
     return [frozenset(axes[dim] for dim in dims) for dims in source.dims]
 
 

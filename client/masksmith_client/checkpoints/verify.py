@@ -1,4 +1,4 @@
-"""Verifies the weights of a checkpoint: no more non-zeros than a pattern keeps, or none outside masks.
+"""Verifies the weights of a checkpoint: no tile has more non-zeros than its pattern keeps, or no mask drops one.
 
 One tensor's non-zeros are in memory at a time; against masks, a band of rows.
 """
@@ -17,6 +17,7 @@ from masksmith.patterns import Pattern, TilePattern
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.streamed_tensor import BoolMask
+from masksmith_wire.quantities import count_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -26,8 +27,8 @@ from .quantised import check_zero_point
 from .tensors import Tensor
 from .tile_entries import first_entry
 
-Examine = Callable[[BoolMask, Pattern, Layout | None], Any]
-"""`masksmith.verify` with `at_most`: gives a verdict with `ok`, `message`, `tile` and `matrix`."""
+Verify = Callable[[BoolMask, Pattern, Layout | None], Any]
+"""`masksmith.verify` with `at_most`: returns a verdict with `ok`, `message`, `tile` and `matrix`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,12 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
         check_zero_point(chosen.name, checkpoint.tensors)
 
 
-def verify_patterns(checkpoint: Checkpoint, choice: Choice, examine: Examine) -> Iterator[CheckedTensor]:
+def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> Iterator[CheckedTensor]:
     """Check that each tensor has no more non-zeros than its pattern keeps, anywhere."""
     for chosen in choice.masked:
         assert chosen.pattern is not None
         entries = nonzeros(checkpoint.tensors[chosen.name])
-        verdict = examine(entries, chosen.pattern, chosen.layout)
+        verdict = verify(entries, chosen.pattern, chosen.layout)
         message, index = None if verdict.ok else str(verdict.message), None
         if message is not None and isinstance(chosen.pattern, TilePattern):
             index = first_entry(entries, chosen.pattern, chosen.layout, verdict.matrix or 0, verdict.tile)
@@ -128,5 +129,5 @@ def verify_masks(
         message, index = violation(name), None
         if outside:
             index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
-            message = f"{outside} non-zero(s) outside its mask, the first at the entry {list(index)}"
+            message = f"{count_text(outside)} non-zero(s) outside its mask, the first at the entry {list(index)}"
         yield CheckedTensor(name, tensor.shape, info.pattern if info else None, count, message, index)

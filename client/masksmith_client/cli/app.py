@@ -13,7 +13,7 @@ from masksmith_client._version import __version__
 
 from .advice import advise_commands
 from .console import print_error
-from .help_pages import complete
+from .help_pages import add_details
 from .lazy import add_commands
 
 HELP = (
@@ -48,7 +48,7 @@ def build() -> Any:
     )
     root.callback()(main)
     group: Any = typer.main.get_command(root)
-    complete("", group)
+    add_details("", group)
     add_commands(group)
     return group
 
@@ -78,9 +78,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def explain(error: Exception) -> tuple[str | None, int]:
-    """Return message and exit code for an error that the user can solve; the message is None for internal errors.
+    """Return message and exit code for an error that the user can fix; the message is None for internal errors.
 
-    Exceptions of any package are errors that the user can solve if they have an integer attribute `exit_code`.
+    The user can fix an exception, of any package, if it has an integer attribute `exit_code`.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

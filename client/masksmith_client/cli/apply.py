@@ -10,6 +10,7 @@ import typer
 from masksmith_client._progress import Bar
 from masksmith_client.results.apply import AppliedTensor, apply_masks, model_bytes
 from masksmith_client.results.masks import Masks
+from masksmith_wire.quantities import count_text
 
 from .console import JsonOption, percent, print_json, print_line, show_table
 from .outputs import check_not_an_input, check_weights_output
@@ -46,5 +47,7 @@ def _show(applied: list[AppliedTensor], output: Path, *, as_json: bool) -> None:
         return print_json({"output": str(output), "tensors": tensors, "copied": copied})
     rows = [(t.name, t.dtype, "x".join(map(str, t.shape)), percent(t.density)) for t in masked]
     show_table(("tensor", "dtype", "shape", "kept"), rows, left=2)
-    print_line(f"{len(masked)} of {len(applied)} tensor(s) masked, the others copied -> {output}")
+    print_line(
+        f"{count_text(len(masked))} of {count_text(len(applied))} tensor(s) masked, the others copied -> {output}"
+    )
     return None

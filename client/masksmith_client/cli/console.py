@@ -24,25 +24,25 @@ MIN_NAME_WIDTH = 12
 def print_error(message: str, code: int) -> int:
     """Print an error message on stderr; returns `code`."""
     first, *others = message.splitlines() or [""]
-    print(f"masksmith: {_shown(first)}", file=sys.stderr)
+    print(f"masksmith: {_safe(first)}", file=sys.stderr)
     for line in others:
         # Indented, so that no text can pass for another message.
-        print(f"  {_shown(line)}", file=sys.stderr)
+        print(f"  {_safe(line)}", file=sys.stderr)
     return code
 
 
 def print_note(message: str) -> None:
     """Print a line on stderr."""
-    print(_shown(message), file=sys.stderr, flush=True)
+    print(_safe(message), file=sys.stderr, flush=True)
 
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
-    print(_shown(text))
+    print(_safe(text))
 
 
-def _shown(text: str) -> str:
-    """Text for a terminal: names of tensors and messages of servers come from strangers."""
+def _safe(text: str) -> str:
+    """Make a text safe for a terminal: names of tensors and messages of servers may contain control characters."""
     from masksmith_wire.text import printable, without_credentials
 
     return printable(without_credentials(text))
@@ -75,7 +75,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-    cells = _fitting([[*map(_shown, row)] for row in rows], columns, console.width)
+    cells = _shortened([[*map(_safe, row)] for row in rows], columns, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
@@ -84,12 +84,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
     console.print(table)
 
 
-def _fitting(rows: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
+def _shortened(rows: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
     """Shorten the names in the first column of a table that is too wide, in the middle."""
     widths = [max(map(len, [column, *(row[number] for row in rows)])) for number, column in enumerate(columns)]
     others = sum(widths[1:]) + GAP * (len(columns) - 1)
-    room = max(MIN_NAME_WIDTH, width - others)
-    return [[elide(row[0], room), *row[1:]] for row in rows]
+    name_width = max(MIN_NAME_WIDTH, width - others)
+    return [[elide(row[0], name_width), *row[1:]] for row in rows]
 
 
 def elide(text: str, width: int) -> str:
@@ -114,4 +114,6 @@ def gap_text(gap: float | None) -> str:
 
 def seconds(time_s: float | None) -> str:
     """Format a duration."""
-    return "-" if time_s is None else f"{time_s:.2f} s"
+    from masksmith_wire.quantities import duration_text
+
+    return "-" if time_s is None else duration_text(time_s)

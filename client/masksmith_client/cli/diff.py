@@ -9,6 +9,7 @@ import typer
 
 from masksmith_client.results.changes import MaskChange, compare
 from masksmith_client.results.masks import Masks
+from masksmith_wire.quantities import count_text
 
 from .console import JsonOption, percent, print_json, print_line, print_note, show_table
 
@@ -33,7 +34,8 @@ def diff(
     for names, path in ((only_before, before), (only_after, after)):
         if names:
             print_note(f"only in {path}: {', '.join(names)}")
-    print_line(f"{len(changes)} mask(s): {sad} of {entries} entries differ, flip rate {rate:.2%}")
+    differing = f"{count_text(sad)} of {count_text(entries)} entries differ"
+    print_line(f"{count_text(len(changes))} mask(s): {differing}, flip rate {rate:.2%}")
     return None
 
 
@@ -57,7 +59,7 @@ def _show(changes: list[MaskChange]) -> None:
             "x".join(map(str, change.shape)),
             percent(change.kept_before / change.entries if change.entries else None),
             percent(change.kept_after / change.entries if change.entries else None),
-            str(change.sad),
+            count_text(change.sad),
             percent(change.flip_rate),
         )
         for change in changes

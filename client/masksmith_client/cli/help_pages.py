@@ -1,4 +1,4 @@
-"""What `--help` shows beside typer's own: groups of options and commands, examples, and no type of a flag."""
+"""Additions to the help pages of typer: groups of options and commands, examples, and flags without types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPTION_PANELS = {
 }
 _PANEL_OF = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
 MIN_GROUPED = 12
-"""Options from which on they are shown in groups."""
+"""Smallest number of options that are shown in groups."""
 
 
 def panel_of(name: str) -> str:
@@ -24,7 +24,7 @@ def panel_of(name: str) -> str:
     return next(panel for panel, names in PANELS.items() if name in names)
 
 
-def complete(path: str, command: Any) -> None:
+def add_details(path: str, command: Any) -> None:
     """Group the options of a command, hide the type of its flags, and add its examples."""
     options = [each for each in command.params if each.param_type_name == "option"]
     for option in options:

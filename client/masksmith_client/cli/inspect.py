@@ -11,6 +11,7 @@ import typer
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChosenTensor, choose
 from masksmith_wire.headers import data_bytes
+from masksmith_wire.quantities import count_text, size_text
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options, parse_patterns
 from .console import JsonOption, print_json, print_line, print_note, show_table
@@ -43,10 +44,11 @@ def inspect(
     for text in notes:
         print_note(f"masksmith: {text}")
     totals = _totals(choice)
+    masked = totals["masked"]
     print_line(
-        f"{totals['tensors']} tensor(s) of {totals['parameters']} parameters ({totals['bytes']} bytes): "
-        f"{totals['masked']['tensors']} masked, {totals['masked']['matrices']} matrices of "
-        f"{totals['masked']['parameters']} parameters"
+        f"{count_text(totals['tensors'])} tensor(s) of {count_text(totals['parameters'])} parameters "
+        f"({size_text(totals['bytes'])}): {count_text(masked['tensors'])} masked, "
+        f"{count_text(masked['matrices'])} matrices of {count_text(masked['parameters'])} parameters"
     )
     return None
 
@@ -58,7 +60,7 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
         "x".join(map(str, tensor.shape)),
         tensor.dtype,
         "-" if layout is None else str(layout),
-        "-" if layout is None else str(tensor.matrices),
+        "-" if layout is None else count_text(tensor.matrices),
         "-" if layout is None else layout.rule,
         _masked(tensor),
         ", ".join(tensor.tied) or "-",

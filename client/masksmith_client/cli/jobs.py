@@ -14,6 +14,7 @@ from masksmith_client._jobs import Job
 from masksmith_client.operations.following import queue_note
 from masksmith_client.submission.job_filters import JobFilters
 from masksmith_wire.documents import Job as JobDocument, JobState, JobSummary
+from masksmith_wire.quantities import count_text
 
 from .console import (
     JsonOption,
@@ -87,7 +88,7 @@ def _show_list(summaries: Sequence[JobSummary]) -> None:
             summary.kind,
             summary.state.value,
             summary.pattern,
-            f"{summary.progress.done}/{summary.progress.total}",
+            f"{count_text(summary.progress.done)}/{count_text(summary.progress.total)}",
             summary.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         )
         for summary in summaries
@@ -171,7 +172,8 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 
 def _show_head(document: JobDocument, units: str) -> None:
-    print_line(f"job {document.id}: {document.state.value}, {document.progress.done}/{document.progress.total} {units}")
+    done, total = count_text(document.progress.done), count_text(document.progress.total)
+    print_line(f"job {document.id}: {document.state.value}, {done}/{total} {units}")
     if document.state is JobState.QUEUED:
         print_line(queue_note(document))
     if document.name is not None:

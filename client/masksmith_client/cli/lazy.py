@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .help_pages import complete, panel_of
+from .help_pages import add_details, panel_of
 from .table import COMMANDS, GROUPS, PANELS, Entry
 
 
@@ -28,7 +28,7 @@ class LazyCommand(TyperCommand):
             InputError: If a package that the command imports is not installed.
         """
         command = build_command(self.name, load(self._path, self._entry))
-        complete(self._path, command)
+        add_details(self._path, command)
         return command.make_context(info_name, args, *options, **more_options)
 
 
@@ -36,7 +36,7 @@ def add_commands(root: TyperGroup) -> None:
     """Add all commands of the table, and then the groups."""
     groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
     for group in groups.values():
-        complete("", group)
+        add_details("", group)
     panels = list(PANELS)
     for path, entry in sorted(COMMANDS.items(), key=lambda item: panels.index(panel_of(item[0].partition(" ")[0]))):
         groups.get(path.partition(" ")[0], root).add_command(LazyCommand(path, entry))

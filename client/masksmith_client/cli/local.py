@@ -15,7 +15,7 @@ from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._progress import Bar
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.results.masks import Masks
-from masksmith_client.submission.prepare import PreparedJob
+from masksmith_client.submission.prepared_job import PreparedJob
 from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.documents import JobState, LayoutInput, TensorReport, UpdateReport
 from masksmith_wire.dtypes import to_numpy

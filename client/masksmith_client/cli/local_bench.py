@@ -12,6 +12,9 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 
 from .local import library
 
+STARTING = "preparing the first case"
+COMPILING = "compiling kernels, once for this machine"
+
 
 def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     """Run a benchmark in this process.
@@ -27,10 +30,21 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
 
     options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})
     options |= request.model_dump(include={"rounds", "threads", "seed"})
-    with Bar("measuring", 0, show="lines", unit="case") as bar:
+    with Bar("measuring", 0, show="lines", unit="case", note=STARTING) as bar:
 
         def on_case(result: CaseResult, done: int, total: int) -> None:
+            bar.note("")
             bar.move_to(done, total)
 
+        def on_compilation() -> None:
+            bar.note(COMPILING)
+
         with as_input_errors(BenchmarkError):
-            return benchmark(request_layers(request), request.patterns, device=device, on_case=on_case, **options)
+            return benchmark(
+                request_layers(request),
+                request.patterns,
+                device=device,
+                on_case=on_case,
+                on_compilation=on_compilation,
+                **options,
+            )

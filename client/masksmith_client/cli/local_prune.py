@@ -11,7 +11,7 @@ import numpy as np
 
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.magnitudes import Memory, magnitudes
+from masksmith_client.checkpoints.magnitudes import ReusedBuffer, magnitudes
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
 from masksmith_wire.dtypes import to_numpy
@@ -34,11 +34,11 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
-    memory = Memory()
+    buffer = ReusedBuffer()
 
     def solve_one(tensor: TensorToSolve) -> SolvedTensor:
         try:
-            return _solve(masksmith, tensor, method, threads, memory)
+            return _solve(masksmith, tensor, method, threads, buffer)
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
@@ -61,10 +61,10 @@ def _solve_ahead(
 
 
 def _solve(
-    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, memory: Memory
+    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, buffer: ReusedBuffer
 ) -> SolvedTensor:
     chosen = tensor.chosen
-    scores = _scores(tensor, method.scores, memory)
+    scores = _scores(tensor, method.scores, buffer)
     solution = masksmith.solve(scores, chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name)
     updated: bytes | None = None
     update: dict[str, Any] = {}
@@ -97,13 +97,13 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
     return solution, updated, {"update": update_record(method, report)}
 
 
-def _scores(tensor: TensorToSolve, method: ScoreMethod, memory: Memory) -> Any:
+def _scores(tensor: TensorToSolve, method: ScoreMethod, buffer: ReusedBuffer) -> Any:
     """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen
     if method.name == "magnitude" and not method.options and tensor.source.dtype in FLOAT_DTYPES:
-        return magnitudes(tensor.source, memory)
+        return magnitudes(tensor.source, buffer)
     assert chosen.layout is not None
     statistic, kind = tensor.statistic, None if tensor.statistic is None else tensor.statistic.kind
     values = None if statistic is None else array_of(statistic.tensor)

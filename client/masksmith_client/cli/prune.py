@@ -23,6 +23,7 @@ from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.documents import UpdateReport
 from masksmith_wire.output_names import BLOCK_PAGE_NAME
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import (
     AxisOption,
@@ -127,15 +128,15 @@ def prune(
     if by_reference and (local or threads is not None):
         raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
     if by_reference:
-        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
+        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
             pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, **described)
             record = pruner.prune(model, output, options)
     elif local:
         solver = _local_solver(method, options, Path(output), threads)
-        with _stop_note("stopped"):
+        with _resume_hint("stopped"):
             record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
-        with Client(url) as client, _stop_note(STOPPED_AT_SERVICE):
+        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
             remote = _remote_solver(client, method, described)
             record = prune_model(Path(model), Path(output), options, method, remote, progress="lines")
     if as_json:
@@ -174,12 +175,12 @@ def _remote_solver(
 
 
 @contextmanager
-def _stop_note(what: str) -> Iterator[None]:
-    """After Ctrl-C, print what was stopped and how to go on."""
+def _resume_hint(what: str) -> Iterator[None]:
+    """After Ctrl-C, print what was stopped and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\nmasksmith: {what}; the same command goes on from here")
+        print_note(f"\nmasksmith: {what}; the same command continues from here")
         raise
 
 
@@ -205,14 +206,19 @@ def _show(record: dict[str, Any], output: str) -> None:
         ],
         left=4,
     )
+    _show_summary(record, output)
+
+
+def _show_summary(record: dict[str, Any], output: str) -> None:
     for text in record["notes"]:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
     if (blocks := Path(output) / BLOCK_PAGE_NAME).exists():
-        print_line(f"errors and seconds of each block: {blocks}")
+        print_line(f"errors and times of each block: {blocks}")
     totals = record["totals"]
     print_line(
-        f"{totals['masked']} of {totals['tensors']} tensor(s) masked: {percent(totals['density'])} of entries kept, "
-        f"gap {gap_text(totals['gap'])}; {percent(totals['zeros'])} of all parameters are zero -> {output}"
+        f"{count_text(totals['masked'])} of {count_text(totals['tensors'])} tensor(s) masked: "
+        f"{percent(totals['density'])} of entries kept, gap {gap_text(totals['gap'])}; "
+        f"{percent(totals['zeros'])} of all parameters are zero -> {output}"
     )

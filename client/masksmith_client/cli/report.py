@@ -8,6 +8,7 @@ from typing import Any
 
 from masksmith.layouts import BY_CHOICE
 from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport, UpdateReport
+from masksmith_wire.quantities import count_text
 from masksmith_wire.totals import total
 
 from .console import gap_text, percent, print_json, print_line, print_note, seconds, show_table
@@ -30,7 +31,7 @@ class SolveReport:
         wall_s: Duration in seconds.
         job: The job's id; None for a local solve.
         budget_gap: Gap of the budget's allocation.
-        notes: What was odd about the checkpoint.
+        notes: Notes on the checkpoint, for the user.
     """
 
     pattern: str
@@ -90,14 +91,15 @@ class SolveReport:
             print_note(f"masksmith: {text}")
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
-            print_line(f"skipped {len(names)}: {', '.join(names[:4])}{', ...' * (len(names) > 4)} (reasons: --json)")
+            shown = ", ".join(names[:4]) + ", ..." * (len(names) > 4)
+            print_line(f"skipped {count_text(len(names))}: {shown} (reasons: --json)")
         print_line(self._summary())
         return None
 
     def _summary(self) -> str:
         totals = total(self.tensors)
         line = (
-            f"{totals.solved} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
+            f"{count_text(totals.solved)} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
             f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {seconds(self.wall_s)}"
         )
         if self.budget is not None:
@@ -147,9 +149,9 @@ def _measures(tensor: TensorReport, formats: Sequence[str], changed: bool, spect
     row = [tensor.name, percent(tensor.fill), *map(percent, shares)]
     row.append("-" if diversity is None else f"{diversity.bits_per_weight:.3f}")
     if changed:
-        row += ["-", "-"] if change is None else [str(change.sad), percent(change.flip_rate)]
-    return row + [_span(tensor.spectrum)] * spectra
+        row += ["-", "-"] if change is None else [count_text(change.sad), percent(change.flip_rate)]
+    return row + [_spectrum_text(tensor.spectrum)] * spectra
 
 
-def _span(spectrum: SpectrumReport | None) -> str:
+def _spectrum_text(spectrum: SpectrumReport | None) -> str:
     return "-" if spectrum is None else f"{spectrum.least:.3g} .. {spectrum.mean:.3g} .. {spectrum.most:.3g}"

@@ -14,8 +14,10 @@ from masksmith_client._client import Client
 from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
-from masksmith_client.submission.prepare import SubmitOptions, prepare
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
 from masksmith_wire.documents import SolverName
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import (
     AxisOption,
@@ -139,7 +141,9 @@ def solve(
         if not as_json and (measures or previous is not None or spectrum):
             show_measures(report.tensors)
     if report.failures:
-        print_note(f"masksmith: {len(report.failures)} of {len(report.tensors)} tensor(s) have no mask")
+        print_note(
+            f"masksmith: {count_text(len(report.failures))} of {count_text(len(report.tensors))} tensor(s) have no mask"
+        )
         raise typer.Exit(1)
 
 

@@ -21,7 +21,7 @@ def check_standard_output(*, as_json: bool) -> None:
     """Refuse to write a file to a terminal, or into the JSON report.
 
     Raises:
-        InputError: If it would be.
+        InputError: If standard output is a terminal, or has the report.
     """
     if as_json:
         raise InputError("--json and -o - both write to standard output: name a file")
@@ -31,7 +31,7 @@ def check_standard_output(*, as_json: bool) -> None:
 
 @contextmanager
 def written_to(path: Path) -> Iterator[Path]:
-    """Return the file to write; that of `-` is temporary, and is copied to standard output without an error."""
+    """Yield the file to write; for `-` it is temporary, and copied to standard output unless an error is raised."""
     if not is_standard_output(path):
         yield path
         return
@@ -45,5 +45,5 @@ def written_to(path: Path) -> Iterator[Path]:
 
 
 def reports_beside(path: Path | None) -> AbstractContextManager[object]:
-    """Print what is printed inside on standard error, if a file goes to standard output."""
+    """Redirect what is printed to standard error, if a file is written to standard output."""
     return redirect_stdout(sys.stderr) if is_standard_output(path) else nullcontext()

@@ -11,9 +11,10 @@ from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.files import read_file_header
 from masksmith_client.results.masks import Masks
-from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
 from .console import JsonOption, percent, print_json, print_line, show_table
@@ -109,10 +110,10 @@ def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *
     return all(result["ok"] for result in results)
 
 
-def _pattern(name: str, info: MaskInfo | None, given: Pattern | None, axis: Any, ragged: Any) -> Pattern:
-    if given is None and info is None:
+def _pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
+    if requested is None and info is None:
         raise InputError(f"the file does not state the pattern of {name!r}; pass --pattern")
-    text = info.pattern if given is None and info is not None else str(given)
+    text = info.pattern if requested is None and info is not None else str(requested)
     return parse_pattern(text, axis or (info.axis if info else "in"), ragged or (info.ragged if info else "pad"))  # type: ignore[arg-type]
 
 
@@ -134,5 +135,9 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         left=2,
     )
     broken = sum(not result["ok"] for result in results)
-    print_line(f"{len(results)} mask(s): all obey" if ok else f"{broken} of {len(results)} mask(s) break the pattern")
+    print_line(
+        f"{count_text(len(results))} mask(s): all obey"
+        if ok
+        else f"{count_text(broken)} of {count_text(len(results))} mask(s) break the pattern"
+    )
     return None

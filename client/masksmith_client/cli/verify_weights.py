@@ -24,9 +24,10 @@ from masksmith_client.checkpoints.verify import (
     verify_patterns,
 )
 from masksmith_client.results.masks import Masks
-from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.output_names import MASKS_NAME
+from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import choice_options, parse_patterns
 from .console import percent, print_json, print_line, print_note, show_table
@@ -55,8 +56,15 @@ class WeightOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """Results, in the order of the checks; tensors to read; reasons for tensors that are not checked; and notes."""
+class _Checks:
+    """Checks to run.
+
+    Attributes:
+        results: Runs a check at each step, and yields its result.
+        tensors: The tensors that are read, by name.
+        not_checked: Why other tensors are not checked, by name.
+        notes: Notes for the user.
+    """
 
     results: Iterator[CheckedTensor]
     tensors: Mapping[str, Tensor]
@@ -75,36 +83,38 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
     if not options.pattern and (options.selects or options.axis or options.ragged):
         raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged go with --pattern")
     checkpoint = Checkpoint.open(path)
-    work = _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
+    checks = (
+        _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
+    )
     results = []
-    with Bar("verifying", sum(each.data_bytes for each in work.tensors.values()), show="lines", in_bytes=True) as bar:
-        for result in work.results:
+    with Bar("verifying", sum(each.data_bytes for each in checks.tensors.values()), show="lines", in_bytes=True) as bar:
+        for result in checks.results:
             results.append(result)
-            bar.advance(work.tensors[result.name].data_bytes)
-    _show(results, work, as_json=as_json)
+            bar.advance(checks.tensors[result.name].data_bytes)
+    _show(results, checks, as_json=as_json)
     return all(result.message is None for result in results)
 
 
-def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Work:
+def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks:
     patterns = parse_patterns(options.pattern or (), options.axis or "in", options.ragged or "pad")
-    chosen_by = choice_options(
+    selecting = choice_options(
         patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, by_value=True
     )
     checkpoint.check_stores_zeros()
-    choice = choose(checkpoint, chosen_by)
+    choice = choose(checkpoint, selecting)
     check_weights(checkpoint, choice)
     masksmith = library()
 
-    def examine(entries: Any, pattern: Pattern, layout: Layout | None) -> Any:
+    def verify(entries: Any, pattern: Pattern, layout: Layout | None) -> Any:
         with as_input_errors(masksmith.MasksmithError):
             return masksmith.verify(entries, pattern, layout=layout, at_most=True)
 
     tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked}
     others = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
-    return _Work(verify_patterns(checkpoint, choice, examine), tensors, others, list(choice.notes))
+    return _Checks(verify_patterns(checkpoint, choice, verify), tensors, others, list(choice.notes))
 
 
-def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Work:
+def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
     is_folder = options.masks is None and checkpoint.path.is_dir()
     recorded = recorded_masks(checkpoint.folder) if is_folder else None
     masks = _open_masks(checkpoint, options.masks, recorded)
@@ -121,7 +131,7 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
     checked = {tensor.name for tensor in tensors.values()}
     others = {name: "no mask" for name in checkpoint.tensors if name not in checked}
     changed = [f"{file} is not as prune wrote it" for file in (recorded.changed if recorded else ())]
-    return _Work(verify_masks(masks, tensors, broken_mask), tensors, others, [*checkpoint.notes, *changed])
+    return _Checks(verify_masks(masks, tensors, broken_mask), tensors, others, [*checkpoint.notes, *changed])
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
@@ -137,39 +147,40 @@ def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMas
     return masks
 
 
-def _show(results: list[CheckedTensor], work: _Work, *, as_json: bool) -> None:
+def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> None:
     documents = [result.document() for result in results]
-    totals = _totals(results, work)
+    totals = _totals(results, checks)
     if as_json:
-        others = [{"name": name, "reason": reason} for name, reason in work.not_checked.items()]
+        others = [{"name": name, "reason": reason} for name, reason in checks.not_checked.items()]
         document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": others, "totals": totals}
-        return print_json(document | {"notes": work.notes})
-    rows = [
-        (
-            each["name"],
-            "ok" if each["ok"] else f"BROKEN: {each['message']}",
-            each["pattern"] or "-",
-            "x".join(map(str, each["shape"])),
-            percent(each["density"]),
-        )
-        for each in documents
-    ]
-    rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in work.not_checked.items()]
+        return print_json(document | {"notes": checks.notes})
+    rows = [_row(document) for document in documents]
+    rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in checks.not_checked.items()]
     show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left=3)
-    for text in work.notes:
+    for text in checks.notes:
         print_note(f"masksmith: {text}")
-    verdict = f"{totals['broken']} break it" if totals["broken"] else "all obey"
+    verdict = f"{count_text(totals['broken'])} break it" if totals["broken"] else "all obey"
     print_line(
-        f"{totals['checked']} of {totals['tensors']} tensor(s) checked, {percent(totals['density'])} of their entries "
-        f"are not zero: {verdict}"
+        f"{count_text(totals['checked'])} of {count_text(totals['tensors'])} tensor(s) checked, "
+        f"{percent(totals['density'])} of their entries are not zero: {verdict}"
     )
     return None
 
 
-def _totals(results: list[CheckedTensor], work: _Work) -> dict[str, Any]:
+def _row(checked: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        checked["name"],
+        "ok" if checked["ok"] else f"BROKEN: {checked['message']}",
+        checked["pattern"] or "-",
+        "x".join(map(str, checked["shape"])),
+        percent(checked["density"]),
+    )
+
+
+def _totals(results: list[CheckedTensor], checks: _Checks) -> dict[str, Any]:
     entries, nonzeros = sum(math.prod(each.shape) for each in results), sum(each.nonzeros for each in results)
     return {
-        "tensors": len(results) + len(work.not_checked),
+        "tensors": len(results) + len(checks.not_checked),
         "checked": len(results),
         "broken": sum(each.message is not None for each in results),
         "entries": entries,

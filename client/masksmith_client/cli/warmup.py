@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.options import parse_pattern
+from masksmith_wire.quantities import duration_text
 
 from .console import print_json_line, print_note
 from .local import library
@@ -25,9 +26,9 @@ def warmup(
 
     def step(pattern: str, took_s: float) -> None:
         seconds[pattern] = took_s
-        print_note(f"{pattern:<24}{took_s:6.1f} s")
+        print_note(f"{pattern:<24}{duration_text(took_s):>10}")
 
     total = ms.warm_up(chosen, step) if chosen else ms.warm_up(on_step=step)
-    print_note(f"{'ready':<24}{total:6.1f} s")
+    print_note(f"{'ready':<24}{duration_text(total):>10}")
     if as_json:
         print_json_line({"seconds": total, "patterns": seconds})

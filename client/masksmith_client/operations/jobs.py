@@ -17,7 +17,9 @@ from masksmith_client.results.checks import ExpectedTensor, expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.job_filters import JobFilters, filter_parameters
-from masksmith_client.submission.prepare import PreparedJob, SubmitOptions, prepare
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
+from masksmith_client.submission.prepared_job import PreparedJob
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_client.submission.uploads import upload
 from masksmith_client.transport import calls as calls
@@ -88,7 +90,7 @@ async def wait(
         JobFailedError: If the job failed or was canceled.
     """
     unit = "shard" if job.document.kind == "masks" else "case"
-    with Bar(*job._work, show=progress, unit=unit) as bar:
+    with Bar(*job._bar_label_and_total, show=progress, unit=unit) as bar:
         deadline = Deadline(timeout_s)
         if bar.is_shown:
             await wait_for_start(session, job, deadline, bar.note)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from masksmith_client.checkpoints.partial_file import naming
+from masksmith_client.checkpoints.partial_file import named_errors
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(target))
     with (
-        naming(target),
+        named_errors(target),
         tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file,
     ):
         try:

@@ -17,11 +17,11 @@ from .tensors import read_mapping
 
 @dataclass(frozen=True, slots=True)
 class InputWeights:
-    """Weights to select from, and what was odd about where they come from.
+    """Weights to select from, and notes on their checkpoint.
 
     Attributes:
         tensors: All tensors, masked or not.
-        notes: What the reader should know, such as that a forward pass of the model could not be watched.
+        notes: Notes for the user, such as that a forward pass of the model could not be watched.
     """
 
     tensors: list[StreamedTensor]

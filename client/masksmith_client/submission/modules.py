@@ -17,7 +17,7 @@ _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizat
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
-    """Return the weights of a module's `state_dict` the layouts of the layers that hold them.
+    """Return the weights of a module's `state_dict`, with layouts from the classes of their layers.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.

@@ -14,13 +14,13 @@ from .streamed_tensor import StreamedTensor
 
 
 def candidates_of(
-    weights: Sequence[StreamedTensor], given: Mapping[str, Layout | str] | None = None
+    weights: Sequence[StreamedTensor], user_layouts: Mapping[str, Layout | str] | None = None
 ) -> list[Candidate]:
     """Return weights with layouts; see `masksmith.layouts.with_layouts`.
 
     Args:
         weights: All of a model's.
-        given: What the caller says of some, by name.
+        user_layouts: Layouts that the caller sets, by name.
 
     Raises:
         InputError: If a layout is malformed, names no weight or does not go with its shape.
@@ -40,7 +40,9 @@ def candidates_of(
         for weight in weights
     ]
     with as_input_errors(LayoutError):
-        parsed = {name: layout for name, text in (given or {}).items() if (layout := Layout.of(text)) is not None}
+        parsed = {
+            name: layout for name, text in (user_layouts or {}).items() if (layout := Layout.of(text)) is not None
+        }
         return layouts.with_layouts(candidates, parsed)
 
 

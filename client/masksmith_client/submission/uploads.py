@@ -10,7 +10,7 @@ from masksmith_client._progress import Bar, ShowProgress
 from masksmith_client.transport import calls as calls
 from masksmith_client.transport.session import ServiceSession
 
-from .prepare import PreparedJob
+from .prepared_job import PreparedJob
 from .streamed_tensor import StreamedTensor
 
 PARALLEL = 4

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside masked weights: found by their A, B and scaling, and merged within the pattern.
+"""Low-rank adapters (LoRA) of masked layers: find their A, B and scaling, and merge them within the pattern.
 
 A layer with an adapter computes `(m * W) x + s B A x`. Merged by its own library, `m * W + s B A` is dense. Here it
 becomes `m * (W + s B A)`, which has the pattern; `B` becomes zero, so the adapter is neutral and can be removed.
@@ -32,13 +32,13 @@ class Adapter:
     scaling: float
 
     def product(self) -> Tensor:
-        """Return what it adds to the weight."""
+        """Return the matrix that is added to the weight."""
         return self.scaling * (gathered(self.up.detach()) @ gathered(self.down.detach()))
 
 
 @torch.no_grad()
 def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, float]:
-    """Add the active adapters to the dense weights, and set their B to zero; an error leaves the model as it was.
+    """Add the active adapters to the dense weights, and set their B to zero; an error leaves the model unchanged.
 
     Returns:
         For each weight that has an adapter, the share of the adapter's squared norm in pruned entries, which is lost.

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
-from masksmith_client.submission.prepare import parse_pattern
+from masksmith_client.submission.options import parse_pattern
 
 from .methods.method import Fixed, Method
 from .methods.prune_and_grow import PruneAndGrow

@@ -59,7 +59,7 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
 
 
 @torch.no_grad()
-def mask_state(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
+def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
     """Turn a state dict of a module into that of the plain, masked one, in place: of the model, or of an average of it.
 
     Args:
@@ -100,7 +100,7 @@ def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
-    """Write back what `pruned_values` returned."""
+    """Restore dense values and parameters from the result of `pruned_values`."""
     weight = layer.weight.detach()
     whole = layer.whole_weight().clone()
     whole[~pruned["kept"].to(whole.device)] = pruned["values"].to(whole)

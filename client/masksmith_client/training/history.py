@@ -30,16 +30,18 @@ class History:
         self.records: list[RefreshRecord] = []
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
         self._loggers: list[Logger] = []
-        # Records before the first were made before a checkpoint was saved, and logged then.
+        # Records before `_first` come from a loaded checkpoint; the run that saved it has logged them.
         self._first = self._logged = 0
 
     def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str], late: int = 0) -> None:
         """Record a response applied after optimizer step `step`; layers that were dense count no changed entries."""
-        flips = {name: 0 if name in dense else one.added + one.dropped for name, one in response.layers.items()}
-        for name, one in response.layers.items():
-            self.layers[name] = self._report(name, one, pending.step, flips[name])
+        flips = {
+            name: 0 if name in dense else result.added + result.dropped for name, result in response.layers.items()
+        }
+        for name, result in response.layers.items():
+            self.layers[name] = self._report(name, result, pending.step, flips[name])
         results = response.layers.values()
-        new = [one for one in results if one.has_new_mask]
+        new = [result for result in results if result.has_new_mask]
         sad = sum(flips.values())
         self.records.append(
             RefreshRecord(
@@ -47,13 +49,13 @@ class History:
                 applied_at=step,
                 wait_s=time.monotonic() - pending.requested_s,
                 pattern=str(pending.pattern),
-                sent=sum(not one.unchanged for one in results),
-                unchanged=sum(one.unchanged for one in results),
-                failed=sum(one.error is not None for one in results),
+                sent=sum(not result.unchanged for result in results),
+                unchanged=sum(result.unchanged for result in results),
+                failed=sum(result.error is not None for result in results),
                 sad=sad,
                 flip_rate=sad / sum(self._entries.values()),
-                retained=total_retained((one.objective, one.retained) for one in new),
-                optimal=all(one.status == "optimal" and one.gap == 0.0 for one in new),
+                retained=total_retained((result.objective, result.retained) for result in new),
+                optimal=all(result.status == "optimal" and result.gap == 0.0 for result in new),
                 gap=_gap(new),
                 late=late,
             )
@@ -81,7 +83,7 @@ class History:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore reports and records from the result of `state`."""
         reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
         self.layers = {report.name: report for report in reports}
         self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
@@ -95,6 +97,6 @@ class History:
 
 
 def _gap(results: Sequence[LayerResult]) -> float | None:
-    if any(one.objective is None or one.upper_bound is None for one in results):
+    if any(result.objective is None or result.upper_bound is None for result in results):
         return None
-    return total_gap((one.objective or 0.0, one.upper_bound) for one in results)
+    return total_gap((result.objective or 0.0, result.upper_bound) for result in results)

@@ -70,7 +70,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         folder, model = _checkpoint(args, state), kwargs["model"]
         weights = [parameter for parameter in model.parameters() if is_sharded(parameter)]
         if weights or self.sparsifier.is_baked:
-            # Shards of dense weights are what training resumes from.
+            # Training resumes from the shards of the dense weights, so pruned values are not needed here.
             sparsifier_state = self.sparsifier.state_dict()
         else:
             sparsifier_state = self.sparsifier.state_dict(pruned=True)

@@ -28,7 +28,7 @@ ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj
 
 
 @dataclass
-class FoundWeight:
+class ModelWeight:
     """A weight of a model, and the modules that use it, by path."""
 
     parameter: str
@@ -46,7 +46,7 @@ class FoundWeight:
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is known to be multiplied with the inputs of a layer."""
+        """Whether it is the weight of a layer: multiplied with the layer's inputs."""
         if isinstance(self.module, torch.nn.MultiheadAttention):
             return self.parameter in ATTENTION_WEIGHTS
         return _is_layer(self.module) and self.parameter == "weight"
@@ -101,7 +101,7 @@ def choose(
     return layers_to_mask, selection.skipped
 
 
-def find_weights(model: torch.nn.Module) -> dict[str, FoundWeight]:
+def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
     """Return all matrices of a model; a shared one is listed under its first name.
 
     Names are those of the plain model: segments that wrappers add, as `torch.compile` does, are left out.
@@ -110,17 +110,17 @@ def find_weights(model: torch.nn.Module) -> dict[str, FoundWeight]:
     # An embedding that shares its weight with a head is named after the head, which is a layer.
     matrices.sort(key=lambda each: not _is_layer(each[1]))
     names: dict[int, str] = {}
-    weights: dict[str, FoundWeight] = {}
+    weights: dict[str, ModelWeight] = {}
     for path, module, parameter in matrices:
         value = module._parameters.get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
-        weights.setdefault(name, FoundWeight(parameter)).modules[path] = module
+        weights.setdefault(name, ModelWeight(parameter)).modules[path] = module
     return weights
 
 
 def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Iterate over the modules but those of parametrizations and masks."""
+    """Iterate over the modules, without those of parametrizations and masks."""
     others: list[str] = []
     for path, module in model.named_modules():
         if isinstance(module, ParametrizationList | Masking):
@@ -137,7 +137,7 @@ def _matrix_names(module: torch.nn.Module) -> list[str]:
         if each is not None and (name != "bias" if is_lazy(each) else each.ndim > 1)
     ]
     if names and "weight" not in module._parameters:
-        # What stores the weight under other names is the reason why it stays dense.
+        # The weight is stored under other names, as by weight normalization; the layer is listed, with the reason.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
 
@@ -146,7 +146,7 @@ def _is_layer(module: torch.nn.Module) -> bool:
     return isinstance(module, KINDS) or is_conv1d(module)
 
 
-def _first_and_last(weights: Mapping[str, FoundWeight]) -> dict[str, str]:
+def _first_and_last(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
     """Return reasons for the first and the last layer of a model without blocks, and for parameters of no layer."""
     names = [name for name, weight in weights.items() if weight.is_layer]
     other = "a parameter of {}, which is no linear or convolution layer"
@@ -161,7 +161,7 @@ def _first_and_last(weights: Mapping[str, FoundWeight]) -> dict[str, str]:
     return dense
 
 
-def _candidate(name: str, weight: FoundWeight, dense_by_default: str | None) -> Candidate:
+def _candidate(name: str, weight: ModelWeight, dense_by_default: str | None) -> Candidate:
     value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
     aliases = [spelling for path in weight.modules for spelling in _spellings(path, weight)]
     if value is None or is_lazy(value):
@@ -182,7 +182,7 @@ def _candidate(name: str, weight: FoundWeight, dense_by_default: str | None) -> 
     )
 
 
-def _spellings(path: str, weight: FoundWeight) -> list[str]:
+def _spellings(path: str, weight: ModelWeight) -> list[str]:
     if not path:
         return []
     plain = plain_path(None, path)
@@ -190,7 +190,7 @@ def _spellings(path: str, weight: FoundWeight) -> list[str]:
 
 
 def _masked_layer(
-    name: str, weight: FoundWeight, pattern: Pattern, method: Method, layout: Layout | None
+    name: str, weight: ModelWeight, pattern: Pattern, method: Method, layout: Layout | None
 ) -> MaskedLayer:
     value = weight.value
     assert value is not None

@@ -86,16 +86,16 @@ class MaskedLayer:
     def _present_module(self, model: torch.nn.Module) -> torch.nn.Module:
         """Return the module that the model has in the place of the first one, which it is unless it was replaced."""
         path, module = next(iter(self.modules.items()))
-        return module if _has(model, path, module) else dict(model.named_modules()).get(path, module)
+        return module if _contains(model, path, module) else dict(model.named_modules()).get(path, module)
 
     def attach(self, *, in_place: bool) -> None:
-        """Let the modules compute with the masked weight, or, if `in_place`, mask its gradient."""
+        """Make the modules compute with the masked weight, or, if `in_place`, mask its gradient."""
         self._in_place = in_place
         if in_place:
             self._hook_gradient()
             self._mark_in_place(is_masked=True)
             return
-        self.masking.belong_to(self.module, self.parameter)
+        self.masking.set_owner(self.module, self.parameter)
         for module in self.modules.values():
             attach(module, self.parameter, self.masking)
 
@@ -123,8 +123,8 @@ class MaskedLayer:
         weight = module._parameters[self.parameter]
         assert weight is not None
         with torch.no_grad():
-            kept = weight.detach() if masking.dense else masking.method.masked(weight.detach(), masking)
-            weight.copy_(kept)
+            masked = weight.detach() if masking.dense else masking.method.masked(weight.detach(), masking)
+            weight.copy_(masked)
         detach(module, self.parameter)
 
     def check(self, model: torch.nn.Module) -> None:
@@ -142,7 +142,7 @@ class MaskedLayer:
         if tuple(weight.shape) != self.shape:
             raise InputError(f"{self.name!r} changed shape from {list(self.shape)} to {list(weight.shape)}")
         for path, module in self.modules.items():
-            if not _has(model, path, module):
+            if not _contains(model, path, module):
                 raise InputError(f"layer {path!r} was replaced after it was masked: create a new Sparsifier")
             if module._parameters.get(self.parameter) is not weight:
                 raise InputError(f"layer {path!r} no longer shares the weight {self.name!r}: create a new Sparsifier")
@@ -203,7 +203,7 @@ class MaskedLayer:
         )
 
 
-def _has(model: torch.nn.Module, path: str, module: torch.nn.Module) -> bool:
+def _contains(model: torch.nn.Module, path: str, module: torch.nn.Module) -> bool:
     """Whether a module is in the model: at its path, or elsewhere if it has been wrapped since."""
     try:
         if model.get_submodule(path) is module:

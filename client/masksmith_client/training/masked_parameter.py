@@ -1,4 +1,4 @@
-"""Masked parameters: a parameter stays where it is in its module, and reading it as an attribute gives the masked one.
+"""Masked parameters: a parameter stays where it is in its module; reading it as an attribute returns masked values.
 
 The parameter keeps its name, its place in the order of parameters and its identity, so optimizers, state dicts, FSDP2
 and copies see a plain module. `module.parametrizations.weight.original` is the dense parameter, as with
@@ -31,7 +31,7 @@ _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref
 
 
 def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
-    """Let `module.<name>` give the masked parameter: by a property of a subclass, which is made for this module."""
+    """Make `module.<name>` return masked values, by a property of a subclass that is created for this module."""
     module.register_module(_key(name), masking)
     module.__class__ = _subclass(type(module), name, with_forward=masking.product is not None)
 
@@ -46,7 +46,7 @@ def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> 
 
 
 def detach(module: torch.nn.Module, name: str) -> None:
-    """Let `module.<name>` give the parameter itself again."""
+    """Make `module.<name>` return the parameter itself again."""
     module._modules.pop(_key(name), None)
     while MARK in vars(type(module)) and masking_of(module, vars(type(module))[MARK]) is None:
         module.__class__ = type(module).__mro__[1]
@@ -80,7 +80,7 @@ def _reader(name: str) -> property:
         parameter = module._parameters.get(name)
         parameter = module.__dict__.get(name) if parameter is None else parameter
         if parameter is None:
-            # The module's own lookup follows, which finds what has replaced the parameter.
+            # Python then calls the module's `__getattr__`, which finds what has replaced the parameter.
             raise AttributeError(name)
         masking = module._modules.get(key)
         if masking is None or masking.is_bypassed or _is_read_to_shard(parameter):
@@ -114,7 +114,7 @@ def _forward_of(name: str, base: type[torch.nn.Module]) -> Callable[[Any, Tensor
 
 
 def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
-    """Let a method that initializes parameters write to the dense parameter, not to the masked values."""
+    """Wrap a method that initializes parameters, so that it writes to the dense parameter, not to masked values."""
     key = _key(name)
 
     def reset_dense(module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -147,7 +147,11 @@ def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) 
 
 
 def _is_read_to_shard(parameter: Tensor) -> bool:
-    """Whether FSDP2 reads the attribute, which takes what it gets for its own parameter; refuse others that do so."""
+    """Whether the reader is FSDP2, which needs the parameter itself to shard it.
+
+    Raises:
+        InputError: If it is a merge of peft, or tensor parallelism, which would use masked values as the parameter.
+    """
     if torch.compiler.is_compiling():
         return False
     frame = sys._getframe(2)

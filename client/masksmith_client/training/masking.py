@@ -68,7 +68,7 @@ class Masking(torch.nn.Module):
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
         product: Computes the layer's output; None for the module's own `forward`.
-        is_bypassed: Whether reading the module's parameter gives the dense one, as while it is initialized again.
+        is_bypassed: Whether reading the module's parameter returns the dense values, as while it is initialized again.
     """
 
     mask: Tensor
@@ -87,7 +87,7 @@ class Masking(torch.nn.Module):
         self._origin: _Origin | None = None
         method.extend(self, weight)
 
-    def belong_to(self, module: torch.nn.Module, parameter: str) -> None:
+    def set_owner(self, module: torch.nn.Module, parameter: str) -> None:
         """Set the module whose parameter is masked."""
         self._owner, self._parameter = weakref.ref(module), parameter
 
@@ -103,7 +103,7 @@ class Masking(torch.nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
-        """Take the mask of what this was copied from, if this copy's weight has changed since it last did so."""
+        """Copy the mask of the original masking, if the weight of this copy has changed since the last time."""
         origin = self._origin
         if origin is None or self._is_unchanged(origin):
             return
@@ -193,7 +193,7 @@ class MaskedWeight(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Rule], output: Tensor) -> None:
-        """Save what the backward pass needs; apart from `forward`, as `torch.func` demands."""
+        """Save what the backward pass needs; separate from `forward`, as `torch.func` requires."""
         weight, mask, ctx.rule = inputs
         ctx.save_for_backward(weight, mask)
 

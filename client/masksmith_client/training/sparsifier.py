@@ -1,4 +1,4 @@
-"""The sparsifier: applies masks to a model's layers and refreshes them during training."""
+"""`Sparsifier`, the public class: applies masks to a model's layers and refreshes them during training."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from torch import Tensor
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
-from masksmith_client._errors import ClientError, InputError
+from masksmith_client._errors import InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, mask_state, plain_state
-from .history import History
+from .copies import bake_copy, mask_state_dict, plain_state
 from .layers import choose
 from .loggers import Logger
+from .mask_updates import MaskUpdates
 from .masked_layer import MaskedLayer
 from .methods.method import Method, check_options
 from .optimizers import WatchedOptimizers
-from .pacing import Pacing
 from .refresh import Refresh, as_refresh
-from .refresh_worker.messages import RefreshResponse
 from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
@@ -45,8 +43,8 @@ class Sparsifier:
         sparsifier.bake()
 
     The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
-    refresh it copies the weights, a worker process has them solved, and a later `step` applies the new masks. While
-    the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
+    refresh it copies the weights, a worker process requests their masks, and a later `step` applies them. While the
+    service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
     torch.distributed, all ranks apply the same masks at the same step.
 
     Args:
@@ -91,7 +89,7 @@ class Sparsifier:
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
-        self._refresh = as_refresh(refresh) or Refresh(until=0, wait=True)
+        steps = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
@@ -102,10 +100,9 @@ class Sparsifier:
         if is_sparse:
             use_sparse(self._layers)
         source = Client() if masks is None else masks
-        self._refresher = Refresher(self._layers, source, self._refresh, self.method, hysteresis, scores)
-        self._step, self._baked = 0, False
-        self._pacing = Pacing(self._refresh)
-        self._history = History({layer.name: layer.shape for layer in self._layers})
+        self._refresher = Refresher(self._layers, source, steps, self.method, hysteresis, scores)
+        self._updates = MaskUpdates(self._layers, self._refresher, steps, self.pattern, self.schedule, self.method)
+        self._baked = False
         self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
         self._attach(optimizer)
 
@@ -121,17 +118,10 @@ class Sparsifier:
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
             self._optimizers.check()
-        self._step += 1
-        response = self._refresher.poll()
-        if response is not None:
-            self._apply(response)
-        if (pattern := self._pattern) is None:
-            self._make_dense()
-        elif self._is_due(pattern, self._step):
-            self._request(pattern)
-        self._record_gradients()
+        self._updates.advance()
+        self._updates.record_gradients()
         self._zero_pruned()
-        self._history.log()
+        self._updates.history.log()
 
     def refresh_now(self) -> None:
         """Request masks for the present weights, wait for them, and apply them; useful at the end of training.
@@ -141,14 +131,14 @@ class Sparsifier:
             ClientError: If the masks cannot be computed.
         """
         self._check_not_baked()
-        pattern = self._pattern
+        pattern = self._updates.pattern
         if pattern is None:
-            raise InputError(f"by the schedule, layers are dense at step {self._step}")
-        if self._refresher.pending is not None:
-            self._apply(self._refresher.wait())
-        self._request(pattern, wait=True)
+            raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
+        self._updates.finish_pending()
+        self._check_layers()
+        self._updates.request(pattern, wait=True)
         self._zero_pruned()
-        self._history.log()
+        self._updates.history.log()
 
     def log_to(self, logger: Logger) -> None:
         """Call `logger(metrics, step)` for each refresh, those so far included.
@@ -162,7 +152,7 @@ class Sparsifier:
         """
         if not callable(logger):
             raise InputError(f"logger={logger!r} cannot be called: pass a function, TensorBoardLogger or RunLogger")
-        self._history.log_to(logger)
+        self._updates.history.log_to(logger)
 
     def watch(self, *optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
@@ -180,15 +170,15 @@ class Sparsifier:
 
     def report(self) -> TrainingReport:
         """Return the state of all layers and the results of all refreshes."""
-        pattern = self._pattern
+        pattern = self._updates.pattern
         return TrainingReport(
             pattern=None if pattern is None else str(pattern),
             method=type(self.method).__name__,
-            step=self._step,
+            step=self._updates.step,
             asking=self._refresher.where,
             layers=[self._layer_report(layer) for layer in self._layers],
             skipped=dict(self._skipped),
-            refreshes=list(self._history.records),
+            refreshes=list(self._updates.history.records),
             late=self._refresher.late,
             outages=self._refresher.outages,
             trouble=self._refresher.failure,
@@ -210,7 +200,7 @@ class Sparsifier:
         self._check_layers()
         self._zero_pruned()
         for layer in self._layers:
-            self._history.layers[layer.name] = self._layer_report(layer)
+            self._updates.history.layers[layer.name] = self._layer_report(layer)
             layer.detach()
         self._optimizers.remove()
         self._baked = True
@@ -232,7 +222,7 @@ class Sparsifier:
             state: The state dict, whose names and masked weights become those of `plain_state_dict`.
             model: The module whose names it has; an `InputError` names one without the masked layers.
         """
-        mask_state(state, model, self._check_layers())
+        mask_state_dict(state, model, self._check_layers())
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
@@ -263,8 +253,8 @@ class Sparsifier:
         Args:
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
         """
-        own = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._step}
-        return layers_state(self._layers, pruned=pruned and not self._in_place) | own | self._history.state()
+        own = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
+        return layers_state(self._layers, pruned=pruned and not self._in_place) | own | self._updates.history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
@@ -276,10 +266,9 @@ class Sparsifier:
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         self._refresher.drop()
         load_layers(self._layers, state)
-        self._history.load(state)
-        self._step = int(state["step"])
-        self._pacing.reset(self._step)
-        self._record_gradients()
+        self._updates.history.load(state)
+        self._updates.restart_at(int(state["step"]))
+        self._updates.record_gradients()
         self._zero_pruned()
 
     def save(self, path: str | Path, *, pruned: bool = False) -> None:
@@ -301,7 +290,7 @@ class Sparsifier:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._step}>"
+        return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._updates.step}>"
 
     def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
         """Attach the layers and compute the first masks; an error leaves the model unchanged."""
@@ -310,9 +299,9 @@ class Sparsifier:
                 layer.attach(in_place=self._in_place)
             if optimizer is not None:
                 self.watch(optimizer)
-            pattern = self.schedule.pattern_at(self.pattern, 0)
+            pattern = self._updates.pattern
             if pattern is not None:
-                self._request(pattern, wait=True)
+                self._updates.request(pattern, wait=True)
                 for name, error in self._refresher.failing.items():
                     raise InputError(f"{name!r} has no mask: {error}")
         except BaseException:
@@ -322,70 +311,16 @@ class Sparsifier:
             self._optimizers.remove()
             self.close()
             raise
-        self._record_gradients()
+        self._updates.record_gradients()
         self._zero_pruned()
 
     def _check_not_baked(self) -> None:
         if self._baked:
             raise InputError("the masks are baked into the weights: create a new Sparsifier to continue")
 
-    @property
-    def _pattern(self) -> Pattern | None:
-        """The pattern of this step; None while layers are dense."""
-        return self.schedule.pattern_at(self.pattern, self._step)
-
-    def _is_due(self, pattern: Pattern | None, step: int) -> bool:
-        any_dense = any(layer.masking.dense for layer in self._layers)
-        return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
-
-    def _request(self, pattern: Pattern, *, wait: bool = False) -> None:
-        if self._refresher.pending is not None:
-            if self._pacing.on_late(self._step):
-                self._refresher.count_late()
-            return
-        self._pacing.on_request(self._step)
-        self._check_layers()
-        self._refresher.request(pattern, self._step)
-        if wait or self._refresh.wait:
-            response = self._refresher.wait()
-            self._apply(response)
-            if response.failure is not None:
-                raise ClientError(f"the masks of step {self._step} could not be computed: {response.failure}")
-
-    def _apply(self, response: RefreshResponse) -> None:
-        pending = self._refresher.take_pending()
-        if pending.dropped or response.failure is not None or self._pattern is None:
-            return
-        dense = {layer.name for layer in self._layers if layer.masking.dense}
-        for layer in self._layers:
-            if response.layers[layer.name].has_new_mask:
-                self._set_mask(layer)
-        self._history.add(response, pending, self._step, dense, self._refresher.late)
-
-    @torch.no_grad()
-    def _set_mask(self, layer: MaskedLayer) -> None:
-        previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(self._refresher.mask(layer.name))
-        layer.masking.dense = False
-        self.method.settle(layer, previous)
-
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
-        report = self._history.layers[layer.name]
+        report = self._updates.history.layers[layer.name]
         return replace(report, density=layer.density(self._model))
-
-    def _make_dense(self) -> None:
-        self._refresher.drop()
-        for layer in self._layers:
-            layer.masking.dense = True
-
-    def _record_gradients(self) -> None:
-        """Have the next gradients recorded, if the method needs them and the next step requests masks."""
-        if not self.method.needs_gradient:
-            return
-        is_due = self._is_due(self.schedule.pattern_at(self.pattern, self._step + 1), self._step + 1)
-        for layer in self._layers:
-            layer.masking.gradient = None
-            layer.masking.records_gradient = is_due
 
     def _check_layers(self) -> list[MaskedLayer]:
         """Check the masked layers, and return them; none once the masks are baked."""

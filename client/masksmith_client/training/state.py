@@ -27,26 +27,26 @@ PRUNED = "/pruned/"
 def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, Any]:
     """Return the masks of layers, and if `pruned` the dense values of pruned entries."""
     layers = list(layers)
-    state: dict[str, Any] = {"format": FORMAT, "masks": {layer.name: mask_state(layer) for layer in layers}}
+    state: dict[str, Any] = {"format": FORMAT, "masks": {layer.name: packed_mask(layer) for layer in layers}}
     return state | {"pruned": {layer.name: pruned_values(layer) for layer in layers}} if pruned else state
 
 
 def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None:
-    """Restore what `layers_state` returned."""
+    """Restore masks, and values of pruned entries, from the result of `layers_state`."""
     for layer in layers:
-        set_mask(layer, state["masks"][layer.name])
+        restore_mask(layer, state["masks"][layer.name])
         if layer.name in state.get("pruned", {}):
             restore_pruned(layer, state["pruned"][layer.name])
 
 
-def mask_state(layer: MaskedLayer) -> dict[str, Any]:
+def packed_mask(layer: MaskedLayer) -> dict[str, Any]:
     """Return a layer's mask as packed bits, with its shape and whether the layer is dense."""
     bits = torch.from_numpy(pack(layer.masking.mask.cpu().numpy()))
     return {"shape": list(layer.shape), "dense": layer.masking.dense, "bits": bits}
 
 
-def set_mask(layer: MaskedLayer, state: Mapping[str, Any]) -> None:
-    """Set a layer's mask from what `mask_state` returned."""
+def restore_mask(layer: MaskedLayer, state: Mapping[str, Any]) -> None:
+    """Set a layer's mask from the result of `packed_mask`."""
     mask = unpack(np.ascontiguousarray(state["bits"].cpu().numpy()), layer.shape)
     layer.masking.mask.copy_(torch.from_numpy(mask))
     layer.masking.dense = bool(state["dense"])

@@ -34,8 +34,8 @@ class AsyncDriver(ServiceSession):
         return await self._http.send(self._request(call))
 
     @asynccontextmanager
-    async def _stream(self, call: Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
-        response = await self._http.send(self._request(call, silence_s), stream=True)
+    async def _stream(self, call: Call[Any], read_timeout_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+        response = await self._http.send(self._request(call, read_timeout_s), stream=True)
         try:
             if not response.is_success:
                 await response.aread()
@@ -77,9 +77,9 @@ class AsyncDriver(ServiceSession):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
+    def _request(self, call: Call[Any], read_timeout_s: float | None = None) -> httpx2.Request:
         content = None if call.body is None else _pieces(call.body())
-        return build_request(self._http, call, content, silence_s)
+        return build_request(self._http, call, content, read_timeout_s)
 
 
 async def _pieces(body: Iterator[bytes]) -> AsyncIterator[bytes]:

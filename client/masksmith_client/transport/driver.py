@@ -60,8 +60,8 @@ class Driver(ServiceSession):
         return self._http.send(self._request(call))
 
     @asynccontextmanager
-    async def _stream(self, call: Call[Any], silence_s: float | None = None) -> AsyncIterator[httpx2.Response]:
-        response = self._http.send(self._request(call, silence_s), stream=True)
+    async def _stream(self, call: Call[Any], read_timeout_s: float | None = None) -> AsyncIterator[httpx2.Response]:
+        response = self._http.send(self._request(call, read_timeout_s), stream=True)
         try:
             if not response.is_success:
                 response.read()
@@ -94,7 +94,10 @@ class Driver(ServiceSession):
         driver._stop = threading.Event()
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="masksmith")
         try:
-            futures = [pool.submit(lambda one: driver.run(operation(driver, one)), one) for one in arguments]
+            futures = [
+                pool.submit(lambda argument: driver.run(operation(driver, argument)), argument)
+                for argument in arguments
+            ]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -103,11 +106,11 @@ class Driver(ServiceSession):
             driver._stop.set()
             pool.shutdown(cancel_futures=True)
 
-    def _request(self, call: Call[Any], silence_s: float | None = None) -> httpx2.Request:
+    def _request(self, call: Call[Any], read_timeout_s: float | None = None) -> httpx2.Request:
         if self._stop.is_set():
             raise OperationStoppedError
         content = None if call.body is None else self._until_stopped(call.body())
-        return build_request(self._http, call, content, silence_s)
+        return build_request(self._http, call, content, read_timeout_s)
 
     def _until_stopped(self, body: Iterator[bytes]) -> Iterator[bytes]:
         for piece in body:

@@ -12,7 +12,7 @@ from masksmith_wire.documents import Job, JobState, Progress
 
 from .retry import RetryPolicy, is_transient
 
-SILENCE_S = 45.0
+STREAM_READ_TIMEOUT_S = 45.0
 """Read timeout of an event stream: three times the interval of the service's pings."""
 
 POLL_BELOW_S = 20.0
@@ -136,14 +136,14 @@ class Deadline:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds left, infinite without a limit."""
         return float("inf") if self._end is None else self._end - time.monotonic()
 
     @property
     def is_near(self) -> bool:
         """Whether an event stream could block beyond it."""
-        return self.left_s < POLL_BELOW_S
+        return self.remaining_s < POLL_BELOW_S
 
     def check(self, job: Job) -> None:
         """Check that the deadline has not passed.
@@ -151,7 +151,7 @@ class Deadline:
         Raises:
             TimeoutError: If it has passed; the message has the job's id, since the job continues.
         """
-        if self.left_s <= 0:
+        if self.remaining_s <= 0:
             raise TimeoutError(
                 f"timeout: job {job.id} is still {job.state.value} and continues; "
                 f"client.jobs.get({job.id!r}).wait() waits for it"
@@ -160,4 +160,4 @@ class Deadline:
 
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
     """Return the pause before the next poll, with exponential backoff, since small jobs end soon."""
-    return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.left_s))
+    return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.remaining_s))

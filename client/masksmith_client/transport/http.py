@@ -39,8 +39,8 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
 
 
 @contextmanager
-def refusing_bad_proxies() -> Iterator[None]:
-    """Convert errors of making an HTTP client, which only the environment's proxies cause, to `InputError`."""
+def proxy_errors_as_input_errors() -> Iterator[None]:
+    """Convert errors of creating an HTTP client to `InputError`: only a proxy in the environment causes them."""
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -57,13 +57,13 @@ def build_request(
     http: httpx2.Client | httpx2.AsyncClient,
     call: Call[Any],
     content: Iterator[bytes] | AsyncIterator[bytes] | None,
-    silence_s: float | None = None,
+    read_timeout_s: float | None = None,
 ) -> httpx2.Request:
-    """Build the request of a call; `silence_s` replaces the read timeout."""
+    """Build the request of a call; `read_timeout_s` replaces the read timeout."""
     params, headers = dict(call.params), dict(call.headers)
     request = http.build_request(call.method, call.path, params=params, headers=headers, content=content)
-    if silence_s is not None:
-        request.extensions["timeout"] = {**request.extensions["timeout"], "read": silence_s}
+    if read_timeout_s is not None:
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": read_timeout_s}
     return request
 
 

@@ -17,7 +17,7 @@ import httpx2
 from masksmith_wire.headers import read_header
 
 from .calls import Call, status_error
-from .events import SILENCE_S, Event, EventParser
+from .events import STREAM_READ_TIMEOUT_S, Event, EventParser
 from .retry import FAILURES, Attempts, RetryPolicy, as_client_error
 from .settings import ConnectionSettings
 
@@ -78,7 +78,10 @@ class ServiceSession(ABC):
         """
         parser = EventParser()
         try:
-            async with self._stream(call, SILENCE_S) as response, aclosing(self._lines(_accepted(response))) as lines:
+            async with (
+                self._stream(call, STREAM_READ_TIMEOUT_S) as response,
+                aclosing(self._lines(_accepted(response))) as lines,
+            ):
                 yield None
                 async for line in lines:
                     yield parser.feed(line)
@@ -99,8 +102,10 @@ class ServiceSession(ABC):
         """Send a request once and read the response."""
 
     @abstractmethod
-    def _stream(self, call: Call[Any], silence_s: float | None = None) -> AbstractAsyncContextManager[httpx2.Response]:
-        """Send a request once, with `silence_s` as read timeout; only the body of an error response is read."""
+    def _stream(
+        self, call: Call[Any], read_timeout_s: float | None = None
+    ) -> AbstractAsyncContextManager[httpx2.Response]:
+        """Send a request once, with `read_timeout_s` as read timeout; only the body of an error response is read."""
 
     @abstractmethod
     def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:

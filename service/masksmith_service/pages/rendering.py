@@ -10,6 +10,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from masksmith_wire.quantities import count_text, duration_text, size_text
+
 POLICY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -53,31 +55,12 @@ def gap(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Format a duration."""
-    if value is None:
-        return DASH
-    if value < 0.9995:
-        return f"{1000 * value:.0f} ms" if value >= 0.001 else "< 1 ms"
-    if value < 99.5:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return DASH if value is None else duration_text(value)
 
 
 def size(value: float | None) -> str:
     """Format a number of bytes."""
-    if value is None:
-        return DASH
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def number(value: float) -> str:
-    """Format a whole number with thousands separators."""
-    return f"{value:,.0f}".replace(",", "\u202f")
+    return DASH if value is None else size_text(value)
 
 
 def shape(lengths: Sequence[int]) -> str:
@@ -106,6 +89,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.filters["number"] = count_text
 _environment.filters |= {
-    function.__name__: function for function in (share, points, gap, seconds, size, number, shape, ago, utc)
+    function.__name__: function for function in (share, points, gap, seconds, size, shape, ago, utc)
 }

@@ -38,6 +38,7 @@ def benchmark(
     threads: int = 1,
     seed: int = 0,
     on_case: OnCase | None = None,
+    on_compilation: Callable[[], None] | None = None,
     registry: Mapping[str, Kernel] | None = None,
 ) -> Report:
     """Measure sparse kernels against dense ones.
@@ -56,6 +57,7 @@ def benchmark(
         threads: Number of threads of CPU kernels.
         seed: Seed of weights and activations.
         on_case: Called with each result, the number of cases done, and the total.
+        on_compilation: Called when the first kernel of this process has to be compiled; see `ms.warm_up`.
         registry: Kernels to use instead of those installed.
 
     Raises:
@@ -68,6 +70,10 @@ def benchmark(
     check_device(device)
     check_runnable(kernels if kernels is None else list(kernels), known_kernels, device)
     _check_masks(masks, cases)
+    if on_compilation is not None:
+        from masksmith.kernels.jit import on_first_compilation
+
+        on_first_compilation(on_compilation)
     results = _measure_all(Bench(known_kernels, device, rounds, threads, seed, masks), cases, on_case)
     settings = {"rounds": rounds, "threads": threads, "seed": seed, "device": device, "version": masksmith.__version__}
     return Report(results, settings)

@@ -47,7 +47,7 @@ def test_windows_longer_than_the_model_takes(refused, tmp_path):
 
 def test_more_tokens_than_the_model_knows(refused, tmp_path):
     model = save_llama(tmp_path / "model", vocab_size=60)
-    refused(model, "gives token 63, and the model has 60")
+    refused(model, "produces token 63, but the model has 60 embeddings")
 
 
 def test_too_few_tokens_name_the_commands_own_options(refused, tmp_path):

@@ -54,7 +54,7 @@ def test_the_page_shows_every_block_and_needs_no_network(count):
     assert not re.search(r"https?:|url\(|@import|src=", content)
     assert parsed.tags.count("circle") == 2 * count
     assert parsed.tags.count("tr") == 2 + 2 * count
-    assert f"{count} of 40 blocks finished in {1.5 * count:.1f} s" in content
+    assert f"{count} of 40 blocks finished in {1.5 * count:g} s" in content
     assert "<b>" not in content
     for number in range(count):
         assert f"model.layers.{number}" in parsed.texts

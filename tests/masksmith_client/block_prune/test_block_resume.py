@@ -108,7 +108,7 @@ def test_an_interruption_keeps_the_captured_batches(model, text, tmp_path, capsy
 
     monkeypatch.setattr(block_run.BlockRun, "prune_block", interrupt)
     assert run(command(model, output, text)) == 130
-    assert "stopped; the same command goes on from here" in capsys.readouterr().err
+    assert "stopped; the same command continues from here" in capsys.readouterr().err
     times = [path.stat().st_mtime_ns for path in sorted(calls.glob("*.safetensors"))]
     assert len(times) == 3
     assert run(command(model, output, text)) == 130

@@ -71,7 +71,7 @@ def test_json_lines_are_joined(tmp_path):
         ("text.txt", b"a \xff", "is not UTF-8 at byte 2"),
         ("text.jsonl", b'{"text": "a"}\n{', "text.jsonl:2 is not JSON"),
         ("text.jsonl", b'{"prompt": "a"}', "text.jsonl:1 has no member 'text'"),
-        ("text.txt", b"w1 w2 w3", "has 3 tokens, and 10 windows of 64 need 640"),
+        ("text.txt", b"w1 w2 w3", "has 3 tokens; 10 windows of 64 need 640"),
     ],
 )
 def test_bad_texts_are_refused_before_anything_is_written(model, tmp_path, capsys, name, content, message):

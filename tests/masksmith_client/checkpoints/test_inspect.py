@@ -54,7 +54,7 @@ def test_the_table_shows_a_line_for_every_tensor(saved: Saved, capsys: pytest.Ca
     (row,) = (line for line in lines if line.startswith("transformer.h.0.attn.c_attn.weight"))
     assert "in out" in row
     assert "yes: 2:4" in row
-    assert lines[-1].endswith("6 masked, 6 matrices of 16384 parameters")
+    assert lines[-1].endswith("6 masked, 6 matrices of 16,384 parameters")
 
 
 def test_the_callers_layout_counts_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

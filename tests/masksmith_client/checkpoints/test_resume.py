@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_no_half_file_and_the_rest_follows(
     def full(self: Any, data: Any) -> None:
         nonlocal left
         if left == 0:
-            with partial_file.naming(self.target):
+            with partial_file.named_errors(self.target):
                 self._file.write(bytes(data)[: len(data) // 2])
                 self._file.flush()
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -137,7 +137,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 0, 1000))
     assert run(command(saved("llama"), tmp_path / "out")) == 1
-    assert "1000 are free" in capsys.readouterr().err
+    assert "1,000 B are free" in capsys.readouterr().err
     assert not solved
 
 

@@ -178,8 +178,8 @@ def test_gradients_are_recorded_while_a_request_is_overdue(model, optimizer):
     from masksmith_client.training import PruneAndGrow
 
     sparsifier = Sparsifier(model, PATTERN, ms.solve, Refresh(every=5, wait=True), PruneAndGrow(until=50))
-    sparsifier._pacing.on_late(0)
-    sparsifier._record_gradients()
+    sparsifier._updates._pacing.on_late(0)
+    sparsifier._updates.record_gradients()
     train(model, optimizer, sparsifier, 1)
     assert [record.asked_at for record in sparsifier.report().refreshes] == [0, 1]
     assert torch.isfinite(model[2].weight).all()

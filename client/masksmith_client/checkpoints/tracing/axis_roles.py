@@ -14,7 +14,7 @@ _MERGED: dict[frozenset[AxisRole], AxisRole] = {
 
 
 def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
-    """Return one word for each dimension; None if that is not certain.
+    """Return the role of each dimension; None if one is not certain.
 
     Args:
         roles: For each dimension, its roles in the products; none for one that only counts matrices or has length 1.
@@ -34,13 +34,13 @@ def _with_one_out_and_in(axes: list[AxisRole | None]) -> tuple[AxisRole, ...] | 
     for role in ("out", "in"):
         if role not in axes and None in axes:
             axes[axes.index(None)] = role
-    outs = [place for place, role in enumerate(axes) if role == "out"]
-    ins = [place for place, role in enumerate(axes) if role == "in"]
+    outs = [dim for dim, role in enumerate(axes) if role == "out"]
+    ins = [dim for dim, role in enumerate(axes) if role == "in"]
     if not outs or not ins or (len(ins) > 1 and outs[-1] > ins[0]):
         return None
-    for place in outs[:-1]:
-        axes[place] = "stack"
-    for place in ins[1:]:
-        axes[place] = "kernel"
+    for dim in outs[:-1]:
+        axes[dim] = "stack"
+    for dim in ins[1:]:
+        axes[dim] = "kernel"
     rest: AxisRole = "kernel" if "kernel" in axes else "stack"
     return tuple(role or rest for role in axes)

@@ -1,4 +1,4 @@
-"""Map a checkpoint's tensors to the parameters whose entries they hold, by the model's own saving and loading."""
+"""Map a checkpoint's tensors to the parameters that they store, by watching the model's own save and load code."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
         model: The model on the meta device.
         shapes: The checkpoint's tensors.
     """
-    saved, places = _saved(model)
+    saved, locations = _saved(model)
     spelling = _spelling(model, saved, shapes)
     buffers = frozenset(spelling(name) for name, _ in model.named_buffers() if name in saved)
     sources, contradicted = dict[str, tuple[Source, ...]](), dict[str, tuple[int, ...]]()
-    for name, (shape, some) in saved.items():
+    for name, (shape, tensor_sources) in saved.items():
         stored = spelling(name)
-        if stored not in shapes or not some:
+        if stored not in shapes or not tensor_sources:
             continue
         if tuple(shapes[stored]) == shape:
-            sources[stored] = some
+            sources[stored] = tensor_sources
         else:
             contradicted[stored] = shape
     loaded = _loaded(model, {name: shape for name, shape in shapes.items() if name not in sources})
     contradicted = {name: shape for name, shape in contradicted.items() if name not in loaded}
     sources |= loaded
     return Correspondence(
-        sources, _tied(places, spelling, shapes), contradicted, buffers & shapes.keys(), _missing(model, sources)
+        sources, _tied(locations, spelling, shapes), contradicted, buffers & shapes.keys(), _missing(model, sources)
     )
 
 
 def _missing(model: Any, sources: Mapping[str, tuple[Source, ...]]) -> frozenset[str]:
-    """Return the matrices that no tensor holds."""
-    held = {source.parameter for some in sources.values() for source in some}
-    return frozenset(name for name, each in model.named_parameters() if each.ndim >= 2 and name not in held)
+    """Return the matrices that no tensor stores."""
+    stored = {source.parameter for tensor_sources in sources.values() for source in tensor_sources}
+    return frozenset(name for name, each in model.named_parameters() if each.ndim >= 2 and name not in stored)
 
 
 def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, ...]]], dict[str, Any]]:
-    """Return the shapes and sources of the tensors that `save_pretrained` would write, and their places in memory."""
+    """Return the shapes and sources of the tensors that `save_pretrained` would write, and where they are in memory."""
     follower = CopyFollower(Sources())
     for name, tensor in model.named_parameters(remove_duplicate=False):
         follower.sources.add_parameter(name, tensor)
@@ -77,11 +77,11 @@ def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, .
     else:
         with torch.no_grad(), follower:
             saved = revert_weight_conversion(model, dict(state))
-    held = {name: (tuple(tensor.shape), follower.sources.of(tensor)) for name, tensor in saved.items()}
-    return held, {name: _place(tensor) for name, tensor in saved.items() if held[name][1]}
+    with_sources = {name: (tuple(tensor.shape), follower.sources.of(tensor)) for name, tensor in saved.items()}
+    return with_sources, {name: _location(tensor) for name, tensor in saved.items() if with_sources[name][1]}
 
 
-def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
     return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
@@ -136,20 +136,25 @@ def _dims_when_loaded(
         except Exception:  # noqa: BLE001 - a conversion that needs several tensors may raise anything
             return None
         loaded = loaded[0] if isinstance(loaded, list) else loaded
-    some = follower.sources.of(loaded)
-    if len(some) != 1 or loaded.shape != model.get_parameter(target).shape or loaded.numel() != stored.numel():
+    loaded_sources = follower.sources.of(loaded)
+    if (
+        len(loaded_sources) != 1
+        or loaded.shape != model.get_parameter(target).shape
+        or loaded.numel() != stored.numel()
+    ):
         return None
     return tuple(
-        frozenset(place for place, dims in enumerate(some[0].dims) if dim in dims) for dim in range(len(shape))
+        frozenset(loaded_dim for loaded_dim, dims in enumerate(loaded_sources[0].dims) if dim in dims)
+        for dim in range(len(shape))
     )
 
 
-def _tied(places: Mapping[str, Any], spelling: Any, shapes: Mapping[str, Any]) -> dict[str, str]:
-    """Map names of shared memory to the first name of it, which is a stored one if there is one."""
+def _tied(locations: Mapping[str, Any], spelling: Any, shapes: Mapping[str, Any]) -> dict[str, str]:
+    """Map the names of tensors that share memory to one of them, which is stored in the checkpoint if any is."""
     first: dict[Any, str] = {}
     tied = {}
-    for name in sorted(places, key=lambda name: spelling(name) not in shapes):
-        target = first.setdefault(places[name], name)
+    for name in sorted(locations, key=lambda name: spelling(name) not in shapes):
+        target = first.setdefault(locations[name], name)
         if target != name:
             tied[spelling(name)] = spelling(target)
     return tied

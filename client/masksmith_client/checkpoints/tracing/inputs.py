@@ -1,4 +1,4 @@
-"""Inputs for one forward pass, by the names that a model's `forward` takes."""
+"""Inputs for a forward pass, by the names of the arguments of a model's `forward`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the classes of a model's layers say of the parameters that no forward pass reached."""
+"""Axes of the parameters that no forward pass reached, from the classes of their layers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .observed import Observed
 from .watcher import DEPTHWISE
 
 
-def with_layer_classes(seen: Observed, model: Any) -> Observed:
-    """Add the axes of linear layers and convolutions, and the reasons of other layers, of which nothing was seen."""
+def with_layer_classes(observed: Observed, model: Any) -> Observed:
+    """Add what is missing: the axes of linear layers and convolutions, and the reasons why other layers are dense."""
     layers = dict(model.named_modules())
-    axes, reasons = dict(seen.axes), dict(seen.reasons)
+    axes, reasons = dict(observed.axes), dict(observed.reasons)
     for name, parameter in model.named_parameters():
         layer = layer_of(name, layers)
-        if layer is None or parameter.ndim < 2 or name in seen.axes or name in seen.reasons:
+        if layer is None or parameter.ndim < 2 or name in observed.axes or name in observed.reasons:
             continue
         reason = _reason(layer, tuple(parameter.shape))
         layout = layout_of(layer, parameter.ndim)
@@ -25,7 +25,7 @@ def with_layer_classes(seen: Observed, model: Any) -> Observed:
             reasons[name] = reason
         if layout is not None and reason != GROUPS:
             axes[name] = layout.axes
-    return replace(seen, axes=axes, reasons=reasons)
+    return replace(observed, axes=axes, reasons=reasons)
 
 
 def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:

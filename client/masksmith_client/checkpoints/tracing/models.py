@@ -46,9 +46,9 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
 
     content = read_config(directory)
     if trust_remote_code and content.get("auto_map"):
-        with _refused("the config"):
+        with _as_untraced_errors("the config"):
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
-    with _refused("the config"):  # transformers writes numbers such as infinity in a way of its own
+    with _as_untraced_errors("the config"):  # transformers has its own spelling of numbers such as infinity
         content, _ = PreTrainedConfig.get_config_dict(directory, local_files_only=True)
     brings_code = content.pop("auto_map", None) is not None
     for name in ("quantization_config", "dtype", "torch_dtype"):
@@ -59,7 +59,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     except Exception:  # noqa: BLE001
         reason = f"; {NOT_RUN}" if brings_code else ""
         raise UntracedError(f"transformers has no model type {model_type!r}{reason}") from None
-    with _refused("the config"):
+    with _as_untraced_errors("the config"):
         return config_class.from_dict(content)
 
 
@@ -70,7 +70,7 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
         UntracedError: If its class is not known or cannot be built.
     """
     config = _plain(copy.deepcopy(config))
-    with _refused("the model"), torch.device(device), torch.no_grad():
+    with _as_untraced_errors("the model"), torch.device(device), torch.no_grad():
         model_class = _model_class(config)
         if model_class is not None:
             return model_class._from_config(config).float().eval()
@@ -81,7 +81,7 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Forbid downloads, silence `transformers`, and have attention computed by products that can be watched."""
+    """Forbid downloads, silence `transformers`, and make attention use products that can be watched."""
     from huggingface_hub import constants
     from transformers.utils import logging
 
@@ -98,7 +98,7 @@ def offline() -> Iterator[None]:
 
 
 def _plain(config: Any) -> Any:
-    """Have experts multiplied without a choice that depends on data, and nothing cached or loaded."""
+    """Switch off caches, pretrained backbones, and routing of experts that depends on data."""
     for each in (config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]):
         each.use_cache = False
         if getattr(each, "use_pretrained_backbone", False):
@@ -123,9 +123,9 @@ def _model_class(config: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _refused(what: str) -> Iterator[None]:
+def _as_untraced_errors(subject: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         message = str(error).strip().splitlines() or [""]
-        raise UntracedError(f"{what} cannot be built: {type(error).__name__}: {message[0][:200]}") from error
+        raise UntracedError(f"{subject} cannot be built: {type(error).__name__}: {message[0][:200]}") from error

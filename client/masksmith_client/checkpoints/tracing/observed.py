@@ -18,7 +18,7 @@ class Observed:
         axes: Axes of the parameters that are matrices.
         reasons: Why other parameters are not matrices.
         parts: Numbers of rows of matrices that are fused in one parameter.
-        notes: What could not be seen.
+        notes: What the pass did not show.
     """
 
     axes: dict[str, tuple[AxisRole, ...]]
@@ -27,18 +27,18 @@ class Observed:
     notes: tuple[str, ...] = ()
 
 
-def like_their_siblings(seen: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
-    """Copy what was seen of parameters to siblings that were not seen: names that differ only in numbers."""
+def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
+    """Copy results to parameters that the pass did not reach, from those whose names differ only in numbers."""
     groups = defaultdict(list)
     for name in shapes:
         groups[re.sub(r"\d+", "#", name)].append(name)
-    axes = {name: some for name, some in seen.axes.items() if len(shapes.get(name, ())) == len(some)}
-    reasons = {name: reason for name, reason in seen.reasons.items() if name in shapes}
+    axes = {name: dims for name, dims in observed.axes.items() if len(shapes.get(name, ())) == len(dims)}
+    reasons = {name: reason for name, reason in observed.reasons.items() if name in shapes}
     for names in groups.values():
         known = [name for name in names if name in axes or name in reasons]
         kinds = {(axes.get(name), reasons.get(name)) for name in known}
         for name in names if len(kinds) == 1 and len({len(shapes[each]) for each in names}) == 1 else ():
-            some, reason = next(iter(kinds))
-            axes.update({name: some} if some is not None else {})
+            dims, reason = next(iter(kinds))
+            axes.update({name: dims} if dims is not None else {})
             reasons.update({name: reason} if reason is not None else {})
-    return replace(seen, axes=axes, reasons=reasons)
+    return replace(observed, axes=axes, reasons=reasons)

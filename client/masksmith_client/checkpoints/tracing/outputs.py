@@ -1,4 +1,4 @@
-"""Into which parts the outputs of a product are cut: those of query, key and value, or of gate and up."""
+"""The parts into which the outputs of a product are split, such as query, key and value, or gate and up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rows:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Lengths of the parts that are never used together, in order; empty if there is but one."""
+        """Lengths of the parts that are never used together, in order; empty if there is only one."""
         merged: list[tuple[int, int]] = []
         for first, last in sorted(self.spans):
             if merged and first < merged[-1][1]:
@@ -37,7 +37,7 @@ class Rows:
 
 
 class Outputs:
-    """Outputs of products, and what is read of them."""
+    """Outputs of products, and which parts of them later operations use."""
 
     def __init__(self) -> None:
         self._tensors: dict[int, tuple[torch.Tensor, Rows]] = {}
@@ -50,7 +50,7 @@ class Outputs:
             self._tensors[storage_of(result)] = result, rows
 
     def read(self, tensor: torch.Tensor) -> None:
-        """Note that an operation other than a view uses a tensor, whichever outputs it holds."""
+        """Record that an operation other than a view uses a tensor, if this is a part of registered outputs."""
         _, rows = self._tensors.get(storage_of(tensor), (None, None))
         if rows is None:
             return
@@ -60,5 +60,5 @@ class Outputs:
         rows.spans.add((first, min(first + reach + 1, rows.length)))
 
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """Return the parts of each parameter whose outputs are cut."""
+        """Return the parts of each parameter whose outputs are split."""
         return {name: rows.parts for name, rows in self._rows.items() if rows.parts}

@@ -1,4 +1,4 @@
-"""Run forward passes under a watcher: of the model, and of its parts that the model's own inputs do not reach."""
+"""Run forward passes while watching: of the model, and of its parts that the model's inputs do not reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from . import inputs
 from .models import UntracedError, build
-from .observed import Observed, like_their_siblings
+from .observed import Observed, extended_to_siblings
 from .smaller import MAX_ENTRIES, smaller
 from .watcher import Watcher
 
@@ -19,21 +19,22 @@ OUTPUT_HEAD = "an output head"
 
 
 def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
-    """Watch a model on the meta device; where that fails, a narrower one that has numbers.
+    """Watch a model on the meta device; if that fails, a smaller model with real values on the CPU.
 
     Raises:
         UntracedError: If neither can be run.
     """
     try:
-        return like_their_siblings(_observe(model), shapes_of(model))
+        return extended_to_siblings(_observe(model), shapes_of(model))
     except UntracedError as error:
         narrow = build(smaller(model.config), trust_remote_code=trust_remote_code)
         if sum(each.numel() for each in narrow.parameters()) > MAX_ENTRIES:
             raise
         narrow = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
-        seen = _observe(narrow)
-        seen = replace(seen, parts=_widened(seen.parts, seen.axes, model), notes=(f"a smaller model was run: {error}",))
-        return like_their_siblings(seen, shapes_of(model))
+        observed = _observe(narrow)
+        parts = _widened(observed.parts, observed.axes, model)
+        observed = replace(observed, parts=parts, notes=(f"a smaller model was run: {error}",))
+        return extended_to_siblings(observed, shapes_of(model))
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
@@ -54,7 +55,7 @@ def _observe(model: Any) -> Observed:
 
 
 def _run(module: Any) -> str | None:
-    """Call a module with whichever inputs it takes; give the first error if it takes none."""
+    """Call a module with the first inputs that it accepts; return None, or the first error if it accepts none."""
     first = None
     for arguments in inputs.attempts(module):
         try:
@@ -68,7 +69,7 @@ def _run(module: Any) -> str | None:
 
 
 def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
-    """Whether a module is a model of its own, such as a tower for images, of which nothing was seen."""
+    """Whether a module is a model of its own, such as a tower for images, none of whose products were seen."""
     from transformers import PreTrainedModel
 
     if not isinstance(module, PreTrainedModel):
@@ -83,7 +84,7 @@ def _summary(model: Any, watcher: Watcher) -> Observed:
     for name in _heads(model):
         reasons[name] = reasons.get(name) or OUTPUT_HEAD
     return Observed(
-        {name: some for name, some in axes.items() if some is not None},
+        {name: dims for name, dims in axes.items() if dims is not None},
         {name: reason for name, reason in reasons.items() if reason is not None},
         watcher.outputs.parts(),
     )
@@ -99,7 +100,7 @@ def _heads(model: Any) -> list[str]:
 
 
 def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
-    """Scale equal parts to their full lengths; the lengths of unequal ones do not follow from a smaller model."""
+    """Scale equal parts to the full lengths; a smaller model does not show the lengths of unequal parts."""
     widened = {}
     for name, shape in shapes_of(model).items():
         lengths = parts.get(name, ())

@@ -1,4 +1,4 @@
-"""Narrow a config: the same blocks and names with fewer channels, so that the model can be run with numbers."""
+"""Shrink a config: the same blocks and names with fewer channels, so that the model can run with real values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 MAX_ENTRIES = 2 * 10**8
-"""Largest number of parameters of a model that is run with numbers."""
+"""Largest number of parameters of a model that is run with real values."""
 
 FACTOR = 8
 _WIDTHS = re.compile(
@@ -37,7 +37,7 @@ def smaller(config: Any) -> Any:
 def _common_factor(parts: list[Any]) -> int:
     """Return the largest power of two up to `FACTOR` that divides every width and leaves two heads at least.
 
-    With one head alone, parts of a head would look like parts of the whole.
+    With a single head, parts of the head would look like parts of the whole output.
     """
     values = [(name, value) for part in parts for name, value in vars(part).items() if _is_width(name, value)]
     factor = FACTOR

@@ -1,4 +1,4 @@
-"""Where a tensor's entries come from: the parameters that it is a view or a copy of, and along which of their axes."""
+"""The parameters that a tensor is a view or a copy of, and the parameters' dimensions along which it runs."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Sources:
         self._bases: dict[int, tuple[torch.Tensor, tuple[Source, ...]]] = {}
 
     def add_parameter(self, name: str, tensor: torch.Tensor) -> None:
-        """Register a parameter itself; of several names of one storage the first is kept."""
+        """Register a parameter itself; if a storage has several names, the first is kept."""
         if not self.of(tensor):
             self.add(tensor, [Source(name, tuple(frozenset({dim}) for dim in range(tensor.ndim)))])
 
     def add(self, tensor: torch.Tensor, sources: Sequence[Source]) -> None:
-        """Register a tensor that has a storage of its own; it is kept, so that no other takes its place."""
+        """Register a tensor that has a storage of its own; it is kept alive, so that no other gets the same storage."""
         self._bases[storage_of(tensor)] = tensor, tuple(sources)
 
     def of(self, tensor: torch.Tensor) -> tuple[Source, ...]:
@@ -52,7 +52,9 @@ class Sources:
             return ()
         dims = _view_dims(tensor, base[0])
         return tuple(
-            Source(each.parameter, tuple(frozenset().union(*(each.dims[dim] for dim in some)) for some in dims))
+            Source(
+                each.parameter, tuple(frozenset().union(*(each.dims[dim] for dim in base_dims)) for base_dims in dims)
+            )
             for each in base[1]
         )
 
@@ -73,7 +75,7 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def follow(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
-        """Register the result of an operation if it holds entries of parameters; say whether it does."""
+        """Register the result of an operation if it has entries of parameters; return whether it has."""
         if not isinstance(result, torch.Tensor) or not any(map(self.sources.of, tensors_in(args))):
             return False
         if self.sources.of(result):
@@ -131,13 +133,13 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
 
 
 def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """`tensor[:, indices]`: the indices' dimensions take the place of the one that they index."""
-    indices = [(place, index) for place, index in enumerate(args[1]) if index is not None]
+    """`tensor[:, indices]`: the dimensions of the indices replace the one that is indexed."""
+    indices = [(dim, index) for dim, index in enumerate(args[1]) if index is not None]
     if len(indices) != 1 or indices[0][1].dtype in (torch.bool, torch.uint8):
         return []
-    place, index = indices[0]
+    dim, index = indices[0]
     return [
-        Source(each.parameter, (*each.dims[:place], *[each.dims[place]] * index.ndim, *each.dims[place + 1 :]))
+        Source(each.parameter, (*each.dims[:dim], *[each.dims[dim]] * index.ndim, *each.dims[dim + 1 :]))
         for each in sources.of(args[0])
     ]
 
@@ -148,10 +150,10 @@ def _concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
 
 
 def _stacked(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    place = (args[1] if len(args) > 1 else 0) % (args[0][0].ndim + 1)
+    dim = (args[1] if len(args) > 1 else 0) % (args[0][0].ndim + 1)
     parts = [sources.of(each) for each in args[0]]
     return [
-        Source(each.parameter, (*each.dims[:place], frozenset[int](), *each.dims[place:]))
+        Source(each.parameter, (*each.dims[:dim], frozenset[int](), *each.dims[dim:]))
         for part in parts
         for each in part
         if all(parts)

@@ -118,15 +118,15 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     def _note_product(
         self, operands: dict[int, tuple[AxisRole, ...]], args: tuple[Any, ...], result: torch.Tensor
     ) -> None:
-        places = [place for place in operands if self.sources.of(args[place])]
-        if len(places) == 2:
-            self._note(args[places[0]], LEARNED_INPUT)
-        for place in places[-1:]:
-            roles = operands[place]
-            for source in self.sources.of(args[place]):
-                self._note_axes(source, roles[-args[place].ndim :])
+        positions = [position for position in operands if self.sources.of(args[position])]
+        if len(positions) == 2:
+            self._note(args[positions[0]], LEARNED_INPUT)
+        for position in positions[-1:]:
+            roles = operands[position]
+            for source in self.sources.of(args[position]):
+                self._note_axes(source, roles[-args[position].ndim :])
                 if roles[-1] == "out" or operands is PRODUCTS["linear"]:
-                    self.outputs.add(source.parameter, result, args[place].shape[roles.index("out")])
+                    self.outputs.add(source.parameter, result, args[position].shape[roles.index("out")])
 
     def _note_convolution(self, args: tuple[Any, ...]) -> None:
         weight, is_transposed, groups = args[1], args[6], args[8]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_wire.quantities import count_text
 
 from .skeleton import loading
 
@@ -25,24 +27,37 @@ def calibration_batches(
 
     text = method.text
     assert text is not None
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(longest, int) and text.tokens > longest:
-        raise InputError(
-            f"windows of {text.tokens} tokens are longer than the model's {longest}; lower --calibration-tokens"
-        )
+    _check_window(text, model.config)
     with loading("tokenizer", checkpoint):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
+    ids = _first_tokens(tokenizer, text)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if int(ids.max()) >= vocabulary:
+        raise InputError(
+            f"the tokenizer of {checkpoint.folder} produces token {int(ids.max())}, but the model has {vocabulary} "
+            "embeddings"
+        )
+    return [{"input_ids": batch} for batch in ids.reshape(text.windows, text.tokens).split(BATCH_WINDOWS)]
+
+
+def _check_window(text: CalibrationText, config: Any) -> None:
+    longest = getattr(config, "max_position_embeddings", None)
+    if isinstance(longest, int) and text.tokens > longest:
+        raise InputError(
+            f"windows of {count_text(text.tokens)} tokens are longer than the model's {count_text(longest)}; lower "
+            "--calibration-tokens"
+        )
+
+
+def _first_tokens(tokenizer: Any, text: CalibrationText) -> Any:
+    """Return the ids of the tokens that the windows need."""
     ids = tokenizer(text.read(), return_tensors="pt", verbose=False).input_ids[0]
     needed = text.windows * text.tokens
     if len(ids) < needed:
         raise InputError(
-            f"{text.path} has {len(ids)} tokens, and {text.windows} windows of {text.tokens} need {needed}: give more "
-            f"text, or fewer --calibration-windows"
+            f"{text.path} has {count_text(len(ids))} tokens; {count_text(text.windows)} windows of "
+            f"{count_text(text.tokens)} need {count_text(needed)}: give more text, or fewer --calibration-windows"
         )
-    ids = ids[:needed]
-    rows = model.get_input_embeddings().weight.shape[0]
-    if int(ids.max()) >= rows:
-        raise InputError(f"the tokenizer of {checkpoint.folder} gives token {int(ids.max())}, and the model has {rows}")
-    return [{"input_ids": part} for part in ids.reshape(text.windows, text.tokens).split(BATCH_WINDOWS)]
+    return ids[:needed]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from masksmith_wire.quantities import duration_text
+
 WIDTH, HEIGHT = 800, 260
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 28, 30
 CLASSES = ("first", "second")
@@ -23,7 +25,7 @@ def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> st
     parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
     for number, (label, values) in enumerate(lines.items()):
         kind = CLASSES[number]
-        points = [(_x(place, len(names)), _y(value, top)) for place, value in enumerate(values)]
+        points = [(_x(index, len(names)), _y(value, top)) for index, value in enumerate(values)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path class="{kind}" stroke-width="2" d="{path}"/>')
         for (x, y), name, value in zip(points, names, values, strict=True):
@@ -39,9 +41,9 @@ def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
     top = _nice_top(max(values, default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
     width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
-    for place, (name, value) in enumerate(zip(names, values, strict=True)):
-        x, y = _x(place, len(names)) - width / 2, _y(value, top)
-        title = f"<title>{escape(name)}: {value:.2f} s</title>"
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        x, y = _x(index, len(names)) - width / 2, _y(value, top)
+        title = f"<title>{escape(name)}: {duration_text(value)}</title>"
         height = HEIGHT - BOTTOM - y
         parts.append(
             f'<rect class="second" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">{title}</rect>'
@@ -62,14 +64,14 @@ def _axes(names: Sequence[str], top: float, text: object, scale: float) -> str:
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--grid)"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text(scale * value)}</text>')
     every = math.ceil(len(names) / MAX_LABELS) or 1
-    for place in range(0, len(names), every):
-        number = escape(names[place].rpartition(".")[2])
-        parts.append(f'<text x="{_x(place, len(names)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{number}</text>')
+    for index in range(0, len(names), every):
+        number = escape(names[index].rpartition(".")[2])
+        parts.append(f'<text x="{_x(index, len(names)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{number}</text>')
     return "".join(parts)
 
 
-def _x(place: int, count: int) -> float:
-    return LEFT + (place + 0.5) * (WIDTH - LEFT - RIGHT) / max(1, count)
+def _x(index: int, count: int) -> float:
+    return LEFT + (index + 0.5) * (WIDTH - LEFT - RIGHT) / max(1, count)
 
 
 def _y(value: float, top: float) -> float:

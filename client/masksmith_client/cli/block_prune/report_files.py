@@ -13,6 +13,7 @@ from typing import Any
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_wire.output_names import BLOCK_PAGE_NAME, BLOCK_REPORT_NAME
+from masksmith_wire.quantities import count_text, duration_text
 
 from .charts import bar_chart, line_chart
 
@@ -98,7 +99,7 @@ def page(document: Mapping[str, Any]) -> str:
         notes=_notes(blocks),
         errors=line_chart(names, lines),
         seconds=bar_chart(names, [block["seconds"] for block in blocks]),
-        blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "seconds"),
+        blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "time"),
                       [_block_row(block) for block in blocks]),
         weights=_table(("weight", "pattern", "status", "retained", "tokens", "masked", "written"),
                        [_weight_row(weight) for block in blocks for weight in block["weights"]]),
@@ -110,12 +111,12 @@ def _summary(document: Mapping[str, Any]) -> str:
     seconds = math.fsum(block["seconds"] for block in blocks)
     parts = [
         f"{document['block_list']} of the weights",
-        f"{len(blocks)} of {document['count']} blocks finished in {seconds:.1f} s",
+        f"{len(blocks)} of {document['count']} blocks finished in {duration_text(seconds)}",
         f"scores {document['scores']}",
         f"update {document['update'] or 'none'}",
         f"statistics {options['order']}",
         f"{options['tune_steps']} steps of tuning",
-        f"{text['windows']} windows of {text['tokens']} tokens (text {text['blake3'][:12]})",
+        f"{count_text(text['windows'])} windows of {count_text(text['tokens'])} tokens (text {text['blake3'][:12]})",
     ]
     return ", ".join(parts) + "."
 
@@ -141,7 +142,7 @@ def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
         f"{block['error_after']:.3%}",
         f"{masked / written:.2f}x" if written and masked != written else "-",
         "-" if tuning is None else f"{tuning['error_before']:.3%} to {tuning['error_after']:.3%}",
-        f"{block['seconds']:.2f}",
+        duration_text(block["seconds"]),
     )
 
 
@@ -152,9 +153,9 @@ def _weight_row(weight: Mapping[str, Any]) -> tuple[str, ...]:
         weight["pattern"],
         weight["proof"]["status"],
         f"{weight['proof']['retained']:.2%}",
-        str(min(weight["tokens"]))
+        count_text(min(weight["tokens"]))
         if len(weight["tokens"]) == 1
-        else f"{min(weight['tokens'])} to {max(weight['tokens'])}",
+        else f"{count_text(min(weight['tokens']))} to {count_text(max(weight['tokens']))}",
         f"{weight['masked_error'] / energy:.3%}" if energy else "-",
         f"{weight['error'] / energy:.3%}" if energy else "-",
     )

@@ -1,4 +1,4 @@
-"""The run: which blocks are left, where they come from, and how far it is."""
+"""Prunes the unfinished blocks of a checkpoint: loads them, saves the results, shows the progress."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class BlockPruning:
 
     @property
     def has_progress(self) -> bool:
-        """Whether a block is finished, so that a later run can go on."""
+        """Whether a block is finished, so that a later run can continue."""
         return bool(self.finished.reports)
 
     def run(self, batches: list[dict[str, Any]]) -> None:
-        """Prune the blocks that are left.
+        """Prune the unfinished blocks.
 
         Raises:
             PruningError: As `prune_streamed` does.
@@ -76,11 +76,11 @@ class BlockPruning:
             )
 
     def load_outside(self) -> None:
-        """Load what lies outside the blocks."""
+        """Load the parameters outside the blocks."""
         self._skeleton.load_around(self._blocks.path)
 
     def release_outside(self) -> None:
-        """Free what lies outside the blocks."""
+        """Free the parameters outside the blocks."""
         self._skeleton.release_around(self._blocks.path)
 
     def load(self, block: str) -> None:
@@ -92,7 +92,7 @@ class BlockPruning:
         self._skeleton.release(block)
 
     def finish(self, place: int, report: Any) -> None:
-        """Keep a pruned block, and write the report as far as it goes."""
+        """Save a pruned block, and write the report of the blocks so far."""
         self.finished.write(place, report, self._skeleton.model)
         write_report(
             self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
@@ -101,18 +101,18 @@ class BlockPruning:
     def _options(self) -> Any:
         from masksmith.model_pruning import Options
 
-        scores, update, own = self._method.scores, self._method.update, self._method.blocks
+        scores, update, blocks = self._method.scores, self._method.update, self._method.blocks
         return Options(
             scores.name,
             None if update is None else update.name,
             scores.options,
             {} if update is None else update.options,
-            min_tokens=own.min_tokens,
-            few_tokens=own.few_tokens,
+            min_tokens=blocks.min_tokens,
+            few_tokens=blocks.few_tokens,
             threads=self._threads,
-            order=own.order,
-            tune_steps=own.tune_steps,
-            tune_rate=own.tune_rate,
+            order=blocks.order,
+            tune_steps=blocks.tune_steps,
+            tune_rate=blocks.tune_rate,
         )
 
 
@@ -124,14 +124,12 @@ class _ProgressBar:
         self._captures = True
 
     def show(self, progress: Any) -> None:
-        """Show how far the run is."""
+        """Show the progress of the run."""
         captures = progress.block is None
         if self._bar is None or captures != self._captures:
             self._close()
             label, unit = ("capturing", "step") if captures else ("pruning", "weight")
-            self._bar = Bar(
-                label, progress.total, show="lines", unit=unit, start=progress.done, unit_scale=not captures
-            )
+            self._bar = Bar(label, progress.total, show="lines", unit=unit, start=progress.done)
             self._bar.__enter__()
             self._captures = captures
         if not captures:

@@ -16,13 +16,13 @@ TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 
 @contextmanager
-def loading(what: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Turn what transformers raises while it loads a part of a checkpoint into one line."""
+def loading(part: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Convert exceptions of transformers, while it loads a part of a checkpoint, to `InputError` with one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"the {what} of {checkpoint.folder} cannot be loaded: {reason}") from None
+        raise InputError(f"the {part} of {checkpoint.folder} cannot be loaded: {reason}") from None
 
 
 class Skeleton:

@@ -1,4 +1,4 @@
-"""Prunes a checkpoint's blocks into a folder of the output, and passes on what was found for each tensor."""
+"""Prunes a checkpoint's blocks into a folder of the output, and yields the results for each tensor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block_solver(
     threads: int | None,
     trust_remote_code: bool,
 ) -> Solve:
-    """Return what prunes the blocks at its first use, and yields masks and weights of the tensors.
+    """Return a function that prunes the blocks when it is first used, and yields masks and weights of the tensors.
 
     Raises:
         InputError: If a package is missing, the text is too short, or the model does not have a tensor as a parameter.
@@ -59,7 +59,7 @@ def block_solver(
             pruning = BlockPruning(skeleton, blocks, choice, method, folder, threads)
             try:
                 pruning.run(batches)
-            except Exception:  # not an interruption, after which the captured batches are of use
+            except Exception:  # after an interruption, the captured batches are kept
                 if not pruning.has_progress:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise

@@ -91,7 +91,7 @@ class ThresholdedWeight(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
-        """Save what the backward pass needs; apart from `forward`, as `torch.func` demands."""
+        """Save what the backward pass needs; separate from `forward`, as `torch.func` requires."""
         *tensors, ctx.strength = inputs
         ctx.save_for_backward(*tensors)
 

@@ -85,7 +85,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class ServiceSource:
-    """Has masks solved by a masksmith service."""
+    """Solves masks by a masksmith service."""
 
     client: Client
 
@@ -93,9 +93,9 @@ class ServiceSource:
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
         """Submit a job, wait for it, download its masks, and delete it."""
-        weights = {one.slot.name: one.weight() for one in layers}
+        weights = {values.slot.name: values.weight() for values in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
-        # Named in full: the default rule would leave a head dense that the caller chose to mask.
+        # All names are passed: the default rule would leave an output head dense, even if the caller chose it.
         job = self.client.jobs.submit(
             weights, pattern, progress=False, scores=scores, layers=list(weights), priority="interactive"
         )
@@ -125,7 +125,7 @@ class ServiceSource:
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """Has masks solved by a function of scores and pattern, such as `masksmith.solve`; returns a mask or `Solution`.
+    """Solves masks by a function of scores and pattern, such as `masksmith.solve`, which returns a mask or `Solution`.
 
     The function gets scores as `[out, in, *kernel]`, whatever the order in which the layer stores them.
     """
@@ -137,22 +137,22 @@ class FunctionSource:
     ) -> Mapping[str, LayerResult]:
         """Call the function for each layer in turn; `timeout_s` is not used."""
         results = {}
-        for one in layers:
+        for values in layers:
             try:
-                mask, results[one.slot.name] = self._solve(one, pattern)
+                mask, results[values.slot.name] = self._solve(values, pattern)
             except ValueError as error:
-                results[one.slot.name] = LayerResult(error=str(error))
+                results[values.slot.name] = LayerResult(error=str(error))
                 continue
-            on_mask(one.slot.name, mask)
+            on_mask(values.slot.name, mask)
         return results
 
-    def _solve(self, one: LayerValues, pattern: Pattern) -> tuple[Bools, LayerResult]:
-        mask = np.empty(one.slot.shape, np.bool_)
+    def _solve(self, values: LayerValues, pattern: Pattern) -> tuple[Bools, LayerResult]:
+        mask = np.empty(values.slot.shape, np.bool_)
 
         def call(scores: Array, pattern: Pattern) -> Any:
             return self.call(np.ascontiguousarray(scores), pattern)
 
-        return mask, solve_matrices(call, one.scores(), mask, one.slot, pattern, _as_mask)
+        return mask, solve_matrices(call, values.scores(), mask, values.slot, pattern, _as_mask)
 
 
 def solve_matrices(
@@ -219,7 +219,7 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 
 
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
-    """Return the result of a layer from those of its parts; what one part lacks, the layer lacks."""
+    """Sum the results of a layer's parts; a value that is None for one part is None for the layer."""
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
     objective = None if None in objectives else sum(value for value in objectives if value is not None)

@@ -72,7 +72,7 @@ class ThreadWorker:
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread, which the first request starts, and the first one after `close`."""
+        """Pass a request to the thread, which is started first if it does not run."""
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             arguments = (self._handler, self._requests, self._responses)

@@ -1,5 +1,6 @@
 // The form that starts a job: reads the headers of the files, uploads them, and shows the progress.
-import { droppedFiles, inUnits, listTensors, matcher, readTensors, weightFiles } from "./selection.js";
+import { countText, sizeText } from "./quantities.js";
+import { droppedFiles, listTensors, matcher, readTensors, weightFiles } from "./selection.js";
 import { Sender } from "./sending.js";
 import { ROOT } from "./wire.js";
 
@@ -26,8 +27,8 @@ async function choose(given) {
     if (!chosen.length) throw new Error("There is no .safetensors file in it.");
     tensors = await readTensors(chosen);
     files = chosen;
-    at("file-name").textContent = chosen.length === 1 ? chosen[0].name : `${chosen.length} files`;
-    at("file-size").textContent = inUnits(size(chosen));
+    at("file-name").textContent = chosen.length === 1 ? chosen[0].name : `${countText(chosen.length)} files`;
+    at("file-size").textContent = sizeText(size(chosen));
     at("contents").hidden = false;
     at("drop").classList.add("full");
     document.querySelector(".drop-title").textContent = "Choose other files";
@@ -102,7 +103,7 @@ async function send() {
   const total = size([...files, ...at("calibration").files]);
   const sender = new Sender((sent) => {
     at("sent").value = sent / total;
-    at("sent-text").textContent = `${inUnits(Math.min(sent, total))} of ${inUnits(total)}`;
+    at("sent-text").textContent = `${sizeText(Math.min(sent, total))} of ${sizeText(total)}`;
   });
   at("stop").onclick = () => sender.stop();
   at("sent").value = 0;

@@ -1,5 +1,6 @@
 // The page of a layer: its mask, the scores that it keeps and drops, and the share of kept entries of rows and columns.
 import { Picture } from "./picture.js";
+import { countText } from "./quantities.js";
 import { steer } from "./steering.js";
 
 /** Give a canvas the pixels of its box, and return its context. */
@@ -51,7 +52,7 @@ function drawScores(canvas, label, { edges, kept_counts: kept, dropped_counts: d
   const sum = (counts) => counts.data.reduce((a, b) => a + b, 0);
   const mean = (counts) => counts.data.reduce((total, count, bin) => total + (count * (edges.data[bin] + edges.data[bin + 1])) / 2, 0) / Math.max(1, sum(counts));
   const most = edges.data[edges.data.length - 1];
-  label.textContent = `from 0 to ${most.toPrecision(3)}: ${sum(kept).toLocaleString("en")} kept, about ${mean(kept).toPrecision(3)} in the mean; ${sum(dropped).toLocaleString("en")} dropped, about ${mean(dropped).toPrecision(3)}`;
+  label.textContent = `from 0 to ${most.toPrecision(3)}: ${countText(sum(kept))} kept, about ${mean(kept).toPrecision(3)} in the mean; ${countText(sum(dropped))} dropped, about ${mean(dropped).toPrecision(3)}`;
 }
 
 const FEW_TILES = 4;

@@ -1,5 +1,7 @@
 // Live updates: replaces elements with data-live by those of a new copy of the page, which the server renders.
 
+import { countText } from "./quantities.js";
+
 const PAUSE_MS = 700;
 const POLL_MS = 3000;
 let latestRequest = 0;
@@ -52,7 +54,7 @@ function follow(address) {
     const bar = document.querySelector("#head progress");
     if (bar) { bar.max = total; bar.value = done; }
     const counted = document.getElementById("counted");
-    if (counted) counted.textContent = `${done} of ${total} shards`;
+    if (counted) counted.textContent = `${countText(done)} of ${countText(total)} ${counted.dataset.unit}`;
     if (spoken && Math.floor((10 * done) / total) > tenths) {
       tenths = Math.floor((10 * done) / total);
       spoken.textContent = `${10 * tenths} percent done`;

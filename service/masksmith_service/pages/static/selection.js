@@ -1,14 +1,10 @@
 // The chosen files of a checkpoint: their tensors, and which of them a job masks.
+import { countText } from "./quantities.js";
 import { readHeader } from "./wire.js";
 
 const at = (id) => document.getElementById(id);
 const FLOATS = ["F64", "F32", "F16", "BF16"];
 const LISTED = 1000;
-
-export const inUnits = (bytes) => {
-  const power = Math.min(4, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
-  return `${(bytes / 1024 ** power).toFixed(power ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
-};
 
 /** Match names against globs in the service's syntax: * ? [seq] [!seq], over the whole name. */
 export function matcher(text) {
@@ -51,7 +47,7 @@ export function listTensors(tensors) {
   });
   const chosen = rows.filter((row) => row.masked);
   const weights = chosen.reduce((sum, row) => sum + row.shape.reduce((a, b) => a * b, 1), 0);
-  at("chosen").textContent = `${chosen.length} of ${rows.length} tensors will be masked: ${weights.toLocaleString("en")} weights`;
+  at("chosen").textContent = `${countText(chosen.length)} of ${countText(rows.length)} tensors will be masked: ${countText(weights)} weights`;
   at("tensors").replaceChildren(...rows.slice(0, LISTED).map((row) => {
     const line = document.createElement("tr");
     for (const [text, kind] of [[row.name, "name"], [row.shape.join(" × "), "num"], [row.dtype, ""], [row.masked ? "yes" : "no", row.masked ? "" : "muted"]]) {

@@ -1,0 +1,122 @@
+"""A prepared job: the tensors to upload, and the document that describes the job."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from masksmith.layouts import Candidate, with_layouts
+from masksmith.patterns import Pattern
+from masksmith_wire.documents import LayoutInput, MasksRequest, Skipped, StatisticInput, TensorInput
+from masksmith_wire.names import JobDescription
+from masksmith_wire.specification import JobSpecification
+
+from .previous_masks import masks_upload
+from .statistics import AuxiliaryTensors
+from .streamed_tensor import KEY, Restore, StreamedTensor
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """Selected weights and validated options of one job.
+
+    Attributes:
+        weights: The weights to mask.
+        skipped: Weights that are not sent, with the reason.
+        specification: Parsed options, with the pattern that most weights have.
+        patterns: The pattern of each weight.
+        auxiliary: Statistics and Gram matrices of the weights.
+        previous: Path of a masks file to compare with.
+        description: Name and labels; without a name, the service chooses one.
+        notes: Notes on the weights' checkpoint, for the user.
+        idempotency_key: Sent with every attempt, so that the service creates one job.
+    """
+
+    weights: list[StreamedTensor]
+    skipped: list[Skipped]
+    specification: JobSpecification
+    patterns: Mapping[str, Pattern]
+    auxiliary: AuxiliaryTensors = field(default_factory=AuxiliaryTensors)
+    previous: Path | None = None
+    description: JobDescription = field(default_factory=JobDescription)
+    notes: Sequence[str] = ()
+    idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def uploads(self) -> list[StreamedTensor]:
+        """All tensors to upload, in this order: weights, statistics, Gram matrices, previous masks."""
+        statistics = (statistic.tensor for statistic in self.auxiliary.statistics.values())
+        previous = [] if self.previous is None else [masks_upload(self.previous)]
+        return [*self.weights, *statistics, *self.auxiliary.grams.values(), *previous]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes to send if the service has none of the tensors."""
+        return sum(tensor.file_bytes for tensor in self.uploads)
+
+    @property
+    def restore(self) -> dict[str, Restore]:
+        """Per weight, the function that converts a numpy mask to the weight's framework and device."""
+        return {weight.name: weight.restore for weight in self.weights}
+
+    @property
+    def requested(self) -> dict[str, tuple[tuple[int, ...], str | None]]:
+        """Shape and pattern of each weight, against which results are checked; no pattern if a budget assigns it."""
+        has_budget = self.specification.budget is not None
+        return {
+            weight.name: (weight.shape, None if has_budget else str(self.patterns[weight.name]))
+            for weight in self.weights
+        }
+
+    def request(self, digests: Sequence[str]) -> MasksRequest:
+        """Build the job document; `digests` are those of `uploads`, in the same order."""
+        statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
+        statistic_digests = dict(zip(statistics, digests[len(self.weights) :], strict=False))
+        gram_digests = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
+        kinds = {name: statistic.kind for name, statistic in statistics.items()}
+        layouts = layouts_to_send(self.weights)
+        inputs = [
+            TensorInput(
+                name=weight.name,
+                digest=digest,
+                key=KEY,
+                statistic=_statistic_input(weight.name, kinds, statistic_digests),
+                gram=_statistic_input(weight.name, dict.fromkeys(grams, "gram"), gram_digests),
+                layout=layouts.get(weight.name),
+                pattern=self._own_pattern(weight.name),
+            )
+            for weight, digest in zip(self.weights, digests, strict=False)
+        ]
+        options = self.specification.options.model_dump()
+        if self.previous is not None:
+            options["previous"] = digests[-1]
+        return MasksRequest(tensors=inputs, **options, **self.description.model_dump(exclude_defaults=True))
+
+    @property
+    def pattern_text(self) -> str:
+        """The patterns in one text, each once."""
+        return ", ".join(dict.fromkeys(str(self.patterns[weight.name]) for weight in self.weights))
+
+    def _own_pattern(self, name: str) -> str | None:
+        """The text of a weight's pattern, if it is not the job's."""
+        text = str(self.patterns[name])
+        return None if text == self.specification.options.pattern else text
+
+
+def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
+    """Make the layout documents of weights, except where the service, which sees these alone, decides the same."""
+    by_rules = with_layouts([Candidate(weight.name, weight.shape, weight.dtype) for weight in weights])
+    own = {candidate.name: candidate.layout for candidate in by_rules}
+    return {
+        weight.name: LayoutInput.of(weight.layout)
+        for weight in weights
+        if weight.layout is not None and weight.layout != own[weight.name]
+    }
+
+
+def _statistic_input(name: str, kinds: Mapping[str, str], digests: Mapping[str, str]) -> StatisticInput | None:
+    if name not in digests:
+        return None
+    return StatisticInput.model_validate({"kind": kinds[name], "digest": digests[name], "key": KEY})

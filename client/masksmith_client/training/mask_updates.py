@@ -1,0 +1,128 @@
+"""Updates masks step by step: requests new ones when they are due, and applies those that have arrived."""
+
+from __future__ import annotations
+
+import torch
+
+from masksmith.patterns import Pattern
+from masksmith_client._errors import ClientError
+
+from .history import History
+from .masked_layer import MaskedLayer
+from .methods.method import Method
+from .pacing import Pacing
+from .refresh import Refresh
+from .refresh_worker.messages import RefreshResponse
+from .refresher import Refresher
+from .schedules import Schedule
+
+
+class MaskUpdates:
+    """Updates the masks of layers step by step.
+
+    Args:
+        layers: The masked layers.
+        refresher: Requests and receives the masks.
+        refresh: The steps at which masks are requested.
+        pattern: The pattern that the schedule modifies.
+        schedule: The pattern at each step.
+        method: The training method; its `settle` is called for each layer with a new mask.
+
+    Attributes:
+        step: Number of optimizer steps so far.
+        history: Reports and records of the applied masks.
+    """
+
+    def __init__(
+        self,
+        layers: list[MaskedLayer],
+        refresher: Refresher,
+        refresh: Refresh,
+        pattern: Pattern,
+        schedule: Schedule,
+        method: Method,
+    ) -> None:
+        self._layers, self._refresher, self._refresh = layers, refresher, refresh
+        self._pattern, self._schedule, self._method = pattern, schedule, method
+        self._pacing = Pacing(refresh)
+        self.step = 0
+        self.history = History({layer.name: layer.shape for layer in layers})
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """The pattern of this step; None while layers are dense."""
+        return self._schedule.pattern_at(self._pattern, self.step)
+
+    def advance(self) -> None:
+        """Count an optimizer step: apply masks that have arrived; request new ones if due, or make the layers dense."""
+        self.step += 1
+        response = self._refresher.poll()
+        if response is not None:
+            self._apply(response)
+        if (pattern := self.pattern) is None:
+            self._make_dense()
+        elif self._is_due(pattern, self.step):
+            self.request(pattern)
+
+    def request(self, pattern: Pattern, *, wait: bool = False) -> None:
+        """Request masks for the present weights, unless a request is pending; with `wait`, apply them before returning.
+
+        Raises:
+            ClientError: If masks that were waited for cannot be computed.
+        """
+        if self._refresher.pending is not None:
+            if self._pacing.on_late(self.step):
+                self._refresher.count_late()
+            return
+        self._pacing.on_request(self.step)
+        self._refresher.request(pattern, self.step)
+        if wait or self._refresh.wait:
+            response = self._refresher.wait()
+            self._apply(response)
+            if response.failure is not None:
+                raise ClientError(f"the masks of step {self.step} could not be computed: {response.failure}")
+
+    def finish_pending(self) -> None:
+        """Wait for the pending request, if there is one, and apply its masks."""
+        if self._refresher.pending is not None:
+            self._apply(self._refresher.wait())
+
+    def restart_at(self, step: int) -> None:
+        """Continue from a step, as after loading a checkpoint."""
+        self.step = step
+        self._pacing.reset(step)
+
+    def record_gradients(self) -> None:
+        """Have the next gradients recorded, if the method needs them and the next step requests masks."""
+        if not self._method.needs_gradient:
+            return
+        is_due = self._is_due(self._schedule.pattern_at(self._pattern, self.step + 1), self.step + 1)
+        for layer in self._layers:
+            layer.masking.gradient = None
+            layer.masking.records_gradient = is_due
+
+    def _is_due(self, pattern: Pattern | None, step: int) -> bool:
+        any_dense = any(layer.masking.dense for layer in self._layers)
+        return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
+
+    def _apply(self, response: RefreshResponse) -> None:
+        pending = self._refresher.take_pending()
+        if pending.dropped or response.failure is not None or self.pattern is None:
+            return
+        dense = {layer.name for layer in self._layers if layer.masking.dense}
+        for layer in self._layers:
+            if response.layers[layer.name].has_new_mask:
+                self._set_mask(layer)
+        self.history.add(response, pending, self.step, dense, self._refresher.late)
+
+    @torch.no_grad()
+    def _set_mask(self, layer: MaskedLayer) -> None:
+        previous = None if layer.masking.dense else layer.masking.mask.clone()
+        layer.masking.mask.copy_(self._refresher.mask(layer.name))
+        layer.masking.dense = False
+        self._method.settle(layer, previous)
+
+    def _make_dense(self) -> None:
+        self._refresher.drop()
+        for layer in self._layers:
+            layer.masking.dense = True
