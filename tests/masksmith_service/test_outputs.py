@@ -2,9 +2,12 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import redis
 from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 from support.buckets import BUCKET, Bucket
@@ -12,8 +15,11 @@ from support.leases import run_shard
 
 import masksmith as ms
 from masksmith_service.app import create_app
+from masksmith_service.references import outputs
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import RootUnavailableError
+from masksmith_state.errors import FullError, RootUnavailableError
+from masksmith_state.jobs.records import JobRecords
+from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.keys import Keys, Role
 from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
@@ -273,6 +279,49 @@ def test_a_job_that_is_refused_leaves_no_mark(settings, root, model, url):
         problem = client.post("/v1/jobs", json=document(model, f"{url}/other")).json()
         assert problem["code"] == "too_many_jobs"
     assert root.list("other") == {}
+
+
+def test_a_refused_request_leaves_the_mark_of_one_that_is_equal(app, runner, root, model, url, tmp_path, monkeypatch):
+    """Both claim the output, the second while the first is being recorded; the first one is refused then."""
+    create, entered, answered = JobRecords.create, threading.Event(), threading.Event()
+
+    def slow(self, *arguments):
+        if entered.is_set():
+            return create(self, *arguments)
+        entered.set()
+        answered.wait(1.0)
+        raise FullError("jobs", 1)
+
+    monkeypatch.setattr(JobRecords, "create", slow)
+    with TestClient(app) as client, ThreadPoolExecutor() as pool:
+        first = pool.submit(client.post, "/v1/jobs", json=document(model, f"{url}/out"))
+        assert entered.wait(30)
+        second = pool.submit(submit, client, model, f"{url}/out")
+        second.add_done_callback(lambda _: answered.set())
+        assert first.result().json()["code"] == "too_many_jobs"
+        job = second.result()
+        assert list(root.list("out")) == [JOURNAL_NAME]
+        work(runner, job)
+    check_output(root, tmp_path)
+
+
+def test_a_request_does_not_wait_long_for_others_to_the_same_output(app, records, model, url, monkeypatch):
+    monkeypatch.setattr(outputs, "TURN_WAIT_S", 0.1)
+    with TestClient(app) as client, records.redis.lock(output_lock_key(f"{url}/out"), timeout=60):
+        response = client.post("/v1/jobs", json=document(model, f"{url}/out"))
+        submit(client, model, f"{url}/other")
+    assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+    assert f"{url}/out" in response.json()["detail"]
+
+
+def test_a_mark_stays_if_the_broker_does_not_say_whether_the_job_is_recorded(app, root, model, url, monkeypatch):
+    def lost(self, *arguments):
+        raise redis.ConnectionError("the answer was lost")
+
+    monkeypatch.setattr(JobRecords, "create", lost)
+    with TestClient(app) as client:
+        assert client.post("/v1/jobs", json=document(model, f"{url}/out")).json()["code"] == "broker_unavailable"
+    assert list(root.list("out")) == [JOURNAL_NAME]
 
 
 def test_a_tensor_that_fails_leaves_its_file_and_the_mark(app, runner, records, root, url, model, tmp_path):
