@@ -189,6 +189,58 @@ def test_the_output_of_another_command_is_refused(app, runner, root, model, url,
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == before
 
 
+def test_masks_are_compared_with_those_of_an_earlier_output(app, runner, root, model, url, tmp_path):
+    """`previous` names an output or its masks file; the record counts the entries that changed."""
+    with TestClient(app) as client:
+        work(runner, submit(client, model, f"{url}/out"))
+        for number, previous in enumerate((f"{url}/out", f"{url}/out/{MASKS_NAME}")):
+            job = submit(client, model, f"{url}/out-{number}", pattern="1:4", previous=previous)
+            work(runner, job)
+            record = client.get(f"/v1/jobs/{job}/output").json()
+            assert record["previous"] == previous
+            changes = {each["name"]: each.get("change") for each in record["tensors"]}
+            for name in MASKED:
+                before, after = (ms.solve(ms.magnitude(WEIGHTS[name]), text).mask for text in ("2:4", "1:4"))
+                dropped = int((before & ~after).sum())
+                assert changes[name] == {
+                    "sad": dropped, "added": 0, "dropped": dropped, "flip_rate": dropped / before.size
+                }  # fmt: skip
+            assert changes["norm.weight"] is None
+            tensors = client.get(f"/v1/jobs/{job}").json()["tensors"]
+            assert [each["change"] for each in tensors] == [changes[name] for name in MASKED]
+
+
+def test_previous_masks_that_change_fail_their_tensors(app, runner, records, root, model, url):
+    with TestClient(app) as client:
+        work(runner, submit(client, model, f"{url}/out"))
+        job = submit(client, model, f"{url}/later", pattern="1:4", previous=f"{url}/out")
+        root.write(f"out/{MASKS_NAME}", [root.get(f"out/{MASKS_NAME}", 2**20) + b"1"])
+        work(runner, job, [0])
+        error = client.get(f"/v1/jobs/{job}").json()["tensors"][0]["error"]
+    assert error["code"] == "reference_changed"
+    assert f"{url}/out/{MASKS_NAME}" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("previous", "code", "reason"),
+    [
+        ("{url}/nowhere", "reference_not_found", "masks.safetensors"),
+        ("{url}/model/m-1.safetensors", "invalid_previous", "is not a masks file"),
+        ("/elsewhere/masks.safetensors", "root_not_found", "is in no root"),
+        ("{url}/../masks.safetensors", "invalid_reference", "its part '..'"),
+        ("elsewhere", "invalid_document", "previous"),
+    ],
+)
+def test_previous_masks_that_cannot_be_are_named_at_once(app, records, root, model, url, previous, code, reason):
+    with TestClient(app) as client:
+        given = document(model, f"{url}/out", previous=previous.format(url=url))
+        problem = client.post("/v1/jobs", json=given).json()
+    assert problem["code"] == code, problem
+    assert reason in problem["detail"]
+    assert records.live_count() == 0
+    assert root.list("out") == {}
+
+
 def test_a_single_file_is_copied_alone(app, runner, root, model, url, tmp_path):
     """The output may be beside it, and nothing else is copied."""
     root.write("m-1.safetensors", [(tmp_path / "m-1.safetensors").read_bytes()])

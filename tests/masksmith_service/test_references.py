@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from masksmith_state.keys import Keys, Role
 from masksmith_state.roots.setting import RootSetting
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
 
@@ -73,6 +74,20 @@ def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, r
         assert each.source.version == f"{status.st_size}-{status.st_mtime_ns}"
         assert each.digest == ""
     assert records.read(response.json()["id"]).plan.uploads == []
+
+
+def test_an_upload_is_compared_with_masks_in_a_root(client, root, save, records):
+    mask = np.eye(8, dtype=bool)
+    (root / "masks.safetensors").write_bytes(
+        file_header({"w": MaskInfo(shape=[8, 8], pattern="2:4")}) + pack(mask).tobytes()
+    )
+    options = {"pattern": "2:4", "previous": str(root / "masks.safetensors")}
+    response = client.post("/v1/masks", params=options, content=save({"w": WEIGHT}))
+    assert response.status_code == 202, response.text
+    [tensor] = records.read(response.json()["id"]).plan.tensors
+    [part] = tensor.previous
+    assert (part.source.location, part.blob) == (options["previous"], "")
+    assert (root / "masks.safetensors").read_bytes()[part.start :] == pack(mask).tobytes()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,12 @@ class JobSubmitter:
         located = planning.locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
+        tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
-            return self._submit_masks(specification, tensors, [], headers, document)
+            return self._submit_masks(specification, tensors, [], document)
         planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._hold))
         output = planner.plan(document.output, specification, tensors)
-        return self._submit_masks(specification, tensors, [], headers, document, output)
+        return self._submit_masks(specification, tensors, [], document, output)
 
     def submit_file(
         self,
@@ -101,7 +102,8 @@ class JobSubmitter:
         Raises:
             RequestError: If it cannot be done, or there are too many jobs.
         """
-        headers = read_headers(self.state, self.principal, options, self._hold)
+        sources, in_roots = read_references(self.state, self.principal, options, self._hold)
+        headers = read_headers(self.state, self.principal, options, self._hold) | in_roots
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
         planning.check_count(len(names), self.state.settings.max_tensors)
@@ -109,22 +111,21 @@ class JobSubmitter:
             check_calibrated_names(headers[options.calibration], names)
         located, selection = planning.locate_selected(options, specification, files)
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
-        return self._submit_masks(specification, tensors, skipped, headers, description)
+        return self._submit_masks(specification, tensors, skipped, description)
 
     def _submit_masks(
         self,
         specification: JobSpecification,
         tensors: list[PlannedTensor],
         skipped: list[Skipped],
-        headers: Mapping[str, Header],
         description: JobDescription,
         output: PlannedOutput | None = None,
     ) -> str:
         """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
-        tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
         plan = planning.make_plan(specification, tensors, skipped).model_copy(update={"output": output})
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
         shards = with_file_shards(shards, plan.tensors, output)

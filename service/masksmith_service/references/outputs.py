@@ -228,8 +228,10 @@ def _source(file: Located, state_version: str) -> Source:
 
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
+    masks = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
     return digest_document(
-        {
+        ({"previous": sorted(masks)} if masks else {})
+        | {
             "version": version("masksmith"),
             "output": output.model_dump(exclude={"location", "identity"}),
             "options": specification.options.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
 from masksmith_state.blobs.names import result_name
-from masksmith_state.jobs.certificates import certificate
+from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor
@@ -73,6 +74,7 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
 def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: str) -> dict[str, Any]:
     output, options = work.output, work.plan.options
     tensors = _tensors(work, reports)
+    previous = {} if options.previous is None else {"previous": options.previous}
     return {
         "format": 1,
         "model_type": output.model_type,
@@ -89,6 +91,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "not_copied": output.left,
         "notes": [],
         "identity": output.identity,
+        **previous,
     }
 
 
@@ -120,7 +123,7 @@ def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(parts)
-    update = members.pop("update")
+    update, changed = members.pop("update"), change(parts, math.prod(tensor.shape))
     return {
         "axes": str(layout),
         "out_parts": tensor.out_parts,
@@ -134,4 +137,5 @@ def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -
         **members,
         "kept": sum(part.kept for part in parts),
         **({} if update is None else {"update": update_record(options.update, update)}),
+        **({} if changed is None else {"change": changed.model_dump()}),
     }
