@@ -16,6 +16,7 @@ from support.leases import run_shard
 import masksmith as ms
 from masksmith_service.app import create_app
 from masksmith_service.references import outputs
+from masksmith_state.blobs.names import result_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import FullError, RootUnavailableError
 from masksmith_state.jobs.records import JobRecords
@@ -153,6 +154,29 @@ def test_files_are_written_by_whoever_takes_them_first(app, runner, records, roo
     work(runner, job, [index for index in shards if index not in files])
     assert records.read(job).state == "succeeded"
     assert all(report.remembered for index, report in records.reports(job).items() if index not in files)
+
+
+def test_what_is_solved_is_not_looked_up_again_unless_it_is_gone(
+    app, runner, records, root, model, url, tmp_path, monkeypatch
+):
+    """The time between the last solve and the end of a job does not grow with the cost of a shard's stages."""
+    again, stages = [], type(runner)._report
+
+    def counted(self, plan, job, index, *arguments):
+        again.append(index)
+        return stages(self, plan, job, index, *arguments)
+
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+    shards = records.shards(job)
+    solving = [index for index, shard in shards.items() if shard.file is None]
+    work(runner, job, solving)
+    monkeypatch.setattr(type(runner), "_report", counted)
+    gone = solving[1]
+    runner.store.delete(result_name(records.report(job, gone).result))
+    work(runner, job, [index for index in shards if index not in solving])
+    assert again == [gone]
+    check_output(root, tmp_path)
 
 
 def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, model, url, tmp_path, monkeypatch):

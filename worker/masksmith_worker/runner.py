@@ -22,6 +22,7 @@ from masksmith_wire.specification import JobSpecification
 from .failures import FAILURES, OUTPUT_FAILURES, failure_report, output_failure_report
 from .lease import StoppedError
 from .output.files import write_output_file
+from .output.results import ShardResults
 from .output.work import OutputWork, ShardFailedError
 from .part_runner import PartRunner
 from .stages.allocate import BudgetAllocator
@@ -33,7 +34,7 @@ from .stages.store import load_result, store_result
 from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
-OTHERS_S = 0.2
+OTHERS_S = 0.05
 """Seconds between looks for the result of a shard that another worker has taken."""
 KEPT_PLANS = 4
 """Plans of jobs that a worker keeps; one of a large model takes some ten megabytes."""
@@ -100,7 +101,8 @@ class ShardRunner(PartRunner):
         def solved(index: int) -> ShardReport:
             return self._solved(plan, job, index, shards[index], check)
 
-        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, solved, check)
+        results = ShardResults(self.store, lambda: self.records.reports(job), solved)
+        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, results, check)
         try:
             write_output_file(work, number)
         except (*FAILURES, *OUTPUT_FAILURES) as error:

@@ -10,7 +10,6 @@ from typing import Any
 from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
-from masksmith_state.blobs.names import result_name
 from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
 from masksmith_state.jobs.reports import ShardReport
@@ -30,7 +29,8 @@ def finish(work: OutputWork) -> None:
     The record and the index come after all else that a reader needs, and the marker goes last.
     """
     output = work.output
-    reports = [[work.solved(index) for index in indices] for indices in work.by_tensor]
+    work.results.refresh()
+    reports = [[work.results.report(index) for index in indices] for indices in work.by_tensor]
     hasher = blake3()
     work.write(output.place(MASKS_NAME), _masks(work, reports, hasher))
     for file in output.beside:
@@ -60,13 +60,12 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
         )
         for tensor, indices, parts in zip(work.plan.tensors, work.by_tensor, reports, strict=True)
     }
-    blobs = [(result_name(str(part.result)), part.mask_digest) for parts in reports for part in parts]
     header = file_header(infos)
     hasher.update(header)
     yield header
-    for name, digest in blobs:
+    for index in (index for indices in work.by_tensor for index in indices):
         work.check()
-        data = work.inputs.store.get(name, digest)
+        data = work.results.mask(index)
         hasher.update(data)
         yield data
 
