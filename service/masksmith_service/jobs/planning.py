@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from masksmith_service.bounds.table import limit
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Source
-from masksmith_wire.documents import Digest, FileInput, MasksOptions, MasksRequest, Skipped, TensorInput
+from masksmith_wire.documents import Digest, FileInput, MasksOptions, MasksRequest, Reference, Skipped, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
@@ -46,6 +47,13 @@ class FileOptions(MasksOptions):
     priority: Priority = Priority.NORMAL
     require_worker: bool = False
     label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
+
+
+class ModelOptions(FileOptions):
+    """Options of a job that writes a pruned copy of a model; `model` and `output` are references."""
+
+    model: Reference
+    output: Reference
 
 
 def parse_specification(options: MasksOptions) -> JobSpecification:
@@ -160,10 +168,34 @@ def locate_named(
     return _with_patterns(located, own, specification)
 
 
+@dataclass(frozen=True)
+class ModelPlaces:
+    """Where the tensors of a model by reference are.
+
+    Attributes:
+        places: Reference of the file of each tensor.
+        sources: The files, by reference.
+        config: The model's `config.json`.
+    """
+
+    places: Mapping[str, str]
+    sources: Mapping[str, Source]
+    config: Mapping[str, Any] | None
+
+
 def locate_selected(
-    options: FileOptions, specification: JobSpecification, files: Mapping[str, Header]
+    options: FileOptions,
+    specification: JobSpecification,
+    files: Mapping[str, Header],
+    model: ModelPlaces | None = None,
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Select tensors of files, by digest, by `layers` and `exclude`; by default every float weight that fits.
+    """Select tensors of files by `layers` and `exclude`; by default every float weight that fits.
+
+    Args:
+        options: The options of the request.
+        specification: The job's specification.
+        files: Headers by digest, or by reference for a model.
+        model: Where the tensors of a model by reference are.
 
     Returns:
         The selected tensors, located; and the selection, which has the reasons why others were skipped.
@@ -172,14 +204,17 @@ def locate_selected(
         RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
             selected, or two files have a tensor of the same name.
     """
-    places = _places(files)
+    model = model or ModelPlaces({}, {}, None)
+    places = model.places or _places(files)
     _check_globs(options, places)
-    candidates = [_candidate(name, files[digest].tensors[name], files[digest]) for name, digest in places.items()]
+    candidates = [_candidate(name, files[file].tensors[name], files[file]) for name, file in places.items()]
     users_layouts = _parse_layouts(options.layout)
     own = _own_specifications(parse_patterns(options), list(places), specification)
-    selection, layouts = _select(candidates, specification, own, users_layouts, options.layers, options.exclude)
+    selection, layouts = _select(
+        candidates, specification, own, users_layouts, options.layers, options.exclude, model.config
+    )
     located = [
-        _locate(name, {"digest": places[name]}, files[places[name]].tensors[name], layouts[name], own[name])
+        _locate(name, origin(places[name], model.sources), files[places[name]].tensors[name], layouts[name], own[name])
         for name in selection.chosen
     ]
     return _with_patterns(located, own, specification), selection
@@ -277,9 +312,10 @@ def _select(
     given: Mapping[str, Layout],
     layers: list[str],
     exclude: list[str],
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[Selection, dict[str, Layout | None]]:
     try:
-        candidates = with_layouts(candidates, given)
+        candidates = with_layouts(candidates, given, config)
         patterns = {name: each.fitting_pattern for name, each in own.items()}
         selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
     except LayoutError as error:

@@ -15,9 +15,10 @@ from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchm
 from masksmith_service.bounds.middleware import Held
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
+from masksmith_service.references.access import find_readable
 from masksmith_service.references.models import ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claimed
-from masksmith_service.references.sources import read_references
+from masksmith_service.references.sources import model_places, read_references
 from masksmith_service.resources import State
 from masksmith_service.uploads.quota import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
@@ -32,7 +33,7 @@ from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_wire.digests import digest_document
-from masksmith_wire.documents import MasksRequest, Skipped
+from masksmith_wire.documents import MasksRequest, OutputInput, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.names import JobDescription, default_name, subject_of
@@ -115,6 +116,32 @@ class JobSubmitter:
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
         return self._submit_masks(specification, tensors, skipped, description)
+
+    def submit_model(
+        self, options: planning.ModelOptions, specification: JobSpecification, description: JobDescription
+    ) -> str:
+        """Submit a job that writes a pruned copy of a model in a root, whose tensors the options select.
+
+        Raises:
+            RequestError: If it cannot be done, or there are too many jobs.
+        """
+        if options.also:
+            detail = "also goes with an uploaded file; the reference of a model names all of its files"
+            raise RequestError(Code.INVALID_DOCUMENT, detail)
+        reader = ModelReader(self.state, self._hold)
+        model = reader.read(find_readable(self.state.roots, self.principal, options.model))
+        planning.check_count(len(model.weight_map), self.state.settings.max_tensors)
+        files, places = model_places(model)
+        sources, in_roots = read_references(self.state, self.principal, options, self._hold)
+        headers = read_headers(self.state, self.principal, options, self._hold) | in_roots
+        located, selection = planning.locate_selected(options, specification, files, places)
+        tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
+        reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
+        skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()]
+        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._hold))
+        output = planner.plan(OutputInput(location=options.output, model=options.model), specification, tensors)
+        return self._submit_masks(specification, tensors, skipped, description, output)
 
     def _submit_masks(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from masksmith_service.auth.principal import Principal
+from masksmith_service.jobs.planning import ModelPlaces
 from masksmith_service.resources import State
 from masksmith_state.jobs.shards import Source
 from masksmith_wire.documents import MasksOptions, MasksRequest
@@ -13,7 +14,7 @@ from masksmith_wire.output_names import MASKS_NAME
 from masksmith_wire.references import is_reference
 
 from .access import Located, find_readable
-from .models import SUFFIX, ModelReader
+from .models import SUFFIX, Model, ModelReader
 
 
 def read_references(
@@ -47,3 +48,15 @@ def read_references(
 def _masks_file(place: Located) -> Located:
     """The masks file that a reference names: the file itself, or that of an output."""
     return place if place.path.endswith(SUFFIX) else place.below(MASKS_NAME)
+
+
+def model_places(model: Model) -> tuple[dict[str, Header], ModelPlaces]:
+    """Return the headers of a model's files by reference, and where its tensors are."""
+    locations = {name: model.folder.below(name).location for name in model.files}
+    headers = {locations[name]: header for name, (_, header) in model.files.items()}
+    sources = {
+        locations[name]: Source(location=locations[name], version=state.version)
+        for name, (state, _) in model.files.items()
+    }
+    places = {tensor: locations[file] for tensor, file in model.weight_map.items()}
+    return headers, ModelPlaces(places, sources, model.config)
