@@ -9,7 +9,7 @@ from pathlib import Path
 from masksmith.layouts import WHOLE_BYTES
 from masksmith_state.jobs.shards import PlannedTensor
 
-COPIES = {"reconstruct": 2.5, "admm": 6.0, "sparsegpt": 7.0}
+COPIES = {"reconstruct": 2.25, "admm": 6.0, "sparsegpt": 7.0}
 """Most memory that a use of a Gram matrix takes, in multiples of the matrix in float64 (`docs/by_reference.md`)."""
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATUS = Path("/proc/self/statm")
