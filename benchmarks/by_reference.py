@@ -93,13 +93,15 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--write", action="store_true")
     given = options.parse_args()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         total, rows, memory = run(Path(folder), given.blocks, given.rounds)
     what = (
         f"`masksmith prune` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes, from and to\n"
         f"one file system, each run followed by `sync`; medians of {given.rounds} alternating rounds. By reference:\n"
         f"one worker with {len(os.sched_getaffinity(0))} slots, as many as cores, whose results were deleted before\n"
-        "each run. Files of weights of both are equal.\n"
+        "each run. Files of weights of both are equal. Before it began, the machine had a load of\n"
+        f"{load:.1f} from other processes.\n"
     )
     head = ("pattern", "prune --local, s", "by reference, s", "by reference / local")
     peaks = table(("process", "peak, MiB"), memory)

@@ -13,6 +13,7 @@ import httpx2
 from masksmith.benchmark import Report
 from masksmith.patterns import PatternsByTensor
 
+from ._errors import InputError
 from ._info import Info
 from ._jobs import Jobs
 from ._progress import ShowProgress
@@ -146,6 +147,8 @@ class Client:
 
         if is_by_reference(model, output, options):
             return prune_by_reference(self.jobs, str(model), str(output), pattern, progress, options)
+        if options.get("previous") is not None:
+            raise InputError("previous goes with by_reference or s3://...: the service reads the masks itself")
         return prune_by_service(self.jobs, Path(model), Path(output), pattern, progress, options)
 
     def benchmark(

@@ -88,6 +88,7 @@ def test_a_larger_model_takes_no_more_memory(fleet, root):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_twenty_gigabytes_go_through_two_workers_of_two(fleet, root, capsys):
     if shutil.disk_usage(root).free < 45e9:
         pytest.skip("needs 45 GB of disk")

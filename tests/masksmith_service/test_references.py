@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from masksmith_state.keys import Keys, Role
 from masksmith_state.roots.setting import RootSetting
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
 
@@ -74,6 +75,20 @@ def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, r
         assert each.source.version == f"{status.st_size}-{status.st_mtime_ns}"
         assert each.digest == ""
     assert records.read(response.json()["id"]).plan.uploads == []
+
+
+def test_an_upload_is_compared_with_masks_in_a_root(client, root, save, records):
+    mask = np.eye(8, dtype=bool)
+    (root / "masks.safetensors").write_bytes(
+        file_header({"w": MaskInfo(shape=[8, 8], pattern="2:4")}) + pack(mask).tobytes()
+    )
+    options = {"pattern": "2:4", "previous": str(root / "masks.safetensors")}
+    response = client.post("/v1/masks", params=options, content=save({"w": WEIGHT}))
+    assert response.status_code == 202, response.text
+    [tensor] = records.read(response.json()["id"]).plan.tensors
+    [part] = tensor.previous
+    assert (part.source.location, part.blob) == (options["previous"], "")
+    assert (root / "masks.safetensors").read_bytes()[part.start :] == pack(mask).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -187,22 +202,22 @@ def test_a_directory_without_one_model_is_refused(client, root, model):
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "is_refused"),
-    [
-        ({"update": "reconstruct"}, "gram", False),
-        ({"update": "admm"}, "gram", True),
-        ({"scores": "sparsegpt"}, "statistic", True),
-    ],
+    ("options", "kind"),
+    [({"update": "reconstruct"}, "gram"), ({"update": "admm"}, "gram"), ({"scores": "sparsegpt"}, "statistic")],
 )
-def test_only_what_reads_a_gram_matrix_in_bands_takes_one_of_any_size(
-    client, root, model, monkeypatch, options, kind, is_refused
-):
+def test_gram_matrices_have_any_size(client, root, model, monkeypatch, options, kind):
+    """Whether one fits is known where it is read."""
     monkeypatch.setattr("masksmith_service.jobs.statistics.WHOLE_BYTES", 8 * 8 * 8 - 1)
-    save_file({"w1/gram": np.eye(8)}, root / "grams.safetensors")
+    save_file({"w1/gram": np.eye(8), "w1/activations": np.ones((64, 8))}, root / "grams.safetensors")
     gram = {"kind": "gram", "reference": f"{root}/grams.safetensors", "key": "w1/gram"}
     response = post(client, tensor(model / "a-1.safetensors", **{kind: gram}), **options)
-    if is_refused:
-        assert response.json()["code"] == "invalid_calibration"
-        assert "more than the 511 bytes that go to one worker" in response.json()["detail"]
-    else:
-        assert response.status_code == 202, response.text
+    assert response.status_code == 202, response.text
+
+
+def test_activations_of_any_size_are_refused(client, root, model, monkeypatch):
+    monkeypatch.setattr("masksmith_service.jobs.statistics.WHOLE_BYTES", 8 * 8 * 8 - 1)
+    save_file({"w1/activations": np.ones((64, 8))}, root / "inputs.safetensors")
+    inputs = {"kind": "activations", "reference": f"{root}/inputs.safetensors", "key": "w1/activations"}
+    problem = post(client, tensor(model / "a-1.safetensors", statistic=inputs), scores="sipp").json()
+    assert problem["code"] == "invalid_calibration"
+    assert "more than the 511 bytes that go to one worker; send fewer samples" in problem["detail"]

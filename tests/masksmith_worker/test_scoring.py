@@ -11,7 +11,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod
-from masksmith_worker.stages import score
+from masksmith_worker.stages import memory, score
 from masksmith_worker.stages.load import Inputs
 from masksmith_worker.stages.score import Scoring
 
@@ -141,3 +141,13 @@ def test_a_bad_statistic_is_named(runner, plan):
     bad[3] = np.nan
     with pytest.raises(ms.ScoresError, match="norms holds nan"):
         Scoring(Inputs(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(0, 4)
+
+
+def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, plan, monkeypatch):
+    tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
+    needed = int(memory.COPIES["sparsegpt"] * 8 * GRAM.size)
+    monkeypatch.setattr(memory, "WHOLE_BYTES", 8 * GRAM.size - 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    with pytest.raises(memory.InsufficientMemoryError, match=f"needs {needed} bytes .* can take {needed - 1};"):
+        Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+    assert counting.read == 0

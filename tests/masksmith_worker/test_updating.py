@@ -1,6 +1,7 @@
 """Shards that update weights: the library's answers, in the tensor's own dtype."""
 
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from masksmith_state.jobs.shards import PlannedTensor, cut
 from masksmith_wire.documents import JobState
 from masksmith_wire.dtypes import to_bytes, to_numpy
 from masksmith_wire.headers import header_length, parse_header
+from masksmith_worker.stages import memory
 
 RNG = np.random.default_rng(7)
 WEIGHT = torch.from_numpy(RNG.standard_normal((32, 16)).astype(np.float32))
@@ -108,3 +110,40 @@ def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):
     assert report.error.code == "invalid_calibration"
     assert re.search(message, report.error.message)
     assert data == b""
+
+
+@pytest.mark.parametrize("text", ["reconstruct", "admm"])
+def test_a_gram_matrix_that_does_not_fit_is_refused_with_both_numbers(update, monkeypatch, text):
+    """Above a size, which is that of `WHOLE_BYTES`; before it is read."""
+    monkeypatch.setattr(memory, "WHOLE_BYTES", 16 * 16 * 8 - 1)
+    needed = int(memory.COPIES[text] * 16 * 16 * 8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    _, [report], _ = update(WEIGHT, GRAM, "2:4", text)
+    assert report.error.code == "insufficient_memory"
+    assert f"tensor 'a': {text} needs {needed} bytes" in report.error.message
+    assert f"[16, 16], and a slot of this worker can take {needed - 1};" in report.error.message
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    _, [report], _ = update(WEIGHT, GRAM, "2:4", text)
+    assert report.error is None
+    monkeypatch.setattr(memory, "WHOLE_BYTES", 16 * 16 * 8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    _, [report], _ = update(WEIGHT, GRAM, "2:4", text)
+    assert report.error is None
+
+
+def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
+    (tmp_path / "statm").write_text("10 5 3 1 0 2 0\n")
+    (tmp_path / "used").write_text("100000\n")
+    monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "OWN_STATUS", tmp_path / "statm")
+    monkeypatch.setattr(memory, "GROUP_FILES", [(tmp_path / "limit", tmp_path / "used"), (tmp_path / "none",) * 2])
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    (tmp_path / "limit").write_text("max\n")
+    assert memory.available_bytes() == 500 * 1024
+    (tmp_path / "limit").write_text("150000\n")
+    assert memory.available_bytes() == 50_000
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (10 * resource.getpagesize() + 7, 0))
+    assert memory.available_bytes() == 7
+    (tmp_path / "limit").write_text("1\n")
+    assert memory.available_bytes() == 0

@@ -142,8 +142,9 @@ class MasksOptions(StrictModel):
     """Minimum shares of the tensors whose names match a glob."""
     update: Update | None = None
     """How kept weights are updated; None leaves them unchanged."""
-    previous: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]+$")] | None = None
-    """Id of an earlier job, or digest of an uploaded masks file, that the masks are compared with."""
+    previous: Annotated[str, Field(max_length=1024, pattern=r"^([0-9a-f]{1,64}$|/|s3://)")] | None = None
+    """What the masks are compared with: the id of an earlier job, the digest of an uploaded masks file, or the
+    reference of a masks file or of an output in a root."""
     spectrum: bool = False
     """Whether to compute the singular values of the masked weights."""
     solver: SolverName = "auto"

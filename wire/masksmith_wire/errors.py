@@ -35,6 +35,7 @@ class Code(StrEnum):
     NO_TENSOR_FITS = "no_tensor_fits"
     SOLVER_REFUSED = "solver_refused"
     EXTRA_MISSING = "extra_missing"
+    INSUFFICIENT_MEMORY = "insufficient_memory"
     UNKNOWN_KERNEL = "unknown_kernel"
     KERNEL_REFUSED = "kernel_refused"
     INVALID_MASK = "invalid_mask"

@@ -17,6 +17,7 @@ from .output.work import OutputLostError, ShardFailedError
 from .stages.allocate import BudgetError
 from .stages.load import DamagedUploadError, UploadMissingError
 from .stages.measure import PreviousMissingError
+from .stages.memory import InsufficientMemoryError
 from .stages.score import CalibrationError
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
     ms.UpdateError: _invalid_update,
+    InsufficientMemoryError: _with_code(Code.INSUFFICIENT_MEMORY),
     ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),
     UploadMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its upload no longer exists; send it again"),
     ChangedSourceError: _with_code(Code.REFERENCE_CHANGED),

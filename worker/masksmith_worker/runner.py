@@ -22,6 +22,7 @@ from masksmith_wire.specification import JobSpecification
 from .failures import FAILURES, OUTPUT_FAILURES, failure_report, output_failure_report
 from .lease import StoppedError
 from .output.files import write_output_file
+from .output.results import ShardResults
 from .output.work import OutputWork, ShardFailedError
 from .part_runner import PartRunner
 from .stages.allocate import BudgetAllocator
@@ -33,7 +34,7 @@ from .stages.store import load_result, store_result
 from .stages.update import check_installed, update_shard
 from .stages.work import ShardWork
 
-RESULT_POLL_S = 0.2
+RESULT_POLL_S = 0.05
 """Seconds between two reads of the report of a shard that another worker has taken."""
 MAX_CACHED_PLANS = 4
 """Plans of jobs that are cached; that of a large model takes about ten megabytes."""
@@ -100,7 +101,8 @@ class ShardRunner(PartRunner):
         def report_of(index: int) -> ShardReport:
             return self._wait_or_solve(plan, job, index, shards[index], check)
 
-        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, report_of, check)
+        results = ShardResults(self.store, lambda: self.records.reports(job), report_of)
+        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, results, check)
         try:
             write_output_file(work, number)
         except (*FAILURES, *OUTPUT_FAILURES) as error:

@@ -19,6 +19,7 @@ from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry import logs
 
+from .allocation import keep_freed_memory
 from .app import STOP_SIGNAL, consumed_queue, create_app, request_work
 from .bench import CaseRunner
 from .intake import Intake
@@ -96,6 +97,7 @@ def _initialize_process(**_: object) -> None:
     runner()
     spans()
     if isinstance(runner(), ShardRunner):
+        keep_freed_memory()
         ms.warm_up(WARM_PATTERNS)
 
 

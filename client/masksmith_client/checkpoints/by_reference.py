@@ -17,6 +17,7 @@ from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.submission.description import describe
 from masksmith_client.submission.options import specify
+from masksmith_client.submission.previous_masks import previous_reference
 from masksmith_wire.documents import LayoutInput, MasksOptions, MasksRequest, OutputInput, StatisticInput, TensorInput
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import PriorityName
@@ -42,6 +43,7 @@ class ReferencePruner:
         progress: Whether to show progress bars.
         name, labels, priority: Of the job; see `SubmitOptions`.
         on_submit: Called with the submitted job.
+        previous: A previous job, or a reference of masks or of an output, that the masks are compared with.
     """
 
     jobs: Jobs
@@ -51,6 +53,7 @@ class ReferencePruner:
     labels: Mapping[str, str] | None = None
     priority: PriorityName = "batch"
     on_submit: Callable[[Job], None] = field(default=lambda _: None)
+    previous: object = None
 
     def prune(self, model: str, output: str, options: ChoiceOptions) -> dict[str, Any]:
         """Have a pruned copy of a model written, and wait for it.
@@ -93,7 +96,12 @@ class ReferencePruner:
         first = options.patterns.first
         update = None if self.method.update is None else str(self.method.update)
         specification = specify(
-            first, axis=first.axis, ragged=first.ragged, scores=str(self.method.scores), update=update
+            first,
+            axis=first.axis,
+            ragged=first.ragged,
+            scores=str(self.method.scores),
+            update=update,
+            previous=previous_reference(self.previous),
         )
         _check_patterns({name: pattern for name, (_, pattern) in chosen.items()}, specification)
         statistics = self._statistics(list(chosen))
@@ -158,6 +166,7 @@ def prune_by_reference(
         name=options.get("name"),
         labels=options.get("labels"),
         priority=options.get("priority", "batch"),
+        previous=options.get("previous"),
     )
     return pruner.prune(model, output, choice_options_of(pattern, options))
 

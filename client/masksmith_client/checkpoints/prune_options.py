@@ -31,6 +31,8 @@ class PruneOptions(TypedDict, total=False):
         priority: See `SubmitOptions`; default `batch`.
         by_reference: Whether model, output and calibration are in roots of the service, which reads and writes them
             itself; `s3://...` always are.
+        previous: With references: a previous job, or the reference of masks or of an output in a root; the record
+            counts the entries that changed.
     """
 
     scores: str
@@ -46,6 +48,7 @@ class PruneOptions(TypedDict, total=False):
     labels: Mapping[str, str] | None
     priority: PriorityName
     by_reference: bool
+    previous: object
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:

@@ -231,7 +231,7 @@ def _options(tensors: Iterable[TensorToSolve], method: PruneMethod, statistics: 
 
 def _check_sizes(statistics: AuxiliaryTensors) -> None:
     for tensor in statistics.tensors:
-        if tensor.name.endswith(("/gram", "/activations")) and tensor.data_bytes > WHOLE_BYTES:
+        if tensor.name.endswith("/activations") and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(
                 f"{tensor.name!r} has {size_text(tensor.data_bytes)}, more than the {size_text(WHOLE_BYTES)} that go "
                 "to one worker: use --local, or leave the tensor out with --exclude"

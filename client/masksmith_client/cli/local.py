@@ -96,7 +96,7 @@ class _LocalSearch:
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
         if self._options.previous is not None:
-            raise InputError(f"--previous {self._options.previous} is a job; with --local pass a masks file")
+            raise InputError(f"--previous {self._options.previous} is no file here; with --local pass a masks file")
         if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):
             raise InputError(f"{prepared.previous} has no mask of any of these tensors")
         self.budget_gap: float | None = None

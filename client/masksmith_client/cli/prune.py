@@ -93,6 +93,10 @@ def prune(
         Literal["refuse", "without data"], typer.Option(help="What happens to an expert with fewer.")
     ] = "refuse",
     update: UpdateOption = None,
+    previous: Annotated[
+        str | None,
+        typer.Option(metavar="JOB|FILE", help="With --by-reference: earlier masks or output; counts changed entries."),
+    ] = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
     layout: LayoutOption = None,
@@ -127,9 +131,13 @@ def prune(
     by_reference = by_reference or is_reference(model) or is_reference(output)
     if by_reference and (local or threads is not None):
         raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
+    if previous is not None and not by_reference:
+        raise InputError("--previous goes with --by-reference or s3://...: the service reads the masks itself")
     if by_reference:
         with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
-            pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, **described)
+            pruner = ReferencePruner(
+                client.jobs, method, "lines", on_submit=note_waiting, previous=previous, **described
+            )
             record = pruner.prune(model, output, options)
     elif local:
         solver = _local_solver(method, options, Path(output), threads)
@@ -187,8 +195,21 @@ def _resume_hint(what: str) -> Iterator[None]:
 def _show(record: dict[str, Any], output: str) -> None:
     masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     update_columns = UPDATE_COLUMNS if record["update"] is not None else ()
+    has_changes = any("change" in tensor for tensor in masked)
     show_table(
-        ("tensor", "axes", "pattern", "status", "shape", "kept", "retained", "gap", "time", *update_columns),
+        (
+            "tensor",
+            "axes",
+            "pattern",
+            "status",
+            "shape",
+            "kept",
+            "retained",
+            "gap",
+            "time",
+            *(["changed"] * has_changes),
+            *update_columns,
+        ),
         [
             (
                 tensor["name"],
@@ -200,6 +221,7 @@ def _show(record: dict[str, Any], output: str) -> None:
                 percent(tensor["retained"]),
                 gap_text(tensor["gap"]),
                 seconds(tensor["solve_s"]),
+                *([percent(tensor["change"]["flip_rate"]) if "change" in tensor else ""] * has_changes),
                 *(update_cells(UpdateReport.model_validate(tensor["update"])) if update_columns else ()),
             )
             for tensor in masked

@@ -63,7 +63,7 @@ def solve(
         typer.Option("--weights-out", metavar="FILE|DIR", help="Updated weights, or a copy of the model with them; -."),
     ] = None,
     previous: Annotated[
-        str | None, typer.Option(metavar="JOB|FILE", help="Previous masks: reports count changed entries.")
+        str | None, typer.Option(metavar="JOB|FILE|s3://...", help="Previous masks: reports count changed entries.")
     ] = None,
     spectrum: Annotated[bool, typer.Option(help="Measure singular values of the masked weights.")] = False,
     measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,

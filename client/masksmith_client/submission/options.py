@@ -29,7 +29,8 @@ class SubmitOptions(TypedDict, total=False):
         floors: Minimum densities of the weights that match a glob: `["*.query*=25%"]`.
         update: Method that updates the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
             Needs a calibration with Gram matrices; `job.weights()` downloads the result.
-        previous: A previous job (or its id), its masks, or the path of a masks file; reports count changed entries.
+        previous: A previous job (or its id), its masks, the path of a masks file, or the reference of one or of an
+            output in a root, such as `s3://pruned/llama`; reports count changed entries.
         spectrum: Whether to measure singular values of the masked weights, which needs a decomposition of each.
         axis: Dimension along which plain N:M groups run: `in` or `out`.
         ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.

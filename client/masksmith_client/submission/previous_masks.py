@@ -1,4 +1,4 @@
-"""Identify the previous masks that a job is compared with: another job's, or a masks file to upload."""
+"""Identify the previous masks that a job is compared with: another job's, those in a root, or a file to upload."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
 from masksmith_client.results.masks import Masks
+from masksmith_wire.references import is_reference
 
 from .streamed_tensor import PIECE_BYTES, StreamedTensor
 
+BUCKET = "s3://"
 JOB_ID = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -25,10 +27,11 @@ class MasksUpload(StreamedTensor):
 
 
 def parse_previous(source: object) -> tuple[str | None, Path | None]:
-    """Return the id of a previous job, or the path of a masks file; the other one is None.
+    """Return the id of a previous job or a reference, or the path of a masks file; the other one is None.
 
     Args:
-        source: A job or its id, masks downloaded from a job, the path of a masks file, or None.
+        source: A job or its id, masks downloaded from a job, the path of a masks file, the reference of one or of an
+            output in a root (`s3://...`, or an absolute path that does not exist here), or None.
 
     Raises:
         InputError: If it is none of these.
@@ -42,9 +45,26 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         Masks.open(source).close()
         return None, Path(source)
-    if isinstance(source, str) and JOB_ID.fullmatch(source):
+    if isinstance(source, str) and (JOB_ID.fullmatch(source) or _is_elsewhere(source)):
         return source, None
-    raise InputError(f"previous={source!r} is not a job, masks of a job, or the path of a masks file")
+    raise InputError(f"previous={source!r} is not a job, masks of a job, or the path or reference of a masks file")
+
+
+def previous_reference(source: object) -> str | None:
+    """Return the id of a previous job, or the reference of masks in a root; raises as `parse_previous` does.
+
+    Args:
+        source: As for `parse_previous`; a path is that of a file or an output which the service reads itself.
+    """
+    is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not Path(source).exists()
+    if isinstance(source, str | os.PathLike) and not is_id:
+        path = os.fspath(source)
+        return path if path.startswith(BUCKET) else os.path.abspath(path)
+    return parse_previous(source)[0]
+
+
+def _is_elsewhere(source: str) -> bool:
+    return is_reference(source) and (source.startswith(BUCKET) or not Path(source).exists())
 
 
 def masks_upload(path: Path) -> MasksUpload:

@@ -36,6 +36,7 @@ def select_tensors(
     layouts_by_user: Mapping[str, Layout],
     layers: list[str],
     exclude: list[str],
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[Selection, dict[str, Layout | None]]:
     """Select the tensors that a job masks.
 
@@ -46,6 +47,7 @@ def select_tensors(
         layouts_by_user: Layouts that the request gives, by name.
         layers: Names or globs of the tensors to select; by default all that fit.
         exclude: Globs of the tensors to leave out.
+        config: The `config.json` of their model.
 
     Returns:
         The selection, and the layout of each candidate, by name.
@@ -54,7 +56,7 @@ def select_tensors(
         RequestError: If a layout is invalid, a name or glob matches nothing, or a named tensor does not fit.
     """
     try:
-        candidates = with_layouts(candidates, layouts_by_user)
+        candidates = with_layouts(candidates, layouts_by_user, config)
         patterns = {name: each.fitting_pattern for name, each in specifications.items()}
         selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
     except LayoutError as error:

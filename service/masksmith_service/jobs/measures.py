@@ -7,9 +7,9 @@ from typing import Any
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import MaskCounts, Pattern, capacity, matrix_shape, storage
+from masksmith_state.jobs.certificates import change
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
-from masksmith_wire.documents import ChangeReport
 
 
 def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
@@ -30,13 +30,6 @@ def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: P
         "fill": kept / sum(capacity(pattern, shape) for shape in shapes),
         "storage_bytes": dict(storage(counts, ITEM_BYTES[tensor.dtype])),
         "diversity": parts[0].diversity,
-        "change": _change(parts, rows * cols),
+        "change": change(parts, rows * cols),
         "spectrum": parts[0].spectrum,
     }
-
-
-def _change(parts: Sequence[ShardReport], entries: int) -> ChangeReport | None:
-    if any(part.added is None or part.dropped is None for part in parts):
-        return None
-    added, dropped = sum(part.added or 0 for part in parts), sum(part.dropped or 0 for part in parts)
-    return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from masksmith.patterns import PatternError, TensorPatterns
 from masksmith_service.errors import RequestError
-from masksmith_wire.documents import Digest, MasksOptions, MasksRequest
+from masksmith_wire.documents import Digest, MasksOptions, MasksRequest, Reference
 from masksmith_wire.errors import Code
 from masksmith_wire.names import MAX_LABELS, JobDescription, JobName, parse_labels
 from masksmith_wire.priorities import Priority
@@ -37,6 +37,13 @@ class FileOptions(MasksOptions):
     priority: Priority = Priority.NORMAL
     require_worker: bool = False
     label: Annotated[list[Annotated[str, Field(max_length=200)]], Field(default_factory=list, max_length=MAX_LABELS)]
+
+
+class ModelOptions(FileOptions):
+    """Options of a job that writes a pruned copy of a model; `model` and `output` are references."""
+
+    model: Reference
+    output: Reference
 
 
 def parse_specification(options: MasksOptions) -> JobSpecification:

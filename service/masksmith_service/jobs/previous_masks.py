@@ -1,4 +1,4 @@
-"""Locates the previous mask of each tensor, in an earlier job or an uploaded masks file."""
+"""Locates the previous mask of each tensor: in an earlier job, an uploaded masks file, or one in a root."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.names import result_name, upload_name
-from masksmith_state.jobs.shards import MaskPart, PlannedTensor
+from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Source
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
@@ -20,17 +20,22 @@ ReadFinished = Callable[[str], FinishedTensors]
 
 
 def add_previous(
-    tensors: list[PlannedTensor], previous: str | None, headers: Mapping[str, Header], read_finished: ReadFinished
+    tensors: list[PlannedTensor],
+    previous: str | None,
+    headers: Mapping[str, Header],
+    sources: Mapping[str, Source],
+    read_finished: ReadFinished,
 ) -> list[PlannedTensor]:
-    """Locate the mask that each tensor has in an earlier job, or in an uploaded file.
+    """Locate the mask that each tensor has in an earlier job, in an uploaded file, or in a file of a root.
 
     Raises:
-        RequestError: If there is no such job or upload, it is not a masks file, a mask has another shape, or no tensor
+        RequestError: If there is no such job, it is not a masks file, a mask has another shape, or no tensor
             has a mask there.
     """
     if previous is None:
         return tensors
-    masks = _of_file(previous, headers[previous]) if is_digest(previous) else _of_job(read_finished(previous))
+    is_file = is_digest(previous) or previous in sources
+    masks = _of_file(previous, headers[previous], sources) if is_file else _of_job(read_finished(previous))
     if not any(tensor.name in masks for tensor in tensors):
         names = ", ".join(list(masks)[:4]) or "none"
         detail = f"previous={previous}: it contains no mask for any tensor of this job; its masks: {names}"
@@ -59,11 +64,13 @@ def _of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]
     }
 
 
-def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPart]]]:
+def _of_file(file: str, header: Header, sources: Mapping[str, Source]) -> dict[str, tuple[Shape, list[MaskPart]]]:
     try:
         infos = read_infos(header.metadata) if header.metadata else {}
     except ValueError:
         infos = {}
+    place = {"source": sources[file]} if file in sources else {"blob": upload_name(file)}
+    file_text = repr(file) if file in sources else f"upload {file}"
     masks: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
         is_bool = entry.dtype == "BOOL"
@@ -71,8 +78,8 @@ def _of_file(digest: str, header: Header) -> dict[str, tuple[Shape, list[MaskPar
         packed = bool(shape) and entry.dtype == "U8" and name in infos
         packed = packed and entry.shape == (*shape[:-1], packed_width(shape))
         if not shape or not (is_bool or packed):
-            detail = f"upload {digest} is not a masks file: {name!r} is neither bool nor a packed mask"
-            raise RequestError(Code.INVALID_PREVIOUS, detail, previous=digest)
-        whole = MaskPart(blob=upload_name(digest), start=entry.start, first=0, last=shape[0], is_bool=is_bool)
+            detail = f"{file_text} is not a masks file: {name!r} is neither bool nor a packed mask"
+            raise RequestError(Code.INVALID_PREVIOUS, detail, previous=file)
+        whole = MaskPart(**place, start=entry.start, first=0, last=shape[0], is_bool=is_bool)
         masks[name] = shape, [whole]
     return masks

@@ -94,6 +94,28 @@ async def create_masks(
     return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
 
 
+@router.post("/outputs", status_code=202)
+async def create_output(
+    request: Request,
+    response: Response,
+    state: StateDep,
+    principal: PrincipalDep,
+    options: Annotated[job_options.ModelOptions, Query()],
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Job:
+    """Start a job that writes a pruned copy of a model: both are in roots, and nothing is uploaded.
+
+    Options are those of `POST /v1/masks`; the tensors are selected as there, and by the model's config.
+    """
+    principal.require(Scope.SUBMIT)
+    specification = job_options.parse_file_options(options)
+    description = job_options.describe_file_job(options)
+    submitter = JobSubmitter(state, principal, key, request.state.reservation, options.require_worker)
+    job = await _create(state, principal, partial(submitter.submit_model, options, specification, description))
+    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
+
+
 @router.get("/jobs")
 def list_jobs(
     state: StateDep,

@@ -1,29 +1,55 @@
-"""Selects tensors of uploaded files by globs of names, or by the default rule, and locates them."""
+"""Selects tensors of files by globs of names, or by the default rule, and locates them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from masksmith.layouts import Layout, LayoutError, Selection
 from masksmith.patterns import TensorPatterns, UnmatchedSelectorError
 from masksmith_service.bounds.table import limit
 from masksmith_service.errors import RequestError
-from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.specification import JobSpecification
 
-from .located_tensors import candidate_of, locate, select_tensors, with_own_patterns
+from .located_tensors import candidate_of, locate, origin, select_tensors, with_own_patterns
 from .options import FileOptions, parse_patterns
 
 MAX_GLOB_STEPS = limit("glob_steps")
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model by reference.
+
+    Attributes:
+        file_of: Reference of the file of each tensor, by the tensor's name.
+        sources: The files, by reference.
+        config: The model's `config.json`.
+    """
+
+    file_of: Mapping[str, str]
+    sources: Mapping[str, Source]
+    config: Mapping[str, Any] | None
+
+
 def locate_selected(
-    options: FileOptions, specification: JobSpecification, files: Mapping[str, Header]
+    options: FileOptions,
+    specification: JobSpecification,
+    files: Mapping[str, Header],
+    model: ModelFiles | None = None,
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Select tensors of files, by digest, by `layers` and `exclude`; by default every float weight that fits.
+    """Select tensors of files by `layers` and `exclude`; by default every float weight that fits.
+
+    Args:
+        options: The options of the request.
+        specification: The job's specification.
+        files: Headers by digest, or by reference for a model.
+        model: The files of a model by reference.
 
     Returns:
         The selected tensors, located; and the selection, which has the reasons why others were skipped.
@@ -32,19 +58,18 @@ def locate_selected(
         RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
             selected, or two files have a tensor of the same name.
     """
-    digest_of = _digest_of_each(files)
-    _check_globs(options, digest_of)
-    candidates = [candidate_of(name, files[digest].tensors[name], files[digest]) for name, digest in digest_of.items()]
+    model = model or ModelFiles({}, {}, None)
+    file_of = model.file_of or _digest_of_each(files)
+    _check_globs(options, file_of)
+    candidates = [candidate_of(name, files[file].tensors[name], files[file]) for name, file in file_of.items()]
     layouts_by_user = _parse_layouts(options.layout)
-    specifications = _specifications_of(parse_patterns(options), list(digest_of), specification)
+    specifications = _specifications_of(parse_patterns(options), list(file_of), specification)
     selection, layouts = select_tensors(
-        candidates, specification, specifications, layouts_by_user, options.layers, options.exclude
+        candidates, specification, specifications, layouts_by_user, options.layers, options.exclude, model.config
     )
     located = [
-        locate(
-            name, {"digest": digest_of[name]}, files[digest_of[name]].tensors[name], layouts[name], specifications[name]
-        )
-        for name in selection.chosen
+        locate(name, origin(file, model.sources), files[file].tensors[name], layouts[name], specifications[name])
+        for name, file in ((name, file_of[name]) for name in selection.chosen)
     ]
     return with_own_patterns(located, specifications, specification), selection
 

@@ -131,17 +131,13 @@ class _StatisticFinder:
             raise RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
         if named is not None and named.kind != "gram":
             raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {named.kind}", tensor=name)
-        # `reconstruct` reads it in bands; the other update and the scores need all of it several times.
-        in_bands = self._update.name == "reconstruct"
         if named is not None:
-            return self._locate(weight, "gram", named.file, named.key, in_bands=in_bands)
+            return self._locate(weight, "gram", named.file, named.key)
         if self._file is None:
             raise _calibration_error(f"tensor {name!r}: {self._update.name} needs a calibration: gram", tensor=name)
-        return self._locate(weight, "gram", self._file, statistic_key(name, "gram"), in_bands=in_bands)
+        return self._locate(weight, "gram", self._file, statistic_key(name, "gram"))
 
-    def _locate(
-        self, weight: PlannedTensor, kind: str, file: str, key: str, *, in_bands: bool = False
-    ) -> PlannedTensor:
+    def _locate(self, weight: PlannedTensor, kind: str, file: str, key: str) -> PlannedTensor:
         name = weight.name
         entry = self._headers[file].tensors.get(key)
         if entry is None:
@@ -150,11 +146,8 @@ class _StatisticFinder:
         reason = statistic_mismatch(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             reason = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
-        is_whole = kind == "activations" or (kind == "gram" and not in_bands)
-        if is_whole and entry.stop - entry.start > WHOLE_BYTES:
-            hint = "; use the library" if self._update else "; send inverse_diagonal instead"
-            hint = hint if kind == "gram" else "; send fewer samples"
-            reason = f"{kind} of more than the {WHOLE_BYTES} bytes that go to one worker{hint}"
+        if kind == "activations" and entry.stop - entry.start > WHOLE_BYTES:
+            reason = f"{kind} of more than the {WHOLE_BYTES} bytes that go to one worker; send fewer samples"
         if reason is not None:
             raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
         return PlannedTensor(

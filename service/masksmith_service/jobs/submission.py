@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from masksmith_service.benchmarks.planning import benchmark_subject, plan_benchm
 from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
+from masksmith_service.references.access import find_readable
 from masksmith_service.references.models import ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claimed
-from masksmith_service.references.sources import read_references
+from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
 from masksmith_service.uploads.quota import too_many_bytes
 from masksmith_state.errors import FullError, MissingUploadError
@@ -32,7 +33,7 @@ from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_wire.digests import digest_document
-from masksmith_wire.documents import MasksRequest, Skipped
+from masksmith_wire.documents import MasksRequest, OutputInput, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.names import JobDescription, default_name, subject_of
@@ -42,7 +43,7 @@ from masksmith_wire.specification import JobSpecification
 from .access import read_job, visible_job
 from .documents import waiting_for
 from .named_tensors import locate_named
-from .options import FileOptions, check_count, parse_document
+from .options import FileOptions, ModelOptions, check_count, parse_document
 from .planning import make_plan
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
@@ -85,11 +86,12 @@ class JobSubmitter:
         located = locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
+        tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
-            return self._submit_masks(specification, tensors, [], headers, document)
+            return self._submit_masks(specification, tensors, [], document)
         planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
         output = planner.plan(document.output, specification, tensors)
-        return self._submit_masks(specification, tensors, [], headers, document, output)
+        return self._submit_masks(specification, tensors, [], document, output)
 
     def submit_file(
         self,
@@ -104,7 +106,8 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or there are too many jobs.
         """
-        headers = read_headers(self.state, self.principal, options, self._reserve_memory)
+        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
+        headers = read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
         check_count(len(names), self.state.settings.max_tensors)
@@ -112,22 +115,45 @@ class JobSubmitter:
             check_calibrated_names(headers[options.calibration], names)
         located, selection = locate_selected(options, specification, files)
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
-        return self._submit_masks(specification, tensors, skipped, headers, description)
+        return self._submit_masks(specification, tensors, skipped, description)
+
+    def submit_model(self, options: ModelOptions, specification: JobSpecification, description: JobDescription) -> str:
+        """Submit a job that writes a pruned copy of a model in a root, whose tensors the options select.
+
+        Raises:
+            RequestError: If the request is invalid, or there are too many jobs.
+        """
+        if options.also:
+            detail = "also goes with an uploaded file; the reference of a model names all of its files"
+            raise RequestError(Code.INVALID_DOCUMENT, detail)
+        reader = ModelReader(self.state, self._reserve_memory)
+        model = reader.read(find_readable(self.state.roots, self.principal, options.model))
+        check_count(len(model.weight_map), self.state.settings.max_tensors)
+        files, located_files = model_files(model)
+        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
+        headers = read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
+        located, selection = locate_selected(options, specification, files, located_files)
+        tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
+        reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
+        skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()]
+        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
+        output = planner.plan(OutputInput(location=options.output, model=options.model), specification, tensors)
+        return self._submit_masks(specification, tensors, skipped, description, output)
 
     def _submit_masks(
         self,
         specification: JobSpecification,
         tensors: list[PlannedTensor],
         skipped: list[Skipped],
-        headers: Mapping[str, Header],
         description: JobDescription,
         output: PlannedOutput | None = None,
     ) -> str:
         """Plan a masks job on located tensors, split it into shards, and start it."""
         limits = self.state.settings
-        tensors = add_previous(tensors, specification.options.previous, headers, self._read_finished)
         plan = make_plan(specification, tensors, skipped).model_copy(update={"output": output})
         shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
         shards = with_file_shards(shards, plan.tensors, output)

@@ -51,9 +51,10 @@ def static_files() -> StaticFiles:
 
 
 @router.get("/")
-def show_home(request: Request) -> HTMLResponse:
+def show_home(request: Request, state: StateDep) -> HTMLResponse:
     """Show the form that starts a job."""
-    return render(request, "home.html", choices=offered_patterns(), solvers=SOLVERS)
+    has_roots = bool(state.roots.settings)
+    return render(request, "home.html", choices=offered_patterns(), solvers=SOLVERS, has_roots=has_roots)
 
 
 @router.get("/compare")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
+
+import redis
+from redis.exceptions import LockError
+from redis.lock import Lock
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
+from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_state.roots.bucket import MAX_OBJECT_BYTES
 from masksmith_state.roots.location import BUCKET, is_inside
@@ -29,6 +34,8 @@ MAX_MARKER_BYTES = 2**16
 MAX_RECORD_BYTES = 2**28
 MAX_BESIDE = 1000
 """Files beside a model's weights that are copied."""
+TURN_S, TURN_WAIT_S = 120, 5
+"""Seconds that a request may hold the lock of an output, and that another one waits for it."""
 
 
 class OutputPlanner:
@@ -113,20 +120,44 @@ class OutputPlanner:
 def claimed(state: State, principal: Principal, output: PlannedOutput | None) -> Iterator[None]:
     """Mark an output as unfinished and ours; if an error prevents the job, a new mark is removed.
 
+    Requests for one output take turns until their jobs are recorded: none removes a mark that another relies on.
+
     Raises:
-        RequestError: If the directory holds something else, or what another job has begun or finished.
+        RequestError: If the directory holds something else, or what another job has begun or finished; or if other
+            requests for it take too long.
     """
     if output is None:
         yield
         return
     place = find_writable(state.roots, principal, output.location)
-    is_new = _claim(place, output)
+    with _turn(state, place) as turn:
+        is_new = _claim(place, output)
+        try:
+            yield
+        except redis.RedisError:
+            # The job may have been recorded although no answer came.
+            raise
+        except BaseException:
+            # Without the turn, another request may rely on the mark; what stays is taken by the same request.
+            if is_new and turn.owned():
+                place.root.delete(place.below(JOURNAL_NAME).path)
+            raise
+
+
+@contextmanager
+def _turn(state: State, place: Located) -> Iterator[Lock]:
+    """Hold the lock of an output among all services."""
+    name = output_lock_key(place.location)
+    lock = state.records.redis.lock(name, timeout=TURN_S, blocking_timeout=TURN_WAIT_S, sleep=0.05)
+    if not lock.acquire():
+        detail = f"other requests for the output {place.location!r} are being planned; try again"
+        raise RequestError(Code.OVERLOADED, detail, retry_after_s=TURN_WAIT_S, location=place.location)
     try:
-        yield
-    except BaseException:
-        if is_new:
-            place.root.delete(place.below(JOURNAL_NAME).path)
-        raise
+        yield lock
+    finally:
+        # If it has lapsed, the next request has had its turn.
+        with suppress(LockError):
+            lock.release()
 
 
 def read_record(state: State, principal: Principal, location: str) -> dict[str, Any]:
@@ -197,8 +228,10 @@ def _source(file: Located, state_version: str) -> Source:
 
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
+    masks = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
     return digest_document(
-        {
+        ({"previous": sorted(masks)} if masks else {})
+        | {
             "version": version("masksmith"),
             "output": output.model_dump(exclude={"location", "identity"}),
             "options": specification.options.model_dump(mode="json"),

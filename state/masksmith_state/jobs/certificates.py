@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from masksmith_wire.documents import SolveStatus, UpdateReport
+from masksmith_wire.documents import ChangeReport, SolveStatus, UpdateReport
 from masksmith_wire.totals import relative_gap
 
 from .reports import ShardReport
@@ -36,6 +36,14 @@ def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
         "solver": parts[0].solver,
         "update": _update(parts),
     }
+
+
+def change(parts: Sequence[ShardReport], entries: int) -> ChangeReport | None:
+    """Sum the changes of all shards of a tensor with that many entries; None if it has no previous mask."""
+    if any(part.added is None or part.dropped is None for part in parts):
+        return None
+    added, dropped = sum(part.added or 0 for part in parts), sum(part.dropped or 0 for part in parts)
+    return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)
 
 
 def _update(done: Sequence[ShardReport]) -> UpdateReport | None:

@@ -6,6 +6,8 @@ import re
 import secrets
 from datetime import UTC, datetime
 
+from masksmith_wire.digests import digest_bytes
+
 JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
 """Sorted sets of all jobs by creation and by id, set of live jobs, and sorted set of jobs that have ended."""
 ENDED = "masksmith:ended"
@@ -30,6 +32,11 @@ def is_job_id(text: str) -> bool:
 def job_key(job: str) -> str:
     """Hash of a job's fields."""
     return f"masksmith:job:{job}"
+
+
+def output_lock_key(location: str) -> str:
+    """Lock of an output while a job that writes it is being created."""
+    return f"masksmith:output:{digest_bytes(location.encode())}"
 
 
 def parts_key(job: str) -> str:

@@ -22,16 +22,6 @@ BLOCK_ROWS = 16
 """Shards begin at multiples of this many rows if possible, so that storage blocks can be counted per shard."""
 
 
-class MaskPart(BaseModel):
-    """Output rows `first` to `last` (exclusive) of a stored mask, packed or bool, from byte `start` of a blob."""
-
-    blob: str
-    start: int
-    first: int
-    last: int
-    is_bool: bool = False
-
-
 class Source(BaseModel):
     """A file in a root, as it was when the job began.
 
@@ -40,6 +30,20 @@ class Source(BaseModel):
 
     location: str
     version: str
+
+
+class MaskPart(BaseModel):
+    """Output rows `first` to `last` (exclusive) of a stored mask, packed or bool, from byte `start` of a file.
+
+    The file is a blob of the store, or in a root, if it has a `source`.
+    """
+
+    blob: str = ""
+    source: Source | None = None
+    start: int
+    first: int
+    last: int
+    is_bool: bool = False
 
 
 class PlannedTensor(BaseModel):

@@ -1,13 +1,14 @@
 """What the client asks for when a model is pruned by reference."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from masksmith.patterns import TensorPatterns
-from masksmith_client import InputError
+from masksmith_client import Client, InputError
 from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
 from masksmith_client.checkpoints.choice import ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
@@ -110,6 +111,34 @@ def test_statistics_are_references_too():
     method = PruneMethod.parse("wanda", None, {"a": np.ones(3)})
     with pytest.raises(InputError, match="the reference of a file in a root"):
         ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
+
+
+@pytest.mark.parametrize(
+    ("previous", "sent"),
+    [
+        (None, None),
+        ("s3://pruned/m", "s3://pruned/m"),
+        ("01j9", "{here}/01j9"),
+        ("0" * 27, "0" * 27),
+        (Path("/pruned/m"), "/pruned/m"),
+        ("pruned/../m/masks.safetensors", "{here}/m/masks.safetensors"),
+    ],
+)
+def test_previous_masks_are_a_job_or_a_reference(previous, sent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = Jobs(listing())
+    pruner = ReferencePruner(jobs, PruneMethod.parse("magnitude"), previous=previous)
+    pruner.prune("s3://models/m", "s3://p/m", options("2:4"))
+    assert jobs.request.previous == (sent and sent.format(here=tmp_path))
+
+
+def test_other_values_are_no_previous_masks(tmp_path):
+    with pytest.raises(InputError, match="previous=3 is not a job"):
+        ReferencePruner(Jobs(listing()), PruneMethod.parse("magnitude"), previous=3).prune(
+            "s3://models/m", "s3://p", options("2:4")
+        )
+    with Client("http://127.0.0.1:9") as client, pytest.raises(InputError, match="previous goes with by_reference"):
+        client.prune(tmp_path, tmp_path / "out", "2:4", previous="s3://pruned/m")
 
 
 def test_a_model_that_can_be_read_here_shows_its_layout(tmp_path):

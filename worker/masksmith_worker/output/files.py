@@ -8,9 +8,7 @@ import numpy as np
 from blake3 import blake3
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith_state.blobs.names import result_name, weights_name
 from masksmith_state.jobs.outputs import FileNote, OutputFile
-from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.masks import masked_bytes, packed_bytes
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
@@ -97,17 +95,14 @@ def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview
     tensor = work.plan.tensors[number]
     for index in work.by_tensor[number]:
         work.check()
-        report, shard = work.report_of(index), work.shards[index]
         if work.plan.options.update is None:
-            yield from _masked_rows(work, tensor, shard, report)
+            yield from _masked_rows(work, tensor, work.shards[index], work.results.mask(index))
         else:
-            yield work.inputs.store.get(weights_name(str(report.result)), report.weights_digest)
+            yield work.results.weights(index)
 
 
-def _masked_rows(
-    work: OutputWork, tensor: PlannedTensor, shard: Shard, report: ShardReport
-) -> Iterator[bytes | memoryview]:
-    packed = np.frombuffer(work.inputs.store.get(result_name(str(report.result)), report.mask_digest), np.uint8)
+def _masked_rows(work: OutputWork, tensor: PlannedTensor, shard: Shard, mask: bytes) -> Iterator[bytes | memoryview]:
+    packed = np.frombuffer(mask, np.uint8)
     row_shape = tuple(tensor.shape[1:])
     pitch = packed_bytes((1, *row_shape))
     step = max(1, BAND_BYTES // tensor.row_bytes)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
-from masksmith_state.blobs.names import result_name
-from masksmith_state.jobs.certificates import certificate
+from masksmith_state.jobs.certificates import certificate, change
 from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor
@@ -30,7 +30,8 @@ def finish(work: OutputWork) -> None:
     Record and index are written after everything that a reader of them needs; the marker is deleted last.
     """
     output = work.output
-    reports = [[work.report_of(index) for index in indices] for indices in work.by_tensor]
+    work.results.refresh()
+    reports = [[work.results.report(index) for index in indices] for indices in work.by_tensor]
     hasher = blake3()
     work.write(output.place(MASKS_NAME), _masks(work, reports, hasher))
     for file in output.beside:
@@ -57,13 +58,12 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
         )
         for tensor, indices, parts in zip(work.plan.tensors, work.by_tensor, reports, strict=True)
     }
-    blobs = [(result_name(str(part.result)), part.mask_digest) for parts in reports for part in parts]
     header = file_header(infos)
     hasher.update(header)
     yield header
-    for name, digest in blobs:
+    for index in (index for indices in work.by_tensor for index in indices):
         work.check()
-        data = work.inputs.store.get(name, digest)
+        data = work.results.mask(index)
         hasher.update(data)
         yield data
 
@@ -77,6 +77,7 @@ def _mask_digests(work: OutputWork, indices: list[int], parts: list[ShardReport]
 def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: str) -> dict[str, Any]:
     output, options = work.output, work.plan.options
     tensors = _tensors(work, reports)
+    previous = {} if options.previous is None else {"previous": options.previous}
     return {
         "format": 1,
         "model_type": output.model_type,
@@ -93,6 +94,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "not_copied": output.left,
         "notes": [],
         "identity": output.identity,
+        **previous,
     }
 
 
@@ -124,7 +126,7 @@ def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(parts)
-    update = members.pop("update")
+    update, changed = members.pop("update"), change(parts, math.prod(tensor.shape))
     return {
         "axes": str(layout),
         "out_parts": tensor.out_parts,
@@ -138,4 +140,5 @@ def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -
         **members,
         "kept": sum(part.kept for part in parts),
         **({} if update is None else {"update": update_record(options.update, update)}),
+        **({} if changed is None else {"change": changed.model_dump()}),
     }

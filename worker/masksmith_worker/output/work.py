@@ -10,11 +10,12 @@ from functools import cached_property, partial
 from masksmith_state.errors import ChangedSourceError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
-from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor
 from masksmith_wire.errors import TensorError
 from masksmith_wire.headers import Header, parse_header, read_header_text
 from masksmith_worker.stages.load import Inputs
+
+from .results import ShardResults
 
 COPY_BYTES = 8 * 2**20
 """Bytes of a file that are in memory while it is copied."""
@@ -46,7 +47,7 @@ class OutputWork:
         output: The output of the plan.
         inputs: What tensors and files are read from.
         shards: The job's shards, by index.
-        report_of: Returns the report of a shard of a tensor, once its result is in the store.
+        results: Results of the job's shards.
         check: Called regularly; raises an error to stop the work.
     """
 
@@ -54,7 +55,7 @@ class OutputWork:
     output: PlannedOutput
     inputs: Inputs
     shards: Mapping[int, Shard]
-    report_of: Callable[[int], ShardReport]
+    results: ShardResults
     check: Callable[[], None]
 
     @cached_property

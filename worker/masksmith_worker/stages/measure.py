@@ -11,7 +11,6 @@ import numpy.typing as npt
 import masksmith as ms
 from masksmith import measures
 from masksmith_state.blobs.names import result_name
-from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
@@ -19,6 +18,7 @@ from masksmith_wire import masks
 from masksmith_wire.documents import DiversityReport, SpectrumReport
 from masksmith_wire.dtypes import to_numpy
 
+from .load import Inputs
 from .update import UpdatedShard
 from .work import ShardWork
 
@@ -61,6 +61,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 
     Raises:
         PreviousMissingError: If that mask no longer exists.
+        ChangedSourceError: If it is in a root, and has changed since the job began.
     """
     tensor, shard = work.tensor, work.shard
     if tensor.previous is None or report.result is None:
@@ -69,7 +70,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     packed = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8)
     current = packed.reshape(shape[0], -1)
     try:
-        previous = np.concatenate([*_rows(work.store, tensor.previous, shard, shape)])
+        previous = np.concatenate([*_rows(work.inputs, tensor.previous, shard, shape)])
     except (FileNotFoundError, DamagedBlobError):
         raise PreviousMissingError from None
     differences = current & ~previous, previous & ~current
@@ -78,7 +79,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 
 
 def _rows(
-    store: BlobStore, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
+    inputs: Inputs, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Read the shard's rows of a stored mask, as packed bits."""
     for part in parts:
@@ -87,10 +88,16 @@ def _rows(
             continue
         width = math.prod(shape[1:]) if part.is_bool else masks.packed_bytes(shape[1:])
         start, stop = (part.start + (row - part.first) * width for row in (first, last))
-        packed = np.frombuffer(store.get_range(part.blob, start, stop), np.uint8)
+        packed = np.frombuffer(_read(inputs, part, start, stop), np.uint8)
         if part.is_bool:
             packed = masks.pack(packed.reshape(last - first, *shape[1:]) != 0)
         yield packed.reshape(last - first, -1)
+
+
+def _read(inputs: Inputs, part: MaskPart, start: int, stop: int) -> bytes:
+    if part.source is not None:
+        return inputs.source(part.source, start, stop)
+    return inputs.store.get_range(part.blob, start, stop)
 
 
 def _diversity(pattern: ms.Pattern) -> DiversityReport | None:

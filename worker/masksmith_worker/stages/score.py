@@ -17,6 +17,7 @@ from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
 
 from .load import Array, Inputs
+from .memory import require_memory
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
@@ -42,6 +43,7 @@ def score_shard(work: ShardWork) -> Array:
     Raises:
         CalibrationError: If weights or statistics have values from which no score can be computed.
         UploadMissingError: If an upload no longer exists.
+        InsufficientMemoryError: If a Gram matrix does not fit into memory.
     """
     scoring = Scoring(work.inputs, work.tensor, work.specification.scores, work.check)
     try:
@@ -93,6 +95,8 @@ class Scoring:
         statistic_rows, kind = None, None if statistic is None else statistic.name
         if statistic is not None:
             span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
+            if kind == "gram":
+                require_memory(statistic, "sparsegpt", span[1] - span[0] if layout.is_stack else 1)
             statistic_rows = self._inputs.rows(statistic, *span)
         result: Array = scores.by_layout(
             layout, self._method.name, weight, statistic_rows, kind, name=self._tensor.name, **self._options
@@ -145,6 +149,7 @@ class Scoring:
 
     def _inverse_diagonal(self) -> Array:
         assert self._tensor.statistic is not None
+        require_memory(self._tensor.statistic, "sparsegpt")
         gram = self._inputs.rows(self._tensor.statistic)
         return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 

@@ -13,6 +13,7 @@ from masksmith_wire.dtypes import to_bytes
 from masksmith_wire.updates import UpdateMethod
 
 from .load import Array
+from .memory import require_memory
 from .work import ShardWork
 
 
@@ -45,6 +46,7 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
     Raises:
         UpdateError: If weights or Gram matrix are invalid.
         UploadMissingError: If an upload no longer exists.
+        InsufficientMemoryError: If its Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)
     return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), _report(update))
@@ -58,6 +60,7 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     weight = work.inputs.rows(tensor, shard.first, shard.last)
+    require_memory(tensor.gram, method.name, shard.last - shard.first if layout.is_stack else 1)
     gram = work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
     options: dict[str, Any] = {
         "threads": 1,

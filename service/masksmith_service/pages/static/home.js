@@ -70,22 +70,26 @@ function markChoice() {
   for (const radio of document.querySelectorAll("[name=choice]")) radio.checked = radio.value === at("pattern").value.trim();
 }
 
-/** File and pattern, without the characters that the service refuses in a name. */
+/** Subject and pattern, without the characters that the service refuses in a name. */
+function cleaned(subject) {
+  return `${subject.slice(0, 98)}, ${at("pattern").value.trim()}`.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, "\ufffd");
+}
+
 function defaultName() {
   const subject = files.length === 1 ? files[0].name : (files[0].webkitRelativePath.split("/")[0] || `${files.length} files`);
-  return `${subject.slice(0, 98)}, ${at("pattern").value.trim()}`.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, "\ufffd");
+  return cleaned(subject);
 }
 
 const lines = (id) => at(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
 
-function query() {
+function query(prefix = "", subject = defaultName) {
   const query = new URLSearchParams();
   for (const id of ["pattern", "axis", "ragged", "scores", "update", "budget", "solver", "time_limit_s"]) {
     if (at(id).value) query.set(id, at(id).value);
   }
   for (const pattern of lines("patterns")) query.append("pattern", pattern);
-  for (const id of ["layers", "exclude"]) for (const glob of matcher(at(id).value).globs) query.append(id, glob);
-  query.set("name", at("name").value.trim() || defaultName());
+  for (const id of ["layers", "exclude"]) for (const glob of matcher(at(prefix + id).value).globs) query.append(id, glob);
+  query.set("name", at("name").value.trim() || subject());
   for (const label of at("labels").value.split(/\s+/).filter(Boolean)) query.append("label", label);
   return query;
 }
@@ -99,8 +103,22 @@ async function upload(sender) {
   return sender.post(`${ROOT}v1/masks?${options}`, files[0]);
 }
 
-async function send() {
-  const total = size([...files, ...at("calibration").files]);
+const referenced = () => at("referenced")?.open && (at("model").value.trim() || at("output").value.trim());
+
+/** Upload the calibration, and start a job that reads the model in its root and writes the output. */
+async function prune(sender) {
+  const [model, output] = ["model", "output"].map((id) => at(id).value.trim());
+  if (!model || !output) throw new Error("Name both the model and the output directory.");
+  const options = query("model-", () => cleaned(model.split("/").filter(Boolean).pop() ?? model));
+  options.set("model", model);
+  options.set("output", output);
+  const calibration = at("calibration").files[0];
+  if (calibration) options.set("calibration", (await sender.post(`${ROOT}v1/tensors`, calibration)).digest);
+  return sender.post(`${ROOT}v1/outputs?${options}`, new Blob());
+}
+
+async function send(start, sources) {
+  const total = size([...sources, ...at("calibration").files]);
   const sender = new Sender((sent) => {
     at("sent").value = sent / total;
     at("sent-text").textContent = `${sizeText(Math.min(sent, total))} of ${sizeText(total)}`;
@@ -108,11 +126,11 @@ async function send() {
   at("stop").onclick = () => sender.stop();
   at("sent").value = 0;
   at("sent-text").textContent = "";
-  at("sending").hidden = false;
+  at("sending").hidden = !total;
   at("go").disabled = true;
   show("start-error");
   try {
-    location.assign(`${ROOT}jobs/${(await upload(sender)).id}`);
+    location.assign(`${ROOT}jobs/${(await start(sender)).id}`);
   } catch (error) {
     show("start-error", error.message);
   }
@@ -122,7 +140,8 @@ async function send() {
 
 at("start").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (files.length) { send(); return; }
+  if (referenced()) { send(prune, []); return; }
+  if (files.length) { send(upload, files); return; }
   if (at("file-error").hidden) show("file-error", "Choose a .safetensors file first.");
   at("file").focus();
 });

@@ -7,7 +7,8 @@
 -- for key K, which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end, and
 -- `masksmith:lease-ms` is the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
 -- and state, and the increments of completed shards. `blobs/references.py` lists the keys of uploads and results. The
--- id of every job that ends is published to the channel `masksmith:ended`. All times are the Redis server's. If its
+-- id of every job that ends is published to the channel `masksmith:ended`. `masksmith:output:D` is the lock of an output
+-- while a job that writes it is being created, D a digest of its location. All times are the Redis server's. If its
 -- clock is set back, times that are in the future are reset to now.
 
 local function now() local t = redis.call('TIME'); return tonumber(t[1]) + tonumber(t[2]) / 1000000 end
