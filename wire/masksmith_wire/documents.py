@@ -13,6 +13,7 @@ from masksmith.layouts import Layout
 
 from .durations import in_about
 from .errors import TensorError
+from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
 from .names import JobDescription
 from .payload_limits import StrictModel
 from .priorities import Priority
@@ -182,49 +183,6 @@ class Skipped(BaseModel):
 
     name: str
     reason: str
-
-
-class UpdateReport(BaseModel):
-    """Squared errors of a layer's output on the calibration data after an update; see `ms.reconstruct`.
-
-    `error` is at most `masked_error`, the error without the update. `energy` is the squared norm of the dense output.
-    `solves` is the number of masks that ADMM solved for.
-    """
-
-    error: float
-    masked_error: float
-    energy: float
-    update_s: float
-    solves: int | None = None
-
-
-class DiversityReport(BaseModel):
-    """Number of masks of a tile; `count` is a decimal string of any length, or null if only its logarithm is known."""
-
-    rows: int
-    cols: int
-    count: str | None
-    log2_count: float
-    bits_per_weight: float
-    method: str
-    log2_published: float | None
-
-
-class ChangeReport(BaseModel):
-    """Difference to the previous mask: `sad` is the number of entries that differ."""
-
-    sad: int
-    added: int
-    dropped: int
-    flip_rate: float
-
-
-class SpectrumReport(BaseModel):
-    """Smallest, mean and largest singular value of the masked weight."""
-
-    least: float
-    mean: float
-    most: float
 
 
 class TensorReport(BaseModel):

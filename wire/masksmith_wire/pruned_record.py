@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .documents import UpdateReport
+from .measures import UpdateReport
 from .updates import UpdateMethod
 
 PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")

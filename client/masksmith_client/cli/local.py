@@ -17,11 +17,12 @@ from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.prepared_job import PreparedJob
 from masksmith_client.submission.streamed_tensor import StreamedTensor
-from masksmith_wire.documents import JobState, LayoutInput, TensorReport, UpdateReport
+from masksmith_wire.documents import JobState, LayoutInput, TensorReport
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
+from masksmith_wire.measures import UpdateReport
 
 from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport

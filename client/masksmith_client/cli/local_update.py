@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
-from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
+from masksmith_wire.measures import UpdateReport
 from masksmith_wire.updates import UpdateMethod
 
 

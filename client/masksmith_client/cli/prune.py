@@ -21,7 +21,7 @@ from masksmith_client.checkpoints.pruning import prune_model
 from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
-from masksmith_wire.documents import UpdateReport
+from masksmith_wire.measures import UpdateReport
 from masksmith_wire.output_names import BLOCK_PAGE_NAME
 from masksmith_wire.quantities import count_text
 

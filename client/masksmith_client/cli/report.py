@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from masksmith.layouts import BY_CHOICE
-from masksmith_wire.documents import Skipped, SpectrumReport, TensorReport, UpdateReport
+from masksmith_wire.documents import Skipped, TensorReport
+from masksmith_wire.measures import SpectrumReport, UpdateReport
 from masksmith_wire.quantities import count_text
 from masksmith_wire.totals import total
 

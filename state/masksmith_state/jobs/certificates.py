@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from masksmith_wire.documents import ChangeReport, SolveStatus, UpdateReport
+from masksmith_wire.documents import SolveStatus
+from masksmith_wire.measures import ChangeReport, UpdateReport
 from masksmith_wire.totals import relative_gap
 
 from .reports import ShardReport

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from masksmith.patterns import HybridCounts
-from masksmith_wire.documents import DiversityReport, SpectrumReport, UpdateReport
 from masksmith_wire.errors import TensorError
+from masksmith_wire.measures import DiversityReport, SpectrumReport, UpdateReport
 from masksmith_wire.totals import relative_gap
 
 

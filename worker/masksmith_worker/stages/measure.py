@@ -15,8 +15,8 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
 from masksmith_wire import masks
-from masksmith_wire.documents import DiversityReport, SpectrumReport
 from masksmith_wire.dtypes import to_numpy
+from masksmith_wire.measures import DiversityReport, SpectrumReport
 
 from .load import Inputs
 from .update import UpdatedShard

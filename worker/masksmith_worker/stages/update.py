@@ -8,8 +8,8 @@ from typing import Any
 import masksmith as ms
 from masksmith.layouts import Layout, default_axes
 from masksmith_state.jobs.shards import PlannedTensor
-from masksmith_wire.documents import UpdateReport
 from masksmith_wire.dtypes import to_bytes
+from masksmith_wire.measures import UpdateReport
 from masksmith_wire.updates import UpdateMethod
 
 from .load import Array

@@ -1,0 +1,48 @@
+"""Members of a tensor's report: what an update changed, and measures of the mask."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class UpdateReport(BaseModel):
+    """Squared errors of a layer's output on the calibration data after an update; see `ms.reconstruct`.
+
+    `error` is at most `masked_error`, the error without the update. `energy` is the squared norm of the dense output.
+    `solves` is the number of masks that ADMM solved for.
+    """
+
+    error: float
+    masked_error: float
+    energy: float
+    update_s: float
+    solves: int | None = None
+
+
+class DiversityReport(BaseModel):
+    """Number of masks of a tile; `count` is a decimal string of any length, or null if only its logarithm is known."""
+
+    rows: int
+    cols: int
+    count: str | None
+    log2_count: float
+    bits_per_weight: float
+    method: str
+    log2_published: float | None
+
+
+class ChangeReport(BaseModel):
+    """Difference to the previous mask: `sad` is the number of entries that differ."""
+
+    sad: int
+    added: int
+    dropped: int
+    flip_rate: float
+
+
+class SpectrumReport(BaseModel):
+    """Smallest, mean and largest singular value of the masked weight."""
+
+    least: float
+    mean: float
+    most: float
