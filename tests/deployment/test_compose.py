@@ -65,7 +65,8 @@ class Machine:
         }
         given = SERVICES[service].get("environment", {})
         mine = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
-        return mine | {name: rewritten.get(value, value) for name, value in given.items()}
+        ours = {"MASKSMITH_WORKER_COMPILE_LATER": "false"}
+        return mine | ours | {name: rewritten.get(value, value) for name, value in given.items()}
 
     def make_key(self, *arguments):
         """Run `masksmith keys create` in the service's environment, as `docker compose run` does; gives the token."""

@@ -133,6 +133,7 @@ def cluster(tmp_path_factory, elsewhere):
         cluster.stop()
 
 
+@pytest.mark.slow
 def test_a_worker_on_another_machine_solves_from_a_bucket(cluster):
     rng = np.random.default_rng(5)
     weights = {f"layer{k}.weight": rng.standard_normal((96, 512), dtype=np.float32) for k in range(3)}
@@ -144,6 +145,7 @@ def test_a_worker_on_another_machine_solves_from_a_bucket(cluster):
     assert not (cluster.folder / "store").exists()
 
 
+@pytest.mark.slow
 def test_that_machine_reaches_nothing_else(cluster):
     script = f"import socket; socket.create_connection(('127.0.0.1', {cluster.port}), 2)"
     refused = subprocess.run([*cluster.elsewhere, sys.executable, "-c", script], capture_output=True, check=False)

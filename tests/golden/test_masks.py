@@ -14,7 +14,7 @@ for _case in CASES:
 # Tiles of two different budgets have kernels of their own, which take long to compile.
 LONG_GROUPS = {
     f"patterns: transposable {budgets}{kind}" for budgets in ("8:16 x 4:8", "<=8:16 x 3:8") for kind in ("", " dense")
-}
+} | {"patterns: transposable 16:32"}
 
 
 def differs(case: Case) -> bool:

@@ -14,7 +14,7 @@ from masksmith._warm_up import COMPILING, LATER_PATTERNS, READY_PATTERNS
 from masksmith.kernels.jit import LockedCache, locked
 from masksmith.kernels.scan import scan
 
-CODE = "import masksmith as ms; ms.warm_up(['2:4'])"
+CODE = "import masksmith as ms; ms.warm_up(['50%'])"
 
 
 def warm_up_in_a_new_process(cache: Path) -> str:
@@ -42,7 +42,7 @@ def test_warm_up_refuses_what_is_no_pattern() -> None:
 
 def test_of_two_processes_that_start_at_the_same_time_one_compiles(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-P", "-m", "masksmith._warm_up", "2:4"]
+    command = [sys.executable, "-P", "-m", "masksmith._warm_up", "50%"]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lines = sorted(sorted(process.communicate()[0].split()) for process in both)
     assert [process.returncode for process in both] == [0, 0]

@@ -8,7 +8,7 @@ from masksmith_worker import kernels
 
 def test_progress_is_counted_only_if_kernels_are_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernels, "READY_PATTERNS", ("2:4", "1:4"))
+    monkeypatch.setattr(kernels, "READY_PATTERNS", ("50%", "25%"))
     # Its folder is that of this process, whose environment was another one when it started.
     monkeypatch.setattr(kernels, "is_warm", lambda patterns: False)
     lines = []

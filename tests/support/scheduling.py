@@ -2,8 +2,8 @@
 
 from xdist.scheduler import LoadFileScheduling
 
-SHARED = ("tests/faults/",)
-"""Folders whose files need the same large installation: one process starts it and runs all of them."""
+SHARED = ("tests/faults/", "tests/end_to_end/browser/")
+"""Folders whose files need the same installation or browser: one process starts it and runs all of them."""
 
 
 class InstallationScheduling(LoadFileScheduling):

@@ -244,6 +244,7 @@ def test_an_unknown_model_falls_back_and_says_so(tmp_path, text, expected):
     assert traced.notes[0].endswith("so names and shapes decide")
 
 
+@pytest.mark.slow
 def test_a_model_larger_than_memory_is_traced_without_its_weights(tmp_path):
     settings = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
     config = transformers.LlamaConfig(**settings, num_key_value_heads=8, architectures=["LlamaForCausalLM"])

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import masksmith as ms
@@ -47,6 +48,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_the_first_process_asks_and_all_apply_the_same_masks(tmp_path):
     tests = str(Path(__file__).parents[2])
     script = f"import sys; sys.path.insert(0, {tests!r})\n{RANK}"

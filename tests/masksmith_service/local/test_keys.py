@@ -102,6 +102,7 @@ class Up:
         self._process.stdout.close()
 
 
+@pytest.mark.slow
 def test_keys_are_managed_whether_up_runs_or_not(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
     data = tmp_path / "data"

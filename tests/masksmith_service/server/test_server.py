@@ -113,6 +113,7 @@ def test_a_stop_ends_streams_at_once_and_uploads_in_order(service):
     assert "Traceback" not in service.log.read_text()[before:]
 
 
+@pytest.mark.slow
 def test_a_stop_ends_within_one_grace(fleet_of):
     seats = [fleet_of(processes).services[0] for processes in (1, 2)]
     for seat in seats:

@@ -104,7 +104,7 @@ def test_a_long_queue_is_counted_up_to_a_bound(records):
 
 def test_positions_in_words():
     texts = {None: "", 0.2: ", starts soon", 0.6: ", starts in about 1 s", 90: ", starts in about 90 s",
-             300: ", starts in about 5 min", 3600 * 3.2: ", starts in about 3.2 h"}  # fmt: skip
+             300: ", starts in about 5 min", 3600 * 3.2: ", starts in about 3 h 12 min"}  # fmt: skip
     for seconds, text in texts.items():
         assert str(QueuePosition(jobs_ahead=2, starts_in_s=seconds)) == f"2 jobs ahead{text}"
     assert str(QueuePosition(jobs_ahead=1)) == "1 job ahead"
