@@ -10,6 +10,7 @@ from functools import cache, partial
 from celery.signals import worker_process_init
 
 import masksmith as ms
+from masksmith._freed_memory import keep_freed_memory
 from masksmith.benchmark import device_identity
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
@@ -19,7 +20,6 @@ from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry import logs
 
-from .allocation import keep_freed_memory
 from .app import STOP_SIGNAL, consumed_queue, create_app, request_work
 from .bench import CaseRunner
 from .intake import Intake

@@ -1,14 +1,18 @@
-"""`masksmith prune --local`: solve the masks of a checkpoint in this process, one tensor after the other."""
+"""`masksmith prune --local`: solve the masks of a checkpoint in this process."""
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from masksmith._freed_memory import keep_freed_memory
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.magnitudes import ReusedBuffer, magnitudes
@@ -22,6 +26,11 @@ from masksmith_wire.updates import UpdateMethod
 from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
 
+PARALLEL_TENSORS = 2
+"""Tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
+LARGE_BYTES = 2**27
+"""Size of a tensor, with its statistics, above which it is solved alone, so that memory stays bounded."""
+
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     """Return a function that solves tensors in this process.
@@ -34,30 +43,52 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
-    buffer = ReusedBuffer()
+    keep_freed_memory()
+    cores = threads or _available_cores()
+    own = threading.local()  # the buffer of each thread
 
-    def solve_one(tensor: TensorToSolve) -> SolvedTensor:
+    def solve_one(tensor: TensorToSolve, threads: int) -> SolvedTensor:
+        buffer = own.__dict__.setdefault("buffer", ReusedBuffer())
         try:
             return _solve(masksmith, tensor, method, threads, buffer)
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    return partial(_solve_ahead, solve_one)
+    return partial(_solve_ahead, solve_one, cores, 1 if method.update is not None else min(PARALLEL_TENSORS, cores))
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _solve_ahead(
-    solve_one: Callable[[TensorToSolve], SolvedTensor], tensors: Iterator[TensorToSolve]
+    solve_one: Callable[[TensorToSolve, int], SolvedTensor],
+    cores: int,
+    parallel: int,
+    tensors: Iterator[TensorToSolve],
 ) -> Generator[SolvedTensor]:
-    """Solve a tensor while the mask of the one before is written."""
-    with ThreadPoolExecutor(1) as executor:
-        pending: Future[SolvedTensor] | None = None
+    """Solve tensors and yield them in order, while the caller writes the masks of earlier ones.
+
+    Args:
+        solve_one: Solves a tensor on a number of threads.
+        cores: The number of threads of all tensors together.
+        parallel: Tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved alone.
+        tensors: The tensors.
+    """
+    executor, pending, was_large = ThreadPoolExecutor(parallel), deque[Future[SolvedTensor]](), False
+    try:
         for tensor in tensors:
-            following = executor.submit(solve_one, tensor)
-            if pending is not None:
-                yield pending.result()
-            pending = following
-        if pending is not None:
-            yield pending.result()
+            is_large = tensor.data_bytes > LARGE_BYTES
+            if is_large or was_large:
+                wait(pending)
+            was_large = is_large
+            pending.append(executor.submit(solve_one, tensor, cores if is_large else cores // parallel))
+            while len(pending) > (1 if is_large else parallel):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _solve(

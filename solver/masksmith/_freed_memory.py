@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, since every shard needs arrays of the same sizes again."""
+"""Keeps freed memory in a process that solves many weights, since each needs arrays of the same sizes again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Have the C library keep up to `KEPT_BYTES` of freed memory; returns whether it does, as glibc alone can.
 
     By default each array of more than 32 MiB is mapped anew, and its pages are zeroed by the kernel one by one, which
-    takes a third of the processor time of a 2:4 shard.
+    takes a third of the processor time of a 2:4 shard. Only programs of this project call it, never the library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

@@ -1,4 +1,4 @@
-"""Pool processes reuse the memory of one shard's arrays for the next shard's."""
+"""A process that asks for it reuses the memory of freed arrays."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import resource, sys
 import numpy as np
-from masksmith_worker.allocation import keep_freed_memory
+from masksmith._freed_memory import keep_freed_memory
 
 def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
