@@ -28,6 +28,8 @@ from .local_update import WeightToUpdate, update_weight
 
 PARALLEL_TENSORS = 2
 """Tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
+AHEAD_TENSORS = 4
+"""Solved tensors that may wait for an earlier one to be written, as while a finished file is brought to the disk."""
 LARGE_BYTES = 2**27
 """Size of a tensor, with its statistics, above which it is solved alone, so that memory stays bounded."""
 
@@ -83,7 +85,7 @@ def _solve_ahead(
                 wait(pending)
             was_large = is_large
             pending.append(executor.submit(solve_one, tensor, cores if is_large else cores // parallel))
-            while len(pending) > (1 if is_large else parallel):
+            while len(pending) > (1 if is_large else parallel + AHEAD_TENSORS):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
