@@ -37,7 +37,7 @@ def test_tied_weights_travel_once_and_are_solved_once(client, layers):
 
 
 def test_what_is_no_previous_mask(client, layers, tmp_path, model_path):
-    with pytest.raises(InputError, match="is not a job, masks of a job, or the path of a masks file"):
+    with pytest.raises(InputError, match="is not a job, masks of a job, or the path or reference of a masks file"):
         client.solve(layers, "2:4", previous=tmp_path / "nothing")
     with pytest.raises(InputError, match="is not a mask"):
         client.solve(layers, "2:4", previous=model_path)
@@ -64,4 +64,4 @@ def test_the_command_line_shows_them(stack, model_path, tmp_path, capsys):
         assert told[0][member] == told[1][member]
     assert told[0]["spectrum"] == pytest.approx(told[1]["spectrum"])
     assert run([*words, "-p", "4:8", "-o", str(after), "--local", "--previous", "ab"]) == 2
-    assert "is a job; with --local pass a masks file" in capsys.readouterr().err
+    assert "is no file here; with --local pass a masks file" in capsys.readouterr().err

@@ -154,6 +154,7 @@ REQUESTS = {
     ("GET", "/jobs/{job}/layer"): {Scope.READ},
     ("GET", "/compare"): {Scope.READ},
     ("POST", "/v1/masks"): {Scope.SUBMIT},
+    ("POST", "/v1/outputs"): {Scope.SUBMIT},
     ("POST", "/v1/jobs"): {Scope.SUBMIT, Scope.BENCHMARK},
     ("POST", "/v1/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},
     ("POST", "/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},
