@@ -34,8 +34,8 @@ command; with a CUDA device add `--device cuda --dtypes float16`.
 How to read it. A *pattern* says which masks are allowed, and n:m counts the weights **kept**: `2:16` keeps 2 of every
 16, an eighth. *Batch* is the number of rows multiplied at once: 1 is one token at a time. A *kernel* is a way to
 multiply; `dense` ignores the mask and is what everybody has. A *speed-up* of 2x means half the time, 0.5x twice the
-time; its range is from the 20th and 80th percentiles of both times, and where it includes 1x, sparse and dense cannot
-be told apart.
+time; its range is from the 20th and 80th percentiles of both times, and where it includes 1x, or the speed-up is at
+most 1.03x, the two are within the noise.
 
 What it comes to, here:
 
