@@ -9,7 +9,7 @@ from threading import Event, current_thread, main_thread
 from types import FrameType
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -30,6 +30,7 @@ from .middleware.path_prefix import PathPrefixMiddleware
 from .middleware.security_headers import SecurityHeadersMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
 from .pages import routes as pages
+from .query import require_single_values
 from .references import routes as references
 from .resources import State, connect
 from .settings import Settings
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         summary="Proved-optimal sparsity masks.",
         version="1",
         lifespan=_lifespan(settings, closing or Event(), None if telemetry is None else telemetry.shutdown),
+        dependencies=[Depends(require_single_values)],
         docs_url=None,
         redoc_url=None,
         telemetry=_telemetry_settings(telemetry),

@@ -257,3 +257,23 @@ def test_budgets_that_cannot_be_met(client, put, save, check_problem, pattern, a
     data = save({"w": EYE})
     check_problem(masks(client, data, pattern=pattern, **asked), 422, "invalid_budget", *words)
     check_problem(job(client, put(data), pattern=pattern, **asked), 422, "invalid_budget", *words)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/v1/jobs?since=x&since=8", "since"),
+        ("/v1/jobs?limit=1&state=queued&state=running&limit=2", "limit"),
+        ("/jobs/1a229b5397b79bb082c3a4e4e72/layer?tensor=a&tensor=b", "tensor"),
+    ],
+)
+def test_a_parameter_that_has_one_value_is_given_once(client, address, name):
+    response = client.get(address)
+    assert response.status_code == 422
+    problem = response.json()
+    assert problem["code"] == "invalid_document"
+    assert problem["detail"] == f"query parameter {name!r} is given 2 times; give it once"
+
+
+def test_a_list_may_be_given_as_several_parameters(client):
+    assert client.get("/v1/jobs?state=queued&state=running&label=a&label=b").status_code == 200
