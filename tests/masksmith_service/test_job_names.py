@@ -132,7 +132,15 @@ def test_lists_of_a_key(client, start, records, check_problem):
 
 @pytest.mark.parametrize(
     "query",
-    [{"kind": "cakes"}, {"state": "lost"}, {"since": "yesterday"}, {"until": "2026-01-01T00:00"}, {"stat": "x"}],
+    [
+        {"kind": "cakes"},
+        {"state": "lost"},
+        {"since": "yesterday"},
+        {"since": "0.0"},
+        {"until": "-8"},
+        {"until": "2026-01-01T00:00"},
+        {"stat": "x"},
+    ],
 )
 def test_a_bad_filter_is_refused(client, check_problem, query):
     check_problem(client.get("/v1/jobs", params=query), 422, "invalid_document", next(iter(query)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
@@ -60,6 +60,18 @@ class JobFilter:
         return has_labels and is_of_kind and has_name and self.text.strip().lower() in _searched_text(job)
 
 
+def _check_is_no_number(value: str) -> str:
+    try:
+        float(value)
+    except ValueError:
+        return value
+    raise ValueError("expected a time with an offset, such as 2026-01-31T12:00:00Z")
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_check_is_no_number)]
+"""A time with an offset; pydantic alone reads a number as seconds since 1970."""
+
+
 class JobQuery(StrictModel):
     """The query parameters of a list of jobs: the page, and the conditions."""
 
@@ -80,8 +92,8 @@ class JobQuery(StrictModel):
             description="`KEY=VALUE`, or `KEY` with any value; jobs that have all of them.",
         ),
     ]
-    since: Annotated[AwareDatetime | None, Field(description="Created then or later.")] = None
-    until: Annotated[AwareDatetime | None, Field(description="Created then or earlier.")] = None
+    since: Annotated[Time | None, Field(description="Created then or later.")] = None
+    until: Annotated[Time | None, Field(description="Created then or earlier.")] = None
 
     @property
     def filter(self) -> JobFilter:
