@@ -146,7 +146,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
         installation.stop()
     rows = [
         latency_row("alone", idle, idle),
-        latency_row(f"beside a model of {arguments.shards} shards", beside_model, idle),
+        latency_row(f"beside a model of {arguments.shards:,} shards", beside_model, idle),
         latency_row(f"beside ADMM on {ADMM_ROWS}x{ADMM_ROWS}", beside_admm, idle),
     ]
     return report(arguments, rows, share, rate, unfinished)
@@ -171,7 +171,7 @@ def report(
         "",
         table(["small jobs", "jobs", "median", "relative", "p99", "relative"], rows).rstrip(),
         "",
-        f"{unfinished} shards of the model were unfinished when the small jobs beside it ended.",
+        f"{unfinished:,} shards of the model were unfinished when the small jobs beside it ended.",
         "",
         table(
             ["shares of finished shards", "measured", "target"],
