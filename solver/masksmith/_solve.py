@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._engine import PanelStore, available_cores, run
+from ._cores import available_cores
+from ._engine import PanelStore, run
 from ._errors import ScoresError, SolverError
 from ._panels import has_tiles
 from ._problem import Options, Problem

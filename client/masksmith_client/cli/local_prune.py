@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from masksmith._cores import available_cores
 from masksmith._freed_memory import keep_freed_memory
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith_client._errors import InputError, as_input_errors
@@ -46,7 +46,7 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.
 
     keep_freed_memory()
-    cores = threads or _available_cores()
+    cores = threads or available_cores()
     own = threading.local()  # the buffer of each thread
 
     def solve_one(tensor: TensorToSolve, threads: int) -> SolvedTensor:
@@ -57,10 +57,6 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
     return partial(_solve_ahead, solve_one, cores, 1 if method.update is not None else min(PARALLEL_TENSORS, cores))
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _solve_ahead(

@@ -28,12 +28,12 @@ from masksmith_state.jobs.outputs import PlannedOutput
 from masksmith_state.jobs.placement import search_queue
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
-from masksmith_state.jobs.shards import PlannedTensor, Shard, cut
+from masksmith_state.jobs.shards import PlannedTensor, Shard, Source, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
 from masksmith_wire.digests import digest_document
-from masksmith_wire.documents import MasksRequest, OutputInput, Skipped
+from masksmith_wire.documents import MasksOptions, MasksRequest, OutputInput, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.names import JobDescription, default_name, subject_of
@@ -81,8 +81,7 @@ class JobSubmitter:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document(document, self.state.settings.max_tensors)
-        sources, in_roots = read_references(self.state, self.principal, document, self._reserve_memory)
-        headers = read_headers(self.state, self.principal, document, self._reserve_memory) | in_roots
+        sources, headers = self._read_files(document)
         located = locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
@@ -106,8 +105,7 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or there are too many jobs.
         """
-        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
-        headers = read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
+        sources, headers = self._read_files(options)
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
         check_count(len(names), self.state.settings.max_tensors)
@@ -133,8 +131,7 @@ class JobSubmitter:
         model = reader.read(find_readable(self.state.roots, self.principal, options.model))
         check_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
-        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
-        headers = read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
+        sources, headers = self._read_files(options)
         located, selection = locate_selected(options, specification, files, located_files)
         tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
@@ -143,6 +140,11 @@ class JobSubmitter:
         planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
         output = planner.plan(OutputInput(location=options.output, model=options.model), specification, tensors)
         return self._submit_masks(specification, tensors, skipped, description, output)
+
+    def _read_files(self, options: MasksOptions) -> tuple[dict[str, Source], dict[str, Header]]:
+        """Read the files in roots that a request names, and the headers of these and of its uploads."""
+        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
+        return sources, read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
 
     def _submit_masks(
         self,

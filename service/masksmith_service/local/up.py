@@ -14,6 +14,7 @@ import httpx2
 import typer
 from pydantic import ValidationError
 
+from masksmith._cores import available_cores
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_wire.errors import Code, ProblemDocument
 
@@ -70,7 +71,7 @@ def up(
     try:
         has_bench = components.has_torch() if bench is None else bench
         plan = InstallationPlan(
-            host, _free_port(host, port), directory, workers or _cores(), gpus, has_bench, variables
+            host, _free_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
         )
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
@@ -194,7 +195,3 @@ def _free_port(host: str, port: int) -> int:
     except OSError as error:
         hint = "; --port 0 takes a free one" if port else ""
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}{hint}") from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,11 +21,6 @@ from .thread_pool import CallerRunsPool
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = tuple[PanelStore, Span]
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
