@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from masksmith_state.keys import Keys, Role
@@ -190,7 +190,7 @@ def test_a_directory_without_one_model_is_refused(client, root, model):
     (root / "texts").mkdir()
     (root / "texts" / "a.txt").touch()
     for folder, code, reason in (
-        ("texts", "invalid_reference", "no weights"),
+        ("texts", "invalid_reference", "contains no .safetensors file"),
         ("none", "reference_not_found", "there is no"),
     ):
         problem = client.get("/v1/references", params={"location": f"{root}/{folder}"}).json()
@@ -199,6 +199,25 @@ def test_a_directory_without_one_model_is_refused(client, root, model):
     (model / "model.safetensors.index.json").unlink()
     problem = client.get("/v1/references", params={"location": str(model)}).json()
     assert "2 candidates (a-1.safetensors, a-2.safetensors)" in problem["detail"]
+
+
+def test_a_file_that_loaders_read_before_the_index_is_refused(client, model):
+    save_file({"w1": np.ones((8, 8), np.float32)}, model / "model.safetensors")
+    problem = client.get("/v1/references", params={"location": str(model)}).json()
+    assert problem["code"] == "invalid_reference"
+    assert "contains model.safetensors and model.safetensors.index.json, which does not list it" in problem["detail"]
+    index = f"{model}/model.safetensors.index.json"
+    assert client.get("/v1/references", params={"location": index}).status_code == 200
+
+
+def test_a_duplicate_of_another_shape_is_refused(client, model):
+    weight_map = json.loads((model / "model.safetensors.index.json").read_text())["weight_map"]
+    name, file = next(iter(weight_map.items()))
+    other = next(each for each in weight_map.values() if each != file)
+    save_file(load_file(model / other) | {name: np.ones((4, 4), np.float32)}, model / other)
+    problem = client.get("/v1/references", params={"location": str(model)}).json()
+    assert problem["code"] == "invalid_reference"
+    assert f"{other} contains '{name}' as F32 [4, 4], and {file}, which the index names for it" in problem["detail"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from masksmith.layouts import Layout
 
 from .durations import in_about
 from .errors import TensorError
+from .locations import BUCKET_PREFIX
 from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
 from .names import JobDescription
 from .payload_limits import StrictModel
@@ -143,7 +144,7 @@ class MasksOptions(StrictModel):
     """Minimum shares of the tensors whose names match a glob."""
     update: Update | None = None
     """How kept weights are updated; None leaves them unchanged."""
-    previous: Annotated[str, Field(max_length=1024, pattern=r"^([0-9a-f]{1,64}$|/|s3://)")] | None = None
+    previous: Annotated[str, Field(max_length=1024, pattern=rf"^([0-9a-f]{{1,64}}$|/|{BUCKET_PREFIX})")] | None = None
     """What the masks are compared with: the id of an earlier job, the digest of an uploaded masks file, or the
     reference of a masks file or of an output in a root."""
     spectrum: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel
 
 
@@ -17,6 +19,17 @@ class UpdateReport(BaseModel):
     energy: float
     update_s: float
     solves: int | None = None
+
+    @classmethod
+    def of(cls, update: Any) -> UpdateReport:
+        """Report a `masksmith.Update`."""
+        return cls(
+            error=update.error,
+            masked_error=update.masked_error,
+            energy=update.energy,
+            update_s=update.stats["update_s"],
+            solves=update.stats.get("solves"),
+        )
 
 
 class DiversityReport(BaseModel):

@@ -6,13 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-REFERENCE_STARTS = ("/", "s3://")
-
-
-def is_reference(text: str) -> bool:
-    """Whether a text has the form of a reference: an absolute path, or an `s3://` URL."""
-    return text.startswith(REFERENCE_STARTS)
-
 
 class ListedTensor(BaseModel):
     """A tensor of a model; `file` is the reference of its file, and `format` that of the file's metadata."""

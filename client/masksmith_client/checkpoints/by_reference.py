@@ -19,6 +19,7 @@ from masksmith_client.submission.description import describe
 from masksmith_client.submission.options import specify
 from masksmith_client.submission.previous_masks import previous_reference
 from masksmith_wire.documents import LayoutInput, MasksOptions, MasksRequest, OutputInput, StatisticInput, TensorInput
+from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import PriorityName
 from masksmith_wire.references import ListedTensor, ModelListing
@@ -29,8 +30,6 @@ from .checkpoint import Checkpoint
 from .choice import ChoiceOptions, ChosenTensor, choose, user_layouts
 from .prune_method import PruneMethod
 from .prune_options import PruneOptions, choice_options_of
-
-BUCKET = "s3://"
 
 
 @dataclass(frozen=True)
@@ -173,17 +172,12 @@ def prune_by_reference(
 
 def is_by_reference(model: object, output: object, options: PruneOptions) -> bool:
     """Whether a model is pruned by reference: if that is asked for, or one of both is in a bucket."""
-    return options.get("by_reference", False) or is_reference(str(model)) or is_reference(str(output))
+    return options.get("by_reference", False) or is_in_bucket(str(model)) or is_in_bucket(str(output))
 
 
 def location_of(path: str) -> str:
     """Reference of a path: a URL as it is, a directory or file by its absolute path."""
-    return path if is_reference(path) else os.path.abspath(path)
-
-
-def is_reference(path: str) -> bool:
-    """Whether a path is a URL of a bucket, which only a service can read."""
-    return path.startswith(BUCKET)
+    return path if is_in_bucket(path) else os.path.abspath(path)
 
 
 def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
@@ -192,7 +186,7 @@ def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, t
     Raises:
         InputError: If a name, glob or layout is for no tensor, or nothing can be masked.
     """
-    local = None if is_reference(listing.location) else _local_choice(Path(listing.location), listing, options)
+    local = None if is_in_bucket(listing.location) else _local_choice(Path(listing.location), listing, options)
     if local is not None:
         return {
             tensor.name: (None if tensor.layout is None else LayoutInput.of(tensor.layout), tensor.pattern)

@@ -6,13 +6,8 @@ from pathlib import Path
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header, HeaderError, read_header
+from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
-
-SINGLE_FILE = "model.safetensors"
-"""Name that `from_pretrained` reads before any index."""
-
-NOT_THE_MODEL = ("consolidated", "masks.safetensors")
-"""How names of files begin that lie beside the model's: another form of it, and masks."""
 
 
 def find_weights(path: Path) -> Path:
@@ -55,22 +50,15 @@ def pickle_message(path: Path) -> str:
 
 
 def _find_in(folder: Path) -> Path:
-    indexes = sorted(folder.glob("*.safetensors" + INDEX_SUFFIX))
-    files = sorted(folder.glob("*.safetensors"))
-    files = [file for file in files if not file.name.startswith(NOT_THE_MODEL)] or files
-    single = folder / SINGLE_FILE
-    if indexes and single in files and SINGLE_FILE not in indexes[0].read_text(errors="replace"):
-        raise InputError(
-            f"{folder} contains {SINGLE_FILE} and {indexes[0].name}, which does not list it; pass the path of one of "
-            f"them"
-        )
-    for paths in (indexes, files):
-        if len(paths) == 1:
-            return paths[0]
-        if paths:
-            names = ", ".join(path.name for path in paths[:4])
-            raise InputError(f"{folder} contains {len(paths)} candidates ({names}, ...); pass the path of one of them")
-    return _refuse_others(folder)
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    try:
+        name = weights_name(names)
+        if name is not None and name.endswith(INDEX_SUFFIX):
+            text = (folder / name).read_text(errors="replace")
+            check_index(name, {SINGLE_FILE} if SINGLE_FILE in text else (), names)
+    except ModelFilesError as error:
+        raise InputError(f"{folder} {error}") from None
+    return _refuse_others(folder) if name is None else folder / name
 
 
 def _refuse_others(folder: Path) -> Path:

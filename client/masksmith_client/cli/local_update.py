@@ -43,23 +43,12 @@ def update_weight(
     Raises:
         UpdateError: If weight or Gram matrix are invalid.
     """
-    from masksmith.updates import admm_by_layout, reconstruct_by_layout
+    from masksmith.updates import by_layout
 
     rounded_to = "bfloat16" if weight.dtype == "BF16" else None
-    options = {"name": weight.name, "rounded_to": rounded_to, **method.options}
-    if method.name == "reconstruct":
-        update = reconstruct_by_layout(weight.layout, weight.values, solution.mask, weight.gram, **options)
-    else:
-        options["solver"] = solver
-        update = pruned = admm_by_layout(
-            weight.layout, weight.values, weight.gram, weight.pattern, start=solution, **options
-        )
-        solution = pruned.solution
-    report = UpdateReport(
-        error=update.error,
-        masked_error=update.masked_error,
-        energy=update.energy,
-        update_s=update.stats["update_s"],
-        solves=update.stats.get("solves"),
-    )
-    return solution, to_bytes(update.weight, weight.dtype), report
+    options: dict[str, Any] = {"name": weight.name, "rounded_to": rounded_to, **method.options}
+    solution, update = by_layout(
+        weight.layout, method.name, weight.values, weight.gram, solution,
+        pattern=weight.pattern, solver=solver, **options,
+    )  # fmt: skip
+    return solution, to_bytes(update.weight, weight.dtype), UpdateReport.of(update)

@@ -12,7 +12,7 @@ import typer
 from masksmith_client._client import Client
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.block_options import BlockOptions
-from masksmith_client.checkpoints.by_reference import ReferencePruner, is_reference
+from masksmith_client.checkpoints.by_reference import ReferencePruner
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChoiceOptions
@@ -21,6 +21,7 @@ from masksmith_client.checkpoints.pruning import prune_model
 from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
+from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.measures import UpdateReport
 from masksmith_wire.output_names import BLOCK_PAGE_NAME
 from masksmith_wire.quantities import count_text
@@ -128,7 +129,7 @@ def prune(
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     described: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
-    by_reference = by_reference or is_reference(model) or is_reference(output)
+    by_reference = by_reference or is_in_bucket(model) or is_in_bucket(output)
     if by_reference and (local or threads is not None):
         raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
     if previous is not None and not by_reference:

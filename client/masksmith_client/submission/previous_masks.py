@@ -10,11 +10,10 @@ from pathlib import Path
 from masksmith_client._errors import InputError
 from masksmith_client._job_view import JobView
 from masksmith_client.results.masks import Masks
-from masksmith_wire.references import is_reference
+from masksmith_wire.locations import is_in_bucket, is_reference
 
 from .streamed_tensor import PIECE_BYTES, StreamedTensor
 
-BUCKET = "s3://"
 JOB_ID = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -59,12 +58,12 @@ def previous_reference(source: object) -> str | None:
     is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not Path(source).exists()
     if isinstance(source, str | os.PathLike) and not is_id:
         path = os.fspath(source)
-        return path if path.startswith(BUCKET) else os.path.abspath(path)
+        return path if is_in_bucket(path) else os.path.abspath(path)
     return parse_previous(source)[0]
 
 
 def _is_elsewhere(source: str) -> bool:
-    return is_reference(source) and (source.startswith(BUCKET) or not Path(source).exists())
+    return is_reference(source) and (is_in_bucket(source) or not Path(source).exists())
 
 
 def masks_upload(path: Path) -> MasksUpload:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from masksmith_wire.locations import is_in_bucket
+
 from . import settings
 from .errors import UsageError
-
-BUCKET = "s3://"
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
@@ -30,7 +30,7 @@ def root_urls(text: str | None) -> list[str]:
 
 
 def _url(text: str) -> str:
-    if text.startswith(BUCKET):
+    if is_in_bucket(text):
         return text
     path = Path(text).absolute()
     if not path.is_dir():

@@ -14,14 +14,18 @@ from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
+from masksmith_wire.model_files import (
+    WEIGHTS_INDEX_SUFFIX,
+    WEIGHTS_SUFFIX,
+    ModelFilesError,
+    check_index,
+    weights_name,
+)
 from masksmith_wire.references import ListedTensor, ModelListing
 
 from .access import Located, reference_not_found
 
-SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 CONFIG_NAME = "config.json"
-NOT_WEIGHTS_OF_MODEL = ("consolidated", "masks.safetensors", ".")
-"""Prefixes of files that are not the weights: the same model in another format, masks, and hidden files."""
 MAX_FILES = 1000
 """Files of weights of a model."""
 
@@ -100,9 +104,10 @@ class ModelReader:
                 files.
         """
         folder, _, name = place.path.rpartition("/")
-        if name.endswith(INDEX_SUFFIX):
-            return self._of_index(Located(place.root, folder), name, place.root.list(folder))
-        if name.endswith(SUFFIX):
+        if name.endswith(WEIGHTS_INDEX_SUFFIX):
+            weight_map = self._weight_map(place)
+            return self._of_index(Located(place.root, folder), name, weight_map, place.root.list(folder))
+        if name.endswith(WEIGHTS_SUFFIX):
             states = {name: self.header(place)}
             return Model(Located(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
         sizes = place.root.list(place.path)
@@ -111,25 +116,24 @@ class ModelReader:
     def _of_folder(self, folder: Located, sizes: Mapping[str, int]) -> Model:
         if not sizes:
             raise reference_not_found(folder.location)
-        top = [name for name in sizes if "/" not in name and not name.startswith(NOT_WEIGHTS_OF_MODEL)]
-        indexes = [name for name in top if name.endswith(INDEX_SUFFIX)]
-        files = [name for name in top if name.endswith(SUFFIX)]
-        candidates = indexes or files
-        if len(candidates) != 1:
-            content = (
-                f"{len(candidates)} candidates ({', '.join(candidates[:4])}); name one of them"
-                if candidates
-                else "no weights"
-            )
-            raise _invalid(folder, f"the directory has {content}: a model has one .safetensors file, or one index")
-        if indexes:
-            return self._of_index(folder, candidates[0], sizes)
-        states = {candidates[0]: self.header(folder.below(candidates[0]))}
-        weight_map = dict.fromkeys(states[candidates[0]][1].tensors, candidates[0])
-        return Model(folder, states, weight_map, None, sizes, self._config(folder, sizes))
+        top = [name for name in sizes if "/" not in name]
+        try:
+            name = weights_name(top)
+            if name is None:
+                raise ModelFilesError("contains no .safetensors file")
+            if name.endswith(WEIGHTS_INDEX_SUFFIX):
+                weight_map = self._weight_map(folder.below(name))
+                check_index(name, weight_map.values(), top)
+                return self._of_index(folder, name, weight_map, sizes)
+        except ModelFilesError as error:
+            raise _invalid(folder, f"the directory {error}") from None
+        states = {name: self.header(folder.below(name))}
+        return Model(
+            folder, states, dict.fromkeys(states[name][1].tensors, name), None, sizes, self._config(folder, sizes)
+        )
 
-    def _of_index(self, folder: Located, name: str, sizes: Mapping[str, int]) -> Model:
-        index = folder.below(name)
+    def _weight_map(self, index: Located) -> dict[str, str]:
+        """Read the name of the file that each tensor is in."""
         document = self._json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -138,14 +142,19 @@ class ModelReader:
         if len(names) > MAX_FILES or len(weight_map) > self._settings.max_tensors:
             raise _invalid(index, f"it lists {len(names)} files and {len(weight_map)} tensors, which are too many")
         invalid = next(
-            (file for file in names if "/" in file or not file.endswith(SUFFIX) or file.startswith(".")), None
+            (file for file in names if "/" in file or not file.endswith(WEIGHTS_SUFFIX) or file.startswith(".")), None
         )
         if invalid is not None:
             raise _invalid(index, f"it lists {invalid[:200]!r}, which is not a .safetensors file of the same directory")
-        files = {file: self.header(folder.below(file)) for file in names}
+        return weight_map
+
+    def _of_index(self, folder: Located, name: str, weight_map: Mapping[str, str], sizes: Mapping[str, int]) -> Model:
+        index = folder.below(name)
+        files = {file: self.header(folder.below(file)) for file in dict.fromkeys(weight_map.values())}
         for tensor, file in weight_map.items():
             if tensor not in files[file][1].tensors:
                 raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
+        _check_duplicates(index, files, weight_map)
         return Model(folder, files, weight_map, name, sizes, self._config(folder, sizes))
 
     def _config(self, folder: Located, sizes: Mapping[str, int]) -> dict[str, Any] | None:
@@ -163,6 +172,21 @@ class ModelReader:
             raise reference_not_found(file.location) from None
         except (ValueError, RecursionError):
             raise _invalid(file, "it is not JSON") from None
+
+
+def _check_duplicates(
+    index: Located, files: Mapping[str, tuple[FileState, Header]], weight_map: Mapping[str, str]
+) -> None:
+    """Check that tensors which an index names in another file have the same dtype and shape there."""
+    for file, (_, header) in files.items():
+        for name, entry in header.tensors.items():
+            listed = weight_map.get(name, file)
+            own, other = (f"{each.dtype} {list(each.shape)}" for each in (entry, files[listed][1].tensors[name]))
+            if own != other:
+                where = (
+                    f"{file} contains {name[:200]!r} as {own}, and {listed}, which the index names for it, as {other}"
+                )
+                raise _invalid(index, f"{where}; remove one of them")
 
 
 def _invalid(place: Located, reason: str) -> RequestError:

@@ -20,10 +20,11 @@ from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_state.roots.bucket import MAX_OBJECT_BYTES
-from masksmith_state.roots.location import BUCKET, is_inside
+from masksmith_state.roots.location import is_inside
 from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import OutputInput
 from masksmith_wire.errors import Code
+from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, holds_weights
 from masksmith_wire.specification import JobSpecification
 
@@ -89,7 +90,7 @@ class OutputPlanner:
         if is_in_model or is_inside(model.folder.location, place.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", place)
         large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
-        if large is not None and place.location.startswith(BUCKET):
+        if large is not None and is_in_bucket(place.location):
             raise _invalid(f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model", place)
         reserved = next((name for name in model.files if name in OWN_FILES), None)
         if reserved is not None:

@@ -10,11 +10,12 @@ from masksmith_service.resources import State
 from masksmith_state.jobs.shards import Source
 from masksmith_wire.documents import MasksOptions, MasksRequest
 from masksmith_wire.headers import Header
+from masksmith_wire.locations import is_reference
+from masksmith_wire.model_files import WEIGHTS_SUFFIX
 from masksmith_wire.output_names import MASKS_NAME
-from masksmith_wire.references import is_reference
 
 from .access import Located, find_readable
-from .models import SUFFIX, Model, ModelReader
+from .models import Model, ModelReader
 
 
 def read_references(
@@ -47,7 +48,7 @@ def read_references(
 
 def _masks_file(place: Located) -> Located:
     """The masks file that a reference names: the file itself, or that of an output."""
-    return place if place.path.endswith(SUFFIX) else place.below(MASKS_NAME)
+    return place if place.path.endswith(WEIGHTS_SUFFIX) else place.below(MASKS_NAME)
 
 
 def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:

@@ -9,8 +9,8 @@ import torch
 from masksmith._errors import PruningError
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith.scores import by_layout
-from masksmith.updates import admm_by_layout, reconstruct_by_layout
+from masksmith.scores import by_layout as scores_by_layout
+from masksmith.updates import by_layout as update_by_layout
 
 from .options import SCORES, Options
 from .report import WeightReport
@@ -51,12 +51,11 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     masked_error = _error(statistics, parameter, values)
     update: Any = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
-    if options.update == "reconstruct":
-        update = reconstruct_by_layout(weight.layout, parameter, mask, gram, **update_options)
-        values = update.weight
-    elif options.update == "admm":
-        update = admm_by_layout(weight.layout, parameter, gram, weight.pattern, start=solution, **update_options)
-        solution, mask, values = update.solution, update.mask, update.weight
+    if options.update is not None:
+        solution, update = update_by_layout(
+            weight.layout, options.update, parameter, gram, solution, pattern=weight.pattern, **update_options
+        )
+        mask, values = solution.mask, update.weight
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
         _error(statistics, parameter, values), statistics.squares(weight.layout.matrices(parameter)), _proof(solution),
@@ -83,7 +82,7 @@ def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options)
     kind = SCORES[options.scores]
     norms = gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     statistic = {"gram": gram, "norms": norms, None: None}[kind]
-    scores: Tensor = by_layout(
+    scores: Tensor = scores_by_layout(
         weight.layout, options.scores, values, statistic, kind, name=weight.name, **options.score_options
     )
     return scores

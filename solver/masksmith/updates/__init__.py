@@ -4,7 +4,11 @@ from masksmith._lazy import naming_extras
 
 with naming_extras(__name__):
     from .admm import admm as admm
-    from .by_layout import admm_by_layout as admm_by_layout, reconstruct_by_layout as reconstruct_by_layout
+    from .by_layout import (
+        admm_by_layout as admm_by_layout,
+        by_layout as by_layout,
+        reconstruct_by_layout as reconstruct_by_layout,
+    )
     from .reconstruct import reconstruct as reconstruct
     from .refine import Refinement as Refinement, refine as refine
     from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
@@ -16,6 +20,7 @@ __all__ = [
     "Update",
     "admm",
     "admm_by_layout",
+    "by_layout",
     "reconstruct",
     "reconstruct_by_layout",
     "refine",

@@ -20,6 +20,43 @@ from .reconstruct import reconstruct
 from .update import AdmmUpdate, Update
 
 
+def by_layout(
+    layout: Layout,
+    method: str,
+    weight: Any,
+    gram: Any,
+    start: Solution,
+    *,
+    pattern: Pattern,
+    solver: str = "auto",
+    **options: Any,
+) -> tuple[Solution, Update]:
+    """Update a tensor by the method of this name.
+
+    Args:
+        layout: How the tensor is made of matrices.
+        method: `reconstruct`, which keeps the mask of `start`, or `admm`, which starts from it.
+        weight: The tensor.
+        gram: `[*stack, in, in]`, of the inputs of each matrix.
+        start: Its mask, solved with the same layout.
+        pattern: Pattern of allowed masks of each matrix.
+        solver: Solver of the masks of `admm`.
+        options: Options of the method.
+
+    Returns:
+        The solution whose mask the updated weight has, and the update.
+
+    Raises:
+        UpdateError: If the method is unknown, or as it raises.
+    """
+    if method == "reconstruct":
+        return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
+    if method == "admm":
+        update = admm_by_layout(layout, weight, gram, pattern, start=start, solver=solver, **options)
+        return update.solution, update
+    raise UpdateError(f"update {method!r} is not one of: reconstruct, admm", options.get("name"))
+
+
 def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **options: Any) -> Update:
     """Reconstruct each matrix of a tensor, as `reconstruct` does with one.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from masksmith_state.errors import InvalidLocationError
+from masksmith_wire.locations import BUCKET_PREFIX, is_in_bucket
 
-BUCKET = "s3://"
 MAX_LENGTH = 1024
 """Characters of a location, which is the limit of keys in S3."""
 
@@ -20,14 +20,14 @@ def normalise(text: str) -> str:
         raise InvalidLocationError(text[:80], f"it has {len(text)} characters, and at most {MAX_LENGTH} are allowed")
     if not text.isprintable():
         raise InvalidLocationError(ascii(text)[:200], "it has characters that cannot be printed")
-    prefix, rest = (BUCKET, text[len(BUCKET) :]) if text.startswith(BUCKET) else ("/", text[1:])
+    prefix, rest = (BUCKET_PREFIX, text[len(BUCKET_PREFIX) :]) if is_in_bucket(text) else ("/", text[1:])
     if not text.startswith(prefix):
         raise InvalidLocationError(text, "it is neither an absolute path nor a URL such as s3://bucket/prefix")
-    if prefix == BUCKET and "@" in rest.partition("/")[0]:
+    if prefix == BUCKET_PREFIX and "@" in rest.partition("/")[0]:
         raise InvalidLocationError(
-            BUCKET + "...", "it has credentials, which belong in the environment of service and workers"
+            BUCKET_PREFIX + "...", "it has credentials, which belong in the environment of service and workers"
         )
-    if prefix == BUCKET and ("?" in rest or "#" in rest):
+    if prefix == BUCKET_PREFIX and ("?" in rest or "#" in rest):
         raise InvalidLocationError(rest.partition("?")[0], "it has a query or a fragment")
     parts = rest.rstrip("/").split("/")
     check_parts(text, parts)

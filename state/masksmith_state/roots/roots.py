@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from masksmith_state.errors import InstallationError, NoRootError
+from masksmith_wire.locations import is_in_bucket
 
 from .bucket import BucketRoot
 from .directory import DirectoryRoot
-from .location import BUCKET, is_inside, normalise
+from .location import is_inside, normalise
 from .root import Root
 from .setting import RootSetting
 
@@ -58,7 +59,7 @@ class Roots:
         """
         store = store_url.rstrip("/") if "://" in store_url else str(Path(store_url).resolve())
         for setting in self.settings:
-            url = setting.url if setting.url.startswith(BUCKET) else str(Path(setting.url).resolve())
+            url = setting.url if is_in_bucket(setting.url) else str(Path(setting.url).resolve())
             if is_inside(store, url) or is_inside(url, store):
                 raise InstallationError(
                     f"the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
@@ -67,4 +68,4 @@ class Roots:
 
 
 def _open(url: str) -> Root:
-    return BucketRoot(url) if url.startswith(BUCKET) else DirectoryRoot(url)
+    return BucketRoot(url) if is_in_bucket(url) else DirectoryRoot(url)

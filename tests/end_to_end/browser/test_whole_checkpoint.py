@@ -22,6 +22,7 @@ def directory(tmp_path):
         shard = folder / f"model-0000{number + 1}-of-00002.safetensors"
         safetensors.numpy.save_file({name: WEIGHTS[name] for name in part}, shard)
     (folder / "config.json").write_text("{}")
+    safetensors.numpy.save_file({names[0]: np.zeros(8, np.uint8)}, folder / "masks.safetensors")
     calibration = tmp_path / "stats.safetensors"
     safetensors.numpy.save_file({f"{name}/norms": norms for name, norms in NORMS.items()}, calibration)
     return folder, calibration

@@ -5,7 +5,7 @@ import pytest
 
 import masksmith as ms
 from masksmith.layouts import Layout
-from masksmith.updates import admm_by_layout
+from masksmith.updates import admm_by_layout, by_layout, reconstruct_by_layout
 
 RNG = np.random.default_rng(3)
 LAYOUTS = {"stack out in": (3, 8, 16), "stack in out": (3, 16, 8), "in out": (16, 8), "out in": (8, 16)}
@@ -55,3 +55,25 @@ def test_a_start_of_another_layout_is_refused() -> None:
     start = ms.solve((weight**2).reshape(24, 16), "2:4")
     with pytest.raises(ms.MasksmithError):
         admm_by_layout(layout, weight, gram, ms.parse("2:4"), start=start)
+
+
+@pytest.mark.parametrize("method", ["reconstruct", "admm"])
+def test_a_method_is_called_by_its_name(method: str) -> None:
+    layout, weight, gram = problem("stack out in")
+    start, pattern = ms.solve(weight**2, "2:4", layout="stack out in"), ms.parse("2:4")
+    solution, update = by_layout(layout, method, weight, gram, start, pattern=pattern)
+    direct: ms.Update
+    if method == "reconstruct":
+        direct = reconstruct_by_layout(layout, weight, start.mask, gram)
+        assert solution is start
+    else:
+        direct = admm_by_layout(layout, weight, gram, pattern, start=start)
+    np.testing.assert_array_equal(update.weight, direct.weight)
+    np.testing.assert_array_equal(solution.mask, direct.mask)
+
+
+def test_an_unknown_method_is_refused_by_name() -> None:
+    layout, weight, gram = problem("out in")
+    start = ms.solve(weight**2, "2:4")
+    with pytest.raises(ms.UpdateError, match="update 'obs' is not one of: reconstruct, admm"):
+        by_layout(layout, "obs", weight, gram, start, pattern=ms.parse("2:4"))

@@ -160,7 +160,7 @@ def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_single_file_and_an_index_that_ignores_it_are_ambiguous(doubled: Path) -> None:
     save_file({"a.weight": ONE}, doubled / "model.safetensors")
-    with pytest.raises(InputError, match="pass the path of one"):
+    with pytest.raises(InputError, match="name one of them"):
         Checkpoint.open(doubled)
 
 

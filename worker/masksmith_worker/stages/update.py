@@ -49,30 +49,28 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
         InsufficientMemoryError: If its Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)
-    return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), _report(update))
+    return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), UpdateReport.of(update))
 
 
 def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[ms.Solution, ms.Update]:
     # Loaded here, with torch: most shards update nothing.
-    from masksmith.updates import admm_by_layout, reconstruct_by_layout
+    from masksmith.updates import by_layout
 
-    tensor, shard, pattern = work.tensor, work.shard, work.specification.pattern
+    tensor, shard, specification = work.tensor, work.shard, work.specification
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     weight = work.inputs.rows(tensor, shard.first, shard.last)
     require_memory(tensor.gram, method.name, shard.last - shard.first if layout.is_stack else 1)
     gram = work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
     options: dict[str, Any] = {
+        "pattern": specification.pattern,
+        "solver": specification.options.solver,
         "threads": 1,
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
         "on_progress": work.on_progress,
         **method.options,
     }
-    if method.name == "reconstruct":
-        return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
-    solver = work.specification.options.solver
-    pruned = admm_by_layout(layout, weight, gram, pattern, solver=solver, start=start, **options)
-    return pruned.solution, pruned
+    return by_layout(layout, method.name, weight, gram, start, **options)
 
 
 class GramOfJob:
@@ -85,13 +83,3 @@ class GramOfJob:
         """Read rows `first` to `last` (exclusive); raises as `Inputs.rows` does."""
         self._work.check()
         return self._work.inputs.rows(self._tensor, first, last)
-
-
-def _report(update: ms.Update) -> UpdateReport:
-    return UpdateReport(
-        error=update.error,
-        masked_error=update.masked_error,
-        energy=update.energy,
-        update_s=update.stats["update_s"],
-        solves=update.stats.get("solves"),
-    )

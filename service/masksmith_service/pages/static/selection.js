@@ -17,9 +17,14 @@ export function matcher(text) {
   return { globs, matches: (name) => forms.some((form) => form.test(name)) };
 }
 
+/** Masks, hidden files, and the same model in another format; as in masksmith_wire.model_files. */
+const NOT_WEIGHTS = /^(masks\.safetensors|\.|consolidated)/;
+
 /** The checkpoint's safetensors files among those of a directory; of other files nothing is read. */
 export function weightFiles(files) {
-  const chosen = [...files].filter((file) => file.name.endsWith(".safetensors"));
+  const all = [...files].filter((file) => file.name.endsWith(".safetensors"));
+  const own = all.filter((file) => !NOT_WEIGHTS.test(file.name));
+  const chosen = own.length ? own : all;
   return chosen.length || files.length !== 1 ? chosen.sort((a, b) => (a.name < b.name ? -1 : 1)) : [...files];
 }
 
