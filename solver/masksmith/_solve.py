@@ -16,7 +16,7 @@ from ._problem import Options, Problem
 from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
-from ._tensors import View, are_equal, equality_key
+from ._tensors import View, are_equal, equality_key, is_row_source
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
@@ -52,7 +52,8 @@ def solve(
     summed again in float64, and bounded by its duals.
 
     Args:
-        scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor.
+        scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor, or
+            an object with `shape`, `dtype` and `rows(first, last)`, whose rows are read when they are solved.
         pattern: Pattern of allowed masks, such as `"transposable 8:16"`.
         solver: Solver, such as `ms.Exact()` or `"exact"`; by default the best one for the pattern.
         warm_start: An earlier `Solution`, whose duals, if kept, are initial values, or a mask of the same shape (for
@@ -154,6 +155,8 @@ class _Tensor:
         """Make the problems of a tensor: each matrix with its part of the forced entries and of the warm start."""
         if layout is None or layout.is_plain(pattern, scores.shape):
             return cls([call.problem(scores, pattern, options, name)], None, name)
+        if is_row_source(scores):
+            raise ScoresError(f"scores that are read by rows are one matrix [out, in], not {str(layout)!r}", name=name)
         matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
         parts = matrices.split(scores)
         split = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}

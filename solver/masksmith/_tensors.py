@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,13 +17,38 @@ View = Literal["channels-last", "flat"]
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+class RowSource(Protocol):
+    """A matrix of scores whose rows are read when they are solved, such as from a file.
+
+    Attributes:
+        shape: `(rows, cols)`.
+        dtype: float32 or float64.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def rows(self, first: int, last: int) -> Matrix:
+        """Return rows `first` to `last` (exclusive); the next call in the same thread may overwrite them."""
+
+
 def is_torch(tensor: object) -> bool:
     """Return whether `tensor` is a torch tensor, without importing torch."""
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
+def is_row_source(tensor: object) -> bool:
+    """Return whether a tensor is a `RowSource`."""
+    return not isinstance(tensor, np.ndarray) and not is_torch(tensor) and callable(getattr(tensor, "rows", None))
+
+
 def equality_key(tensor: Any) -> object:
-    """Return type, dtype, shape and a few entries: equal for equal tensors, and cheap to compare first."""
+    """Return type, dtype, shape and a few entries: equal for equal tensors, and cheap to compare first.
+
+    A `RowSource` is equal to itself alone.
+    """
+    if is_row_source(tensor):
+        return id(tensor)
     shape = tuple(int(length) for length in tensor.shape)
     entries = [tuple(place % length for length in shape) for place in range(8)] if math.prod(shape) else []
     return type(tensor), str(tensor.dtype), shape, tuple(float(tensor[entry]) for entry in entries if entry)
@@ -45,7 +70,8 @@ class MatrixReader:
     `axis="out"` transposes that.
 
     Args:
-        tensor: numpy array or torch tensor of floats, 8-bit integers or bool, any strides, any device.
+        tensor: numpy array or torch tensor of floats, 8-bit integers or bool, any strides, any device; or a
+            `RowSource`.
         axis: The pattern's axis.
         name: Name of the tensor in error messages.
         view: How a convolution becomes a matrix.
@@ -55,7 +81,8 @@ class MatrixReader:
         shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
     Raises:
-        ScoresError: If the tensor is empty or its dtype is not supported.
+        ScoresError: If the tensor is empty, its dtype is not supported, or a `RowSource` does not have two dimensions
+            or is to be read along the other axis.
         SolverError: If the view is unknown.
     """
 
@@ -64,12 +91,17 @@ class MatrixReader:
             raise SolverError(f"view={view!r} is not one of: channels-last, flat")
         self.name = name
         self.is_torch = is_torch(tensor)
-        self._tensor: Any = tensor.detach() if self.is_torch else np.asarray(tensor)
+        self._has_rows = is_row_source(tensor)
+        self._tensor: Any = tensor.detach() if self.is_torch else tensor if self._has_rows else np.asarray(tensor)
         self.tensor_shape = tuple(int(length) for length in self._tensor.shape)
         _check_dtype(self._tensor, name)
+        if self._has_rows and (axis == "out" or len(self.tensor_shape) != 2):
+            raise ScoresError(
+                "scores that are read by rows need two dimensions and a pattern along axis 'in'", name=name
+            )
         self.is_double = str(self._tensor.dtype).endswith("float64")
         self._axis = axis
-        if view == "flat" and self._tensor.ndim > 2:
+        if view == "flat" and len(self.tensor_shape) > 2:
             self._tensor = self._tensor.reshape(self.tensor_shape[0], -1)
         self.shape = tuple(int(length) for length in self._tensor.shape)
         if axis == "out":
@@ -77,6 +109,8 @@ class MatrixReader:
 
     def rows(self, first: int, last: int) -> Matrix:
         """Read rows `first` to `last` as a C-contiguous matrix; a view if possible."""
+        if self._has_rows:
+            return self._read_rows(first, last)
         part = self._tensor[first:last]
         if self._axis == "in":
             part = self._flatten(part)
@@ -88,7 +122,18 @@ class MatrixReader:
 
     def matrix(self) -> Any:
         """Return the whole matrix that `rows` reads, with the tensor's dtype and on its device; a view if possible."""
+        if self._has_rows:
+            return self._read_rows(0, self.shape[0])
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
+
+    def _read_rows(self, first: int, last: int) -> Matrix:
+        rows: Matrix = np.ascontiguousarray(self._tensor.rows(first, last))
+        if rows.shape != (last - first, self.shape[1]) or rows.dtype != self._tensor.dtype:
+            expected = f"{self._tensor.dtype} [{last - first}, {self.shape[1]}]"
+            raise ScoresError(
+                f"rows({first}, {last}) returned {rows.dtype} {list(rows.shape)}, not {expected}", name=self.name
+            )
+        return rows
 
     def invalid_score_error(self, position: int, value: float) -> ScoresError:
         """Return the error for a NaN, infinite or negative score at a row-major position in the matrix."""
@@ -158,6 +203,8 @@ def like(mask: Bools, tensor: Any) -> Any:
 
 def _check_dtype(tensor: Any, name: str | None) -> None:
     dtype = str(tensor.dtype).removeprefix("torch.")
+    if is_row_source(tensor) and dtype not in {"float64", "float32"}:
+        raise ScoresError(f"scores that are read by rows are float32 or float64, not {dtype}", name=name)
     if dtype not in {"float64", "float32", "float16", "bfloat16", "int8", "uint8", "bool"}:
         raise ScoresError(
             f"dtype {dtype} is not supported; use float16, bfloat16, float32, float64, int8, uint8 or bool", name=name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from masksmith_wire.dtypes import NUMPY_DTYPES
 
-from .tensors import Tensor
+from .tensors import Tensor, opened, read_into
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -33,6 +34,47 @@ class ReusedBuffer:
         return self._bytes[:size].view(dtype)
 
 
+class ThreadBuffers(threading.local):
+    """Two buffers for each thread: of stored entries and of their magnitudes."""
+
+    def __init__(self) -> None:
+        self.stored, self.values = ReusedBuffer(), ReusedBuffer()
+
+
+class MagnitudeRows:
+    """The magnitudes `|w|` of a stored matrix, read by rows when they are solved; a `RowSource` of `masksmith.solve`.
+
+    A tensor's magnitudes are never in memory as a whole, and a band of rows is solved while the processor's cache still
+    holds it. Each thread overwrites its previous rows.
+
+    Args:
+        tensor: A matrix of bfloat16, float16, float32 or float64 whose bytes are those of its file.
+        buffers: Buffers that further tensors use, too.
+    """
+
+    def __init__(self, tensor: Tensor, buffers: ThreadBuffers) -> None:
+        if not tensor.is_stored:
+            raise ValueError(f"the values of {tensor.name!r} are computed from its file's bytes")
+        self._tensor, self._buffers = tensor, buffers
+        self._stored = stored_dtype(tensor)
+        rows, cols = tensor.shape
+        self.shape, self.dtype = (rows, cols), np.dtype(np.float64 if tensor.dtype == "F64" else np.float32)
+
+    def rows(self, first: int, last: int) -> Floats:
+        """Read rows `first` to `last` (exclusive), exactly.
+
+        Raises:
+            InputError: If the file cannot be read, or became shorter.
+        """
+        cols, tensor = self.shape[1], self._tensor
+        stored = self._buffers.stored.array((last - first) * cols, self._stored)
+        with opened(tensor) as file:
+            read_into(stored.data.cast("B"), file, tensor.start + first * cols * stored.itemsize, tensor.at_end)
+        values: Floats = self._buffers.values.array(len(stored), self.dtype)
+        write_magnitudes(stored, values)
+        return values.reshape(last - first, cols)
+
+
 def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     """Read `|w|` of all entries, exactly; the stored bytes are not in memory as a whole.
 
@@ -46,20 +88,29 @@ def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     Raises:
         InputError: As `Tensor.pieces` does.
     """
+    stored = stored_dtype(tensor)
     is_bfloat16 = tensor.dtype == "BF16"
-    stored = np.dtype("<u2") if is_bfloat16 else np.dtype(NUMPY_DTYPES[tensor.dtype])
     values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), np.float32 if is_bfloat16 else stored)
     first = 0
     for entries in _entries(tensor, stored):
-        part = values[first : first + len(entries)]
-        if is_bfloat16:
-            bits = part.view(np.uint32)
-            np.bitwise_and(entries, WITHOUT_SIGN, out=bits, casting="same_kind")
-            np.left_shift(bits, np.uint32(16), out=bits)
-        else:
-            np.absolute(entries, out=part)
+        write_magnitudes(entries, values[first : first + len(entries)])
         first += len(entries)
     return values.reshape(tensor.shape)
+
+
+def stored_dtype(tensor: Tensor) -> np.dtype[Any]:
+    """Return the dtype that a tensor's entries are read as: uint16 for the bits of bfloat16."""
+    return np.dtype("<u2") if tensor.dtype == "BF16" else np.dtype(NUMPY_DTYPES[tensor.dtype])
+
+
+def write_magnitudes(stored: npt.NDArray[Any], values: Floats) -> None:
+    """Write the magnitudes of stored entries; those of bfloat16, read as uint16, are exact in float32."""
+    if stored.dtype == np.uint16:
+        bits = values.view(np.uint32)
+        np.bitwise_and(stored, WITHOUT_SIGN, out=bits, casting="same_kind")
+        np.left_shift(bits, np.uint32(16), out=bits)
+    else:
+        np.absolute(stored, out=values, casting="same_kind")
 
 
 def _entries(tensor: Tensor, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:

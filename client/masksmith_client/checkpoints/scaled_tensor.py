@@ -12,7 +12,7 @@ import numpy.typing as npt
 from masksmith_client._errors import InputError
 
 from .stored_values import float8_values, scale_values
-from .tensors import Tensor, read_range
+from .tensors import Tensor, opened, read_range
 
 BAND_ENTRIES = 2**17
 
@@ -68,6 +68,11 @@ class ScaledTensor(Tensor):
         """Size of its float32 values."""
         return 4 * math.prod(self.shape)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its bytes are those of the file: they are computed."""
+        return False
+
     def pieces(self) -> Iterator[bytes]:
         """Read its values as little-endian float32, in bands of rows.
 
@@ -79,19 +84,15 @@ class ScaledTensor(Tensor):
         height, width = self.scale.block
         down, step = -(-rows // height), max(1, BAND_ENTRIES // max(1, cols))
         total = math.prod(stack) * rows
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                for first in range(0, total, step):
-                    last = min(first + step, total)
-                    start, stop = self.start + first * cols, self.start + last * cols
-                    data = b"".join(read_range(file, start, stop, f"{self.file} ended inside {self.name!r}"))
-                    stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
-                    numbers = np.arange(first, last)
-                    factors = scales[numbers // rows * down + numbers % rows // height]
-                    with np.errstate(
-                        over="ignore", invalid="ignore"
-                    ):  # the solver refuses what is not finite, by its index
-                        values = table[stored] * np.repeat(factors, width, axis=1)[:, :cols]
-                    yield values.astype("<f4", copy=False).tobytes()
-        except OSError as error:
-            raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
+        with opened(self) as file:
+            for first in range(0, total, step):
+                last = min(first + step, total)
+                start, stop = self.start + first * cols, self.start + last * cols
+                data = b"".join(read_range(file, start, stop, self.at_end))
+                stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
+                numbers = np.arange(first, last)
+                factors = scales[numbers // rows * down + numbers % rows // height]
+                # The solver refuses what is not finite, by its index.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    values = table[stored] * np.repeat(factors, width, axis=1)[:, :cols]
+                yield values.astype("<f4", copy=False).tobytes()

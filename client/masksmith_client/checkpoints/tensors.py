@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -35,17 +36,24 @@ class Tensor:
         """Size of its data."""
         return self.stop - self.start
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether its bytes are those of the file."""
+        return True
+
+    @property
+    def at_end(self) -> str:
+        """How the message begins if its file ends too early."""
+        return f"{self.file} ended inside {self.name!r}"
+
     def pieces(self) -> Iterator[bytes]:
         """Read its little-endian bytes in pieces.
 
         Raises:
             InputError: If the file cannot be read, or became shorter.
         """
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                yield from read_range(file, self.start, self.stop, f"{self.file} ended inside {self.name!r}")
-        except OSError as error:
-            raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
+        with opened(self) as file:
+            yield from read_range(file, self.start, self.stop, self.at_end)
 
     def read(self) -> bytearray:
         """Read all of it.
@@ -58,6 +66,20 @@ class Tensor:
             data[size : size + len(piece)] = piece
             size += len(piece)
         return data
+
+
+@contextmanager
+def opened(tensor: Tensor) -> Iterator[FileIO]:
+    """Open the file of a tensor.
+
+    Raises:
+        InputError: If it cannot be opened, or read inside the block.
+    """
+    try:
+        with tensor.file.open("rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{tensor.file} cannot be read: {error.strerror}") from None
 
 
 def read_range(file: BinaryIO, start: int, stop: int, at_end: str) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,8 +13,9 @@ import numpy as np
 from masksmith._cores import available_cores
 from masksmith._freed_memory import keep_freed_memory
 from masksmith.layouts.dtypes import FLOAT_DTYPES
+from masksmith.patterns import NM
 from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.magnitudes import ReusedBuffer, magnitudes
+from masksmith_client.checkpoints.magnitudes import MagnitudeRows, ThreadBuffers, magnitudes
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
 from masksmith_wire.dtypes import to_numpy
@@ -47,12 +47,11 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
 
     keep_freed_memory()
     cores = threads or available_cores()
-    own = threading.local()  # the buffer of each thread
+    buffers = ThreadBuffers()
 
     def solve_one(tensor: TensorToSolve, threads: int) -> SolvedTensor:
-        buffer = own.__dict__.setdefault("buffer", ReusedBuffer())
         try:
-            return _solve(masksmith, tensor, method, threads, buffer)
+            return _solve(masksmith, tensor, method, threads, buffers)
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
@@ -90,10 +89,10 @@ def _solve_ahead(
 
 
 def _solve(
-    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, buffer: ReusedBuffer
+    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, buffers: ThreadBuffers
 ) -> SolvedTensor:
     chosen = tensor.chosen
-    scores = _scores(tensor, method.scores, buffer)
+    scores = _scores(tensor, method.scores, buffers)
     solution = masksmith.solve(scores, chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name)
     updated: bytes | None = None
     update: dict[str, Any] = {}
@@ -126,17 +125,31 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
     return solution, updated, {"update": update_record(method, report)}
 
 
-def _scores(tensor: TensorToSolve, method: ScoreMethod, buffer: ReusedBuffer) -> Any:
+def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:
     """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen
     if method.name == "magnitude" and not method.options and tensor.source.dtype in FLOAT_DTYPES:
-        return magnitudes(tensor.source, buffer)
+        return (
+            MagnitudeRows(tensor.source, buffers)
+            if _is_solved_by_rows(tensor)
+            else magnitudes(tensor.source, buffers.values)
+        )
     assert chosen.layout is not None
     statistic, kind = tensor.statistic, None if tensor.statistic is None else tensor.statistic.kind
     values = None if statistic is None else array_of(statistic.tensor)
     return by_layout(chosen.layout, method.name, _read(tensor), values, kind, name=chosen.name, **method.options)
+
+
+def _is_solved_by_rows(tensor: TensorToSolve) -> bool:
+    """Whether a tensor is solved a few rows at a time: a stored matrix `[out, in]` under tiles along `in`."""
+    chosen = tensor.chosen
+    pattern, layout = chosen.pattern, chosen.layout
+    is_matrix = len(chosen.shape) == 2 and (
+        layout is None or (pattern is not None and layout.is_plain(pattern, chosen.shape))
+    )
+    return tensor.source.is_stored and is_matrix and isinstance(pattern, NM) and pattern.axis == "in"
 
 
 def _read(tensor: TensorToSolve) -> Any:

@@ -9,16 +9,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from masksmith_client._client import Client
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.block_options import BlockOptions
-from masksmith_client.checkpoints.by_reference import ReferencePruner
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice, ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.pruning import prune_model
-from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.checkpoints.solved import Solve
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.locations import is_in_bucket
@@ -41,7 +38,6 @@ from .checkpoint_options import (
 from .console import JsonOption, UrlOption, gap_text, percent, print_json, print_line, print_note, seconds, show_table
 from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .report import UPDATE_COLUMNS, update_cells
-from .service import note_waiting
 
 STOPPED_AT_SERVICE = "stopped, and the service's jobs are canceled"
 
@@ -135,19 +131,13 @@ def prune(
     if previous is not None and not by_reference:
         raise InputError("--previous goes with --by-reference or s3://...: the service reads the masks itself")
     if by_reference:
-        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
-            pruner = ReferencePruner(
-                client.jobs, method, "lines", on_submit=note_waiting, previous=previous, **described
-            )
-            record = pruner.prune(model, output, options)
+        record = _prune_by_reference(url, model, output, options, method, previous, described)
     elif local:
         solver = _local_solver(method, options, Path(output), threads)
         with _resume_hint("stopped"):
             record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
-        with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
-            remote = _remote_solver(client, method, described)
-            record = prune_model(Path(model), Path(output), options, method, remote, progress="lines")
+        record = _prune_remotely(url, Path(model), Path(output), options, method, described)
     if as_json:
         print_json(record)
     else:
@@ -169,18 +159,50 @@ def _local_solver(
     )
 
 
-def _remote_solver(
-    client: Client, method: PruneMethod, described: Mapping[str, Any]
-) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
-    def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
-        trouble = client.info().trouble
-        if trouble is not None:
-            print_note(f"masksmith: {client.url} is not ready, jobs wait: {trouble}")
-        return RemoteSolver.checked(
-            client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **described
-        )
+def _prune_by_reference(
+    url: str | None,
+    model: str,
+    output: str,
+    options: ChoiceOptions,
+    method: PruneMethod,
+    previous: str | None,
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    # Imported when needed, as below: --local needs no connection.
+    from masksmith_client._client import Client
+    from masksmith_client.checkpoints.by_reference import ReferencePruner
 
-    return solver
+    from .service import note_waiting
+
+    with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
+        pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, previous=previous, **described)
+        return pruner.prune(model, output, options)
+
+
+def _prune_remotely(
+    url: str | None,
+    model: Path,
+    output: Path,
+    options: ChoiceOptions,
+    method: PruneMethod,
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    from masksmith_client._client import Client
+    from masksmith_client.checkpoints.remote import RemoteSolver
+
+    from .service import note_waiting
+
+    with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
+
+        def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
+            reason = client.info().trouble
+            if reason is not None:
+                print_note(f"masksmith: {client.url} is not ready, jobs wait: {reason}")
+            return RemoteSolver.checked(
+                client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **described
+            )
+
+        return prune_model(model, output, options, method, solver, progress="lines")
 
 
 @contextmanager
