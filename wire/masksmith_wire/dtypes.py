@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 NUMPY_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1", "U8": "<u1"}
+"""Dtype of the stored entries; that of BF16 are their bits."""
+WITHOUT_SIGN = np.uint16(0x7FFF)
+"""All bits of a 16-bit float except its sign."""
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: str) -> bytes:
@@ -26,3 +30,18 @@ def to_numpy(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> np
         bits <<= np.uint32(16)
         return bits.view(np.float32)
     return array
+
+
+def score_dtype(dtype: str) -> np.dtype[Any]:
+    """Return the dtype that magnitudes of a float tensor are solved in: float64 for F64, float32 for all others."""
+    return np.dtype(np.float64 if dtype == "F64" else np.float32)
+
+
+def write_magnitudes(stored: npt.NDArray[Any], values: npt.NDArray[np.floating[Any]]) -> None:
+    """Write the magnitudes of stored float entries, exactly; those of bfloat16 are given as uint16, its bits."""
+    if stored.dtype == np.uint16:
+        bits = values.view(np.uint32)
+        np.bitwise_and(stored, WITHOUT_SIGN, out=bits, casting="same_kind")
+        np.left_shift(bits, np.uint32(16), out=bits)
+    else:
+        np.absolute(stored, out=values, casting="same_kind")

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masksmith_wire.dtypes import NUMPY_DTYPES
+from masksmith_wire.dtypes import NUMPY_DTYPES, score_dtype, write_magnitudes
 
 from .tensors import Tensor, opened, read_into
 
 Floats = npt.NDArray[np.floating[Any]]
-
-WITHOUT_SIGN = np.uint16(0x7FFF)
-"""All bits of a 16-bit float except its sign."""
 
 
 class ReusedBuffer:
@@ -56,9 +53,9 @@ class MagnitudeRows:
         if not tensor.is_stored:
             raise ValueError(f"the values of {tensor.name!r} are computed from its file's bytes")
         self._tensor, self._buffers = tensor, buffers
-        self._stored = stored_dtype(tensor)
+        self._stored = np.dtype(NUMPY_DTYPES[tensor.dtype])
         rows, cols = tensor.shape
-        self.shape, self.dtype = (rows, cols), np.dtype(np.float64 if tensor.dtype == "F64" else np.float32)
+        self.shape, self.dtype = (rows, cols), score_dtype(tensor.dtype)
 
     def rows(self, first: int, last: int) -> Floats:
         """Read rows `first` to `last` (exclusive), exactly.
@@ -88,7 +85,7 @@ def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     Raises:
         InputError: As `Tensor.pieces` does.
     """
-    stored = stored_dtype(tensor)
+    stored = np.dtype(NUMPY_DTYPES[tensor.dtype])
     is_bfloat16 = tensor.dtype == "BF16"
     values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), np.float32 if is_bfloat16 else stored)
     first = 0
@@ -96,21 +93,6 @@ def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
         write_magnitudes(entries, values[first : first + len(entries)])
         first += len(entries)
     return values.reshape(tensor.shape)
-
-
-def stored_dtype(tensor: Tensor) -> np.dtype[Any]:
-    """Return the dtype that a tensor's entries are read as: uint16 for the bits of bfloat16."""
-    return np.dtype("<u2") if tensor.dtype == "BF16" else np.dtype(NUMPY_DTYPES[tensor.dtype])
-
-
-def write_magnitudes(stored: npt.NDArray[Any], values: Floats) -> None:
-    """Write the magnitudes of stored entries; those of bfloat16, read as uint16, are exact in float32."""
-    if stored.dtype == np.uint16:
-        bits = values.view(np.uint32)
-        np.bitwise_and(stored, WITHOUT_SIGN, out=bits, casting="same_kind")
-        np.left_shift(bits, np.uint32(16), out=bits)
-    else:
-        np.absolute(stored, out=values, casting="same_kind")
 
 
 def _entries(tensor: Tensor, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -66,7 +66,7 @@ class BucketRoot(Root):
                 self.check_listed(path, len(sizes))
         return dict(sorted(sizes.items()))
 
-    def write(self, path: str, pieces: Iterable[bytes]) -> None:
+    def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`; an object appears when the writer is closed, which it is not if `pieces` raises."""
         with self._errors(path):
             # `obstore.put` iterates in a context in which `pieces` could not call obstore itself.

@@ -56,7 +56,7 @@ class DirectoryRoot(Root):
                 return {}
             return self._sizes(path, base)
 
-    def write(self, path: str, pieces: Iterable[bytes]) -> None:
+    def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`."""
         with self._errors(path), self._folder_of(path) as (folder, name):
             part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
@@ -149,7 +149,7 @@ class DirectoryRoot(Root):
         finally:
             os.close(folder)
 
-    def _write_part(self, folder: int, part: str, pieces: Iterable[bytes]) -> None:
+    def _write_part(self, folder: int, part: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a new file, with the group and world permissions of its directory."""
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600 | os.fstat(folder).st_mode & 0o066)

@@ -65,7 +65,7 @@ class Root(ABC):
         """
 
     @abstractmethod
-    def write(self, path: str, pieces: Iterable[bytes]) -> None:
+    def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file from its pieces; it appears once it is complete, and replaces what has its name.
 
         Raises:

@@ -62,11 +62,11 @@ class _HashedPieces:
     def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         self._pieces, self.hasher, self.size = pieces, blake3(), 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
         for piece in self._pieces:
             self.hasher.update(piece)
             self.size += len(piece)
-            yield bytes(piece)
+            yield piece
 
 
 def _is_finished(work: OutputWork, names: dict[str, int]) -> bool:

@@ -78,7 +78,7 @@ class OutputWork:
             self.check()
             yield self.inputs.source(source, first, min(first + COPY_BYTES, stop))
 
-    def write(self, location: str, pieces: Iterable[bytes]) -> None:
+    def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""
         _, root, path = self.inputs.roots.find(location)
         root.write(path, pieces)

@@ -9,6 +9,8 @@ import numpy as np
 
 from masksmith import ScoresError, scores
 from masksmith.layouts import Layout
+from masksmith.layouts.dtypes import FLOAT_DTYPES
+from masksmith.patterns import NM
 from masksmith.scores.by_layout import PER_ENTRY
 from masksmith_state.blobs.names import statistic_name
 from masksmith_state.errors import DamagedBlobError
@@ -17,6 +19,7 @@ from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
 
 from .load import Array, Inputs
+from .magnitudes import MagnitudeRows
 from .memory import require_memory
 from .work import ShardWork
 
@@ -37,14 +40,18 @@ class CalibrationError(Exception):
         self.reason, self.index = error.reason, error.index
 
 
-def score_shard(work: ShardWork) -> Array:
-    """Compute the scores of a shard's rows.
+def score_shard(work: ShardWork) -> Array | MagnitudeRows:
+    """Compute the scores of a shard's rows; magnitudes of one matrix are computed as it is solved.
 
     Raises:
         CalibrationError: If weights or statistics have values from which no score can be computed.
         UploadMissingError: If an upload no longer exists.
         InsufficientMemoryError: If a Gram matrix does not fit into memory.
     """
+    tensor, shard = work.tensor, work.shard
+    if _are_magnitudes_by_rows(work):
+        data = work.inputs.data(tensor, shard.first, shard.last)
+        return MagnitudeRows(data, tensor.dtype, (shard.last - shard.first, tensor.shape[1]))
     scoring = Scoring(work.inputs, work.tensor, work.specification.scores, work.check)
     try:
         if work.tensor.layout is not None:
@@ -52,6 +59,14 @@ def score_shard(work: ShardWork) -> Array:
         return scoring.rows(work.shard.first, work.shard.last)
     except ScoresError as error:
         raise CalibrationError(error) from None
+
+
+def _are_magnitudes_by_rows(work: ShardWork) -> bool:
+    """Whether the scores are magnitudes of a matrix `[out, in]` of floats, under tiles along `in`."""
+    tensor, scores_method, pattern = work.tensor, work.specification.scores, work.specification.pattern
+    is_matrix = len(tensor.shape) == 2 and tensor.layout is None and tensor.dtype in FLOAT_DTYPES
+    is_magnitude = scores_method.name == "magnitude" and not scores_method.options
+    return is_matrix and is_magnitude and isinstance(pattern, NM) and pattern.axis == "in"
 
 
 class Scoring:

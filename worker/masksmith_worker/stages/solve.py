@@ -15,12 +15,13 @@ from masksmith.patterns import TilePattern
 from masksmith.solvers import by_name
 
 from .load import Array
+from .magnitudes import MagnitudeRows
 from .work import ShardWork
 
 log = logging.getLogger(__name__)
 
 
-def solve_shard(work: ShardWork, scores: Array, device: str) -> ms.Solution:
+def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> ms.Solution:
     """Find the mask of a shard.
 
     Raises:

@@ -1,0 +1,36 @@
+"""Magnitudes of a shard's stored rows, computed as they are solved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_wire.dtypes import NUMPY_DTYPES, score_dtype, write_magnitudes
+
+
+class MagnitudeRows:
+    """The magnitudes `|w|` of a matrix in memory; a `RowSource` of `masksmith.solve`, which one thread solves.
+
+    A band of rows is solved while the processor's cache still holds it. Each call overwrites the previous rows.
+
+    Args:
+        data: Its little-endian bytes, row by row.
+        dtype: BF16, F16, F32 or F64.
+        shape: `(rows, cols)`.
+    """
+
+    def __init__(self, data: bytes | memoryview, dtype: str, shape: tuple[int, int]) -> None:
+        self.shape, self.dtype = shape, score_dtype(dtype)
+        self._stored: npt.NDArray[Any] = np.frombuffer(data, NUMPY_DTYPES[dtype]).reshape(shape)
+        self._buffer: npt.NDArray[Any] = np.empty(0, self.dtype)
+
+    def rows(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Compute rows `first` to `last` (exclusive), exactly."""
+        stored = self._stored[first:last]
+        if stored.size > len(self._buffer):
+            self._buffer = np.empty(stored.size, self.dtype)
+        values = self._buffer[: stored.size].reshape(stored.shape)
+        write_magnitudes(stored, values)
+        return values
