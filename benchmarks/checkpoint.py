@@ -36,6 +36,7 @@ CONFIG = {
 }  # fmt: skip
 FILE_BYTES = 2**29
 PATTERNS = ("2:4", "transposable 8:16")
+REST_S = 15
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
@@ -117,12 +118,12 @@ def measure(model: Path, pattern: str, rounds: int) -> list[str]:
     pruning = [masksmith, "prune", str(model), "--pattern", pattern, "--local", "-o", str(pruned), "--json"]
     for _ in range(rounds):
         solved_s = solve_seconds(model, pattern)
-        # Both write directly after an equal directory was removed: a virtual machine returns free memory to its host
-        # within seconds, and gets it back slowly.
-        timed(copying)
-        shutil.rmtree(copy)
+        # A virtual machine returns free memory to its host within seconds, and gets it back slowly: so both start when
+        # it has been returned.
+        time.sleep(REST_S)
         copied_s, _ = timed(copying)
         shutil.rmtree(copy)
+        time.sleep(REST_S)
         pruned_s, peak = timed(pruning)
         shutil.rmtree(pruned)
         copies.append(copied_s)
@@ -155,8 +156,8 @@ def main() -> None:
     what = (
         f"`masksmith prune --local` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes,\n"
         "against `cp -r` (each followed by `sync`) and `masksmith.solve` of its weights in memory; medians of\n"
-        f"{given.rounds} alternating rounds. The layout had been traced before, and the memory that both write to was\n"
-        "in use just before. The largest tensor has\n"
+        f"{given.rounds} alternating rounds, each command after {REST_S} s of rest; the layout had been traced.\n"
+        "The largest tensor has\n"
         f"{largest:.0f} MiB; the limit is 1 GiB plus three\n"
         f"times that, {1024 + 3 * largest:.0f} MiB."
     )

@@ -133,9 +133,9 @@ class MasksOptions(StrictModel):
     axis: Literal["in", "out"] = "in"
     ragged: Literal["pad", "dense", "error"] = "pad"
     scores: Scores = Field("magnitude", validate_default=True)
-    calibration: Digest | None = None
-    """Digest of the calibration upload, which holds `NAME/norms` and so on (or scores under `NAME`). A tensor's own
-    `statistic` takes precedence."""
+    calibration: Annotated[str, Field(max_length=1024, pattern=rf"^([0-9a-f]{{64}}$|/|{BUCKET_PREFIX})")] | None = None
+    """Digest of the calibration upload, or the reference of a file in a root, which holds `NAME/norms` and so on (or
+    scores under `NAME`). A tensor's own `statistic` takes precedence."""
     budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
     """Share to keep of all tensors together, divided between them so that the most score is kept."""
     floors: Annotated[

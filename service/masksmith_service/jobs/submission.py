@@ -16,7 +16,7 @@ from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.references.access import find_readable
-from masksmith_service.references.models import ModelReader
+from masksmith_service.references.models import Model, ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claimed
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
@@ -81,15 +81,16 @@ class JobSubmitter:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document(document, self.state.settings.max_tensors)
-        sources, headers = self._read_files(document)
+        reader = self._reader()
+        sources, headers = self._read_files(document, reader)
         located = locate_named(document.tensors, specification, headers, sources)
         named = {tensor.name: tensor for tensor in document.tensors}
         tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
         tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
             return self._submit_masks(specification, tensors, [], document)
-        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
-        output = planner.plan(document.output, specification, tensors)
+        model = self._read_model(document.output.model, reader)
+        output = OutputPlanner(self.state, self.principal).plan(document.output, model, specification, tensors)
         return self._submit_masks(specification, tensors, [], document, output)
 
     def submit_file(
@@ -105,14 +106,16 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or there are too many jobs.
         """
-        sources, headers = self._read_files(options)
+        sources, headers = self._read_files(options, self._reader())
         files = {digest: header} | {each: headers[each] for each in options.also}
         names = [name for each in files.values() for name in each.tensors]
         check_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], names)
         located, selection = locate_selected(options, specification, files)
-        tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors, uncalibrated = add_statistics(
+            located, specification, headers, sources, named={}, required=selection.named
+        )
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
@@ -127,23 +130,33 @@ class JobSubmitter:
         if options.also:
             detail = "also goes with an uploaded file; the reference of a model names all of its files"
             raise RequestError(Code.INVALID_DOCUMENT, detail)
-        reader = ModelReader(self.state, self._reserve_memory)
-        model = reader.read(find_readable(self.state.roots, self.principal, options.model))
+        reader = self._reader()
+        model = self._read_model(options.model, reader)
         check_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
-        sources, headers = self._read_files(options)
+        sources, headers = self._read_files(options, reader)
+        if options.calibration is not None:
+            check_calibrated_names(headers[options.calibration], model.weight_map)
         located, selection = locate_selected(options, specification, files, located_files)
-        tensors, uncalibrated = add_statistics(located, specification, headers, named={}, required=selection.named)
+        tensors, uncalibrated = add_statistics(
+            located, specification, headers, sources, named={}, required=selection.named
+        )
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()]
-        planner = OutputPlanner(self.state, self.principal, ModelReader(self.state, self._reserve_memory))
-        output = planner.plan(OutputInput(location=options.output, model=options.model), specification, tensors)
+        place = OutputInput(location=options.output, model=options.model)
+        output = OutputPlanner(self.state, self.principal).plan(place, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped, description, output)
 
-    def _read_files(self, options: MasksOptions) -> tuple[dict[str, Source], dict[str, Header]]:
+    def _reader(self) -> ModelReader:
+        return ModelReader(self.state, self._reserve_memory)
+
+    def _read_model(self, reference: str, reader: ModelReader) -> Model:
+        return reader.read(find_readable(self.state.roots, self.principal, reference))
+
+    def _read_files(self, options: MasksOptions, reader: ModelReader) -> tuple[dict[str, Source], dict[str, Header]]:
         """Read the files in roots that a request names, and the headers of these and of its uploads."""
-        sources, in_roots = read_references(self.state, self.principal, options, self._reserve_memory)
+        sources, in_roots = read_references(self.state, self.principal, options, reader)
         return sources, read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
 
     def _submit_masks(

@@ -55,7 +55,7 @@ def _uploads_of(request: MasksOptions) -> Iterator[str]:
             yield from (part.digest for part in parts if part.digest is not None)
     if isinstance(request, FileOptions):
         yield from request.also
-    if request.calibration is not None:
+    if request.calibration is not None and is_digest(request.calibration):
         yield request.calibration
     if request.previous is not None and is_digest(request.previous):
         yield request.previous

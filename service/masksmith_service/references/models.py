@@ -79,13 +79,16 @@ class ModelReader:
     def __init__(self, state: State, reserve_memory: Callable[[int], None]) -> None:
         self._settings, self._reserve_memory = state.settings, reserve_memory
         self._total = 0
+        self._read: dict[str, tuple[FileState, Header]] = {}
 
     def header(self, file: Located) -> tuple[FileState, Header]:
-        """Read the header of a file.
+        """Read the header of a file, once for the request.
 
         Raises:
             RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
         """
+        if file.location in self._read:
+            return self._read[file.location]
         limit = self._settings.max_header_bytes
         state, header, header_bytes = file.read_header(self._settings)
         self._total += header_bytes
@@ -94,6 +97,7 @@ class ModelReader:
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
         if header_bytes > SMALL_HEADER_BYTES:
             self._reserve_memory(cost("header") * header_bytes)
+        self._read[file.location] = state, header
         return state, header
 
     def read(self, place: Located) -> Model:

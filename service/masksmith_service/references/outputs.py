@@ -29,7 +29,7 @@ from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, ho
 from masksmith_wire.specification import JobSpecification
 
 from .access import Located, find_readable, find_writable, reference_not_found
-from .models import Model, ModelReader
+from .models import Model
 
 MAX_MARKER_BYTES = 2**16
 MAX_RECORD_BYTES = 2**28
@@ -45,23 +45,27 @@ class OutputPlanner:
     Args:
         state: Resources of the application.
         principal: Who sent the request.
-        reader: Reads models within the bounds of the request.
     """
 
-    def __init__(self, state: State, principal: Principal, reader: ModelReader) -> None:
-        self._roots, self._principal, self._reader = state.roots, principal, reader
+    def __init__(self, state: State, principal: Principal) -> None:
+        self._roots, self._principal = state.roots, principal
 
     def plan(
-        self, output: OutputInput, specification: JobSpecification, tensors: Sequence[PlannedTensor]
+        self, output: OutputInput, model: Model, specification: JobSpecification, tensors: Sequence[PlannedTensor]
     ) -> PlannedOutput:
         """Plan an output.
 
+        Args:
+            output: Where it is written.
+            model: The model that it is a copy of.
+            specification: The job's specification.
+            tensors: The job's tensors.
+
         Raises:
-            RequestError: If the principal may not read or write there, the job's tensors are not of the model, or its
-                options give masks that are not the same every time.
+            RequestError: If the principal may not write there, the job's tensors are not of the model, or its options
+                give masks that are not the same every time.
         """
         place = find_writable(self._roots, self._principal, output.location)
-        model = self._reader.read(find_readable(self._roots, self._principal, output.model))
         self._check_places(place, model)
         if specification.options.time_limit_s is not None:
             raise _invalid("a job with time_limit_s has no output: its masks are not the same each time", place)

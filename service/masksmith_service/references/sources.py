@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from masksmith_service.auth.principal import Principal
 from masksmith_service.jobs.selected_tensors import ModelFiles
 from masksmith_service.resources import State
@@ -19,7 +17,7 @@ from .models import Model, ModelReader
 
 
 def read_references(
-    state: State, principal: Principal, options: MasksOptions, reserve_memory: Callable[[int], None]
+    state: State, principal: Principal, options: MasksOptions, reader: ModelReader
 ) -> tuple[dict[str, Source], dict[str, Header]]:
     """Read state and header of every file in a root that a request names, by reference.
 
@@ -27,16 +25,18 @@ def read_references(
         state: Resources of the application.
         principal: Who sent the request.
         options: The request.
-        reserve_memory: Reserves a number of bytes of memory for the request.
+        reader: Reads headers within the bounds of the request.
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
             not a safetensors file.
     """
-    reader, sources, headers = ModelReader(state, reserve_memory), dict[str, Source](), dict[str, Header]()
+    sources, headers = dict[str, Source](), dict[str, Header]()
     named = options.tensors if isinstance(options, MasksRequest) else []
     parts = (part for tensor in named for part in (tensor, tensor.statistic, tensor.gram))
-    references = (part.reference for part in parts if part is not None and part.reference is not None)
+    references = [part.reference for part in parts if part is not None and part.reference is not None]
+    if options.calibration is not None and is_reference(options.calibration):
+        references.append(options.calibration)
     places = {reference: find_readable(state.roots, principal, reference) for reference in dict.fromkeys(references)}
     if options.previous is not None and is_reference(options.previous):
         places[options.previous] = _masks_file(find_readable(state.roots, principal, options.previous))

@@ -1,10 +1,13 @@
 """Jobs whose tensors the service selects, and those that are compared with earlier masks."""
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
-from support.output_jobs import MASKED, WEIGHTS, check_output, document, submit, work
+from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
+from masksmith_service.references.access import Located
 from masksmith_wire.output_names import MASKS_NAME
 
 
@@ -107,3 +110,78 @@ def test_previous_masks_that_cannot_be_are_named_at_once(app, records, root, mod
     assert reason in problem["detail"]
     assert records.live_count() == 0
     assert root.list("out") == {}
+
+
+@pytest.fixture
+def calibration(root, url, tmp_path):
+    """Norms and Gram matrices of all masked tensors, in the root."""
+    rng, statistics = np.random.default_rng(8), {}
+    for name in MASKED:
+        inputs = rng.standard_normal((64, WEIGHTS[name].shape[1])) * np.linspace(0.2, 3, WEIGHTS[name].shape[1])
+        statistics |= {f"{name}/norms": np.linalg.norm(inputs, axis=0), f"{name}/gram": inputs.T @ inputs}
+    save_file(statistics, tmp_path / "statistics.safetensors")
+    root.write("statistics.safetensors", [(tmp_path / "statistics.safetensors").read_bytes()])
+    return f"{url}/statistics.safetensors", statistics
+
+
+def test_a_calibration_is_read_from_a_root(app, runner, root, model, url, calibration, tmp_path):
+    reference, statistics = calibration
+    query = {"model": model, "output": f"{url}/out", "pattern": "2:4", "scores": "wanda", "update": "reconstruct"}
+    with TestClient(app) as client:
+        response = client.post("/v1/outputs", params=query | {"calibration": reference})
+        assert response.status_code == 202, response.text
+        work(runner, response.json()["id"])
+        record = client.get(f"/v1/jobs/{response.json()['id']}/output").json()
+    assert record["update"] == "reconstruct"
+    for file, names in FILES.items():
+        (tmp_path / file).write_bytes(root.get(f"out/{file}", 2**20))
+        written = load_file(tmp_path / file)
+        for name in set(names) & set(MASKED):
+            mask = ms.solve(ms.wanda(WEIGHTS[name], statistics[f"{name}/norms"]), "2:4").mask
+            update = ms.reconstruct(WEIGHTS[name], mask, statistics[f"{name}/gram"])
+            np.testing.assert_allclose(written[name], update.weight, rtol=1e-5, atol=1e-7)
+            assert ((written[name] != 0) <= mask).all()
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "reason"),
+    [
+        ("{url}/nowhere.safetensors", "reference_not_found", "nowhere.safetensors"),
+        ("/elsewhere/s.safetensors", "root_not_found", "is in no root"),
+        ("statistics.safetensors", "invalid_document", "calibration"),
+        ("{url}/model/m-1.safetensors", "no_tensor_fits", "not calibrated"),
+    ],
+)
+def test_a_calibration_that_cannot_be_read_is_named_at_once(app, records, root, model, url, reference, code, reason):
+    query = {"model": model, "output": f"{url}/out", "pattern": "2:4", "scores": "wanda"}
+    with TestClient(app) as client:
+        problem = client.post("/v1/outputs", params=query | {"calibration": reference.format(url=url)}).json()
+    assert problem["code"] == code, problem
+    assert reason in str(problem)
+    assert records.live_count() == 0
+    assert root.list("out") == {}
+
+
+def test_a_calibration_of_another_model_is_refused(app, root, model, url, tmp_path):
+    save_file({"layers.9.w/norms": np.ones(32)}, tmp_path / "other.safetensors")
+    root.write("other.safetensors", [(tmp_path / "other.safetensors").read_bytes()])
+    query = {"model": model, "output": f"{url}/out", "pattern": "2:4", "scores": "wanda"}
+    with TestClient(app) as client:
+        problem = client.post("/v1/outputs", params=query | {"calibration": f"{url}/other.safetensors"}).json()
+    assert problem["code"] == "invalid_calibration"
+    assert "for a layer 'layers.9.w'" in problem["detail"]
+
+
+def test_headers_of_a_model_are_read_once(app, model, url, monkeypatch):
+    reads = []
+    read_header = Located.read_header
+    monkeypatch.setattr(
+        Located, "read_header", lambda self, settings: reads.append(self.location) or read_header(self, settings)
+    )
+    with TestClient(app) as client:
+        query = {"model": model, "output": f"{url}/a", "pattern": "2:4"}
+        assert client.post("/v1/outputs", params=query).status_code == 202
+        assert sorted(reads) == sorted(f"{model}/{file}" for file in FILES)
+        reads.clear()
+        assert client.post("/v1/jobs", json=document(model, f"{url}/b")).status_code == 202
+        assert sorted(reads) == sorted(f"{model}/{file}" for file in FILES)
