@@ -103,7 +103,7 @@ def main() -> int:
     command = [str(Path(sys.executable).with_name("masksmith")), "verify", str(masks_path), "--pattern", PATTERN]
     obeyed = subprocess.run([*command, "--json"], stdout=subprocess.DEVNULL, check=False).returncode == 0
     draw(load_file(model_path())[PICTURED], np.asarray(masks[PICTURED]), picture_path)
-    print(f"verified from the file: {'all masks obey' if obeyed else 'SOME MASK BREAKS'} {PATTERN}")
+    print(f"verified from the file: {'all masks obey' if obeyed else 'SOME MASK VIOLATES'} {PATTERN}")
     print(f"masks    {masks_path}\npicture  {picture_path}")
     return 0 if proved and obeyed else 1
 

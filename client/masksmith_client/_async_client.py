@@ -17,7 +17,7 @@ from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.options import SubmitOptions
-from .transport.async_driver import AsyncDriver
+from .transport.async_session import AsyncSession
 from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
@@ -42,11 +42,11 @@ class AsyncClient:
         retry: RetryPolicy | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        service = read_settings(url, token)
-        self.url = service.url
+        settings = read_settings(url, token)
+        self.url = settings.url
         with proxy_errors_as_input_errors():
-            http = httpx2.AsyncClient(**client_options(service, timeout_s), transport=transport)
-        self._session = AsyncDriver(service, retry or RetryPolicy(), http)
+            http = httpx2.AsyncClient(**client_options(settings, timeout_s), transport=transport)
+        self._session = AsyncSession(settings, retry or RetryPolicy(), http)
         self.jobs = AsyncJobs(self._session)
 
     async def solve(

@@ -22,14 +22,14 @@ from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.job_filters import JobFilters
 from .submission.options import SubmitOptions
 from .transport import calls as calls
-from .transport.async_driver import AsyncDriver
+from .transport.async_session import AsyncSession
 from .transport.events import Deadline, Event
 
 
 class AsyncJob(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(self, session: AsyncDriver, *view: Any) -> None:
+    def __init__(self, session: AsyncSession, *view: Any) -> None:
         super().__init__(*view)
         self._session = session
 
@@ -86,7 +86,7 @@ class AsyncJob(JobView):
 class AsyncJobs:
     """The service's jobs."""
 
-    def __init__(self, session: AsyncDriver) -> None:
+    def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def submit(

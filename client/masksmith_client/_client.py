@@ -22,7 +22,7 @@ from .operations import jobs as operations
 from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.options import SubmitOptions
-from .transport.driver import Driver
+from .transport.blocking_session import BlockingSession
 from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
@@ -64,15 +64,15 @@ class Client:
         retry: RetryPolicy | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        service, policy = read_settings(url, token), retry or RetryPolicy()
-        self.url = service.url
+        settings, policy = read_settings(url, token), retry or RetryPolicy()
+        self.url = settings.url
         # None with a custom transport, which cannot be sent to another process.
         self.configuration: ClientConfiguration | None = None
         if transport is None:
-            self.configuration = ClientConfiguration(service.url_with_credentials, service.token, timeout_s, policy)
+            self.configuration = ClientConfiguration(settings.url_with_credentials, settings.token, timeout_s, policy)
         with proxy_errors_as_input_errors():
-            http = httpx2.Client(**client_options(service, timeout_s), transport=transport)
-        self._session = Driver(service, policy, http)
+            http = httpx2.Client(**client_options(settings, timeout_s), transport=transport)
+        self._session = BlockingSession(settings, policy, http)
         self.jobs = Jobs(self._session)
 
     def solve(

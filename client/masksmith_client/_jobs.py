@@ -22,14 +22,14 @@ from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.job_filters import JobFilters
 from .submission.options import SubmitOptions
 from .transport import calls as calls
-from .transport.driver import Driver
+from .transport.blocking_session import BlockingSession
 from .transport.events import Deadline, Event
 
 
 class Job(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(self, session: Driver, *view: Any) -> None:
+    def __init__(self, session: BlockingSession, *view: Any) -> None:
         super().__init__(*view)
         self._session = session
 
@@ -125,7 +125,7 @@ class Job(JobView):
 class Jobs:
     """The service's jobs."""
 
-    def __init__(self, session: Driver) -> None:
+    def __init__(self, session: BlockingSession) -> None:
         self._session = session
 
     def submit(

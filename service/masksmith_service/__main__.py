@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 
@@ -22,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Serve until a stop signal; returns the exit code."""
+    """Serve until a stop signal, and return the exit code."""
     settings = Settings()
     settings.configure_logging()
     protect_files()
     if settings.auth == "none" and not settings.is_local:
         log.error("refusing to listen on %s with MASKSMITH_AUTH=none, which is for loopback addresses", settings.host)
         return 2
-    if _is_unprotected(settings):
+    if _would_serve_without_keys(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
             "MASKSMITH_INSECURE=true to serve requests without authentication",
@@ -47,24 +49,28 @@ def main() -> int:
 
 def _check_installation(settings: Settings) -> None:
     Roots(settings.roots).check_apart(settings.store_path)
-    records = JobRecords(settings.redis_url)
-    try:
-        Housekeeping(Installation(records.redis, BlobStore(settings.store_path, create=True))).check()
-    finally:
-        records.redis.close()
+    with _connection(settings) as client:
+        Housekeeping(Installation(client, BlobStore(settings.store_path, create=True))).check()
 
 
-def _is_unprotected(settings: Settings) -> bool:
+def _would_serve_without_keys(settings: Settings) -> bool:
     if settings.insecure or settings.is_local or settings.oidc_issuer:
         return False
-    records = JobRecords(settings.redis_url)
     try:
-        return not Keys(records.redis).any_exist()
+        with _connection(settings) as client:
+            return not Keys(client).any_exist()
     except redis.RedisError:
         # The keys are in Redis: while it is unavailable, no request can be authenticated or served.
         return False
+
+
+@contextmanager
+def _connection(settings: Settings) -> Iterator[redis.Redis]:
+    client = JobRecords(settings.redis_url).redis
+    try:
+        yield client
     finally:
-        records.redis.close()
+        client.close()
 
 
 if __name__ == "__main__":

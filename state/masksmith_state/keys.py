@@ -217,13 +217,13 @@ def redis_key_of(key: str) -> str:
     return f"masksmith:key:{key}"
 
 
-def session_key(cookie: str) -> str:
-    """Redis key of a browser session, whose value is the id of the session's API key."""
-    return f"masksmith:session:{hash_token(cookie)}"
+def session_key(session_token: str) -> str:
+    """Redis key of a browser session, whose value is the id of its API key and the hash of that key's token."""
+    return f"masksmith:session:{hash_token(session_token)}"
 
 
-def sessions_key(key: str) -> str:
-    """Redis key of the sorted set of a key's sessions, by their end."""
+def sessions_of_key(key: str) -> str:
+    """Redis key of the sorted set of an API key's sessions, by the time of their end."""
     return f"masksmith:sessions:{key}"
 
 

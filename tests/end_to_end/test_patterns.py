@@ -105,4 +105,4 @@ def test_the_command_line_gives_the_same_with_and_without_a_service(stack, path,
         assert set(report["pattern"].split(", ")) == set(PATTERNS.values())
         check(Masks.open(output), expected)
         verdict = subprocess.run([MASKSMITH, "verify", output], capture_output=True, text=True, check=True)
-        assert "4 mask(s): all obey" in verdict.stdout
+        assert "4 mask(s): all satisfy their patterns" in verdict.stdout

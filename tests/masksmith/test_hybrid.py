@@ -205,7 +205,7 @@ def test_verdicts_name_the_violation() -> None:
     partly = mask.copy()
     partly[block][0, 0] = False
     verdict = ms.verify(partly, pattern)
-    assert f"1 of 4 blocks are neither dense nor 2:4, the first at block [{place // 2}, {place % 2}]" in verdict.message
+    assert f"1 of 4 blocks are neither dense nor 2:4, the first is block [{place // 2}, {place % 2}]" in verdict.message
     assert verdict.tile == (place // 2, place % 2)
     more = ms.verify(np.ones((8, 8), bool), pattern)
     assert "4 blocks keep more than 2:4 instead of 1: block [0, 1] is one too many" in more.message
@@ -215,7 +215,7 @@ def test_verdicts_name_the_violation() -> None:
     edge[4:8] = [True, True, False, False] * 2
     edge[8, 0] = False
     dense = ms.parse("hybrid 4x8 2:4 50%", ragged="dense")
-    assert "1 of 3 blocks of the edge are not dense, the first at block [2, 0]" in ms.verify(edge, dense).message
+    assert "1 of 3 blocks of the edge are not dense, the first is block [2, 0]" in ms.verify(edge, dense).message
 
 
 @settings(max_examples=60, deadline=None)

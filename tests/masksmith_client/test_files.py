@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load, save_file
 
 from masksmith_client import InputError
-from masksmith_client.submission.files import read_path
+from masksmith_client.submission.files import list_tensors
 from masksmith_client.submission.streamed_tensor import KEY
 
 ARRAYS = {"x.weight": np.arange(12.0).reshape(3, 4), "y.weight": np.ones((2, 2), np.float16), "y.bias": np.ones(3)}
@@ -32,24 +32,24 @@ def index(tmp_path: Path) -> Path:
 
 
 def test_every_tensor_of_a_file_is_read_as_it_is(file: Path) -> None:
-    found = {weight.name: load(b"".join(map(bytes, weight.pieces())))[KEY] for weight in read_path(file)}
+    found = {weight.name: load(b"".join(map(bytes, weight.pieces())))[KEY] for weight in list_tensors(file)}
     assert found.keys() == ARRAYS.keys()
     assert all(np.array_equal(found[name], array) for name, array in ARRAYS.items())
 
 
 def test_a_directory_with_one_file_means_that_file(file: Path) -> None:
-    assert [w.name for w in read_path(file.parent)] == [w.name for w in read_path(file)]
+    assert [w.name for w in list_tensors(file.parent)] == [w.name for w in list_tensors(file)]
 
 
 def test_sharded_checkpoints_are_one(index: Path) -> None:
-    assert {weight.name for weight in read_path(index)} == ARRAYS.keys()
-    assert {weight.name for weight in read_path(index.parent)} == ARRAYS.keys()
+    assert {weight.name for weight in list_tensors(index)} == ARRAYS.keys()
+    assert {weight.name for weight in list_tensors(index.parent)} == ARRAYS.keys()
 
 
 def test_a_directory_with_several_files_and_no_index_asks_which(file: Path) -> None:
     save_file(ARRAYS, file.with_name("other.safetensors"))
     with pytest.raises(InputError, match="name one of them"):
-        read_path(file.parent)
+        list_tensors(file.parent)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "last.ckpt"])
@@ -57,7 +57,7 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_bytes(b"\x80\x04")
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(InputError, match=r"pickle.*safetensors\.torch"):
-            read_path(path)
+            list_tensors(path)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_broken_files_are_refused_by_name(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.safetensors"):
-        read_path(path)
+        list_tensors(path)
 
 
 def test_truncated_files_are_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(InputError, match="truncated"):
-        read_path(file)
+        list_tensors(file)
 
 
 @pytest.mark.parametrize("target", ["../model.safetensors", "/etc/passwd", "sub/x.safetensors"])
@@ -81,7 +81,7 @@ def test_an_index_cannot_lead_elsewhere(tmp_path: Path, target: str) -> None:
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": {"x": target}}))
     with pytest.raises(InputError, match="outside"):
-        read_path(path)
+        list_tensors(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', "{"])
@@ -89,7 +89,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(text)
     with pytest.raises(InputError, match="weight_map"):
-        read_path(path)
+        list_tensors(path)
 
 
 def test_an_index_that_promises_too_much_is_refused(index: Path) -> None:
@@ -97,11 +97,11 @@ def test_an_index_that_promises_too_much_is_refused(index: Path) -> None:
     document["weight_map"]["ghost"] = "one.safetensors"
     index.write_text(json.dumps(document))
     with pytest.raises(InputError, match="ghost"):
-        read_path(index)
+        list_tensors(index)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(file: Path) -> None:
-    weights = read_path(file)
+    weights = list_tensors(file)
     file.write_bytes(file.read_bytes()[:-60])
     with pytest.raises(InputError, match="changed"):
         [list(weight.pieces()) for weight in weights]
@@ -109,6 +109,6 @@ def test_a_file_that_shrinks_while_it_is_read_is_noticed(file: Path) -> None:
 
 def test_what_does_not_exist_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        read_path(tmp_path / "nothing.safetensors")
+        list_tensors(tmp_path / "nothing.safetensors")
     with pytest.raises(InputError, match=r"contains no \.safetensors"):
-        read_path(tmp_path)
+        list_tensors(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from masksmith_client import NotFound, RateLimited, RetryPolicy, TransportError
 from masksmith_client.operations.jobs import list_jobs
 from masksmith_client.transport import calls
-from masksmith_client.transport.driver import Driver
+from masksmith_client.transport.blocking_session import BlockingSession
 from masksmith_client.transport.session import ServiceSession
 from masksmith_client.transport.settings import ConnectionSettings
 from masksmith_wire.masks import MaskInfo, file_header
@@ -147,7 +147,7 @@ def test_pages_are_fetched_only_when_they_are_needed(monkeypatch: pytest.MonkeyP
     assert script.done == ["/v1/jobs", "/v1/jobs"]
 
 
-def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_blocking_driver() -> None:
+def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_blocking_session() -> None:
     class Loop:
         def __await__(self) -> Any:
             yield
@@ -155,7 +155,7 @@ def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_block
     async def suspended() -> None:
         await Loop()
 
-    driver = Driver(ConnectionSettings("http://service"), RetryPolicy(), httpx2.Client())
-    with pytest.raises(RuntimeError, match="awaited something other than its driver"):
-        driver.run(suspended())
-    driver.close()
+    session = BlockingSession(ConnectionSettings("http://service"), RetryPolicy(), httpx2.Client())
+    with pytest.raises(RuntimeError, match="awaited something other than its session"):
+        session.run(suspended())
+    session.close()

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
-from masksmith_service.auth.principal import COOKIE
+from masksmith_service.auth.principal import COOKIE_NAME
 from masksmith_state.keys import Keys
 from masksmith_state.telemetry import logs
 
@@ -105,7 +105,7 @@ def test_neither_secrets_nor_tensors_are_logged(app, client, lines, save, record
     data = save({"w": weight.astype(np.float32), "x": weight})
     headers = {"Authorization": f"Bearer {token}"}
     client.post("/v1/session", json={"token": token})
-    cookie = client.cookies[COOKIE]
+    cookie = client.cookies[COOKIE_NAME]
     client.post("/v1/session", data={"token": token[:-1]})
     client.post("/v1/session", content=token.encode(), headers={"Content-Type": "application/json"})
     client.post("/v1/keys", json={"name": token}, headers=headers)

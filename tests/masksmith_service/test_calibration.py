@@ -38,7 +38,7 @@ def test_weights_that_are_not_calibrated_are_skipped_unless_they_are_named(clien
     digest = put(save({"a/norms": NORMS}))
     answer = masks(client, weights, calibration=digest).json()
     assert [tensor["name"] for tensor in answer["tensors"]] == ["a"]
-    assert {"name": "b", "reason": "not calibrated: the calibration holds no 'b/norms'"} in answer["skipped"]
+    assert {"name": "b", "reason": "not calibrated: the calibration has no 'b/norms'"} in answer["skipped"]
     assert [skipped["name"] for skipped in answer["skipped"]] == ["b", "bias"]
     named = masks(client, weights, calibration=digest, layers="b")
     check_problem(named, 422, "invalid_calibration", "'b'", "'b/norms'")

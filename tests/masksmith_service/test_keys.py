@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from masksmith_client import Client
 from masksmith_service.__main__ import main
 from masksmith_service.app import create_app
-from masksmith_service.auth.principal import COOKIE
+from masksmith_service.auth.principal import COOKIE_NAME
 from masksmith_state.keys import Keys, Quotas, Role
 
 
@@ -216,10 +216,10 @@ def test_a_cookie_stands_for_a_key(client, keys, good):
     assert keys.any_exist()
     client.post(f"/v1/jobs/{job}/cancel")
     assert "canceled" in client.get(f"/v1/jobs/{job}/events").text
-    cookie = client.cookies[COOKIE]
+    cookie = client.cookies[COOKIE_NAME]
     assert client.delete("/v1/session").status_code == 204
-    assert COOKIE not in client.cookies
-    client.cookies.set(COOKIE, cookie)
+    assert COOKIE_NAME not in client.cookies
+    client.cookies.set(COOKIE_NAME, cookie)
     assert client.get("/v1/jobs").status_code == 401
 
 

@@ -19,7 +19,7 @@ WORKER = WorkerInfo(name="w", device="cpu", device_name="x", slots=2, queues=["m
 @pytest.fixture
 def installation(fragile_valkey, tmp_path, monkeypatch):
     """A client with a key, and the records of a broker of its own that a test may fill or make read-only."""
-    monkeypatch.setattr(readiness, "PROBE_S", 0.0)
+    monkeypatch.setattr(readiness, "REUSE_S", 0.0)
     monkeypatch.setattr(broker, "FRESH_S", 0.0)
     fragile_valkey.start()
     records = JobRecords(fragile_valkey.url)

@@ -142,7 +142,7 @@ def test_a_tensor_is_in_one_file(client, model, members):
 def test_a_missing_tensor_names_the_file(client, model):
     problem = post(client, tensor(model / "a-1.safetensors", "w9")).json()
     assert (problem["status"], problem["code"]) == (422, "unknown_tensor")
-    assert "a-1.safetensors' holds no 'w9'" in problem["detail"]
+    assert "a-1.safetensors' has no tensor 'w9'" in problem["detail"]
 
 
 def test_only_keys_with_the_right_may_read(app, records, model):

@@ -43,7 +43,7 @@ def test_scores_and_update_may_share_a_calibration(app, client, put, save, weigh
     [tensor] = planned(app, answer)
     assert (tensor.statistic.name, tensor.gram.name) == ("norms", "gram")
     skipped = {skip["name"]: skip["reason"] for skip in answer.json()["skipped"]}
-    assert skipped["b"] == "not calibrated: the calibration holds no 'b/gram'"
+    assert skipped["b"] == "not calibrated: the calibration has no 'b/gram'"
     assert answer.json()["update"].startswith("admm penalty=0.1")
 
 
@@ -60,7 +60,7 @@ def test_a_document_may_say_where_each_gram_matrix_is(app, client, put, save, we
         ({"update": "adam"}, "invalid_document", "adam"),
         ({"tensor": {"gram": {"kind": "norms", "key": "n"}}}, "invalid_calibration", "needs its gram, not norms"),
         ({"tensor": {"gram": {"kind": "gram", "key": "n"}}}, "invalid_calibration", "[16]"),
-        ({"tensor": {"gram": {"kind": "gram", "key": "z"}}}, "invalid_calibration", "holds no 'z'"),
+        ({"tensor": {"gram": {"kind": "gram", "key": "z"}}}, "invalid_calibration", "has no tensor 'z'"),
         ({"update": None, "tensor": {"gram": {"kind": "gram", "key": "g"}}}, "invalid_calibration", "goes with update"),
         ({"scores": "given", "tensor": {"gram": {"kind": "gram", "key": "g"}}}, "invalid_calibration", "holds scores"),
         ({"tensor": {"key": "i", "gram": {"kind": "gram", "key": "g"}}}, "tensor_does_not_fit", "dtype I8"),

@@ -96,7 +96,7 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
         except UntracedError:
             return False
     matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
-    return not matched.contradicted and not matched.missing and matrices <= matched.sources.keys() | matched.buffers
+    return not matched.shape_mismatches and not matched.missing and matrices <= matched.sources.keys() | matched.buffers
 
 
 def _build(directory: Path, *, trust_remote_code: bool = False) -> Any:
@@ -171,10 +171,12 @@ def _roles(source: Source, observed: Observed) -> list[frozenset[AxisRole]]:
 def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> list[str]:
     notes = [
         f"{name!r} has the shape {list(shapes[name])}, but config.json says {list(shape)}, so {FALLBACK}"
-        for name, shape in matched.contradicted.items()
+        for name, shape in matched.shape_mismatches.items()
     ]
     unknown = [
-        name for name, shape in shapes.items() if len(shape) >= 2 and name not in known | matched.contradicted.keys()
+        name
+        for name, shape in shapes.items()
+        if len(shape) >= 2 and name not in known | matched.shape_mismatches.keys()
     ]
     if unknown:
         notes.append(

@@ -115,7 +115,7 @@ def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
 def verify_masks(
     masks: Masks, tensors: Mapping[str, Tensor], violation: Callable[[str], str | None]
 ) -> Iterator[CheckedTensor]:
-    """Check that the non-zeros of each tensor lie within its mask; `violation` says how a mask breaks its pattern."""
+    """Check that the non-zeros of each tensor lie within its mask; `violation` says how a mask violates its pattern."""
     for name, tensor in tensors.items():
         info = masks.infos.get(name)
         count, outside, first_row, first_col = 0, 0, 0, 0

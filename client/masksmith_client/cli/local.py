@@ -79,7 +79,7 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
     )
 
 
-PROVED = ("objective", "upper_bound", "gap", "retained", "density")
+PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "density")
 STATS = ("solve_s", "solver", "device")
 MEASURES = ("fill", "storage_bytes", "diversity", "change", "spectrum")
 
@@ -207,8 +207,8 @@ class _LocalSearch:
             ).as_dict()
         except self._library.ScoresError as error:
             raise InputError(f"{weight.name!r}: {error}") from None
-        proved = {name: float(getattr(solution, name)) for name in PROVED}
-        return proved | {name: solution.stats[name] for name in STATS} | {name: measures[name] for name in MEASURES}
+        proof = {name: float(getattr(solution, name)) for name in PROOF_FIELDS}
+        return proof | {name: solution.stats[name] for name in STATS} | {name: measures[name] for name in MEASURES}
 
     def _fail(self, weight: StreamedTensor, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED

@@ -38,8 +38,8 @@ def verify(
             "-p",
             metavar="[GLOB=]PATTERN",
             help="A pattern such as '2:4', or '1:4' for some tensors: 'mlp=1:4'; repeatable. Weights may have at most "
-            "as many non-zeros in each group as it keeps. Default: the pattern in the masks file; for a directory that "
-            "prune wrote, its masks.",
+            "as many non-zeros in each group as the pattern keeps. Default: the pattern in the masks file, or the "
+            "masks in a directory that 'masksmith prune' wrote.",
         ),
     ] = None,
     masks: Annotated[
@@ -58,7 +58,8 @@ def verify(
 ) -> None:
     """Check masks or weights against a pattern, or weights against masks; exit code 1 if any violates it.
 
-    NaN is a non-zero. Quantised weights are read by value: int8 and 8-bit floats without a zero point.
+    NaN is a non-zero. Quantised weights, int8 or 8-bit floats, are supported if their zero point is 0: then a stored 0
+    is a zero.
     """
     options = WeightOptions(pattern, masks, axis, ragged, layers, exclude, layout, trust_remote_code)
     if not _is_masks_file(path):
@@ -72,7 +73,7 @@ def verify(
 
 
 def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
-    """Say how a mask breaks a pattern; None if it obeys it."""
+    """Return how a mask violates a pattern; None if it does not."""
     try:
         verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
     except PatternError as error:
@@ -91,7 +92,9 @@ def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *
         raise InputError(f"{path} contains no mask: there is nothing to verify")
     with as_input_errors(PatternError):
         requested = parse_patterns(texts).assign(list(masks)) if texts else {}
-    patterns = {name: _pattern(name, masks.infos.get(name), requested.get(name), axis, ragged) for name in masks}
+    patterns = {
+        name: _expected_pattern(name, masks.infos.get(name), requested.get(name), axis, ragged) for name in masks
+    }
     results: list[dict[str, Any]] = []
     for name, expected in patterns.items():
         mask = masks[name]
@@ -110,23 +113,30 @@ def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *
     return all(result["ok"] for result in results)
 
 
-def _pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
-    if requested is None and info is None:
+def _expected_pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
+    if requested is not None:
+        text = str(requested)
+    elif info is not None:
+        text = info.pattern
+    else:
         raise InputError(f"the file does not state the pattern of {name!r}; pass --pattern")
-    text = info.pattern if requested is None and info is not None else str(requested)
     return parse_pattern(text, axis or (info.axis if info else "in"), ragged or (info.ragged if info else "pad"))  # type: ignore[arg-type]
 
 
 def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
-    ok = all(result["ok"] for result in results)
     if as_json:
-        return print_json({"ok": ok, "masks": results})
+        print_json({"ok": all(result["ok"] for result in results), "masks": results})
+    else:
+        _show_table(results)
+
+
+def _show_table(results: list[dict[str, Any]]) -> None:
     show_table(
         ("tensor", "verdict", "shape", "kept"),
         [
             (
                 result["name"],
-                "ok" if result["ok"] else f"BROKEN: {result['message']}",
+                "ok" if result["ok"] else f"VIOLATION: {result['message']}",
                 "x".join(map(str, result["shape"])),
                 percent(result["density"]),
             )
@@ -134,10 +144,8 @@ def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
         ],
         left=2,
     )
-    broken = sum(not result["ok"] for result in results)
-    print_line(
-        f"{count_text(len(results))} mask(s): all obey"
-        if ok
-        else f"{count_text(broken)} of {count_text(len(results))} mask(s) break the pattern"
-    )
-    return None
+    masks, violating = count_text(len(results)), sum(not result["ok"] for result in results)
+    if violating:
+        print_line(f"{count_text(violating)} of {masks} mask(s) violate their patterns")
+    else:
+        print_line(f"{masks} mask(s): all satisfy their patterns")

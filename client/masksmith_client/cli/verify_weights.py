@@ -120,18 +120,18 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
     masks = _open_masks(checkpoint, options.masks, recorded)
     tensors = masked_tensors(checkpoint, masks)
 
-    def broken_mask(name: str) -> str | None:
+    def mask_violation(name: str) -> str | None:
         info = masks.infos.get(name)
         if info is None:
             return None
         expected: Any = parse_pattern(info.pattern, info.axis, info.ragged)  # type: ignore[arg-type]
         message = violation(masks[name], expected, info)
-        return None if message is None else f"its mask breaks its pattern: {message}"
+        return None if message is None else f"its mask violates its pattern: {message}"
 
     checked = {tensor.name for tensor in tensors.values()}
     others = {name: "no mask" for name in checkpoint.tensors if name not in checked}
     changed = [f"{file} is not as prune wrote it" for file in (recorded.changed if recorded else ())]
-    return _Checks(verify_masks(masks, tensors, broken_mask), tensors, others, [*checkpoint.notes, *changed])
+    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, others, [*checkpoint.notes, *changed])
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
@@ -159,7 +159,7 @@ def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> No
     show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left=3)
     for text in checks.notes:
         print_note(f"masksmith: {text}")
-    verdict = f"{count_text(totals['broken'])} break it" if totals["broken"] else "all obey"
+    verdict = f"{count_text(totals['broken'])} with a violation" if totals["broken"] else "no violation"
     print_line(
         f"{count_text(totals['checked'])} of {count_text(totals['tensors'])} tensor(s) checked, "
         f"{percent(totals['density'])} of their entries are not zero: {verdict}"
@@ -170,7 +170,7 @@ def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> No
 def _row(checked: dict[str, Any]) -> tuple[str, ...]:
     return (
         checked["name"],
-        "ok" if checked["ok"] else f"BROKEN: {checked['message']}",
+        "ok" if checked["ok"] else f"VIOLATION: {checked['message']}",
         checked["pattern"] or "-",
         "x".join(map(str, checked["shape"])),
         percent(checked["density"]),

@@ -1,1 +1,1 @@
-"""The clients' operations, as coroutines; a session's driver does the I/O, blocking or with asyncio."""
+"""The clients' operations, as coroutines; their session does the I/O, blocking or with asyncio."""

@@ -7,13 +7,13 @@ from contextlib import aclosing
 
 from masksmith_client._errors import ClientError
 from masksmith_client._job_view import JobView
-from masksmith_client.transport import calls as calls
+from masksmith_client.transport import calls
 from masksmith_client.transport.events import Deadline, Event, ResumeState, events_of, poll_pause_s
 from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.documents import Job, JobState
 
-NOTED_FROM = 3
-"""Polls of a queued job after which its position is shown; most jobs start sooner."""
+POLLS_BEFORE_NOTE = 4
+"""Polls of a queued job before its position is shown; most jobs start sooner."""
 
 
 async def refresh(session: ServiceSession, job: JobView) -> None:
@@ -24,13 +24,14 @@ async def refresh(session: ServiceSession, job: JobView) -> None:
 async def wait_for_start(
     session: ServiceSession, job: JobView, deadline: Deadline, note: Callable[[str], None]
 ) -> None:
-    """Poll a job while it has a position in the queue, and say what is ahead of it.
+    """Poll a job while it has a position in the queue, and show this position by `note`.
 
     Returns early if the deadline is near, and at once if the service does not know positions.
     """
     polls = 0
     while job.state is JobState.QUEUED and job.document.position is not None and not deadline.is_near:
-        if polls > NOTED_FROM:
+        if polls >= POLLS_BEFORE_NOTE:
+            # The full text of `waiting_for` is too long for a progress bar.
             note("waits for a worker" if job.document.waiting_for is not None else queue_note(job.document))
         await session.sleep(poll_pause_s(polls, deadline))
         polls += 1
@@ -39,7 +40,7 @@ async def wait_for_start(
 
 
 def queue_note(document: Job) -> str:
-    """Say what a queued job waits for."""
+    """Return what a queued job waits for: a worker, if no living one takes it, or the jobs ahead of it."""
     if document.waiting_for is not None:
         return f"waits: {document.waiting_for}"
     return "queued" if document.position is None else f"queued: {document.position}"
@@ -64,7 +65,7 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
                         return
         except ClientError as stream_error:
             error = stream_error
-        if resume.is_empty:
+        if resume.stream_had_no_event:
             error = await _try_refresh(session, job)
             if error is None and job.state.is_terminal:
                 for event in events_of(job.document):

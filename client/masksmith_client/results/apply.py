@@ -13,12 +13,15 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import is_folder_output, write_copy
-from masksmith_client.submission.files import read_path, weights_of
-from masksmith_client.submission.streamed_tensor import PIECE_BYTES, StreamedTensor, flat_shape
+from masksmith_client.submission.files import list_tensors, streamed_tensors
+from masksmith_client.submission.streamed_tensor import StreamedTensor, flat_shape
 from masksmith_wire.headers import DTYPE_BITS, build_header
 
 from .atomic_write import atomic_write
 from .masks import Masks
+
+PIECE_ENTRIES = 512 * 1024
+"""Number of a mask's entries that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,10 @@ class AppliedTensor:
 def apply_masks(
     masks: Masks, model: Path, output: Path, on_bytes: Callable[[int], None] = lambda count: None
 ) -> list[AppliedTensor]:
-    """Write a model with zeros in the pruned entries to one safetensors file, or to a directory; dtypes stay.
+    """Write a model with zeros in the pruned entries to one safetensors file, or to a directory.
 
-    Memory use is about half a MiB for any size of the model. A file is written atomically; a directory gets the model's
-    own files, and calling again resumes a copy that was interrupted.
+    Dtypes are unchanged. Memory use is a few MiB for models of any size. A file is written atomically; a directory gets
+    the model's own files, and calling again resumes a copy that was interrupted.
 
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
@@ -54,33 +57,40 @@ def apply_masks(
         InputError: If a mask has no tensor or another shape, or entries of the dtype cannot be set to zero one by one.
     """
     checkpoint = Checkpoint.open(model)
-    weights, names = weights_of(checkpoint.stored_order), _mask_names(masks, checkpoint)
+    tensors, mask_names = streamed_tensors(checkpoint.stored_order), _mask_names(masks, checkpoint)
     if is_folder_output(output, model):
-        return _write_folder(checkpoint, masks, names, output, on_bytes)
+        return _write_folder(checkpoint, tensors, masks, mask_names, output, on_bytes)
     with atomic_write(output) as file:
-        shapes = {weight.name: (weight.dtype, weight.shape) for weight in weights}
-        file.write(build_header(shapes, checkpoint.metadata))
-        return [_write(file, weight, masks, names.get(weight.name), on_bytes) for weight in weights]
+        header_entries = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
+        file.write(build_header(header_entries, checkpoint.metadata))
+        return [_write(file, tensor, masks, mask_names.get(tensor.name), on_bytes) for tensor in tensors]
 
 
 def _write_folder(
-    checkpoint: Checkpoint, masks: Masks, names: Mapping[str, str], output: Path, on_bytes: Callable[[int], None]
+    checkpoint: Checkpoint,
+    tensors: list[StreamedTensor],
+    masks: Masks,
+    mask_names: Mapping[str, str],
+    output: Path,
+    on_bytes: Callable[[int], None],
 ) -> list[AppliedTensor]:
-    weights = {weight.name: weight for weight in weights_of(checkpoint.stored_order)}
+    by_name = {tensor.name: tensor for tensor in tensors}
 
-    def values(name: str) -> Iterator[bytes | memoryview] | None:
-        return (piece for piece, _ in _masked(weights[name], masks, names[name])) if name in names else None
+    def masked_values(name: str) -> Iterator[bytes | memoryview] | None:
+        if name not in mask_names:
+            return None
+        return (piece for piece, _ in _masked(by_name[name], masks, mask_names[name]))
 
-    write_copy(checkpoint, output, values, masks.digest(), on_bytes)
+    write_copy(checkpoint, output, masked_values, masks.digest(), on_bytes)
     return [
-        AppliedTensor(name, weight.dtype, weight.shape, _kept(masks, names[name]) if name in names else None)
-        for name, weight in weights.items()
+        AppliedTensor(name, tensor.dtype, tensor.shape, _kept(masks, mask_names[name]) if name in mask_names else None)
+        for name, tensor in by_name.items()
     ]
 
 
 def model_bytes(model: Path) -> int:
     """Return the size of a model's data in bytes."""
-    return sum(weight.data_bytes for weight in read_path(model))
+    return sum(tensor.data_bytes for tensor in list_tensors(model))
 
 
 def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
@@ -112,41 +122,44 @@ def _are_equal(masks: Masks, first: str, second: str) -> bool:
 
 
 def _row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Divide a mask, viewed as the matrix of its last dimension, into ranges of rows of about `PIECE_BYTES` entries."""
-    rows, step = math.prod(shape[:-1]), max(1, PIECE_BYTES // max(1, (shape or (1,))[-1]))
-    for first in range(0, rows, step):
-        yield first, min(first + step, rows)
+    """Divide a mask, viewed as a matrix with its last dimension as columns, into ranges of rows.
+
+    A range has at most `PIECE_ENTRIES` entries, or one row.
+    """
+    rows, step = math.prod(shape[:-1]), max(1, PIECE_ENTRIES // max(1, (shape or (1,))[-1]))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 def _write(
-    file: BinaryIO, weight: StreamedTensor, masks: Masks, mask_name: str | None, on_bytes: Callable[[int], None]
+    file: BinaryIO, tensor: StreamedTensor, masks: Masks, mask_name: str | None, on_bytes: Callable[[int], None]
 ) -> AppliedTensor:
     kept = 0
-    dense = ((piece, 0) for piece in weight.read())
-    for piece, count in dense if mask_name is None else _masked(weight, masks, mask_name):
+    unmasked = ((piece, 0) for piece in tensor.read())
+    for piece, count in unmasked if mask_name is None else _masked(tensor, masks, mask_name):
         file.write(piece)
         kept += count
         on_bytes(len(piece))
-    return AppliedTensor(weight.name, weight.dtype, weight.shape, None if mask_name is None else kept)
+    return AppliedTensor(tensor.name, tensor.dtype, tensor.shape, None if mask_name is None else kept)
 
 
-def _masked(weight: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tuple[bytes | memoryview, int]]:
-    """Yield a weight's bytes in pieces with pruned entries set to zero, and the number of entries kept in each."""
-    item_bytes = DTYPE_BITS[weight.dtype] // 8
+def _masked(tensor: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tuple[bytes | memoryview, int]]:
+    """Yield a tensor's bytes in pieces with pruned entries set to zero, and the number of entries kept in each."""
+    item_bytes = DTYPE_BITS[tensor.dtype] // 8
     cols = (masks.shape(mask_name) or (1,))[-1]
-    first = 0
-    for piece in _whole_items(weight.read(), item_bytes):
+    start = 0
+    for piece in _whole_items(tensor.read(), item_bytes):
         entries = np.frombuffer(piece, np.uint8).reshape(-1, item_bytes).copy()
-        stop = first + len(entries)
-        row = first // cols
-        mask = masks.rows(mask_name, row, -(-stop // cols)).reshape(-1)[first - row * cols : stop - row * cols]
+        stop = start + len(entries)
+        row = start // cols
+        mask = masks.rows(mask_name, row, -(-stop // cols)).reshape(-1)[start - row * cols : stop - row * cols]
         entries[~mask] = 0
         yield entries.data.cast("B"), int(np.count_nonzero(mask))
-        first = stop
+        start = stop
 
 
 def _whole_items(pieces: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:
-    """Realign pieces, so that no entry is split between two."""
+    """Divide the same bytes into pieces of whole entries."""
     remainder = b""
     for piece in pieces:
         joined = remainder + bytes(piece)

@@ -77,7 +77,7 @@ def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTens
 
 
 def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
-    """Say how a mask breaks its pattern; None if it obeys it."""
+    """Return how a mask violates its pattern; None if it does not."""
     import masksmith
 
     try:

@@ -99,7 +99,7 @@ class Masks(TensorFile):
 
         Raises:
             InputError: If a weight, or the scores of a method that needs a statistic, are missing.
-            WireError: If a mask does not have its digest, or breaks its pattern.
+            WireError: If a mask does not have its digest, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
@@ -167,7 +167,7 @@ class Masks(TensorFile):
         if entry.name in self._unchecked:
             violation = pattern_violation(mask, info)
             if violation is not None:
-                raise WireError(f"the mask of {entry.name!r} breaks its pattern {info.pattern!r}: {violation}")
+                raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
             self._unchecked.discard(entry.name)
         return mask
 

@@ -1,4 +1,4 @@
-"""Read weights from safetensors files, sharded checkpoints and directories. Pickles are never loaded."""
+"""List the tensors of safetensors files, sharded checkpoints and directories. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from masksmith_client.checkpoints.tensors import Tensor
 from .streamed_tensor import StreamedTensor
 
 
-def read_path(path: Path) -> list[StreamedTensor]:
+def list_tensors(path: Path) -> list[StreamedTensor]:
     """List the tensors of a `.safetensors` file, a sharded checkpoint's `*.index.json`, or a directory of either.
 
     Raises:
         InputError: If there is no readable file; for a pickle the message says how to convert it.
     """
-    return weights_of(Checkpoint.open(path).tensors.values())
+    return streamed_tensors(Checkpoint.open(path).tensors.values())
 
 
-def read_model(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
-    """List the tensors of a checkpoint with the layouts that classes and config show, and notes on the rest.
+def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
+    """List the tensors of a checkpoint with their layouts, and return notes about tensors whose layout is unknown.
 
-    Weights of 8-bit floats are read through their scales.
+    Layouts are found from the model's classes and config. Weights of 8-bit floats are multiplied by their scales when
+    they are read.
 
     Raises:
-        InputError: As `read_path` does, and if the checkpoint is quantised otherwise.
+        InputError: As `list_tensors` does, and if the checkpoint uses another quantisation.
     """
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()
@@ -37,16 +38,18 @@ def read_model(path: Path, *, trust_remote_code: bool = False) -> tuple[list[Str
         replace(
             weight,
             layout=candidate.layout,
-            # Other reasons follow from names, and do not keep a glob from selecting it.
+            # The other reasons are found again from names, and a glob may override them.
             dense_by_default=candidate.dense_by_default if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
-        for weight, candidate in zip(weights_of(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True)
+        for weight, candidate in zip(
+            streamed_tensors(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True
+        )
     ]
-    # A file alone has no config, which needs no note.
+    # A single file has no config: that needs no note.
     return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 
-def weights_of(tensors: Iterable[Tensor]) -> list[StreamedTensor]:
+def streamed_tensors(tensors: Iterable[Tensor]) -> list[StreamedTensor]:
     """Return tensors of a checkpoint as tensors to upload."""
-    return [StreamedTensor(each.name, each.dtype, each.shape, each.pieces) for each in tensors]
+    return [StreamedTensor(tensor.name, tensor.dtype, tensor.shape, tensor.pieces) for tensor in tensors]

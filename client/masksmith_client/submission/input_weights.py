@@ -9,7 +9,7 @@ from pathlib import Path
 
 from masksmith_client._errors import InputError
 
-from .files import read_model
+from .files import list_model_tensors
 from .modules import with_module_layouts
 from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
@@ -35,7 +35,7 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
         InputError: If the input is of another kind.
     """
     if isinstance(weights, (str, os.PathLike)):
-        return InputWeights(*read_model(Path(weights), trust_remote_code=trust_remote_code))
+        return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         return InputWeights(with_module_layouts(weights, read_mapping(weights.state_dict())))  # type: ignore[attr-defined]
     if not isinstance(weights, Mapping):

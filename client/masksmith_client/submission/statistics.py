@@ -15,7 +15,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_mismatch
 from masksmith_wire.updates import UpdateMethod
 
-from .files import read_path
+from .files import list_tensors
 from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
 
@@ -154,12 +154,12 @@ class CalibrationReader:
 
 
 def _missing_reason(name: str, kind: str) -> str:
-    return f"not calibrated: the calibration holds no {statistic_key(name, kind)!r}"
+    return f"not calibrated: the calibration has no {statistic_key(name, kind)!r}"
 
 
 def _read(source: object, method: ScoreMethod) -> list[StreamedTensor]:
     if isinstance(source, (str, os.PathLike)):
-        return read_path(Path(source))
+        return list_tensors(Path(source))
     if isinstance(source, AuxiliaryTensors):
         return source.tensors
     if not isinstance(source, Mapping):

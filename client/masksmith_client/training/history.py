@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from masksmith_wire.totals import total_gap, total_retained
 
 from .loggers import Logger, metrics_of
-from .refresh_worker.messages import PROVED, LayerResult, RefreshResponse
+from .refresh_worker.messages import SOLUTION_FIELDS, LayerResult, RefreshResponse
 from .refresher import Pending
 from .report import LayerReport, RefreshRecord
 
@@ -30,30 +30,46 @@ class History:
         self.records: list[RefreshRecord] = []
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
         self._loggers: list[Logger] = []
-        # Records before `_first` come from a loaded checkpoint; the run that saved it has logged them.
-        self._first = self._logged = 0
+        # Records before this one come from a loaded checkpoint; the run that saved it has logged them.
+        self._first_own_record = self._logged = 0
 
-    def add(self, response: RefreshResponse, pending: Pending, step: int, dense: Iterable[str], late: int = 0) -> None:
-        """Record a response applied after optimizer step `step`; layers that were dense count no changed entries."""
-        flips = {
-            name: 0 if name in dense else result.added + result.dropped for name, result in response.layers.items()
+    def add(
+        self,
+        response: RefreshResponse,
+        pending: Pending,
+        applied_at: int,
+        dense_layers: Collection[str],
+        late: int = 0,
+    ) -> None:
+        """Record a response.
+
+        Args:
+            response: The response.
+            pending: Its request.
+            applied_at: Number of optimizer steps after which its masks were applied.
+            dense_layers: Layers that were dense until then: for these, no entry counts as changed.
+            late: Number of refreshes that became due while an earlier one was pending.
+        """
+        changed_entries = {
+            name: 0 if name in dense_layers else result.added + result.dropped
+            for name, result in response.layers.items()
         }
         for name, result in response.layers.items():
-            self.layers[name] = self._report(name, result, pending.step, flips[name])
+            self.layers[name] = self._report(name, result, pending.step, changed_entries[name])
         results = response.layers.values()
         new = [result for result in results if result.has_new_mask]
-        sad = sum(flips.values())
+        all_changed_entries = sum(changed_entries.values())
         self.records.append(
             RefreshRecord(
                 asked_at=pending.step,
-                applied_at=step,
+                applied_at=applied_at,
                 wait_s=time.monotonic() - pending.requested_s,
                 pattern=str(pending.pattern),
                 sent=sum(not result.unchanged for result in results),
                 unchanged=sum(result.unchanged for result in results),
                 failed=sum(result.error is not None for result in results),
-                sad=sad,
-                flip_rate=sad / sum(self._entries.values()),
+                sad=all_changed_entries,  # the sum of absolute differences of the masks
+                flip_rate=all_changed_entries / sum(self._entries.values()),
                 retained=total_retained((result.objective, result.retained) for result in new),
                 optimal=all(result.status == "optimal" and result.gap == 0.0 for result in new),
                 gap=_gap(new),
@@ -63,7 +79,7 @@ class History:
 
     def log_to(self, logger: Logger) -> None:
         """Add a logger, and pass it the records of this process so far."""
-        for record in self.records[self._first : self._logged]:
+        for record in self.records[self._first_own_record : self._logged]:
             logger(metrics_of(record), record.applied_at)
         self._loggers.append(logger)
         self.log()
@@ -87,13 +103,13 @@ class History:
         reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
         self.layers = {report.name: report for report in reports}
         self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
-        self._first = self._logged = len(self.records)
+        self._first_own_record = self._logged = len(self.records)
 
-    def _report(self, name: str, result: LayerResult, step: int, sad: int) -> LayerReport:
-        report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
+    def _report(self, name: str, result: LayerResult, asked_at: int, changed_entries: int) -> LayerReport:
+        report = replace(self.layers[name], sad=changed_entries, flip_rate=changed_entries / self._entries[name])
         if not result.has_new_mask:
             return report
-        return replace(report, asked_at=step, **{name: getattr(result, name) for name in PROVED})
+        return replace(report, asked_at=asked_at, **{field: getattr(result, field) for field in SOLUTION_FIELDS})
 
 
 def _gap(results: Sequence[LayerResult]) -> float | None:

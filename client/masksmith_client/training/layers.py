@@ -197,7 +197,7 @@ def _masked_layer(
     own = None if layout is None or layout.is_plain(pattern, value.shape) else layout
     masking = Masking(method, value)
     return MaskedLayer(
-        name, weight.modules, masking, weight.parameter, _rank_above(pattern), own, method.needs_gradient
+        name, weight.modules, masking, weight.parameter, _survivor_score(pattern), own, method.needs_gradient
     )
 
 
@@ -208,6 +208,6 @@ def _config(model: torch.nn.Module) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
-def _rank_above(pattern: Pattern) -> float:
+def _survivor_score(pattern: Pattern) -> float:
     # With tiles the score must exceed the sum of all other scores of a tile; without tiles, each single score.
     return 1.0 + pattern.tile.rows * pattern.tile.cols if isinstance(pattern, TilePattern) else 2.0

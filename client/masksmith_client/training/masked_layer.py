@@ -25,7 +25,7 @@ class MaskedLayer:
         modules: The modules that use it, by path; several if it is shared.
         masking: Its mask.
         parameter: Its name in its modules.
-        rank_above: A score that exceeds the sum of all scores of a tile if each is at most 1.
+        survivor_score: A score that exceeds the sum of all scores of a tile if each is at most 1.
         layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
         needs_gradient: Whether the method selects by dense gradients.
         gradient_scale: What gradients are multiplied by at an optimizer's step; see `torch.amp.GradScaler`.
@@ -35,7 +35,7 @@ class MaskedLayer:
     modules: dict[str, torch.nn.Module]
     masking: Masking
     parameter: str = "weight"
-    rank_above: float = 2.0
+    survivor_score: float = 2.0
     layout: Layout | None = None
     needs_gradient: bool = False
     gradient_scale: Tensor | float = 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from masksmith_client._errors import InputError
 
-from .methods.numbers import not_negative, whole
+from .methods.numbers import check_integer, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Refresh:
     cores: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        whole("refresh: every", self.every, 1)
-        whole("refresh: begin", self.begin, 0)
+        check_integer("refresh: every", self.every, 1)
+        check_integer("refresh: begin", self.begin, 0)
         if self.until is not None:
-            whole("refresh: until", self.until, 0)
+            check_integer("refresh: until", self.until, 0)
             if self.until < self.begin:
                 raise InputError(f"refresh: until={self.until} is before begin={self.begin}")
         if self.cores is not None and not hasattr(os, "sched_setaffinity"):
             raise InputError("refresh: cores cannot be set on this operating system; leave it out")
-        not_negative("refresh: timeout_s", self.timeout_s)
+        check_not_negative("refresh: timeout_s", self.timeout_s)
         if self.timeout_s == 0:
             raise InputError("refresh: timeout_s=0 must be positive")
 

@@ -20,7 +20,8 @@ class RefreshRecord:
         sad: Sum of absolute differences, `||mask - previous||_1`, the number of changed entries (Zhou et al., 2021).
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
         retained: Share of the score that the new masks keep, over the layers sent; None if no layer was sent.
-        optimal: Whether every new mask was proved optimal (gap 0.0) for the weights it was computed from.
+        optimal: Whether every new mask was proved optimal (gap 0.0) for the weights it was computed from; true if no
+            layer got a new mask.
         gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None where one has no bound.
         late: Number of refreshes that had become due while an earlier one was pending, from the beginning to this one.
     """

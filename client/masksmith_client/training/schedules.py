@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from masksmith.patterns import NM, Block, Channels, Pattern, Unstructured
 from masksmith_client._errors import InputError
 
-from .methods.numbers import share, whole
+from .methods.numbers import check_integer, check_share
 
 
 class Schedule:
@@ -46,9 +46,9 @@ class DensePhases(Schedule):
     between: Schedule = Schedule()  # noqa: RUF009 - it has no state
 
     def __post_init__(self) -> None:
-        whole("warm_up", self.warm_up, 0)
+        check_integer("warm_up", self.warm_up, 0)
         if self.tail_from is not None:
-            whole("tail_from", self.tail_from, 0)
+            check_integer("tail_from", self.tail_from, 0)
             if self.tail_from <= self.warm_up:
                 raise InputError(f"warm_up={self.warm_up} must be at least 0 and less than tail_from={self.tail_from}")
         if not isinstance(self.between, Schedule):
@@ -84,7 +84,7 @@ class CubicDensity(Schedule):
 
     def __post_init__(self) -> None:
         _check_span(self.begin, self.end)
-        share("start", self.start)
+        check_share("start", self.start)
 
     def check(self, pattern: Pattern) -> None:
         """Check that the pattern has a density, which is at most `start`."""
@@ -145,8 +145,8 @@ def _stages(pattern: NM) -> list[NM]:
 
 def _check_span(begin: int, end: int) -> None:
     """Raise `InputError` unless the steps are in order."""
-    whole("begin", begin, 0)
-    whole("end", end, 0)
+    check_integer("begin", begin, 0)
+    check_integer("end", end, 0)
     if begin >= end:
         raise InputError(f"begin={begin} must be at least 0 and less than end={end}")
 

@@ -1,1 +1,1 @@
-"""HTTP transport: calls, sessions with retries, blocking and asyncio drivers, event streams."""
+"""HTTP transport: calls, blocking and asyncio sessions with retries, event streams."""

@@ -102,8 +102,8 @@ class ResumeState:
         return self.last_id
 
     @property
-    def is_empty(self) -> bool:
-        """Whether the stream had no event; a proxy may buffer events, so the job is polled then."""
+    def stream_had_no_event(self) -> bool:
+        """Whether the last stream had no event. A proxy may buffer events, so the job is polled then."""
         return self._events == 0
 
     def record(self, event: Event | None) -> None:

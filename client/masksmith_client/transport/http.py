@@ -1,4 +1,4 @@
-"""Options and requests of httpx2 that both drivers use."""
+"""Options and requests of httpx2 that both sessions use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A session with one service: requests with retries, downloads, event streams.
 
-Its methods are coroutines. `Driver` and `AsyncDriver` implement the abstract methods, which do the I/O. Those of
-`Driver` block instead of awaiting, so its coroutines never suspend and need no event loop.
+Its methods are coroutines. `BlockingSession` and `AsyncSession` implement the abstract methods, which do the I/O.
+Those of `BlockingSession` block instead of awaiting, so its coroutines never suspend and need no event loop.
 """
 
 from __future__ import annotations

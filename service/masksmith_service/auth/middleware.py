@@ -13,7 +13,7 @@ from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
 from masksmith_state.telemetry import logs
 
-from .principal import COOKIE, TokenIssuer, authenticate
+from .principal import COOKIE_NAME, TokenIssuer, authenticate
 from .rates import check_rate
 from .scopes import needed_scopes
 
@@ -50,7 +50,7 @@ class AuthenticationMiddleware:
         state = request.app.state.masksmith
         client: Redis = state.async_redis
         principal = await authenticate(
-            client, self._settings, request.headers, request.cookies.get(COOKIE), state.keys_seen, self._issuer
+            client, self._settings, request.headers, request.cookies.get(COOKIE_NAME), state.keys_seen, self._issuer
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)

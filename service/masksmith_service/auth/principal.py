@@ -30,7 +30,7 @@ from masksmith_state.keys import (
 from masksmith_wire.errors import Code
 from masksmith_wire.priorities import Priority
 
-COOKIE = "masksmith_session"
+COOKIE_NAME = "masksmith_session"
 
 
 class TokenIssuer(Protocol):

@@ -12,11 +12,11 @@ from pydantic import BaseModel, Field, ValidationError
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state import scripts
-from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, session_key, sessions_key
+from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, session_key, sessions_of_key
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE, PrincipalDep, find_key, principal_of
+from .principal import COOKIE_NAME, PrincipalDep, find_key, principal_of
 from .rates import check_rate
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
@@ -29,7 +29,7 @@ class Login(BaseModel):
 
 
 class Session(BaseModel):
-    """The key of a request; `key` is null if none is required."""
+    """The principal of a request; `key` is the id of its key, or null if no key is required."""
 
     key: str | None
     name: str
@@ -58,34 +58,41 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown, was revoked or has expired")
     logs.add_fields(key=key.id)
     await check_rate(state.async_redis, principal_of(key, state.settings))
-    cookie = secrets.token_urlsafe(32)
-    seconds = int(state.settings.session_s)
+    session_token, seconds = secrets.token_urlsafe(32), int(state.settings.session_s)
     # The session is bound to the token, and ends when the token becomes invalid: by rotation, revocation or expiry.
-    session = (session_key(cookie), sessions_key(key.id), f"{key.id} {hash_token(token)}")
-    await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *session, seconds, MAX_SESSIONS)
+    value = f"{key.id} {hash_token(token)}"
+    arguments = (session_key(session_token), sessions_of_key(key.id), value, seconds, MAX_SESSIONS)
+    await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *arguments)
     if is_form:
         response.status_code = 303
         response.headers["Location"] = "../"
     response.set_cookie(
-        COOKIE, cookie, max_age=seconds, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        COOKIE_NAME,
+        session_token,
+        max_age=seconds,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
     )
     return Session(key=key.id, name=key.name, role=key.role)
 
 
 @router.get("")
 async def who_am_i(principal: PrincipalDep) -> Session:
-    """Return the key of this request."""
+    """Return the principal of this request."""
     return Session(key=principal.key or None, name=principal.name, role=principal.role)
 
 
 @router.delete("", status_code=204)
 async def log_out(
-    response: Response, state: StateDep, cookie: Annotated[str | None, Cookie(alias=COOKIE, max_length=200)] = None
+    response: Response,
+    state: StateDep,
+    session_token: Annotated[str | None, Cookie(alias=COOKIE_NAME, max_length=200)] = None,
 ) -> None:
     """End the browser's session, if there is one."""
-    if cookie:
-        await state.async_redis.delete(session_key(cookie))
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    if session_token:
+        await state.async_redis.delete(session_key(session_token))
+    response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")
 
 
 def _token(body: bytes, *, is_form: bool) -> str:

@@ -11,7 +11,7 @@ from masksmith_wire.errors import Code
 
 
 def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
-    """Declarations of all kernels of masksmith and of live workers, by name."""
+    """Return the declarations of all kernels of masksmith and of live workers, by name."""
     by_name = {name: kernel.declaration for name, kernel in own_kernels().items()}
     for worker in workers:
         for kernel in worker.kernels:
@@ -21,7 +21,7 @@ def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
 
 
 def kernel_infos(workers: Sequence[BenchWorker]) -> list[KernelInfo]:
-    """Documents of all kernels, and where they run."""
+    """Return a document for each kernel, with the workers that have it."""
     infos = []
     for declaration in declarations(workers).values():
         places = [
@@ -35,7 +35,13 @@ def kernel_infos(workers: Sequence[BenchWorker]) -> list[KernelInfo]:
 
 
 def check_runnable(options: BenchmarkOptions, workers: Sequence[BenchWorker]) -> None:
-    """Reject a named kernel that no live worker of the device can run."""
+    """Reject a named kernel if live workers of the device announce it, and none of them can run it.
+
+    If no live worker of the device announces it, the job waits.
+
+    Raises:
+        RequestError: If a kernel is rejected.
+    """
     candidates = [worker for worker in workers if worker.device.partition(":")[0] == options.device]
     for name in options.kernels or []:
         obstacles = [

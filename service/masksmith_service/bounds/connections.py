@@ -33,7 +33,9 @@ class Connections:
         self._open: dict[Closable, None] = {}
 
     def add(self, connection: Closable) -> bool:
-        """Add a connection; beyond the limit, close the oldest one without a request; beyond the reserve, this one.
+        """Add a connection.
+
+        Beyond the limit, the oldest idle connection is closed. If none is idle and the reserve is used up, this one is.
 
         Returns:
             Whether its requests are served.
@@ -42,10 +44,10 @@ class Connections:
         if len(self._open) > self.limit:
             idle = next((each for each in self._open if each.is_idle and each is not connection), None)
             is_full = len(self._open) > self.limit + RESERVE
-            closed = connection if idle is None and is_full else idle
-            if closed is not None:
-                self.discard(closed)
-                closed.abort()
+            to_close = connection if idle is None and is_full else idle
+            if to_close is not None:
+                self.discard(to_close)
+                to_close.abort()
         return len(self._open) <= self.limit
 
     def discard(self, connection: Closable) -> None:

@@ -32,7 +32,7 @@ def candidate_of(name: str, entry: TensorEntry, header: Header) -> Candidate:
 def select_tensors(
     candidates: list[Candidate],
     specification: JobSpecification,
-    specifications: Mapping[str, JobSpecification],
+    specification_by_tensor: Mapping[str, JobSpecification],
     layouts_by_user: Mapping[str, Layout],
     layers: list[str],
     exclude: list[str],
@@ -43,7 +43,7 @@ def select_tensors(
     Args:
         candidates: All tensors.
         specification: The job's specification.
-        specifications: The specification of each tensor, by name, with the tensor's own pattern.
+        specification_by_tensor: The specification of each tensor, by name, with the tensor's own pattern.
         layouts_by_user: Layouts that the request gives, by name.
         layers: Names or globs of the tensors to select; by default all that fit.
         exclude: Globs of the tensors to leave out.
@@ -57,12 +57,12 @@ def select_tensors(
     """
     try:
         candidates = with_layouts(candidates, layouts_by_user, config)
-        patterns = {name: each.fitting_pattern for name, each in specifications.items()}
+        patterns = {name: each.fitting_pattern for name, each in specification_by_tensor.items()}
         selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
-        texts = dict.fromkeys(each.options.pattern for each in specifications.values())
+        texts = dict.fromkeys(each.options.pattern for each in specification_by_tensor.values())
         raise _selection_error(error, len(candidates), ", ".join(texts)) from None
     return selection, {candidate.name: candidate.layout for candidate in candidates}
 
@@ -101,10 +101,12 @@ def locate(
 
 
 def with_own_patterns(
-    tensors: list[PlannedTensor], specifications: Mapping[str, JobSpecification], specification: JobSpecification
+    tensors: list[PlannedTensor],
+    specification_by_tensor: Mapping[str, JobSpecification],
+    specification: JobSpecification,
 ) -> list[PlannedTensor]:
     """Set `pattern` of all tensors, if any of them has another pattern than the job."""
-    texts = {tensor.name: specifications[tensor.name].options.pattern for tensor in tensors}
+    texts = {tensor.name: specification_by_tensor[tensor.name].options.pattern for tensor in tensors}
     if set(texts.values()) <= {specification.options.pattern}:
         return tensors
     return [tensor.model_copy(update={"pattern": texts[tensor.name]}) for tensor in tensors]

@@ -22,7 +22,7 @@ def locate_named(
     headers: Mapping[str, Header],
     sources: Mapping[str, Source],
 ) -> list[PlannedTensor]:
-    """Locate the tensors that a job document names; each of them must fit.
+    """Locate the tensors that a job document names; each of them must fit its pattern and its layout.
 
     Args:
         tensors: The tensors.
@@ -31,38 +31,38 @@ def locate_named(
         sources: The files in roots, by reference.
 
     Raises:
-        RequestError: If a tensor is missing, named twice, or does not fit.
+        RequestError: If a tensor is missing, is named twice, or does not fit its pattern or its layout.
     """
     entries = [_entry(tensor, headers) for tensor in tensors]
-    specification_of = cache(specification.with_own_pattern)
-    specifications = {tensor.name: _own_specification(tensor, specification_of) for tensor in tensors}
+    with_pattern = cache(specification.with_own_pattern)
+    specification_by_tensor = {tensor.name: _own_specification(tensor, with_pattern) for tensor in tensors}
     layouts_by_user = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
     candidates = [
         candidate_of(tensor.name, entry, headers[tensor.file]) for tensor, entry in zip(tensors, entries, strict=True)
     ]
     _, layouts = select_tensors(
-        candidates, specification, specifications, layouts_by_user, [tensor.name for tensor in tensors], []
+        candidates, specification, specification_by_tensor, layouts_by_user, [tensor.name for tensor in tensors], []
     )
     located = [
-        locate(tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], specifications[tensor.name])
+        locate(
+            tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], specification_by_tensor[tensor.name]
+        )
         for tensor, entry in zip(tensors, entries, strict=True)
     ]
-    return with_own_patterns(located, specifications, specification)
+    return with_own_patterns(located, specification_by_tensor, specification)
 
 
 def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:
     entry = headers[tensor.file].tensors.get(tensor.key)
     if entry is None:
-        detail = f"tensor {tensor.name!r}: {describe_file(tensor)} holds no {tensor.key!r}"
+        detail = f"tensor {tensor.name!r}: {describe_file(tensor)} has no tensor {tensor.key!r}"
         raise RequestError(Code.UNKNOWN_TENSOR, detail, tensor=tensor.name)
     return entry
 
 
-def _own_specification(
-    tensor: TensorInput, specification_of: Callable[[str | None], JobSpecification]
-) -> JobSpecification:
+def _own_specification(tensor: TensorInput, with_pattern: Callable[[str | None], JobSpecification]) -> JobSpecification:
     try:
-        return specification_of(tensor.pattern)
+        return with_pattern(tensor.pattern)
     except SpecificationError as error:
         place = error.place | {"tensor": tensor.name}
         raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **place) from None

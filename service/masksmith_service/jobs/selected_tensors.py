@@ -63,15 +63,23 @@ def locate_selected(
     _check_globs(options, file_of)
     candidates = [candidate_of(name, files[file].tensors[name], files[file]) for name, file in file_of.items()]
     layouts_by_user = _parse_layouts(options.layout)
-    specifications = _specifications_of(parse_patterns(options), list(file_of), specification)
+    specification_by_tensor = _specifications_of(parse_patterns(options), list(file_of), specification)
     selection, layouts = select_tensors(
-        candidates, specification, specifications, layouts_by_user, options.layers, options.exclude, model.config
+        candidates,
+        specification,
+        specification_by_tensor,
+        layouts_by_user,
+        options.layers,
+        options.exclude,
+        model.config,
     )
     located = [
-        locate(name, origin(file, model.sources), files[file].tensors[name], layouts[name], specifications[name])
+        locate(
+            name, origin(file, model.sources), files[file].tensors[name], layouts[name], specification_by_tensor[name]
+        )
         for name, file in ((name, file_of[name]) for name in selection.chosen)
     ]
-    return with_own_patterns(located, specifications, specification), selection
+    return with_own_patterns(located, specification_by_tensor, specification), selection
 
 
 def _digest_of_each(files: Mapping[str, Header]) -> dict[str, str]:
@@ -104,9 +112,9 @@ def _specifications_of(
     """The specification of each tensor of a file that has a pattern."""
     if patterns.is_single:
         return dict.fromkeys(names, specification)
-    specification_of = cache(specification.with_own_pattern)
+    with_pattern = cache(specification.with_own_pattern)
     try:
-        return {name: specification_of(str(pattern)) for name, pattern in patterns.assign(names).items()}
+        return {name: with_pattern(str(pattern)) for name, pattern in patterns.assign(names).items()}
     except UnmatchedSelectorError as error:
         raise RequestError(Code.UNKNOWN_TENSOR, str(error), tensor=error.selector[:512]) from None
 

@@ -90,9 +90,9 @@ class _StatisticFinder:
             return None
         entries, keys = self._headers[self._file].tensors, [statistic_key(name, kind) for kind in self._method.kinds]
         if keys and not any(key in entries for key in keys):
-            return f"not calibrated: the calibration holds no {keys[-1]!r}"
+            return f"not calibrated: the calibration has no {keys[-1]!r}"
         gram = statistic_key(name, "gram")
-        return f"not calibrated: the calibration holds no {gram!r}" if self._update and gram not in entries else None
+        return f"not calibrated: the calibration has no {gram!r}" if self._update and gram not in entries else None
 
     def find(self, weight: PlannedTensor, named: StatisticInput | None) -> PlannedTensor | None:
         """Locate the statistic for a weight's scores; None if none is needed."""
@@ -142,7 +142,7 @@ class _StatisticFinder:
         entry = self._headers[file].tensors.get(key)
         if entry is None:
             file_text = repr(file) if file in self._sources else f"upload {file}"
-            raise _calibration_error(f"tensor {name!r}: {file_text} holds no {key!r}", tensor=name)
+            raise _calibration_error(f"tensor {name!r}: {file_text} has no tensor {key!r}", tensor=name)
         reason = statistic_mismatch(kind, entry.shape, tuple(weight.shape), weight.layout)
         if entry.dtype not in FLOAT_DTYPES:
             reason = f"{kind} of dtype {entry.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"

@@ -15,7 +15,7 @@ from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import matrix_shape, parse
 from masksmith_service.errors import RequestError
 from masksmith_service.jobs.results import finished_tensors
-from masksmith_service.references.access import Located
+from masksmith_service.references.access import LocatedPath
 from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
@@ -53,7 +53,7 @@ class MaskedLayer:
     options: MasksOptions
     firsts: Sequence[int]
     parts: Sequence[str]
-    file: Located | None = None
+    file: LocatedPath | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def get_window(
         detail = f"a window begins inside the {height}x{width} layer and has at most {MAX_CELLS} cells"
         raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
-    return _respond(read_window(layer, state.store, window), sampled=window.sampled, step=step)
+    return _respond(read_window(layer, state.store, window), sampled=window.sampled_rows, step=step)
 
 
 @router.get("/profile", response_class=Response)

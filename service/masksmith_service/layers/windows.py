@@ -17,9 +17,9 @@ MAX_CELLS = 2**18
 BAND_BYTES = 8 * 2**20
 """Bytes of scores that are in memory at a time."""
 SAMPLED_ENTRIES = 2**24
-"""Entries of a window that are read at most, unless one row of each cell has more."""
+"""Maximum number of entries that are read for a window; at least one row of each cell is read."""
 SAMPLED_ROWS = 64
-"""Rows of a profile whose scores are read."""
+"""Maximum number of rows whose scores are read for a profile."""
 HISTOGRAM_BINS = 60
 
 
@@ -28,28 +28,30 @@ class Window:
     """A rectangle of cells, each `step` x `step` entries of the matrix.
 
     Attributes:
-        row, col: First row and column of the matrix.
-        rows, cols: Number of cells vertically and horizontally; fewer if the matrix ends.
-        step: Entries along a cell's side.
+        first_row, first_col: Row and column of the matrix where the window starts.
+        cell_rows, cell_cols: Number of cells vertically and horizontally.
+        step: Entries along a cell's side; cells at the edge of the matrix may be smaller.
     """
 
-    row: int
-    col: int
-    rows: int
-    cols: int
+    first_row: int
+    first_col: int
+    cell_rows: int
+    cell_cols: int
     step: int = 1
 
     def clipped(self, shape: tuple[int, int]) -> Window:
-        """Copy that ends where the matrix ends."""
-        down, across = (
-            max(0, -(-(length - first) // self.step)) for length, first in zip(shape, (self.row, self.col), strict=True)
+        """Return the part of the window that is inside a matrix of this shape."""
+        max_rows, max_cols = (
+            max(0, -(-(length - first) // self.step))
+            for length, first in zip(shape, (self.first_row, self.first_col), strict=True)
         )
-        return Window(self.row, self.col, min(self.rows, down), min(self.cols, across), self.step)
+        cell_rows, cell_cols = min(self.cell_rows, max_rows), min(self.cell_cols, max_cols)
+        return Window(self.first_row, self.first_col, cell_rows, cell_cols, self.step)
 
     @property
-    def sampled(self) -> int:
+    def sampled_rows(self) -> int:
         """Number of rows read of each cell: all rows in a small window, evenly spaced rows in a large one."""
-        width = max(1, self.rows * self.cols * self.step)
+        width = max(1, self.cell_rows * self.cell_cols * self.step)
         return min(self.step, max(1, SAMPLED_ENTRIES // width))
 
 
@@ -58,29 +60,31 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
 
     Returns:
         `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: their mean score; `kept_scores`:
-        the mean over those kept, 0 where none is. Entries are those of the rows sampled.
+        the mean score of those kept, 0 where none is. Entries are those of the sampled rows.
     """
     height, width = layer.shape
-    last = min(width, window.col + window.cols * window.step)
-    edges = np.arange(0, last - window.col, window.step)
-    counts = np.diff(np.append(edges, last - window.col)).astype(np.float32)
-    planes = {name: np.zeros((window.rows, window.cols), np.float32) for name in ("kept", "scores", "kept_scores")}
-    for cells, rows in _bands(window, height, last - window.col):
-        mask = layer.kept(store, rows, window.col, last)
-        scores = layer.scores(store, rows, window.col, last)
-        kept_share, mean_score, mean_kept = (
-            np.add.reduceat(_by_cell(plane, cells, rows, window), edges, axis=1) / counts
+    start, stop = window.first_col, min(width, window.first_col + window.cell_cols * window.step)
+    cell_starts = np.arange(0, stop - start, window.step)
+    cell_widths = np.diff(np.append(cell_starts, stop - start)).astype(np.float32)
+    shape = (window.cell_rows, window.cell_cols)
+    planes = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
+    for cell_rows, rows in _bands(window, height, stop - start):
+        mask = layer.kept(store, rows, start, stop)
+        scores = layer.scores(store, rows, start, stop)
+        # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
+        kept_share, mean_score, mean_masked_score = (
+            np.add.reduceat(_average_rows(plane, cell_rows, rows, window), cell_starts, axis=1) / cell_widths
             for plane in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
         )
-        planes["kept"][cells], planes["scores"][cells] = kept_share, mean_score
-        planes["kept_scores"][cells] = np.divide(
-            mean_kept, kept_share, out=np.zeros_like(mean_kept), where=kept_share > 0
+        planes["kept"][cell_rows], planes["scores"][cell_rows] = kept_share, mean_score
+        planes["kept_scores"][cell_rows] = np.divide(
+            mean_masked_score, kept_share, out=np.zeros_like(kept_share), where=kept_share > 0
         )
     return planes
 
 
 def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
-    """Read the kept entries of all rows and columns, and quantiles of the scores.
+    """Count the kept entries of all rows and columns, and compute quantiles and histograms of sampled scores.
 
     Returns:
         `row_kept` and `col_kept`: entries kept of each row and column; of up to 64 evenly spaced rows, `quantiles`: 101
@@ -90,9 +94,9 @@ def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[
     height, width = layer.shape
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
     step = max(1, BAND_BYTES // width)
-    for first in range(0, height, step):
-        mask = layer.kept(store, range(first, min(height, first + step)), 0, width)
-        row_kept[first : first + step] = np.count_nonzero(mask, axis=1)
+    for start in range(0, height, step):
+        mask = layer.kept(store, range(start, min(height, start + step)), 0, width)
+        row_kept[start : start + step] = np.count_nonzero(mask, axis=1)
         col_kept += np.count_nonzero(mask, axis=0).astype(np.int32)
     return {"row_kept": row_kept, "col_kept": col_kept, **_distributions(layer, store)}
 
@@ -103,7 +107,7 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     rows = [number * height // count for number in range(count)]
     scores, kept = layer.scores(store, rows, 0, width), layer.kept(store, rows, 0, width)
     edges = np.linspace(0, float(scores.max()) or 1.0, HISTOGRAM_BINS + 1).astype(np.float32)
-    counts = [np.histogram(scores[each], edges)[0].astype(np.int32) for each in (kept, ~kept)]
+    counts = [np.histogram(scores[selected], edges)[0].astype(np.int32) for selected in (kept, ~kept)]
     return {
         "quantiles": np.quantile(scores, np.linspace(0, 1, 101)).astype(np.float32),
         "edges": edges,
@@ -113,24 +117,32 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
 
 
 def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:
-    """Yield bands of cell rows with the matrix rows that are read for them, of at most `BAND_BYTES`."""
-    cell_rows = max(1, BAND_BYTES // (4 * width * window.sampled))
-    for first in range(0, window.rows, cell_rows):
-        last = min(window.rows, first + cell_rows)
-        yield slice(first, last), [row for cell in range(first, last) for row in _rows(window, cell, height)]
+    """Yield ranges of cell rows with the matrix rows that are read for them, whose scores have about `BAND_BYTES`."""
+    band_height = max(1, BAND_BYTES // (4 * width * window.sampled_rows))
+    for start in range(0, window.cell_rows, band_height):
+        stop = min(window.cell_rows, start + band_height)
+        yield slice(start, stop), [row for cell_row in range(start, stop) for row in _rows(window, cell_row, height)]
 
 
-def _rows(window: Window, cell: int, height: int) -> list[int]:
-    first = window.row + cell * window.step
+def _rows(window: Window, cell_row: int, height: int) -> list[int]:
+    """Return the matrix rows that are read for a row of cells."""
+    first = window.first_row + cell_row * window.step
     length = min(window.step, height - first)
-    count = min(window.sampled, length)
+    count = min(window.sampled_rows, length)
     return [first + number * length // count for number in range(count)]
 
 
-def _by_cell(plane: Floats, cells: slice, rows: Sequence[int], window: Window) -> Floats:
-    """Average the rows of each cell."""
-    cell_of_row = (np.asarray(rows) - window.row) // window.step - cells.start
-    starts = np.searchsorted(cell_of_row, np.arange(cells.stop - cells.start))
+def _average_rows(plane: Floats, cell_rows: slice, rows: Sequence[int], window: Window) -> Floats:
+    """Average, in each column, the sampled rows of each row of cells.
+
+    Args:
+        plane: One value for each entry of the sampled rows.
+        cell_rows: Range of the rows of cells.
+        rows: The sampled rows, as rows of the matrix.
+        window: The window.
+    """
+    cell_row_of_row = (np.asarray(rows) - window.first_row) // window.step - cell_rows.start
+    starts = np.searchsorted(cell_row_of_row, np.arange(cell_rows.stop - cell_rows.start))
     sums = np.add.reduceat(plane, starts, axis=0)
-    counts = np.bincount(cell_of_row).astype(np.float32)[:, None]
+    counts = np.bincount(cell_row_of_row).astype(np.float32)[:, None]
     return np.asarray(sums / counts, np.float32)

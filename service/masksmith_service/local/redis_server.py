@@ -15,7 +15,7 @@ from .supervisor import Supervisor
 
 
 def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path) -> None:
-    """Start the server of a data directory; returns when it accepts commands, or when the supervisor is stopping.
+    """Start the server of a data directory; return when it accepts commands, or when the supervisor is stopping.
 
     Raises:
         ProcessFailedError: If it ends before that.
@@ -28,10 +28,12 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
 
 @contextmanager
 def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str]:
-    """Context manager of the URL of an installation's server, which runs at least until the end of the block.
+    """Yield the URL of an installation's Redis server; start one if none runs, and stop it at the end of the block.
+
+    If neither argument is given, the server is that of `MASKSMITH_REDIS_URL`, else that of the default data directory.
 
     Args:
-        data: Data directory of `masksmith up`; the default one if neither argument is given.
+        data: Data directory of `masksmith up`.
         redis_url: URL of a running server.
 
     Raises:
@@ -59,16 +61,18 @@ def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str
 
 @contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
-    with valkey.fitting_socket_path(folder) as path:
+    with valkey.short_socket_path(folder) as path:
         if not valkey.is_ready(path):
-            raise UsageError(f"the 'masksmith up' of {folder} uses another Redis server; name it with --redis-url")
+            raise UsageError(
+                f"'masksmith up' runs in {folder} with an external Redis server; pass its URL with --redis-url"
+            )
         yield valkey.url(path)
 
 
 @contextmanager
 def _started_server(directory: DataDirectory) -> Iterator[str]:
     supervisor = Supervisor(note)
-    with supervisor.signals(), valkey.fitting_socket_path(directory.path) as path:
+    with supervisor.signals(), valkey.short_socket_path(directory.path) as path:
         try:
             start_server(supervisor, directory, path)
             if supervisor.stopping:

@@ -90,7 +90,7 @@ def _check_torch(gpus: int, bench: bool | None) -> None:
 
 def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
     supervisor = Supervisor(note)
-    with supervisor.signals(), valkey.fitting_socket_path(plan.data.path) as socket_path:
+    with supervisor.signals(), valkey.short_socket_path(plan.data.path) as socket_path:
         try:
             _start(plan, supervisor, socket_path, needs_keys=needs_keys)
             if not supervisor.stopping:

@@ -97,8 +97,11 @@ def is_ready(socket_path: Path) -> bool:
 
 
 @contextmanager
-def fitting_socket_path(folder: Path) -> Iterator[Path]:
-    """Path of the socket in the data directory; through a symbolic link if the path does not fit a URL."""
+def short_socket_path(folder: Path) -> Iterator[Path]:
+    """Yield a path of the socket in the data directory that is short enough for a socket and valid in a URL.
+
+    If the path itself is not, the yielded one goes through a symbolic link in a temporary directory.
+    """
     path = folder / SOCKET
     if len(bytes(path)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
         yield path

@@ -14,19 +14,19 @@ PREFIX = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
 class PathPrefixMiddleware:
     """Serves `PREFIX/x` as `/x`; a path without the prefix is served unchanged.
 
-    Links in pages are relative, so only absolute `Location` headers need the prefix.
+    Links in pages are relative, so only `Location` headers with an absolute path (`/x`) need the prefix.
 
     Args:
         app: The application.
-        prefix: Such as `/tools/masks`. If it is empty, `X-Forwarded-Prefix` of a trusted proxy counts.
+        prefix: Such as `/tools/masks`. If it is empty, `X-Forwarded-Prefix` of a trusted proxy is used.
         trusted: Addresses or networks of trusted proxies, separated by commas; `*` for all.
     """
 
     def __init__(self, app: ASGIApp, prefix: str, trusted: str = "") -> None:
         self._app, self._prefix = app, prefix.encode()
-        names = [name.strip() for name in trusted.split(",") if name.strip()]
-        self._trusts_all = "*" in names
-        self._networks = [network for name in names if (network := _network(name)) is not None]
+        texts = [text.strip() for text in trusted.split(",") if text.strip()]
+        self._trusts_all = "*" in texts
+        self._networks = [network for text in texts if (network := _parse_network(text)) is not None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -52,15 +52,17 @@ class PathPrefixMiddleware:
         return forwarded if self._trusts(scope) and PREFIX.fullmatch(forwarded) else b""
 
     def _trusts(self, scope: Scope) -> bool:
+        if self._trusts_all:
+            return True
         host = (scope.get("client") or ("",))[0]
-        address = _network(host)
-        return self._trusts_all or any(
-            address is not None and address.version == network.version and address[0] in network
-            for network in self._networks
-        )
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:  # a Unix socket has no address
+            return False
+        return any(address in network for network in self._networks)
 
 
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def _parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -76,5 +78,5 @@ def _without_prefix(scope: Scope, prefix: bytes) -> Scope:
 
 
 def _with_prefix(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:
-    is_absolute = name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//")
-    return name, prefix + value if is_absolute else value
+    is_absolute_path = name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//")
+    return name, (prefix + value if is_absolute_path else value)

@@ -1,4 +1,4 @@
-"""The patterns that the first page offers, with descriptions and drawings."""
+"""The patterns that the home page offers, with descriptions and drawings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MEANINGS = {
     "transposable 2:4": "2 of 4 in every row and column of each 4 x 4 tile: holds for W and its transpose.",
     "transposable 8:16": "8 of 16 in every row and column of each 16 x 16 tile: holds for W and its transpose.",
     "transposable <=8:16": "At most 8 of 16, in rows and columns.",
-    "16:2:8": "Panels of 16 rows share 4 of their 8 columns; each row keeps 2 of those.",
+    "16:2:8": "In each rectangle of 16 rows x 8 columns, all rows share 4 columns; each row keeps 2 of those 4.",
     "block 32x32 50%": "Half of all 32 x 32 blocks, kept whole.",
     "hybrid 128x128 2:4 75%": "Three quarters of all 128 x 128 blocks dense, 2:4 in the others: 87.5 % kept.",
     "channels out 50%": "Half of the output channels, kept whole.",
@@ -40,15 +40,15 @@ _MEANINGS = {
 
 
 def offered_patterns() -> list[PatternChoice]:
-    """Patterns that the first page offers."""
+    """Return the patterns that the home page offers."""
     return [_choice(text, meaning, parse(text)) for text, meaning in _MEANINGS.items()]
 
 
 def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> PatternChoice:
-    """Describe a pattern.
+    """Return the description and the drawing of any pattern.
 
     Raises:
-        PatternError: If it is invalid.
+        PatternError: If it is invalid or has more than 100 characters.
     """
     if len(text) > 100:
         raise PatternError("a pattern has at most 100 characters")

@@ -1,4 +1,4 @@
-"""Finds files in roots, for principals who have the right."""
+"""Finds files in roots by their locations, for principals who may access them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FileHeader(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedPath:
     """A file or directory in a root; `path` is relative to the root."""
 
     root: Root
@@ -35,15 +35,15 @@ class Located:
 
     @property
     def location(self) -> str:
-        """Its reference."""
+        """Its location, such as `s3://bucket/model/config.json`; what a document calls a reference."""
         return self.root.location(self.path)
 
-    def below(self, name: str) -> Located:
-        """A file of this directory."""
-        return Located(self.root, f"{self.path}/{name}" if self.path else name)
+    def child(self, name: str) -> LocatedPath:
+        """Return a file of this directory."""
+        return LocatedPath(self.root, f"{self.path}/{name}" if self.path else name)
 
     def stat(self) -> FileState:
-        """State of the file.
+        """Return the state of the file.
 
         Raises:
             RequestError: If there is no such file.
@@ -68,33 +68,33 @@ class Located:
             raise header_error(error, self.location) from None
 
 
-def find_readable(roots: Roots, principal: Principal, reference: str) -> Located:
-    """Find what a reference names, for reading.
+def find_readable(roots: Roots, principal: Principal, location: str) -> LocatedPath:
+    """Find the file or directory at a location that the principal may read.
 
     Raises:
-        RequestError: If it is malformed, in no root, or the principal may not read that root.
+        RequestError: If the location is malformed or in no root, or if the principal may not read that root.
     """
-    return _find(roots, principal, reference, "read")
+    return _find(roots, principal, location, "read")
 
 
-def find_writable(roots: Roots, principal: Principal, reference: str) -> Located:
-    """Find what a reference names, for writing; raises as `find_readable` does."""
-    return _find(roots, principal, reference, "write")
+def find_writable(roots: Roots, principal: Principal, location: str) -> LocatedPath:
+    """Find the file or directory at a location that the principal may write; errors as for `find_readable`."""
+    return _find(roots, principal, location, "write")
 
 
-def _find(roots: Roots, principal: Principal, reference: str, right: str) -> Located:
+def _find(roots: Roots, principal: Principal, location: str, right: str) -> LocatedPath:
     try:
-        setting, root, path = roots.find(reference)
+        setting, root, path = roots.find(location)
     except InvalidLocationError as error:
         raise RequestError(Code.INVALID_REFERENCE, str(error), location=error.location) from None
     except NoRootError as error:
-        own = [each.url for each in roots.settings if _has_right(principal, getattr(each, right))]
-        detail = f"{error}; the roots that you may {right}: {', '.join(own) or 'none'}"
+        allowed = [each.url for each in roots.settings if _has_right(principal, getattr(each, right))]
+        detail = f"{error}; the roots that you may {right}: {', '.join(allowed) or 'none'}"
         raise RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location) from None
     if not _has_right(principal, getattr(setting, right)):
         detail = f"key {principal.name!r} may not {right} the root {root.url} (MASKSMITH_ROOTS)"
-        raise RequestError(Code.FORBIDDEN, detail, location=reference)
-    return Located(root, path)
+        raise RequestError(Code.FORBIDDEN, detail, location=location)
+    return LocatedPath(root, path)
 
 
 def _has_right(principal: Principal, keys: list[str]) -> bool:
@@ -102,5 +102,5 @@ def _has_right(principal: Principal, keys: list[str]) -> bool:
 
 
 def reference_not_found(location: str) -> RequestError:
-    """Error of a file that does not exist."""
+    """Return the error for a file that does not exist."""
     return RequestError(Code.REFERENCE_NOT_FOUND, f"there is no {location!r}", location=location)

@@ -23,7 +23,7 @@ from masksmith_wire.model_files import (
 )
 from masksmith_wire.references import ListedTensor, ModelListing
 
-from .access import Located, reference_not_found
+from .access import LocatedPath, reference_not_found
 
 CONFIG_NAME = "config.json"
 MAX_FILES = 1000
@@ -43,7 +43,7 @@ class Model:
         config: Its `config.json`.
     """
 
-    folder: Located
+    folder: LocatedPath
     files: Mapping[str, tuple[FileState, Header]]
     weight_map: Mapping[str, str]
     index: str | None = None
@@ -61,7 +61,7 @@ class Model:
                     name=name,
                     dtype=entry.dtype,
                     shape=list(entry.shape),
-                    file=self.folder.below(file).location,
+                    file=self.folder.child(file).location,
                     format=header.metadata.get("format", ""),
                 )
             )
@@ -81,7 +81,7 @@ class ModelReader:
         self._total = 0
         self._read: dict[str, tuple[FileState, Header]] = {}
 
-    def header(self, file: Located) -> tuple[FileState, Header]:
+    def header(self, file: LocatedPath) -> tuple[FileState, Header]:
         """Read the header of a file, once for the request.
 
         Raises:
@@ -100,7 +100,7 @@ class ModelReader:
         self._read[file.location] = state, header
         return state, header
 
-    def read(self, place: Located) -> Model:
+    def read(self, place: LocatedPath) -> Model:
         """Read the model that a reference names.
 
         Raises:
@@ -110,14 +110,14 @@ class ModelReader:
         folder, _, name = place.path.rpartition("/")
         if name.endswith(WEIGHTS_INDEX_SUFFIX):
             weight_map = self._weight_map(place)
-            return self._of_index(Located(place.root, folder), name, weight_map, place.root.list(folder))
+            return self._of_index(LocatedPath(place.root, folder), name, weight_map, place.root.list(folder))
         if name.endswith(WEIGHTS_SUFFIX):
             states = {name: self.header(place)}
-            return Model(Located(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
+            return Model(LocatedPath(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
         sizes = place.root.list(place.path)
         return self._of_folder(place, sizes)
 
-    def _of_folder(self, folder: Located, sizes: Mapping[str, int]) -> Model:
+    def _of_folder(self, folder: LocatedPath, sizes: Mapping[str, int]) -> Model:
         if not sizes:
             raise reference_not_found(folder.location)
         top = [name for name in sizes if "/" not in name]
@@ -126,17 +126,17 @@ class ModelReader:
             if name is None:
                 raise ModelFilesError("contains no .safetensors file")
             if name.endswith(WEIGHTS_INDEX_SUFFIX):
-                weight_map = self._weight_map(folder.below(name))
+                weight_map = self._weight_map(folder.child(name))
                 check_index(name, weight_map.values(), top)
                 return self._of_index(folder, name, weight_map, sizes)
         except ModelFilesError as error:
             raise _invalid(folder, f"the directory {error}") from None
-        states = {name: self.header(folder.below(name))}
+        states = {name: self.header(folder.child(name))}
         return Model(
             folder, states, dict.fromkeys(states[name][1].tensors, name), None, sizes, self._config(folder, sizes)
         )
 
-    def _weight_map(self, index: Located) -> dict[str, str]:
+    def _weight_map(self, index: LocatedPath) -> dict[str, str]:
         """Read the name of the file that each tensor is in."""
         document = self._json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
@@ -152,24 +152,26 @@ class ModelReader:
             raise _invalid(index, f"it lists {invalid[:200]!r}, which is not a .safetensors file of the same directory")
         return weight_map
 
-    def _of_index(self, folder: Located, name: str, weight_map: Mapping[str, str], sizes: Mapping[str, int]) -> Model:
-        index = folder.below(name)
-        files = {file: self.header(folder.below(file)) for file in dict.fromkeys(weight_map.values())}
+    def _of_index(
+        self, folder: LocatedPath, name: str, weight_map: Mapping[str, str], sizes: Mapping[str, int]
+    ) -> Model:
+        index = folder.child(name)
+        files = {file: self.header(folder.child(file)) for file in dict.fromkeys(weight_map.values())}
         for tensor, file in weight_map.items():
             if tensor not in files[file][1].tensors:
                 raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
         _check_duplicates(index, files, weight_map)
         return Model(folder, files, weight_map, name, sizes, self._config(folder, sizes))
 
-    def _config(self, folder: Located, sizes: Mapping[str, int]) -> dict[str, Any] | None:
+    def _config(self, folder: LocatedPath, sizes: Mapping[str, int]) -> dict[str, Any] | None:
         if CONFIG_NAME not in sizes:
             return None
-        config = self._json(folder.below(CONFIG_NAME))
+        config = self._json(folder.child(CONFIG_NAME))
         if not isinstance(config, dict):
-            raise _invalid(folder.below(CONFIG_NAME), "it is not a JSON object")
+            raise _invalid(folder.child(CONFIG_NAME), "it is not a JSON object")
         return config
 
-    def _json(self, file: Located) -> Any:
+    def _json(self, file: LocatedPath) -> Any:
         try:
             return json.loads(file.root.get(file.path, self._settings.max_document_bytes))
         except FileNotFoundError:
@@ -179,7 +181,7 @@ class ModelReader:
 
 
 def _check_duplicates(
-    index: Located, files: Mapping[str, tuple[FileState, Header]], weight_map: Mapping[str, str]
+    index: LocatedPath, files: Mapping[str, tuple[FileState, Header]], weight_map: Mapping[str, str]
 ) -> None:
     """Check that tensors which an index names in another file have the same dtype and shape there."""
     for file, (_, header) in files.items():
@@ -193,5 +195,5 @@ def _check_duplicates(
                 raise _invalid(index, f"{where}; remove one of them")
 
 
-def _invalid(place: Located, reason: str) -> RequestError:
+def _invalid(place: LocatedPath, reason: str) -> RequestError:
     return RequestError(Code.INVALID_REFERENCE, f"{place.location!r}: {reason}", location=place.location)

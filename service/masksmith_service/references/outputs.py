@@ -28,7 +28,7 @@ from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, holds_weights
 from masksmith_wire.specification import JobSpecification
 
-from .access import Located, find_readable, find_writable, reference_not_found
+from .access import LocatedPath, find_readable, find_writable, reference_not_found
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
@@ -71,7 +71,7 @@ class OutputPlanner:
             raise _invalid("a job with time_limit_s has no output: its masks are not the same each time", place)
         _check_tensors(tensors, model, place)
         files = [
-            OutputFile(name=name, source=_source(model.folder.below(name), state.version), bytes=state.size)
+            OutputFile(name=name, source=_source(model.folder.child(name), state.version), bytes=state.size)
             for name, (state, _) in model.files.items()
         ]
         beside, left = self._beside(model, place)
@@ -86,7 +86,7 @@ class OutputPlanner:
         )
         return planned.model_copy(update={"identity": _identity(planned, specification, tensors)})
 
-    def _check_places(self, place: Located, model: Model) -> None:
+    def _check_places(self, place: LocatedPath, model: Model) -> None:
         if not place.path:
             raise _invalid("it is a root itself; name a directory inside it", place)
         # Beside a model that is a single file nothing is read, so its directory may contain the output.
@@ -103,7 +103,7 @@ class OutputPlanner:
             detail = "the model's config says that its numbers are quantised, and not its weights; use --local"
             raise _invalid(detail, place)
 
-    def _beside(self, model: Model, place: Located) -> tuple[list[OutputFile], list[str]]:
+    def _beside(self, model: Model, place: LocatedPath) -> tuple[list[OutputFile], list[str]]:
         """Files that are copied, the index last, and the names of those that are not."""
         names = [name for name in model.sizes if name not in model.files and not _is_hidden(name)]
         left = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
@@ -115,7 +115,7 @@ class OutputPlanner:
             )
         files = []
         for name in copied:
-            source = model.folder.below(name)
+            source = model.folder.child(name)
             state = source.stat()
             files.append(OutputFile(name=name, source=_source(source, state.version), bytes=state.size))
         return files, left
@@ -145,12 +145,12 @@ def claimed(state: State, principal: Principal, output: PlannedOutput | None) ->
         except BaseException:
             # Without the turn, another request may rely on the mark; what stays is taken by the same request.
             if is_new and turn.owned():
-                place.root.delete(place.below(JOURNAL_NAME).path)
+                place.root.delete(place.child(JOURNAL_NAME).path)
             raise
 
 
 @contextmanager
-def _turn(state: State, place: Located) -> Iterator[Lock]:
+def _turn(state: State, place: LocatedPath) -> Iterator[Lock]:
     """Hold the lock of an output among all services."""
     name = output_lock_key(place.location)
     lock = state.records.redis.lock(name, timeout=TURN_S, blocking_timeout=TURN_WAIT_S, sleep=0.05)
@@ -176,10 +176,10 @@ def read_record(state: State, principal: Principal, location: str) -> dict[str, 
     if JOURNAL_NAME in names or RECORD_NAME not in names:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    return dict(_document(place.below(RECORD_NAME), MAX_RECORD_BYTES))
+    return dict(_document(place.child(RECORD_NAME), MAX_RECORD_BYTES))
 
 
-def _claim(place: Located, output: PlannedOutput) -> bool:
+def _claim(place: LocatedPath, output: PlannedOutput) -> bool:
     """Make the marker, unless the directory is this output already; returns whether it was made."""
     names = place.root.list(place.path)
     if names and _identity_of(place, names) != output.identity:
@@ -192,19 +192,19 @@ def _claim(place: Located, output: PlannedOutput) -> bool:
         return False
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    return place.root.create(place.below(JOURNAL_NAME).path, data)
+    return place.root.create(place.child(JOURNAL_NAME).path, data)
 
 
-def _identity_of(place: Located, names: dict[str, int]) -> Any:
+def _identity_of(place: LocatedPath, names: dict[str, int]) -> Any:
     """Identity of an unfinished or finished output; None if the directory is neither."""
     if JOURNAL_NAME in names:
-        return _document(place.below(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
+        return _document(place.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
     if RECORD_NAME in names:
-        return _document(place.below(RECORD_NAME), MAX_RECORD_BYTES).get("identity")
+        return _document(place.child(RECORD_NAME), MAX_RECORD_BYTES).get("identity")
     return None
 
 
-def _document(file: Located, limit: int) -> dict[str, Any]:
+def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
     """First JSON object of a file; empty if it is none."""
     try:
         text = file.root.get(file.path, limit).decode(errors="replace")
@@ -216,19 +216,19 @@ def _document(file: Located, limit: int) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, place: Located) -> None:
+def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, place: LocatedPath) -> None:
     """Check that each tensor of the job is that of its name in the model."""
     for tensor in tensors:
         file = model.weight_map.get(tensor.name)
         entry = None if file is None else model.files[file][1].tensors[tensor.name]
-        location = None if file is None else model.folder.below(file).location
+        location = None if file is None else model.folder.child(file).location
         source_location = None if tensor.source is None else tensor.source.location
         if entry is None or (source_location, tensor.start) != (location, entry.start):
             detail = f"tensor {tensor.name!r} is not that of {model.folder.location}, whose copy is the output"
             raise _invalid(detail, place)
 
 
-def _source(file: Located, state_version: str) -> Source:
+def _source(file: LocatedPath, state_version: str) -> Source:
     return Source(location=file.location, version=state_version)
 
 
@@ -250,5 +250,5 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in path.parts) or ".." in path.parts or path.as_posix() != name
 
 
-def _invalid(reason: str, place: Located) -> RequestError:
+def _invalid(reason: str, place: LocatedPath) -> RequestError:
     return RequestError(Code.INVALID_OUTPUT, f"output {place.location!r}: {reason}", location=place.location)

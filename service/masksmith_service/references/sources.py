@@ -12,7 +12,7 @@ from masksmith_wire.locations import is_reference
 from masksmith_wire.model_files import WEIGHTS_SUFFIX
 from masksmith_wire.output_names import MASKS_NAME
 
-from .access import Located, find_readable
+from .access import LocatedPath, find_readable
 from .models import Model, ModelReader
 
 
@@ -46,14 +46,14 @@ def read_references(
     return sources, headers
 
 
-def _masks_file(place: Located) -> Located:
+def _masks_file(place: LocatedPath) -> LocatedPath:
     """The masks file that a reference names: the file itself, or that of an output."""
-    return place if place.path.endswith(WEIGHTS_SUFFIX) else place.below(MASKS_NAME)
+    return place if place.path.endswith(WEIGHTS_SUFFIX) else place.child(MASKS_NAME)
 
 
 def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:
     """Return the headers of a model's files by reference, and where its tensors are."""
-    locations = {name: model.folder.below(name).location for name in model.files}
+    locations = {name: model.folder.child(name).location for name in model.files}
     headers = {locations[name]: header for name, (_, header) in model.files.items()}
     sources = {
         locations[name]: Source(location=locations[name], version=state.version)

@@ -1,4 +1,4 @@
-"""Readiness probe: writes to broker and store, as requests with a key do, at most once a second."""
+"""Readiness probe: writes to Redis and the blob store, as an authenticated request does, at most once a second."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from masksmith_state.errors import BrokerUnsafeError, InstallationError
 from masksmith_state.housekeeping import Housekeeping
 
 PROBE_KEY = "masksmith:probe"
-PROBE_S = 1.0
+REUSE_S = 1.0
 """Seconds for which the outcome of a probe is reused."""
 EXPIRY_S = 60
+"""Seconds after which Redis deletes what a probe wrote."""
 
 Error = redis.RedisError | StoreError | InstallationError | BrokerUnsafeError
 
 
 class ReadinessProbe:
-    """Writes a few bytes to the broker and to the store.
+    """Writes a few bytes to Redis and to the blob store.
 
     Args:
-        client: The Redis client that authenticates requests.
+        client: The asynchronous Redis client, which also looks up the keys of requests.
         store: The blob store.
-        housekeeping: Checks that broker and store belong together, before anything is written to the store.
+        housekeeping: Checks that Redis and the blob store belong together, before anything is written to the store.
     """
 
     def __init__(self, client: Redis, store: BlobStore, housekeeping: Housekeeping) -> None:
         self._redis, self._store, self._housekeeping = client, store, housekeeping
         self._lock = asyncio.Lock()
-        self._probed_at = -PROBE_S
+        self._probed_at = -REUSE_S
         self._error: Error | None = None
 
     async def check(self) -> None:
-        """Raise the error of the last probe, which is repeated if it is older than `PROBE_S`.
+        """Probe, unless the last probe is younger than `REUSE_S`, and raise the error of the last probe, if any.
 
         Raises:
-            redis.RedisError, StoreError, InstallationError, BrokerUnsafeError: If requests that need
-                broker or store would fail.
+            redis.RedisError, StoreError, InstallationError, BrokerUnsafeError: If requests that need Redis or the blob
+                store would fail.
         """
         async with self._lock:
-            if time.monotonic() - self._probed_at >= PROBE_S:
+            if time.monotonic() - self._probed_at >= REUSE_S:
                 self._error = await self._probe()
                 self._probed_at = time.monotonic()
         if self._error is not None:
@@ -56,7 +57,7 @@ class ReadinessProbe:
 
     async def _probe(self) -> Error | None:
         try:
-            set_probe: Any = self._redis.set(PROBE_KEY, "1", ex=EXPIRY_S)
+            set_probe: Any = self._redis.set(PROBE_KEY, "1", ex=EXPIRY_S)  # typed by redis-py as Awaitable | bool
             await set_probe
             await anyio.to_thread.run_sync(partial(_write, self._store, self._housekeeping))
         except (redis.RedisError, StoreError, InstallationError, BrokerUnsafeError) as error:
@@ -66,9 +67,9 @@ class ReadinessProbe:
 
 def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
     housekeeping.ensure_claimed()
-    losses = housekeeping.broker.status().losses
-    if losses:
-        raise BrokerUnsafeError("; ".join(losses))
+    problems = housekeeping.broker.status().losses
+    if problems:
+        raise BrokerUnsafeError("; ".join(problems))
     # All processes write and delete the same object, which nothing reads.
     name = incoming_name("probe")
     store.objects.put(name, b"1")

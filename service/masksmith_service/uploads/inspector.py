@@ -18,7 +18,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, truncated_header
 
 from .header_checks import header_error, parse_untrusted
-from .quota import Quota
+from .quota import UploadQuota
 
 SMALL_HEADER_BYTES = 2**17
 """Headers up to this size are parsed on the event loop, larger ones on a thread, so as not to delay other requests."""
@@ -47,7 +47,7 @@ class Inspector:
         settings: Settings,
         digest: str | None,
         store: BlobStore | None,
-        quota: Quota | None = None,
+        quota: UploadQuota | None = None,
     ) -> None:
         self._request, self._settings, self._expected, self._store = request, settings, digest, store
         self._quota = quota
@@ -116,7 +116,7 @@ class Inspector:
         if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk crosses a multiple of it.
             self._check_disk(0)
         if self._quota is not None:
-            self._quota.grow(self.bytes)
+            self._quota.count_up_to(self.bytes)
         self.hasher.update(chunk)
         if self.header is None:
             self._head += chunk

@@ -9,10 +9,10 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.errors import Code
 
 UPLOAD_RECORD_BYTES = 1024
-"""Bytes of the broker for the record of an upload."""
+"""Memory that the record of an upload takes in Redis, in bytes."""
 
 
-class Quota:
+class UploadQuota:
     """Counts an upload that is being received toward its key's quota of stored bytes.
 
     Args:
@@ -28,33 +28,34 @@ class Quota:
         self._free_bytes: float = float("inf")
 
     def check(self, length: int) -> None:
-        """Check, before an upload is received, that it does not exceed the quota, and that the broker has room for it.
+        """Check, before an upload is received, that it does not exceed the quota, and that Redis has room for a record.
+
+        An upload that this key already has passes without a check.
 
         Raises:
-            RequestError: 429, for the quota.
-            BrokerFullError: If the broker has no room for another record.
+            RequestError: 429, if the quota would be exceeded.
+            BrokerFullError: If Redis has no room for another record.
         """
         state, key, limit = self._state, self._principal.key, self._principal.quotas.stored_bytes
-        if (
-            self._digest is not None
-            and uploaded_bytes(state, self._principal, self._digest, any_owner=False) is not None
-        ):
-            return
+        if self._digest is not None:
+            stored_bytes = touch_upload(state, self._principal, self._digest, any_owner=False)
+            if stored_bytes is not None:
+                return
         state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
         if limit is not None:
             self._free_bytes = limit - state.references.bytes_of(key)
         if self._incoming_bytes[key] + length > self._free_bytes:
             raise too_many_bytes(self._principal)
 
-    def grow(self, size: int) -> None:
-        """Count the bytes that have arrived, or that the client has announced.
+    def count_up_to(self, total_bytes: int) -> None:
+        """Count the upload's bytes: all that have arrived so far, or all that the client has announced.
 
         Raises:
-            RequestError: If all uploads of the key that are being received exceed the quota together.
+            RequestError: If the uploads that are being received from the key together exceed the quota.
         """
-        if size > self._counted:
-            self._incoming_bytes[self._principal.key] += size - self._counted
-            self._counted = size
+        if total_bytes > self._counted:
+            self._incoming_bytes[self._principal.key] += total_bytes - self._counted
+            self._counted = total_bytes
         if self._incoming_bytes[self._principal.key] > self._free_bytes:
             raise too_many_bytes(self._principal)
 
@@ -64,8 +65,15 @@ class Quota:
         self._counted = 0
 
 
-def uploaded_bytes(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
-    """Record the use of an upload, and return its size; None if it does not exist or is damaged."""
+def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
+    """Record the use of an upload, and return its size; None if it does not exist for this key, or is damaged.
+
+    Args:
+        state: Resources of the application.
+        principal: Who sent the request.
+        digest: Digest of the upload.
+        any_owner: Accept an upload that only other keys refer to.
+    """
     try:
         return state.references.touch(principal.key, digest, any_owner=any_owner)
     except (DamagedBlobError, FileNotFoundError):
@@ -73,7 +81,7 @@ def uploaded_bytes(state: State, principal: Principal, digest: str, *, any_owner
 
 
 def too_many_bytes(principal: Principal) -> RequestError:
-    """Error of a key whose quota of stored bytes is exceeded."""
+    """Return the error for a key whose quota of stored bytes is exceeded."""
     limit = principal.quotas.stored_bytes
     detail = f"key {principal.name!r} may keep {limit} bytes (stored_bytes); delete jobs, or wait until uploads expire"
     return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=limit)

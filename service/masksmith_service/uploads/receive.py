@@ -16,7 +16,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
 
 from .inspector import BLOCK_BYTES, Inspector, content_length
-from .quota import Quota, too_many_bytes
+from .quota import UploadQuota, too_many_bytes
 
 
 async def receive(request: Request, state: State, principal: Principal, digest: str | None) -> tuple[Inspector, bool]:
@@ -36,11 +36,11 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
         await anyio.to_thread.run_sync(state.housekeeping.ensure_claimed)
     if 0 < content_length(request) <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
-    quota = Quota(state, principal, digest)
+    quota = UploadQuota(state, principal, digest)
     length = content_length(request)
     await anyio.to_thread.run_sync(quota.check, length)
     try:
-        quota.grow(length)
+        quota.count_up_to(length)
         inspector = await _store_stream(request, state, digest, quota)
         new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
     finally:
@@ -56,7 +56,7 @@ async def _receive_small(
     data = b"".join([block async for block in inspector.chunks()])
 
     def store() -> bool:
-        Quota(state, principal, inspector.digest).check(len(data))
+        UploadQuota(state, principal, inspector.digest).check(len(data))
         name = upload_name(inspector.digest)
         if not state.store.is_intact(name):
             state.store.put(name, data)
@@ -65,7 +65,7 @@ async def _receive_small(
     return inspector, await anyio.to_thread.run_sync(store, limiter=state.creation_threads)
 
 
-async def _store_stream(request: Request, state: State, digest: str | None, quota: Quota) -> Inspector:
+async def _store_stream(request: Request, state: State, digest: str | None, quota: UploadQuota) -> Inspector:
     store = state.store
     if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
         inspector = Inspector(request, state.settings, digest, None)

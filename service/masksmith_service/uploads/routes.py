@@ -13,7 +13,7 @@ from masksmith_service.resources import StateDep
 from masksmith_wire.digests import is_digest
 from masksmith_wire.errors import Code
 
-from .quota import uploaded_bytes
+from .quota import touch_upload
 from .receive import receive
 
 router = APIRouter(prefix="/v1/tensors", tags=["tensors"])
@@ -55,7 +55,7 @@ async def put_tensor(
 @router.head("/{digest}")
 def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> Response:
     """Check whether the key has sent this upload: 200 or 404; this counts as a use, which delays its expiry."""
-    size = uploaded_bytes(state, principal, _check_digest(digest), any_owner=principal.is_admin)
+    size = touch_upload(state, principal, _check_digest(digest), any_owner=principal.is_admin)
     if size is None:
         return Response(status_code=404)
     return Response(headers={"X-Upload-Bytes": str(size)})

@@ -10,37 +10,42 @@ import numpy as np
 
 from masksmith.patterns import TileSpec
 
-CORNER, CELL = 32, 5
+CORNER_ENTRIES, CELL_PIXELS = 32, 5
 
 
-def table(rows: Mapping[str, str], picture: str) -> str:
-    """Return a small table beside a picture, as HTML without scripts, style sheets or external addresses."""
+def table(rows: Mapping[str, str], picture_html: str) -> str:
+    """Return a small table, with a picture to the right of it, as HTML without scripts, style sheets or links."""
     body = "".join(
         f"<tr><th align='left'>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items()
     )
-    return f"<table><tr><td><table>{body}</table></td><td>{picture}</td></tr></table>"
+    return f"<table><tr><td><table>{body}</table></td><td>{picture_html}</td></tr></table>"
 
 
 def picture(mask: Any, tile: TileSpec | None) -> str:
-    """Draw the corner of a mask as SVG: kept entries are filled, with lines between tiles (or a frame)."""
-    corner = _corner(mask)
+    """Draw the upper left corner of a mask as SVG: kept entries are filled.
+
+    Lines separate the tiles; if the pattern has none, there is a frame around the corner.
+    """
+    corner, cell = _corner(mask), CELL_PIXELS
     height, width = corner.shape
-    kept = "".join(f"M{j * CELL} {i * CELL}h{CELL}v{CELL}h-{CELL}z" for i, j in np.argwhere(corner))
+    kept = "".join(f"M{j * cell} {i * cell}h{cell}v{cell}h-{cell}z" for i, j in np.argwhere(corner))
     return (
-        f"<svg role='img' aria-label='upper left corner of the mask' width='{width * CELL + 1}' "
-        f"height='{height * CELL + 1}'><path d='{kept}' fill='currentColor' opacity='.75'/>"
+        f"<svg role='img' aria-label='upper left corner of the mask' width='{width * cell + 1}' "
+        f"height='{height * cell + 1}'><path d='{kept}' fill='currentColor' opacity='.75'/>"
         f"<path d='{_lines(tile, height, width)}' stroke='currentColor' opacity='.35'/></svg>"
     )
 
 
 def _corner(mask: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    part = mask[:CORNER, :CORNER]
+    part = mask[:CORNER_ENTRIES, :CORNER_ENTRIES]
     array = np.asarray(part.cpu() if hasattr(part, "cpu") else part)
-    return array.reshape(array.shape[0], -1)[:, :CORNER]
+    return array.reshape(array.shape[0], -1)[:, :CORNER_ENTRIES]
 
 
 def _lines(tile: TileSpec | None, height: int, width: int) -> str:
+    cell = CELL_PIXELS
     if tile is None:
-        return f"M0 0h{width * CELL}v{height * CELL}h-{width * CELL}z"
-    across = "".join(f"M0 {i * CELL}h{width * CELL}" for i in range(0, height + 1, tile.rows))
-    return across + "".join(f"M{j * CELL} 0v{height * CELL}" for j in range(0, width + 1, tile.cols))
+        return f"M0 0h{width * cell}v{height * cell}h-{width * cell}z"
+    horizontal = "".join(f"M0 {i * cell}h{width * cell}" for i in range(0, height + 1, tile.rows))
+    vertical = "".join(f"M{j * cell} 0v{height * cell}" for j in range(0, width + 1, tile.cols))
+    return horizontal + vertical

@@ -26,17 +26,20 @@ def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
     if not broken.any():
         return _budgets(kept[:down, :across], pattern, mask, at_most)
     number = int(broken.sum())
-    message = f"{number} of {grid.tiles} blocks are kept in part, the first at block {list(_first_true(broken))}"
+    violation = "are only partly kept" if pattern.nested is None else "violate the pattern"
+    message = f"{number} of {grid.tiles} blocks {violation}, the first is block {list(_first_true(broken))}"
     return Finding(message, _first_true(broken), number, grid.tiles)
 
 
 def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tuple[Bools, Bools]:
-    """Return, for each block of a block row, whether it keeps an entry, and whether it is kept in part.
+    """Return, for each block of a block row, whether it keeps an entry, and whether it violates the pattern.
 
     Args:
         rows: The block row.
-        pattern: The pattern. With a nested one, a block is kept in part if its entries violate that.
-        across: Number of blocks that may be dropped; under `dense` those behind them are the edge, which must be kept.
+        pattern: The pattern. A kept block violates it if it is only partly kept; with a nested pattern, if its entries
+            violate the nested one.
+        across: Number of blocks that may be dropped; with `ragged="dense"` the blocks to the right of them are the
+            edge, which must be kept.
         at_most: Whether fewer entries are allowed.
     """
     lefts = np.arange(0, rows.shape[1], pattern.cols)
@@ -90,7 +93,7 @@ def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[
     ):
         if broken.any():
             first = _first_true(broken)
-            message = f"{int(broken.sum())} of {dense.size} blocks {what}, the first at block {list(first)}"
+            message = f"{int(broken.sum())} of {dense.size} blocks {what}, the first is block {list(first)}"
             return Finding(message, first, int(broken.sum()))
     return Finding()
 

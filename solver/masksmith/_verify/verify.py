@@ -104,7 +104,7 @@ def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Ve
         broken += [(first // grid.tile_rows + int(row), int(col)) for row, col in places]
     if not broken:
         return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
-    message = f"{len(broken)} of {grid.tiles} tiles break {pattern}, the first at tile {list(broken[0])}"
+    message = f"{len(broken)} of {grid.tiles} tiles violate {pattern}, the first is tile {list(broken[0])}"
     return Verdict(False, message, broken[0], len(broken), grid.tiles)
 
 

@@ -18,7 +18,12 @@ ROWS_AT_ONCE = 256
 
 
 def find_violation(mask: MatrixReader, pattern: Pattern, *, at_most: bool = False) -> Finding:
-    """Check a mask against a pattern without tiles; with `at_most`, it may keep less than the pattern does.
+    """Check a mask against a pattern without tiles, and return the first violation, if there is one.
+
+    Args:
+        mask: The mask, True = kept.
+        pattern: The pattern.
+        at_most: Whether the mask may keep fewer entries than the pattern requires.
 
     Raises:
         PatternError: If the pattern cannot hold for this shape, or is of an unknown type.
@@ -47,16 +52,16 @@ def _channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Finding:
     expected, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
     channels = mask.shape[0 if pattern.axis == "out" else 1]
     counts = np.zeros(channels, np.int64)
-    for first, rows in strips(mask, ROWS_AT_ONCE):
+    for first_row, rows in strips(mask, ROWS_AT_ONCE):
         if pattern.axis == "out":
-            counts[first : first + len(rows)] = rows.sum(1)
+            counts[first_row : first_row + len(rows)] = rows.sum(1)
         else:
             counts += rows.reshape(-1, channels).sum(0)
-    mixed = np.flatnonzero((counts > 0) & (counts < size // channels))
-    if mixed.size and not at_most:
-        first = int(mixed[0])
-        where = (first, 0) if pattern.axis == "out" else (0, first)
-        return Finding(f"{pattern.axis}put channel {first} is kept in part", where, len(mixed), channels)
+    partly_kept = np.flatnonzero((counts > 0) & (counts < size // channels))
+    if partly_kept.size and not at_most:
+        channel = int(partly_kept[0])
+        position = (channel, 0) if pattern.axis == "out" else (0, channel)
+        return Finding(f"{pattern.axis}put channel {channel} is only partly kept", position, len(partly_kept), channels)
     actual = int((counts > 0).sum())
     if actual > expected or (actual < expected and not at_most):
         return Finding(f"{actual} channels are kept instead of {expected}", (0, 0), 1, channels)
@@ -71,7 +76,7 @@ def _vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
         broken += [(number, int(panel)) for panel in np.flatnonzero(~np.concatenate(fits))]
     if not broken:
         return Finding(tiles=grid.tiles)
-    message = f"{len(broken)} of {grid.tiles} panels break it, the first at panel {list(broken[0])}"
+    message = f"{len(broken)} of {grid.tiles} panels violate the pattern, the first is panel {list(broken[0])}"
     return Finding(message, broken[0], len(broken), grid.tiles)
 
 
@@ -85,7 +90,10 @@ def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
 
 
 def _fits_vnm(panels: Bools, pattern: VNM, at_most: bool) -> Bools:
-    """Return whether some mask of the padding completes panels; its columns count among the four shared columns."""
+    """Return, for each panel, whether it can be extended into its padding to a mask of the pattern.
+
+    Columns of the padding count among the `pattern.columns` columns that a panel's rows share.
+    """
     counts = panels.sum(2)
     if pattern.ragged == "dense" and (panels.shape[0], panels.shape[2]) != (pattern.v, pattern.m):
         return np.asarray(panels.all(axis=(0, 2)) | at_most)

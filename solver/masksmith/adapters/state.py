@@ -29,7 +29,9 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
 
 
 def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace each masked weight by `NAME_orig`, the unmasked weight, and `NAME_mask`, 1 = kept in its dtype.
+    """Replace each masked weight by two tensors: `NAME_orig`, the unmasked weight, and `NAME_mask`, 1 = kept.
+
+    A mask has the dtype of its weight.
 
     This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
     """
@@ -53,9 +55,14 @@ def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     for name, mask in masks.items():
         if mask is None:
             raise ScoresError(f"{name}{ORIGINAL} has no {name}{MASK}", name=name)
-    weights = {name.removesuffix(ORIGINAL) if name.removesuffix(ORIGINAL) in masks else name: tensor
-               for name, tensor in state.items() if name.removesuffix(MASK) not in masks}  # fmt: skip
-    return weights, {name: mask != 0 for name, mask in masks.items()}
+    tensors: dict[str, Any] = {}
+    for name, tensor in state.items():
+        weight_name = name.removesuffix(ORIGINAL)
+        if name.endswith(ORIGINAL) and weight_name in masks:
+            tensors[weight_name] = tensor
+        elif name.removesuffix(MASK) not in masks:
+            tensors[name] = tensor
+    return tensors, {name: mask != 0 for name, mask in masks.items()}
 
 
 def _originals(state: Mapping[str, Any]) -> list[str]:

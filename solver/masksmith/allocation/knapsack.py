@@ -12,47 +12,48 @@ MAX_WORK = 2 * 10**8
 
 
 def choose(costs: Sequence[Sequence[int]], values: Sequence[Sequence[float]], budget: int) -> list[int] | None:
-    """Choose one of the steps (choices) of each layer: maximal sum of values, sum of costs at most `budget`.
+    """Select one choice for each layer: the sum of values is maximal, the sum of costs is at most `budget`.
 
-    `best[s]` is the maximal value of the layers so far at a cost of at most `s` units; a unit is the greatest common
-    divisor of all differences of costs, so models, whose layers have few different sizes, need few units.
+    The first choice of each layer is its cheapest. `best[s]` is the maximal value of the layers so far if their cost
+    exceeds that of their first choices by at most `s` units. A unit is the greatest common divisor of all differences
+    of costs within a layer; the layers of a model have few different sizes, so the table needs few units.
 
     Args:
-        costs: Cost of each step of each layer, ascending; the sum of the first ones is at most `budget`.
-        values: Value of each step of each layer.
-        budget: The budget.
+        costs: Costs of each layer's choices (at most 256), ascending; the sum of all first costs is at most `budget`.
+        values: Values of each layer's choices.
+        budget: Maximum of the sum of costs.
 
     Returns:
-        The step of each layer, or None if the table would take longer than about a second.
+        The index of each layer's choice, or None if the table would take longer than about a second.
     """
-    extra_budget = budget - sum(steps[0] for steps in costs)
-    extra_costs = [[cost - steps[0] for cost in steps] for steps in costs]
-    unit = math.gcd(*(cost for steps in extra_costs for cost in steps)) or 1
-    sizes = min(extra_budget, sum(steps[-1] for steps in extra_costs)) // unit + 1
-    if sizes * sum(map(len, costs)) > MAX_WORK:
+    extra_budget = budget - sum(layer_costs[0] for layer_costs in costs)
+    extra_costs = [[cost - layer_costs[0] for cost in layer_costs] for layer_costs in costs]
+    unit = math.gcd(*(cost for layer_costs in extra_costs for cost in layer_costs)) or 1
+    table_size = min(extra_budget, sum(layer_costs[-1] for layer_costs in extra_costs)) // unit + 1
+    if table_size * sum(map(len, costs)) > MAX_WORK:
         return None
-    best = np.zeros(sizes)
-    step_at = np.zeros((len(costs), sizes), np.uint8)
-    for layer, (steps, step_values) in enumerate(zip(extra_costs, values, strict=True)):
-        previous, best = best, np.full(sizes, -math.inf)
-        for step, (cost, value) in enumerate(zip(steps, step_values, strict=True)):
+    best = np.zeros(table_size)
+    choice_at = np.zeros((len(costs), table_size), np.uint8)
+    for layer, (layer_costs, layer_values) in enumerate(zip(extra_costs, values, strict=True)):
+        previous, best = best, np.full(table_size, -math.inf)
+        for choice, (cost, value) in enumerate(zip(layer_costs, layer_values, strict=True)):
             shift = cost // unit
-            if shift >= sizes:
+            if shift >= table_size:
                 break
-            candidate = previous[: sizes - shift] + value
+            candidate = previous[: table_size - shift] + value
             better = candidate > best[shift:]
             best[shift:][better] = candidate[better]
-            step_at[layer, shift:][better] = step
-    return _backtrack(step_at, extra_costs, unit)
+            choice_at[layer, shift:][better] = choice
+    return _backtrack(choice_at, extra_costs, unit)
 
 
 def _backtrack(
-    step_at: np.ndarray[tuple[int, int], np.dtype[np.uint8]], extra_costs: list[list[int]], unit: int
+    choice_at: np.ndarray[tuple[int, int], np.dtype[np.uint8]], extra_costs: list[list[int]], unit: int
 ) -> list[int]:
-    """Return the step of each layer in the optimum, from the last layer to the first."""
-    size, chosen = step_at.shape[1] - 1, []
+    """Return the choice of each layer in the optimum, from the last layer to the first."""
+    remaining, chosen = choice_at.shape[1] - 1, []
     for layer in range(len(extra_costs) - 1, -1, -1):
-        step = int(step_at[layer, size])
-        chosen.append(step)
-        size -= extra_costs[layer][step] // unit
+        choice = int(choice_at[layer, remaining])
+        chosen.append(choice)
+        remaining -= extra_costs[layer][choice] // unit
     return chosen[::-1]

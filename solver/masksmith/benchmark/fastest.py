@@ -12,21 +12,21 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 TRIES = 5
 
 
-def fastest(ways: Mapping[str, Product], sample: torch.Tensor) -> tuple[str, Product]:
+def fastest(implementations: Mapping[str, Product], sample: torch.Tensor) -> tuple[str, Product]:
     """Return name and function of the implementation with the smallest time over a few calls."""
-    seconds = {name: min(_seconds(way, sample) for _ in range(TRIES)) for name, way in ways.items()}
+    seconds = {name: min(_seconds(product, sample) for _ in range(TRIES)) for name, product in implementations.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    return best, ways[best]
+    return best, implementations[best]
 
 
-def _seconds(way: Product, sample: torch.Tensor) -> float:
+def _seconds(product: Product, sample: torch.Tensor) -> float:
     def synchronize() -> None:
         if sample.device.type == "cuda":
             torch.cuda.synchronize(sample.device)
 
-    way(sample)
+    product(sample)
     synchronize()
     started = time.perf_counter()
-    way(sample)
+    product(sample)
     synchronize()
     return time.perf_counter() - started

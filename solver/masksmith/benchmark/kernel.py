@@ -20,8 +20,9 @@ class Operand:
     """The weight of a case, as passed to kernels.
 
     Attributes:
-        matrix: A, masked, `[rows, cols]`, contiguous: W forward, W^T backward.
-        unmasked: A before masking.
+        matrix: The masked matrix A, `[rows, cols]`, contiguous. A is the weight W in the forward pass, and its
+            transpose W^T in the backward pass.
+        unmasked: A before it was masked.
         sample: Activations X, `[batch, cols]`, contiguous, for tuning.
         budget: (n, m) if at most n of every m entries along a row of A are kept, else None.
         block: Height and width of A's blocks, or None.
@@ -41,11 +42,12 @@ class Packed:
     """A weight in a kernel's own format.
 
     Attributes:
-        ways: Implementations of the product, by name; each returns `X A^T`, `[batch, rows]`, contiguous. The fastest
-            one is benchmarked.
-        weight_bytes: Bytes of the packed weight.
-        notes: Information for the report.
-        tune: Tunes the kernel for this shape, once, and returns notes. Timed separately from packing.
+        ways: One or more implementations of the product, by name. Each maps activations X, `[batch, cols]`, to
+            `X A^T`, `[batch, rows]`, contiguous. The fastest one is benchmarked.
+        weight_bytes: Size of the packed weight, in bytes.
+        notes: Texts for the report, by name.
+        tune: Function that tunes the kernel for this shape and returns more notes, or None. It is called once, and its
+            time is reported separately from packing.
     """
 
     ways: Mapping[str, Product]
@@ -64,7 +66,7 @@ class Kernel(Protocol):
         ...
 
     def obstacle(self, device: str) -> str | None:
-        """Return why the kernel cannot run here at all (such as a missing library), or None."""
+        """Return why the kernel cannot run on this machine at all (such as a missing library); None if it can."""
         ...
 
     def pack(self, operand: Operand) -> Packed:
@@ -73,5 +75,5 @@ class Kernel(Protocol):
 
 
 def torch_obstacle() -> str | None:
-    """Return a message if torch is not installed, else None."""
+    """Return the `obstacle` of a kernel that needs torch: a message if torch is not installed, else None."""
     return None if find_spec("torch") else "it needs torch: pip install 'masksmith[bench]'"

@@ -163,9 +163,9 @@ def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
     packed_at = time.perf_counter()
     notes = dict(packed.notes) | ({} if packed.tune is None else dict(packed.tune()))
     tune_s = None if packed.tune is None else time.perf_counter() - packed_at
-    way, product = fastest(packed.ways, operand.sample)
+    product_name, product = fastest(packed.ways, operand.sample)
     if len(packed.ways) > 1:
-        notes["way"] = way
+        notes["way"] = product_name
     name, pack_s = kernel.declaration.name, packed_at - started
     return product, Measurement(
         name, "measured", pack_s=pack_s, tune_s=tune_s, weight_bytes=packed.weight_bytes, notes=notes

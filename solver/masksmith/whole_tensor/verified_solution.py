@@ -29,7 +29,7 @@ def verified_solution(reader: PanelReader, certificate: Certificate, solver: str
     finding = find_violation(MatrixReader(mask, "in", "mask"), problem.pattern)
     if finding.message:
         raise VerificationError(
-            f"{problem.name or 'scores'}: the mask breaks {problem.pattern}: {finding.message}; please report this"
+            f"{problem.name or 'scores'}: the mask violates {problem.pattern}: {finding.message}; please report this"
         )
     run = Run(solver, time.perf_counter() - reader.started, reader.options.threads, "cpu", cut_short)
     return Solution.from_certificate(like(mask, problem.scores), certificate, run, name=problem.name)

@@ -211,7 +211,7 @@ def test_the_picture_obeys_the_keys_and_tells_what_it_shows(browser, solved, lay
     canvas.send_keys("0")
     whole = browser.run("return document.querySelector('.picture').picture.scale")
     assert opened > whole, "it opens on a few tiles"
-    assert "kept, about" in browser.text("#score-range")
+    assert "kept, mean about" in browser.text("#score-range")
     canvas.send_keys("+" * 4)
     assert browser.run("return document.querySelector('.picture').picture.scale") > 4 * whole
     ready(browser)

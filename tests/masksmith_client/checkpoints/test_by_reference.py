@@ -103,7 +103,7 @@ def test_statistics_are_references_too():
     (tensor,) = jobs.request.tensors
     assert (tensor.statistic.kind, tensor.statistic.key) == ("norms", "model.layers.0.q_proj.weight/norms")
     assert tensor.statistic.reference == "s3://models/c.safetensors/0.safetensors"
-    with pytest.raises(InputError, match="is not calibrated: the calibration holds no"):
+    with pytest.raises(InputError, match="is not calibrated: the calibration has no"):
         pruner.prune("s3://models/m", "s3://p/m", options("2:4", layouts={"*experts*": "stack in out"}))
     for scores, update in (("wanda", None), ("magnitude", "reconstruct")):
         with pytest.raises(InputError, match="needs a calibration: the reference of a file in a root"):

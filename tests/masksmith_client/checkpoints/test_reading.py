@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from masksmith_client import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.submission.files import read_path
+from masksmith_client.submission.files import list_tensors
 
 ONE, SEVEN = np.full((16, 16), 1, np.float32), np.full((16, 16), 7, np.float32)
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -23,7 +23,7 @@ def write_index(folder: Path, weight_map: dict[str, str]) -> Path:
 
 
 def value(path: Path, name: str) -> float:
-    weights = {weight.name: weight for weight in read_path(path)}
+    weights = {weight.name: weight for weight in list_tensors(path)}
     return float(np.frombuffer(b"".join(weights[name].read()), np.float32)[0])
 
 
@@ -48,7 +48,7 @@ def test_the_index_decides_which_file_holds_a_tensor(doubled: Path) -> None:
 def test_an_index_that_its_files_contradict_is_refused_by_name(doubled: Path) -> None:
     write_index(doubled, {"a.weight": FIRST, "b.weight": SECOND, "c.weight": FIRST})
     with pytest.raises(InputError, match=rf"'b\.weight' in {SECOND}, but that file does not contain it; {FIRST} does"):
-        read_path(doubled)
+        list_tensors(doubled)
 
 
 def test_two_versions_of_a_tensor_that_differ_in_shape_are_refused(doubled: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_a_file_really_is_is_said(tmp_path: Path, content: bytes, message: 
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"model\.safetensors.*{message}"):
-        read_path(tmp_path)
+        list_tensors(tmp_path)
 
 
 def test_metadata_may_be_null(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_tensors_come_in_the_models_order(tmp_path: Path) -> None:
     ]
     save_file(dict.fromkeys(sorted(ordered), ONE), tmp_path / "model.safetensors")
     assert list(Checkpoint.open(tmp_path).tensors) == ordered
-    assert [weight.name for weight in read_path(tmp_path)] == ordered
+    assert [weight.name for weight in list_tensors(tmp_path)] == ordered
 
 
 def test_encoders_come_before_decoders(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="session")
 def pruned(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Prune a tiny model to 2:4, once; tests copy it before they break it."""
+    """Prune a tiny model to 2:4, once; tests copy it before they change it."""
     folders: dict[str, Path] = {}
 
     def prune(name: str) -> Path:
@@ -90,8 +90,8 @@ def test_a_pruned_model_obeys_and_one_value_too_many_is_named(
     assert [each for each in broken if not broken[each]["ok"]] == [name]
     assert run(["verify", str(folder)]) == 1
     output = capsys.readouterr().out
-    assert re.search(rf"^{re.escape(name)} +BROKEN: 1 non-zero", output, re.MULTILINE)
-    assert output.splitlines()[-1].endswith("1 break it")
+    assert re.search(rf"^{re.escape(name)} +VIOLATION: 1 non-zero", output, re.MULTILINE)
+    assert output.splitlines()[-1].endswith(": 1 with a violation")
 
 
 def test_fewer_non_zeros_obey_and_the_source_does_not(
@@ -262,7 +262,7 @@ def test_a_mask_that_breaks_its_own_pattern_is_named(pruned: Saved, tmp_path: Pa
     offset = json.loads(data[8:start])[name]["data_offsets"][0]
     data[start + offset] = 255
     file.write_bytes(data)
-    assert "its mask breaks its pattern: 2 of" in verified(capsys, folder, code=1)["by_name"][name]["message"]
+    assert "its mask violates its pattern: 2 of" in verified(capsys, folder, code=1)["by_name"][name]["message"]
 
 
 def masks_of(path: Path, masks: dict[str, tuple[int, ...]], pattern: str = "2:4") -> Path:

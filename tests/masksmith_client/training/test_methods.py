@@ -158,7 +158,7 @@ def test_under_a_pattern_every_survivor_stays():
 
 
 def test_prune_and_grow_refuses_blocks_and_a_refresh_without_gradient():
-    with pytest.raises(InputError, match="moves single entries"):
+    with pytest.raises(InputError, match="block 8x8 50% is neither"):
         Sparsifier(perceptron(), "block 8x8 50%", ms.solve, method=PruneAndGrow(until=10))
     _, sparsifier = masked(PruneAndGrow(until=10))
     with pytest.raises(InputError, match=r"'2.weight' has no gradient to select by"):

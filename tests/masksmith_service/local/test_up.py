@@ -109,7 +109,7 @@ class TestValkey:
         folder = tmp_path / name
         folder.mkdir()
         supervisor = Supervisor(lambda line: None)
-        with valkey.fitting_socket_path(folder) as path:
+        with valkey.short_socket_path(folder) as path:
             assert len(bytes(path)) <= valkey.MAX_SOCKET_PATH or len(bytes(tmp_path)) > 90
             try:
                 supervisor.start(serve(folder, tmp_path / "log", path))

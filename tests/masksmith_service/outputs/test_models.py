@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
-from masksmith_service.references.access import Located
+from masksmith_service.references.access import LocatedPath
 from masksmith_wire.output_names import MASKS_NAME
 
 
@@ -174,9 +174,9 @@ def test_a_calibration_of_another_model_is_refused(app, root, model, url, tmp_pa
 
 def test_headers_of_a_model_are_read_once(app, model, url, monkeypatch):
     reads = []
-    read_header = Located.read_header
+    read_header = LocatedPath.read_header
     monkeypatch.setattr(
-        Located, "read_header", lambda self, settings: reads.append(self.location) or read_header(self, settings)
+        LocatedPath, "read_header", lambda self, settings: reads.append(self.location) or read_header(self, settings)
     )
     with TestClient(app) as client:
         query = {"model": model, "output": f"{url}/a", "pattern": "2:4"}

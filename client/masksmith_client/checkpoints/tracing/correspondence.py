@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,54 +18,70 @@ class Correspondence:
 
     Attributes:
         sources: For each tensor, the parameters whose entries it holds, in order.
-        tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
-        contradicted: For each tensor whose shape differs from the config's: the config's shape.
+        tied: Maps the name of each tied tensor, stored or not, to the name of the tensor whose memory it shares.
+        shape_mismatches: Maps the name of each tensor whose shape differs from the one that the config implies to the
+            config's shape.
         buffers: Tensors that are buffers of the model, not parameters.
-        missing: Parameters of two dimensions or more that the checkpoint does not have under any name.
+        missing: Parameters of two dimensions or more of which no tensor is a source, including those whose tensor has
+            another shape.
     """
 
     sources: dict[str, tuple[Source, ...]]
     tied: dict[str, str]
-    contradicted: dict[str, tuple[int, ...]]
+    shape_mismatches: dict[str, tuple[int, ...]]
     buffers: frozenset[str]
     missing: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _SavedTensor:
+    """A tensor that `save_pretrained` would write.
+
+    Attributes:
+        shape: Its shape.
+        sources: The parameters whose entries it holds.
+        location: Where it is in memory; the same for tied tensors.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
+    location: tuple[Any, ...]
+
+
 def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
-    """Find the sources of a checkpoint's tensors. A tensor that is missing in the result has no certain source.
+    """Find the parameters that a checkpoint's tensors hold. Tensors whose parameters are not certain are left out.
 
     Args:
         model: The model on the meta device.
-        shapes: The checkpoint's tensors.
+        shapes: Shapes of the checkpoint's tensors, by name.
     """
-    saved, locations = _saved(model)
-    spelling = _spelling(model, saved, shapes)
-    buffers = frozenset(spelling(name) for name, _ in model.named_buffers() if name in saved)
-    sources, contradicted = dict[str, tuple[Source, ...]](), dict[str, tuple[int, ...]]()
-    for name, (shape, tensor_sources) in saved.items():
-        stored = spelling(name)
-        if stored not in shapes or not tensor_sources:
+    saved = _saved_tensors(model)
+    to_checkpoint_name = _checkpoint_names(model, saved, shapes)
+    buffers = frozenset(to_checkpoint_name(name) for name, _ in model.named_buffers() if name in saved)
+    sources, mismatches = dict[str, tuple[Source, ...]](), dict[str, tuple[int, ...]]()
+    for saved_name, tensor in saved.items():
+        name = to_checkpoint_name(saved_name)
+        if name not in shapes or not tensor.sources:
             continue
-        if tuple(shapes[stored]) == shape:
-            sources[stored] = tensor_sources
+        if tuple(shapes[name]) == tensor.shape:
+            sources[name] = tensor.sources
         else:
-            contradicted[stored] = shape
-    loaded = _loaded(model, {name: shape for name, shape in shapes.items() if name not in sources})
-    contradicted = {name: shape for name, shape in contradicted.items() if name not in loaded}
+            mismatches[name] = tensor.shape
+    loaded = _loaded_sources(model, {name: shape for name, shape in shapes.items() if name not in sources})
+    mismatches = {name: shape for name, shape in mismatches.items() if name not in loaded}
     sources |= loaded
-    return Correspondence(
-        sources, _tied(locations, spelling, shapes), contradicted, buffers & shapes.keys(), _missing(model, sources)
-    )
+    tied = _tied(saved, to_checkpoint_name, shapes)
+    return Correspondence(sources, tied, mismatches, buffers & shapes.keys(), _missing(model, sources))
 
 
 def _missing(model: Any, sources: Mapping[str, tuple[Source, ...]]) -> frozenset[str]:
-    """Return the matrices that no tensor stores."""
+    """Return the parameters of two dimensions or more that are not in `sources`."""
     stored = {source.parameter for tensor_sources in sources.values() for source in tensor_sources}
-    return frozenset(name for name, each in model.named_parameters() if each.ndim >= 2 and name not in stored)
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in stored)
 
 
-def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, ...]]], dict[str, Any]]:
-    """Return the shapes and sources of the tensors that `save_pretrained` would write, and where they are in memory."""
+def _saved_tensors(model: Any) -> dict[str, _SavedTensor]:
+    """Return the tensors that `save_pretrained` would write, by name."""
     follower = CopyFollower(Sources())
     for name, tensor in model.named_parameters(remove_duplicate=False):
         follower.sources.add_parameter(name, tensor)
@@ -77,59 +93,75 @@ def _saved(model: Any) -> tuple[dict[str, tuple[tuple[int, ...], tuple[Source, .
     else:
         with torch.no_grad(), follower:
             saved = revert_weight_conversion(model, dict(state))
-    with_sources = {name: (tuple(tensor.shape), follower.sources.of(tensor)) for name, tensor in saved.items()}
-    return with_sources, {name: _location(tensor) for name, tensor in saved.items() if with_sources[name][1]}
+    return {
+        name: _SavedTensor(tuple(tensor.shape), follower.sources.of(tensor), _location(tensor))
+        for name, tensor in saved.items()
+    }
 
 
 def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
     return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
-def _spelling(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Any:
-    """Return a function from saved names to names in the checkpoint, which add or omit the base model's prefix."""
+def _checkpoint_names(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return a function that maps names of saved tensors to names in the checkpoint.
+
+    A checkpoint's names may have, or lack, the base model's prefix; the function is the one that finds most names.
+    """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    spellings = [lambda name: name]
+    functions: list[Callable[[str], str]] = [lambda name: name]
     if prefix != ".":
-        spellings += [lambda name: name.removeprefix(prefix), lambda name: prefix + name]
-    return max(spellings, key=lambda spell: sum(spell(name) in shapes for name in saved))
+        functions += [lambda name: name.removeprefix(prefix), lambda name: prefix + name]
+    return max(functions, key=lambda to_checkpoint_name: sum(to_checkpoint_name(name) in shapes for name in saved))
 
 
-def _loaded(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
-    """Find tensors that `from_pretrained` renames or permutes, each of them to one parameter."""
+def _loaded_sources(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
+    """Return the sources of tensors that `from_pretrained` renames or permutes, each of them to one parameter."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
     except ImportError:
         return {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    first_names = {id(each): name for name, each in model.named_parameters()}
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
     mapping = get_model_conversion_mapping(model)
-    converters = [each for each in mapping if isinstance(each, WeightConverter)]
-    renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
+    converters = [step for step in mapping if isinstance(step, WeightConverter)]
+    renamings = [step for step in mapping if not isinstance(step, WeightConverter)]
     sources = dict[str, tuple[Source, ...]]()
     for name, shape in shapes.items():
-        target, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
+        target, source_pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
         if target not in parameters:
             continue
-        converter = next((each for each in converters if pattern in each.source_patterns), None)
-        dims = _dims_when_loaded(model, converter, (name, target, pattern), shape)
+        converter = next((each for each in converters if source_pattern in each.source_patterns), None)
+        dims = _dims_when_loaded(model, converter, name, target, source_pattern, shape)
         if dims is not None:
             sources[name] = (Source(first_names[id(parameters[target])], dims),)
     return sources
 
 
 def _dims_when_loaded(
-    model: Any, converter: Any, names: tuple[str, str, str | None], shape: tuple[int, ...]
+    model: Any, converter: Any, name: str, target: str, source_pattern: str | None, shape: tuple[int, ...]
 ) -> tuple[frozenset[int], ...] | None:
-    """Return the parameter's dimensions for each dimension of a stored tensor; None if loading does something else."""
-    name, target, pattern = names
+    """Return the parameter's dimensions for each dimension of a stored tensor.
+
+    Args:
+        model: The model on the meta device.
+        converter: The `WeightConverter` that loading applies to the tensor, or None.
+        name: The tensor's name in the checkpoint.
+        target: The parameter's name.
+        source_pattern: Which of the converter's patterns of names the tensor matches, or None.
+        shape: The tensor's shape.
+
+    Returns:
+        None if loading does more than to rename the tensor, or to permute, split or merge its dimensions.
+    """
     stored = torch.empty(shape, device="meta")
     follower = CopyFollower(Sources())
     follower.sources.add_parameter(name, stored)
     loaded: Any = stored
     if converter is not None:
         converter = copy.deepcopy(converter)
-        converter.add_tensor(target, name, pattern, stored)
+        converter.add_tensor(target, name, source_pattern, stored)
         try:
             with torch.no_grad(), follower:
                 loaded = converter.convert(target, model=model, config=model.config)[target]
@@ -149,12 +181,15 @@ def _dims_when_loaded(
     )
 
 
-def _tied(locations: Mapping[str, Any], spelling: Any, shapes: Mapping[str, Any]) -> dict[str, str]:
+def _tied(
+    saved: Mapping[str, _SavedTensor], to_checkpoint_name: Callable[[str], str], shapes: Mapping[str, Any]
+) -> dict[str, str]:
     """Map the names of tensors that share memory to one of them, which is stored in the checkpoint if any is."""
+    locations = {to_checkpoint_name(name): tensor.location for name, tensor in saved.items() if tensor.sources}
     first: dict[Any, str] = {}
     tied = {}
-    for name in sorted(locations, key=lambda name: spelling(name) not in shapes):
+    for name in sorted(locations, key=lambda name: name not in shapes):
         target = first.setdefault(locations[name], name)
         if target != name:
-            tied[spelling(name)] = spelling(target)
+            tied[name] = target
     return tied

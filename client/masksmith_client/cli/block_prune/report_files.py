@@ -28,7 +28,7 @@ PAGE = Template("""<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 svg { width: 100%; min-width: 36rem; height: auto; } svg text { font-size: 11px; fill: currentColor; }
-.wide { overflow-x: auto; }
+.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
@@ -39,30 +39,31 @@ circle.first, rect.first { fill: var(--first); } circle.second, rect.second { fi
 <p>$summary</p>
 $notes
 <h2>Error of each block's output</h2>
-<p>Squared difference from the dense model, as a share of its square: while the block is dense and those before it are
-pruned, and after it is pruned.</p>
-<div class="wide">$errors</div>
+<p>Relative squared error of the block's output, compared with the dense model's: before the block is pruned (the
+blocks before it already are), and after.</p>
+<div class="scroll">$errors</div>
 <h2>Seconds of each block</h2>
-<div class="wide">$seconds</div>
+<div class="scroll">$seconds</div>
 <h2>Blocks</h2>
-<div class="wide">$blocks</div>
+<div class="scroll">$blocks</div>
 <h2>Weights</h2>
-<p>Errors of a weight's outputs on the calibration data, as shares of their square: with the first mask and the original
-values, and with the values that were written.</p>
-<div class="wide">$weights</div>
+<p>Relative squared error of each weight's output on the calibration data: "error masked" with the first mask and
+the original values, "error written" with the values that were written.</p>
+<div class="scroll">$weights</div>
 </html>
 """)
 
 
 def write_report(
-    folder: Path, block_list: str, count: int, method: PruneMethod, reports: Sequence[Mapping[str, Any]]
+    folder: Path, block_description: str, block_count: int, method: PruneMethod, reports: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write the report of the blocks that are finished into a folder, as JSON and as a page.
 
     Args:
         folder: The output.
-        block_list: What the blocks are.
-        count: Number of all blocks.
+        block_description: The model's blocks and their share of the weights, such as "32 blocks model.layers of
+            LlamaDecoderLayer, 97%".
+        block_count: Number of all blocks.
         method: How they are pruned.
         reports: The finished blocks.
 
@@ -71,8 +72,8 @@ def write_report(
     """
     document = {
         "format": 1,
-        "block_list": block_list,
-        "count": count,
+        "block_list": block_description,
+        "count": block_count,
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
         "calibration_text": None if method.text is None else method.text.document(),
@@ -101,7 +102,7 @@ def page(document: Mapping[str, Any]) -> str:
         seconds=bar_chart(names, [block["seconds"] for block in blocks]),
         blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "time"),
                       [_block_row(block) for block in blocks]),
-        weights=_table(("weight", "pattern", "status", "retained", "tokens", "masked", "written"),
+        weights=_table(("weight", "pattern", "status", "retained", "tokens", "error masked", "error written"),
                        [_weight_row(weight) for block in blocks for weight in block["weights"]]),
     )  # fmt: skip
 
@@ -114,7 +115,7 @@ def _summary(document: Mapping[str, Any]) -> str:
         f"{len(blocks)} of {document['count']} blocks finished in {duration_text(seconds)}",
         f"scores {document['scores']}",
         f"update {document['update'] or 'none'}",
-        f"statistics {options['order']}",
+        f"order of statistics: {options['order']}",
         f"{options['tune_steps']} steps of tuning",
         f"{count_text(text['windows'])} windows of {count_text(text['tokens'])} tokens (text {text['blake3'][:12]})",
     ]
@@ -147,7 +148,7 @@ def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _weight_row(weight: Mapping[str, Any]) -> tuple[str, ...]:
-    energy = weight["energy"]
+    squared_norm = weight["energy"]
     return (
         weight["name"],
         weight["pattern"],
@@ -156,8 +157,8 @@ def _weight_row(weight: Mapping[str, Any]) -> tuple[str, ...]:
         count_text(min(weight["tokens"]))
         if len(weight["tokens"]) == 1
         else f"{count_text(min(weight['tokens']))} to {count_text(max(weight['tokens']))}",
-        f"{weight['masked_error'] / energy:.3%}" if energy else "-",
-        f"{weight['error'] / energy:.3%}" if energy else "-",
+        f"{weight['masked_error'] / squared_norm:.3%}" if squared_norm else "-",
+        f"{weight['error'] / squared_norm:.3%}" if squared_norm else "-",
     )
 
 

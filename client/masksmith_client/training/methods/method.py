@@ -13,7 +13,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masking import MaskedWeight, Masking
 
-from .numbers import not_negative
+from .numbers import check_not_negative
 
 
 class Method:
@@ -79,7 +79,7 @@ def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: 
         raise InputError(f"{name} computes its own scores: leave scores= out")
     if scores is not None and not callable(scores):
         raise InputError(f"scores={scores!r} cannot be called: pass a function of a weight's name and value")
-    not_negative("hysteresis", hysteresis)
+    check_not_negative("hysteresis", hysteresis)
     method.check(pattern)
 
 

@@ -15,7 +15,7 @@ from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.sharding import as_sharded
 
 from .method import Method
-from .numbers import share, whole
+from .numbers import check_integer, check_share
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class PruneAndGrow(Method):
     independently, so growth is one exact optimization: each surviving entry has a score above the sum of all
     candidates of its tile, and each candidate's score is its gradient's magnitude. The best mask therefore keeps all
     survivors, and among those masks has the largest sum of gradients. Grown entries start at zero. With transposable
-    patterns an entry can be grown only together with others, so fewer entries move than are dropped.
+    patterns an entry can be grown only together with others, so fewer entries are replaced than are dropped: some of
+    the dropped ones are kept again.
 
     Attributes:
         fraction: Share of the kept entries that is dropped at the beginning, in (0, 1].
@@ -42,14 +43,15 @@ class PruneAndGrow(Method):
     needs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        share("fraction", self.fraction)
-        whole("until", self.until, 1)
+        check_share("fraction", self.fraction)
+        check_integer("until", self.until, 1)
 
     def check(self, pattern: Pattern) -> None:
-        """Check that the pattern prunes single entries."""
+        """Check that the pattern has independent tiles or no structure."""
         if not isinstance(pattern, TilePattern | Unstructured):
             raise InputError(
-                f"PruneAndGrow moves single entries, but {pattern} prunes whole blocks: use n:m or a share"
+                f"PruneAndGrow needs a pattern of independent tiles, such as 2:4, or one without structure, such as "
+                f"25%; {pattern} is neither"
             )
 
     def dropped_share(self, step: int) -> float:
@@ -67,7 +69,7 @@ class PruneAndGrow(Method):
         gradient = layer.masking.gradient.float().abs()
         candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
         survivors = self._survivors(weight.abs(), layer.masking.mask, step)
-        return torch.where(survivors, torch.full_like(candidates, layer.rank_above), candidates)
+        return torch.where(survivors, torch.full_like(candidates, layer.survivor_score), candidates)
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from masksmith_client.training.masked_layer import MaskedLayer
 
 from .method import Method
-from .numbers import not_negative
+from .numbers import check_not_negative
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SRSTE(Method):
     keeps_dense: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        not_negative("decay", self.decay)
+        check_not_negative("decay", self.decay)
         object.__setattr__(self, "_decay", repr(float(self.decay)))
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class MaskedDecay(StraightThrough):
     needs_optimizer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        not_negative("decay", self.decay)
+        check_not_negative("decay", self.decay)
 
     @torch.no_grad()
     def before_step(self, layer: MaskedLayer) -> None:

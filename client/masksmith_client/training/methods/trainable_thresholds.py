@@ -14,7 +14,7 @@ from masksmith_client.training.masking import Masking
 from masksmith_client.training.sharding import gathered, is_sharded
 
 from .method import Method
-from .numbers import not_negative
+from .numbers import check_not_negative
 
 MIN_DENSITY = 0.01
 """Thresholds of a layer with a smaller density are reset to zero, as in the paper."""
@@ -46,7 +46,7 @@ class TrainableThresholds(Method):
     gives_scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        not_negative("strength", self.strength)
+        check_not_negative("strength", self.strength)
         object.__setattr__(self, "_strength", repr(float(self.strength)))
 
     def extend(self, masking: Masking, weight: Tensor) -> None:

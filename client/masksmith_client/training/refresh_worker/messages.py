@@ -10,7 +10,7 @@ class RefreshRequest(BaseModel):
 
     Attributes:
         step: Number of optimizer steps after which the values were copied.
-        pattern, axis, ragged: The pattern.
+        pattern, axis, ragged: The pattern, its axis, and how it treats ragged edges.
         layers: Names of the layers.
         are_scores: Whether the values are scores; otherwise they are weights, scored by magnitude.
         hysteresis: Added to the scores of entries that the previous masks keep, in units of the scores.
@@ -27,8 +27,8 @@ class RefreshRequest(BaseModel):
     timeout_s: float
 
 
-PROVED = ("status", "gap", "retained", "objective", "upper_bound")
-"""Fields that solutions, results and reports have in common."""
+SOLUTION_FIELDS = ("status", "gap", "retained", "objective", "upper_bound")
+"""Fields of a solution that are copied to the result and to the report of a layer."""
 
 
 class LayerResult(BaseModel):

@@ -20,7 +20,7 @@ from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.totals import total_retained
 
-from .messages import PROVED, LayerResult
+from .messages import SOLUTION_FIELDS, LayerResult
 from .shared_memory import Bools, Bytes, LayerSlot
 
 PIECE_BYTES = 512 * 1024
@@ -240,4 +240,4 @@ def _result(report: Any) -> LayerResult:
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)
-    return LayerResult.model_validate({name: getattr(report, name, None) for name in PROVED})
+    return LayerResult.model_validate({name: getattr(report, name, None) for name in SOLUTION_FIELDS})

@@ -1,12 +1,12 @@
 // Compares two masks of a layer: both pictures show the same window.
 import { Picture } from "./picture.js";
-import { steer } from "./steering.js";
+import { addControls } from "./controls.js";
 
 const pictures = [...document.querySelectorAll(".viewer")].map((section) => new Picture(section));
 for (const picture of pictures) {
   try {
     await picture.open();
-    steer(picture);
+    addControls(picture);
   } catch (error) {
     picture.say(error.message);
   }

@@ -56,11 +56,11 @@ export class Picture {
 
   resize() {
     const box = this.canvas.getBoundingClientRect();
-    this.density = devicePixelRatio || 1;
+    this.pixelRatio = devicePixelRatio || 1;
     this.width = box.width;
     this.height = box.height;
-    this.canvas.width = Math.round(box.width * this.density);
-    this.canvas.height = Math.round(box.height * this.density);
+    this.canvas.width = Math.round(box.width * this.pixelRatio);
+    this.canvas.height = Math.round(box.height * this.pixelRatio);
   }
 
   get fitting() {
@@ -76,18 +76,18 @@ export class Picture {
 
   /** Show about one tile, the one under the cursor or the first. */
   zoomToTile() {
-    const [high, wide] = this.tile.map((length, axis) => Math.min(length, axis ? this.cols : this.rows, 64));
+    const [height, width] = this.tile.map((length, axis) => Math.min(length, axis ? this.cols : this.rows, 64));
     const [row, col] = this.cursor ?? [0, 0];
-    this.scale = Math.min(MAX_SCALE, 0.8 * Math.min(this.width / wide, this.height / high));
-    this.row = this.tileStart(0, row) + high / 2 - this.height / this.scale / 2;
-    this.col = this.tileStart(1, col) + wide / 2 - this.width / this.scale / 2;
+    this.scale = Math.min(MAX_SCALE, 0.8 * Math.min(this.width / width, this.height / height));
+    this.row = this.tileStart(0, row) + height / 2 - this.height / this.scale / 2;
+    this.col = this.tileStart(1, col) + width / 2 - this.width / this.scale / 2;
     this.changed();
   }
 
   /** Show the first tiles, `count` in each direction; the whole layer if it has fewer, or its tiles are large. */
   zoomToTiles(count) {
-    const [high, wide] = this.tile.map((length, axis) => Math.min(count * length, axis ? this.cols : this.rows));
-    const scale = Math.min(MAX_SCALE, 0.96 * Math.min(this.width / wide, this.height / high));
+    const [height, width] = this.tile.map((length, axis) => Math.min(count * length, axis ? this.cols : this.rows));
+    const scale = Math.min(MAX_SCALE, 0.96 * Math.min(this.width / width, this.height / height));
     if (scale < LINES_FROM || scale < this.fitting) { this.fit(); return; }
     this.scale = scale;
     this.row = this.col = -24 / scale;
@@ -191,30 +191,30 @@ export class Picture {
   }
 
   drawNow() {
-    const brush = this.canvas.getContext("2d");
-    brush.setTransform(this.density, 0, 0, this.density, 0, 0);
-    brush.clearRect(0, 0, this.width, this.height);
-    brush.imageSmoothingEnabled = false;
+    const context = this.canvas.getContext("2d");
+    context.setTransform(this.pixelRatio, 0, 0, this.pixelRatio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    context.imageSmoothingEnabled = false;
     const wanted = this.inView();
     const shown = wanted.map(([key, row, col]) => this.windows.get(key) ?? this.load(key, row, col));
     const finished = shown.every((entry) => entry.ready);
     // Draw windows of other resolutions until the right ones are loaded.
-    if (!finished) for (const entry of this.windows.values()) if (entry.ready && entry.step !== this.step) this.place(brush, entry);
-    for (const entry of shown) if (entry.ready) this.place(brush, entry);
-    if (this.shows.grid) this.drawGrid(brush);
-    this.drawCursor(brush);
+    if (!finished) for (const entry of this.windows.values()) if (entry.ready && entry.step !== this.step) this.place(context, entry);
+    for (const entry of shown) if (entry.ready) this.place(context, entry);
+    if (this.shows.grid) this.drawGrid(context);
+    this.drawCursor(context);
     this.section.dataset.ready = String(finished);
   }
 
-  place(brush, entry) {
+  place(context, entry) {
     const [height, width] = entry.kept.shape;
     const unit = entry.step * this.scale;
     const x = (entry.col - this.col) * this.scale;
     const y = (entry.row - this.row) * this.scale;
     // The last cells may extend beyond the layer.
-    const wide = Math.min(width * unit, (this.cols - entry.col) * this.scale);
-    const high = Math.min(height * unit, (this.rows - entry.row) * this.scale);
-    brush.drawImage(entry.canvas, 0, 0, wide / unit, high / unit, x, y, wide, high);
+    const drawnWidth = Math.min(width * unit, (this.cols - entry.col) * this.scale);
+    const drawnHeight = Math.min(height * unit, (this.rows - entry.row) * this.scale);
+    context.drawImage(entry.canvas, 0, 0, drawnWidth / unit, drawnHeight / unit, x, y, drawnWidth, drawnHeight);
   }
 
   /** First row (axis 0) or column (axis 1) of the tile that contains an entry. */
@@ -240,43 +240,43 @@ export class Picture {
     return matrix + (this.starts[axis].find((start) => start > place - matrix) ?? this.periods[axis]);
   }
 
-  drawGrid(brush) {
-    const [high, wide] = this.tile;
+  drawGrid(context) {
+    const [tileHeight, tileWidth] = this.tile;
     const edge = { x: -this.col * this.scale, y: -this.row * this.scale, w: this.cols * this.scale, h: this.rows * this.scale };
-    brush.strokeStyle = this.colours.grid;
-    brush.lineWidth = this.scale > 6 ? 2 : 1;
-    brush.beginPath();
-    if (high * this.scale >= LINES_FROM)
+    context.strokeStyle = this.colours.grid;
+    context.lineWidth = this.scale > 6 ? 2 : 1;
+    context.beginPath();
+    if (tileHeight * this.scale >= LINES_FROM)
       for (let row = this.tileStart(0, Math.max(0, this.row)); row < Math.min(this.rows, this.row + this.height / this.scale); row = this.nextTile(0, row)) {
         const y = Math.round((row - this.row) * this.scale) + 0.5;
-        brush.moveTo(Math.max(0, edge.x), y);
-        brush.lineTo(Math.min(this.width, edge.x + edge.w), y);
+        context.moveTo(Math.max(0, edge.x), y);
+        context.lineTo(Math.min(this.width, edge.x + edge.w), y);
       }
-    if (wide * this.scale >= LINES_FROM)
+    if (tileWidth * this.scale >= LINES_FROM)
       for (let col = this.tileStart(1, Math.max(0, this.col)); col < Math.min(this.cols, this.col + this.width / this.scale); col = this.nextTile(1, col)) {
         const x = Math.round((col - this.col) * this.scale) + 0.5;
-        brush.moveTo(x, Math.max(0, edge.y));
-        brush.lineTo(x, Math.min(this.height, edge.y + edge.h));
+        context.moveTo(x, Math.max(0, edge.y));
+        context.lineTo(x, Math.min(this.height, edge.y + edge.h));
       }
-    brush.stroke();
-    brush.strokeRect(Math.round(edge.x) + 0.5, Math.round(edge.y) + 0.5, Math.round(edge.w), Math.round(edge.h));
+    context.stroke();
+    context.strokeRect(Math.round(edge.x) + 0.5, Math.round(edge.y) + 0.5, Math.round(edge.w), Math.round(edge.h));
   }
 
-  drawCursor(brush) {
+  drawCursor(context) {
     if (!this.cursor) return;
     const side = Math.max(5, this.scale);
-    brush.strokeStyle = this.colours.cursor;
-    brush.lineWidth = 2;
-    brush.strokeRect((this.cursor[1] - this.col) * this.scale + (this.scale - side) / 2, (this.cursor[0] - this.row) * this.scale + (this.scale - side) / 2, side, side);
+    context.strokeStyle = this.colours.cursor;
+    context.lineWidth = 2;
+    context.strokeRect((this.cursor[1] - this.col) * this.scale + (this.scale - side) / 2, (this.cursor[0] - this.row) * this.scale + (this.scale - side) / 2, side, side);
   }
 
   drawRamp() {
     const ramp = this.section.querySelector(".ramp");
     if (!ramp) return;
-    const brush = ramp.getContext("2d");
+    const context = ramp.getContext("2d");
     for (let x = 0; x < ramp.width; x++) {
-      brush.fillStyle = `rgb(${mix(this.colours.low, this.colours.high, Math.sqrt(x / ramp.width)).map(Math.round)})`;
-      brush.fillRect(x, 0, 1, ramp.height);
+      context.fillStyle = `rgb(${mix(this.colours.low, this.colours.high, Math.sqrt(x / ramp.width)).map(Math.round)})`;
+      context.fillRect(x, 0, 1, ramp.height);
     }
     this.section.querySelector(".top").textContent = `${this.top.toPrecision(2)} score of a kept weight`;
   }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from masksmith.benchmark.declaration import Declaration, Support
 from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
-from .csr import compressed_bytes, mkl_obstacle, transposing_ways
+from .csr import compressed_bytes, mkl_obstacle, transposing_products
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +49,9 @@ class Bsr:
             weight = operand.matrix.to_sparse_bsr(operand.block)
         size = compressed_bytes(weight)
         if operand.matrix.device.type == "cpu":
-            return Packed(transposing_ways(weight), size)
-        ways = {"linear": lambda x: torch.nn.functional.linear(x, weight)}
-        return Packed(ways, size, tune=lambda: {"tuned": _tune(weight, operand.sample)})
+            return Packed(transposing_products(weight), size)
+        implementations = {"linear": lambda x: torch.nn.functional.linear(x, weight)}
+        return Packed(implementations, size, tune=lambda: {"tuned": _tune(weight, operand.sample)})
 
 
 def _tune(weight: torch.Tensor, sample: torch.Tensor) -> str:

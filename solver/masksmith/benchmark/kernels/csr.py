@@ -39,7 +39,7 @@ class Csr:
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             weight = operand.matrix.to_sparse_csr()
         weight = _narrow(weight)
-        return Packed(transposing_ways(weight), compressed_bytes(weight))
+        return Packed(transposing_products(weight), compressed_bytes(weight))
 
 
 def mkl_obstacle() -> str | None:
@@ -50,7 +50,7 @@ def mkl_obstacle() -> str | None:
     return None if has_mkl else "this torch was built without MKL"
 
 
-def transposing_ways(weight: torch.Tensor) -> dict[str, Product]:
+def transposing_products(weight: torch.Tensor) -> dict[str, Product]:
     """Return two implementations of `X A^T` as `(A X^T)^T`: torch needs the sparse matrix on the left."""
     import torch
 

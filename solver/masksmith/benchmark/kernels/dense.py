@@ -21,11 +21,11 @@ def pack_dense(matrix: torch.Tensor) -> Packed:
     import torch
 
     transposed = matrix.t().contiguous()
-    ways = {
+    implementations = {
         "rows contiguous": lambda x: torch.nn.functional.linear(x, matrix),
         "columns contiguous": lambda x: torch.mm(x, transposed),
     }
-    return Packed(ways, matrix.numel() * matrix.element_size())
+    return Packed(implementations, matrix.numel() * matrix.element_size())
 
 
 class Dense:

@@ -1,4 +1,4 @@
-"""The blocking driver: a session's I/O with `httpx2.Client` and threads. `async_driver` has the one for asyncio."""
+"""The blocking session, with `httpx2.Client` and threads. `async_session` has the one for asyncio."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class OperationStoppedError(Exception):
-    """Stops an operation because another one of the same `gather` has failed."""
+    """Raised in an operation after another one of the same `gather` has failed."""
 
 
-class Driver(ServiceSession):
-    """A connection pool to one service; thread-safe."""
+class BlockingSession(ServiceSession):
+    """A session whose coroutines block instead of awaiting, over a pool of connections; thread-safe."""
 
     def __init__(self, settings: ConnectionSettings, policy: RetryPolicy, http: httpx2.Client) -> None:
         super().__init__(settings, policy)
@@ -38,14 +38,20 @@ class Driver(ServiceSession):
         self._http.close()
 
     def run(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; its awaits block, so it never suspends."""
+        """Run a coroutine to completion, without an event loop.
+
+        All methods of this session block and never suspend, so one `send` runs the coroutine to its end.
+
+        Raises:
+            RuntimeError: If the coroutine awaits anything else and suspends.
+        """
         try:
             operation.send(None)
         except StopIteration as end:
             result: T = end.value
             return result
         operation.close()
-        raise RuntimeError("an operation of the blocking client awaited something other than its driver")
+        raise RuntimeError("an operation of the blocking client awaited something other than its session")
 
     def iterate(self, operation: AsyncGenerator[T, None]) -> Iterator[T]:
         """Iterate over an asynchronous generator."""
@@ -90,12 +96,13 @@ class Driver(ServiceSession):
         self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
         """Run an operation for all arguments in threads; an error ends the sleeps and uploads of the others."""
-        driver = copy.copy(self)
-        driver._stop = threading.Event()
+        # The operations share the connections of this session, but have a stop event of their own.
+        session = copy.copy(self)
+        session._stop = threading.Event()
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="masksmith")
         try:
             futures = [
-                pool.submit(lambda argument: driver.run(operation(driver, argument)), argument)
+                pool.submit(lambda argument: session.run(operation(session, argument)), argument)
                 for argument in arguments
             ]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -103,7 +110,7 @@ class Driver(ServiceSession):
                 future.result()
             return [future.result() for future in futures]
         finally:
-            driver._stop.set()
+            session._stop.set()
             pool.shutdown(cancel_futures=True)
 
     def _request(self, call: Call[Any], read_timeout_s: float | None = None) -> httpx2.Request:

@@ -3,7 +3,8 @@
 const KEYS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 const STRIDE = 60;
 
-export function steer(picture) {
+/** Make a picture react to pointers, keys, buttons and check boxes. */
+export function addControls(picture) {
   const { canvas, section } = picture;
   byPointer(picture, canvas);
   byKeys(picture, canvas);
@@ -31,9 +32,9 @@ function byPointer(picture, canvas) {
     const now = place(event);
     const before = held.get(event.pointerId);
     if (!before) { picture.point(picture.entryAt(...now)); return; }
-    const wide = held.size === 2 ? spread() : 0;
+    const lastSpread = held.size === 2 ? spread() : 0;
     held.set(event.pointerId, now);
-    if (wide) picture.zoom(spread() / wide, ...now);
+    if (lastSpread) picture.zoom(spread() / lastSpread, ...now);
     else if (held.size === 1) picture.pan(before[0] - now[0], before[1] - now[1]);
   });
   canvas.addEventListener("wheel", (event) => { event.preventDefault(); picture.zoom(Math.exp(-event.deltaY / 300), ...place(event)); }, { passive: false });

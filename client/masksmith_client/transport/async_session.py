@@ -1,4 +1,4 @@
-"""The asyncio driver: a session's I/O with `httpx2.AsyncClient` and tasks. `driver` has the blocking one."""
+"""The session for asyncio, with `httpx2.AsyncClient` and tasks. `blocking_session` has the one without."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
-class AsyncDriver(ServiceSession):
-    """A connection pool to one service; belongs to one event loop."""
+class AsyncSession(ServiceSession):
+    """A session for asyncio, over a pool of connections; belongs to one event loop."""
 
     def __init__(self, settings: ConnectionSettings, policy: RetryPolicy, http: httpx2.AsyncClient) -> None:
         super().__init__(settings, policy)

@@ -15,8 +15,8 @@ import masksmith_client
 from masksmith_client import AsyncClient, AsyncJob, Client, ClientError, Event, Job
 from masksmith_client._async_jobs import AsyncJobs
 from masksmith_client._jobs import Jobs
-from masksmith_client.transport.async_driver import AsyncDriver
-from masksmith_client.transport.driver import Driver
+from masksmith_client.transport.async_session import AsyncSession
+from masksmith_client.transport.blocking_session import BlockingSession
 from masksmith_client.transport.retry import RetryPolicy
 from masksmith_client.transport.session import ServiceSession
 from masksmith_client.transport.settings import ConnectionSettings
@@ -50,8 +50,8 @@ def test_clients_have_no_loops_and_handle_no_errors(name: str) -> None:
     assert not [node for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text())) if isinstance(node, logic)]
 
 
-@pytest.mark.parametrize("name", ["driver", "async_driver"])
-def test_drivers_neither_retry_nor_poll(name: str) -> None:
+@pytest.mark.parametrize("name", ["blocking_session", "async_session"])
+def test_sessions_neither_retry_nor_poll(name: str) -> None:
     tree = ast.parse((FOLDER / "transport" / f"{name}.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not modules & {"events", "masksmith_client._errors"}
@@ -61,17 +61,17 @@ def test_drivers_neither_retry_nor_poll(name: str) -> None:
     assert {ast.unparse(node.type) for node in caught if node.type} <= {"StopIteration"}
 
 
-def drivers() -> list[Driver | AsyncDriver]:
-    service, policy = ConnectionSettings("http://service"), RetryPolicy()
-    return [Driver(service, policy, httpx2.Client()), AsyncDriver(service, policy, httpx2.AsyncClient())]
+def sessions() -> list[BlockingSession | AsyncSession]:
+    settings, policy = ConnectionSettings("http://service"), RetryPolicy()
+    return [BlockingSession(settings, policy, httpx2.Client()), AsyncSession(settings, policy, httpx2.AsyncClient())]
 
 
-def run(driver: Driver | AsyncDriver, operation: Coroutine[Any, Any, Any]) -> Any:
-    return driver.run(operation) if isinstance(driver, Driver) else asyncio.run(operation)
+def run(session: BlockingSession | AsyncSession, operation: Coroutine[Any, Any, Any]) -> Any:
+    return session.run(operation) if isinstance(session, BlockingSession) else asyncio.run(operation)
 
 
-@pytest.mark.parametrize("driver", drivers())
-def test_gathered_operations_run_side_by_side_and_keep_their_order(driver: Driver | AsyncDriver) -> None:
+@pytest.mark.parametrize("session", sessions())
+def test_gathered_operations_run_side_by_side_and_keep_their_order(session: BlockingSession | AsyncSession) -> None:
     meeting = threading.Barrier(PARALLEL)
 
     async def one(session: ServiceSession, number: int) -> int:
@@ -79,11 +79,13 @@ def test_gathered_operations_run_side_by_side_and_keep_their_order(driver: Drive
         await session.run_blocking(lambda: meeting.wait(30.0))
         return number
 
-    assert run(driver, driver.gather(one, range(2 * PARALLEL), PARALLEL)) == list(range(2 * PARALLEL))
+    assert run(session, session.gather(one, range(2 * PARALLEL), PARALLEL)) == list(range(2 * PARALLEL))
 
 
-@pytest.mark.parametrize("driver", drivers())
-def test_the_first_error_of_gathered_operations_ends_the_others_in_their_pauses(driver: Driver | AsyncDriver) -> None:
+@pytest.mark.parametrize("session", sessions())
+def test_the_first_error_of_gathered_operations_ends_the_others_in_their_pauses(
+    session: BlockingSession | AsyncSession,
+) -> None:
     started: list[int] = []
 
     async def one(session: ServiceSession, number: int) -> None:
@@ -92,7 +94,7 @@ def test_the_first_error_of_gathered_operations_ends_the_others_in_their_pauses(
         raise ClientError("no")
 
     with pytest.raises(ClientError, match="no"):
-        run(driver, driver.gather(one, range(50), PARALLEL))
+        run(session, session.gather(one, range(50), PARALLEL))
     assert len(started) < 50
 
 
