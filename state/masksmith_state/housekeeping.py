@@ -1,4 +1,4 @@
-"""Checks that the broker and the store of a process belong to one installation, at its start and before every sweep."""
+"""Checks, when a process starts and before every sweep of blobs, that its broker and store belong together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """The check of an installation, and the sweep of blobs that needs it.
+    """Checks the installation of a process, and runs the sweep of blobs.
 
     Args:
         installation: Broker and store.
-        on_claimed: Called once, when they are known to belong together.
+        on_claimed: Called when they are known to belong together, one time.
         sweep: The sweep of blobs, which runs only while they belong together.
     """
 
@@ -38,7 +38,7 @@ class Housekeeping:
 
     @property
     def broker(self) -> BrokerMonitor:
-        """The state of the broker."""
+        """Monitor of the broker."""
         return self._installation.broker
 
     @property
@@ -47,7 +47,7 @@ class Housekeeping:
         return self._installation.identity is not None
 
     def check(self) -> None:
-        """Check at the start; while broker or store are unavailable, `run` checks again.
+        """Check when the process starts; if the broker or the store is unavailable then, `run` checks again.
 
         Raises:
             InstallationError: If they do not belong together, or cannot be used.
@@ -58,7 +58,10 @@ class Housekeeping:
             log.warning("broker and store cannot be checked yet: %s", error)
 
     def run(self) -> None:
-        """Watch the broker, and sweep once both are checked; if they do not belong together, stop this process."""
+        """Check broker and store unless that is done, log new problems of the broker, and sweep.
+
+        If broker and store do not belong together, nothing is swept; if the check finds this, the process is stopped.
+        """
         if not self.is_claimed:
             try:
                 self.ensure_claimed()
@@ -66,12 +69,12 @@ class Housekeeping:
                 log.critical("stopping: %s", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-        self._installation.broker.status()
+        self._installation.broker.status()  # logs new problems of the broker
         if self._sweep is not None and self._installation.still_belongs():
             self._sweep()
 
     def ensure_claimed(self) -> None:
-        """Check broker and store unless that is done; nothing may be written to the store before.
+        """Check broker and store unless they were checked already; nothing may be written to the store before.
 
         Raises:
             InstallationError: If they do not belong together, or cannot be used.

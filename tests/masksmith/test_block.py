@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import linprog
 
 import masksmith as ms
-from masksmith.whole_tensor import block_flow, reader
+from masksmith.whole_tensor import block_flow, passes
 
 RNG = np.random.default_rng(7)
 NORMS = {
@@ -104,7 +104,7 @@ def test_both_balances_reach_the_linear_programs_optimum(
 @pytest.mark.parametrize("balance", ["none", "rows", "cols", "both"])
 @pytest.mark.parametrize("ragged", ["pad", "dense"])
 def test_ragged_edges(monkeypatch: pytest.MonkeyPatch, balance: str, ragged: str) -> None:
-    monkeypatch.setattr(reader, "PANEL_ENTRIES", 200)
+    monkeypatch.setattr(passes, "PANEL_ENTRIES", 200)
     scores = np.abs(RNG.standard_normal((50, 37)))
     pattern = ms.Block(8, 5, 0.4, balance, ragged=ragged)
     solution = ms.solve(scores, pattern)

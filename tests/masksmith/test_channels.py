@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import masksmith as ms
-from masksmith.whole_tensor import reader
+from masksmith.whole_tensor import passes
 
 RNG = np.random.default_rng(9)
 
@@ -23,7 +23,7 @@ def largest(sums: np.ndarray, keep: int) -> np.ndarray:
 def test_the_largest_sums_are_kept(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], axis: str, kind: str
 ) -> None:
-    monkeypatch.setattr(reader, "PANEL_ENTRIES", 100)
+    monkeypatch.setattr(passes, "PANEL_ENTRIES", 100)
     scores = np.abs(RNG.standard_normal(shape))
     scores = np.ones(shape) if kind == "ties" else scores
     pattern = ms.Channels(0.4, axis)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
-from masksmith.whole_tensor import reader
+from masksmith.whole_tensor import passes
 from masksmith.whole_tensor.hybrid import _violation
 from masksmith.whole_tensor.units import best_of_all
 
@@ -125,7 +125,7 @@ def test_the_share_is_that_of_the_dense_blocks() -> None:
 def test_many_panels_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, pattern = np.abs(RNG.standard_normal((50, 37))), ms.parse("hybrid 8x4 2:4 40%", ragged="dense")
     whole = ms.solve(scores, pattern)
-    monkeypatch.setattr(reader, "PANEL_ENTRIES", 300)
+    monkeypatch.setattr(passes, "PANEL_ENTRIES", 300)
     cut = ms.solve(scores, pattern)
     assert (cut.mask == whole.mask).all()
     assert (cut.status, cut.objective) == ("optimal", pytest.approx(whole.objective, rel=1e-14))
@@ -326,7 +326,7 @@ def test_what_hybrid_patterns_do_not_support_is_refused_by_name() -> None:
         ms.solve(scores, text, "exact")
     with pytest.raises(ms.PatternError, match=f"{text}: a budget distributes"):
         ms.allocate({"a": scores}, text, "50%")
-    with pytest.raises(ms.PatternError, match=f"{text}: channels are permuted for N:M patterns alone"):
+    with pytest.raises(ms.PatternError, match=f"{text}: only N:M patterns support channel permutation"):
         ms.permute(scores, text)
 
 

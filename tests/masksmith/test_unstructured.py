@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 import masksmith as ms
-from masksmith.whole_tensor import reader
+from masksmith.whole_tensor import passes
 
 RNG = np.random.default_rng(5)
 
@@ -46,7 +46,7 @@ def test_the_mask_is_that_of_a_stable_sort_and_proved(scores: np.ndarray, densit
 @pytest.mark.parametrize("text", ["50%", "10%", "0.3%", "99.9%", "100%"])
 @pytest.mark.parametrize("kind", ["gauss", "ties", "zeros", "tiny"])
 def test_thresholds_hold_across_panels(monkeypatch: pytest.MonkeyPatch, text: str, kind: str) -> None:
-    monkeypatch.setattr(reader, "PANEL_ENTRIES", 1000)
+    monkeypatch.setattr(passes, "PANEL_ENTRIES", 1000)
     scores = np.abs(RNG.standard_normal((97, 130)))
     scores = {
         "gauss": scores,

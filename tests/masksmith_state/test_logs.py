@@ -18,11 +18,11 @@ SECRETS = [
 @pytest.fixture(params=["text", "json"])
 def logged(request):
     """Log as a service or worker does; gives what is written."""
-    formatter = logs._json_formatter() if request.param == "json" else logs._TextFormatter(logs.TEXT)
+    formatter = logs._json_formatter() if request.param == "json" else logs._TextFormatter(logs.TEXT_FORMAT)
 
     def logged(message, *args, fields=None, error=None):
         record = logging.LogRecord("x", logging.INFO, __file__, 1, message, args, error and (type(error), error, None))
-        record.context, record.fields = {}, fields or {}
+        record.context_fields, record.fields = {}, fields or {}
         return formatter.format(record)
 
     return logged
@@ -50,7 +50,7 @@ def test_a_name_forges_no_line_and_controls_no_terminal(logged):
 def test_the_record_itself_stays_for_other_handlers(logged):
     error = ValueError("redis://:SECRET@host")
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "a\nb", (), (ValueError, error, None))
-    logs._TextFormatter(logs.TEXT).format(record)
+    logs._TextFormatter(logs.TEXT_FORMAT).format(record)
     assert record.getMessage() == "a\nb"
 
 

@@ -145,7 +145,7 @@ def test_a_bad_statistic_is_named(runner, plan):
 
 def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, plan, monkeypatch):
     tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
-    needed = int(memory.COPIES["sparsegpt"] * 8 * GRAM.size)
+    needed = int(memory.PEAK_MATRICES["sparsegpt"] * 8 * GRAM.size)
     monkeypatch.setattr(memory, "WHOLE_BYTES", 8 * GRAM.size - 1)
     monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
     with pytest.raises(memory.InsufficientMemoryError, match=f"needs {needed} bytes .* can take {needed - 1};"):

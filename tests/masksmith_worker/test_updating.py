@@ -116,7 +116,7 @@ def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):
 def test_a_gram_matrix_that_does_not_fit_is_refused_with_both_numbers(update, monkeypatch, text):
     """Above a size, which is that of `WHOLE_BYTES`; before it is read."""
     monkeypatch.setattr(memory, "WHOLE_BYTES", 16 * 16 * 8 - 1)
-    needed = int(memory.COPIES[text] * 16 * 16 * 8)
+    needed = int(memory.PEAK_MATRICES[text] * 16 * 16 * 8)
     monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
     _, [report], _ = update(WEIGHT, GRAM, "2:4", text)
     assert report.error.code == "insufficient_memory"
@@ -136,8 +136,8 @@ def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_pat
     (tmp_path / "statm").write_text("10 5 3 1 0 2 0\n")
     (tmp_path / "used").write_text("100000\n")
     monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "OWN_STATUS", tmp_path / "statm")
-    monkeypatch.setattr(memory, "GROUP_FILES", [(tmp_path / "limit", tmp_path / "used"), (tmp_path / "none",) * 2])
+    monkeypatch.setattr(memory, "OWN_STATM", tmp_path / "statm")
+    monkeypatch.setattr(memory, "CGROUP_FILES", [(tmp_path / "limit", tmp_path / "used"), (tmp_path / "none",) * 2])
     monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     (tmp_path / "limit").write_text("max\n")
     assert memory.available_bytes() == 500 * 1024

@@ -30,7 +30,7 @@ class LeaseRenewer:
         lease_s: Seconds that the lease lasts without renewal.
         stopping: Set when the worker is stopping.
         grace_s: Seconds after the loss of the lease within which the work must stop, before `abort` is called.
-        abort: Ends the process.
+        abort: Ends the process; None if nothing is to be done then.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class LeaseRenewer:
         abort: Callable[[], None] | None,
     ) -> None:
         self._records, self._lease, self._lease_s = records, lease, lease_s
-        self._stopping, self._grace_s, self._abort = stopping, grace_s, abort
-        self._lost, self._stop_event = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True)
+        self._worker_stopping, self._grace_s, self._abort = stopping, grace_s, abort
+        self._lost, self._exited = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_exit, name="lease", daemon=True)
 
     def check(self) -> None:
         """Raise an error if the work must stop.
@@ -53,7 +53,7 @@ class LeaseRenewer:
         Raises:
             StoppedError: If the lease was lost or the worker is stopping.
         """
-        if self._lost.is_set() or self._stopping.is_set():
+        if self._lost.is_set() or self._worker_stopping.is_set():
             raise StoppedError
 
     def __enter__(self) -> Self:
@@ -63,15 +63,15 @@ class LeaseRenewer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_event.set()
+        self._exited.set()
         self._thread.join()
 
-    def _renew_until_stopped(self) -> None:
+    def _renew_until_exit(self) -> None:
         while self._renew():
-            if self._stop_event.wait(min(self._lease_s / 5, 1.0)):
+            if self._exited.wait(min(self._lease_s / 5, 1.0)):
                 return
         self._lost.set()
-        if not self._stop_event.wait(self._grace_s) and self._abort is not None:
+        if not self._exited.wait(self._grace_s) and self._abort is not None:
             log.error(
                 "shard %s/%d has lost its lease and does not stop; aborting the process",
                 self._lease.job,

@@ -88,7 +88,7 @@ BOUNDS = (
     _fixed("broker_connections", 64, "connections to the broker, beside those of event streams; a request waits for "
            "one", "process", (Code.BROKER_UNAVAILABLE,)),
     _fixed("threads", 40, "threads for requests; a request waits for one", "process", "it waits"),
-    _fixed("piece_lists", CACHED_LISTS, "lists of digests of blobs that are remembered", "process",
+    _fixed("piece_lists", CACHED_LISTS, "lists, kept in memory, of the digests of a blob's pieces", "process",
            "the oldest is forgotten"),
     _fixed("pieces", BATCH_PIECES, "pieces of 1 MiB of a blob that are in memory while it is checked", "request",
            "the next ones are read later"),

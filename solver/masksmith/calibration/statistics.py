@@ -24,11 +24,13 @@ class LayerStatistics:
 
     Attributes:
         samples: Number of input rows: tokens, or patches of a convolution.
-        norms: `[inputs]`, Euclidean norms of the inputs over all samples; kernels flattened in the weight's own order.
+        norms: `[inputs]`, Euclidean norms of the inputs over all samples. For a convolution, `inputs` is the flattened
+            axis `in * kernel`, in the weight's order.
         gram: `[inputs, inputs]`, `X^T X`.
         activations: `[rows, inputs]`, a random sample of the input rows.
-        gradient: The mean of the batches' gradients of the loss, in the weight's shape.
-        gradient_rms: The root of the mean of their squares: `taylor` of it is the mean of the batches' scores.
+        gradient: Mean of the batches' gradients of the loss, in the weight's shape.
+        gradient_rms: Root mean square of the batches' gradients; `taylor` computes from it the mean of the scores that
+            the batches have one by one.
     """
 
     samples: int
@@ -50,6 +52,8 @@ NEEDS: Mapping[str, str] = {
     "pfp": "activations",
 }
 """Statistic that each score needs, by the score's name."""
+GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "gradients"}
+"""Names of statistics in `gather=` of `calibrate`, where they differ."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
@@ -79,14 +83,14 @@ class Calibration(Mapping[str, LayerStatistics]):
         """Score a weight with its statistics.
 
         Args:
-            kind: `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
+            kind: Name of the score: `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
             name: The weight's name.
             weight: The weight.
             options: Options of the score.
 
         Raises:
-            ScoresError: If the kind is unknown, the layer was not calibrated, or not for this score; or as the score
-                does.
+            ScoresError: If the score is unknown, the layer was not calibrated, or its statistic for this score was not
+                gathered; or whatever the score's function raises.
         """
         if kind not in NEEDS:
             raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
@@ -96,7 +100,10 @@ class Calibration(Mapping[str, LayerStatistics]):
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)
         if statistic is None:
-            raise ScoresError(f"{kind} needs {needed}, which were not gathered; pass gather= to calibrate", name=name)
+            gather = GATHERED_AS.get(needed, needed)
+            raise ScoresError(
+                f"{kind} needs {needed!r}, which was not gathered: call calibrate(..., gather=[{gather!r}])", name=name
+            )
         return scores.by_name(kind, weight, statistic, needed, name=name, **options)
 
     def save(self, path: str | Path) -> Path:
@@ -104,10 +111,10 @@ class Calibration(Mapping[str, LayerStatistics]):
         from safetensors.numpy import save_file
 
         tensors = {
-            f"{name}/{kind}": np.ascontiguousarray(getattr(layer, kind))
+            f"{name}/{statistic}": np.ascontiguousarray(getattr(layer, statistic))
             for name, layer in self._layers.items()
-            for kind in TENSORS
-            if getattr(layer, kind) is not None
+            for statistic in TENSORS
+            if getattr(layer, statistic) is not None
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
         save_file(tensors, path, {METADATA_KEY: json.dumps({"samples": samples, "skipped": self.skipped})})
@@ -126,9 +133,9 @@ class Calibration(Mapping[str, LayerStatistics]):
             with safe_open(path, "np") as file:
                 metadata = json.loads((file.metadata() or {})[METADATA_KEY])
                 parts_of: dict[str, dict[str, Any]] = {name: {} for name in metadata["samples"]}
-                for key in file.keys():  # noqa: SIM118 - it is no mapping
-                    name, _, kind = key.rpartition("/")
-                    parts_of[name][kind] = file.get_tensor(key)
+                for key in file.keys():  # noqa: SIM118 - it is not a mapping
+                    name, _, statistic = key.rpartition("/")
+                    parts_of[name][statistic] = file.get_tensor(key)
             layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
             return cls(layers, metadata["skipped"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -13,11 +13,11 @@ from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
     from .facts import device_facts as device_facts
-    from .jit import failures as failures, reason_unusable as reason_unusable
+    from .jit import device_error_types as device_error_types, reason_unusable as reason_unusable
     from .solve import solve_on as solve_on
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
-    {"facts": ("device_facts",), "jit": ("failures", "reason_unusable"), "solve": ("solve_on",)},
+    {"facts": ("device_facts",), "jit": ("device_error_types", "reason_unusable"), "solve": ("solve_on",)},
     extras=EXTRAS,
 )

@@ -27,16 +27,16 @@ def device(function: Callable[..., Any]) -> Any:
     return cuda.jit(device=True)(function)
 
 
-def _narrow_plain(value: Any) -> Any:
+def _wrap_plain(value: Any) -> Any:
     return np.int32((int(value) + 2**31) % 2**32 - 2**31)
 
 
-def _narrow(value: Any) -> Any:
+def _wrap(value: Any) -> Any:
     return np.int32(value)
 
 
-narrow: Any = _narrow_plain if SIMULATED else device(_narrow)
-"""Wrap an integer to 32 bits."""
+wrap_int32: Any = _wrap_plain if SIMULATED else device(_wrap)
+"""Wrap an integer around to 32 bits: the value modulo 2^32, between -2^31 and 2^31 - 1."""
 
 
 def simulated(array: Any) -> Any:
@@ -53,7 +53,7 @@ def reason_unusable() -> str | None:
     return None if cuda.is_available() else "numba-cuda finds no CUDA device, or no driver for it"
 
 
-def failures() -> tuple[type[Exception], ...]:
+def device_error_types() -> tuple[type[Exception], ...]:
     """Return the exception types that mean a failure of the device, not of the problem or of this code."""
     import torch
     from numba.cuda.cudadrv import driver, error

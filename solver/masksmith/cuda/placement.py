@@ -29,7 +29,7 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
     device = _device_of(problem.scores, solver)
     if device is None:
         return None
-    from . import failures, reason_unusable, solve_on
+    from . import device_error_types, reason_unusable, solve_on
 
     reason = reason_unusable()
     if reason is not None:
@@ -39,7 +39,7 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
         return reason
     try:
         return solve_on(device, problem)
-    except failures() as error:
+    except device_error_types() as error:
         reason = f"{device} failed ({type(error).__name__}: {error})"
         log.warning("%s%s; solving on the CPU", f"{problem.name}: " if problem.name else "", reason)
         return reason

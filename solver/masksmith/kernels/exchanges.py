@@ -1,5 +1,6 @@
-"""Exchanges of kept for dropped entries that lower `D H D^T`, D the dropped weights, with exact changes.
+"""Exchanges of a kept and a dropped entry that lower the error `trace(D H D^T)`.
 
+D holds the dropped weights, and 0 where a weight is kept. The change of the error is computed exactly, up to rounding.
 For a row with dropped weights d and `c = d H`, dropping the kept entry j and keeping the dropped entry k changes the
 error by `2 (w_j c_j - w_k c_k) + w_j^2 H_jj + w_k^2 H_kk - 2 w_j w_k H_jk`. Each function works on a few rows of a
 layer, so that several threads can share the rows.
@@ -101,18 +102,20 @@ def _best_row(changes: Doubles, j: int, k: int) -> tuple[float, int]:
 
 @inline
 def _best_pair(changes: Doubles, width: int, min_decrease: float) -> tuple[int, int, int, int]:
-    """Return the best pair of opposite exchanges: two rows, and the column that the first of them drops and keeps.
+    """Return the best pair of opposite exchanges, `(first_row, second_row, j, k)`.
 
-    The best rows for the two directions always differ: one keeps j, the other does not.
+    The first row drops j and keeps k, the second does the opposite. Rows are -1 if no pair lowers the error enough. The
+    two rows always differ: the first keeps j before the exchange, the second does not.
     """
-    best, top, bottom, dropped, added = -min_decrease, -1, -1, -1, -1
+    best, best_first, best_second, dropped, added = -min_decrease, -1, -1, -1, -1
     for j in range(width):
         for k in range(j):
-            down, first = _best_row(changes, j, k)
-            up, second = _best_row(changes, k, j)
-            if down + up < best:
-                best, top, bottom, dropped, added = down + up, first, second, j, k
-    return top, bottom, dropped, added
+            first_change, first_row = _best_row(changes, j, k)
+            second_change, second_row = _best_row(changes, k, j)
+            if first_change + second_change < best:
+                best, best_first, best_second = first_change + second_change, first_row, second_row
+                dropped, added = j, k
+    return best_first, best_second, dropped, added
 
 
 @jit
@@ -128,7 +131,7 @@ def exchange_in_tiles(
         mask, products, gram: As for `exchange_in_groups`.
         m: Columns of a tile; the last one may be narrower.
         min_decrease: Smallest decrease of the error for which an exchange is made, positive.
-        sweeps: Maximum number of passes over the band, and of exchanges per row of a tile in one of them.
+        sweeps: Maximum number of passes over the band; in a pass, at most `sweeps * rows` pairs per tile.
 
     Returns:
         Number of pairs of exchanges.
@@ -142,13 +145,13 @@ def exchange_in_tiles(
             for row in range(rows):
                 _fill_changes(changes, weight, mask, products, gram, row, first, last)
             for _ in range(sweeps * rows):
-                top, bottom, dropped, added = _best_pair(changes, last - first, min_decrease)
-                if top < 0:
+                first_row, second_row, dropped, added = _best_pair(changes, last - first, min_decrease)
+                if first_row < 0:
                     break
-                _exchange(weight, mask, products, gram, top, first + dropped, first + added)
-                _exchange(weight, mask, products, gram, bottom, first + added, first + dropped)
-                _fill_changes(changes, weight, mask, products, gram, top, first, last)
-                _fill_changes(changes, weight, mask, products, gram, bottom, first, last)
+                _exchange(weight, mask, products, gram, first_row, first + dropped, first + added)
+                _exchange(weight, mask, products, gram, second_row, first + added, first + dropped)
+                _fill_changes(changes, weight, mask, products, gram, first_row, first, last)
+                _fill_changes(changes, weight, mask, products, gram, second_row, first, last)
                 exchanges += 1
         if exchanges == before:
             break

@@ -94,11 +94,12 @@ def new_tile(rows: int, cols: int) -> Tile:
 def new_search(rows: int, width: int) -> Search:
     """Allocate the work arrays of a search."""
     # Lengths are padded to multiples of 8, the vector length; padding has infinite cost.
-    tall, wide = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
+    padded_rows, padded_width = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
     return Search(
-        np.full(rows * wide, np.inf), np.full(width * tall, np.inf), np.empty(tall), np.empty(wide), np.empty(rows),
-        np.empty(width), np.zeros(tall, np.int64), np.zeros(wide, np.int64), np.zeros(width, np.int64),
-        np.zeros(width, np.int64), np.zeros(rows, np.uint8),
+        np.full(rows * padded_width, np.inf), np.full(width * padded_rows, np.inf), np.empty(padded_rows),
+        np.empty(padded_width), np.empty(rows), np.empty(width), np.zeros(padded_rows, np.int64),
+        np.zeros(padded_width, np.int64), np.zeros(width, np.int64), np.zeros(width, np.int64),
+        np.zeros(rows, np.uint8),
     )  # fmt: skip
 
 

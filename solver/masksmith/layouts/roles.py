@@ -1,4 +1,4 @@
-"""Roles of tensors by their names: the usual names of embeddings, output heads, routers, norms, biases and scales."""
+"""Roles of tensors by their names: common names of embeddings, output heads, routers, norms, biases and scales."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_LAST = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
+_LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(
-    _LAST.format(
+    _LAST_COMPONENT.format(
         r"qweight|qzeros|g_idx|weight_packed|weight_shape|\w+_blocks|weight_zero_point|W_q|\w*weight_qdata"
         r"|weight\._data"
     )
 )
-FUSED_EXPERTS = "several experts fused along one axis, which a layout cannot say; split them into one tensor each"
+FUSED_EXPERTS = "several experts fused along one axis, which a layout cannot describe; split them into one tensor each"
 _FUSED_EXPERTS = re.compile(r"(?:^|\.)experts\.(?:mlp\.)?(?:w[123]|v1)$")
 _SCALE = re.compile(
-    _LAST.format(
+    _LAST_COMPONENT.format(
         r"\w*_?scale_inv|\w*_scale(?:_\d)?|\w*_scales|scales?|weight_scale|input_scale|absmax|quant_map|quant_state\S*"
         r"|SCB|\w*zero_points?|layer_scale\w*|gamma|smooth\w*"
     )
@@ -38,16 +38,18 @@ _HEAD = re.compile(
 )
 _ROUTER = re.compile(r"(?:^|\.)\w*router\w*(?:\.|$)|(?:^|\.)(?:shared_expert_gate|wg)(?:\.weight)?$")
 _GATE = re.compile(r"(?:^|\.)gate(?:\.weight|\.wg\.weight)?$")
-_STATE = re.compile(_LAST.format(r"A_logs?|D|dt_bias|time_(?:mix|maa|decay|first|faaaa)\w*|r_k|lambda\w*|alpha|beta"))
+_STATE = re.compile(
+    _LAST_COMPONENT.format(r"A_logs?|D|dt_bias|time_(?:mix|maa|decay|first|faaaa)\w*|r_k|lambda\w*|alpha|beta")
+)
 _BLOCK = re.compile(r"(?:^|\.)\d+\.(?:[^.]+\.[^.]+|(?!weight$|bias$)[^.]+$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The role of a tensor that is not a matrix in a block of the model.
+    """Why a tensor is not masked by default.
 
     Attributes:
-        reason: Why it stays dense, for reports.
+        reason: The reason, for reports.
         cannot_be_masked: Whether it stays dense even if the caller gives its full name.
         selectable_by_glob: Whether a glob selects it; otherwise only its full name does.
     """
@@ -58,7 +60,10 @@ class Role:
 
 
 class Roles:
-    """Finds the roles of a checkpoint's tensors by their names; some names have a meaning only beside others."""
+    """Finds the roles of a checkpoint's tensors by their names.
+
+    Some names can be classified only together with the checkpoint's other names.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(in_block(name) for name in names if not _ADAPTER.search(name))
@@ -77,19 +82,19 @@ class Roles:
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
         if _ADAPTER.search(name):
             return Role("a low-rank adapter")
-        inside = in_block(name)
+        is_in_block = in_block(name)
         # In a checkpoint without blocks, a name without a dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
         for pattern, reason in () if is_caller_name else _DENSE:
-            if pattern.search(_inside_block(name)):
+            if pattern.search(_name_inside_block(name)):
                 return Role(reason)
         if _is_router(name, self._expert_parents):
             return Role("a router, which chooses experts")
-        if _HEAD.search(name) and not inside and not is_caller_name:
+        if _HEAD.search(name) and not is_in_block and not is_caller_name:
             return Role("an output head")
         if len(shape) >= 3 and shape[1] == 1:
             return Role("a depthwise convolution, whose sums run over its kernel alone")
-        if self.has_blocks and not inside:
+        if self.has_blocks and not is_in_block:
             return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
         return None
 
@@ -103,11 +108,15 @@ _DENSE = (
 
 
 def in_block(name: str) -> bool:
-    """Whether a name has a number that is followed by a module and its parameter, as in `layers.3.mlp.weight`."""
+    """Whether a name has the number of a block.
+
+    That is a number that is followed by a module and its parameter, as in `layers.3.mlp.weight`, or by one name other
+    than `weight` or `bias`, as in `layers.3.qkv`.
+    """
     return _BLOCK.search(name) is not None
 
 
-def _inside_block(name: str) -> str:
+def _name_inside_block(name: str) -> str:
     """Return the part of a name after its block's number; names of enclosing modules do not describe the matrix."""
     block = _BLOCK.search(name)
     return name if block is None else name[block.start() :].lstrip(".").partition(".")[2]

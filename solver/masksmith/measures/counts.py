@@ -16,8 +16,8 @@ from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix
 
 STRIP_ENTRIES = 2**20
 _BYTES = np.arange(256, dtype=np.uint8)
-_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
-"""Whether both halves of a byte of mask bits keep 2 at most."""
+_IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
+"""Lookup table: whether each half of a byte of mask bits has at most 2 set bits."""
 
 
 def count(
@@ -48,14 +48,14 @@ def count(
     source = MatrixReader(mask, name="mask")
     rows, cols = matrix_shape(source.shape)
     kept = blocks = 0
-    fits = True
+    is_two_four = True
     for strip in strips(source, block[0]):
         bits = np.packbits(strip, axis=1, bitorder="little")
         kept += int(np.bitwise_count(bits).sum(dtype=np.int64))
-        fits = fits and bool(_TWO_FOUR[bits].all())
+        is_two_four = is_two_four and bool(_IS_TWO_FOUR[bits].all())
         # If blocks consist of whole bytes of the packed mask, their bytes are tested instead of their bits.
-        blocks += _blocks(bits, (block[0], block[1] // 8)) if block[1] % 8 == 0 else _blocks(strip, block)
-    return MaskCounts(rows, cols, kept, block, blocks, fits)
+        blocks += _count_blocks(bits, (block[0], block[1] // 8)) if block[1] % 8 == 0 else _count_blocks(strip, block)
+    return MaskCounts(rows, cols, kept, block, blocks, is_two_four)
 
 
 def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> HybridCounts:
@@ -63,7 +63,7 @@ def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> Hy
 
     Args:
         mask: Bool array or tensor in the weight's shape, allowed by the pattern.
-        pattern: The pattern; its grid of blocks begins in each matrix, and in each part that is solved on its own.
+        pattern: The pattern; its grid of blocks restarts at each matrix, and at each part that is solved separately.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
@@ -104,7 +104,7 @@ def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:
         yield source.rows(first, min(first + step, rows)) != 0
 
 
-def _blocks(strip: npt.NDArray[Any], block: tuple[int, int]) -> int:
+def _count_blocks(strip: npt.NDArray[Any], block: tuple[int, int]) -> int:
     """Count the blocks of a strip that have a non-zero entry."""
     down = np.bitwise_or.reduceat(strip, np.arange(0, strip.shape[0], block[0]), axis=0)
     across = np.bitwise_or.reduceat(down, np.arange(0, strip.shape[1], block[1]), axis=1)

@@ -21,7 +21,7 @@ class BlockStep:
     """A block, and its recorded calls in all batches.
 
     Attributes:
-        name: Its name in the model.
+        name: The block's name in the model.
         block: The block.
     """
 
@@ -43,7 +43,7 @@ class BlockStep:
         return self._captured.token_masks[batch]
 
     def watcher(self, weights: Sequence[BlockWeight]) -> BlockWatcher:
-        """Return a watcher that gathers the statistics of some of its weights."""
+        """Return a watcher that gathers the statistics of some of the block's weights."""
         return BlockWatcher(self.block, self.name, weights)
 
     def run(
@@ -57,13 +57,13 @@ class BlockStep:
         """Run all batches, one at a time.
 
         Args:
-            inputs: Activations of the block before.
+            inputs: Outputs of the previous block.
             into: Storage for the outputs; None to discard them.
             target: Outputs to compare with, or None.
             watcher: Gathers statistics of the weights, or None.
 
         Returns:
-            The squared difference from the target, relative to the target's square; 0 without a target.
+            The squared norm of the difference from the target, relative to that of the target; 0 without a target.
 
         Raises:
             PruningError: If an input of a watched weight, or a difference from the target, is not finite; the message
@@ -77,14 +77,14 @@ class BlockStep:
                 into.write(batch, outputs)
             if target is None:
                 continue
-            batch_difference, batch_energy = self.squares(batch, outputs, target.read(batch))
+            batch_difference, batch_energy = self.squared_norms(batch, outputs, target.read(batch))
             difference, energy = difference + float(batch_difference), energy + float(batch_energy)
             if not difference + energy < float("inf"):
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
         return difference / energy if energy else 0.0
 
-    def squares(self, batch: int, outputs: Tensors, target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the squared difference from a target, and the target's square, in float64; padding does not count."""
+    def squared_norms(self, batch: int, outputs: Tensors, target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the squared norms of the difference from a target and of the target, in float64, without padding."""
         output, expected, token_mask = outputs[0].double(), target[0].double(), self.token_mask(batch)
         if token_mask is not None:
             output, expected = output[token_mask], expected[token_mask]

@@ -93,7 +93,7 @@ def _descend(
     for number in range(options.tune_steps):
         batch = number % step.batches
         outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
-        difference, energy = step.squares(batch, outputs, target.read(batch))
+        difference, energy = step.squared_norms(batch, outputs, target.read(batch))
         gradients = torch.autograd.grad(difference / energy.clamp(min=torch.finfo(energy.dtype).tiny), parameters)
         for parameter, gradient, mask in zip(parameters, gradients, masks, strict=True):
             if not bool(torch.isfinite(gradient).all()):

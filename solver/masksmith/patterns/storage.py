@@ -12,8 +12,8 @@ class HybridCounts:
 
     Attributes:
         blocks: Number of blocks, edge blocks included.
-        values: Values stored: all of a dense block, `n` of every `m` columns of each row of the others.
-        index_bits: Bits of the positions of these `n` within their `m`, `ceil(log2(m))` each.
+        values: Values stored: all values of dense blocks, and `n` of every `m` in each row of the other blocks.
+        index_bits: Bits of the positions of those `n` within their `m`: `ceil(log2(m))` bits for each value.
     """
 
     blocks: int
@@ -57,8 +57,8 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `coo`: kept values, and two indices for each.
     - `bsr`: whole blocks of `counts.block` with any kept entry, a column index for each, and a pointer for each
       block row; None if blocks were not counted.
-    - `two_four`: two values of every four, and 2 bits of metadata for each; None if the mask is not 2:4.
-    - `hybrid`: only for hybrid patterns: all values of dense blocks; of the others n values of every m, and their
+    - `two_four`: two values of every four, and 2 bits of metadata for each value; None if the mask is not 2:4.
+    - `hybrid`, for hybrid patterns only: all values of dense blocks; n values of every m of the other blocks, and their
       positions; for each block an index (where its values begin) and a bit (whether it is dense).
 
     Args:
@@ -73,7 +73,7 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
         raise ValueError(f"item_bytes={item_bytes} and index_bytes={index_bytes} must be positive")
     rows, cols, kept = counts.rows, counts.cols, counts.kept
     height, width = counts.block
-    pairs = rows * -(-cols // 4) * 2
+    two_four_values = rows * -(-cols // 4) * 2
     pointers = (-(-rows // height) + 1) * index_bytes
     bsr = None if counts.blocks is None else counts.blocks * (height * width * item_bytes + index_bytes) + pointers
     sizes = {
@@ -82,7 +82,7 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
         "csr": kept * (item_bytes + index_bytes) + (rows + 1) * index_bytes,
         "coo": kept * (item_bytes + 2 * index_bytes),
         "bsr": bsr,
-        "two_four": pairs * item_bytes + -(-pairs // 4) if counts.is_two_four else None,
+        "two_four": two_four_values * item_bytes + -(-two_four_values // 4) if counts.is_two_four else None,
     }
     if counts.hybrid is not None:
         values, index_bits, blocks = counts.hybrid.values, counts.hybrid.index_bits, counts.hybrid.blocks

@@ -53,7 +53,8 @@ def permute(
         axis: Channels to permute: inputs, outputs, or both. Plain patterns gain only along their own axis.
         time_limit_s: Seconds of search after which the best order so far is returned; the current step is finished, and
             the compilation of kernels on a new machine does not count.
-        effort: Perturbations for plain patterns; wide layers are divided into chunks at most `1 + effort // 10` times.
+        effort: Number of random perturbations for plain patterns. Layers that are too wide for one search are searched
+            in chunks, with at most `1 + effort // 10` random divisions into chunks (all patterns).
         seed: Seed of the random choices.
         name: Name of the tensor in error messages.
 
@@ -61,9 +62,9 @@ def permute(
         The order, the solution of the permuted scores, and the gain.
 
     Raises:
-        PatternError: If it is no N:M pattern, permuting the axis cannot change anything, or a convolution's channels do
-            not divide into whole groups.
-        ScoresError: As `solve` raises it.
+        PatternError: If the pattern is not N:M, permuting the axis cannot change anything, or a convolution's channels
+            do not divide into whole groups.
+        ScoresError: As raised by `solve`.
     """
     started, parsed = time.monotonic(), _nm_pattern(pattern)
     axes = _axes(parsed, axis)
@@ -72,8 +73,8 @@ def permute(
     limit = TimeLimit(time_limit_s)
     array = _as_array(scores)
     _check_convolution(array.shape, parsed)
-    orders, gains = _best_orders(array, parsed, axes, _Settings(effort, seed), before.objective, limit)
-    after = solve(_like(_take(array, orders), scores), parsed, name=name) if gains else before
+    orders, is_better = _best_orders(array, parsed, axes, _Settings(effort, seed), before.objective, limit)
+    after = solve(_like(_take(array, orders), scores), parsed, name=name) if is_better else before
     return Permutation(
         orders["in"], orders["out"], after, before.objective, after.objective, _efficacy(array, before, after),
         time.monotonic() - started, limit.cut_short,
@@ -91,9 +92,9 @@ class _Settings:
 def _best_orders(
     array: Doubles, pattern: NM, axes: tuple[Axis, ...], settings: _Settings, objective: float, limit: TimeLimit
 ) -> tuple[dict[str, Ints], bool]:
-    """Search along one axis after the other until a round gains little; return the orders, and whether they gain.
+    """Search along one axis after the other until a round gains little.
 
-    `objective` is the score kept in the original order.
+    Returns the orders, and whether they keep more score than the original order, which keeps `objective`.
     """
     orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
     kept, steps = objective, None if len(axes) == 1 else STEPS
@@ -110,7 +111,10 @@ def _best_orders(
 
 
 def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
-    """Return the share of the pattern's loss, relative to unstructured masks, that the orders recover; 0 if none."""
+    """Return the share of the pattern's extra loss, compared with unstructured masks, that the orders recover.
+
+    It is 0 if the pattern has no extra loss.
+    """
     lost_unstructured = before.total_score - _kept_unstructured(array, before.pattern)
     lost, gained = before.total_score - before.objective, after.objective - before.objective
     return gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
@@ -126,7 +130,7 @@ def _compile_kernels(pattern: NM) -> None:
 def _nm_pattern(pattern: NM | str) -> NM:
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(parsed, NM):
-        raise PatternError(f"{parsed}: channels are permuted for N:M patterns alone")
+        raise PatternError(f"{parsed}: only N:M patterns support channel permutation")
     return parsed
 
 
@@ -149,11 +153,15 @@ def _check_convolution(shape: tuple[int, ...], pattern: NM) -> None:
     sides = {"in": (shape[1], pattern.m), "out": (shape[0], pattern.m_out or pattern.m)}
     for each, (channels, m) in sides.items():
         if channels % m and (pattern.transposable or each == pattern.axis):
-            raise PatternError(f"{pattern}: {channels} {each}put channels of a convolution are not a multiple of {m}")
+            noun = "input" if each == "in" else "output"
+            raise PatternError(f"{pattern}: {channels} {noun} channels of a convolution are not a multiple of {m}")
 
 
 def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps: int | None, limit: TimeLimit) -> Ints:
-    """Search for an order of one axis, whose channels are the columns of a matrix; `steps` limits transposable ones."""
+    """Search for an order of one axis, whose channels are the columns of a matrix.
+
+    `steps` limits the search for transposable patterns.
+    """
     view, effort, seed = _columns(array, axis), settings.effort, settings.seed
     if pattern.transposable:
         transposed = pattern if axis == "in" else _transposed(pattern)
@@ -161,7 +169,7 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
     order = np.arange(view.shape[1])
     whole = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if whole:
-        # One scale for all entries: swaps are compared in float32.
+        # Divide by the maximum so that float32, in which swaps are compared, does not overflow.
         scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
         order[:whole] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order

@@ -35,24 +35,25 @@ def sparsegpt(
         gram: `X^T X` of the inputs, `[in, in]` with inputs in the weight's own order (kernels flattened).
         inverse_diagonal: `diag(H^-1)`, `[in]`, positive, with damping included; instead of `gram`.
         damping: Multiple of the mean diagonal that is added to the diagonal, at least 0.
-        form: `diagonal`, or `sequential` (with `gram` alone).
+        form: `diagonal`, or `sequential` (only with `gram`).
         name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, shapes do not match, or the damped
-            Gram matrix is singular.
+        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, shapes do not match, `gram` or
+            `damping` is not finite, `damping` is negative, the damped Gram matrix is not positive definite, or
+            `inverse_diagonal` holds 0.
     """
     if (gram is None) == (inverse_diagonal is None):
-        raise ScoresError("sparsegpt needs either gram= or inverse_diagonal=", name=name)
+        raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
     if form not in ("diagonal", "sequential"):
         raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
     weight = as_floats(weight)
     if gram is not None:
         _check_inputs(gram, weight, name)
-        inverse_diagonal = _inverse_diagonal(gram, damping, form, name)
+        inverse_diagonal = _divisor(gram, damping, form, name)
     elif form == "sequential":
         raise ScoresError("form='sequential' needs gram=, not inverse_diagonal=", name=name)
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
@@ -64,7 +65,9 @@ def sparsegpt(
 def inverse_diagonal(
     gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
 ) -> Doubles:
-    """Return the divisor of `sparsegpt`, `[in]`, to compute it once for a weight that is scored a few rows at a time.
+    """Return what `sparsegpt` divides by, `[in]`, to compute it once for a weight that is scored a few rows at a time.
+
+    It is `diag(H^-1)`, or `U_jj^2` for the sequential form; pass either as `inverse_diagonal=`, without `form`.
 
     Args:
         gram: `X^T X` of the inputs, `[in, in]`.
@@ -73,9 +76,10 @@ def inverse_diagonal(
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If the damped Gram matrix is not positive definite.
+        ScoresError: If `gram` or `damping` is not finite, `damping` is negative, or the damped Gram matrix is not
+            positive definite.
     """
-    return _inverse_diagonal(gram, damping, form, name)
+    return _divisor(gram, damping, form, name)
 
 
 def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
@@ -87,17 +91,17 @@ def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
         )
 
 
-def _inverse_diagonal(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
+def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
     matrix: Doubles = np.array(gram.detach().cpu().double().numpy() if is_torch(gram) else gram, np.float64)
     if not (np.isfinite(matrix).all() and 0 <= damping < float("inf")):
-        raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative", name=name)
+        raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative or not finite", name=name)
     matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()
     try:
         lower = np.linalg.cholesky(matrix)
-        inverse = np.linalg.inv(lower)
-        diagonal: Doubles = (inverse**2).sum(0)
+        lower_inverse = np.linalg.inv(lower)
+        divisor: Doubles = (lower_inverse**2).sum(0)
         if form == "sequential":
-            diagonal = np.linalg.cholesky(inverse.T @ inverse).diagonal() ** 2
+            divisor = np.linalg.cholesky(lower_inverse.T @ lower_inverse).diagonal() ** 2
     except np.linalg.LinAlgError:
         raise ScoresError("gram is not positive definite; give more samples or more damping", name=name) from None
-    return diagonal
+    return divisor

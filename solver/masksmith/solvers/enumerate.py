@@ -56,7 +56,7 @@ class Enumerate(LimitedBySize):
 
 @cache
 def all_masks(n: int) -> Bools:
-    """Return the 4x4 masks with `n` kept in every row and column, `[K, 4, 4]`, in order of their kept entries."""
+    """Return the K 4x4 masks with `n` kept in every row and column, `[K, 4, 4]`, ordered by their kept entries."""
     rows = [[place in kept for place in range(4)] for kept in combinations(range(4), n)]
     masks = np.array([mask for mask in product(rows, repeat=4) if (np.sum(mask, axis=0) == n).all()], np.bool_)
     masks.flags.writeable = False
@@ -70,11 +70,11 @@ def _choose(scaled: ScaledTiles, part: slice, n: int, forced: Forced | None) -> 
     values: npt.NDArray[Any] = integers.astype(np.float64) @ table
     if not scaled.exact[part].all():
         # Products of the high and low halves are exact in float64, whose matrix product is fast.
-        halves = ((half.astype(np.float64) @ table).astype(np.int64) for half in np.divmod(integers, 1 << 28))
-        values = (next(halves) << 28) + next(halves)
+        high, low = ((half.astype(np.float64) @ table).astype(np.int64) for half in np.divmod(integers, 1 << 28))
+        values = (high << 28) + low
     if forced is not None:
         flat = forced.reshape(-1, 16)
-        broken = (flat == KEEP).astype(np.float64) @ (1.0 - table) + (flat == DROP).astype(np.float64) @ table
-        values[broken > 0] = -1
+        violated = (flat == KEEP).astype(np.float64) @ (1.0 - table) + (flat == DROP).astype(np.float64) @ table
+        values[violated > 0] = -1
     choice = values.argmax(1)
     return np.where(values[np.arange(len(choice)), choice] < 0, -1, choice)

@@ -129,10 +129,10 @@ class _Shape:
 
     row_size: int
     col_size: int
-    row_half: bool
-    col_half: bool
-    wide: int
-    tall: int
+    row_median: bool
+    col_median: bool
+    width: int
+    height: int
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
@@ -141,8 +141,8 @@ def _shape_of(tile: TileSpec) -> _Shape:
     if (across, down) != (tile.cols, tile.rows):
         size = max(8, across, down)
         return _Shape(size, size, False, False, 1, 1)
-    halves = 2 * tile.row_keep == across, 2 * tile.col_keep == down
-    return _Shape(across, down, *halves, min(across, LANES), min(down, LANES))
+    row_median, col_median = 2 * tile.row_keep == across, 2 * tile.col_keep == down
+    return _Shape(across, down, row_median, col_median, min(across, LANES), min(down, LANES))
 
 
 @dataclass(frozen=True)
@@ -181,20 +181,20 @@ class _Passes:
         """Run the integer pass: `rounds` has the sweeps of each round."""
         shape, sweeps = self.shape, np.array(rounds)
         run = compile_integer_pass(
-            shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide, shape.tall
+            shape.row_size, shape.col_size, shape.row_median, shape.col_median, shape.width, shape.height
         )
         scores, unequal = self.panel.scores, self._has_unequal_totals
         return int(run(scores, self.budget, sweeps, self.warm, unequal, order, count, *self._written))
 
     def double(self, order: Order, count: int) -> int:
         """Run the float64 pass."""
-        run = compile_double_pass(self.shape.row_size, self.shape.col_size, self.shape.wide)
+        run = compile_double_pass(self.shape.row_size, self.shape.col_size, self.shape.width)
         return int(run(self.panel.scores, self.budget, DOUBLE_SWEEPS, order, count, *self._written))
 
     def tie(self, tie_pass: TiePass, order: Order, count: int) -> int:
         """Run one tie pass."""
         shape, (sweeps, lowerings, zoom, noise_bits, non_negative) = self.shape, tie_pass
-        run = compile_tie_pass(shape.row_size, shape.col_size, shape.row_half, shape.col_half, shape.wide)
+        run = compile_tie_pass(shape.row_size, shape.col_size, shape.row_median, shape.col_median, shape.width)
         noise = tie_noise(self.budget, shape.row_size, noise_bits)
         return int(
             run(

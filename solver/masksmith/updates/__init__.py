@@ -11,10 +11,10 @@ with naming_extras(__name__):
     )
     from .reconstruct import reconstruct as reconstruct
     from .refine import Refinement as Refinement, refine as refine
-    from .update import AdmmStep as AdmmStep, AdmmUpdate as AdmmUpdate, Update as Update
+    from .update import AdmmRound as AdmmRound, AdmmUpdate as AdmmUpdate, Update as Update
 
 __all__ = [
-    "AdmmStep",
+    "AdmmRound",
     "AdmmUpdate",
     "Refinement",
     "Update",

@@ -22,7 +22,7 @@ from .reconstruct import TOLERANCE, refit
 from .ridge import Ridge
 from .strips import ScaledSystem
 from .threads import torch_threads
-from .update import AdmmStep, AdmmUpdate, Update
+from .update import AdmmRound, AdmmUpdate, Update
 
 OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
@@ -146,12 +146,12 @@ class _AdmmRounds:
 
     def run(
         self, first: Solution, penalty: float, max_rounds: int, on_progress: OnProgress | None
-    ) -> tuple[list[AdmmStep], Solution]:
+    ) -> tuple[list[AdmmRound], Solution]:
         """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
         kept, checked, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
-        history: list[AdmmStep] = []
+        history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
             free = self._ridge.solve((penalty * self._copy).sub_(duals), penalty)
             shifted = torch.add(free, duals, alpha=1 / penalty)
@@ -160,7 +160,7 @@ class _AdmmRounds:
             self._copy = shifted * mask
             distance = float(free.sub_(self._copy).norm()) / norm
             duals = shifted.sub_(self._copy).mul_(penalty)
-            history.append(AdmmStep(penalty, int((mask != previous).sum()), distance, solution.gap))
+            history.append(AdmmRound(penalty, int((mask != previous).sum()), distance, solution.gap))
             if on_progress is not None:
                 on_progress(number, max_rounds)
             if number % PENALTY_EVERY == 0:

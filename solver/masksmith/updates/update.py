@@ -1,4 +1,4 @@
-"""The results of updates: weights, mask, and the error of the layer's output."""
+"""Results of updates: weights, mask, and the error of the layer's output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith._solution import Solution
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """Weights on a mask, and the squared error of the layer's output on the calibration data.
+    """Updated weights of a masked layer, and the squared error of its output on the calibration data.
 
     The error of weights `V` in place of `W` is `||X V^T - X W^T||^2 = trace((V - W) X^T X (V - W)^T)`, in float64.
 
@@ -21,7 +21,7 @@ class Update:
         mask: Bool, True = kept.
         error: Squared error of the output with the updated weights.
         masked_error: Squared error with the original weights masked; never less than `error`.
-        energy: `||X W^T||^2`, the squared norm of the output itself.
+        energy: `||X W^T||^2`, the squared norm of the original output.
         stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
             masked weights, seconds.
     """
@@ -51,11 +51,11 @@ class Update:
 
 
 @dataclass(frozen=True)
-class AdmmStep:
+class AdmmRound:
     """One round of ADMM.
 
     Attributes:
-        penalty: Penalty on the difference of free weights and masked copy in this round.
+        penalty: Penalty on the difference between free weights and masked copy in this round.
         flips: Entries of the mask that differ from the previous round.
         distance: Norm of free weights minus masked copy, relative to the weights' norm.
         gap: The solution's gap; 0.0 proves that the mask is optimal for the round's scores.
@@ -72,15 +72,14 @@ class AdmmUpdate(Update):
     """The result of ADMM: weights, mask and history.
 
     Attributes:
-        solution: The mask with its proof, for the scores of its round.
+        solution: The returned mask with its certificate, for the scores of the round that produced it.
         history: All rounds.
-        solves: Number of masks solved for, the first one included.
-        start_error: Squared error of the output with the first mask's weights reconstructed, to a tolerance of 5 %;
-            never less than `error`.
+        start_error: Squared error with the first mask after reconstruction, computed to a tolerance of 5 %; never less
+            than `error`.
     """
 
     solution: Solution = field(kw_only=True)
-    history: Sequence[AdmmStep] = field(kw_only=True)
+    history: Sequence[AdmmRound] = field(kw_only=True)
     start_error: float = field(kw_only=True)
 
     @property

@@ -12,7 +12,7 @@ from masksmith._solution import Solution
 from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, Unstructured, solver_refusal
 from masksmith.solvers.base import Solver
 
-from .reader import WholeTensorOptions as WholeTensorOptions
+from .passes import WholeTensorOptions as WholeTensorOptions
 
 WholeTensorSolver = Callable[[Problem, Any, WholeTensorOptions], Solution]
 

@@ -14,7 +14,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith._tensors import MatrixReader, View
 from masksmith.patterns import Block, Grid, Hybrid
 
-from .reader import PanelReader
+from .passes import TensorPasses
 
 BlockPattern = Block | Hybrid
 
@@ -97,11 +97,11 @@ def _block_sums(values: Duals, height: int, width: int) -> Duals:
     return np.asarray(np.add.reduceat(np.add.reduceat(values, lefts, axis=1), tops, axis=0))
 
 
-def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner: InnerMask) -> WrittenMask:
+def write_mask(passes: TensorPasses, pattern: BlockPattern, blocks: Bools, inner: InnerMask) -> WrittenMask:
     """Write the mask from the chosen blocks and the inner mask; a dense edge is kept.
 
     Args:
-        reader: Reader of the scores; its `writer` gets the mask.
+        passes: Passes over the tensor; their `writer` receives the mask.
         pattern: `Block`: a chosen block keeps what the inner mask keeps, or everything, and the others nothing.
             `Hybrid`: a chosen block keeps everything, and the others what the inner mask keeps.
         blocks: `[block rows, block columns]`, the chosen ones.
@@ -109,7 +109,7 @@ def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner:
     """
     scores, insides, edges, kept = [], [], [], 0
     width, height = blocks.shape[1] * pattern.cols, blocks.shape[0] * pattern.rows
-    for first, rows in reader.later_pass():
+    for first, rows in passes.later_pass():
         mask = np.ones(rows.shape, np.bool_)
         last = min(first + len(rows), height)
         chosen = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
@@ -123,7 +123,7 @@ def write_mask(reader: PanelReader, pattern: BlockPattern, blocks: Bools, inner:
         below, right = rows[height_inside:], rows[:height_inside, width:]
         edges.append(float(below.sum(dtype=np.float64) + right.sum(dtype=np.float64)))
         kept += int(np.count_nonzero(mask))
-        reader.writer.write(first, mask)
+        passes.writer.write(first, mask)
     return WrittenMask(exact_sum(scores), exact_sum(insides), exact_sum(edges), kept)
 
 

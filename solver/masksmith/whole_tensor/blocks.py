@@ -12,7 +12,7 @@ from masksmith.patterns import Block, Grid
 
 from .block_flow import best_both
 from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
-from .reader import PanelReader, WholeTensorOptions
+from .passes import TensorPasses, WholeTensorOptions
 from .units import KeptUnits, best_of_all, best_of_rows
 from .verified_solution import verified_solution
 from .violations import unit_violations
@@ -25,10 +25,10 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     objective is the sum of the blocks' values in float64. One piece (`tile_objectives`) is a part with its own budget:
     a block row, a block column, or the tensor.
     """
-    reader, inner = PanelReader(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
-    values = _all_values(reader, pattern, inner)
+    passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    values = _all_values(passes, pattern, inner)
     selection = _best_blocks(values, pattern, problem.grid)
-    written = write_mask(reader, pattern, selection.mask, inner)
+    written = write_mask(passes, pattern, selection.mask, inner)
     objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
     violations = _sum_by_budget(unit_violations(values, selection.mask, selection.u, selection.v), pattern)
     violations[0, 0] += inner.violation
@@ -37,12 +37,12 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
         pattern,
         objectives,
         violations,
-        total_score=reader.total,
+        total_score=passes.total,
         kept=written.kept,
         edge_score=written.edge if sums_entries else 0.0,
         kept_score=None if sums_entries else written.score,
     )
-    return verified_solution(reader, certificate, selection.solver, inner.cut_short)
+    return verified_solution(passes, certificate, selection.solver, inner.cut_short)
 
 
 def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
@@ -56,12 +56,12 @@ def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> D
     Raises:
         ScoresError: If a score is invalid, or a norm overflows.
     """
-    return _all_values(PanelReader(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested))
+    return _all_values(TensorPasses(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested))
 
 
-def _all_values(reader: PanelReader, pattern: Block, inner: InnerMask) -> Duals:
-    grid, name = reader.problem.grid, reader.problem.name
-    values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in reader.first_pass()])
+def _all_values(passes: TensorPasses, pattern: Block, inner: InnerMask) -> Duals:
+    grid, name = passes.problem.grid, passes.problem.name
+    values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in passes.first_pass()])
     assert values.shape == pattern.blocks(grid)
     if not np.isfinite(values).all():
         raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)

@@ -13,7 +13,7 @@ from masksmith._solution import Certificate, Solution
 from masksmith._solution.certificate import exact_sum
 from masksmith.patterns import Channels
 
-from .reader import PanelReader, WholeTensorOptions
+from .passes import TensorPasses, WholeTensorOptions
 from .units import best_of_all
 from .verified_solution import verified_solution
 from .violations import unit_violations
@@ -24,25 +24,25 @@ def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOpti
 
     The first pass over the scores computes the sums, the second writes the mask.
     """
-    reader, shape = PanelReader(problem, options), problem.source.shape
+    passes, shape = TensorPasses(problem, options), problem.source.shape
     channels = shape[0 if pattern.axis == "out" else 1]
     with np.errstate(over="ignore"):
-        sums = _sums(reader, pattern, channels)
+        sums = _sums(passes, pattern, channels)
     if not np.isfinite(sums).all():
         raise overflow_error(problem.name)
     selection = best_of_all(sums, pattern.kept(shape))
-    _write(reader, pattern, selection.mask[0])
+    _write(passes, pattern, selection.mask[0])
     objective = exact_sum(sums[selection.mask])
     violation = float(unit_violations(sums, selection.mask, selection.u, selection.v).sum())
     kept = int(selection.mask.sum()) * (math.prod(shape) // channels)
-    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), reader.total, kept)
-    return verified_solution(reader, certificate, selection.solver)
+    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), passes.total, kept)
+    return verified_solution(passes, certificate, selection.solver)
 
 
-def _sums(reader: PanelReader, pattern: Channels, channels: int) -> Duals:
+def _sums(passes: TensorPasses, pattern: Channels, channels: int) -> Duals:
     """Return the sum of every channel: `[1, channels]`."""
     sums = np.zeros((1, channels))
-    for first, rows in reader.first_pass():
+    for first, rows in passes.first_pass():
         if pattern.axis == "out":
             sums[0, first : first + len(rows)] = rows.sum(1, dtype=np.float64)
         else:
@@ -50,10 +50,10 @@ def _sums(reader: PanelReader, pattern: Channels, channels: int) -> Duals:
     return sums
 
 
-def _write(reader: PanelReader, pattern: Channels, kept: Bools) -> None:
-    for first, rows in reader.later_pass():
+def _write(passes: TensorPasses, pattern: Channels, kept: Bools) -> None:
+    for first, rows in passes.later_pass():
         if pattern.axis == "out":
             mask = np.repeat(kept[first : first + len(rows), None], rows.shape[1], axis=1)
         else:
             mask = np.tile(kept, (len(rows), rows.shape[1] // len(kept)))
-        reader.writer.write(first, mask)
+        passes.writer.write(first, mask)

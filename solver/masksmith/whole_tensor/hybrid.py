@@ -10,7 +10,7 @@ from masksmith._solution import Certificate, Solution
 from masksmith.patterns import Hybrid
 
 from .block_panels import InnerMask, block_sums, write_mask
-from .reader import PanelReader, WholeTensorOptions
+from .passes import TensorPasses, WholeTensorOptions
 from .units import KeptUnits, best_of_all
 from .verified_solution import verified_solution
 from .violations import ROUNDED_UP, unit_violations
@@ -27,25 +27,25 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
     The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
     the inner solution.
     """
-    reader, inner = PanelReader(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
-    gains = _gains(reader, pattern, inner)
+    passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    gains = _gains(passes, pattern, inner)
     dense = best_of_all(gains, pattern.dense_blocks(problem.grid))
     violation = _violation(gains, dense, inner.violations(pattern, problem.grid))
-    written = write_mask(reader, pattern, dense.mask, inner)
+    written = write_mask(passes, pattern, dense.mask, inner)
     certificate = Certificate(
         pattern,
         np.array([[written.inside]]),
         np.array([[violation]]),
-        total_score=reader.total,
+        total_score=passes.total,
         kept=written.kept,
         edge_score=written.edge,
     )
-    return verified_solution(reader, certificate, dense.solver, inner.cut_short)
+    return verified_solution(passes, certificate, dense.solver, inner.cut_short)
 
 
-def _gains(reader: PanelReader, pattern: Hybrid, inner: InnerMask) -> Duals:
+def _gains(passes: TensorPasses, pattern: Hybrid, inner: InnerMask) -> Duals:
     """Return the gain of every block, `[block rows, block columns]`, summed without cancellation."""
-    panels = reader.first_pass()
+    panels = passes.first_pass()
     return np.concatenate([block_sums(rows * ~inner.rows(first, first + len(rows)), pattern) for first, rows in panels])
 
 

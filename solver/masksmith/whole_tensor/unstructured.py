@@ -14,7 +14,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.histogram import BINS, count
 from masksmith.patterns import Unstructured
 
-from .reader import PanelReader, WholeTensorOptions
+from .passes import TensorPasses, WholeTensorOptions
 from .verified_solution import verified_solution
 from .violations import threshold_violation
 
@@ -27,37 +27,37 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTe
     is bounded by a panel, a histogram and the mask. The k-th largest score t is the dual that proves the mask: every
     kept score is at least t and every dropped one at most t.
     """
-    reader = PanelReader(problem, options, passes=5 if problem.source.is_double else 3)
-    threshold = _Threshold(reader, pattern.kept(problem.source.shape))
+    passes = TensorPasses(problem, options, count=5 if problem.source.is_double else 3)
+    threshold = _Threshold(passes, pattern.kept(problem.source.shape))
     objectives, violations, kept = [], [], 0
-    for first, rows in reader.later_pass():
+    for first, rows in passes.later_pass():
         mask = threshold.mask(rows)
         objectives.append(float((rows * mask).sum(dtype=np.float64)))
         violations.append(threshold_violation(rows, mask, threshold.value))
         kept += int(np.count_nonzero(mask))
-        reader.writer.write(first, mask)
+        passes.writer.write(first, mask)
     objective = exact_sum(objectives)
     pieces = np.array([[objective]]), np.array([[exact_sum(violations)]])
-    return verified_solution(reader, Certificate(pattern, *pieces, reader.total, kept), "threshold")
+    return verified_solution(passes, Certificate(pattern, *pieces, passes.total, kept), "threshold")
 
 
 class _Threshold:
     """The k-th largest score, `value`, and how many of the scores equal to it may still be kept.
 
     Args:
-        reader: Reader of the scores.
+        passes: Passes over the scores.
         keep: k, the number of scores to keep.
     """
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
 
-    def __init__(self, reader: PanelReader, keep: int) -> None:
-        self._word: Any = self.WORDS[8 if reader.problem.source.is_double else 4]
+    def __init__(self, passes: TensorPasses, keep: int) -> None:
+        self._word: Any = self.WORDS[8 if passes.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
         self._sign = self._word((1 << (bits - 1)) - 1)
         prefix_mask, prefix, remaining = 0, 0, keep
         for shift in range(bits - 16, -1, -16):
-            panels = reader.later_pass() if prefix_mask else reader.first_pass()
+            panels = passes.later_pass() if prefix_mask else passes.first_pass()
             counts = self._count(panels, prefix_mask, prefix, shift)
             above = np.cumsum(counts[::-1])
             bin_from_top = int(np.searchsorted(above, remaining))

@@ -16,7 +16,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith.kernels.selection.vnm import solve_strip
 from masksmith.patterns import VNM
 
-from .reader import PanelReader, WholeTensorOptions
+from .passes import TensorPasses, WholeTensorOptions
 from .verified_solution import verified_solution
 
 MAX_SCORED = 1_000_000
@@ -40,12 +40,12 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
     Every set of columns is evaluated or excluded by a bound. After the deadline only an initial set is evaluated, and
     the bounds give the gap. If sums are not exact in float64, a panel is proved only if no other set comes close.
     """
-    reader = PanelReader(problem, options, pattern.v, passes=1)
+    passes = TensorPasses(problem, options, pattern.v, count=1)
     rows, down, across = problem.grid.rows, problem.down, problem.across
     spans = [(first, min(first + pattern.v, rows)) for first in range(0, rows, pattern.v)]
 
     def solve_span(span: tuple[int, int]) -> _Strip:
-        return _solve_strip(reader, pattern, span, across, options.deadline)
+        return _solve_strip(passes, pattern, span, across, options.deadline)
 
     with ThreadPoolExecutor(max(1, min(options.threads, len(spans))), thread_name_prefix="masksmith") as pool:
         strips = []
@@ -57,16 +57,16 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
         pattern,
         np.array([strip.objectives for strip in strips[:down]]).reshape(down, across),
         np.array([strip.violations for strip in strips[:down]]).reshape(down, across),
-        total_score=reader.total,
+        total_score=passes.total,
         kept=sum(strip.kept for strip in strips),
         edge_score=exact_sum(strip.edge_score for strip in strips),
     )
-    return verified_solution(reader, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
+    return verified_solution(passes, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
 
 
-def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
+def _solve_strip(passes: TensorPasses, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
     first, last = span
-    rows = reader.checked_rows(first, last)
+    rows = passes.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
     whole = len(rows) == pattern.v or pattern.ragged != "dense"
     violations, objectives = np.zeros(across), np.zeros(across)
@@ -79,6 +79,6 @@ def _solve_strip(reader: PanelReader, pattern: VNM, span: tuple[int, int], acros
         solve_strip(padded, pattern.n, pattern.m, 0 if time_is_up else MAX_SCORED, kept, violations)
         mask[:, :width] = kept[:, :width]
         objectives = (padded * kept).sum(0).reshape(across, pattern.m).sum(1)
-    reader.writer.write(first, mask)
+    passes.writer.write(first, mask)
     edge = float(rows[:, width:].sum(dtype=np.float64))
     return _Strip(objectives, violations, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))

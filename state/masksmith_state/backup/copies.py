@@ -1,4 +1,4 @@
-"""Backs an installation up into a directory, while it serves, and restores it into an empty one.
+"""Backs an installation up into a directory, while it serves, and restores such a backup into an empty installation.
 
 One script reads all records of the broker, so that they are consistent. Blobs are copied after that. While a backup
 runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; deletions are
@@ -40,7 +40,7 @@ RECORDS, MANIFEST, STORE = "records.jsonl", "manifest.json", "store"
 LOCK_S = 60
 """Seconds after which the lock of a backup expires, unless it is renewed."""
 RANGE_BYTES = 8 * 2**20
-"""Bytes of a blob that are copied at once."""
+"""Maximum number of bytes of a blob that are copied at once."""
 EXCLUDED_PREFIXES = (
     "masksmith:session",
     "masksmith:rate:",
@@ -115,7 +115,7 @@ def _store_errors() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        raise InstallationError(f"a store does not answer or is full: {error}") from None
+        raise InstallationError(f"reading or writing a store failed: {error}") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The stored lists of the digests of blobs, with a cache in memory."""
+"""Stored piece lists, with a cache in memory: for each blob, the digests of its pieces."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CACHED_LISTS = 64
 
 
 class PieceLists:
-    """Lists of the digests of blobs, by the name of the blob.
+    """Piece lists, by the name of the blob.
 
     Args:
         objects: Where blobs and lists are stored.
-        read_only: Do not write a list again that was lost.
+        read_only: Do not store recomputed lists.
     """
 
     def __init__(self, objects: Objects, *, read_only: bool) -> None:
@@ -29,11 +29,13 @@ class PieceLists:
         self._cache: OrderedDict[str, PieceList] = OrderedDict()
 
     def get(self, name: str, *, use_cache: bool, digest: str | None = None) -> PieceList:
-        """Read the list of a blob; if it is missing or damaged, compute it from a blob that has `digest`.
+        """Read the list of a blob; if it is missing or damaged, recompute it from the blob.
+
+        Recomputing needs `digest`, by which the blob is checked.
 
         Raises:
             FileNotFoundError: If the blob does not exist.
-            MismatchError: If the list cannot be read, and the blob does not have `digest`, or that is not known.
+            MismatchError: If the list is missing or damaged, and `digest` is None, or not the digest of the blob.
         """
         cached = self._cache.get(name) if use_cache else None
         if cached is not None:
@@ -46,7 +48,7 @@ class PieceLists:
         return pieces
 
     def put(self, name: str, pieces: PieceList) -> None:
-        """Write the list of a blob."""
+        """Store the list of a blob."""
         self._objects.put(piece_list_name(name), pieces.encode(name))
         self._remember(name, pieces)
 
@@ -72,7 +74,10 @@ class PieceLists:
         if pieces.whole != digest:
             raise MismatchError
         if not self._read_only:
-            log.warning("blob %s is intact, and its list of digests was missing or damaged: written again", name)
+            log.warning(
+                "blob %s is intact, but the list of its pieces' digests was missing or damaged: it was stored again",
+                name,
+            )
             self.put(name, pieces)
         return pieces
 

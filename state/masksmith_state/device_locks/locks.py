@@ -1,8 +1,9 @@
 """Readers-writer locks on devices, across processes, containers and installations.
 
-Masks jobs acquire a device shared, a benchmark acquires it exclusively. A benchmark that requests a device blocks new
-masks jobs at once, and begins when the running ones have ended. Between two cases, masks jobs that wait get their turn.
-Every hold is a lease in Redis, which a side thread renews, so the holds of a dead process lapse within seconds.
+Masks jobs acquire a device in shared mode, benchmarks in exclusive mode. A benchmark that requests a device blocks new
+masks jobs at once, and begins when the running ones have ended. Between two cases of a benchmark, masks jobs that wait
+acquire the device first. Every acquired lock is a lease in Redis, which a side thread renews, so the locks of a dead
+process expire within seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from masksmith_state.scripts import Scripts
 
 POLL_S = 0.1
 WAITING_MS = 2000
+"""Milliseconds for which a waiting masks job is announced to benchmarks."""
+HELD = 2
+"""Reply of `acquire_exclusive.lua` when the device is held, and no masks job holds it any more."""
 
 
 class DeviceLock:
@@ -27,7 +31,7 @@ class DeviceLock:
     Args:
         client: Redis client.
         identity: Identifier of the device, the same in every process that can use it.
-        lease_s: Seconds that a hold lasts without renewal.
+        lease_s: Seconds after which an acquired lock expires if it is not renewed.
     """
 
     def __init__(self, client: redis.Redis, identity: str, lease_s: float = 15.0) -> None:
@@ -36,11 +40,14 @@ class DeviceLock:
         exclusive, shared, waiting = (
             f"masksmith:device:{identity}:{kind}" for kind in ("exclusive", "shared", "waiting")
         )
-        self._keys = (exclusive, shared, waiting)
+        self._keys, self._waiting_key = (exclusive, shared, waiting), waiting
 
     @contextmanager
     def shared(self, check: Callable[[], None]) -> Iterator[None]:
-        """Hold the device shared, once no benchmark holds it; `check` is called while waiting, and may raise."""
+        """Hold the device in shared mode, as soon as no benchmark holds it.
+
+        `check` is called while waiting, and may raise.
+        """
         token = uuid4().hex
         while not self._run("acquire_shared", token, self._lease_ms, WAITING_MS):
             check()
@@ -50,21 +57,21 @@ class DeviceLock:
 
     @contextmanager
     def exclusive(self, check: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-        """Hold the device exclusively; `check` is called while waiting, and may raise.
+        """Hold the device in exclusive mode; `check` is called while waiting, and may raise.
 
         Yields:
-            A function that returns whether the hold is intact; if not, measurements must be repeated.
+            A function that returns whether the lock is still held; if not, measurements must be repeated.
         """
         token = uuid4().hex
-        if self._client.exists(self._keys[2]):
+        if self._client.exists(self._waiting_key):
             # Masks jobs that wait retry every POLL_S: this pause lets them acquire the device.
             time.sleep(3 * POLL_S)
         try:
-            while self._run("acquire_exclusive", token, self._lease_ms) != 2:
+            while self._run("acquire_exclusive", token, self._lease_ms) != HELD:
                 check()
                 time.sleep(POLL_S)
-            with self._renewed(token) as intact:
-                yield intact
+            with self._renewed(token) as is_held:
+                yield is_held
         finally:
             self._run("release", token)
 

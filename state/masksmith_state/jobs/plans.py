@@ -27,12 +27,12 @@ class MasksPlan(BaseModel):
 
     @property
     def patterns(self) -> list[str]:
-        """The patterns of the tensors, each once; under a budget, the job's."""
+        """The distinct patterns of the tensors; of a tensor without one (yet), as under a budget, the job's pattern."""
         return list(dict.fromkeys(tensor.pattern or self.options.pattern for tensor in self.tensors))
 
     @property
     def pattern_text(self) -> str:
-        """The patterns of the tensors in one text."""
+        """The distinct patterns of the tensors, joined by commas."""
         return ", ".join(self.patterns)
 
     @property

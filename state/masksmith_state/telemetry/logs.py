@@ -11,52 +11,55 @@ from typing import Any, Literal
 from masksmith_wire.text import printable, without_credentials
 
 LogFormat = Literal["text", "json"]
-TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
+_context_fields: ContextVar[dict[str, Any] | None] = ContextVar("context_fields", default=None)
 
 
 @contextmanager
 def context(**fields: Any) -> Iterator[dict[str, Any]]:
-    """Add fields to every line that is logged in the block, also by threads that it starts; yields all fields."""
-    merged = {**(_fields.get() or {}), **fields}
-    token = _fields.set(merged)
+    """Add fields to every line that is logged in the block; yields all fields.
+
+    They belong to the running thread or task (`contextvars`): a `threading.Thread` that the block starts has no fields.
+    """
+    merged = {**(_context_fields.get() or {}), **fields}
+    token = _context_fields.set(merged)
     try:
         yield merged
     finally:
-        _fields.reset(token)
+        _context_fields.reset(token)
 
 
 def add_fields(**fields: Any) -> None:
     """Add fields to the innermost `context`; outside of one, this does nothing."""
-    current = _fields.get()
+    current = _context_fields.get()
     if current is not None:
         current.update(fields)
 
 
 def get_field(name: str) -> Any:
     """Value of a field of the innermost `context`, or None."""
-    return (_fields.get() or {}).get(name)
+    return (_context_fields.get() or {}).get(name)
 
 
-def configure(level: str, form: LogFormat) -> None:
+def configure(level: str, log_format: LogFormat) -> None:
     """Configure the root logger to write to standard error."""
     handler = logging.StreamHandler()
     handler.addFilter(_add_context)
-    handler.setFormatter(_json_formatter() if form == "json" else _TextFormatter(TEXT))
+    handler.setFormatter(_json_formatter() if log_format == "json" else _TextFormatter(TEXT_FORMAT))
     logging.basicConfig(level=level, handlers=[handler])
 
 
 def _add_context(record: logging.LogRecord) -> bool:
-    record.context = dict(_fields.get() or {})
+    record.context_fields = dict(_context_fields.get() or {})
     return True
 
 
 class _TextFormatter(logging.Formatter):
-    """Appends the fields to the message, as `name=value`."""
+    """Appends fields to the message, as `name=value`: those of the context, and `extra={"fields": ...}` of the call."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "context", {}) | getattr(record, "fields", {})
+        fields = getattr(record, "context_fields", {}) | getattr(record, "fields", {})
         # A traceback follows the message, so the fields are appended to the message itself.
         pairs = "".join(f" {name}={value}" for name, value in fields.items() if value is not None)
         return super().format(_with_message(record, safe_line(record.getMessage() + pairs)))
@@ -69,12 +72,12 @@ class _TextFormatter(logging.Formatter):
 
 
 def safe_line(text: str) -> str:
-    """A text as one line without credentials and without characters that a terminal would obey."""
+    """A text as one line without credentials and without control characters."""
     return printable(without_credentials(text))
 
 
 def _safe_lines(text: str) -> str:
-    # Indented, so that no line of a traceback can pass for a line of the log.
+    # Indented, so that no line of a traceback can be mistaken for a line of the log.
     return "\n".join(f"  {safe_line(line)}" for line in text.splitlines())
 
 
@@ -90,11 +93,11 @@ def _json_formatter() -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
     class Formatter(JsonFormatter):
-        """Adds the fields as members of the JSON object."""
+        """Adds the same fields as members of the JSON object."""
 
         def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
             super().add_fields(log_data, record, message_dict)
-            fields = log_data.pop("context", {}) | log_data.pop("fields", {})
+            fields = log_data.pop("context_fields", {}) | log_data.pop("fields", {})
             log_data.update({name: value for name, value in fields.items() if value is not None})
             for name, value in log_data.items():
                 if isinstance(value, str):

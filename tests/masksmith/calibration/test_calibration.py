@@ -219,7 +219,12 @@ BAD = {
     "another score": (lambda m, b: ms.calibrate(m, b).score("size", "0.weight", m[0].weight), "unknown score 'size'"),
     "another layer": (lambda m, b: ms.calibrate(m, b).score("ria", "7.weight", 0), "'7.weight': not calibrated: the"),
     "not gathered": (
-        lambda m, b: ms.calibrate(m, b).score("sparsegpt", "0.weight", m[0].weight), "'0.weight': sparsegpt needs gram",
+        lambda m, b: ms.calibrate(m, b).score("sparsegpt", "0.weight", m[0].weight),
+        r"'0.weight': sparsegpt needs 'gram', which was not gathered: .*gather=\['gram'\]",
+    ),
+    "no gradients": (
+        lambda m, b: ms.calibrate(m, b).score("taylor", "0.weight", m[0].weight),
+        r"taylor needs 'gradient_rms', which was not gathered: .*gather=\['gradients'\]",
     ),
     "another weight": (
         lambda m, b: ms.calibrate(m, b).score("wanda", "0.weight", m[3].weight), r"norms has shape \[8\]",

@@ -173,7 +173,7 @@ def test_a_real_layer_gains_on_both_axes():
 
 
 BAD = {
-    "no N:M": (lambda: permute(np.ones((8, 8)), "50%"), "N:M patterns alone"),
+    "no N:M": (lambda: permute(np.ones((8, 8)), "50%"), "only N:M patterns support"),
     "an axis that cannot help": (lambda: permute(np.ones((8, 8)), "2:4", "out"), "the order of the 'out' channels"),
     "no axis": (lambda: permute(np.ones((8, 8)), "transposable 2:4", "rows"), "axis='rows'"),
     "channels that do not divide": (lambda: permute(np.ones((8, 6, 3, 3)), "2:4"), "6 input channels of a convolution"),

@@ -160,7 +160,7 @@ BAD = {
     "a norm that is no number": (lambda: ms.ria(WEIGHT, NORMS * np.nan), r"norms holds nan at \[0\]"),
     "a vector": (lambda: ms.wanda(WEIGHT[0], NORMS), r"shape \[8\] is not that of a weight"),
     "a negative power": (lambda: ms.ria(WEIGHT, NORMS, -1), "power=-1"),
-    "no gram": (lambda: ms.sparsegpt(WEIGHT), "either gram= or inverse_diagonal="),
+    "no gram": (lambda: ms.sparsegpt(WEIGHT), "exactly one of gram= and inverse_diagonal="),
     "a gram of another layer": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM[:3, :3]), r"gram has shape \[3, 3\].*\[8, 8\]"),
     "a singular gram": (lambda: ms.sparsegpt(WEIGHT, gram=np.zeros((8, 8))), "not positive definite"),
     "a zero diagonal": (lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=np.zeros(8)), "holds 0"),

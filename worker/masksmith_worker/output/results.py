@@ -1,4 +1,4 @@
-"""The results of a job's shards, as the writing of an output needs them: reports, masks and updated weights."""
+"""Reads the results of a job's shards (reports, masks, updated weights) for the writing of an output file."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from masksmith_state.jobs.reports import ShardReport
 class ShardResults:
     """Results of a job's shards.
 
-    Reports on record are read together; what they name is checked when it is read, and solved again if it is gone.
+    All stored reports are read at once. A mask or weight is checked when it is read; if it is missing or damaged, its
+    shard is solved again.
 
     Args:
         store: Contains masks and weights.
-        read_reports: Reads all reports on record, by index.
-        solved: Returns the report of a shard whose result is then in the store; waits for it, or solves it.
+        read_reports: Reads all stored reports, by the shard's index.
+        ensure_solved: Waits for a shard's result, or solves it, so that the store has it; returns the shard's report.
     """
 
     def __init__(
         self,
         store: BlobStore,
         read_reports: Callable[[], Mapping[int, ShardReport]],
-        solved: Callable[[int], ShardReport],
+        ensure_solved: Callable[[int], ShardReport],
     ) -> None:
-        self._store, self._read_reports, self._solved = store, read_reports, solved
+        self._store, self._read_reports, self._ensure_solved = store, read_reports, ensure_solved
         self._reports: dict[int, ShardReport] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Read all reports on record."""
+        """Read all stored reports again."""
         known = {index: report for index, report in self._read_reports().items() if report.result is not None}
         self._reports |= known
 
@@ -40,14 +41,19 @@ class ShardResults:
         """Report of a shard that has a result.
 
         Raises:
-            ShardFailedError: If it failed.
+            ShardFailedError: If the shard failed.
         """
         if index not in self._reports:
-            self._reports[index] = self._solved(index)
+            self._reports[index] = self._ensure_solved(index)
         return self._reports[index]
 
     def mask(self, index: int) -> bytes:
-        """Read the packed mask of a shard; raises as `report`, and if it is gone as soon as it is solved."""
+        """Read the packed mask of a shard.
+
+        Raises:
+            ShardFailedError: As `report`.
+            FileNotFoundError, DamagedBlobError: If it is missing or damaged again after the shard was solved.
+        """
         return self._read(index, lambda report: self._store.get(result_name(str(report.result)), report.mask_digest))
 
     def weights(self, index: int) -> bytes:
@@ -60,5 +66,5 @@ class ShardResults:
         try:
             return read(self.report(index))
         except (FileNotFoundError, DamagedBlobError):
-            self._reports[index] = self._solved(index)
+            self._reports[index] = self._ensure_solved(index)
             return read(self._reports[index])

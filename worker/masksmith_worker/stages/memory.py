@@ -1,4 +1,4 @@
-"""Whether this process may take the memory that a large Gram matrix needs, before any of it is read."""
+"""Checks, before a large Gram matrix is read, that this process has enough memory for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from masksmith.layouts import WHOLE_BYTES
 from masksmith_state.jobs.shards import PlannedTensor
 
-COPIES = {"reconstruct": 2.25, "admm": 6.0, "sparsegpt": 7.0}
-"""Most memory that a use of a Gram matrix takes, in multiples of the matrix in float64 (`docs/by_reference.md`)."""
+PEAK_MATRICES = {"reconstruct": 2.25, "admm": 6.0, "sparsegpt": 7.0}
+"""Peak memory of each use of a Gram matrix, in multiples of the matrix in float64 (`docs/by_reference.md`)."""
 MEMORY_INFO = Path("/proc/meminfo")
-OWN_STATUS = Path("/proc/self/statm")
-GROUP_FILES = (
+OWN_STATM = Path("/proc/self/statm")
+CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
@@ -28,16 +28,16 @@ def require_memory(gram: PlannedTensor, use: str, matrices: int = 1) -> None:
 
     Args:
         gram: `[*stack, in, in]`.
-        use: A key of `COPIES`.
-        matrices: Number of its matrices that are read at once.
+        use: A key of `PEAK_MATRICES`.
+        matrices: Number of matrices of the stack that are read at once.
 
     Raises:
-        InsufficientMemoryError: Naming what it needs and what there is.
+        InsufficientMemoryError: If it does not fit; the message gives needed and available bytes.
     """
-    one = 8 * gram.shape[-1] ** 2
-    if one * matrices <= WHOLE_BYTES:
+    matrix_bytes = 8 * gram.shape[-1] ** 2
+    if matrix_bytes * matrices <= WHOLE_BYTES:
         return
-    needed, available = int(one * (COPIES[use] + matrices - 1)), available_bytes()
+    needed, available = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1)), available_bytes()
     if needed > available:
         raise InsufficientMemoryError(
             f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
@@ -46,14 +46,14 @@ def require_memory(gram: PlannedTensor, use: str, matrices: int = 1) -> None:
 
 
 def available_bytes() -> int:
-    """Bytes that this process may still take: of the machine, of its control group, and of its address space."""
+    """Bytes that this process may still take: the least of what machine, cgroup and address-space limit leave free."""
     return max(0, min(_limits()))
 
 
 def _limits() -> Iterator[int]:
     lines = dict(line.split(":") for line in MEMORY_INFO.read_text().splitlines())
     yield 1024 * int(lines["MemAvailable"].split()[0])
-    for limit_file, used_file in GROUP_FILES:
+    for limit_file, used_file in CGROUP_FILES:
         try:
             limit, used = (Path(name).read_text().strip() for name in (limit_file, used_file))
         except OSError:
@@ -62,4 +62,4 @@ def _limits() -> Iterator[int]:
             yield int(limit) - int(used)
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
-        yield space - int(OWN_STATUS.read_text().split()[0]) * resource.getpagesize()
+        yield space - int(OWN_STATM.read_text().split()[0]) * resource.getpagesize()

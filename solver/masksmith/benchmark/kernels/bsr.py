@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from masksmith.benchmark.declaration import Declaration, Support
 from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
-from .csr import compressed_bytes, mkl_obstacle, transposing_products
+from .csr import ANY_SHAPE, compressed_bytes, mkl_obstacle, transposing_products
 
 if TYPE_CHECKING:
     import torch
-
-ANY = (1, 1)
 
 
 class Bsr:
@@ -23,8 +21,10 @@ class Bsr:
         "bsr",
         "block-compressed sparse rows, torch: MKL on CPUs, Triton (tuned) on GPUs",
         {
-            "cpu": Support({"float32": ANY, "float64": ANY}, square=True),
-            "cuda": Support({"float16": ANY, "bfloat16": ANY, "float32": ANY}, least_block=16, power_of_two=True),
+            "cpu": Support({"float32": ANY_SHAPE, "float64": ANY_SHAPE}, square=True),
+            "cuda": Support(
+                {"float16": ANY_SHAPE, "bfloat16": ANY_SHAPE, "float32": ANY_SHAPE}, least_block=16, power_of_two=True
+            ),
         },
         "block",
         curve=("block 16x16 50%", "block 16x16 25%", "block 16x16 10%", "block 16x16 5%"),

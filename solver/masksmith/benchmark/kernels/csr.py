@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from masksmith.benchmark.kernel import Product
 
-ANY = (1, 1)
+ANY_SHAPE = (1, 1)
+"""No constraint: rows and columns are multiples of 1."""
 
 
 class Csr:
@@ -23,14 +24,17 @@ class Csr:
         "csr",
         "compressed sparse rows, torch: MKL on CPUs, cuSPARSE on GPUs",
         {
-            "cpu": Support({"float32": ANY, "float64": ANY}),
-            "cuda": Support({"float32": ANY, "float16": ANY, "bfloat16": ANY, "float64": ANY}),
+            "cpu": Support({"float32": ANY_SHAPE, "float64": ANY_SHAPE}),
+            "cuda": Support({"float32": ANY_SHAPE, "float16": ANY_SHAPE, "bfloat16": ANY_SHAPE, "float64": ANY_SHAPE}),
         },
         curve=("50%", "25%", "10%", "5%", "2%"),
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: without MKL, torch would use a plain loop on CPUs."""
+        """Return why the kernel cannot run on the device, or None.
+
+        On CPUs it needs MKL: without it, torch uses a slow loop.
+        """
         return torch_obstacle() or (mkl_obstacle() if device == "cpu" else None)
 
     def pack(self, operand: Operand) -> Packed:
@@ -38,7 +42,7 @@ class Csr:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             weight = operand.matrix.to_sparse_csr()
-        weight = _narrow(weight)
+        weight = _with_32_bit_indices(weight)
         return Packed(transposing_products(weight), compressed_bytes(weight))
 
 
@@ -66,7 +70,7 @@ def compressed_bytes(weight: torch.Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
-def _narrow(weight: torch.Tensor) -> torch.Tensor:
+def _with_32_bit_indices(weight: torch.Tensor) -> torch.Tensor:
     """Store indices in 32 bits, which MKL and cuSPARSE both read."""
     import torch
 

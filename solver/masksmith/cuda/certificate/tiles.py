@@ -20,7 +20,11 @@ THREADS = 256
 
 @device
 def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
-    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0."""
+    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0.
+
+    The values are those of `kernels.certificate.tiles`, which subtracts the rounding error of u + v before it tests the
+    sign. Here that error decides only where the rounded sum equals w: it is too small to change any other sign.
+    """
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)
@@ -79,10 +83,10 @@ def compile_certificate(element: str) -> Any:
         violations = cuda.shared.array(THREADS, float64)
         total_sums = cuda.shared.array(THREADS, float64)
         legal_flags = cuda.shared.array(THREADS, int32)
-        here, top = cuda.threadIdx.x, cuda.blockIdx.y * rows
-        column = cuda.blockIdx.x * cuda.blockDim.x + here
-        inside, side, c = column < across * cols, column // cols, column % cols
-        t = cuda.blockIdx.y * across + side
+        thread, top = cuda.threadIdx.x, cuda.blockIdx.y * rows
+        column = cuda.blockIdx.x * cuda.blockDim.x + thread
+        inside, tile_col, c = column < across * cols, column // cols, column % cols
+        t = cuda.blockIdx.y * across + tile_col
         kept_score, violation_sum, total_score, count, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
@@ -102,11 +106,11 @@ def compile_certificate(element: str) -> Any:
             if at_most:
                 violation_sum += _unfilled_violation(v, count, col_keep)
             for r in range(c, rows, cols):
-                used = _row_used(mask, top + r, side * cols, cols)
+                used = _row_used(mask, top + r, tile_col * cols, cols)
                 is_legal = is_legal and (used == row_keep or (at_most and used < row_keep))
                 if at_most:
                     violation_sum += _unfilled_violation(row_duals[t, r], used, row_keep)
-        kept_sums[here], violations[here], total_sums[here], legal_flags[here] = (
+        kept_sums[thread], violations[thread], total_sums[thread], legal_flags[thread] = (
             kept_score,
             violation_sum,
             total_score,
@@ -114,7 +118,7 @@ def compile_certificate(element: str) -> Any:
         )
         cuda.syncthreads()
         if inside and c == 0:
-            for other in range(here + 1, here + cols):
+            for other in range(thread + 1, thread + cols):
                 kept_score, violation_sum, total_score = (
                     kept_score + kept_sums[other],
                     violation_sum + violations[other],
@@ -122,6 +126,7 @@ def compile_certificate(element: str) -> Any:
                 )
                 is_legal = is_legal and legal_flags[other]
             objective[t], total[t], legal[t] = kept_score, total_score, is_legal
+            # More than the relative rounding error of the terms and of their sum; no term is negative.
             violation[t] = violation_sum * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith.cuda.jit import device, narrow
+from masksmith.cuda.jit import device, wrap_int32
 
 
 @device
@@ -19,8 +19,11 @@ def count_used(x: Any, first: int, step: int, count: int) -> int:
 
 
 @device
-def mark_full(y: int, floor: int, used: int, keep: int) -> int:
-    """Return `keep` for a column whose dual (negated in `y`) is above its floor (paths fill it later), else `used`."""
+def used_or_full(y: int, floor: int, used: int, keep: int) -> int:
+    """Return a column's count: `used`, but `keep` if its dual is above its floor; augmenting paths will fill it.
+
+    The dual is negated in `y`.
+    """
     return keep if y != -floor else used
 
 
@@ -29,16 +32,16 @@ def lower_outer_dual(
     u: Any, y: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, lane: int, lanes: int,
     rows: int, cols: int, row_keep: int, col_keep: int,
 ) -> None:  # fmt: skip
-    """Clamp a tile's duals to at least their floors, and to exactly their floors on lines that are not full, in place.
+    """Lower the outer node's dual until no floor is violated, then set duals to their floors where a line is not full.
 
-    `outer`, the dual of the outer node, shifts all floors. Column duals are negated in `y`.
+    For one tile, in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the arguments.
     """
     low = outer[lane]
     for i in range(rows):
-        low = min(low, narrow(u[i * lanes + lane] - row_floor[i * lanes + lane]))
+        low = min(low, wrap_int32(u[i * lanes + lane] - row_floor[i * lanes + lane]))
     for j in range(cols):
         if col_used[j * lanes + lane] < col_keep:
-            low = min(low, narrow(y[j * lanes + lane] + col_floor[j * lanes + lane]))
+            low = min(low, wrap_int32(y[j * lanes + lane] + col_floor[j * lanes + lane]))
     for i in range(rows):
         at = i * lanes + lane
         if row_used[at] < row_keep and u[at] > low + row_floor[at]:

@@ -60,8 +60,8 @@ def compile_sweeps(shape: Shape) -> Any:
             if sweep < sweeps:
                 if line < cols:
                     high, low = pair(x, here, pitch * lanes, u, lane, lanes, col_size, col_keep)
-                    relax = 0 if sweep == 0 or sweep == sweeps - 1 else -1
-                    v[here] = threshold_update(high, low, v[here], col_floor, relax)
+                    over_relax = 0 if sweep == 0 or sweep == sweeps - 1 else -1
+                    v[here] = threshold_update(high, low, v[here], col_floor, over_relax)
                 cuda.syncthreads()
 
     return device(descend)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from masksmith.cuda.elements import reader
-from masksmith.cuda.jit import cuda, device, kernel, narrow
+from masksmith.cuda.jit import cuda, device, kernel, wrap_int32
 from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 
 from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
@@ -108,7 +108,7 @@ def compile_integer_pass(shape: Shape) -> Any:
             return
         if line < rows:
             for j in range(cols):
-                rest = narrow(x[(line * pitch + j) * lanes + lane] - v[j * lanes + lane])
+                rest = wrap_int32(x[(line * pitch + j) * lanes + lane] - v[j * lanes + lane])
                 mask[top + line, left + j] = rest >= u[here]
             row_duals[t, line] = u[here] * unit
         if line < cols:

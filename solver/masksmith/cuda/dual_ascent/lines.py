@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from masksmith.cuda.jit import SIMULATED, narrow
+from masksmith.cuda.jit import SIMULATED, wrap_int32
 from masksmith.kernels.dual_ascent.simd.vectors import median_pair, sort
 from masksmith.kernels.jit import COMPILED, intrinsic, types
 
@@ -53,7 +53,7 @@ def _pair_in_registers(
 def _pair_plain(
     x: Any, first: int, step: int, duals: Any, begin: int, lanes: int, size: int, keep: int
 ) -> tuple[int, int]:  # fmt: skip
-    residuals = sorted((narrow(x[first + p * step] - duals[begin + p * lanes]) for p in range(size)), reverse=True)
+    residuals = sorted((wrap_int32(x[first + p * step] - duals[begin + p * lanes]) for p in range(size)), reverse=True)
     return residuals[keep - 1], residuals[keep]
 
 

@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from masksmith.cuda.jit import device, narrow
-from masksmith.kernels.dual_ascent.simd.lanes import COARSEST, FINEST, SCORE_BITS
+from masksmith.cuda.jit import device, wrap_int32
+from masksmith.kernels.dual_ascent.simd.lanes import MAX_DUAL, MAX_EXPONENT, MIN_EXPONENT, SCORE_BITS
 
-BOUND = 1 << 28
-"""Largest magnitude of duals, as in `kernels.dual_ascent.simd.lanes`: beyond it 32-bit sums could wrap around."""
 ROUNDER = 1.5 * 2.0**52
 """Doubles of this size have no fraction bits: adding and subtracting it rounds to an integer."""
 
 
 @device
-def threshold_update(high: int, low: int, old: int, floor: int, relax: int) -> int:
-    """Return the dual half-way between `low` and `high`, at least `floor`; over-relaxed by half if `relax` is -1."""
-    centre = narrow(high + low + 1) >> 1
-    drift = narrow(centre - old) >> 1
-    return max(narrow(centre + (drift & relax)), floor)
+def threshold_update(high: int, low: int, old: int, floor: int, over_relaxation_mask: int) -> int:
+    """Return the dual half-way between `low` and `high`, at least `floor`.
+
+    Half of its change is added once more if `over_relaxation_mask` is -1, and not if it is 0.
+    """
+    centre = wrap_int32(high + low + 1) >> 1
+    drift = wrap_int32(centre - old) >> 1
+    return max(wrap_int32(centre + (drift & over_relaxation_mask)), floor)
 
 
 @device
@@ -34,23 +35,23 @@ def is_balanced(
     """
     total = 0
     for p in range(size):
-        total += narrow(x[first + p * step] - duals[p * lanes + lane]) >= own
+        total += wrap_int32(x[first + p * step] - duals[p * lanes + lane]) >= own
     balanced = total == keep or (total < keep and own == floor)
-    return balanced and own < BOUND and own > -BOUND
+    return balanced and own < MAX_DUAL and own > -MAX_DUAL
 
 
 @device
 def exponent_of(peak: float) -> int:
-    """Return the exponent e, at most `FINEST`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
+    """Return the exponent e, at most `MAX_EXPONENT`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
     if peak > 0.0:
-        return min(SCORE_BITS - math.frexp(peak)[1], FINEST)
+        return min(SCORE_BITS - math.frexp(peak)[1], MAX_EXPONENT)
     return 0
 
 
 @device
 def unit_of(exponent: int) -> float:
     """Return `2^-exponent`, the unit of quantised duals; 0 if float64 cannot represent the duals."""
-    return math.ldexp(1.0, -int(exponent)) if exponent > COARSEST else 0.0
+    return math.ldexp(1.0, -int(exponent)) if exponent > MIN_EXPONENT else 0.0
 
 
 @device
@@ -64,11 +65,11 @@ def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int)
         low_u = min(low_u, u[i * lanes + lane])
     for j in range(1, cols):
         low_v = min(low_v, v[j * lanes + lane])
-    delta = narrow(low_v - low_u) >> 1
+    delta = wrap_int32(low_v - low_u) >> 1
     for i in range(rows):
-        u[i * lanes + lane] = narrow(u[i * lanes + lane] + delta)
+        u[i * lanes + lane] = wrap_int32(u[i * lanes + lane] + delta)
     for j in range(cols):
-        v[j * lanes + lane] = narrow(v[j * lanes + lane] - delta)
+        v[j * lanes + lane] = wrap_int32(v[j * lanes + lane] - delta)
     return np.int64(low_u) + np.int64(low_v) >= 0
 
 
@@ -80,7 +81,7 @@ def nearest(value: float) -> float:
 
 @device
 def quantise_dual(dual: float, unit: float, non_negative: bool) -> int:
-    """Return `round(dual / unit)`, clipped to within `BOUND / 2`, and to 0 or more if `non_negative`."""
-    low = 0.0 if non_negative else -float(BOUND // 2)
+    """Return `round(dual / unit)`, clipped to within `MAX_DUAL / 2`, and to 0 or more if `non_negative`."""
+    low = 0.0 if non_negative else -float(MAX_DUAL // 2)
     rounded = nearest(dual / unit) if unit > 0.0 else 0.0
-    return np.int32(min(max(rounded, low), float(BOUND // 2)))
+    return np.int32(min(max(rounded, low), float(MAX_DUAL // 2)))

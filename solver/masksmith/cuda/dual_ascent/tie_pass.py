@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from masksmith.cuda.elements import reader
-from masksmith.cuda.jit import cuda, device, kernel, narrow
+from masksmith.cuda.jit import cuda, device, kernel, wrap_int32
 from masksmith.kernels.dual_ascent.fine_units import CLIP, UNBOUNDED
 from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 from masksmith.kernels.dual_ascent.simd.lanes import SCORE_BITS
 
-from .at_most import count_used, is_valid_dual, lower_outer_dual, mark_full, shift_duals
+from .at_most import count_used, is_valid_dual, lower_outer_dual, shift_duals, used_or_full
 from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
 from .shape import Shape
 from .thread_block import nearest
@@ -59,15 +59,15 @@ def _residual_score(w: float, u: float, v: float, factor: float) -> int:
     rest = min(max(((w - v) - u) * factor, -CLIP), CLIP)
     whole = np.int32(rest)
     below, odd = np.int32(rest < whole), np.int32(rest != whole)
-    return narrow(narrow(narrow(whole - below) << 1) | odd)
+    return wrap_int32(wrap_int32(wrap_int32(whole - below) << 1) | odd)
 
 
 @device
 def _bound_of(score: int, kept: bool) -> int:
     """Encode an entry's bound on duals: `u <= bound - v` if kept, `-v <= bound + u` if dropped."""
     if kept:
-        return narrow((score & EVEN) | 1)
-    return narrow(-(narrow(score + 1) & EVEN))
+        return wrap_int32((score & EVEN) | 1)
+    return wrap_int32(-(wrap_int32(score + 1) & EVEN))
 
 
 @device
@@ -78,7 +78,7 @@ def _lowered(
     for p in range(count):
         word = x[first + p * step]
         bound = word & EVEN if word & np.int32(1) == kept else np.int32(UNBOUNDED)
-        own = min(own, narrow(bound + others[p * lanes + lane]))
+        own = min(own, wrap_int32(bound + others[p * lanes + lane]))
     return own
 
 
@@ -106,7 +106,7 @@ def _row_loader(shape: Shape) -> Any:
                 inside = i < scores.shape[0] and left + j < scores.shape[1]
                 w = float(read(scores, i, left + j)) if inside else 0.0
                 rest = _residual_score(w, u[line * lanes + lane], v[j * lanes + lane], factor)
-                value = narrow(rest + noise[line * row_size + j])
+                value = wrap_int32(rest + noise[line * row_size + j])
             x[(line * pitch + j) * lanes + lane] = value
 
     return device(load)
@@ -120,8 +120,8 @@ def _compile_bounds(shape: Shape) -> Any:
     def write_bounds(x: Any, u: Any, v: Any, noise: Any, lane: int, line: int) -> None:
         for j in range(cols if line < rows else 0):
             at = (line * pitch + j) * lanes + lane
-            kept = narrow(x[at] - v[j * lanes + lane]) >= u[line * lanes + lane]
-            x[at] = _bound_of(narrow(x[at] - noise[line * row_size + j]), kept)
+            kept = wrap_int32(x[at] - v[j * lanes + lane]) >= u[line * lanes + lane]
+            x[at] = _bound_of(wrap_int32(x[at] - noise[line * row_size + j]), kept)
 
     return device(write_bounds)
 
@@ -187,7 +187,7 @@ def compile_tie_pass(shape: Shape) -> Any:
 
     Further arguments of the kernel:
 
-    lowerings: Maximum number of lowerings in which duals are lowered.
+    lowerings: Maximum number of rounds in which duals are lowered.
     zoom: Bits by which the unit is finer than that of the integer pass.
     noise: `[rows * row_size]` int32, from `kernels.dual_ascent.tie_pass.tie_noise`.
     ready: `[down * across]` uint8, set to 1 for tiles whose mask is proved optimal for its own column counts, which
@@ -251,12 +251,12 @@ def compile_tie_pass(shape: Shape) -> Any:
         write_bounds(x, u, v, noise, lane, line)
         cuda.syncthreads()
         u[here] &= EVEN
-        v[here] = narrow(-(v[here] & EVEN))
+        v[here] = wrap_int32(-(v[here] & EVEN))
         if non_negative and line < rows:
             row_used[here] = count_used(x, line * pitch * lanes + lane, lanes, cols)
         if non_negative and line < cols:
             used = count_used(x, here, pitch * lanes, rows)
-            col_used[here] = mark_full(v[here], col_floor[here], used, col_keep)
+            col_used[here] = used_or_full(v[here], col_floor[here], used, col_keep)
         cuda.syncthreads()
 
         # A block iterates until all of its tiles have converged; duals of converged tiles do not change any more.

@@ -16,17 +16,17 @@ from masksmith.kernels.shortest_paths.augmentation import balance_columns
 from masksmith.kernels.shortest_paths.complementary_slackness import is_proved
 from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_tile, initialise_wide_duals
 from masksmith.kernels.shortest_paths.negative_cycles import polish
+from masksmith.kernels.shortest_paths.panel import HUGE, MAX_FLOAT, SHRINK
 from masksmith.kernels.tile import Budget, Search, Tile
-
-HUGE, SHRINK, LARGEST = 2.0**1000, 2.0**-64, 1.7976931348623157e308
 
 
 def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
     """Return the numbers of doubles, integers and bytes in the work arrays of one thread."""
     rows, cols, width = budget.rows, budget.cols, budget.width
-    size, tall, wide = rows * cols, (rows + 7) // 8 * 8, (width + 7) // 8 * 8
-    doubles = 2 * size + rows + cols + rows * wide + width * tall + tall + wide + rows + width
-    return doubles, tall + wide + 2 * width, 5 * size + rows
+    size, padded_rows, padded_width = rows * cols, (rows + 7) // 8 * 8, (width + 7) // 8 * 8
+    costs = rows * padded_width + width * padded_rows
+    doubles = 2 * size + rows + cols + costs + padded_rows + padded_width + rows + width
+    return doubles, padded_rows + padded_width + 2 * width, 5 * size + rows
 
 
 @device
@@ -40,16 +40,20 @@ def _tile_in(doubles: Any, flags: Any, rows: int, cols: int) -> Tile:
 
 @device
 def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) -> Search:
-    tall, wide = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
-    drop_cost, row_d = rows * wide, rows * wide + width * tall
-    col_d, row_seen = row_d + tall, row_d + tall + wide
-    col_seen = row_seen + rows
+    padded_rows, padded_width = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
+    # Offsets of the arrays in `doubles` and in `numbers`.
+    drop_cost_at = rows * padded_width
+    row_d_at = drop_cost_at + width * padded_rows
+    col_d_at = row_d_at + padded_rows
+    row_seen_at = col_d_at + padded_width
+    col_seen_at = row_seen_at + rows
+    excess_at = padded_rows + padded_width
+    slack_at = excess_at + width
     return Search(
-        doubles[:drop_cost], doubles[drop_cost:row_d], doubles[row_d:col_d], doubles[col_d:row_seen],
-        doubles[row_seen:col_seen],
-        doubles[col_seen : col_seen + width], numbers[:tall], numbers[tall : tall + wide],
-        numbers[tall + wide : tall + wide + width], numbers[tall + wide + width : tall + wide + 2 * width],
-        flags[:rows],
+        doubles[:drop_cost_at], doubles[drop_cost_at:row_d_at], doubles[row_d_at:col_d_at],
+        doubles[col_d_at:row_seen_at], doubles[row_seen_at:col_seen_at], doubles[col_seen_at : col_seen_at + width],
+        numbers[:padded_rows], numbers[padded_rows:excess_at], numbers[excess_at:slack_at],
+        numbers[slack_at : slack_at + width], flags[:rows],
     )  # fmt: skip
 
 
@@ -70,8 +74,11 @@ def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, co
 
 
 @device
-def _mirror(tile: Tile, budget: Budget) -> float:
-    """Fill the transposed copies; scale the scores so that sums cannot overflow; return the scale, a power of two."""
+def _prepare(tile: Tile, budget: Budget) -> float:
+    """Fill the transposed copies, mark all entries free, and scale the scores so that sums cannot overflow.
+
+    Returns the scale, a power of two.
+    """
     largest = 0.0
     for i in range(budget.rows):
         for j in range(budget.cols):
@@ -89,7 +96,7 @@ def _mirror(tile: Tile, budget: Budget) -> float:
 
 @device
 def _clear(search: Search) -> None:
-    """Set all left costs, padding included, to infinity."""
+    """Set `add_cost` and `drop_cost` to infinity, padding included."""
     for at in range(len(search.add_cost)):
         search.add_cost[at] = math.inf
     for at in range(len(search.drop_cost)):
@@ -98,10 +105,15 @@ def _clear(search: Search) -> None:
 
 @cache
 def compile_path_kernel(element: str) -> Any:
-    """Compile the kernel, one for all tile sizes; thread k solves every `gridsize`-th tile of `order` from the k-th on.
+    """Compile the kernel, one for all tile sizes; thread k solves tiles k, k + threads, k + 2 threads, ... of `order`.
 
-    `doubles`, `numbers` and `flags` are work arrays `[threads, scratch_sizes(...)]`. Other arguments as for the passes;
-    `infeasible[0]` is lowered to the index of the first tile without an allowed mask.
+    Arguments of the kernel that `dual_ascent.integer_pass.compile_integer_pass` does not describe:
+
+        forced: As mask, non-zero where an entry is forced; `[0, 0]` if none is.
+        ready: `[down * across]`; 1 if augmenting paths can start from the tile's mask: see
+            `dual_ascent.schedule.DeviceResults`.
+        doubles, numbers, flags: Work arrays, `[threads, n]` with n of `scratch_sizes`.
+        infeasible: `infeasible[0]` is lowered to the index of the first tile without an allowed mask.
     """
     read = reader(element)
 
@@ -115,7 +127,7 @@ def compile_path_kernel(element: str) -> Any:
         tile = _tile_in(doubles[thread], flags[thread], rows, cols)
         rest = doubles[thread, 2 * size + rows + cols :]
         search = _search_in(rest, numbers[thread], flags[thread, 4 * size :], rows, budget.width)
-        codes, low = flags[thread, 4 * size + rows :], 0.0 if at_most else -LARGEST
+        codes, low = flags[thread, 4 * size + rows :], 0.0 if at_most else -MAX_FLOAT
         for slot in range(thread, len(order), cuda.gridsize(1)):
             t = order[slot]
             top, left = (t // across) * rows, (t % across) * cols
@@ -124,7 +136,7 @@ def compile_path_kernel(element: str) -> Any:
                 tile.w[at] = float(read(scores, i, j)) if i < scores.shape[0] and j < scores.shape[1] else 0.0
                 tile.kept[at] = mask[i, j] if ready[t] else 0
                 codes[at] = forced[i, j] if forced.size else 0
-            scale = _mirror(tile, budget)
+            scale = _prepare(tile, budget)
             for i in range(rows):
                 tile.u[i] = max(low, row_duals[t, i] * scale)
             for j in range(cols):
@@ -136,8 +148,8 @@ def compile_path_kernel(element: str) -> Any:
             for at in range(size):
                 mask[top + at // cols, left + at % cols] = tile.kept[at]
             for i in range(rows):
-                row_duals[t, i] = max(-LARGEST, min(LARGEST, tile.u[i] / scale))
+                row_duals[t, i] = max(-MAX_FLOAT, min(MAX_FLOAT, tile.u[i] / scale))
             for j in range(cols):
-                col_duals[t, j] = max(-LARGEST, min(LARGEST, tile.v[j] / scale))
+                col_duals[t, j] = max(-MAX_FLOAT, min(MAX_FLOAT, tile.v[j] / scale))
 
     return kernel(run)

@@ -28,8 +28,8 @@ EPSILON = 2.0**-52
 
 
 @inline
-def _at_least(row_dual: float, floor: float) -> float:
-    return floor if row_dual < floor else row_dual
+def _at_least(dual: float, floor: float) -> float:
+    return floor if dual < floor else dual
 
 
 @inline
@@ -78,20 +78,20 @@ def _check_budgets(
     mask: Bools, u: Duals, v: Duals, row_keep: int, col_keep: int, at_most: bool, floor: float, top: int, left: int
 ) -> tuple[bool, float]:
     """Return whether the budgets of a tile hold, and the sum of dual times unfilled budget over rows and columns."""
-    legal, unused = True, 0.0
+    legal, unfilled_violation = True, 0.0
     for r in range(len(u)):
         used = 0
         for c in range(len(v)):
             used += np.int64(mask[top + r, left + c])
         legal &= used == row_keep or (at_most and used < row_keep)
-        unused += _at_least(u[r], floor) * (row_keep - used) if used < row_keep else 0.0
+        unfilled_violation += _at_least(u[r], floor) * (row_keep - used) if used < row_keep else 0.0
     for c in range(len(v)):
         used = 0
         for r in range(len(u)):
             used += np.int64(mask[top + r, left + c])
         legal &= used == col_keep or (at_most and used < col_keep)
-        unused += _at_least(v[c], floor) * (col_keep - used) if used < col_keep else 0.0
-    return legal, unused
+        unfilled_violation += _at_least(v[c], floor) * (col_keep - used) if used < col_keep else 0.0
+    return legal, unfilled_violation
 
 
 @jit
@@ -112,7 +112,8 @@ def certify(
         at_most: Whether budgets are upper limits.
         tiles: Indices of the tiles to certify, `tile row * across + tile column`.
         objective: `[down, across]`, written: score kept.
-        violation: `[down, across]`, written: objective + violation is an upper bound on every allowed mask.
+        violation: `[down, across]`, written: objective + violation is an upper bound on the score of every
+            allowed mask.
         legal: `[down, across]`, written: whether the budgets hold.
     """
     rows, cols, across = row_duals.shape[2], col_duals.shape[2], row_duals.shape[1]
@@ -124,6 +125,9 @@ def certify(
         i, t = at // across, at % across
         u, v = row_duals[i, t], col_duals[i, t]
         kept_score, entries_violation = _sum_entries(scores, mask, forced, u, v, floor, i * rows, t * cols, sums)
-        allowed, unused = _check_budgets(mask, u, v, row_keep, col_keep, at_most, floor, i * rows, t * cols)
-        objective[i, t], legal[i, t] = kept_score, allowed
-        violation[i, t] = (entries_violation + unused) * (1.0 + EPSILON * (rows * cols + 16))
+        legal[i, t], unfilled_violation = _check_budgets(
+            mask, u, v, row_keep, col_keep, at_most, floor, i * rows, t * cols
+        )
+        objective[i, t] = kept_score
+        # More than the relative rounding error of the terms and of their sum; no term is negative.
+        violation[i, t] = (entries_violation + unfilled_violation) * (1.0 + EPSILON * (rows * cols + 16))

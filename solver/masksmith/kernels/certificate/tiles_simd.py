@@ -2,7 +2,7 @@
 
 A tile is optimal if its entries satisfy complementary slackness and every row and column count equals its budget. Most
 tiles are; the pass sums their kept scores and leaves the other tiles to `tiles`. The 64 lanes are divided into slots,
-one tiles_per_group tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
+one for each tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _check(
         row_keep, col_keep: Budgets.
         kept: `[64 / slot]`, written: score kept by each tile.
         mismatch: `[1]`, written: non-zero bits within the slots of tiles where a count differs from its budget.
-        slot: Lanes tiles_per_group tile, a literal.
+        slot: Lanes per tile, a literal.
         packed: Whether the tiles fill all 64 lanes, a literal.
         exact: Whether entries with `w = fl(u + v)` are decided exactly (1) or reported as violations (0), a literal.
     """

@@ -37,10 +37,13 @@ def lower_outer_dual(
     budget: Budget, u: Lanes, y: Lanes, outer: Lanes, row_floor: Lanes, col_floor: Lanes, row_used: Lanes,
     col_used: Lanes,
 ) -> int:  # fmt: skip
-    """Clamp duals to at least their floors, and to exactly their floors on lines that are not full.
+    """Lower the outer node's dual until no floor is violated, then set duals to their floors where a line is not full.
 
-    `outer`, the dual of the outer node, shifts all floors. Column duals are negated in `y`. Changes `u`, `y` and
-    `outer` in place and returns the lanes (one bit each) where nothing changed.
+    `outer`, the dual of the outer node, shifts all floors; column duals are negated in `y`. First `outer` is lowered to
+    at most `u - row_floor` of every row, and `y + col_floor` of every column that is not full. Then `u` is lowered to
+    at most `outer + row_floor` on rows that are not full, and `y` to at most `outer - col_floor` on all columns.
+
+    Changes `u`, `y` and `outer` in place; returns the lanes (one bit each) where nothing changed.
     """
     unchanged = (1 << LANES) - 1
     for lane in range(LANES):

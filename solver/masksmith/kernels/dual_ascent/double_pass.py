@@ -1,9 +1,8 @@
 """Dual coordinate ascent in float64, for tiles whose rows or columns differ by orders of magnitude.
 
-The integers of `integer_pass` have too few digits for the small rows or columns of such tiles. Here each dual has the
-magnitude of its own line (row or column), and the proof is checked in vector lanes with exact signs. Only masks that
-are proved to be the unique optimum are accepted, so the result does not depend on the algorithm. Other tiles remain
-unsolved.
+The integers of `integer_pass` have too few bits for the small scores of such tiles. Here each dual has the magnitude of
+its own line (row or column), and the proof is checked in vector lanes with exact signs. Only masks that are proved to
+be the unique optimum are accepted, so the result does not depend on the algorithm. Other tiles remain unsolved.
 """
 
 from __future__ import annotations
@@ -20,22 +19,26 @@ from masksmith.kernels.jit import alloca_once, for_range, intrinsic, jit, jit_wi
 from masksmith.kernels.tile import Budget, Floats, Order
 
 from .fine_units import proved_lanes
-from .integer_pass import NO_FLOOR, Lanes, aligned_zeros, compact_unsolved, locate, new_starts
+from .integer_pass import NO_FLOOR, OF_MASK, OF_SCORES, Lanes, aligned_zeros, compact_unsolved, locate, new_starts
 from .simd.lanes import balanced_lanes, gather, lane_offset, pointers, scatter_mask
-from .simd.vectors import BITS, I32, I64, LANES, constant, index, load, network, store
+from .simd.vectors import (
+    BITS,
+    I64,
+    LANES,
+    constant,
+    index,
+    load,
+    maximum_float,
+    minimum_float,
+    network,
+    splat,
+    store,
+)
 
 WIDE = 2.0**-20
-"""Ratio of the largest scores of two lines below which the integers of `integer_pass` have too few digits."""
+"""Ratio of the largest scores of two lines below which the integers of `integer_pass` have too few bits."""
 HALF = LANES // 2
 DOUBLE, DOUBLES = ir.DoubleType(), ir.VectorType(ir.DoubleType(), LANES)
-
-
-def _maximum(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
-def _minimum(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
 def _double(builder: Any, value: Any, width: int) -> Any:
@@ -45,7 +48,7 @@ def _double(builder: Any, value: Any, width: int) -> Any:
 def _wide_range(
     builder: Any, source: Any, element: Any, count: Any, line_stride: Any, length: Any, entry_stride: Any
 ) -> Any:
-    """Flag lanes where the largest scores of two lines have a ratio below `WIDE`, lines of zeros excepted.
+    """Flag lanes where the largest scores of two lines have a ratio below `WIDE`; lines of zeros do not count.
 
     There are `count` lines of `length` entries; strides as in `simd.lanes`.
     """
@@ -59,18 +62,18 @@ def _wide_range(
         with for_range(builder, length) as entry:
             at = builder.add(builder.mul(line.index, line_stride), builder.mul(entry.index, entry_stride))
             value = load(builder, source, lane_offset(builder, at), element)
-            builder.store(_maximum(builder, builder.load(peak), value), peak)
+            builder.store(maximum_float(builder, builder.load(peak), value), peak)
         top = builder.load(peak)
-        builder.store(_maximum(builder, top, builder.load(most)), most)
+        builder.store(maximum_float(builder, top, builder.load(most)), most)
         non_zero = builder.select(builder.fcmp_ordered("==", top, zero), infinity, top)
-        builder.store(_minimum(builder, non_zero, builder.load(least)), least)
+        builder.store(minimum_float(builder, non_zero, builder.load(least)), least)
     bound = builder.fmul(builder.load(most), ir.Constant(vector, [WIDE] * LANES))
     return builder.fcmp_ordered("<", builder.load(least), bound)
 
 
 @intrinsic
 def lanes_with_wide_range(typing: Any, raw: Any, rows: Any, cols: Any, row_size: Any) -> Any:
-    """Return the lanes (one bit each) whose rows or columns have largest scores with a ratio below `WIDE`."""
+    """Return the lanes (one bit each) where the largest scores of two rows or two columns have a ratio below `WIDE`."""
     signature = types.int64(raw, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -87,7 +90,7 @@ def lanes_with_wide_range(typing: Any, raw: Any, rows: Any, cols: Any, row_size:
 def _sorted(builder: Any, values: Sequence[Any]) -> list[Any]:
     x = list(values)
     for a, b in network(len(x)):
-        x[a], x[b] = _maximum(builder, x[a], x[b]), _minimum(builder, x[a], x[b])
+        x[a], x[b] = maximum_float(builder, x[a], x[b]), minimum_float(builder, x[a], x[b])
     return x
 
 
@@ -100,8 +103,8 @@ def double_threshold_update(
 
     Args:
         raw: Scores in lanes.
-        line_stride, entry_stride: Places between lines, and between entries of a line.
         lines: Number of lines.
+        line_stride, entry_stride: Places between lines, and between entries of a line.
         cross_duals: Duals of the crossing lines, float64 in lanes.
         own_duals: Duals of the lines to update, written.
         floor: Lower bound on the duals written.
@@ -115,13 +118,13 @@ def double_threshold_update(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, duals, target, sorted_values = pointers(context, builder, signature, args, 0, 4, 5, 8)
         element, vector = context.get_value_type(signature.args[0].dtype), ir.VectorType(DOUBLE, HALF)
-        low = builder.insert_element(ir.Constant(vector, ir.Undefined), args[6], ir.Constant(I32, 0))
-        low = builder.shuffle_vector(low, low, ir.Constant(ir.VectorType(I32, HALF), [0] * HALF))
-        nth = builder.mul(args[7], index(HALF))
-        with for_range(builder, args[1]) as line, for_range(builder, index(2)) as half:
+        _, lines, line_stride, entry_stride, _, _, floor, keep, _, _ = args
+        lower_bound = splat(builder, floor, HALF)
+        nth = builder.mul(keep, index(HALF))
+        with for_range(builder, lines) as line, for_range(builder, index(2)) as half:
             lane, values = builder.mul(half.index, index(HALF)), []
             for p in range(count):
-                at = builder.add(builder.mul(line.index, args[2]), builder.mul(index(p), args[3]))
+                at = builder.add(builder.mul(line.index, line_stride), builder.mul(index(p), entry_stride))
                 entry = load(builder, source, builder.add(lane_offset(builder, at), lane), element, HALF)
                 other = load(builder, duals, builder.add(index(p * LANES), lane), DOUBLE, HALF)
                 values.append(builder.fsub(_double(builder, entry, HALF), other))
@@ -129,9 +132,9 @@ def double_threshold_update(
                 store(builder, value, sorted_values, index(p * HALF))
             below = load(builder, sorted_values, nth, DOUBLE, HALF)
             above = load(builder, sorted_values, builder.sub(nth, index(HALF)), DOUBLE, HALF)
-            # Not half the sum: it could overflow, or for two neighbouring doubles round to neither side.
+            # Not (above + below) / 2, whose sum could overflow.
             distance = builder.fmul(builder.fsub(above, below), ir.Constant(vector, [0.5] * HALF))
-            dual = _maximum(builder, builder.fadd(below, distance), low)
+            dual = maximum_float(builder, builder.fadd(below, distance), lower_bound)
             store(builder, dual, target, builder.add(lane_offset(builder, line.index), lane))
         return context.get_dummy_value()
 
@@ -146,7 +149,8 @@ def threshold_mask(typing: Any, raw: Any, u: Any, v: Any, dropped: Any, rows: An
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, row_dual, col_dual, target = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element = context.get_value_type(signature.args[0].dtype)
-        with for_range(builder, args[4]) as row, for_range(builder, args[5]) as col:
+        _, _, _, _, rows, cols, _ = args
+        with for_range(builder, rows) as row, for_range(builder, cols) as col:
             at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
             rest = builder.fsub(
                 _double(builder, load(builder, source, at, element), LANES),
@@ -161,7 +165,10 @@ def threshold_mask(typing: Any, raw: Any, u: Any, v: Any, dropped: Any, rows: An
 
 @jit_without_refcounts
 def _allow_fewer(floors: Lanes, duals: Floats, length: int) -> None:
-    """Set floors so that lines whose dual is 0 may keep fewer entries than their budget."""
+    """Set floors so that lines whose dual is 0 may keep fewer entries than their budget.
+
+    They are for `balanced_lanes`, called with zero duals: it allows fewer entries where dual and floor are equal.
+    """
     for at in range(length * LANES):
         floors[at] = np.int32(0) if duals[at] == 0.0 else np.int32(NO_FLOOR)
 
@@ -176,7 +183,7 @@ def _write(target: Duals, tiles: Order, length: int, duals: Floats, lanes: int) 
 
 
 @cache
-def compile_double_pass(row_size: int, col_size: int, wide: int) -> Callable[..., Any]:
+def compile_double_pass(row_size: int, col_size: int, width: int) -> Callable[..., Any]:
     """Compile the pass for these network sizes; arguments as for `integer_pass.compile_integer_pass`."""
 
     @jit
@@ -208,7 +215,7 @@ def compile_double_pass(row_size: int, col_size: int, wide: int) -> Callable[...
         for first in range(0, count, LANES):
             locate(starts, order, first, count, scores, mask, rows, cols)
             peak[:] = 0
-            gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
+            gather(scores, starts.scores, starts.stride[OF_SCORES], raw, peak, rows, cols, row_size, width)
             wide_range = lanes_with_wide_range(raw, rows, cols, row_size)
             proved = 0
             if wide_range:
@@ -228,7 +235,8 @@ def compile_double_pass(row_size: int, col_size: int, wide: int) -> Callable[...
                 proved &= proved_lanes(raw, dropped, u, v, rows, cols, row_size, 1)
                 _write(row_duals, starts.tile, rows, u, proved)
                 _write(col_duals, starts.tile, cols, v, proved)
-                scatter_mask(dropped, zero, zero, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
+                stride = starts.stride[OF_MASK]
+                scatter_mask(dropped, zero, zero, mask, starts.mask, stride, rows, cols, row_size, width)
             unsolved = compact_unsolved(order, first, count, proved, unsolved)
         return unsolved
 

@@ -23,7 +23,16 @@ from masksmith._panels import Bools, Duals, Matrix
 from masksmith.kernels.jit import jit, jit_without_refcounts
 from masksmith.kernels.tile import Budget, Order
 
-from .simd.lanes import BOUND, balanced_lanes, gather, quantise, scales, scatter_duals, scatter_mask, threshold_update
+from .simd.lanes import (
+    MAX_DUAL,
+    balanced_lanes,
+    gather,
+    quantise,
+    scales,
+    scatter_duals,
+    scatter_mask,
+    threshold_update,
+)
 from .simd.vectors import LANES
 
 Lanes = npt.NDArray[np.int32]
@@ -31,7 +40,11 @@ Lanes = npt.NDArray[np.int32]
 PAD = -(1 << 29)
 """Score that pads a tile up to the size of its sorting network: never kept, and far below any threshold."""
 NO_FLOOR = -(1 << 30)
+"""Lower bound on duals that stands for "no bound"."""
 SIZES = (4, 8, 16, 32, 64)
+"""Sizes of the sorting networks."""
+OF_SCORES, OF_MASK = 0, 1
+"""Indices in `Starts.stride`."""
 
 
 def network_size(length: int) -> int:
@@ -53,7 +66,7 @@ class Starts(NamedTuple):
     Attributes:
         tile: `[16]`, index of each lane's tile.
         scores, mask, rows, cols: `[16]`, offset of the tile's first entry in scores, mask, row duals and column duals.
-        stride: `[2]`, entries per row of scores and of mask.
+        stride: `[2]`, entries from one row to the next: at `OF_SCORES` of the scores, at `OF_MASK` of the mask.
     """
 
     tile: Order
@@ -80,22 +93,22 @@ def locate(
     """Write the offsets of the tiles `order[first : first + 16]`; lanes beyond `count` repeat the last tile."""
     across = scores.shape[1] // cols
     stride, mask_stride = scores.strides[0] // scores.itemsize, mask.strides[0]
-    starts.stride[0], starts.stride[1] = stride, mask_stride
+    starts.stride[OF_SCORES], starts.stride[OF_MASK] = stride, mask_stride
     t, full = order[first], first + LANES <= count
-    top, side = (t // across) * rows, (t % across) * cols
-    # Tiles are in ascending order: 16 of them are neighbours if the last is 15 behind the first.
-    if full and order[first + LANES - 1] == t + LANES - 1 and side + LANES * cols <= scores.shape[1]:
+    top, left = (t // across) * rows, (t % across) * cols
+    # Tiles are in ascending order: 16 of them are neighbours if the last index is the first plus 15.
+    if full and order[first + LANES - 1] == t + LANES - 1 and left + LANES * cols <= scores.shape[1]:
         for lane in range(LANES):
             starts.tile[lane] = t + lane
-            starts.scores[lane], starts.mask[lane] = top * stride + side, top * mask_stride + side
+            starts.scores[lane], starts.mask[lane] = top * stride + left, top * mask_stride + left
             starts.rows[lane], starts.cols[lane] = (t + lane) * rows, (t + lane) * cols
-            side += cols
+            left += cols
         return
     for lane in range(LANES):
         t = order[min(first + lane, count - 1)]
-        top, side = (t // across) * rows, (t % across) * cols
+        top, left = (t // across) * rows, (t % across) * cols
         starts.tile[lane] = t
-        starts.scores[lane], starts.mask[lane] = top * stride + side, top * mask_stride + side
+        starts.scores[lane], starts.mask[lane] = top * stride + left, top * mask_stride + left
         starts.rows[lane], starts.cols[lane] = t * rows, t * cols
 
 
@@ -115,8 +128,8 @@ def compact_unsolved(order: Order, first: int, count: int, done: int, unsolved: 
 def _quantise_duals(
     raw: Duals, scale: Matrix, rescale: Matrix, non_negative: bool, length: int, quantised: Lanes
 ) -> None:
-    """Write `round(raw * scale * rescale)`, clipped to within `BOUND / 2` (and to 0 or more if `non_negative`)."""
-    low, high = (0.0 if non_negative else -float(BOUND // 2)), float(BOUND // 2)
+    """Write `round(raw * scale * rescale)`, clipped to within `MAX_DUAL / 2` (and to 0 or more if `non_negative`)."""
+    low, high = (0.0 if non_negative else -float(MAX_DUAL // 2)), float(MAX_DUAL // 2)
     for j in range(length):
         for lane in range(LANES):
             dual = np.rint(raw[j * LANES + lane] * np.float64(scale[lane]) * np.float64(rescale[lane]))
@@ -149,17 +162,17 @@ def _equalise_minima(u: Lanes, v: Lanes, rows: int, cols: int) -> int:
 
 @cache
 def compile_integer_pass(
-    row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int, tall: int
+    row_size: int, col_size: int, row_median: bool, col_median: bool, width: int, height: int
 ) -> Callable[..., Any]:
     """Compile the pass for tiles of one shape.
 
     Args:
         row_size: Size of the network that sorts a row (`cols` entries, padded).
         col_size: Size of the network that sorts a column.
-        row_half: Whether a row keeps `row_size / 2` entries, which allows a cheaper network.
-        col_half: Likewise for columns.
-        wide: Entries of a row copied between tile and lanes at once; divides `cols`.
-        tall: Row duals copied at once; divides `rows`.
+        row_median: Whether a row keeps `row_size / 2` entries, which allows a cheaper network.
+        col_median: Whether a column keeps `col_size / 2` entries.
+        width: Entries of a row, and column duals, copied between tile and lanes at once; divides `cols`.
+        height: Row duals copied at once; divides `rows`.
     """
 
     @jit
@@ -186,7 +199,7 @@ def compile_integer_pass(
             row_duals: `[down * across, rows]`, written.
             col_duals: `[down * across, cols]`, read if `warm`, written.
         """
-        rows, cols = budget.rows, budget.cols
+        rows, cols, row_keep, col_keep = budget.rows, budget.cols, budget.row_keep, budget.col_keep
         raw = np.empty(rows * row_size * LANES, scores.dtype)
         x, scratch = aligned_zeros(col_size * row_size * LANES), aligned_zeros(max(row_size, col_size) * LANES)
         x[:] = PAD
@@ -202,32 +215,32 @@ def compile_integer_pass(
             for first in range(0, count, LANES):
                 locate(starts, order, first, count, scores, mask, rows, cols)
                 peak[:] = 0
-                gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
+                gather(scores, starts.scores, starts.stride[OF_SCORES], raw, peak, rows, cols, row_size, width)
                 solved = scales(peak, scale, rescale, unit)
                 quantise(raw, scale, rescale, x, rows, cols, row_size)
                 v[:] = 0
                 if warm:
-                    gather(col_duals, starts.cols, 0, dual_lanes, unused_peak, 1, cols, row_size, wide)
+                    gather(col_duals, starts.cols, 0, dual_lanes, unused_peak, 1, cols, row_size, width)
                     _quantise_duals(dual_lanes, scale, rescale, non_negative, cols, v)
                 for sweep in range(sweeps):
-                    relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
+                    over_relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                     threshold_update(
-                        x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                        x, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median
                     )
                     threshold_update(
-                        x, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, scratch, col_size, col_half
+                        x, cols, 1, row_size, u, v, col_floor, col_keep, over_relax, scratch, col_size, col_median
                     )
                 threshold_update(
-                    x, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                    x, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median
                 )
-                solved &= balanced_lanes(x, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size)
+                solved &= balanced_lanes(x, cols, 1, row_size, u, v, col_floor, np.int32(col_keep), col_size)
                 if non_negative:
-                    solved &= balanced_lanes(x, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
+                    solved &= balanced_lanes(x, rows, row_size, 1, v, u, row_floor, np.int32(row_keep), row_size)
                 elif budget.at_most:
                     solved &= _equalise_minima(u, v, rows, cols)
-                scatter_mask(x, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
-                scatter_duals(u, unit, row_duals, starts.rows, rows, tall)
-                scatter_duals(v, unit, col_duals, starts.cols, cols, wide)
+                scatter_mask(x, u, v, mask, starts.mask, starts.stride[OF_MASK], rows, cols, row_size, width)
+                scatter_duals(u, unit, row_duals, starts.rows, rows, height)
+                scatter_duals(v, unit, col_duals, starts.cols, cols, width)
                 unsolved = compact_unsolved(order, first, count, solved, unsolved)
             warm, non_negative = True, budget.at_most
         return unsolved

@@ -25,7 +25,7 @@ from masksmith.kernels.tile import Budget, Bytes, Floats, Ints, Order
 
 from .at_most import count_kept, lower_outer_dual, mark_full, shift_duals, valid_dual_lanes
 from .fine_units import UNBOUNDED, dual_bounds, fine_scales, lower_duals, proved_lanes, residual_scores
-from .integer_pass import NO_FLOOR, PAD, Lanes, aligned_zeros, compact_unsolved, locate, new_starts
+from .integer_pass import NO_FLOOR, OF_MASK, OF_SCORES, PAD, Lanes, aligned_zeros, compact_unsolved, locate, new_starts
 from .simd.lanes import balanced_lanes, gather, scatter_mask, threshold_update
 from .simd.vectors import LANES
 
@@ -111,7 +111,9 @@ def _round_to_even(u: Lanes, v: Lanes) -> None:
 
 
 @cache
-def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: bool, wide: int) -> Callable[..., Any]:
+def compile_tie_pass(
+    row_size: int, col_size: int, row_median: bool, col_median: bool, width: int
+) -> Callable[..., Any]:
     """Compile the pass; arguments as in `integer_pass.compile_integer_pass`."""
 
     @jit
@@ -134,7 +136,7 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
             ready: `[down * across]`, set to 1 for tiles whose mask is proved optimal for its own column counts, which
                 still differ from the budgets: augmenting paths can start from it.
         """
-        rows, cols = budget.rows, budget.cols
+        rows, cols, row_keep, col_keep = budget.rows, budget.cols, budget.row_keep, budget.col_keep
         size = col_size * row_size * LANES
         raw = np.empty(rows * row_size * LANES, scores.dtype)
         x, perturbed, row_bound, col_bound = (
@@ -156,38 +158,25 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
         for first in range(0, count, LANES):
             locate(starts, order, first, count, scores, mask, rows, cols)
             peak[:] = 0
-            gather(scores, starts.scores, starts.stride[0], raw, peak, rows, cols, row_size, wide)
+            gather(scores, starts.scores, starts.stride[OF_SCORES], raw, peak, rows, cols, row_size, width)
             fine_scales(peak, zoom, factor, unit)
             _read(row_duals, starts.tile, rows, row_dual, row_floor, factor, unit, non_negative)
             _read(col_duals, starts.tile, cols, col_dual, col_floor, factor, unit, non_negative)
             residual_scores(raw, row_dual, col_dual, factor, noise, x, perturbed, rows, cols, row_size)
             u[:] = v[:] = outer[:] = 0
             for sweep in range(sweeps):
-                relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
+                over_relax = np.int32(0 if sweep == 0 or sweep == sweeps - 1 else -1)
                 threshold_update(
-                    perturbed,
-                    rows,
-                    row_size,
-                    1,
-                    v,
-                    u,
-                    row_floor,
-                    budget.row_keep,
-                    np.int32(0),
-                    scratch,
-                    row_size,
-                    row_half,
+                    perturbed, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median
                 )
                 threshold_update(
-                    perturbed, cols, 1, row_size, u, v, col_floor, budget.col_keep, relax, scratch, col_size, col_half
+                    perturbed, cols, 1, row_size, u, v, col_floor, col_keep, over_relax, scratch, col_size, col_median
                 )
             threshold_update(
-                perturbed, rows, row_size, 1, v, u, row_floor, budget.row_keep, np.int32(0), scratch, row_size, row_half
+                perturbed, rows, row_size, 1, v, u, row_floor, row_keep, np.int32(0), scratch, row_size, row_median
             )
-            balanced = balanced_lanes(
-                perturbed, cols, 1, row_size, u, v, col_floor, np.int32(budget.col_keep), col_size
-            )
-            proved = balanced_lanes(perturbed, rows, row_size, 1, v, u, row_floor, np.int32(budget.row_keep), row_size)
+            balanced = balanced_lanes(perturbed, cols, 1, row_size, u, v, col_floor, np.int32(col_keep), col_size)
+            proved = balanced_lanes(perturbed, rows, row_size, 1, v, u, row_floor, np.int32(row_keep), row_size)
             if proved == 0:
                 unsolved = compact_unsolved(order, first, count, 0, unsolved)
                 continue
@@ -195,7 +184,7 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
             _round_to_even(u, v)
             if non_negative:
                 count_kept(perturbed, rows, cols, row_size, row_used, col_used)
-                mark_full(v, col_floor, col_used, cols, budget.col_keep)
+                mark_full(v, col_floor, col_used, cols, col_keep)
             converged = 0
             for _ in range(lowerings):
                 converged = lower_duals(col_bound, cols, 1, row_size, u, v, col_size)
@@ -208,12 +197,12 @@ def compile_tie_pass(row_size: int, col_size: int, row_half: bool, col_half: boo
             _add(col_dual, v, outer, -1, unit, cols)
             proved &= converged & proved_lanes(raw, perturbed, row_dual, col_dual, rows, cols, row_size, 0)
             if non_negative:
-                proved &= valid_dual_lanes(row_dual, row_used, rows, budget.row_keep)
-                proved &= valid_dual_lanes(col_dual, col_used, cols, budget.col_keep)
+                proved &= valid_dual_lanes(row_dual, row_used, rows, row_keep)
+                proved &= valid_dual_lanes(col_dual, col_used, cols, col_keep)
             elif budget.at_most:
                 proved &= shift_duals(row_dual, col_dual, rows, cols)
             u[:] = v[:] = 0
-            scatter_mask(perturbed, u, v, mask, starts.mask, starts.stride[1], rows, cols, row_size, wide)
+            scatter_mask(perturbed, u, v, mask, starts.mask, starts.stride[OF_MASK], rows, cols, row_size, width)
             _write(row_duals, starts.tile, rows, row_dual, proved)
             _write(col_duals, starts.tile, cols, col_dual, proved)
             _mark(ready, starts.tile, proved & ~balanced)

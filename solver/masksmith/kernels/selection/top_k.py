@@ -1,4 +1,4 @@
-"""Keeps the n largest entries of every group by counting ranks, vectorised over groups (one group per lane)."""
+"""Keeps the n largest entries of every group by their ranks, vectorised over groups (one group per lane)."""
 
 from __future__ import annotations
 
@@ -37,41 +37,45 @@ def _force(keys: Keys, forced: npt.NDArray[np.int8], first: int, count: int) -> 
 
 
 @inline
-def _rank(keys: Keys, ranks: npt.NDArray[np.int32], keep: np.int32) -> None:
-    """Write 1 to `ranks` where fewer than `keep` entries are larger, or equal with a lower index; else 0."""
+def _select(keys: Keys, kept_flags: npt.NDArray[np.int32], keep: np.int32) -> None:
+    """Write 1 to `kept_flags` where fewer than `keep` entries are larger, or equal with a lower index; else 0.
+
+    Forced drops get 0.
+    """
     m = keys.shape[0]
-    ranks[:] = 0
+    kept_flags[:] = 0
     for left in range(m):
         for right in range(left + 1, m):
             for lane in range(LANES):
                 left_first = np.int32(keys[left, lane] >= keys[right, lane])
-                ranks[right, lane] += left_first
-                ranks[left, lane] += np.int32(1) - left_first
+                kept_flags[right, lane] += left_first
+                kept_flags[left, lane] += np.int32(1) - left_first
+    # Until here `kept_flags` holds ranks.
     for place in range(m):
         for lane in range(LANES):
-            ranks[place, lane] = ranks[place, lane] < keep and keys[place, lane] != DROPPED
+            kept_flags[place, lane] = kept_flags[place, lane] < keep and keys[place, lane] != DROPPED
 
 
 @inline
-def _bounds(keys: Keys, kept_flags: npt.NDArray[np.int32], low: Keys, high: Keys) -> None:
-    """Write the smallest kept key of every lane to `low` and the largest dropped key to `high`."""
-    low[:] = np.inf
-    high[:] = DROPPED
+def _bounds(keys: Keys, kept_flags: npt.NDArray[np.int32], min_kept: Keys, max_dropped: Keys) -> None:
+    """Write the smallest kept key of every lane to `min_kept` and the largest dropped key to `max_dropped`."""
+    min_kept[:] = np.inf
+    max_dropped[:] = DROPPED
     for place in range(keys.shape[0]):
         for lane in range(LANES):
             key = keys[place, lane]
             kept = kept_flags[place, lane] != 0
-            low[lane] = key if kept and key < low[lane] else low[lane]
-            high[lane] = key if not kept and key > high[lane] else high[lane]
+            min_kept[lane] = key if kept and key < min_kept[lane] else min_kept[lane]
+            max_dropped[lane] = key if not kept and key > max_dropped[lane] else max_dropped[lane]
 
 
 @inline
-def _is_infeasible(kept_flags: npt.NDArray[np.int32], lane: int, keep: int, at_most: bool, high: float) -> bool:
+def _is_infeasible(kept_flags: npt.NDArray[np.int32], lane: int, keep: int, at_most: bool, max_dropped: float) -> bool:
     """Return whether more than `keep` entries are forced, or (exact fill) fewer than `keep` are allowed."""
     count = 0
     for place in range(kept_flags.shape[0]):
         count += kept_flags[place, lane]
-    return bool(high == np.inf or (count < keep and not at_most))
+    return bool(max_dropped == np.inf or (count < keep and not at_most))
 
 
 @jit
@@ -91,31 +95,32 @@ def top_k(
         keep: Entries kept of every group.
         at_most: Whether groups with too many forced drops may keep fewer entries.
         mask: `[rows, groups * m]`, written.
-        duals: `[rows, groups]`, written: the group's dual, the smallest kept free score; 0 if no free entry is dropped.
+        duals: `[rows, groups]`, written: the smallest kept free score of the group, or its largest dropped score if no
+            free entry is kept; 0 if no free entry is dropped.
 
     Returns:
         Index `row * groups + group` of the first group without an allowed mask, or -1.
     """
     rows, groups = duals.shape
     m = scores.shape[1] // groups
-    keys, ranks = np.zeros((m, LANES), scores.dtype), np.zeros((m, LANES), np.int32)
-    low, high = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
+    keys, kept_flags = np.zeros((m, LANES), scores.dtype), np.zeros((m, LANES), np.int32)
+    min_kept, max_dropped = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
     for row in range(rows):
         for first in range(0, groups, LANES):
             count = min(LANES, groups - first)
             _load(keys, scores[row], first, count)
             if forced.size > 0:
                 _force(keys, forced[row], first, count)
-            _rank(keys, ranks, np.int32(keep))
-            _bounds(keys, ranks, low, high)
+            _select(keys, kept_flags, np.int32(keep))
+            _bounds(keys, kept_flags, min_kept, max_dropped)
             for lane in range(count):
-                if forced.size > 0 and _is_infeasible(ranks, lane, keep, at_most, high[lane]):
+                if forced.size > 0 and _is_infeasible(kept_flags, lane, keep, at_most, max_dropped[lane]):
                     return int(row * groups + first + lane)
-                dual = high[lane] if low[lane] == np.inf else low[lane]
-                duals[row, first + lane] = 0.0 if high[lane] == DROPPED else dual
+                dual = max_dropped[lane] if min_kept[lane] == np.inf else min_kept[lane]
+                duals[row, first + lane] = 0.0 if max_dropped[lane] == DROPPED else dual
                 base = (first + lane) * m
                 for place in range(m):
-                    mask[row, base + place] = ranks[place, lane] != 0
+                    mask[row, base + place] = kept_flags[place, lane] != 0
     return -1
 
 

@@ -48,35 +48,35 @@ def _balance(tile: Tile, budget: Budget, search: Search) -> bool:
 def _costs(tile: Tile, budget: Budget, search: Search) -> None:
     """Write the reduced costs `add_cost` and `drop_cost`, clamped to 0 where rounding makes them negative."""
     rows, cols = budget.rows, budget.cols
-    tall, wide = len(search.row_d), len(search.col_d)
+    padded_rows, padded_width = len(search.row_d), len(search.col_d)
     for i in range(rows):
         kept = 0
         for j in range(cols):
             at = i * cols + j
             cost = max(0.0, tile.u[i] + tile.v[j] - tile.w[at])
-            search.add_cost[i * wide + j] = cost if tile.free[at] > tile.kept[at] else np.inf
+            search.add_cost[i * padded_width + j] = cost if tile.free[at] > tile.kept[at] else np.inf
             kept += np.int64(tile.kept[at])
         if budget.at_most:
-            search.add_cost[i * wide + cols] = tile.u[i]
-            search.drop_cost[cols * tall + i] = 0.0 if kept < budget.row_keep else np.inf
+            search.add_cost[i * padded_width + cols] = tile.u[i]
+            search.drop_cost[cols * padded_rows + i] = 0.0 if kept < budget.row_keep else np.inf
     for j in range(cols):
         for i in range(rows):
             at = j * rows + i
             cost = max(0.0, tile.w_t[at] - tile.u[i] - tile.v[j])
-            search.drop_cost[j * tall + i] = cost if tile.free_t[at] & tile.kept_t[at] else np.inf
+            search.drop_cost[j * padded_rows + i] = cost if tile.free_t[at] & tile.kept_t[at] else np.inf
 
 
 @jit_without_refcounts
 def _expand_cols(tile: Tile, budget: Budget, search: Search, limit: float) -> bool:
     """Relax the edges out of every column whose distance decreased since it was last expanded; return if any did."""
-    cols, tall, any_expanded = budget.cols, len(search.row_d), False
+    cols, padded_rows, any_expanded = budget.cols, len(search.row_d), False
     for j in range(budget.width):
         distance = search.col_d[j]
         if distance >= search.col_seen[j] or distance >= limit:
             continue
         search.col_seen[j] = distance
         any_expanded = True
-        relax(search.drop_cost, j * tall, distance, j, search.row_d, search.row_from)
+        relax(search.drop_cost, j * padded_rows, distance, j, search.row_d, search.row_from)
         if budget.at_most and j < cols and search.slack[j] > 0 and distance < search.col_d[cols]:
             search.col_d[cols] = distance
             search.col_from[cols] = OUTER - 1 - j
@@ -90,13 +90,13 @@ def _expand_cols(tile: Tile, budget: Budget, search: Search, limit: float) -> bo
 
 @jit_without_refcounts
 def _expand_rows(budget: Budget, search: Search, limit: float) -> None:
-    wide = len(search.col_d)
+    padded_width = len(search.col_d)
     for i in range(budget.rows):
         distance = search.row_d[i]
         if distance >= search.row_seen[i] or distance >= limit:
             continue
         search.row_seen[i] = distance
-        relax(search.add_cost, i * wide, distance, i, search.col_d, search.col_from)
+        relax(search.add_cost, i * padded_width, distance, i, search.col_d, search.col_from)
 
 
 @jit_without_refcounts

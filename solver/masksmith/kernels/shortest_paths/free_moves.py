@@ -13,12 +13,12 @@ from masksmith.kernels.tile import Budget, Search, Tile, set_kept
 @jit_without_refcounts
 def _swap(tile: Tile, budget: Budget, search: Search, i: int, added: int, dropped: int) -> None:
     """Let row i keep column `added` instead of `dropped`, and update the reduced costs of both entries."""
-    tall, wide = len(search.row_d), len(search.col_d)
+    padded_rows, padded_width = len(search.row_d), len(search.col_d)
     if added < budget.cols:
         set_kept(tile, budget.rows, budget.cols, i, added, 1)
-        search.add_cost[i * wide + added], search.drop_cost[added * tall + i] = float("inf"), 0.0
+        search.add_cost[i * padded_width + added], search.drop_cost[added * padded_rows + i] = float("inf"), 0.0
     set_kept(tile, budget.rows, budget.cols, i, dropped, 0)
-    search.add_cost[i * wide + dropped], search.drop_cost[dropped * tall + i] = 0.0, float("inf")
+    search.add_cost[i * padded_width + dropped], search.drop_cost[dropped * padded_rows + i] = 0.0, float("inf")
 
 
 @jit_without_refcounts
@@ -29,18 +29,18 @@ def _visit(tile: Tile, budget: Budget, search: Search, source: int) -> bool:
     for visited nodes, `col_d` is the stack.
     """
     rows, cols, width = budget.rows, budget.cols, budget.width
-    tall, wide = len(search.row_d), len(search.col_d)
+    padded_rows, padded_width = len(search.row_d), len(search.col_d)
     search.col_d[0], depth = source, 1
     search.col_seen[source], search.col_from[source] = 1.0, -1
     while depth > 0:
         depth -= 1
         j = int(search.col_d[depth])
         for i in range(rows):
-            if search.row_seen[i] != 0.0 or search.drop_cost[j * tall + i] != 0.0:
+            if search.row_seen[i] != 0.0 or search.drop_cost[j * padded_rows + i] != 0.0:
                 continue
             search.row_seen[i], search.row_from[i] = 1.0, j
             for k in range(width):
-                if search.add_cost[i * wide + k] != 0.0 or search.col_seen[k] != 0.0:
+                if search.add_cost[i * padded_width + k] != 0.0 or search.col_seen[k] != 0.0:
                     continue
                 search.col_from[k] = i
                 if search.excess[k] < 0:

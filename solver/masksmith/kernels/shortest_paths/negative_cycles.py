@@ -23,7 +23,7 @@ CYCLES = 8
 def _signed_costs(tile: Tile, budget: Budget, search: Search) -> None:
     """Write reduced costs, which may be negative, of entries, row slacks and column slacks."""
     rows, cols = budget.rows, budget.cols
-    tall, wide = len(search.row_d), len(search.col_d)
+    padded_rows, padded_width = len(search.row_d), len(search.col_d)
     for i in range(rows):
         kept = 0
         for j in range(cols):
@@ -31,12 +31,12 @@ def _signed_costs(tile: Tile, budget: Budget, search: Search) -> None:
             total, rest = two_sum(tile.u[i], tile.v[j])
             cost = (total - tile.w[at]) + rest
             keep, free = tile.kept[at] != 0, tile.free[at] != 0
-            search.add_cost[i * wide + j] = cost if free and not keep else np.inf
-            search.drop_cost[j * tall + i] = -cost if free and keep else np.inf
+            search.add_cost[i * padded_width + j] = cost if free and not keep else np.inf
+            search.drop_cost[j * padded_rows + i] = -cost if free and keep else np.inf
             kept += np.int64(keep)
         if budget.at_most:
-            search.add_cost[i * wide + cols] = tile.u[i] if kept > 0 else np.inf
-            search.drop_cost[cols * tall + i] = -tile.u[i] if kept < budget.row_keep else np.inf
+            search.add_cost[i * padded_width + cols] = tile.u[i] if kept > 0 else np.inf
+            search.drop_cost[cols * padded_rows + i] = -tile.u[i] if kept < budget.row_keep else np.inf
     for j in range(cols):
         count = 0
         for i in range(rows):
@@ -64,12 +64,12 @@ def _relax_outer(tile: Tile, budget: Budget, search: Search) -> int:
 @jit_without_refcounts
 def _relax(tile: Tile, budget: Budget, search: Search) -> int:
     """Relax every edge once; return a column node whose distance decreased, or -1 if none did."""
-    tall, wide, changed = len(search.row_d), len(search.col_d), -1
+    padded_rows, padded_width, changed = len(search.row_d), len(search.col_d), -1
     for j in range(budget.width):
         search.col_seen[j] = search.col_d[j]
-        relax(search.drop_cost, j * tall, search.col_d[j], j, search.row_d, search.row_from)
+        relax(search.drop_cost, j * padded_rows, search.col_d[j], j, search.row_d, search.row_from)
     for i in range(budget.rows):
-        relax(search.add_cost, i * wide, search.row_d[i], i, search.col_d, search.col_from)
+        relax(search.add_cost, i * padded_width, search.row_d[i], i, search.col_d, search.col_from)
     for j in range(budget.width):
         if search.col_d[j] < search.col_seen[j]:
             changed = j

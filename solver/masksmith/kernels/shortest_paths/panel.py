@@ -13,9 +13,9 @@ from .complementary_slackness import is_proved
 from .initial_mask import fix_forced, initialise_tile, initialise_wide_duals
 from .negative_cycles import polish
 
-HUGE = 2.0**1000
-SHRINK = 2.0**-64
-LARGEST = 1.7976931348623157e308
+HUGE, SHRINK = 2.0**1000, 2.0**-64
+"""Tiles with a score of `HUGE` or more are multiplied by `SHRINK`, so that sums cannot overflow."""
+MAX_FLOAT = 1.7976931348623157e308
 
 
 @jit_without_refcounts
@@ -41,9 +41,9 @@ def _write(tile: Tile, rows: int, cols: int, scale: float, mask: Bools, u: Duals
         for j in range(cols):
             mask[i, j] = tile.kept[i * cols + j] != 0
     for i in range(rows):
-        u[i] = max(-LARGEST, min(LARGEST, tile.u[i] / scale))
+        u[i] = max(-MAX_FLOAT, min(MAX_FLOAT, tile.u[i] / scale))
     for j in range(cols):
-        v[j] = max(-LARGEST, min(LARGEST, tile.v[j] / scale))
+        v[j] = max(-MAX_FLOAT, min(MAX_FLOAT, tile.v[j] / scale))
 
 
 @jit_without_refcounts
@@ -93,8 +93,9 @@ def solve_panel(
     tile, search, unproved = new_tile(rows, cols), new_search(rows, budget.width), 0
     codes = np.zeros(rows * cols, np.uint8)
     for t in order:
-        down, side = t // across, t % across
-        top, left, u, v = down * rows, side * cols, row_duals[down, side], col_duals[down, side]
+        tile_row, tile_col = t // across, t % across
+        top, left = tile_row * rows, tile_col * cols
+        u, v = row_duals[tile_row, tile_col], col_duals[tile_row, tile_col]
         scale = _read(scores, top, left, rows, cols, tile)
         _read_duals(tile, budget, scale, u, v)
         if forced.size:
@@ -128,8 +129,9 @@ def polish_panel(
     tile, search = new_tile(rows, cols), new_search(rows, budget.width)
     codes = np.zeros(rows * cols, np.uint8)
     for t in order:
-        down, side = t // across, t % across
-        top, left, u, v = down * rows, side * cols, row_duals[down, side], col_duals[down, side]
+        tile_row, tile_col = t // across, t % across
+        top, left = tile_row * rows, tile_col * cols
+        u, v = row_duals[tile_row, tile_col], col_duals[tile_row, tile_col]
         scale = _read(scores, top, left, rows, cols, tile)
         _read_duals(tile, budget, scale, u, v)
         _read_codes(forced, top, left, rows, cols, codes)

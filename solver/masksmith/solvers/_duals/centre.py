@@ -19,15 +19,15 @@ class _Bounds(NamedTuple):
         low: `[R, C, T]` scores of free dropped entries, elsewhere -infinity.
         high: `[R, C, T]` scores of free kept entries, elsewhere infinity.
         margin: `[T]`, distance to keep from a bound if there is only one: 1/16 of the largest score.
-        row_slack: `[R, T]`, whether a row is not full.
-        col_slack: `[C, T]`, whether a column is not full.
+        row_unfilled: `[R, T]`, whether a row is not full.
+        col_unfilled: `[C, T]`, whether a column is not full.
     """
 
     low: Duals
     high: Duals
     margin: Duals
-    row_slack: Bools
-    col_slack: Bools
+    row_unfilled: Bools
+    col_unfilled: Bools
 
 
 def centre(
@@ -54,8 +54,10 @@ def centre(
     for at in range(0, len(scores), step):
         part = slice(at, at + step)
         bounds = _bounds(scores[part], mask[part], tile, None if free is None else free[part])
-        p, q = _centre(bounds, tile, np.ascontiguousarray(u[part].T), np.ascontiguousarray(v[part].T), rounds)
-        new_u[part], new_v[part] = p.T, q.T
+        centred_u, centred_v = _centre(
+            bounds, tile, np.ascontiguousarray(u[part].T), np.ascontiguousarray(v[part].T), rounds
+        )
+        new_u[part], new_v[part] = centred_u.T, centred_v.T
     return new_u, new_v
 
 
@@ -66,20 +68,20 @@ def _bounds(scores: Duals, mask: Bools, tile: TileSpec, free: Bools | None) -> _
         low=np.ascontiguousarray(low.transpose(1, 2, 0)),
         high=np.ascontiguousarray(high.transpose(1, 2, 0)),
         margin=scores.max((1, 2)) / 16,
-        row_slack=(mask.sum(2) < tile.row_keep).T,
-        col_slack=(mask.sum(1) < tile.col_keep).T,
+        row_unfilled=(mask.sum(2) < tile.row_keep).T,
+        col_unfilled=(mask.sum(1) < tile.col_keep).T,
     )
 
 
 def _centre(bounds: _Bounds, tile: TileSpec, u: Duals, v: Duals, rounds: int) -> tuple[Duals, Duals]:
-    p, q = u, v
+    new_u, new_v = u, v
     for _ in range(rounds):
-        p = _midpoint((bounds.low - q).max(1), (bounds.high - q).min(1), p, bounds.margin)
-        p = _clamp(p, bounds.row_slack, tile)
-        q = _midpoint((bounds.low - p[:, None]).max(0), (bounds.high - p[:, None]).min(0), q, bounds.margin)
-        q = _clamp(q, bounds.col_slack, tile)
-    worse = _violation(bounds, p, q) > _violation(bounds, u, v)
-    return np.where(worse, u, p), np.where(worse, v, q)
+        new_u = _midpoint((bounds.low - new_v).max(1), (bounds.high - new_v).min(1), new_u, bounds.margin)
+        new_u = _clamp(new_u, bounds.row_unfilled, tile)
+        low, high = (bounds.low - new_u[:, None]).max(0), (bounds.high - new_u[:, None]).min(0)
+        new_v = _clamp(_midpoint(low, high, new_v, bounds.margin), bounds.col_unfilled, tile)
+    worse = _violation(bounds, new_u, new_v) > _violation(bounds, u, v)
+    return np.where(worse, u, new_u), np.where(worse, v, new_v)
 
 
 def _midpoint(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
@@ -96,6 +98,6 @@ def _violation(bounds: _Bounds, u: Duals, v: Duals) -> Duals:
     return cast("Duals", (np.maximum(dropped, 0.0) + np.maximum(-kept, 0.0)).sum((0, 1)))
 
 
-def _clamp(dual: Duals, slack: Bools, tile: TileSpec) -> Duals:
+def _clamp(dual: Duals, unfilled: Bools, tile: TileSpec) -> Duals:
     """Under at-most budgets, clamp duals to at least 0, and to 0 on lines that are not full."""
-    return np.where(slack, 0.0, np.maximum(dual, 0.0)) if tile.at_most else dual
+    return np.where(unfilled, 0.0, np.maximum(dual, 0.0)) if tile.at_most else dual

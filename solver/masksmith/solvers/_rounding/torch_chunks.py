@@ -15,7 +15,7 @@ from masksmith.patterns import TileSpec
 from masksmith.solvers.base import LimitedBySize, Parallelism
 
 CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
-"""Entries per chunk: enough to amortise the overhead of torch calls, few enough for the caches."""
+"""Entries per chunk: enough to amortise the overhead of torch calls, few enough for the cache (CPU) or memory (GPU)."""
 
 Tensor = torch.Tensor
 
@@ -31,7 +31,7 @@ class TorchSolver(LimitedBySize, ABC):
         return "threads" if torch.device(self.device or "cpu").type == "cpu" else "none"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver does not support such tiles (forced entries among others), or None if it does."""
+        """Return why the solver does not support tiles of this size or forced entries, or None if it does."""
         reason = super().refusal(tile, forced=forced)
         if reason is None and forced:
             return f"{self.name} cannot guarantee forced entries; exact and min-cost-flow can"
@@ -57,22 +57,23 @@ class TorchSolver(LimitedBySize, ABC):
 
 
 _lock = threading.Lock()
-_default_threads: list[int] = []
+_saved_threads: list[int] = []
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread per operation; parallelism is over panels.
+    """Limit torch to one thread per operation in the calling thread; parallelism is over panels.
 
     On a busy machine, torch's threads wait for each other at every operation; a tenfold slowdown was measured. Several
-    threads may be inside at once. The first to enter saves the number of threads that torch had before, and each
-    restores it when it leaves.
+    threads may be inside at once. torch keeps the number for each calling thread, so a thread that restores it does not
+    change it for the others. But a new thread begins with the number that any thread has set last, which may be 1:
+    therefore all restore the number that the first one read.
     """
     with _lock:
-        _default_threads.append(_default_threads[0] if _default_threads else torch.get_num_threads())
+        _saved_threads.append(_saved_threads[0] if _saved_threads else torch.get_num_threads())
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _lock:
-            torch.set_num_threads(_default_threads.pop())
+            torch.set_num_threads(_saved_threads.pop())

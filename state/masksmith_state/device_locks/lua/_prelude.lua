@@ -1,4 +1,4 @@
--- Variables shared by the scripts of a device lock. Members of `shared` whose lease has lapsed are removed first.
+-- Variables shared by the scripts of a device lock. Members of `shared` whose lease has expired are removed first.
 --
 -- KEYS: `exclusive` (token of the benchmark that holds the device), `shared` (tokens of masks jobs, scored by the end
 -- of their lease), `waiting` (set for a short time by each masks job that waits).

@@ -1,7 +1,7 @@
--- Acquire the device exclusively, for a benchmark.
+-- Acquire the device in exclusive mode, for a benchmark.
 --
 -- ARGV: token, lease in ms.
--- Returns 2 if the device is held, 1 if masks jobs still hold it, 0 if another benchmark holds it.
+-- Returns 2 if the benchmark now holds the device alone, 1 if masks jobs still hold it, 0 if another benchmark does.
 
 local holder = redis.call('GET', exclusive)
 if holder and holder ~= ARGV[1] then return 0 end

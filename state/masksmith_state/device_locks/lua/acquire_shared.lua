@@ -1,7 +1,7 @@
--- Acquire the device shared, for a masks job.
+-- Acquire the device in shared mode, for a masks job.
 --
 -- ARGV: token, lease in ms, ms that `waiting` is set.
--- Returns 1 if the device is held, 0 if a benchmark holds it.
+-- Returns 1 if the masks job now holds the device, 0 if a benchmark holds it.
 
 if redis.call('EXISTS', exclusive) == 1 then
   redis.call('SET', waiting, '1', 'PX', ARGV[3])

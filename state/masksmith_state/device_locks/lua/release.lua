@@ -1,4 +1,4 @@
--- Release the device, held either way.
+-- Release the device, held in shared or in exclusive mode.
 --
 -- ARGV: token.
 -- Returns 1.

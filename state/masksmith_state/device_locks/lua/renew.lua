@@ -1,4 +1,4 @@
--- Renew a hold, shared or exclusive.
+-- Renew a lock, shared or exclusive.
 --
 -- ARGV: token, lease in ms.
 -- Returns 1 if the token still held the device, else 0.

@@ -1,8 +1,8 @@
--- Taking a shard: its lease, its attempt, and the end of a shard that has no attempt left.
+-- Take a shard: count the attempt, then set its lease, or fail it if no attempt is left.
 
-local function finish_exhausted(job, id, shard, report)
+local function finish_exhausted(job, id, shard, exhausted_report)
   redis.call('HDEL', job .. ':taken', shard)
-  redis.call('HSET', job .. ':reports', shard, report)
+  redis.call('HSET', job .. ':reports', shard, exhausted_report)
   redis.call('HINCRBY', job, 'failures', 1)
   redis.call('SREM', job .. ':pending', shard)
   add_count('shards||failed', 1)
@@ -17,7 +17,8 @@ local function start_job(job)
 end
 
 -- Take the lease of a shard. Returns {token, attempt, seconds since the job started, id, shard, pool}, or {'', reason}.
-local function take_shard(id, shard, lease_ms, attempts, report)
+-- `exhausted_report` is stored if more than `max_attempts` would be made.
+local function take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
   local job = 'masksmith:job:' .. id
   if not is_live(job) then return {'', 'closed'} end
   if redis.call('SISMEMBER', job .. ':pending', shard) == 0 then return {'', 'done'} end
@@ -25,8 +26,8 @@ local function take_shard(id, shard, lease_ms, attempts, report)
   if exists(lease) then return {'', 'held'} end
   local attempt = redis.call('HINCRBY', job .. ':attempts', shard, 1)
   local pool = start_shard(job, id, shard)
-  if attempt > tonumber(attempts) then
-    finish_exhausted(job, id, shard, report)
+  if attempt > tonumber(max_attempts) then
+    finish_exhausted(job, id, shard, exhausted_report)
     return {'', 'exhausted'}
   end
   local token = tostring(redis.call('INCR', 'masksmith:fence'))

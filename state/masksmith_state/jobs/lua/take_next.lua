@@ -2,12 +2,12 @@
 -- job that was served least. A job of this owner that has waited too long goes first, at most every other time. A
 -- worker with several slots keeps one of them free of long shards.
 --
--- ARGV: queue, name of the worker, its slots, lease in ms, attempts allowed, report for a shard with no attempt left,
+-- ARGV: queue, name of the worker, its slots, lease in ms, maximum of attempts, report of a shard that has none left,
 -- seconds after which a job has waited too long.
 -- Returns {token, attempt, seconds since the job started, id, shard, pool, messages that the queue lacks}; {'',
 -- 'unreadable', id, reason} for a record that cannot be read; or {'', 'none'}.
 
-local queue, worker, slots, lease_ms, attempts, report, age_s = unpack(ARGV)
+local queue, worker, slots, lease_ms, max_attempts, exhausted_report, age_s = unpack(ARGV)
 local fair, long_key = 'masksmith:fair:' .. queue, 'masksmith:long:' .. worker
 
 local function may_take_long()
@@ -64,7 +64,7 @@ local function take_first(id, pool)
   local queued = 'masksmith:job:' .. id .. ':queued' .. pool
   local shard = redis.call('ZRANGE', queued, 0, 0)[1]
   if not shard then return {''} end
-  local outcome = take_shard(id, shard, lease_ms, attempts, report)
+  local outcome = take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
   if outcome[1] == '' then redis.call('ZREM', queued, shard) end
   return outcome
 end

@@ -24,7 +24,7 @@ from masksmith.kernels.dual_ascent.integer_pass import (
     network_size,
     new_starts,
 )
-from masksmith.kernels.dual_ascent.simd.lanes import BOUND
+from masksmith.kernels.dual_ascent.simd.lanes import MAX_DUAL
 from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import kernel_budget
 
@@ -75,7 +75,7 @@ def test_initial_duals_are_rounded_and_clipped(non_negative):
     scale, rescale = np.full(LANES, 2.0, np.float32), np.full(LANES, 0.5, np.float32)
     quantised = np.full((8, LANES), 77, np.int32)
     _quantise_duals(raw.reshape(-1), scale, rescale, non_negative, 6, quantised.reshape(-1))
-    expected = np.clip(np.rint(raw), 0 if non_negative else -(BOUND // 2), BOUND // 2)
+    expected = np.clip(np.rint(raw), 0 if non_negative else -(MAX_DUAL // 2), MAX_DUAL // 2)
     assert np.array_equal(quantised[:6], expected[:6])
     assert (quantised[6:] == 77).all()
 
@@ -106,16 +106,16 @@ def slow_round(tiles, sweeps, v, non_negative, at_most):
                   for tile, unit in zip(tiles, units, strict=True)], dtype=np.int64)  # fmt: skip
     x = slow.to_lanes(x, SIZE, 0)
     v = np.array([[round(Fraction(d) / unit) for d in tile] for tile, unit in zip(v.tolist(), units, strict=True)]).T
-    v, u = np.clip(v, 0 if non_negative else -(BOUND // 2), BOUND // 2), np.zeros((SIZE, LANES), np.int64)
+    v, u = np.clip(v, 0 if non_negative else -(MAX_DUAL // 2), MAX_DUAL // 2), np.zeros((SIZE, LANES), np.int64)
     floors = np.full((SIZE, LANES), 0 if non_negative else NO_FLOOR)
     for sweep in range(sweeps):
         relax = 0 < sweep < sweeps - 1
         u = slow.threshold_update(x, SIZE, SIZE, 1, v, u, floors, KEEP, False, SIZE)
         v = slow.threshold_update(x, SIZE, 1, SIZE, u, v, floors, KEEP, relax, SIZE)
     u = slow.threshold_update(x, SIZE, SIZE, 1, v, u, floors, KEEP, False, SIZE)
-    solved = slow.balanced(x, SIZE, 1, SIZE, u, v, floors, KEEP, SIZE, BOUND)
+    solved = slow.balanced(x, SIZE, 1, SIZE, u, v, floors, KEEP, SIZE, MAX_DUAL)
     if non_negative:
-        solved &= slow.balanced(x, SIZE, SIZE, 1, v, u, floors, KEEP, SIZE, BOUND)
+        solved &= slow.balanced(x, SIZE, SIZE, 1, v, u, floors, KEEP, SIZE, MAX_DUAL)
     elif at_most:
         u, v, lanes = slow_equalise(u, v)
         solved &= lanes

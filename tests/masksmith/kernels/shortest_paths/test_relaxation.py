@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from masksmith.kernels.jit import jit
-from masksmith.kernels.shortest_paths.relaxation import STEP, _relax_plain, relax
+from masksmith.kernels.shortest_paths.relaxation import VECTOR_LENGTH, _relax_plain, relax
 
 VALUES = [0.0, -0.0, 5e-324, 1.0, 1.0, 2.0, -1.0, 1e300, np.inf]
 
@@ -15,7 +15,7 @@ def run(costs, first, start, node, distance, predecessor):
     relax(costs, first, start, node, distance, predecessor)
 
 
-@pytest.mark.parametrize("length", [STEP, 2 * STEP, 5 * STEP])
+@pytest.mark.parametrize("length", [VECTOR_LENGTH, 2 * VECTOR_LENGTH, 5 * VECTOR_LENGTH])
 @pytest.mark.parametrize("start", [0.0, 1.0, -1.0, 5e-324, np.inf])
 def test_distances_decrease_to_the_cheapest_edge(length, start):
     for first in (0, length, 3):

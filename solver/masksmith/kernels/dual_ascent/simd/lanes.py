@@ -28,6 +28,7 @@ from .vectors import (
     join,
     load,
     maximum,
+    maximum_float,
     median_pair,
     minimum,
     nth_pair,
@@ -39,10 +40,10 @@ from .vectors import (
 
 SCORE_BITS = 27
 """Quantised scores are below 2^27."""
-BOUND = 1 << 28
-"""Largest magnitude of duals; beyond it 32-bit sums could wrap around."""
-FINEST, COARSEST = 1074, -950
-"""Exponents between which a dual times its unit is exact in float64."""
+MAX_DUAL = 1 << 28
+"""Bound on the magnitude of duals, exclusive; beyond it 32-bit sums could wrap around."""
+MIN_EXPONENT, MAX_EXPONENT = -950, 1074
+"""Scores are scaled by 2^e; for `MIN_EXPONENT < e <= MAX_EXPONENT`, duals times 2^-e are exact in float64."""
 
 LONGS, DOUBLES = ir.VectorType(I64, LANES), ir.VectorType(ir.DoubleType(), LANES)
 
@@ -54,7 +55,7 @@ def pointers(context: Any, builder: Any, signature: Any, args: Any, *which: int)
 
 
 def lane_offset(builder: Any, at: Any) -> Any:
-    """Return the offset of a place in a lane array, that of lane 0."""
+    """Return the offset of lane 0 of a place in a lane array."""
     return builder.mul(at, index(LANES))
 
 
@@ -64,10 +65,11 @@ def _start(builder: Any, starts: Any, lane: int) -> Any:
 
 def _store_per_lane(builder: Any, vectors: list[Any], width: int, target: Any, starts: Any, at: Any) -> None:
     """Store `width` consecutive elements of each lane's tile to `target[starts[lane] + at:]`."""
-    per = LANES // width
+    lanes_per_vector = LANES // width
     for k, vector in enumerate(vectors):
-        for lane in range(k * per, (k + 1) * per):
-            piece = part(builder, vector, (lane % per) * width, width) if per > 1 else vector
+        for lane in range(k * lanes_per_vector, (k + 1) * lanes_per_vector):
+            first = (lane % lanes_per_vector) * width
+            piece = part(builder, vector, first, width) if lanes_per_vector > 1 else vector
             store(builder, piece, target, builder.add(_start(builder, starts, lane), at))
 
 
@@ -92,23 +94,21 @@ def gather(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, begin, target, best = pointers(context, builder, signature, args, 0, 1, 3, 4)
         element = context.get_value_type(signature.args[0].dtype)
-
-        def above(builder: Any, a: Any, b: Any) -> Any:
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-        with for_range(builder, args[5]) as row, for_range(builder, builder.sdiv(args[6], index(count))) as chunk:
+        _, _, stride, _, _, rows, cols, _, _ = args
+        with for_range(builder, rows) as row, for_range(builder, builder.sdiv(cols, index(count))) as chunk:
             left = builder.mul(chunk.index, index(count))
-            at = builder.add(builder.mul(row.index, args[2]), left)
+            at = builder.add(builder.mul(row.index, stride), left)
             pieces = [
                 load(builder, source, builder.add(_start(builder, begin, lane), at), element, count)
                 for lane in range(LANES)
             ]
-            per = LANES // count
-            vectors = to_lanes(builder, [join(builder, pieces[k * per : (k + 1) * per]) for k in range(count)])
+            lanes_per_vector = LANES // count
+            joined = [join(builder, pieces[k : k + lanes_per_vector]) for k in range(0, LANES, lanes_per_vector)]
+            vectors = to_lanes(builder, joined)
             first = builder.add(builder.mul(row.index, index(row_size.literal_value)), left)
             for j, vector in enumerate(vectors):
                 store(builder, vector, target, lane_offset(builder, builder.add(first, index(j))))
-            largest = fold(builder, above, [*vectors, load(builder, best, index(0), element)])
+            largest = fold(builder, maximum_float, [*vectors, load(builder, best, index(0), element)])
             store(builder, largest, best, index(0))
         return context.get_dummy_value()
 
@@ -125,14 +125,14 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
 
 
 def exponents(builder: Any, peak: Any) -> Any:
-    """Return the exponents e, at most `FINEST`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
+    """Return the exponents e, at most `MAX_EXPONENT`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
     value = peak if peak.type == DOUBLES else builder.fpext(peak, DOUBLES)
     biased = _exponent_bits(builder, value)
-    # Denormal doubles have no exponent before they are multiplied.
+    # Subnormal doubles have a biased exponent of 0: multiply by 2^64 to normalise them first.
     raised = builder.fmul(value, ir.Constant(DOUBLES, [2.0**64] * LANES))
     raised = builder.sub(_exponent_bits(builder, raised), constant64(64))
     biased = builder.select(builder.icmp_signed("==", biased, constant64(0)), raised, biased)
-    exponent = minimum(builder, builder.sub(constant64(SCORE_BITS + 1022), biased), constant64(FINEST))
+    exponent = minimum(builder, builder.sub(constant64(SCORE_BITS + 1022), biased), constant64(MAX_EXPONENT))
     return builder.select(builder.fcmp_ordered("==", value, ir.Constant(DOUBLES, None)), constant64(0), exponent)
 
 
@@ -146,7 +146,7 @@ def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
     """Write, for each lane, the power of two that scales its largest score to just below 2^27, and its inverse.
 
     The power is written as two factors, `scale` and `rescale`, since one may be out of range; the inverse as `unit`.
-    Returns the lanes (one bit each) whose duals float64 can represent; the cross_duals get unit 0.
+    Returns the lanes (one bit each) whose duals float64 can represent; the other lanes get unit 0.
     """
     signature = types.int64(peak, scale, rescale, unit)
 
@@ -161,7 +161,7 @@ def scales(typing: Any, peak: Any, scale: Any, rescale: Any, unit: Any) -> Any:
             cast = factor if element == DOUBLES.element else builder.fptrunc(factor, ir.VectorType(element, LANES))
             store(builder, cast, target, index(0))
             inverse = builder.fmul(inverse, power_of_two(builder, builder.sub(constant64(0), power)))
-        in_range = builder.icmp_signed(">", exponent, constant64(COARSEST))
+        in_range = builder.icmp_signed(">", exponent, constant64(MIN_EXPONENT))
         store(builder, builder.select(in_range, inverse, ir.Constant(DOUBLES, None)), units, index(0))
         return builder.zext(builder.bitcast(in_range, BITS), I64)
 
@@ -177,7 +177,8 @@ def quantise(typing: Any, raw: Any, scale: Any, rescale: Any, x: Any, rows: Any,
         source, first, second, target = pointers(context, builder, signature, args, 0, 1, 2, 3)
         element = context.get_value_type(signature.args[0].dtype)
         factors = [load(builder, factor, index(0), element) for factor in (first, second)]
-        with for_range(builder, args[4]) as row, for_range(builder, args[5]) as col:
+        _, _, _, _, rows, cols, _ = args
+        with for_range(builder, rows) as row, for_range(builder, cols) as col:
             at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
             value = load(builder, source, lane_offset(builder, at), element)
             for factor in factors:
@@ -201,7 +202,7 @@ def residuals(builder: Any, x: Any, duals: Any, first: Any, step: Any, count: in
 @intrinsic
 def threshold_update(
     typing: Any, x: Any, lines: Any, line_stride: Any, entry_stride: Any, cross_duals: Any, own_duals: Any,
-    floors: Any, keep: Any, relax: Any, scratch: Any, size: Any, half: Any,
+    floors: Any, keep: Any, over_relaxation_mask: Any, scratch: Any, size: Any, use_median: Any,
 ) -> Any:  # fmt: skip
     """Set each line's dual half-way between the keep-th and the next largest of `x - cross_duals` along the line.
 
@@ -212,11 +213,11 @@ def threshold_update(
         cross_duals: Duals of the crossing lines, in lanes.
         own_duals: Duals of the lines to update, in lanes, changed in place.
         floors: Lower bounds on the duals written.
-        keep: Budget of each line; must be `size / 2` with `half`.
-        relax: -1 for over-relaxation by one half, 0 for none.
-        scratch: Work array for `size` places, unused with `half`.
+        keep: Budget of each line; must be `size / 2` with `use_median`.
+        over_relaxation_mask: All bits set (-1) to add half of each dual's change once more, 0 to add nothing.
+        scratch: Work array for `size` places, unused with `use_median`.
         size: Size of the sorting network, a literal.
-        half: Whether `keep` is `size / 2`, a literal; a cheaper network then suffices.
+        use_median: Whether `keep` is `size / 2`, a literal; a cheaper network then suffices.
     """
     signature = types.void(
         x,
@@ -230,20 +231,23 @@ def threshold_update(
         types.int32,
         scratch,
         size,
-        half,
+        use_median,
     )
-    count, halves = size.literal_value, half.literal_value
+    count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, duals, target, floor_data, work = pointers(context, builder, signature, args, 0, 4, 5, 6, 9)
-        stretch = splat(builder, args[8])
-        with for_range(builder, args[1]) as line:
-            values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
-            high, low = median_pair(builder, values) if halves else nth_pair(builder, values, args[7], work)
+        _, lines, line_stride, entry_stride, _, _, _, keep, over_relaxation_mask, _, _, _ = args
+        drift_mask = splat(builder, over_relaxation_mask)
+        with for_range(builder, lines) as line:
+            first = builder.mul(line.index, line_stride)
+            values = residuals(builder, source, duals, first, entry_stride, count)
+            pair = median_pair(builder, values) if use_median.literal_value else nth_pair(builder, values, keep, work)
+            high, low = pair
             own = lane_offset(builder, line.index)
             centre = builder.ashr(builder.add(builder.add(high, low), constant(1)), constant(1))
             drift = builder.ashr(builder.sub(centre, load(builder, target, own, I32)), constant(1))
-            moved = builder.add(centre, builder.and_(drift, stretch))
+            moved = builder.add(centre, builder.and_(drift, drift_mask))
             store(builder, maximum(builder, moved, load(builder, floor_data, own, I32)), target, own)
         return context.get_dummy_value()
 
@@ -257,8 +261,8 @@ def balanced_lanes(
 ) -> Any:  # fmt: skip
     """Return the lanes (one bit each) where every line keeps `keep` entries, or fewer if its dual is at its floor.
 
-    An entry is kept if `x >= cross_duals + own_duals`. Lanes with a dual beyond `BOUND` are not returned. Other
-    arguments as for `threshold_update`.
+    An entry is kept if `x >= cross_duals + own_duals`. Lanes with a dual of magnitude `MAX_DUAL` or more are not
+    returned. Other arguments as for `threshold_update`.
     """
     signature = types.int64(
         x, types.int64, types.int64, types.int64, cross_duals, own_duals, floors, types.int32, size
@@ -266,20 +270,23 @@ def balanced_lanes(
     count = size.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, duals, target, floor_data = pointers(context, builder, signature, args, 0, 4, 5, 6)
+        source, duals, own_dual_data, floor_data = pointers(context, builder, signature, args, 0, 4, 5, 6)
+        _, lines, line_stride, entry_stride, _, _, _, keep, _ = args
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
-        budget = splat(builder, args[7])
-        with for_range(builder, args[1]) as line:
+        budget = splat(builder, keep)
+        with for_range(builder, lines) as line:
             at = lane_offset(builder, line.index)
-            own, low = load(builder, target, at, I32), load(builder, floor_data, at, I32)
-            values = residuals(builder, source, duals, builder.mul(line.index, args[2]), args[3], count)
+            own, floor = load(builder, own_dual_data, at, I32), load(builder, floor_data, at, I32)
+            first = builder.mul(line.index, line_stride)
+            values = residuals(builder, source, duals, first, entry_stride, count)
             total = fold(builder, add, [builder.zext(builder.icmp_signed(">=", v, own), INTS) for v in values])
-            may_keep_fewer = builder.and_(builder.icmp_signed("<", total, budget), builder.icmp_signed("==", own, low))
-            fits = builder.or_(builder.icmp_signed("==", total, budget), may_keep_fewer)
-            for sign, bound in (("<", BOUND), (">", -BOUND)):
-                fits = builder.and_(fits, builder.icmp_signed(sign, own, constant(bound)))
-            builder.store(builder.and_(builder.load(bits), builder.bitcast(fits, BITS)), bits)
+            is_at_floor = builder.icmp_signed("==", own, floor)
+            may_keep_fewer = builder.and_(builder.icmp_signed("<", total, budget), is_at_floor)
+            is_balanced = builder.or_(builder.icmp_signed("==", total, budget), may_keep_fewer)
+            for sign, bound in (("<", MAX_DUAL), (">", -MAX_DUAL)):
+                is_balanced = builder.and_(is_balanced, builder.icmp_signed(sign, own, constant(bound)))
+            builder.store(builder.and_(builder.load(bits), builder.bitcast(is_balanced, BITS)), bits)
         return builder.zext(builder.load(bits), I64)
 
     return signature, generate
@@ -295,15 +302,16 @@ def scatter_mask(
     count, byte = width.literal_value, ir.VectorType(ir.IntType(8), LANES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, rows, cols, target, begin = pointers(context, builder, signature, args, 0, 1, 2, 3, 4)
-        with for_range(builder, args[6]) as row, for_range(builder, builder.sdiv(args[7], index(count))) as chunk:
+        source, row_duals, col_duals, target, begin = pointers(context, builder, signature, args, 0, 1, 2, 3, 4)
+        _, _, _, _, _, stride, rows, cols, _, _ = args
+        with for_range(builder, rows) as row, for_range(builder, builder.sdiv(cols, index(count))) as chunk:
             left = builder.mul(chunk.index, index(count))
             first = builder.add(builder.mul(row.index, index(row_size.literal_value)), left)
-            own = load(builder, rows, lane_offset(builder, row.index), I32)
-            duals = builder.gep(cols, [lane_offset(builder, left)])
+            own = load(builder, row_duals, lane_offset(builder, row.index), I32)
+            duals = builder.gep(col_duals, [lane_offset(builder, left)])
             values = residuals(builder, source, duals, first, index(1), count)
             kept = [builder.zext(builder.icmp_signed(">=", value, own), byte) for value in values]
-            at = builder.add(builder.mul(row.index, args[5]), left)
+            at = builder.add(builder.mul(row.index, stride), left)
             _store_per_lane(builder, from_lanes(builder, kept), count, target, begin, at)
         return context.get_dummy_value()
 
@@ -319,7 +327,8 @@ def scatter_duals(typing: Any, own_duals: Any, unit: Any, duals: Any, starts: An
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, units, target, begin = pointers(context, builder, signature, args, 0, 1, 2, 3)
         factor = load(builder, units, index(0), double)
-        with for_range(builder, builder.sdiv(args[4], index(count))) as chunk:
+        _, _, _, _, length, _ = args
+        with for_range(builder, builder.sdiv(length, index(count))) as chunk:
             left, duals = builder.mul(chunk.index, index(count)), []
             for j in range(count):
                 dual = load(builder, source, lane_offset(builder, builder.add(left, index(j))), I32)

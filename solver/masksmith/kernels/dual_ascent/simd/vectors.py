@@ -19,11 +19,11 @@ Value = Any
 Builder = Any
 
 
-def splat(builder: Builder, value: Value) -> Value:
-    """Return a vector with a scalar in every lane."""
-    vector = ir.VectorType(value.type, LANES)
+def splat(builder: Builder, value: Value, width: int = LANES) -> Value:
+    """Return a vector of `width` lanes with a scalar in every lane."""
+    vector = ir.VectorType(value.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(I32, 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, width), [0] * width))
 
 
 def constant(value: int) -> Value:
@@ -70,17 +70,27 @@ def floor_sticky(builder: Builder, value: Value) -> Value:
 
 
 def maximum(builder: Builder, a: Value, b: Value) -> Value:
-    """Lane-wise maximum."""
+    """Lane-wise maximum of integers."""
     return builder.select(builder.icmp_signed(">", a, b), a, b)
 
 
 def minimum(builder: Builder, a: Value, b: Value) -> Value:
-    """Lane-wise minimum."""
+    """Lane-wise minimum of integers."""
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
+def maximum_float(builder: Builder, a: Value, b: Value) -> Value:
+    """Lane-wise maximum of floats; `b` where one of them is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def minimum_float(builder: Builder, a: Value, b: Value) -> Value:
+    """Lane-wise minimum of floats; `b` where one of them is NaN."""
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
 def fold(builder: Builder, step: Callable[..., Value], values: Sequence[Value]) -> Value:
-    """Reduce values in a balanced tree, which has shorter dependency chains than a sequential reduction."""
+    """Combine values by `step` in a balanced tree, with shorter dependency chains than in a sequence."""
     while len(values) > 1:
         paired = [step(builder, a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
         values = paired + list(values[len(paired) * 2 :])
@@ -88,9 +98,9 @@ def fold(builder: Builder, step: Callable[..., Value], values: Sequence[Value]) 
 
 
 def network(size: int) -> list[tuple[int, int]]:
-    """Return the comparators `(index of the greater, index of the lesser)` of Batcher's odd-even merge sort.
+    """Return the comparators of Batcher's odd-even merge sort of `size` values, a power of two.
 
-    `size` is a power of two.
+    Each is the pair of indices that receive the greater and the lesser of two values.
     """
     pairs = []
     p = 1

@@ -9,9 +9,9 @@ import pytest
 from support import naive_lanes as slow
 
 from masksmith.kernels.dual_ascent.simd.lanes import (
-    BOUND,
-    COARSEST,
-    FINEST,
+    MAX_DUAL,
+    MAX_EXPONENT,
+    MIN_EXPONENT,
     balanced_lanes,
     gather,
     quantise,
@@ -115,12 +115,12 @@ def test_scores_are_rounded_down_to_27_bits_of_the_largest(dtype):
     for lane in range(LANES):
         if not in_range >> lane & 1:
             assert unit[lane] == 0.0
-            assert peak[lane] >= 2.0 ** (26 - COARSEST)
+            assert peak[lane] >= 2.0 ** (26 - MIN_EXPONENT)
             continue
         step = Fraction(float(unit[lane]))
         exact = [[Fraction(float(w)) // step for w in row] for row in tiles[lane]]
         assert quantised[:, :COLS, lane].tolist() == exact
-        assert peak[lane] == 0 or (1 << 26) <= exact[0][0] < (1 << 27) or step == Fraction(1, 1 << FINEST)
+        assert peak[lane] == 0 or (1 << 26) <= exact[0][0] < (1 << 27) or step == Fraction(1, 1 << MAX_EXPONENT)
 
 
 def case(seed, keep):
@@ -131,7 +131,7 @@ def case(seed, keep):
     x.reshape(ROW_SIZE, ROW_SIZE, LANES)[:, 6:] = PAD if seed % 2 and keep < 6 else 0
     cross_duals, own_duals = (rng.integers(-spread // 2, spread, (ROW_SIZE, LANES)).astype(np.int32) for _ in range(2))
     floors = rng.choice(np.array([NO_FLOOR, 0, spread // 3], np.int32), (ROW_SIZE, LANES))
-    own_duals[0, :2] = BOUND, -BOUND
+    own_duals[0, :2] = MAX_DUAL, -MAX_DUAL
     return x, cross_duals, own_duals, floors
 
 
@@ -150,7 +150,7 @@ def test_thresholds_are_updated_and_budgets_counted(keep, relax, line_stride, en
         result = update_and_check(x.reshape(-1), lines, line_stride, entry_stride, *arrays, keep, relax, scratch)
         assert np.array_equal(actual.reshape(-1, LANES), expected)
         assert result == slow.balanced(
-            x, lines, line_stride, entry_stride, cross_duals, expected, floors, keep, ROW_SIZE, BOUND
+            x, lines, line_stride, entry_stride, cross_duals, expected, floors, keep, ROW_SIZE, MAX_DUAL
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads the scores of a tensor panel by panel, in several passes; the first one checks them."""
+"""Passes over the scores of a tensor, panel by panel, and the writer of its mask; the first pass checks the scores."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ class WholeTensorOptions:
     on_progress: OnProgress | None = None
 
 
-class PanelReader:
-    """Yields panels `(first row, rows)` from top to bottom; `writer` collects the mask.
+class TensorPasses:
+    """Reads the scores of a tensor in several passes, and collects its mask in `writer`.
+
+    A pass yields panels `(index of the first row, matrix of the rows)` from top to bottom.
 
     Args:
         problem: The tensor.
         options: Options, of which `on_progress` is called for each panel.
         unit: The height of panels is a multiple of it.
-        passes: Number of passes over the tensor, for progress.
+        count: Number of passes over the tensor, for progress.
     """
 
-    def __init__(self, problem: Problem, options: WholeTensorOptions, unit: int = 1, passes: int = 2) -> None:
-        self.problem, self.options, self.passes = problem, options, passes
+    def __init__(self, problem: Problem, options: WholeTensorOptions, unit: int = 1, count: int = 2) -> None:
+        self.problem, self.options, self._count = problem, options, count
         self.started = time.perf_counter()
         self.writer = MaskWriter(problem.source.shape)
         self._done = 0
@@ -88,4 +90,4 @@ class PanelReader:
     def _report(self) -> None:
         self._done += 1
         if self.options.on_progress is not None:
-            self.options.on_progress(self._done, self.passes * -(-self.problem.grid.rows // self._step))
+            self.options.on_progress(self._done, self._count * -(-self.problem.grid.rows // self._step))
