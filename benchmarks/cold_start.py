@@ -1,4 +1,4 @@
-"""Measure the time of a new process from `import masksmith` to its first mask, with and without cached kernels.
+"""Measure starts with and without cached kernels: of a new process, of `masksmith up`, and of the command line.
 
 python benchmarks/cold_start.py [--write]
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from measuring import ROOT, stamp, table
 
@@ -19,6 +22,8 @@ CODE = """
 import sys, numpy as np, masksmith as ms
 ms.solve(np.random.default_rng(0).random((1024, 1024), np.float32), sys.argv[1], threads=1)
 """
+MASKSMITH = str(Path(sys.executable).with_name("masksmith"))
+STOP_S = 60
 
 
 def seconds(pattern: str, cache: str) -> float:
@@ -29,23 +34,86 @@ def seconds(pattern: str, cache: str) -> float:
     return time.perf_counter() - started
 
 
+def first_masks(shared: str) -> list[list[str]]:
+    """Time the first mask of each pattern: with an empty cache, after the patterns before it, and once more."""
+    rows = []
+    for pattern in PATTERNS:
+        with tempfile.TemporaryDirectory() as empty:
+            alone = seconds(pattern, empty)
+        after = seconds(pattern, shared)
+        warm = min(seconds(pattern, shared) for _ in range(3))
+        rows.append([pattern, f"{alone:.1f}", f"{after:.1f}", f"{warm:.2f}"])
+        print(rows[-1], flush=True)
+    return rows
+
+
+def up_seconds(cache: str) -> tuple[float, bool]:
+    """Start `masksmith up` until it is ready; gives the seconds, and whether it says that it compiles kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [MASKSMITH, "up", "--port", "0", "--data", f"{folder}/data", "--json"]
+        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+        started = time.perf_counter()
+        with (
+            open(f"{folder}/stderr", "w+") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as up,
+        ):
+            assert up.stdout is not None
+            line = up.stdout.readline()
+            took = time.perf_counter() - started
+            up.send_signal(signal.SIGINT)
+            up.wait(STOP_S)
+            errors.seek(0)
+            if not line:
+                raise SystemExit(f"masksmith up ended: {errors.read()}")
+            return took, "compil" in errors.read()
+
+
+def installation_starts() -> list[list[str]]:
+    """Time `masksmith up` with an empty cache, and then with the kernels that it left."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold, cold_compiles = up_seconds(cache)
+        warm = [up_seconds(cache) for _ in range(3)]
+    rows = [["empty", f"{cold:.1f}", _yes(cold_compiles)]]
+    rows.append(["warm", f"{statistics.median(took for took, _ in warm):.1f}", _yes(any(said for _, said in warm))])
+    print(rows, flush=True)
+    return rows
+
+
+def command_starts() -> list[list[str]]:
+    """Time commands that do no work."""
+    rows = []
+    for arguments in (["--help"], ["--version"], ["solve", "--help"], ["prune", "--help"]):
+        took = []
+        for _ in range(10):
+            started = time.perf_counter()
+            subprocess.run([MASKSMITH, *arguments], check=True, stdout=subprocess.DEVNULL)
+            took.append(time.perf_counter() - started)
+        rows.append([f"`masksmith {' '.join(arguments)}`", f"{statistics.median(took):.2f}"])
+    return rows
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def main() -> None:
     """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true")
     arguments = options.parse_args()
-    rows = []
+    starts, commands = installation_starts(), command_starts()
     with tempfile.TemporaryDirectory() as shared:
-        for pattern in PATTERNS:
-            with tempfile.TemporaryDirectory() as empty:
-                alone = seconds(pattern, empty)
-            after = seconds(pattern, shared)
-            warm = min(seconds(pattern, shared) for _ in range(3))
-            rows.append([pattern, f"{alone:.1f}", f"{after:.1f}", f"{warm:.2f}"])
-            print(rows[-1], flush=True)
-    head = ("pattern", "empty cache, s", "after the ones above, s", "warm cache, s")
-    what = "From the start of the interpreter to the first mask, of a 1024x1024 layer."
-    text = f"# Cold start\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
+        masks = first_masks(shared)
+    parts = [
+        "`masksmith up` until it is ready: kernels compiled or loaded by a worker of one slot per core. Warm: the\n"
+        "median of 3 starts.",
+        table(("cache of kernels", "ready after, s", "says that it compiles"), starts),
+        "Commands that do no work, median of 10.",
+        table(("command", "s"), commands),
+        "From the start of the interpreter to the first mask, of a 1024x1024 layer.",
+        table(("pattern", "empty cache, s", "after the ones above, s", "warm cache, s"), masks),
+    ]
+    text = f"# Cold start\n\n{stamp()}\n\n" + "\n\n".join(parts) + "\n"
     print(text)
     if arguments.write:
         (ROOT / "docs" / "benchmarks" / "cold_start.md").write_text(text)

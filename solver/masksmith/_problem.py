@@ -113,8 +113,8 @@ class Problem:
     def violation_error(self, down: int, across: int) -> VerificationError:
         """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
         return VerificationError(
-            f"{self.name or 'scores'}: the solver's mask breaks {self.pattern} in tile [{down}, {across}]; please "
-            "report this"
+            f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile [{down}, "
+            f"{across}]; please report this"
         )
 
     @contextmanager

@@ -235,7 +235,7 @@ class _Call:
         for solver in dict.fromkeys(solvers[k] for k in stores):
             work = [(store, span) for k, store in stores.items() if solvers[k] == solver for span in store.spans()]
             for store, span in run(work, solver, min(len(work), self.threads), self.deadline):
-                done += store.tiles(span)
+                done += store.tile_count(span)
                 self._report(done, total)
         return [
             item

@@ -19,6 +19,7 @@ from masksmith._tensors import MaskWriter, MatrixReader, like
 from masksmith.solvers.base import Solver
 
 PANEL_ENTRIES = 2**19
+"""Approximate number of entries of a panel: its scores fit into the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class PanelStore:
         writer: Collects the mask.
         objectives, violations: `[down, across]`, see `Certificate`; 0 until a panel is written.
         duals: Row and column duals of all tiles, with `keep_duals`; else None.
-        cut_short: Whether a panel was solved after the time limit.
+        cut_short: Whether the time limit replaced the solver by `Rotation` for some panel.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -86,9 +87,10 @@ class PanelStore:
         )
 
     def spans(self) -> Iterator[Span]:
-        """Divide the problem into equal panels of about `PANEL_ENTRIES` entries, at least one tile row each.
+        """Divide the problem into panels of about `PANEL_ENTRIES` entries, at least one tile row each.
 
-        Their number is even, so that two threads finish at the same time.
+        All have the same number of tile rows, but for the last, which may have fewer. A small problem is one panel; of
+        others the number is even where the tile rows allow it, so that two threads finish at the same time.
         """
         grid = self.problem.grid
         pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
@@ -97,7 +99,7 @@ class PanelStore:
         for first in range(0, grid.down, step):
             yield Span(first, min(first + step, grid.down))
 
-    def tiles(self, span: Span) -> int:
+    def tile_count(self, span: Span) -> int:
         """Return the number of tiles of a panel that are solved."""
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
@@ -130,7 +132,8 @@ class PanelStore:
             VerificationError: If the mask violates the pattern, or a forced entry.
         """
         rows, panel = loaded.rows, loaded.panel
-        mask, height, width = np.ones(rows.shape, np.bool_) if answer is None else answer.mask, 0, 0
+        mask = np.ones(rows.shape, np.bool_) if answer is None else answer.mask
+        height, width = 0, 0  # what the tiles cover of the rows
         if panel is not None and answer is not None:
             self._certify(span, panel, answer)
             height, width = min(len(rows), panel.scores.shape[0]), min(rows.shape[1], panel.scores.shape[1])
