@@ -51,18 +51,22 @@ class System:
         scale = (gram.diagonal() + damping).sqrt()
         guaranteed = damping / float(scale.max()) ** 2
         candidate = damping / float(scale.square().mean())
+        system = torch.empty_like(gram, dtype=dtype)
         while True:
-            system = _scaled(gram, damping, scale, dtype if candidate >= SMALLEST_OF_FLOAT32 else torch.float64)
+            if candidate < SMALLEST_OF_FLOAT32 and system.dtype != torch.float64:
+                system = torch.empty_like(gram, dtype=torch.float64)
+            _write_scaled(system, gram, damping, scale)
             if candidate <= guaranteed:
                 return cls(system, guaranteed), scale
-            if _is_positive_definite(system, candidate):
+            # The factor overwrites the matrix, so that memory never holds both.
+            if _factorise(system, candidate):
+                _write_scaled(system, gram, damping, scale)
                 return cls(system, MARGIN * candidate), scale
             candidate /= 4
 
 
-def _scaled(gram: Tensor, damping: float, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scale `gram + damping I`, a band of rows at a time, to avoid a second copy in float64."""
-    system = torch.empty_like(gram, dtype=dtype)
+def _write_scaled(system: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
+    """Write `gram + damping I`, scaled, a band of rows at a time: float64 is never copied as a whole."""
     step = max(1, BAND_ENTRIES // len(gram))
     for first in range(0, len(gram), step):
         band = gram[first : first + step].clone()
@@ -70,7 +74,6 @@ def _scaled(gram: Tensor, damping: float, scale: Tensor, dtype: torch.dtype) -> 
         band /= scale[first : first + step, None]
         band /= scale[None, :]
         system[first : first + step] = band
-    return system
 
 
 @dataclass(frozen=True)
@@ -184,13 +187,16 @@ def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
         finished.residual[rows.index] = rows.residual
 
 
-def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
-    """Whether all eigenvalues exceed `shift`, by a Cholesky factorisation of `matrix - shift I`, formed in place."""
-    diagonal = matrix.diagonal().clone()
+def _factorise(matrix: Tensor, shift: float) -> bool:
+    """Replace a symmetric matrix by the Cholesky factor of `matrix - shift I`; returns whether there is one.
+
+    There is one if and only if all eigenvalues exceed `shift`, but for rounding.
+    """
     matrix.diagonal().sub_(shift)
-    failed_column = int(torch.linalg.cholesky_ex(matrix)[1])
-    matrix.diagonal().copy_(diagonal)
-    return failed_column == 0
+    failed_column = torch.empty((), dtype=torch.int32, device=matrix.device)
+    # LAPACK works on columns: the transpose of a row-major matrix is factorised in place.
+    torch.linalg.cholesky_ex(matrix.mT, out=(matrix.mT, failed_column))
+    return int(failed_column) == 0
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:

@@ -161,3 +161,5 @@ def test_the_smallest_eigenvalue_is_bounded_from_below(damping):
     damped = (gram + absolute * np.eye(INPUTS)) / np.outer(scale, scale)
     assert system.smallest <= np.linalg.eigvalsh(damped)[0] * (1 + 1e-6) + 1e-13
     assert system.matrix.dtype is (torch.float64 if damping == 1e-9 else torch.float32)
+    # A factorisation overwrote the matrix; it was written again.
+    np.testing.assert_allclose(system.matrix.numpy(), damped, atol=1e-6)
