@@ -40,7 +40,8 @@ def model_path() -> Path:
 @contextmanager
 def installation(data: Path) -> Iterator[str]:
     """Run `masksmith up` on a free port during the block; yields its URL."""
-    command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--data", str(data), "--json"]
+    masksmith = str(Path(sys.executable).with_name("masksmith"))
+    command = [masksmith, "up", "--port", "0", "--data", str(data), "--json", "--no-bench"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_without_settings()) as process:
         try:
             assert process.stdout is not None
@@ -109,8 +110,12 @@ def main() -> int:
 
 
 def _without_settings() -> dict[str, str]:
-    """Return the environment without `MASKSMITH_...`, so that no settings influence the demo."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
+    """Return the environment without `MASKSMITH_...`, so that no settings influence the demo.
+
+    No kernels are compiled for later jobs: there are none.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
+    return others | {"MASKSMITH_WORKER_COMPILE_LATER": "false"}
 
 
 if __name__ == "__main__":

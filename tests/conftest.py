@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.axes import mark_repeated_values, note_lane
 from support.broker import Valkey
-from support.scheduling import InstallationScheduling
+from support.scheduling import InstallationScheduling, longest_first
 from support.without_torch import INSTALLED, is_left_out, left_out
 
 from masksmith_state.blobs.store import BlobStore
@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(config, items):
     needs_torch = [item for item in items if not INSTALLED and item.get_closest_marker("torch")]
     config.hook.pytest_deselected(items=needs_torch)
     items[:] = [item for item in items if item not in needs_torch]
+    longest_first(items)
 
 
 def pytest_collection_finish(session):

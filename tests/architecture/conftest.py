@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.axes import is_long_run
 
 BIN = Path(sys.executable).parent
 
@@ -19,7 +20,9 @@ def reader(tmp_path_factory):
     environment = clean | {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120", "NO_COLOR": "1",
                            "MASKSMITH_WORKER_COMPILE_LATER": "false"}  # fmt: skip
     data = tmp_path_factory.mktemp("data")
-    command = [str(BIN / "masksmith"), "up", "--port", "0", "--workers", "2", "--data", str(data), "--json"]
+    # Only pages of the long lane measure kernels.
+    bench = "--bench" if is_long_run() else "--no-bench"
+    command = [str(BIN / "masksmith"), "up", "--port", "0", "--workers", "2", "--data", str(data), "--json", bench]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield environment | {"MASKSMITH_URL": json.loads(process.stdout.readline())["url"]}

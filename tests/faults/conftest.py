@@ -5,11 +5,17 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from support.axes import is_long_run
 from support.fleet import Fleet, bits, forty, submit
 from support.processes import tails
 
 TABLE = pytest.StashKey()
 FLEET = pytest.StashKey()
+
+
+def columns():
+    """Width of the layers: the suite in every run solves half as much, in as many shards."""
+    return 512 if is_long_run() else 256
 
 
 class Row:
@@ -51,7 +57,10 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="package")
 def shared_fleet(tmp_path_factory, request):
-    given = {"PYTHONPATH": str(Path(__file__).with_name("injection"))}
+    given = {
+        "PYTHONPATH": str(Path(__file__).with_name("injection")),
+        "MASKSMITH_SHARD_BYTES": str(128 * columns() * 4),
+    }
     with Fleet(tmp_path_factory.mktemp("fleet"), services=2, workers=3, **given) as fleet:
         request.config.stash[FLEET] = fleet
         yield fleet
@@ -70,7 +79,8 @@ def fleet(shared_fleet):
 
 @pytest.fixture(scope="session")
 def weights():
-    return forty(seed=7)
+    """Forty layers of two shards each."""
+    return forty(seed=7, columns=columns())
 
 
 @pytest.fixture(scope="package")

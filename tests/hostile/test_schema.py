@@ -34,7 +34,7 @@ def cases():
     for operation in OPERATIONS:
         for mode in GenerationMode:
             if mode is GenerationMode.POSITIVE or can_be_wrong(operation):
-                for count, marks in [(8, ()), (200, pytest.mark.slow)]:
+                for count, marks in [(5, ()), (200, pytest.mark.slow)]:
                     name = f"{operation.label}-{mode.value}-{count}"
                     yield pytest.param(operation, mode, count, id=name, marks=marks)
 

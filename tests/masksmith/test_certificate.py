@@ -64,7 +64,7 @@ def check(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
     return certificate
 
 
-SIZES = [(4, 4, 2, 2), (8, 8, 4, 4), (16, 16, 8, 8), (5, 5, 2, 2), (8, 16, 8, 4), (12, 12, 3, 3), (1, 1, 1, 1)]
+SIZES = [(4, 4, 2, 2), (8, 8, 4, 4), (16, 16, 8, 8), (5, 5, 2, 2), (4, 8, 4, 2), (12, 12, 3, 3), (1, 1, 1, 1)]
 TILES = [TileSpec(*size) for size in SIZES]
 
 

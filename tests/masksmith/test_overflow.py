@@ -15,7 +15,7 @@ HUGE = 1e308 * RNG.random((64, 64))
 T24 = "transposable 2:4"
 MESSAGE = r"'wide': the sum of the scores exceeds float64; scale them down"
 PATTERNS = [
-    "2:4", "<=2:4", T24, "transposable <=8:16", "transposable 8:16 x 4:8", "double 2:4", "16:2:8", "50%",
+    "2:4", "<=2:4", T24, "transposable <=8:16", "transposable 4:8 x 2:4", "double 2:4", "16:2:8", "50%",
     "channels in 50%", "channels out 50%", "block 4x4 50%", "block 4x4 50% balance rows", "block 4x4 50% balance both",
     "block 4x4 50% norm max", "block 8x8 50% nested 2:4", "hybrid 8x8 2:4 50%",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ def gaussian(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-@pytest.mark.parametrize("pattern", ["2:4", T816, "transposable <=3:7", "transposable 8:16 x 4:8"])
+@pytest.mark.parametrize("pattern", ["2:4", T816, "transposable <=3:7", "transposable 4:8 x 2:4"])
 @pytest.mark.parametrize("ragged", ["pad", "dense"])
 def test_solution_is_proved_verified_and_adds_up(pattern: str, ragged: Any) -> None:
     rule = ms.parse(pattern, ragged=ragged)

@@ -73,7 +73,7 @@ def test_ragged_plain_groups_may_lean_on_the_padding() -> None:
 
 
 @pytest.mark.parametrize("ragged", ["pad", "dense"])
-@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "transposable 2:8 x 1:4"])
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "transposable 4:8 x 2:4"])
 def test_bands_of_tile_rows_are_checked_as_single_ones(monkeypatch, pattern, ragged):
     shape = (37, 22)
     pattern = ms.parse(pattern, ragged=ragged)

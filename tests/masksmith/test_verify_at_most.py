@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 import masksmith as ms
 
 PATTERNS = [
-    "2:4", "1:4", "transposable 2:4", "transposable 1:4 x 2:8", "50%", "10%", "channels 50%", "channels in 50%",
+    "2:4", "1:4", "transposable 2:4", "transposable 4:8 x 2:4", "50%", "10%", "channels 50%", "channels in 50%",
     "block 4x4 50%", "block 2x4 50% balance both", "block 4x4 50% nested 2:4", "8:2:8", "4:1:6",
     "hybrid 4x4 2:4 50%", "hybrid 8x8 transposable 2:4 25%",
 ]  # fmt: skip

@@ -172,7 +172,7 @@ def submit(client, weights):
 
 
 def forty(seed, rows=256, columns=512):
-    """Weights of forty layers, two shards each."""
+    """Weights of forty layers."""
     rng = np.random.default_rng(seed)
     return {f"layer{number:02}": rng.standard_normal((rows, columns), dtype=np.float32) for number in range(TENSORS)}
 

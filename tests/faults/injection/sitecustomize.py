@@ -1,4 +1,4 @@
-"""A fault to inject: rows that begin with POISON kill the process that reads them, as a crash in native code would.
+"""A fault to inject: rows that begin with POISON kill the process that solves them, as a crash in native code would.
 
 Python imports this module by itself wherever its folder stands on PYTHONPATH.
 """
@@ -9,13 +9,13 @@ import signal
 from masksmith_wire import dtypes
 
 POISON = bytes.fromhex("0defaced")
-_to_numpy = dtypes.to_numpy
+_write_magnitudes = dtypes.write_magnitudes
 
 
-def to_numpy(data, dtype, shape):
-    if bytes(data[: len(POISON)]) == POISON:
+def write_magnitudes(stored, magnitudes):
+    if stored[:1].tobytes()[: len(POISON)] == POISON:
         os.kill(os.getpid(), signal.SIGKILL)
-    return _to_numpy(data, dtype, shape)
+    _write_magnitudes(stored, magnitudes)
 
 
-dtypes.to_numpy = to_numpy
+dtypes.write_magnitudes = write_magnitudes

@@ -65,8 +65,8 @@ def _special() -> list[Case]:
         Case("padded", "transposable 4:8", odd),
         Case("dense edge", "transposable 4:8", odd, ragged="dense"),
         Case("strided", "transposable 4:8", wide.T[::2]),
-        Case("rectangular", "transposable 4:8 x 2:4", gauss),
-        Case("uneven", "transposable <=3:8 x 2:4", ties),
+        Case("rectangular", "transposable 4:8 x 2:4", gauss[:4]),
+        Case("uneven", "transposable <=2:6 x 2:3", ties[:3, :12]),
         Case("convolution", "transposable 2:4", np.abs(RNG.standard_normal((4, 4, 2, 1))).astype(np.float32)),
         Case("all kept", "transposable 4:4", gauss[:4, :8]),
         Case("bfloat16", "transposable 4:8", gauss, bfloat16=True),
@@ -77,7 +77,7 @@ def _special() -> list[Case]:
         Case("negative", "transposable 4:8", -gauss),
         Case("not a number", "transposable 4:8", bad),
         Case("overflow", "transposable 4:8", huge),
-        Case("overflow of the total alone", "transposable 1:4", np.ldexp(np.ones((16, 16)), 1016)),
+        Case("overflow of the total alone", "transposable 1:4", np.ldexp(np.ones((4, 8)), 1019)),
         Case("no overflow yet", "transposable 4:8", np.ldexp(gauss.astype(np.float64), 1013)),
         Case(
             "overflow by hysteresis", "transposable 4:8", gauss, hysteresis=1.79e308, arrays={"warm_start": start.mask}
@@ -90,8 +90,8 @@ def test_the_device_gives_the_bits_of_the_cpu(simulate):
     cases = [
         *(Case.of(name, "transposable 4:8") for name in ("gaussian", "integers", "constant", "student t")),
         *(Case.of(name, "transposable <=2:4") for name in ("gaussian", "integers")),
-        Case.of("gaussian", "transposable 8:16", across=1),
-        Case.of("integers", "transposable 3:7", across=1, dtype=np.float64),
+        Case.of("gaussian", "transposable 8:16", across=1, dtype=np.float64),
+        Case.of("integers", "transposable 3:7", across=1),
         *_special(),
     ]
     answers = simulate(cases)
