@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from masksmith.layouts import WHOLE_BYTES
 from masksmith_state.jobs.shards import PlannedTensor
 
-PEAK_MATRICES = {"reconstruct": 2.25, "admm": 6.0, "sparsegpt": 7.0}
+from .reservations import Reservations
+
+PEAK_MATRICES = {"reconstruct": 2.0, "admm": 6.0, "sparsegpt": 7.0}
 """Peak memory of each use of a Gram matrix, in multiples of the matrix in float64 (`docs/by_reference.md`)."""
+WAIT_S = 0.5
+"""Seconds between two looks at the memory that other processes have reserved."""
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATM = Path("/proc/self/statm")
 CGROUP_FILES = (
@@ -23,26 +29,37 @@ class InsufficientMemoryError(Exception):
     """A Gram matrix needs more memory than this process may take."""
 
 
-def require_memory(gram: PlannedTensor, use: str, matrices: int = 1) -> None:
-    """Check that a Gram matrix larger than `WHOLE_BYTES` fits into memory.
+@contextmanager
+def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], matrices: int = 1) -> Iterator[None]:
+    """Reserve memory for a Gram matrix larger than `WHOLE_BYTES`; wait while other processes have reserved it.
 
     Args:
         gram: `[*stack, in, in]`.
         use: A key of `PEAK_MATRICES`.
+        check: Called while this waits; raises an error to stop the work.
         matrices: Number of matrices of the stack that are read at once.
 
     Raises:
-        InsufficientMemoryError: If it does not fit; the message gives needed and available bytes.
+        InsufficientMemoryError: If it does not fit although no other process needs memory; the message gives needed and
+            available bytes.
     """
     matrix_bytes = 8 * gram.shape[-1] ** 2
     if matrix_bytes * matrices <= WHOLE_BYTES:
+        yield
         return
-    needed, available = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1)), available_bytes()
-    if needed > available:
-        raise InsufficientMemoryError(
-            f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
-            f"take {available}; use a worker with more memory or fewer slots"
-        )
+    needed = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1))
+
+    def wait() -> None:
+        check()
+        time.sleep(WAIT_S)
+
+    with Reservations.of_user().held(needed, available_bytes, wait) as available:
+        if available is not None:
+            raise InsufficientMemoryError(
+                f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
+                f"take {available}; use a worker with more memory or fewer slots"
+            )
+        yield
 
 
 def available_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from masksmith_wire.scores import ScoreMethod
 
 from .load import Array, Inputs
 from .magnitudes import MagnitudeRows
-from .memory import require_memory
+from .memory import reserved_memory
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
@@ -107,14 +108,18 @@ class Scoring:
         Statistics that are not of the tensor's own shape are stacked as its matrices are.
         """
         weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
-        statistic_rows, kind = None, None if statistic is None else statistic.name
-        if statistic is not None:
-            span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
-            if kind == "gram":
-                require_memory(statistic, "sparsegpt", span[1] - span[0] if layout.is_stack else 1)
-            statistic_rows = self._inputs.rows(statistic, *span)
+        if statistic is None:
+            return self._by_layout(layout, weight, None, None)
+        kind = statistic.name
+        span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
+        matrices = span[1] - span[0] if layout.is_stack else 1
+        memory = reserved_memory(statistic, "sparsegpt", self._check, matrices) if kind == "gram" else nullcontext()
+        with memory:
+            return self._by_layout(layout, weight, self._inputs.rows(statistic, *span), kind)
+
+    def _by_layout(self, layout: Layout, weight: Array, statistic: Array | None, kind: str | None) -> Array:
         result: Array = scores.by_layout(
-            layout, self._method.name, weight, statistic_rows, kind, name=self._tensor.name, **self._options
+            layout, self._method.name, weight, statistic, kind, name=self._tensor.name, **self._options
         )
         return result
 
@@ -164,9 +169,9 @@ class Scoring:
 
     def _inverse_diagonal(self) -> Array:
         assert self._tensor.statistic is not None
-        require_memory(self._tensor.statistic, "sparsegpt")
-        gram = self._inputs.rows(self._tensor.statistic)
-        return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
+        with reserved_memory(self._tensor.statistic, "sparsegpt", self._check):
+            gram = self._inputs.rows(self._tensor.statistic)
+            return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _cached(self, compute: Callable[[], Array]) -> Array:
         """Load a statistic that all shards need from the store, or compute and store it; float64."""

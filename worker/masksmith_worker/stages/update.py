@@ -13,7 +13,7 @@ from masksmith_wire.measures import UpdateReport
 from masksmith_wire.updates import UpdateMethod
 
 from .load import Array
-from .memory import require_memory
+from .memory import reserved_memory
 from .work import ShardWork
 
 
@@ -60,8 +60,6 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
     assert tensor.gram is not None
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     weight = work.inputs.rows(tensor, shard.first, shard.last)
-    require_memory(tensor.gram, method.name, shard.last - shard.first if layout.is_stack else 1)
-    gram = work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
     options: dict[str, Any] = {
         "pattern": specification.pattern,
         "solver": specification.options.solver,
@@ -70,7 +68,12 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
         "on_progress": work.on_progress,
         **method.options,
     }
-    return by_layout(layout, method.name, weight, gram, start, **options)
+    matrices = shard.last - shard.first if layout.is_stack else 1
+    with reserved_memory(tensor.gram, method.name, work.check, matrices):
+        gram = (
+            work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
+        )
+        return by_layout(layout, method.name, weight, gram, start, **options)
 
 
 class GramOfJob:
