@@ -39,7 +39,9 @@ def is_torch(tensor: object) -> bool:
 
 def is_row_source(tensor: object) -> bool:
     """Return whether a tensor is a `RowSource`."""
-    return not isinstance(tensor, np.ndarray) and not is_torch(tensor) and callable(getattr(tensor, "rows", None))
+    if isinstance(tensor, np.ndarray) or is_torch(tensor):
+        return False
+    return callable(getattr(tensor, "rows", None)) and hasattr(tensor, "shape") and hasattr(tensor, "dtype")
 
 
 def equality_key(tensor: Any) -> object:

@@ -70,3 +70,19 @@ def test_several_sources_are_solved_apart() -> None:
     solutions = ms.solve_many({"a": Rows(array), "b": Rows(array), "c": array}, "2:4")
     for solution in solutions.values():
         np.testing.assert_array_equal(solution.mask, solutions["c"].mask)
+
+
+class Frame:
+    """A table with a method `rows` of its own, as data frames have, that numpy reads."""
+
+    shape = (40, 24)
+
+    def rows(self) -> list[list[float]]:
+        return scores().tolist()
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return scores()
+
+
+def test_a_table_that_numpy_reads_is_no_source_of_rows() -> None:
+    np.testing.assert_array_equal(ms.solve(Frame(), "2:4").mask, ms.solve(scores(), "2:4").mask)
