@@ -50,6 +50,15 @@ class Model:
     sizes: Mapping[str, int] = field(default_factory=dict)
     config: dict[str, Any] | None = None
 
+    @property
+    def duplicates(self) -> dict[str, dict[str, str]]:
+        """Tensors that files repeat: the name of the file that the index names, by file and tensor."""
+        repeated = {
+            file: {name: self.weight_map[name] for name in header.tensors if self.weight_map.get(name, file) != file}
+            for file, (_, header) in self.files.items()
+        }
+        return {file: tensors for file, tensors in repeated.items() if tensors}
+
     def listing(self, location: str) -> ModelListing:
         """Build its document."""
         tensors = []
@@ -183,16 +192,22 @@ class ModelReader:
 def _check_duplicates(
     index: LocatedPath, files: Mapping[str, tuple[FileState, Header]], weight_map: Mapping[str, str]
 ) -> None:
-    """Check that tensors which an index names in another file have the same dtype and shape there."""
+    """Check that tensors of several files are in the index, and have the same dtype and shape everywhere."""
+    unlisted: dict[str, str] = {}
     for file, (_, header) in files.items():
         for name, entry in header.tensors.items():
-            listed = weight_map.get(name, file)
-            own, other = (f"{each.dtype} {list(each.shape)}" for each in (entry, files[listed][1].tensors[name]))
+            listed = weight_map.get(name)
+            if listed is None and unlisted.setdefault(name, file) != file:
+                where = f"{name[:200]!r} is in {unlisted[name]} and in {file}"
+                raise _invalid(index, f"{where}, and the index does not say which counts")
+            own, other = (
+                f"{each.dtype} {list(each.shape)}" for each in (entry, files[listed or file][1].tensors[name])
+            )
             if own != other:
-                where = (
-                    f"{file} contains {name[:200]!r} as {own}, and {listed}, which the index names for it, as {other}"
+                where = f"{file} contains {name[:200]!r} as {own}"
+                raise _invalid(
+                    index, f"{where}, and {listed}, which the index names for it, as {other}; remove one of them"
                 )
-                raise _invalid(index, f"{where}; remove one of them")
 
 
 def _invalid(place: LocatedPath, reason: str) -> RequestError:

@@ -83,6 +83,7 @@ class OutputPlanner:
             beside=beside,
             left=left,
             model_type=str(config["model_type"]) if isinstance(config.get("model_type"), str) else None,
+            duplicates=model.duplicates,
         )
         return planned.model_copy(update={"identity": _identity(planned, specification, tensors)})
 
@@ -234,11 +235,12 @@ def _source(file: LocatedPath, state_version: str) -> Source:
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
     masks = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
+    excluded = {"location", "identity"} if output.duplicates else {"location", "identity", "duplicates"}
     return digest_document(
         ({"previous": sorted(masks)} if masks else {})
         | {
             "version": version("masksmith"),
-            "output": output.model_dump(exclude={"location", "identity"}),
+            "output": output.model_dump(exclude=excluded),
             "options": specification.options.model_dump(mode="json"),
             "tensors": [[tensor.name, tensor.pattern, tensor.inputs] for tensor in tensors],
         }

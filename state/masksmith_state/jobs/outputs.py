@@ -30,6 +30,7 @@ class PlannedOutput(BaseModel):
         beside: Files of the directory that are copied unchanged, the index last.
         left: Names of files that are left out, because they hold weights that are not pruned.
         model_type: `model_type` of the model's config.
+        duplicates: For tensors that a file repeats: the name of the file that the index names, by file and tensor.
     """
 
     location: str
@@ -38,6 +39,7 @@ class PlannedOutput(BaseModel):
     beside: list[OutputFile] = []
     left: list[str] = []
     model_type: str | None = None
+    duplicates: dict[str, dict[str, str]] = {}
 
     def place(self, name: str) -> str:
         """Location of a file of the output."""

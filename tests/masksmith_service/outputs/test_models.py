@@ -185,3 +185,30 @@ def test_headers_of_a_model_are_read_once(app, model, url, monkeypatch):
         reads.clear()
         assert client.post("/v1/jobs", json=document(model, f"{url}/b")).status_code == 202
         assert sorted(reads) == sorted(f"{model}/{file}" for file in FILES)
+
+
+def test_of_a_tensor_in_two_files_the_index_decides(app, runner, root, model, url, tmp_path):
+    """As in `prune --local`: a duplicate gets the values, and the mask, of the tensor that the index names."""
+    file, names = "m-1.safetensors", FILES["m-1.safetensors"]
+    other = {name: WEIGHTS[name] + 1 for name in ("norm.weight", FILES["m-2.safetensors"][0])}
+    save_file({name: WEIGHTS[name] for name in names} | other, tmp_path / file, {"format": "pt"})
+    root.write(f"model/{file}", [(tmp_path / file).read_bytes()])
+    with TestClient(app) as client:
+        work(runner, submit(client, model, f"{url}/out"))
+    (tmp_path / file).write_bytes(root.get(f"out/{file}", 2**20))
+    written = load_file(tmp_path / file)
+    assert set(written) == {*names, *other}
+    for name, values in written.items():
+        mask = ms.solve(ms.magnitude(WEIGHTS[name]), "2:4").mask if name in MASKED else True
+        np.testing.assert_array_equal(values, WEIGHTS[name] * mask)
+
+
+def test_a_tensor_in_two_files_and_not_in_the_index_is_refused(app, root, model, url, tmp_path):
+    for file, names in FILES.items():
+        tensors = {name: WEIGHTS[name] for name in names} | {"extra.weight": np.ones(4, np.float32)}
+        save_file(tensors, tmp_path / file)
+        root.write(f"model/{file}", [(tmp_path / file).read_bytes()])
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+    assert problem["code"] == "invalid_reference"
+    assert "'extra.weight' is in m-1.safetensors and in m-2.safetensors, and the index" in problem["detail"]

@@ -82,13 +82,25 @@ def _is_complete(work: OutputWork, file: OutputFile, names: dict[str, int]) -> b
 
 def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
     header, position = work.header(file), 0
+    listed = work.output.duplicates.get(file.name, {})
     for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         number = work.numbers.get(entry.name)
+        if number is None and entry.name not in listed:
+            continue
+        yield from work.read_pieces(file.source, position, entry.start)
         if number is not None:
-            yield from work.read_pieces(file.source, position, entry.start)
             yield from _masked_tensor(work, number)
-            position = entry.stop
+        else:
+            yield from _listed_tensor(work, entry.name, listed[entry.name])
+        position = entry.stop
     yield from work.read_pieces(file.source, position, file.bytes)
+
+
+def _listed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[bytes]:
+    """Read a tensor from the file that the index names, in place of its duplicate in another file."""
+    file = next(each for each in work.output.files if each.name == file_name)
+    entry = work.header(file).tensors[name]
+    return work.read_pieces(file.source, entry.start, entry.stop)
 
 
 def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:
